@@ -1,0 +1,47 @@
+"""metanet: neural networks as data.
+
+The symmetries of an architecture are derived once, by tracing it; parameter graphs, equivariant networks and alignment
+are read off that one :class:`SymmetrySpec`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .architecture import Architecture as Architecture
+    from .architecture import Verification as Verification
+    from .architecture import from_graph as from_graph
+    from .architecture import to_graph as to_graph
+    from .architecture import trace as trace
+    from .architecture import verify as verify
+    from .checkpoints import load_checkpoint as load_checkpoint
+    from .checkpoints import save_checkpoint as save_checkpoint
+    from .errors import MetanetError as MetanetError
+    from .graph import GraphTemplate as GraphTemplate
+    from .graph import ParameterGraph as ParameterGraph
+    from .symmetry import SymmetrySpec as SymmetrySpec
+    from .symmetry import Transform as Transform
+
+# Where each public name lives: imported when first used, so that `import metanet` and `metanet --help` stay quick.
+_HOME = {
+    "architecture": ("Architecture", "Verification", "from_graph", "to_graph", "trace", "verify"),
+    "checkpoints": ("load_checkpoint", "save_checkpoint"),
+    "errors": ("MetanetError",),
+    "graph": ("GraphTemplate", "ParameterGraph"),
+    "symmetry": ("SymmetrySpec", "Transform"),
+}
+_WHERE = {name: room for room, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("metanet")
+    raise AttributeError(f"module 'metanet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_WHERE, "__version__"])

@@ -1,0 +1,174 @@
+"""What a rule says of one operation, and the registry of rules.
+
+A rule is a function ``rule(op, *args, **kwargs) -> Semantics`` that gets the arguments of the ATen operation with every
+tensor replaced by an :class:`Operand`. It returns equations and pins instead of changing anything, so that each rule
+can be tested by brute force against the real operation (``tests/symmetry/test_rules.py`` does so for all of them).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ._leaves import Expr, Leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A tensor as a rule sees it: ``left[-1]`` is the expression of its last axis.
+
+    Attributes:
+        value: its number in the trace.
+        shape: of the recorded example.
+        axes: one expression per axis.
+    """
+
+    value: int
+    shape: tuple[int, ...]
+    axes: tuple[Expr, ...]
+
+    def __getitem__(self, axis: int) -> Expr:
+        return self.axes[axis]
+
+    def __iter__(self) -> Iterator[Expr]:
+        return iter(self.axes)
+
+    def __len__(self) -> int:
+        return len(self.axes)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The operation a rule is asked about.
+
+    Attributes:
+        name: e.g. ``"aten.addmm"``.
+        shapes: of the outputs; ``None`` for an output that is no tensor.
+        leaves: where expressions get their sizes from, and fresh leaves for new axes.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...] | None, ...]
+    leaves: Leaves
+
+    def fresh(self, size: int) -> Expr:
+        """A new axis."""
+        return self.leaves.new(size)
+
+    def size(self, expr: Expr) -> int:
+        return self.leaves.size(expr)
+
+
+# What an operation means for the flow of neurons: read by the graph builder, not by the solver.
+
+
+@dataclass(frozen=True, eq=False)
+class Follow:
+    """Output 0 stays on this operand's site: its axis i is the operand's axis ``axes[i]`` (``None``: a new axis)."""
+
+    operand: Operand
+    axes: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Regroup:
+    """Output 0 holds this operand's entries in the same row-major order under another shape."""
+
+    operand: Operand
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``; its ``out_axis`` is ``weight[weight_out]``.
+
+    With ``groups`` > 1 the leading factor of the data axis, of the output axis and of ``weight[group_axis]`` counts
+    the groups.
+    """
+
+    data: Operand
+    weight: Operand
+    data_axis: int
+    weight_in: int
+    weight_out: int
+    out_axis: int
+    groups: int = 1
+    group_axis: int | None = None
+    convolution: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Attach:
+    """A parameter acts on the neurons it is aligned with: its axis i lies along axis ``axes[i]`` of output 0."""
+
+    operand: Operand
+    axes: tuple[int | None, ...]
+    role: str  # "bias", "scale", "shift", "mean", "variance"
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """Output 0 is an entry-wise function of the operands, broadcast from the right."""
+
+    operands: tuple[Operand, ...]
+    how: str  # "add", "multiply", "other"
+
+
+Flow = Follow | Regroup | Contraction | Attach | Join
+
+
+@dataclass(frozen=True, kw_only=True)
+class Semantics:
+    """What one operation does to axes.
+
+    Attributes:
+        outputs: for each output the expressions of its axes; ``None`` for an output that nobody can follow.
+        equal: pairs of expressions that list the same items.
+        pins: expressions along which nothing may move, and why.
+        flow: what it means for the flow of neurons (see the graph builder).
+    """
+
+    outputs: tuple[tuple[Expr, ...] | None, ...]
+    equal: tuple[tuple[Expr, Expr], ...] = ()
+    pins: tuple[tuple[Expr, str], ...] = ()
+    flow: tuple[Flow, ...] = ()
+
+
+Rule = Callable[..., Semantics]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operations by their names without overload, e.g. ``@rule("aten.mm", "aten.bmm")``."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            if name in RULES:
+                raise ValueError(f"two rules for {name}: {RULES[name].__qualname__} and {function.__qualname__}")
+            RULES[name] = function
+        return function
+
+    return register
+
+
+def find_rule(name: str, call: Any) -> Rule | None:
+    """The rule of an operation: by name, else the one rule of everything PyTorch tags as pointwise."""
+    if name in RULES:
+        return RULES[name]
+    import torch
+
+    if call is not None and torch.Tag.pointwise in call.tags:
+        return RULES["pointwise"]
+    return None
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """Axis numbers count from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def normal_axes(axes: int | list[int] | None, rank: int) -> tuple[int, ...]:
+    """The axes that a reduction names; all of them for ``None`` or an empty list."""
+    if axes is None or axes == []:
+        return tuple(range(rank))
+    return tuple(normal_axis(a, rank) for a in ([axes] if isinstance(axes, int) else axes))
+
+

@@ -1,0 +1,91 @@
+"""Sums over a shared axis: matrix products and convolutions."""
+
+from typing import Any
+
+from .._semantics import Attach, Call, Contraction, Operand, Semantics, rule
+
+
+def _matmul(left: Operand, right: Operand, extra: tuple[Any, ...] = (), equal: tuple[Any, ...] = ()) -> Semantics:
+    """The last axis of ``left`` and the second-last of ``right`` list the same items.
+
+    Shapes:
+        - **left** ``(..., n, k)``, **right** ``(..., k, m)`` -> ``(..., n, m)``
+    """
+    *batch, n, k = left
+    *batch_right, k_right, m = right
+    last = len(left) - 1
+    return Semantics(
+        outputs=((*batch, n, m),),
+        equal=((k, k_right), *zip(batch, batch_right, strict=True), *equal),
+        flow=(
+            Contraction(left, right, data_axis=last, weight_in=last - 1, weight_out=last, out_axis=last),
+            Contraction(right, left, data_axis=last - 1, weight_in=last, weight_out=last - 1, out_axis=last - 1),
+            *extra,
+        ),
+    )
+
+
+@rule("aten.mm", "aten.bmm")
+def matmul(call: Call, left: Operand, right: Operand) -> Semantics:
+    return _matmul(left, right)
+
+
+@rule("aten.addmm", "aten.baddbmm")
+def addmm(call: Call, bias: Operand, left: Operand, right: Operand, **_: Any) -> Semantics:
+    """``bias + left @ right``, the bias broadcast from the right."""
+    out = (*left.axes[:-1], right[-1])
+    shape = call.shapes[0] or ()
+    lead = len(shape) - len(bias)
+    full = tuple(i + lead if bias.shape[i] == shape[i + lead] else None for i in range(len(bias)))
+    equal = tuple((bias[i], out[a]) for i, a in enumerate(full) if a is not None)
+    return _matmul(left, right, (Attach(bias, full, "bias"),), equal)
+
+
+@rule("aten.mv")
+def mv(call: Call, matrix: Operand, vector: Operand) -> Semantics:
+    return Semantics(
+        outputs=((matrix[0],),),
+        equal=((matrix[1], vector[0]),),
+        flow=(Contraction(vector, matrix, data_axis=0, weight_in=1, weight_out=0, out_axis=0),),
+    )
+
+
+@rule("aten.dot", "aten.vdot")
+def dot(call: Call, left: Operand, right: Operand) -> Semantics:
+    return Semantics(outputs=((),), equal=((left[0], right[0]),))
+
+
+@rule("aten.convolution")
+def convolution(
+    call: Call, x: Operand, weight: Operand, bias: Operand | None, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int,
+) -> Semantics:  # fmt: skip
+    """Channels are summed over within groups; positions keep their place.
+
+    Shapes:
+        - **x** ``(batch, groups * i, ...)``; **weight** ``(groups * o, i, ...)``, or ``(groups * i, o, ...)`` when
+          transposed; **returns** ``(batch, groups * o, ...)``
+    """
+    shape = call.shapes[0] or ()
+    if len(x) == len(weight) - 1:  # an unbatched example
+        batch, channel = (), 0
+    else:
+        batch, channel = (x[0],), 1
+    group = call.fresh(groups)
+    weight_in, weight_out = (0, 1) if transposed else (1, 0)
+    if transposed:  # the weight's first axis is (group, in), its second out; the output's channels (group, out)
+        out = group + weight[1]
+        equal = [(x[channel], weight[0]), (weight[0], group + call.fresh(weight.shape[0] // groups))]
+    else:
+        out = weight[0]
+        equal = [(x[channel], group + weight[1]), (weight[0], group + call.fresh(weight.shape[0] // groups))]
+    if bias is not None:
+        equal.append((bias[0], out))
+    why = "a convolution slides along it"
+    spatial = [call.fresh(n) for n in shape[channel + 1 :]]
+    pins = [(e, why) for e in (*x.axes[channel + 1 :], *spatial)]
+    pins += [(e, "position in a convolution kernel") for e in weight.axes[2:]]
+    flow: list[Any] = [Contraction(x, weight, channel, weight_in, weight_out, channel, groups, group_axis=0, convolution=True)]
+    if bias is not None:
+        flow.append(Attach(bias, (channel,), "bias"))
+    return Semantics(outputs=((*batch, out, *spatial),), equal=tuple(equal), pins=tuple(pins), flow=tuple(flow))

@@ -1,0 +1,45 @@
+"""Normalisations: the mean and variance they use do not change when what they run over is relabelled."""
+
+from typing import Any
+
+from .._semantics import Attach, Call, Follow, Operand, Semantics, rule
+
+
+@rule("aten.native_batch_norm", "aten.batch_norm", "aten._native_batch_norm_legit_no_training")
+def batch_norm(
+    call: Call, x: Operand, weight: Operand | None, bias: Operand | None, mean: Operand | None, var: Operand | None, *_: Any
+) -> Semantics:
+    """Per channel (axis 1), with running statistics."""
+    roles = {"scale": weight, "shift": bias, "mean": mean, "variance": var}
+    attached = [(operand, role) for role, operand in roles.items() if operand is not None]
+    return Semantics(
+        outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
+        equal=tuple((operand[0], x[1]) for operand, _ in attached),
+        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, (1,), role) for operand, role in attached)),
+    )
+
+
+@rule("aten.native_layer_norm")
+def layer_norm(call: Call, x: Operand, shape: list[int], weight: Operand | None, bias: Operand | None, *_: Any) -> Semantics:
+    """Over the last ``len(shape)`` axes together."""
+    last = tuple(range(len(x) - len(shape), len(x)))
+    attached = [(operand, role) for operand, role in ((weight, "scale"), (bias, "shift")) if operand is not None]
+    return Semantics(
+        outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
+        equal=tuple((operand[i], x[a]) for operand, _ in attached for i, a in enumerate(last)),
+        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, last, role) for operand, role in attached)),
+    )
+
+
+@rule("aten.native_group_norm")
+def group_norm(
+    call: Call, x: Operand, weight: Operand | None, bias: Operand | None, n: int, c: int, hw: int, groups: int, eps: float
+) -> Semantics:
+    """Over the channels of a group together with all positions: groups move as wholes, channels inside their group."""
+    attached = [(operand, role) for operand, role in ((weight, "scale"), (bias, "shift")) if operand is not None]
+    grouped = call.fresh(groups) + call.fresh(c // groups)
+    return Semantics(
+        outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
+        equal=((x[1], grouped), *((operand[0], x[1]) for operand, _ in attached)),
+        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, (1,), role) for operand, role in attached)),
+    )

@@ -1,0 +1,9 @@
+"""Record one forward pass of a network as a list of ATen operations."""
+
+from ._recorder import record as record
+from ._trace import Op as Op
+from ._trace import Ref as Ref
+from ._trace import Trace as Trace
+from ._trace import Value as Value
+from ._trace import references as references
+from ._trace import tensors_in as tensors_in

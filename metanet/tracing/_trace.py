@@ -1,0 +1,142 @@
+"""The recording of one forward pass: values, and the operations between them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Stands for a tensor among the arguments of an operation: the number of a :class:`Value`."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """One tensor of the recording.
+
+    Attributes:
+        shape, dtype: of the recorded example; dtype as text, e.g. ``"float32"``.
+        origin: ``"input"``, ``"parameter"`` (a floating-point entry of the state dict, buffers included),
+            ``"constant"`` (depends on neither) or ``"result"`` of an operation.
+        names: state dict names of a parameter; several when tied.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    origin: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        name: without overload, in-place writes under the name of the functional operation: ``"aten.relu"``.
+        call: the function that was called; ``None`` for operations of the recorder itself (aliasing).
+        args, kwargs: as called, tensors replaced by :class:`Ref`.
+        outputs: value numbers; ``None`` where an output was no tensor.
+        module: dotted path of the module whose forward was running.
+    """
+
+    name: str
+    call: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[int | None, ...]
+    module: str = ""
+
+    def inputs(self) -> tuple[int, ...]:
+        """Numbers of the values read, in order of appearance."""
+        return tuple(r.value for r in references((self.args, self.kwargs)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What happened between a network's inputs and its outputs, dead operations removed.
+
+    Attributes:
+        values: every tensor, numbered by position.
+        ops: in the order of execution.
+        inputs, outputs: value numbers.
+        parameters: value number of every parameter, by each of its state dict names, in state dict order.
+        others: state dict names that are no parameters (integer and bool buffers).
+        constants: the tensors that depend on neither inputs nor parameters, by value number.
+        warnings: what the reader of results should know (control flow that depended on data, ...).
+    """
+
+    values: tuple[Value, ...]
+    ops: tuple[Op, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    parameters: Mapping[str, int]
+    others: tuple[str, ...] = ()
+    constants: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
+    warnings: tuple[str, ...] = ()
+
+    def replay(self, state: Mapping[str, Tensor], *inputs: Tensor) -> dict[int, Tensor]:
+        """Run the recording again with other parameters and inputs of the same shapes.
+
+        Works under ``torch.func`` transforms, so that ``vmap`` over stacked state dicts runs many networks at once.
+
+        Args:
+            state: parameters by name.
+            inputs: tensors of exactly the recorded shapes, in the order they were found among the arguments.
+
+        Returns:
+            Every computed value by its number.
+
+        Raises:
+            NotImplementedError: the recording holds a write through a view, which has no function to call.
+        """
+        env: dict[int, Tensor] = dict(self.constants)
+        env.update({number: state[name] for name, number in self.parameters.items() if name in state})
+        env.update(zip(self.inputs, inputs, strict=True))
+
+        def value(x: Any) -> Any:
+            if isinstance(x, Ref):
+                return env[x.value]
+            return type(x)(map(value, x)) if isinstance(x, (list, tuple)) else x
+
+        for op in self.ops:
+            if op.call is None:
+                raise NotImplementedError(f"{op.name} in {op.module or 'the network'} cannot be replayed")
+            args, kwargs = value(op.args), {k: value(v) for k, v in op.kwargs.items()}
+            if op.call._schema.is_mutable:  # never write into the caller's tensors
+                args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
+            out = op.call(*args, **kwargs)
+            for number, tensor in zip(op.outputs, out if isinstance(out, (list, tuple)) else (out,), strict=True):
+                if number is not None:
+                    env[number] = tensor
+        return env
+
+
+def references(x: Any) -> Iterator[Ref]:
+    """All references in nested arguments, in order."""
+    if isinstance(x, Ref):
+        yield x
+    elif isinstance(x, Mapping):
+        for v in x.values():
+            yield from references(v)
+    elif isinstance(x, (list, tuple)):
+        for v in x:
+            yield from references(v)
+
+
+def tensors_in(x: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists, mappings and dataclasses, in order."""
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, Mapping):
+        for v in x.values():
+            yield from tensors_in(v)
+    elif isinstance(x, Sequence) and not isinstance(x, str):
+        for v in x:
+            yield from tensors_in(v)
+    elif is_dataclass(x) and not isinstance(x, type):
+        for f in fields(x):
+            yield from tensors_in(getattr(x, f.name))
