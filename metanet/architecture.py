@@ -31,6 +31,7 @@ class Architecture:
         template: structure of the parameter graph.
         warnings: operations without a rule, tensors without a place, paths not covered.
         recording: the recorded forward pass; ``None`` when loaded from a file.
+        site_values: for node ranges that are neurons: the recorded value they show in, and its axis.
     """
 
     name: str
@@ -38,10 +39,30 @@ class Architecture:
     template: GraphTemplate
     warnings: tuple[str, ...] = ()
     recording: Trace | None = field(default=None, repr=False)
+    site_values: Mapping[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def graph_template(self) -> GraphTemplate:
         """The template, built once."""
         return self.template
+
+    def activations(self, state: Mapping[str, Tensor], *inputs: Tensor) -> dict[int, Tensor]:
+        """What every neuron shows on the given inputs, by node range; runs the recording again, also under ``vmap``.
+
+        Args:
+            state: a state dict of this architecture.
+            inputs: of exactly the shapes of the example inputs.
+
+        Returns:
+            For each node range of neurons a tensor ``(neurons, ...)``: the neuron axis first, the value's other axes
+            (batch, positions) after it in their order.
+
+        Raises:
+            MetanetError: the architecture was loaded from a file, which does not keep the recording.
+        """
+        if self.recording is None:
+            raise MetanetError("this architecture was loaded from a file and cannot run: trace the module again")
+        values = self.recording.replay(state, *inputs)
+        return {number: values[value].movedim(axis, 0) for number, (value, axis) in self.site_values.items()}
 
     def __str__(self) -> str:
         notes = "".join(f"\nwarning: {w}" for w in self.warnings)
@@ -90,7 +111,8 @@ def trace(model: nn.Module, *inputs: Any, **kwargs: Any) -> Architecture:
     solved = derive(recording)
     builder = TemplateBuilder(recording, solved)
     template = builder.build()
-    return Architecture(type(model).__name__, solved.spec, template, (*solved.warnings, *builder.warnings), recording)
+    warnings = (*solved.warnings, *builder.warnings)
+    return Architecture(type(model).__name__, solved.spec, template, warnings, recording, builder.site_values())
 
 
 @dataclass(frozen=True)
@@ -117,11 +139,14 @@ class Verification:
         return f"legal change {self.change:.1e}, {self.moved:.0%} moved, {len(self.sensitivity)} axes checked{blind}"
 
 
-def verify(model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, **kwargs: Any) -> Verification:
+def verify(model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, draws: int = 2, **kwargs: Any) -> Verification:
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
 
     Everything runs on a float64 copy whose parameters and norm statistics are all drawn anew, because freshly
     initialised networks hide mistakes (zero biases, unit scales).
+
+    Args:
+        draws: how many random transforms; one alone may happen to exchange two units that are dead on these inputs.
 
     Raises:
         MetanetError: the spec does not fit the model.
@@ -129,6 +154,7 @@ def verify(model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, **
     model = copy.deepcopy(model).eval().double()
     generator = torch.Generator().manual_seed(seed)
     state = redraw(model.state_dict(), generator)
+    state.update({n: state[t.tied_to] for n, t in spec.tensors.items() if t.tied_to in state})
     missing = [n for n in spec.tensors if n not in state]
     if missing:
         raise MetanetError(f"the spec names tensors that {type(model).__name__} does not have: {', '.join(missing[:5])}")
@@ -136,23 +162,29 @@ def verify(model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, **
 
     def run(sd: Mapping[str, Tensor]) -> Tensor:
         with torch.no_grad():
-            return torch.cat([t.double().flatten() for t in tensors_in(functional_call(model, dict(sd), args, kwargs))])
+            out = functional_call(model, dict(sd), args, kwargs, tie_weights=False)
+        return torch.cat([t.double().flatten() for t in tensors_in(out)])
 
     want = run(state)
     scale = (want - want.mean()).abs().max().clamp_min(1e-300)
-    t = _restless(spec.sample(generator))
-    moved_state = t(state)
-    change = float((run(moved_state) - want).abs().max() / scale)
-    counts = [(int((moved_state[n] != state[n]).sum()), state[n].numel()) for n, a in spec.tensors.items() if any(True for x in a.axes for _ in leaves_of(x))]
-    sensitivity = {}
-    for name, tensor in spec.tensors.items():
-        for axis, expression in enumerate(tensor.axes):
-            if tensor.tied_to is None and any(True for _ in leaves_of(expression)):
-                tied = [n for n, other in spec.tensors.items() if n == name or other.tied_to == name]
-                illegal = {**state, **{n: t.apply(n, state[n], (axis,)) for n in tied}}
-                sensitivity[name, axis] = float((run(illegal) - want).abs().max() / scale)
-    total = sum(n for _, n in counts)
-    return Verification(change, sum(m for m, _ in counts) / total if total else 0.0, sensitivity)
+    change, moved, total = 0.0, 0, 0
+    sensitivity: dict[tuple[str, int], float] = {}
+    for _ in range(draws):
+        t = _restless(spec.sample(generator))
+        relabelled = t(state)
+        change = max(change, float((run(relabelled) - want).abs().max() / scale))
+        for name, tensor in spec.tensors.items():
+            if tensor.tied_to is not None:
+                continue
+            tied = [n for n, other in spec.tensors.items() if n == name or other.tied_to == name]
+            for axis, expression in enumerate(tensor.axes):
+                if any(True for _ in leaves_of(expression)):
+                    illegal = {**state, **{n: t.apply(n, state[n], (axis,)) for n in tied}}
+                    seen = float((run(illegal) - want).abs().max() / scale)
+                    sensitivity[name, axis] = max(seen, sensitivity.get((name, axis), 0.0))
+            if any(key[0] == name for key in sensitivity):
+                moved, total = moved + int((relabelled[name] != state[name]).sum()), total + state[name].numel()
+    return Verification(change, moved / total if total else 0.0, sensitivity)
 
 
 def _restless(t: Transform) -> Transform:
@@ -165,7 +197,11 @@ def _restless(t: Transform) -> Transform:
 
 
 def redraw(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Every floating-point entry drawn anew: matrices at fan-in scale, vectors around their value, variances positive."""
+    """Every floating-point entry drawn anew, at the scale of a working network.
+
+    Matrices and kernels at fan-in scale; vectors around 1 if that is where they are (scales), else around 0; running
+    variances positive.
+    """
     out = {}
     for name, tensor in state.items():
         if not tensor.is_floating_point():
@@ -177,7 +213,7 @@ def redraw(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str,
         elif tensor.ndim >= 2:
             out[name] = noise / max(tensor[0].numel(), 1) ** 0.5
         else:
-            out[name] = (1.0 if "norm" in name or "bn" in name else 0.0) + 0.5 * noise
+            out[name] = float(tensor.numel() > 0 and float(tensor.mean()) > 0.5) + 0.5 * noise
     return out
 
 

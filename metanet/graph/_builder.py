@@ -102,11 +102,28 @@ class TemplateBuilder:
         for number in self.trace.outputs:
             layout = self.layouts.get(number)
             if layout is not None and layout.site is not None and self.sites[layout.site].type != NodeType.INPUT:
-                self.sites[layout.site].type = NodeType.OUTPUT
+                self.sites[layout.site].type, self.sites[layout.site].value = NodeType.OUTPUT, number
         for number in dict.fromkeys(self.trace.parameters.values()):
             if number not in self.placed:
                 self._place_nowhere(number)
         return self._number()
+
+    def site_values(self) -> dict[int, tuple[int, int]]:
+        """For each node range of neurons that lie along one axis: number of the value they show in, and that axis.
+
+        The value is taken after the site's activation, where it has one.
+        """
+        found = {}
+        for number, site in enumerate(self.sites):
+            layout = self.layouts.get(site.value)
+            if layout is None or layout.site != number:
+                continue
+            axes = [a for a, labels in enumerate(layout.labels) if any(x in (site.owned or []) for x in labels)]
+            whole = [a for a, n in enumerate(self.trace.values[site.value].shape) if n == 1] if site.count == 1 else []
+            axes = axes or whole[-1:]  # a single neuron leaves no factor behind
+            if len(axes) == 1 and self.trace.values[site.value].shape[axes[0]] == site.count:
+                found[number] = (site.value, axes[0])
+        return found
 
     # ---------------------------------------------------------------- how labels flow
 
@@ -166,7 +183,7 @@ class TemplateBuilder:
             site = self.sites[sites[0]]
             activation = name.removeprefix("aten.").rstrip("_")
             if site.activation == "none" and activation in ACTIVATIONS and len(flow.operands) == 1:
-                site.activation = activation
+                site.activation, site.value = activation, out
         for o, _ in parameters:
             role = {"add": "bias", "multiply": "scale"}.get(flow.how)
             if role:

@@ -15,12 +15,10 @@ class ParameterGraph(Data):
     """A network's parameters as a graph: neurons are nodes, every entry of a parameter is an edge.
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes are listed in
-    ``metanet/graph/_schema.py``; ``extras`` holds the tensors that travel unchanged (integer buffers).
+    ``metanet/graph/_schema.py``. Two more belong to the checkpoint as a whole, as lists of one dict so that batches
+    concatenate them: ``extras``, the tensors that travel unchanged (integer buffers), and ``dtypes``, the dtype of every
+    tensor in the checkpoint.
     """
-
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        # extras belong to one checkpoint each: a batch keeps them as a list
-        return None if key == "extras" else super().__cat_dim__(key, value, *args, **kwargs)
 
     def validate(self, raise_on_error: bool = True) -> bool:
         """Check that the attributes fit each other.
@@ -53,20 +51,27 @@ def fill(template: GraphTemplate, state: Mapping[str, Tensor]) -> ParameterGraph
     """
     values = template.values(state)
     extras = {name: state[name] for name in template.extras if name in state}
+    dtypes = {name: str(state[name].dtype).removeprefix("torch.") for name in template.shapes}
     if values.ndim == 2:
-        return _graph(template, values, extras)
-    return unstack(GraphStack(template, values), extras)
+        return _graph(template, values, extras, dtypes)
+    return unstack(GraphStack(template, values), extras, dtypes)
 
 
-def unstack(stack: GraphStack, extras: Mapping[str, Tensor] | None = None) -> Batch:
+def unstack(
+    stack: GraphStack, extras: Mapping[str, Tensor] | None = None, dtypes: Mapping[str, str] | None = None
+) -> Batch:
     """A dense stack as one batch of sparse graphs."""
     split = [{k: v[i] for k, v in (extras or {}).items()} for i in range(len(stack))]
-    return Batch.from_data_list([_graph(stack.template, v, e) for v, e in zip(stack.edge_attr, split, strict=True)])
+    graphs = [_graph(stack.template, v, e, dtypes or {}) for v, e in zip(stack.edge_attr, split, strict=True)]
+    return Batch.from_data_list(graphs)
 
 
-def _graph(template: GraphTemplate, values: Tensor, extras: Mapping[str, Tensor]) -> ParameterGraph:
+def _graph(
+    template: GraphTemplate, values: Tensor, extras: Mapping[str, Tensor], dtypes: Mapping[str, str]
+) -> ParameterGraph:
     static = {k: v.to(values.device) for k, v in template.static.items()}
-    return ParameterGraph(edge_attr=values, num_nodes=template.num_nodes, extras=[dict(extras)], **static)
+    shared = {"num_nodes": template.num_nodes, "extras": [dict(extras)], "dtypes": [dict(dtypes)]}
+    return ParameterGraph(edge_attr=values, **shared, **static)
 
 
 def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
@@ -77,7 +82,8 @@ def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
     """
     if graph.edge_attr.shape[0] != template.num_edges:
         raise CheckpointError(f"the graph has {graph.edge_attr.shape[0]} edges, this architecture {template.num_edges}")
-    state = template.tensors(graph.edge_attr)
+    (dtypes,) = getattr(graph, "dtypes", None) or [None]
+    state = template.tensors(graph.edge_attr, dtypes)
     for extra in getattr(graph, "extras", None) or []:
         state.update(extra)
     return state

@@ -145,7 +145,7 @@ class GraphTemplate:
     Attributes:
         nodes: the node ranges, in node order.
         blocks: the blocks, in edge order.
-        dtypes: dtype of every tensor that is stored in edges, e.g. ``"bfloat16"``.
+        dtypes: dtype of every tensor that is stored in edges, in the traced network, e.g. ``"bfloat16"``.
         shapes: shape of every tensor that is stored in edges.
         extras: names of state dict entries that travel unchanged (integer and bool buffers).
     """
@@ -249,13 +249,15 @@ class GraphTemplate:
             state: tensors of the architecture's shapes, or all of them with one more leading axis.
 
         Returns:
-            ``(edges, 1)`` or ``(batch, edges, 1)``. float16, bfloat16 and float8 widen to float32, exactly.
+            ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is, else float32: float16, bfloat16 and
+            float8 widen exactly.
 
         Raises:
             CheckpointError: a tensor is missing or has another shape.
         """
         batch = self._batch(state)
-        parts, dtype = [], self._value_dtype()
+        parts: list[Tensor] = []
+        dtype = torch.float64 if any(state[n].dtype == torch.float64 for n in self.shapes) else torch.float32
         for b in self.blocks:
             if b.tensor is None:
                 parts.append(torch.ones(*batch, b.count, dtype=dtype))
@@ -269,20 +271,22 @@ class GraphTemplate:
         values = self.values(state)
         return GraphStack(self, values if values.ndim == 3 else values.unsqueeze(0))
 
-    def tensors(self, values: Float[Tensor, "*batch edges 1"]) -> dict[str, Tensor]:
-        """The inverse of :meth:`values`: every tensor (under all its names) in its own shape and dtype."""
+    def tensors(self, values: Float[Tensor, "*batch edges 1"], dtypes: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+        """The inverse of :meth:`values`: every tensor (under all its names) in its own shape.
+
+        Args:
+            dtypes: of the checkpoint, by tensor; tensors left out keep the dtype of ``values``.
+        """
         out: dict[str, Tensor] = {}
         for b in self.blocks:
             if b.tensor is None:
                 continue
-            dtype = getattr(torch, self.dtypes[b.tensor])
-            part = values[..., b.start : b.stop, 0].reshape(*values.shape[:-2], *self.shapes[b.tensor]).to(dtype)
+            part = values[..., b.start : b.stop, 0].reshape(*values.shape[:-2], *self.shapes[b.tensor])
+            if dtypes and b.tensor in dtypes:
+                part = part.to(getattr(torch, dtypes[b.tensor]))
             for name in b.names:
                 out[name] = part
         return out
-
-    def _value_dtype(self) -> torch.dtype:
-        return torch.float64 if "float64" in self.dtypes.values() else torch.float32
 
     def _batch(self, state: Mapping[str, Tensor]) -> tuple[int, ...]:
         problems, batches = [], set()

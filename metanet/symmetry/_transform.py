@@ -1,16 +1,13 @@
 """One element of the symmetry group, acting on state dicts."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..checkpoints import save_checkpoint
+from ..checkpoints import load_checkpoint, save_checkpoint
 from ..errors import CheckpointError, MetanetError
 from ._axes import Axis, Concat, Fixed, Leaf, Product, leaves_of
 from ._spec import SymmetrySpec
@@ -159,12 +156,7 @@ class Transform:
         Raises:
             CheckpointError: the file is missing, damaged or holds no transform.
         """
-        try:
-            with safe_open(str(path), "pt") as f:
-                metadata: dict[str, Any] = {}
-                for text in (f.metadata() or {}).values():
-                    metadata |= json.loads(text)
-                elements = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-            return cls(SymmetrySpec.from_json(metadata["spec"]), elements)
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as e:
-            raise CheckpointError(f"{path} is not a saved transform: {e}") from e
+        file = load_checkpoint(path)
+        if "spec" not in file.metadata:
+            raise CheckpointError(f"{path} is not a saved transform: its metadata has no symmetry spec")
+        return cls(SymmetrySpec.from_json(file.metadata["spec"]), dict(file))

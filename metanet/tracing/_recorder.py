@@ -37,7 +37,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
         try:
             out = model(*args, **kwargs)
         except Exception as e:
-            where = f" (in {recorder.module!r})" if recorder.module else ""
+            where = f" (in {recorder.deepest!r})" if recorder.deepest else ""
             raise TraceError(
                 f"the forward pass of {type(model).__name__} raised {type(e).__name__}{where}: {e}\n"
                 "  Check that model(*inputs) runs in eval mode with the example inputs given to trace()."
@@ -64,6 +64,7 @@ class _Recorder(TorchDispatchMode):
         self.others: list[str] = []
         self.warnings: list[str] = []
         self.path: list[str] = []
+        self.deepest = ""
         names: dict[int, list[str]] = {}
         state = model.state_dict(keep_vars=True)
         for name, tensor in state.items():
@@ -84,7 +85,11 @@ class _Recorder(TorchDispatchMode):
         return self.path[-1] if self.path else ""
 
     def enter(self, name: str) -> Any:
-        return lambda *_: self.path.append(name)
+        def push(*_: Any) -> None:
+            self.path.append(name)
+            self.deepest = name  # where a forward that raises was: `leave` runs for it too
+
+        return push
 
     def leave(self, *_: Any) -> None:
         self.path.pop()

@@ -1,0 +1,27 @@
+"""What is learned from a zoo: tasks, and the run that trains and evaluates a metanetwork on one."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._accuracy import AccuracyPrediction as AccuracyPrediction
+    from ._inr import InrClassification as InrClassification
+    from ._predict import predict as predict
+    from ._run import train as train
+    from ._task import Task as Task
+
+_WHERE = {
+    "AccuracyPrediction": "_accuracy",
+    "InrClassification": "_inr",
+    "Task": "_task",
+    "predict": "_predict",
+    "train": "_run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # imported when first used: lightning and matplotlib take seconds
+    if name in _WHERE:
+        import importlib
+
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

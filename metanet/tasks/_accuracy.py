@@ -1,0 +1,90 @@
+"""Predict a number a network's training left behind (its test accuracy) from its weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import kendalltau
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import MetanetError
+from ..zoo import Zoo
+from ._data import WeightData
+from ._task import Task
+
+
+@dataclass(kw_only=True)
+class AccuracyPrediction(Task):
+    """Regression on one column of the zoo's table.
+
+    Kendall's tau (the measure of Unterthiner et al. 2020), R2 and mean absolute error.
+
+    Args:
+        loss_kind: ``"huber"`` or ``"mse"`` on standardised targets, or ``"bce"`` for targets in [0, 1].
+    """
+
+    label: str = "test_accuracy"
+    loss_kind: str = "huber"
+    mean: float = field(default=0.0, init=False)
+    std: float = field(default=1.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.monitor = "tau"
+        if self.loss_kind not in ("huber", "mse", "bce"):
+            raise MetanetError(f"task.loss_kind={self.loss_kind!r}: choose huber, mse or bce")
+
+    def targets(self, zoo: Zoo) -> Tensor:
+        try:
+            return torch.from_numpy(self.column(zoo).astype(np.float32))
+        except ValueError as e:
+            raise MetanetError(f"label={self.label} is not numeric ({e}): regression needs numbers") from None
+
+    def fit_scale(self, target: Tensor) -> None:
+        if self.loss_kind == "bce":
+            if target.min() < 0 or target.max() > 1:
+                raise MetanetError(f"task.loss_kind=bce needs {self.label} in [0, 1]; it reaches {target.min():.3g} to {target.max():.3g}")
+            return
+        self.mean, self.std = float(target.mean()), float(target.std().clamp_min(1e-8))
+
+    def scale(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std, "loss_kind": self.loss_kind}
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        if self.loss_kind == "bce":
+            return F.binary_cross_entropy_with_logits(output[:, 0], target)
+        scaled = (target - self.mean) / self.std
+        return F.mse_loss(output[:, 0], scaled) if self.loss_kind == "mse" else F.huber_loss(output[:, 0], scaled, delta=0.5)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output[:, 0].sigmoid() if self.loss_kind == "bce" else output[:, 0] * self.std + self.mean
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        p, t = prediction.double().cpu(), target.double().cpu()
+        spread = (t - t.mean()).square().sum()
+        r2 = float(1 - (p - t).square().sum() / spread) if spread > 0 else float("nan")
+        tau = float(kendalltau(p.numpy(), t.numpy()).statistic)
+        return {"tau": tau, "r2": r2, "mae": float((p - t).abs().mean())}
+
+    def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
+        figure = Figure(figsize=(5 * len(predictions), 4.6), layout="constrained")
+        names = np.asarray(data.zoo.table["architecture"]).astype(str)
+        for axes, (split, prediction) in zip(figure.subplots(1, len(predictions), squeeze=False)[0], predictions.items(), strict=True):
+            rows = data.splits[split]
+            target = data.target[rows]
+            for name in data.members:
+                mine = torch.from_numpy(names[rows.numpy()] == name)
+                if mine.any():
+                    axes.scatter(target[mine], prediction[mine], s=8, alpha=0.6, label=name)
+            low, high = float(target.min()), float(target.max())
+            axes.plot([low, high], [low, high], color="black", lw=0.8, zorder=0)
+            m = self.metrics(prediction, target)
+            axes.set(xlabel=f"true {self.label}", ylabel="predicted", title=f"{split}: tau {m['tau']:.3f}, R2 {m['r2']:.3f}")
+            axes.legend(fontsize=6)
+        return {"scatter": figure}
+
+    def describe(self, prediction: Tensor) -> str:
+        return f"{self.label}: {float(prediction):.4f}"

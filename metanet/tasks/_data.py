@@ -1,0 +1,209 @@
+"""From a zoo to batches: architectures traced once, checkpoints as dense stacks, splits that never cut through a run."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..architecture import Architecture, trace
+from ..errors import MetanetError
+from ..graph import GraphStack
+from ..zoo import Population, Zoo
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WeightBatch:
+    """Networks of a batch, stacked by architecture.
+
+    Attributes:
+        stacks: one per architecture that occurs.
+        rows: ``(networks,)`` int64, rows of the zoo's table in the order of the stacks.
+        target: ``(networks, ...)``, what is to be learned.
+    """
+
+    stacks: tuple[GraphStack, ...]
+    rows: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> "WeightBatch":
+        return WeightBatch(tuple(s.to(device) for s in self.stacks), self.rows.to(device), self.target.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """The checkpoints of one architecture, ready to be batched.
+
+    Attributes:
+        population: as the zoo gave it.
+        architecture: traced from it.
+        values: ``(networks, edges, 1)`` edge values of all its checkpoints.
+    """
+
+    population: Population
+    architecture: Architecture
+    values: Tensor
+
+
+@dataclass(eq=False)
+class WeightData:
+    """A zoo split for a task.
+
+    Attributes:
+        zoo: where the networks come from.
+        members: by architecture name.
+        target: ``(rows of the table, ...)``.
+        splits: rows of the table by the names ``train``, ``val``, ``test`` and, with unseen architectures, ``unseen``.
+    """
+
+    zoo: Zoo
+    members: Mapping[str, Member]
+    target: Tensor
+    splits: Mapping[str, Tensor]
+    batch_size: int = 64
+    seed: int = 0
+    place: Tensor = field(init=False)  # (rows, 2): number of the member, position in it
+
+    def __post_init__(self) -> None:
+        self.place = torch.full((len(self.target), 2), -1)
+        for number, member in enumerate(self.members.values()):
+            rows = member.population.rows
+            self.place[rows, 0] = number
+            self.place[rows, 1] = torch.arange(len(rows))
+
+    def batch(self, rows: Tensor) -> WeightBatch:
+        """The networks of these rows, grouped by architecture (the order within one is kept)."""
+        numbers, positions = self.place[rows].unbind(1)
+        stacks, order = [], []
+        for number, member in enumerate(self.members.values()):
+            chosen = (numbers == number).nonzero().flatten()
+            if len(chosen):
+                stacks.append(GraphStack(member.architecture.template, member.values[positions[chosen]]))
+                order.append(rows[chosen])
+        rows = torch.cat(order)
+        return WeightBatch(tuple(stacks), rows, self.target[rows])
+
+    def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader:
+        """Shuffled batches of the training split; each of ``world`` processes gets its share of every batch."""
+        sampler = EpochBatches(self.splits["train"], self.batch_size, self.seed, rank, world)
+        return DataLoader(_Rows(self), batch_sampler=sampler, collate_fn=_same)
+
+    def eval_loader(self, split: str) -> DataLoader:
+        """The whole split in order, in every process: small, and free of the repeats that samplers pad with."""
+        chunks = [c.tolist() for c in self.splits[split].split(2 * self.batch_size)]
+        return DataLoader(_Rows(self), batch_sampler=chunks, collate_fn=_same)
+
+    def stacks(self, split: str, size: int = 256) -> Iterator[WeightBatch]:
+        """The split in batches, one architecture each, outside of any loader."""
+        rows = self.splits[split]
+        for number in range(len(self.members)):
+            own = rows[self.place[rows, 0] == number]
+            for chunk in own.split(size):
+                if len(chunk):
+                    yield self.batch(chunk)
+
+
+class _Rows(Dataset):
+    """Lets a DataLoader fetch a whole batch of rows at once."""
+
+    def __init__(self, data: WeightData) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.target)
+
+    def __getitem__(self, row: int) -> WeightBatch:
+        return self.data.batch(torch.tensor([row]))
+
+    def __getitems__(self, rows: Sequence[int]) -> WeightBatch:
+        return self.data.batch(torch.as_tensor(rows))
+
+
+def _same(batch: WeightBatch) -> WeightBatch:
+    return batch
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches in an order that depends on (seed, epoch) alone, so that a resumed run sees what an undisturbed one would.
+
+    Every process draws the same order and takes its share of each batch; batches are of equal size, and what is left
+    over at the end of an epoch differs from epoch to epoch.
+    """
+
+    def __init__(self, rows: Tensor, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if len(rows) == 0:
+            raise MetanetError("the training split is empty: make the zoo larger or the train fraction")
+        self.rows, self.seed, self.rank, self.world = rows, seed, rank, world
+        self.batch_size = max(world, min(batch_size, len(rows)) // world * world)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = self.rows[torch.randperm(len(self.rows), generator=generator)]
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+            yield batch[self.rank :: self.world].tolist()
+
+
+def trace_population(population: Population, batch: int = 2) -> Architecture:
+    """The architecture of a population, from its module and example inputs."""
+    architecture = trace(population.build(), population.example(batch))
+    for warning in architecture.warnings:
+        _log.warning("%s: %s", population.architecture, warning)
+    return architecture
+
+
+def split_runs(
+    zoo: Zoo, *, fractions: Mapping[str, float], unseen: Sequence[str], seed: int, eval_rows: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Divide the table's rows into train, val, test and unseen; all rows of a run fall on the same side.
+
+    Args:
+        zoo: its table has the columns ``run`` and ``architecture``.
+        fractions: of the runs for ``val`` and ``test``; the rest trains.
+        unseen: architectures kept out of training altogether.
+        seed: of the division.
+        eval_rows: bool per row; only these count in val and test (one of several fits of an image, say).
+
+    Raises:
+        MetanetError: an unseen architecture that the zoo does not have.
+    """
+    unknown = sorted(set(unseen) - set(zoo.populations))
+    if unknown:
+        raise MetanetError(f"unseen={list(unseen)}: the zoo has no {', '.join(unknown)}; it has {', '.join(zoo.populations)}")
+    architecture = np.asarray(zoo.table["architecture"]).astype(str)
+    hidden = torch.from_numpy(np.isin(architecture, list(unseen)))
+    _, run = np.unique(np.asarray(zoo.table["run"]).astype(str)[~hidden.numpy()], return_inverse=True)
+    runs = int(run.max()) + 1 if len(run) else 0
+    order = torch.randperm(runs, generator=torch.Generator().manual_seed(seed))
+    side = torch.zeros(runs, dtype=torch.long)
+    val, test = round(fractions["val"] * runs), round(fractions["test"] * runs)
+    side[order[:test]], side[order[test : test + val]] = 2, 1
+    rows = (~hidden).nonzero().flatten()
+    out = {}
+    for number, name in enumerate(("train", "val", "test")):
+        out[name] = rows[side[torch.from_numpy(run)] == number]
+    out["unseen"] = hidden.nonzero().flatten()
+    if eval_rows is not None:
+        for name in ("val", "test", "unseen"):
+            out[name] = out[name][eval_rows[out[name]]]
+    empty = [n for n in ("train", "val", "test") if not len(out[n])]
+    if empty:
+        raise MetanetError(f"the {' and '.join(empty)} split is empty: {runs} runs at fractions {dict(fractions)}")
+    if not len(out["unseen"]):
+        del out["unseen"]
+    return out

@@ -1,0 +1,92 @@
+"""The final evaluation: every split, plain and with each network's neurons relabelled at random."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..graph import GraphStack
+from ._data import WeightBatch, WeightData
+from ._task import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions and metrics of one trained model.
+
+    Attributes:
+        predictions: by split, in the order of ``data.splits``.
+        metrics: ``{split: {metric: value}}``.
+        relabelled: the same after a random relabelling of every network.
+        largest_change: of any raw output under relabelling, in units of the outputs' standard deviation.
+        seconds_per_network: of the plain predictions.
+    """
+
+    predictions: Mapping[str, Tensor]
+    metrics: Mapping[str, Mapping[str, float]]
+    relabelled: Mapping[str, Mapping[str, float]]
+    largest_change: float
+    seconds_per_network: float
+
+
+def evaluate(model: Any, task: Task, data: WeightData, splits: tuple[str, ...], seed: int, device: Any = "cpu") -> Evaluation:
+    """Evaluate on the given splits and run the relabelling check on all of them."""
+    predictions, metrics, relabelled, outputs, moved = {}, {}, {}, [], []
+    generator = torch.Generator().manual_seed(seed)
+    seconds = count = 0.0
+    for split in splits:
+        start = time.perf_counter()
+        output = outputs_of(model, data, split, device=device)
+        seconds, count = seconds + time.perf_counter() - start, count + len(output)
+        other = outputs_of(model, data, split, generator, device)
+        target = data.target[data.splits[split]]
+        predictions[split] = task.predict(output)
+        metrics[split] = task.metrics(predictions[split], target)
+        relabelled[split] = task.metrics(task.predict(other), target)
+        outputs.append(output)
+        moved.append(other)
+    plain, other = torch.cat(outputs), torch.cat(moved)
+    spread = plain.double().std(0).max().clamp_min(1e-12)
+    change = float((plain - other).abs().max() / spread)
+    return Evaluation(predictions, metrics, relabelled, change, seconds / max(count, 1))
+
+
+def outputs_of(
+    model: Any, data: WeightData, split: str, relabel: torch.Generator | None = None, device: Any = "cpu"
+) -> Tensor:
+    """Raw outputs ``(networks, out_dim)`` of a split, in its order; with a generator, after random relabellings."""
+    found: list[Tensor] = []
+    rows: list[Tensor] = []
+    training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    with torch.no_grad():
+        for batch in data.stacks(split):
+            if relabel is not None:
+                batch = relabelled_batch(batch, data, relabel)
+            batch = batch.to(device)
+            out = model(batch.stacks) if isinstance(model, nn.Module) else model.predict(batch.stacks)
+            found.append(torch.as_tensor(out).float().cpu().reshape(len(batch), -1))
+            rows.append(batch.rows.cpu())
+    if training:
+        model.train()
+    order = torch.cat(rows)
+    position = torch.empty(len(data.target), dtype=torch.long)
+    position[order] = torch.arange(len(order))
+    return torch.cat(found)[position[data.splits[split]]]
+
+
+def relabelled_batch(batch: WeightBatch, data: WeightData, generator: torch.Generator) -> WeightBatch:
+    """Every network of a batch with its own random relabelling of its neurons: the same functions."""
+    specs = {id(m.architecture.template): m.architecture.spec for m in data.members.values()}
+    stacks = []
+    for stack in batch.stacks:
+        template, spec = stack.template, specs[id(stack.template)]
+        state = template.tensors(stack.edge_attr)
+        one = [spec.sample(generator)({k: v[i] for k, v in state.items()}) for i in range(len(stack))]
+        moved = {name: torch.stack([sd[name] for sd in one]) for name in state}
+        stacks.append(GraphStack(template, template.values(moved).to(stack.edge_attr.dtype)))
+    return WeightBatch(tuple(stacks), batch.rows, batch.target)

@@ -1,0 +1,149 @@
+"""Classify the image that an implicit neural representation (a SIREN) holds, from its weights."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import MetanetError
+from ..zoo import Zoo
+from ._data import WeightData
+from ._task import Task
+
+CANONICAL = ("none", "sign", "phase")
+
+
+@dataclass(kw_only=True)
+class InrClassification(Task):
+    """Cross-entropy on a column of classes.
+
+    Args:
+        canonical: ``"sign"`` makes every hidden bias non-negative, using ``sin(-x) = -sin(x)``; ``"phase"`` also folds
+            biases into a quarter period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout (``seq.0.weight``, ...).
+        w0: frequency of the sine, for ``"phase"``.
+        fits: train on this many of the fits of each image; all when left out. One fit of an image is evaluated.
+        probes: batch size that the networks are traced with, which is how many probe points a metanetwork can ask.
+        label_smoothing: of the cross-entropy.
+    """
+
+    label: str = "label"
+    canonical: str = "sign"
+    w0: float = 30.0
+    fits: int | None = None
+    probes: int = 2
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.monitor = "accuracy"
+        if self.canonical not in CANONICAL:
+            raise MetanetError(f"task.canonical={self.canonical!r}: choose {', '.join(CANONICAL)}")
+
+    def example_batch(self) -> int:
+        return max(2, self.probes)
+
+    def targets(self, zoo: Zoo) -> Tensor:
+        classes, index = np.unique(self.column(zoo), return_inverse=True)
+        self.classes = [str(c) for c in classes]
+        self.out_dim = len(classes)
+        return torch.from_numpy(index)
+
+    def eval_rows(self, zoo: Zoo) -> Tensor | None:
+        fit = zoo.table.get("fit")
+        return None if fit is None else torch.from_numpy(np.asarray(fit).astype(int) == 0)
+
+    def data(self, zoo: Zoo, seed: int) -> WeightData:
+        data = super().data(zoo, seed)
+        if self.fits is not None and "fit" in zoo.table:
+            fit = torch.from_numpy(np.asarray(zoo.table["fit"]).astype(int))
+            train = data.splits["train"]
+            data.splits = {**data.splits, "train": train[fit[train] < self.fits]}
+        return data
+
+    def prepare_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return state if self.canonical == "none" else canonical_siren(state, self.w0, phase=self.canonical == "phase")
+
+    def scale(self) -> dict[str, Any]:
+        return {"classes": self.classes, "canonical": self.canonical, "w0": self.w0}
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target, label_smoothing=self.label_smoothing if output.requires_grad else 0.0)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output.softmax(-1)
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        nll = -prediction.gather(1, target[:, None]).clamp_min(1e-30).log().mean()
+        return {"accuracy": float((prediction.argmax(-1) == target).float().mean()), "nll": float(nll)}
+
+    def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
+        prediction, target = predictions["test"].argmax(-1), data.target[data.splits["test"]]
+        counts = torch.zeros(self.out_dim, self.out_dim, dtype=torch.long)
+        counts.index_put_((target, prediction), torch.tensor(1), accumulate=True)
+        figure = Figure(figsize=(5, 4.6), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(counts, cmap="viridis")
+        axes.set(xlabel="predicted", ylabel="true", xticks=range(self.out_dim), yticks=range(self.out_dim))
+        axes.set_xticklabels(self.classes)
+        axes.set_yticklabels(self.classes)
+        for i in range(self.out_dim):
+            for j in range(self.out_dim):
+                axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=6, color="white")
+        return {"confusion": figure, **self._reconstructions(data)}
+
+    def _reconstructions(self, data: WeightData) -> dict[str, Figure]:
+        """Images as the networks hold them beside the originals, if the zoo knows them."""
+        pictures = getattr(data.zoo, "pictures", None)
+        if pictures is None:
+            return {}
+        rows = data.splits["test"][:12]
+        originals, rendered = pictures(rows)
+        psnr = np.asarray(data.zoo.table["psnr"]).astype(float)[rows.numpy()]
+        figure = Figure(figsize=(12, 2.6), layout="constrained")
+        for i, axes in enumerate(figure.subplots(2, len(rows)).T):
+            for ax, picture in zip(axes, (originals[i], rendered[i]), strict=True):
+                ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+                ax.axis("off")
+            axes[1].set_title(f"{psnr[i]:.1f} dB", fontsize=7)
+        figure.suptitle(f"original above, network below; mean PSNR of the zoo {np.asarray(data.zoo.table['psnr']).astype(float).mean():.1f} dB")
+        return {"reconstructions": figure}
+
+    def describe(self, prediction: Tensor) -> str:
+        best = int(prediction.argmax())
+        return f"{self.label}: {self.classes[best]} (probability {float(prediction[best]):.3f})"
+
+
+def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False) -> dict[str, Tensor]:
+    """One representative of the sign (and phase) symmetries of every hidden neuron of stacked SIRENs.
+
+    ``sin(w0 (-w x - b)) = -sin(w0 (w x + b))``: a neuron's incoming weights and bias change sign together with its
+    outgoing weights. ``sin(w0 (w x + b + pi / w0)) = -sin(w0 (w x + b))``: its bias moves by half a period together with
+    a change of sign of its outgoing weights. The functions stay the same.
+
+    Args:
+        state: ``seq.0.weight [batch, hidden, in]``, ``seq.0.bias [batch, hidden]``, ...
+
+    Raises:
+        MetanetError: the networks do not have DWSNets' layout.
+    """
+    out = dict(state)
+    layers = sum(f"seq.{i}.weight" in state for i in range(len(state)))
+    if not layers or len(state) != 2 * layers:
+        raise MetanetError(f"task.canonical needs the layout seq.0.weight, seq.0.bias, ...; got {', '.join(state)}. Use task.canonical=none")
+    for i in range(layers - 1):
+        weight, bias, after = out[f"seq.{i}.weight"], out[f"seq.{i}.bias"], out[f"seq.{i + 1}.weight"]
+        outgoing = torch.ones_like(bias)
+        if phase:
+            half = math.pi / w0
+            turns = (bias / half).round()  # bias into [-half/2, half/2]
+            bias = bias - turns * half
+            outgoing = 1 - 2 * turns.remainder(2)
+        sign = torch.where(bias < 0, -1.0, 1.0).to(bias)
+        out[f"seq.{i}.weight"], out[f"seq.{i}.bias"] = weight * sign[..., None], bias * sign
+        out[f"seq.{i + 1}.weight"] = after * (sign * outgoing)[..., None, :]
+    return out

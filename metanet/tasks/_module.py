@@ -1,0 +1,101 @@
+"""The LightningModule: a metanetwork, a task's loss and metrics, and nothing about devices."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..config import build
+from ._data import WeightBatch, WeightData
+from ._task import Task
+
+
+class MetanetModule(L.LightningModule):
+    """Trains a metanetwork on a task.
+
+    Args:
+        model: called with a sequence of graph stacks, returns ``(networks, out_dim)``.
+        task: loss, predictions and metrics.
+        optim: the ``optim`` group: ``optimizer`` (a ``_target_`` node) and ``schedule``.
+        seed: of dropout and augmentation, together with the epoch.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, optim: Mapping[str, Any], seed: int) -> None:
+        super().__init__()
+        self.model, self.task, self.optim, self.seed = model, task, optim, seed
+        self.augment = task.augmentation()
+        self._collected: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, batch: WeightBatch) -> Tensor:
+        return self.model(batch.stacks)
+
+    def transfer_batch_to_device(self, batch: WeightBatch, device: torch.device, dataloader_idx: int) -> WeightBatch:
+        return batch.to(device)
+
+    def on_train_epoch_start(self) -> None:
+        # A resumed run must continue as an undisturbed one would: randomness depends on (seed, epoch, process) alone.
+        mixed = (self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank
+        torch.manual_seed(mixed)
+        self.generator = torch.Generator().manual_seed(mixed)
+
+    def training_step(self, batch: WeightBatch, _: int) -> Tensor:
+        if self.augment is not None:
+            stacks = tuple(self.augment(s, self.generator) for s in batch.stacks)
+            batch = WeightBatch(stacks, batch.rows, batch.target)
+        loss = self.task.loss(self(batch), batch.target)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def validation_step(self, batch: WeightBatch, _: int) -> None:
+        self._collected.append((self(batch).float().cpu(), batch.target.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        # every process sees the whole split, so there is nothing to gather
+        output, target = (torch.cat(x) for x in zip(*self._collected, strict=True))
+        self._collected.clear()
+        metrics = {"loss": float(self.task.loss(output, target)), **self.task.metrics(self.task.predict(output), target)}
+        self.log_dict({f"val/{k}": v for k, v in metrics.items()}, prog_bar=False)
+        self.log("val", metrics[self.task.monitor], prog_bar=True, logger=False)
+
+    def configure_optimizers(self) -> Any:
+        node = dict(self.optim["optimizer"])
+        decay, plain = [], []
+        for parameter in self.parameters():
+            if parameter.requires_grad:  # biases, norms and embeddings of one row are not decayed
+                (decay if parameter.ndim >= 2 else plain).append(parameter)
+        groups = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = build(node, params=groups)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = self.optim["schedule"]
+        warmup = max(1, round(schedule["warmup_fraction"] * total))
+        final = schedule["final_fraction"]
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            done = min(1.0, (step - warmup) / max(1, total - warmup))
+            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class WeightLoaders(L.LightningDataModule):
+    """Hands a task's data to the Trainer: each process its share of the training batches, all of validation."""
+
+    def __init__(self, data: WeightData) -> None:
+        super().__init__()
+        self.data = data
+
+    def train_dataloader(self) -> DataLoader:
+        return self.data.train_loader(self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.data.eval_loader("val")

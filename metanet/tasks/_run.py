@@ -1,0 +1,235 @@
+"""One training run, from configuration to saved model, tables and plots."""
+
+import csv
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import nn
+
+from .. import nn as metanets
+from ..checkpoints import atomic_write
+from ..config import build, plain
+from ..errors import MetanetError
+from ._callbacks import LAST, AtomicCheckpointIO, KeepBest
+from ._data import WeightData
+from ._evaluate import Evaluation, evaluate
+from ._module import MetanetModule, WeightLoaders
+from ._task import Task
+
+_log = logging.getLogger(__name__)
+MODEL = "model"
+
+
+def train(cfg: DictConfig) -> float:
+    """Train a metanetwork as configured, evaluate it, and leave everything in the run directory.
+
+    Args:
+        cfg: the composed ``conf/train.yaml``; ``cfg.paths.run_dir`` is the run directory.
+
+    Returns:
+        The test metric that sweepers optimise (largest is best).
+
+    Raises:
+        MetanetError: a configuration that cannot work, with what is allowed.
+    """
+    start = time.perf_counter()
+    folder = Path(cfg.paths.run_dir)
+    config = plain(cfg)
+    L.seed_everything(cfg.seed, verbose=False)
+    zoo = build(cfg.zoo).load(progress=True)
+    task: Task = build(cfg.task)
+    data = task.data(zoo, cfg.seed)
+    task.fit_scale(data.target[data.splits["train"]])
+    L.seed_everything(cfg.seed, verbose=False)  # what came before may have made a zoo, or not
+    model = _new_model(config["model"], task, data)
+    _log.info("%r", zoo)
+    _log.info("%s", {name: len(rows) for name, rows in data.splits.items()})
+    loggers = _loggers(config, folder)
+    ready = time.perf_counter()
+    if isinstance(model, nn.Module):
+        trainer = _fit(cfg, config, model, task, data, folder, loggers)
+        device = trainer.strategy.root_device
+        rank = trainer.global_rank
+    else:
+        split = data.splits["train"]
+        batch = data.batch(split)
+        model.fit(batch.stacks, task.fit_without_trainer(batch.target))
+        device, rank = torch.device("cpu"), 0
+    trained = time.perf_counter()
+    if rank != 0:
+        return float("nan")
+    splits = tuple(s for s in ("test", "unseen") if s in data.splits)
+    if isinstance(model, nn.Module):
+        model.to(device)
+    result = evaluate(model, task, data, splits, cfg.seed, device)
+    numbers = {
+        **{f"{s}/{k}": v for s, m in result.metrics.items() for k, v in m.items()},
+        **{f"relabelled/{s}/{k}": v for s, m in result.relabelled.items() for k, v in m.items()},
+        "relabelled/largest_change": result.largest_change,
+        "parameters": parameters(model),
+        "networks_per_second": 1 / result.seconds_per_network,
+        "seconds/prepare": ready - start,
+        "seconds/train": trained - ready,
+    }
+    _report(config, folder, task, data, model, result, numbers, loggers)
+    return result.metrics["test"][task.monitor]
+
+
+def parameters(model: Any) -> int:
+    """Trainable parameters of a metanetwork; 0 for models without."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) if isinstance(model, nn.Module) else 0
+
+
+def _new_model(config: Mapping[str, Any], task: Task, data: WeightData) -> Any:
+    arguments = {k: v for k, v in config.items() if k != "name"}
+    model = metanets.build(config["name"], out_dim=task.out_dim, **arguments)
+    if isinstance(model, nn.Module):
+        bind = getattr(model, "bind", None)
+        if bind is not None:  # models that run the networks need the recordings
+            bind([m.architecture for m in data.members.values()])
+        model.fit_normalisation(s for batch in data.stacks("train") for s in batch.stacks)
+    return model
+
+
+def _fit(
+    cfg: DictConfig, config: Mapping[str, Any], model: nn.Module, task: Task, data: WeightData, folder: Path, loggers: list[Logger]
+) -> L.Trainer:
+    best = KeepBest(folder, f"val/{task.monitor}")
+    trainer: L.Trainer = build(
+        cfg.trainer, callbacks=[best], logger=loggers, plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    module = MetanetModule(model, task, config["optim"], cfg.seed)
+    last = folder / LAST
+    if cfg.resume and not last.is_file():
+        _log.warning("%s has no finished epoch: starting from the first", folder)
+    # our own file, from our own run directory: the only place where a pickled checkpoint is read
+    resume = {"ckpt_path": last, "weights_only": False} if cfg.resume and last.is_file() else {}
+    trainer.fit(module, WeightLoaders(data), **resume)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if best.weights:
+        model.load_state_dict(best.weights)
+    model.eval()
+    return trainer
+
+
+def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
+    version_number = len(list(folder.glob("csv/version_*"))) if folder.is_dir() else 0
+    loggers: list[Logger] = [CSVLogger(folder, name="csv", version=version_number)]
+    settings = config["logger"]
+    if settings["name"] == "wandb" and settings["mode"] != "disabled":
+        _check_login(settings["mode"])
+        loggers.append(WandbLogger(
+            project=settings["project"], save_dir=folder, name=folder.name, config=config, mode=settings["mode"],
+            id=_wandb_id(folder), resume="allow" if settings["mode"] == "online" else None,
+        ))  # fmt: skip
+    return loggers
+
+
+def _check_login(mode: str) -> None:
+    if mode == "online" and not os.environ.get("WANDB_API_KEY"):
+        import wandb
+
+        if not wandb.api.api_key:
+            raise MetanetError("logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline")
+
+
+@rank_zero_only
+def _wandb_id(folder: Path) -> str:
+    """The W&B id of this run directory, made once: a resumed run goes on under the same id when online."""
+    import wandb
+
+    path = folder / "wandb_id"
+    if path.is_file():
+        return path.read_text().strip()
+    folder.mkdir(parents=True, exist_ok=True)
+    new = wandb.util.generate_id()
+    path.write_text(new)
+    return new
+
+
+def _report(
+    config: Mapping[str, Any], folder: Path, task: Task, data: WeightData, model: Any, result: Evaluation,
+    numbers: dict[str, float], loggers: list[Logger],
+) -> None:  # fmt: skip
+    meta = {
+        "task": {"_target_": config["task"]["_target_"], "label": task.label},
+        "scale": task.scale(),
+        "metrics": numbers,
+        "seed": config["seed"],
+        "input_shapes": {n: list(m.population.input_shape) for n, m in data.members.items()},
+        "config": config,
+        "versions": versions(),
+    }
+    metanets.save(folder / MODEL, model, meta)
+    with atomic_write(folder / "metrics.json") as temporary:
+        Path(temporary).write_text(json.dumps(numbers, indent=1))
+    _write_predictions(folder / "predictions.csv", data, result)
+    figures = task.plots(data, result.predictions)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=130)
+    text = table(config["model"]["name"], result, numbers)
+    with atomic_write(folder / "results.md") as temporary:
+        Path(temporary).write_text(text + "\n")
+    for logger in loggers:
+        logger.log_metrics({k: v for k, v in numbers.items() if isinstance(v, (int, float))})
+        if isinstance(logger, WandbLogger):
+            logger.log_image("plots", [str(folder / f"{n}.png") for n in figures], caption=list(figures))
+        logger.finalize("success")
+    if any(isinstance(lg, WandbLogger) for lg in loggers):
+        import wandb
+
+        wandb.finish(quiet=True)
+    print(f"\n{text}\n\nrun directory: {folder}")
+
+
+def table(name: str, result: Evaluation, numbers: Mapping[str, float]) -> str:
+    """The final table as Markdown: every split, plain and relabelled."""
+    keys = list(next(iter(result.metrics.values())))
+    lines = [f"| {name} | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
+    for split in result.metrics:
+        lines.append(f"| {split} | " + " | ".join(f"{result.metrics[split][k]:.4f}" for k in keys) + " |")
+        lines.append(f"| {split}, relabelled | " + " | ".join(f"{result.relabelled[split][k]:.4f}" for k in keys) + " |")
+    lines.append("")
+    lines.append(
+        f"{numbers['parameters']} parameters; {numbers['networks_per_second']:.0f} networks/s; training took "
+        f"{numbers['seconds/train']:.0f} s; largest output change under relabelling {result.largest_change:.1e} of the spread"
+    )
+    return "\n".join(lines)
+
+
+def _write_predictions(path: Path, data: WeightData, result: Evaluation) -> None:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        first = next(iter(result.predictions.values()))
+        wide = [f"prediction_{i}" for i in range(first.shape[1])] if first.ndim > 1 else ["prediction"]
+        writer.writerow(["id", "split", "architecture", "target", *wide])
+        for split, predictions in result.predictions.items():
+            for row, p in zip(data.splits[split].tolist(), predictions.tolist(), strict=True):
+                target = data.target[row].item() if data.target[row].ndim == 0 else data.target[row].tolist()
+                values = p if isinstance(p, list) else [p]
+                writer.writerow([data.zoo.table["id"][row], split, data.zoo.table["architecture"][row], target, *values])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("metanet", "torch", "torch-geometric", "lightning", "numpy", "scikit-learn")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        found[package] = version(package)
+    return found
+
+

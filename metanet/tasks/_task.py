@@ -1,0 +1,120 @@
+"""What a task is: a target in the zoo's table, a loss, metrics and plots."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..errors import MetanetError
+from ..zoo import Population, Zoo
+from ._data import Member, WeightData, split_runs, trace_population
+
+if TYPE_CHECKING:
+    from ..architecture import Architecture
+
+
+@dataclass(kw_only=True)
+class Task:
+    """Base of all tasks; a new one overrides the methods that differ and is named by ``_target_`` in ``conf/task/``.
+
+    Args:
+        label: column of the zoo's table.
+        unseen: architectures kept out of training, evaluated as a split of their own.
+        val, test: fractions of the runs.
+        batch_size: networks a step, over all processes.
+        split_seed: of the division into splits; the run's own seed when left out.
+    """
+
+    label: str
+    unseen: Sequence[str] = ()
+    val: float = 0.1
+    test: float = 0.2
+    batch_size: int = 64
+    split_seed: int | None = None
+    monitor: str = field(default="", init=False)  # metric of the validation split that chooses the best epoch
+    out_dim: int = field(default=1, init=False)
+
+    # ---------------------------------------------------------------- data
+
+    def column(self, zoo: Zoo) -> np.ndarray:
+        """The label's column.
+
+        Raises:
+            MetanetError: the zoo's table has no such column.
+        """
+        if self.label not in zoo.table:
+            raise MetanetError(f"label={self.label}: the zoo's table has the columns {', '.join(zoo.table)}")
+        return np.asarray(zoo.table[self.label])
+
+    def targets(self, zoo: Zoo) -> Tensor:
+        """``(rows, ...)``: what is to be learned."""
+        raise NotImplementedError
+
+    def eval_rows(self, zoo: Zoo) -> Tensor | None:
+        """Which rows count in validation and test: ``(rows,)`` bool, or all."""
+        return None
+
+    def prepare_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Change stacked checkpoints before they become graphs (a canonical form, say)."""
+        return state
+
+    def example_batch(self) -> int:
+        """Batch size of the example inputs that populations are traced with."""
+        return 2
+
+    def data(self, zoo: Zoo, seed: int) -> WeightData:
+        """Trace every architecture of the zoo, lay out its checkpoints, and divide them."""
+        members = {}
+        for name, population in zoo.populations.items():
+            architecture = trace_population(population, self.example_batch())
+            members[name] = self.member(population, architecture)
+        split_seed = seed if self.split_seed is None else self.split_seed
+        fractions = {"val": self.val, "test": self.test}
+        splits = split_runs(zoo, fractions=fractions, unseen=self.unseen, seed=split_seed, eval_rows=self.eval_rows(zoo))
+        return WeightData(zoo, members, self.targets(zoo), splits, self.batch_size, seed)
+
+    def member(self, population: Population, architecture: "Architecture") -> Member:
+        """A population with its edge values laid out."""
+        values = architecture.template.stack(self.prepare_state(population.state)).edge_attr
+        return Member(population, architecture, values.float())
+
+    # ---------------------------------------------------------------- learning
+
+    def fit_scale(self, target: Tensor) -> None:
+        """Learn the scale of the targets from the training split."""
+
+    def scale(self) -> dict[str, Any]:
+        """What :meth:`fit_scale` learned, as plain JSON, kept with the saved model."""
+        return {}
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of raw outputs ``(networks, out_dim)``."""
+        raise NotImplementedError
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Raw outputs as predictions in the unit of the targets."""
+        raise NotImplementedError
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Metrics of a whole split."""
+        raise NotImplementedError
+
+    def fit_without_trainer(self, target: Tensor) -> Tensor:
+        """Targets as models outside the Trainer (StatNN) want them."""
+        return target
+
+    def augmentation(self) -> Callable[[Any, torch.Generator], Any] | None:
+        """A function of (stack, generator) applied to training stacks, or nothing."""
+        return None
+
+    def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
+        """Figures of the final evaluation by name; ``predictions`` by split, in the order of ``data.splits``."""
+        return {}
+
+    def describe(self, prediction: Tensor) -> str:
+        """One network's prediction ``(...)`` in words, for ``metanet predict``."""
+        raise NotImplementedError

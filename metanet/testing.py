@@ -1,0 +1,140 @@
+"""Public checks: does a relabelling keep the function, and does a metanetwork respect it?
+
+Every check comes with its twin: an *illegal* relabelling must be noticed, so that nothing passes by ignoring its input.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .architecture import Architecture, Verification, redraw, trace, verify
+from .graph import EdgeType, GraphStack
+from .symmetry import SymmetrySpec, Transform, leaves_of
+
+
+def assert_function_preserved(
+    model: nn.Module, *inputs: Tensor, tolerance: float = 1e-10, unseen: Sequence[str] = (), seed: int = 0
+) -> Verification:
+    """A random relabelling keeps the function; every illegal one, one axis of one tensor at a time, changes it.
+
+    Args:
+        model: traced here with ``inputs``.
+        tolerance: of the relative output change in float64.
+        unseen: tensors whose relabelling the function cannot see (a bias before BatchNorm).
+
+    Raises:
+        AssertionError: with the numbers.
+    """
+    __tracebackhide__ = True
+    report = verify(model, trace(model, *inputs).spec, *inputs, seed=seed)
+    assert report.change < tolerance, f"a legal relabelling changed the output by {report.change:.1e} of its spread"
+    assert report.moved > 0, "the relabelling moved nothing: there is nothing to check"
+    blind = [f"{name} axis {axis}" for name, axis in report.unseen if name not in unseen]
+    assert not blind, f"the output does not show an illegal relabelling of {', '.join(blind)}"
+    return report
+
+
+def illegal(t: Transform, state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Relabel one tensor and nothing else."""
+    return {**state, name: t.apply(name, state[name])}
+
+
+def movable(spec: SymmetrySpec) -> tuple[str, ...]:
+    """Names of the tensors that some transform moves."""
+    return tuple(n for n, t in spec.tensors.items() if any(True for a in t.axes for _ in leaves_of(a)))
+
+
+def assert_invariant(
+    metanetwork: Callable[[Sequence[GraphStack]], Tensor], architecture: Architecture, *,
+    networks: int = 4, tolerance: float = 1e-10, sensitive: bool = True, seed: int = 0,
+) -> float:  # fmt: skip
+    """An invariant metanetwork answers alike for a network and its relabellings, and notices illegal ones.
+
+    Args:
+        metanetwork: called with stacks in float64.
+        architecture: of random networks, drawn here.
+        networks: how many; their answers' spread is the unit of all errors.
+        sensitive: also check that relabelling single tensors is noticed (for at least nine in ten of them).
+
+    Returns:
+        The largest relative change under legal relabellings.
+
+    Raises:
+        AssertionError: with the numbers.
+    """
+    __tracebackhide__ = True
+    generator = torch.Generator().manual_seed(seed)
+    states = random_states(architecture, networks, generator)
+
+    def answer(some: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        stacked = {k: torch.stack([s[k] for s in some]) for k in some[0]}
+        with torch.no_grad():
+            return metanetwork([architecture.template.stack(stacked)]).double()
+
+    want = answer(states)
+    spread = (want - want.mean(0)).abs().max()
+    assert spread > 0, "the metanetwork gives all networks the same answer"
+    transforms = [architecture.spec.sample(generator) for _ in states]
+    legal = answer([t(s) for t, s in zip(transforms, states, strict=True)])
+    change = float((legal - want).abs().max() / spread)
+    assert change < tolerance, f"a legal relabelling changed the answer by {change:.1e} of the spread"
+    if sensitive:
+        blind = []
+        for name in movable(architecture.spec):
+            moved = answer([illegal(t, s, name) for t, s in zip(transforms, states, strict=True)])
+            if (moved - want).abs().max() / spread < 1e3 * tolerance:
+                blind.append(name)
+        total = len(movable(architecture.spec))
+        assert len(blind) <= total // 10, f"illegal relabellings of {len(blind)} of {total} tensors go unnoticed: {blind}"
+    return change
+
+
+def random_states(architecture: Architecture, networks: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
+    """State dicts of random networks in float64, nothing left at an initial value."""
+    scales = {n for b in architecture.template.blocks if b.type == EdgeType.SCALE for n in b.names}
+    usual = {n: torch.full(t.shape, float(n in scales), dtype=torch.float64) for n, t in architecture.spec.tensors.items()}
+    return [redraw(usual, generator) for _ in range(networks)]
+
+
+def random_network(seed: int) -> tuple[nn.Module, Tensor]:
+    """A random feed-forward network and example inputs: depth, widths, kernels, norms, pooling and skips all drawn.
+
+    For property tests over architectures that nobody wrote by hand.
+    """
+    g = torch.Generator().manual_seed(seed)
+
+    def pick(*choices: object) -> object:
+        return choices[int(torch.randint(len(choices), (), generator=g))]
+
+    channels, size = 1 + int(torch.randint(3, (), generator=g)), 6
+    layers: list[nn.Module] = []
+    width = channels
+    for _ in range(int(pick(1, 2, 3))):  # type: ignore[call-overload]
+        out = int(pick(4, 6, 8))  # type: ignore[call-overload]
+        groups = int(pick(1, 1, 2)) if width % 2 == 0 else 1  # type: ignore[call-overload]
+        layers.append(nn.Conv2d(width, out, 3, padding=1, groups=groups, bias=bool(pick(True, False))))
+        layers.append(pick(nn.BatchNorm2d(out), nn.GroupNorm(2, out), nn.Identity()))  # type: ignore[arg-type]
+        layers.append(pick(nn.ReLU(), nn.GELU(), nn.Tanh(), nn.SiLU(inplace=True)))  # type: ignore[arg-type]
+        if pick(True, False):
+            layers.append(Residual(nn.Sequential(nn.Conv2d(out, out, int(pick(1, 3)), padding="same"), nn.Tanh())))  # type: ignore[call-overload]
+        width = out
+    if pick(True, False):
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        flat = width
+    else:
+        layers += [pick(nn.AvgPool2d(2), nn.MaxPool2d(2)), nn.Flatten()]  # type: ignore[list-item]
+        flat = width * (size // 2) ** 2
+    layers += [nn.Linear(flat, 9), pick(nn.Sigmoid(), nn.ELU()), nn.LayerNorm(9), nn.Linear(9, 4)]  # type: ignore[list-item]
+    return nn.Sequential(*layers), torch.randn(3, channels, size, size, generator=g)
+
+
+class Residual(nn.Module):
+    """``x + f(x)``."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)

@@ -1,0 +1,132 @@
+"""The groups that come out are those one derives by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+import metanet
+from metanet.errors import MetanetError
+from networks import ARCHITECTURES, Basic
+
+
+def groups(name: str) -> dict[str, int]:
+    make, example = ARCHITECTURES[name]
+    return {g.name: g.size for g in metanet.trace(make(), example()).spec.groups}
+
+
+def test_by_hand():
+    assert groups("mlp") == {"1": 12, "3": 9}
+    assert groups("siren") == {"seq.0": 16, "seq.1": 16}
+    assert groups("cnn_flatten") == {"0": 4, "3": 6}
+    assert groups("residual") == {"0": 6, "1.body.0": 5}
+    assert groups("resnet") == {"0": 4, "3.conv1": 6, "3.conv2": 6}
+    assert groups("tied") == {"stem": 6}
+
+
+class ResNet18(nn.Module):
+    """Torchvision's layout, a few channels wide: stem, four stages of two blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 7, 2, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        widths = (4, 6, 8, 10)
+        self.first = nn.ModuleList([_Plain(4), _Plain(4)])
+        self.rest = nn.ModuleList(
+            nn.Sequential(Basic(a, b), _Plain(b)) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.fc = nn.Linear(10, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in (*self.first, *self.rest):
+            x = block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class _Plain(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(n, n, 3, 1, 1, bias=False), nn.BatchNorm2d(n)
+        self.conv2, self.bn2 = nn.Conv2d(n, n, 3, 1, 1, bias=False), nn.BatchNorm2d(n)
+
+    def forward(self, x):
+        return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+
+
+def test_resnet18_has_the_twelve_groups_of_git_re_basin():
+    """Four residual streams and eight inner widths (Ainsworth et al. 2023, appendix)."""
+    arch = metanet.trace(ResNet18(), torch.randn(2, 3, 64, 64))
+    assert len(arch.spec.groups) == 12
+    assert not arch.warnings
+
+
+def test_conv_to_linear_by_flatten_keeps_positions():
+    make, example = ARCHITECTURES["cnn_flatten"]
+    spec = metanet.trace(make(), example()).spec
+    assert str(spec.tensors["6.weight"].axes[1]) == "(3[6] x 4)"
+
+
+def test_explain_names_the_cause():
+    make, example = ARCHITECTURES["cnn_flatten"]
+    spec = metanet.trace(make(), example()).spec
+    assert "position in a convolution kernel" in spec.explain("0.weight")
+    assert "axis of the network's output" in spec.explain("6.weight")
+    assert "moves with 3, shared by" in spec.explain("3.weight")
+    with pytest.raises(MetanetError, match="no tensor 'nothing'"):
+        spec.explain("nothing")
+
+
+class Strange(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.b(torch.cumsum(self.a(x), -1))
+
+
+def test_an_operation_without_a_rule_pins_and_is_named():
+    arch = metanet.trace(Strange(), torch.randn(5, 4))
+    assert not arch.spec.groups
+    assert any("aten.cumsum has no rule" in w for w in arch.warnings)
+    assert "aten.cumsum has no rule" in arch.spec.explain("a.weight")
+
+
+class Constant(nn.Module):
+    def __init__(self, table: torch.Tensor) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, x):
+        return self.b(self.a(x) * self.table)
+
+
+@pytest.mark.parametrize(("table", "free"), [(torch.arange(6.0), 0), (torch.full((6,), 2.0), 1), (torch.ones(5, 1), 1)])
+def test_a_constant_pins_an_axis_along_which_it_varies(table, free):
+    assert len(metanet.trace(Constant(table), torch.randn(5, 4)).spec.groups) == free
+
+
+def test_unread_parameters_are_fixed_and_reported():
+    class Unread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.spare = nn.Linear(4, 3), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.a(x)
+
+    arch = metanet.trace(Unread(), torch.randn(5, 4))
+    assert not arch.spec.groups
+    assert any("did not read 2 tensors" in w and "spare.weight" in w for w in arch.warnings)
+
+
+def test_a_batch_of_one_is_warned_about():
+    assert any("use a batch of 2" in w for w in metanet.trace(nn.Linear(3, 3), torch.randn(1, 3)).warnings)
+
+
+def test_print_shows_groups_and_axes():
+    make, example = ARCHITECTURES["grouped"]
+    text = str(metanet.trace(make(), example()).spec)
+    assert "5 groups" in text
+    assert "4.weight   (" in text
