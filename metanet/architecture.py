@@ -139,7 +139,9 @@ class Verification:
         return f"legal change {self.change:.1e}, {self.moved:.0%} moved, {len(self.sensitivity)} axes checked{blind}"
 
 
-def verify(model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, draws: int = 2, **kwargs: Any) -> Verification:
+def verify(
+    model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, draws: int = 2, **kwargs: Any
+) -> Verification:
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
 
     Everything runs on a float64 copy whose parameters and norm statistics are all drawn anew, because freshly
@@ -157,7 +159,9 @@ def verify(model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, dr
     state.update({n: state[t.tied_to] for n, t in spec.tensors.items() if t.tied_to in state})
     missing = [n for n in spec.tensors if n not in state]
     if missing:
-        raise MetanetError(f"the spec names tensors that {type(model).__name__} does not have: {', '.join(missing[:5])}")
+        raise MetanetError(
+            f"the spec names tensors that {type(model).__name__} does not have: {', '.join(missing[:5])}"
+        )
     args, kwargs = (_double(x) for x in (inputs, kwargs))
 
     def run(sd: Mapping[str, Tensor]) -> Tensor:

@@ -86,14 +86,18 @@ def assert_invariant(
             if (moved - want).abs().max() / spread < 1e3 * tolerance:
                 blind.append(name)
         total = len(movable(architecture.spec))
-        assert len(blind) <= total // 10, f"illegal relabellings of {len(blind)} of {total} tensors go unnoticed: {blind}"
+        assert len(blind) <= total // 10, (
+            f"illegal relabellings of {len(blind)} of {total} tensors go unnoticed: {blind}"
+        )
     return change
 
 
 def random_states(architecture: Architecture, networks: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
     """State dicts of random networks in float64, nothing left at an initial value."""
     scales = {n for b in architecture.template.blocks if b.type == EdgeType.SCALE for n in b.names}
-    usual = {n: torch.full(t.shape, float(n in scales), dtype=torch.float64) for n, t in architecture.spec.tensors.items()}
+    usual = {
+        n: torch.full(t.shape, float(n in scales), dtype=torch.float64) for n, t in architecture.spec.tensors.items()
+    }
     return [redraw(usual, generator) for _ in range(networks)]
 
 

@@ -55,15 +55,28 @@ def mlp() -> nn.Module:
 
 def cnn_flatten() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2), nn.GELU(), nn.Flatten(), nn.Linear(24, 10)
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 2),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(24, 10),
     )
 
 
 def cnn_batchnorm() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 3, bias=False),
+        nn.BatchNorm2d(4),
+        nn.SiLU(),
+        nn.Conv2d(4, 6, 3, stride=2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 10),
+    )
 
 
 def residual() -> nn.Module:
@@ -72,18 +85,31 @@ def residual() -> nn.Module:
 
 
 def resnet() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Basic(4, 6), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(6, 10))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Basic(4, 6), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(6, 10)
+    )
 
 
 def grouped() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 12, 1, groups=4), nn.ReLU(),
-        nn.ConvTranspose2d(12, 6, 2, groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 1, groups=4),
+        nn.ReLU(),
+        nn.ConvTranspose2d(12, 6, 2, groups=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 10),
+    )
 
 
 def normed() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 6), nn.Softmax(-1), nn.Linear(6, 10))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 6), nn.Softmax(-1), nn.Linear(6, 10)
+    )
 
 
 def image() -> Tensor:

@@ -38,7 +38,9 @@ def test_verify_notices_a_wrong_spec():
     assert report.change > 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn], ids=str
+)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_law_2_the_round_trip_is_bit_exact(name, dtype):
     make, example = ARCHITECTURES[name]
@@ -51,7 +53,10 @@ def test_law_2_the_round_trip_is_bit_exact(name, dtype):
     assert back.keys() == state.keys()
     for key, tensor in state.items():
         assert back[key].dtype == tensor.dtype
-        assert torch.equal(back[key].view(torch.uint8) if tensor.ndim else back[key], tensor.view(torch.uint8) if tensor.ndim else tensor), key
+        assert torch.equal(
+            back[key].view(torch.uint8) if tensor.ndim else back[key],
+            tensor.view(torch.uint8) if tensor.ndim else tensor,
+        ), key
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -89,7 +94,9 @@ def test_a_checkpoint_that_does_not_fit_is_explained():
     arch, state = metanet.trace(make(), example()), make().state_dict()
     del state["1.bias"]
     state["5.weight"] = torch.zeros(10, 8)
-    with pytest.raises(CheckpointError, match=r"missing  1.bias \(12,\)\n.*shape    5.weight is \(10, 8\), expected \(10, 9\)"):
+    with pytest.raises(
+        CheckpointError, match=r"missing  1.bias \(12,\)\n.*shape    5.weight is \(10, 8\), expected \(10, 9\)"
+    ):
         metanet.to_graph(state, arch)
 
 

@@ -18,8 +18,14 @@ from ._template import Block, GraphTemplate, NodeRange
 
 Labels = tuple[tuple[int, ...], ...]
 
-_EDGE_OF_ROLE = {"bias": EdgeType.BIAS, "shift": EdgeType.SHIFT, "scale": EdgeType.SCALE, "mean": EdgeType.MEAN, "variance": EdgeType.VARIANCE}  # fmt: skip
-_NODE_OF_ROLE = {"bias": NodeType.BIAS, "shift": NodeType.BIAS, "scale": NodeType.SCALE, "mean": NodeType.MEAN, "variance": NodeType.VARIANCE}  # fmt: skip
+# how a tensor that is aligned with neurons acts on them: type of its source node, and of its edges
+_ROLES_OF_VECTORS = {
+    "bias": (NodeType.BIAS, EdgeType.BIAS),
+    "shift": (NodeType.BIAS, EdgeType.SHIFT),
+    "scale": (NodeType.SCALE, EdgeType.SCALE),
+    "mean": (NodeType.MEAN, EdgeType.MEAN),
+    "variance": (NodeType.VARIANCE, EdgeType.VARIANCE),
+}
 
 
 @dataclass
@@ -206,7 +212,12 @@ class TemplateBuilder:
             site = self.sites[layout.site]  # type: ignore[index]
             lead = len(self.trace.values[out].shape) - len(o.shape)
             owned = self._owned(site, layout.labels)
-            places = [(label, a + lead, p) for a, axis in enumerate(layout.labels) for p, label in enumerate(axis) if label in owned]
+            places = [
+                (label, a + lead, p)
+                for a, axis in enumerate(layout.labels)
+                for p, label in enumerate(axis)
+                if label in owned
+            ]
             summands.append((layout.site, tuple((a, p) for _, a, p in sorted(places))))  # type: ignore[arg-type]
         where = summands[0][1]
         factors = [self._factors(out, a)[p] for a, p in where]
@@ -227,7 +238,7 @@ class TemplateBuilder:
             self.drafts.append(_Draft(None, shape, ("group",), site, number, edge))
 
     def _owned(self, site: _Site, labels: Labels, axis: int | None = None) -> list[int]:
-        """The labels that count as neurons; an input decides now: what this contraction sums over, else all but the first axis."""
+        """The labels that count as neurons. Inputs decide now: what this contraction sums over, else all but axis 0."""
         if site.owned is None:
             chosen = labels[axis] if axis is not None else tuple(x for a in labels[1:] for x in a)
             site.owned = sorted(x for x in chosen if x >= 0)
@@ -294,7 +305,13 @@ class TemplateBuilder:
     def _attach(self, out: int, attach: Attach) -> None:
         """A tensor aligned with a site's neurons: edges from one source node of its own."""
         layout, above = self.layouts.get(attach.operand.value), self.layouts.get(out)
-        if layout is None or layout.parameter is None or layout.parameter in self.placed or above is None or above.site is None:
+        if (
+            layout is None
+            or layout.parameter is None
+            or layout.parameter in self.placed
+            or above is None
+            or above.site is None
+        ):
             return
         parameter, site = layout.parameter, self.sites[above.site]
         owned = self._owned(site, above.labels)
@@ -308,10 +325,12 @@ class TemplateBuilder:
                     seen.append((label, neuron))
         if [neuron for _, neuron in sorted(seen)] != owned:
             return  # e.g. one scale for all neurons: no edge per neuron, placed on its own at the end
-        kind = (self.trace.values[parameter].names[0], _NODE_OF_ROLE[attach.role])
-        self._place(parameter, roles, kind, above.site, _EDGE_OF_ROLE[attach.role])
+        node, edge = _ROLES_OF_VECTORS[attach.role]
+        self._place(parameter, roles, (self.trace.values[parameter].names[0], node), above.site, edge)
 
-    def _place(self, parameter: int, roles: Sequence[str], source: int | tuple[str, NodeType], destination: int, edge: EdgeType) -> None:
+    def _place(
+        self, parameter: int, roles: Sequence[str], source: int | tuple[str, NodeType], destination: int, edge: EdgeType
+    ) -> None:
         self.placed.add(parameter)
         self.drafts.append(_Draft(parameter, self._shape(parameter), tuple(roles), source, destination, edge))
 
@@ -321,7 +340,8 @@ class TemplateBuilder:
         self.sites.append(_Site(name, [], NodeType.TENSOR, 0, [], number))
         self.placed.add(number)
         site = len(self.sites) - 1
-        self.drafts.append(_Draft(number, tuple(n for n in shape if n > 1), ("kernel",) * sum(n > 1 for n in shape), site, site, EdgeType.TENSOR))  # fmt: skip
+        kernel = tuple(n for n in shape if n > 1)
+        self.drafts.append(_Draft(number, kernel, ("kernel",) * len(kernel), site, site, EdgeType.TENSOR))
         self.warnings.append(f"{name}: its place in the network is not known, its edges are at a node of their own")
 
     # ---------------------------------------------------------------- numbering
@@ -333,7 +353,17 @@ class TemplateBuilder:
             axis = tuple(site.factors[i][0] for i in site.owned or [])
             count = site.count
             described = axis_to_json(self.solved.axis(axis))
-            nodes.append(NodeRange(name=site.name, start=start, count=count, type=site.type, layer=site.layer, activation=site.activation, axis=described))  # fmt: skip
+            nodes.append(
+                NodeRange(
+                    name=site.name,
+                    start=start,
+                    count=count,
+                    type=site.type,
+                    layer=site.layer,
+                    activation=site.activation,
+                    axis=described,
+                )
+            )
             start += count
         blocks: list[Block] = []
         edge = 0

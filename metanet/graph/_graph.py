@@ -1,7 +1,6 @@
 """One checkpoint as a torch-geometric graph."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +15,8 @@ class ParameterGraph(Data):
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes are listed in
     ``metanet/graph/_schema.py``. Two more belong to the checkpoint as a whole, as lists of one dict so that batches
-    concatenate them: ``extras``, the tensors that travel unchanged (integer buffers), and ``dtypes``, the dtype of every
-    tensor in the checkpoint.
+    concatenate them: ``extras``, the tensors that travel unchanged (integer buffers), and ``dtypes``, the dtype of
+    every tensor in the checkpoint.
     """
 
     def validate(self, raise_on_error: bool = True) -> bool:
@@ -29,7 +28,9 @@ class ParameterGraph(Data):
         problems = []
         nodes, edges = self.num_nodes, self.edge_attr.shape[0]
         if tuple(self.edge_index.shape) != (2, edges):
-            problems.append(f"edge_index is {tuple(self.edge_index.shape)}, expected (2, {edges}) as edge_attr has {edges} rows")
+            problems.append(
+                f"edge_index is {tuple(self.edge_index.shape)}, expected (2, {edges}) as edge_attr has {edges} rows"
+            )
         elif edges and int(self.edge_index.max()) >= nodes:
             problems.append(f"edge_index names node {int(self.edge_index.max())}, but there are {nodes} nodes")
         for key in ("edge_type", "edge_layer", "edge_tensor", "kernel_pos", "fan_in", "fan_out"):

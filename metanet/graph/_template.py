@@ -232,7 +232,9 @@ class GraphTemplate:
         group, dst, src, kernel = block.dense_shape
         cells = torch.arange(group * dst * src * kernel)
         g, d, s, _ = torch.unravel_index(cells, (group, dst, src, kernel))
-        ends = torch.stack([self.nodes[block.source].start + g * src + s, self.nodes[block.destination].start + g * dst + d])
+        ends = torch.stack(
+            [self.nodes[block.source].start + g * src + s, self.nodes[block.destination].start + g * dst + d]
+        )
         return block.flat(ends.T.reshape(1, group, dst, src, kernel, 2))[0].T
 
     def _kernel_positions(self, block: Block) -> Int[Tensor, "edges 3"]:
@@ -271,7 +273,9 @@ class GraphTemplate:
         values = self.values(state)
         return GraphStack(self, values if values.ndim == 3 else values.unsqueeze(0))
 
-    def tensors(self, values: Float[Tensor, "*batch edges 1"], dtypes: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    def tensors(
+        self, values: Float[Tensor, "*batch edges 1"], dtypes: Mapping[str, str] | None = None
+    ) -> dict[str, Tensor]:
         """The inverse of :meth:`values`: every tensor (under all its names) in its own shape.
 
         Args:

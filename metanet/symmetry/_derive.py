@@ -135,7 +135,9 @@ def _varies(tensor: Tensor, axis: int) -> bool:
     )
 
 
-def _name_groups(trace: Trace, leaves: Leaves, axes: dict[int, tuple[Expr, ...]]) -> tuple[SymmetrySpec, dict[int, str]]:
+def _name_groups(
+    trace: Trace, leaves: Leaves, axes: dict[int, tuple[Expr, ...]]
+) -> tuple[SymmetrySpec, dict[int, str]]:
     """Groups are named after the first tensor they are the leading axis of: the layer that makes the neurons."""
     names: dict[int, str] = {}
     taken: set[str] = set()
@@ -185,5 +187,7 @@ def _warnings(trace: Trace, unruled: dict[str, list[Op]], used: set[int]) -> tup
     for number in trace.inputs:
         value = trace.values[number]
         if value.shape and value.shape[0] == 1:
-            out.append(f"an example input has shape {value.shape}: use a batch of 2 or more, or sizes of 1 may look free")
+            out.append(
+                f"an example input has shape {value.shape}: use a batch of 2 or more, or sizes of 1 may look free"
+            )
     return tuple(out)

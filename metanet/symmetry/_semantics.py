@@ -170,5 +170,3 @@ def normal_axes(axes: int | list[int] | None, rank: int) -> tuple[int, ...]:
     if axes is None or axes == []:
         return tuple(range(rank))
     return tuple(normal_axis(a, rank) for a in ([axes] if isinstance(axes, int) else axes))
-
-

@@ -116,7 +116,11 @@ class SymmetrySpec:
                 if isinstance(part, Fixed):
                     lines.append(f"    {part.size} fixed: {part.reason}")
                 elif isinstance(part, Leaf):
-                    users = [n for n, t in self.tensors.items() if any(l.group == part.group for a in t.axes for l in leaves_of(a))]
+                    users = [
+                        n
+                        for n, t in self.tensors.items()
+                        if any(leaf.group == part.group for a in t.axes for leaf in leaves_of(a))
+                    ]
                     lines.append(f"    moves with {part.group}, shared by {len(users)} tensors: {', '.join(users[:4])}")
         return "\n".join(lines)
 
@@ -133,9 +137,17 @@ class SymmetrySpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; :meth:`from_json` is the inverse."""
-        groups = [{"name": g.name, "size": g.size, "keys": list(g.keys), "kind": g.kind, "also": sorted(g.also)} for g in self.groups]
+        groups = [
+            {"name": g.name, "size": g.size, "keys": list(g.keys), "kind": g.kind, "also": sorted(g.also)}
+            for g in self.groups
+        ]
         tensors = {
-            n: {"shape": list(t.shape), "dtype": t.dtype, "axes": [axis_to_json(a) for a in t.axes], "tied_to": t.tied_to}
+            n: {
+                "shape": list(t.shape),
+                "dtype": t.dtype,
+                "axes": [axis_to_json(a) for a in t.axes],
+                "tied_to": t.tied_to,
+            }
             for n, t in self.tensors.items()
         }
         return {"groups": groups, "tensors": tensors}
@@ -143,9 +155,16 @@ class SymmetrySpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SymmetrySpec":
         try:
-            groups = tuple(Group(**{**g, "keys": tuple(g["keys"]), "also": frozenset(g["also"])}) for g in data["groups"])
+            groups = tuple(
+                Group(**{**g, "keys": tuple(g["keys"]), "also": frozenset(g["also"])}) for g in data["groups"]
+            )
             tensors = {
-                n: TensorAxes(shape=tuple(t["shape"]), dtype=t["dtype"], axes=tuple(map(axis_from_json, t["axes"])), tied_to=t["tied_to"])
+                n: TensorAxes(
+                    shape=tuple(t["shape"]),
+                    dtype=t["dtype"],
+                    axes=tuple(map(axis_from_json, t["axes"])),
+                    tied_to=t["tied_to"],
+                )
                 for n, t in data["tensors"].items()
             }
         except (KeyError, TypeError) as e:

@@ -64,7 +64,9 @@ class Transform:
             return tensor
         known = self.spec.tensors[name]
         if tuple(tensor.shape[-len(known.shape) or tensor.ndim :]) != known.shape:
-            raise CheckpointError(f"{name} is {tuple(tensor.shape)}, expected {known.shape} (with or without a stacking axis)")
+            raise CheckpointError(
+                f"{name} is {tuple(tensor.shape)}, expected {known.shape} (with or without a stacking axis)"
+            )
         lead = tensor.ndim - len(known.shape)
         moved = [
             n for n, axis in enumerate(known.axes)
@@ -104,7 +106,9 @@ class Transform:
                 parts = tensor.split(sizes, lead + n)
                 split = [(*axes[:n], p, *axes[n + 1 :]) for p in axis.parts]
                 return torch.cat([self._gather(t, a, moved, lead) for t, a in zip(parts, split, strict=True)], lead + n)
-        factors = [(n, f) for n, axis in enumerate(axes) for f in (axis.parts if isinstance(axis, Product) else (axis,))]
+        factors = [
+            (n, f) for n, axis in enumerate(axes) for f in (axis.parts if isinstance(axis, Product) else (axis,))
+        ]
         if any(isinstance(f, (Concat, Product)) for _, f in factors):
             raise NotImplementedError("a keyed group inside a concatenation inside a product")
         sizes = [f.size for _, f in factors]
@@ -147,7 +151,9 @@ class Transform:
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, with the spec as metadata."""
-        save_checkpoint(path, {n: e.contiguous() for n, e in self.elements.items()}, metadata={"spec": self.spec.to_json()})
+        save_checkpoint(
+            path, {n: e.contiguous() for n, e in self.elements.items()}, metadata={"spec": self.spec.to_json()}
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Transform":

@@ -46,7 +46,9 @@ class AccuracyPrediction(Task):
     def fit_scale(self, target: Tensor) -> None:
         if self.loss_kind == "bce":
             if target.min() < 0 or target.max() > 1:
-                raise MetanetError(f"task.loss_kind=bce needs {self.label} in [0, 1]; it reaches {target.min():.3g} to {target.max():.3g}")
+                raise MetanetError(
+                    f"task.loss_kind=bce needs {self.label} in [0, 1]; it has {target.min():.3g} to {target.max():.3g}"
+                )
             return
         self.mean, self.std = float(target.mean()), float(target.std().clamp_min(1e-8))
 
@@ -57,7 +59,11 @@ class AccuracyPrediction(Task):
         if self.loss_kind == "bce":
             return F.binary_cross_entropy_with_logits(output[:, 0], target)
         scaled = (target - self.mean) / self.std
-        return F.mse_loss(output[:, 0], scaled) if self.loss_kind == "mse" else F.huber_loss(output[:, 0], scaled, delta=0.5)
+        return (
+            F.mse_loss(output[:, 0], scaled)
+            if self.loss_kind == "mse"
+            else F.huber_loss(output[:, 0], scaled, delta=0.5)
+        )
 
     def predict(self, output: Tensor) -> Tensor:
         return output[:, 0].sigmoid() if self.loss_kind == "bce" else output[:, 0] * self.std + self.mean
@@ -72,7 +78,9 @@ class AccuracyPrediction(Task):
     def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
         figure = Figure(figsize=(5 * len(predictions), 4.6), layout="constrained")
         names = np.asarray(data.zoo.table["architecture"]).astype(str)
-        for axes, (split, prediction) in zip(figure.subplots(1, len(predictions), squeeze=False)[0], predictions.items(), strict=True):
+        for axes, (split, prediction) in zip(
+            figure.subplots(1, len(predictions), squeeze=False)[0], predictions.items(), strict=True
+        ):
             rows = data.splits[split]
             target = data.target[rows]
             for name in data.members:
@@ -82,7 +90,9 @@ class AccuracyPrediction(Task):
             low, high = float(target.min()), float(target.max())
             axes.plot([low, high], [low, high], color="black", lw=0.8, zorder=0)
             m = self.metrics(prediction, target)
-            axes.set(xlabel=f"true {self.label}", ylabel="predicted", title=f"{split}: tau {m['tau']:.3f}, R2 {m['r2']:.3f}")
+            axes.set(
+                xlabel=f"true {self.label}", ylabel="predicted", title=f"{split}: tau {m['tau']:.3f}, R2 {m['r2']:.3f}"
+            )
             axes.legend(fontsize=6)
         return {"scatter": figure}
 

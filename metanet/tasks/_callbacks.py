@@ -1,4 +1,4 @@
-"""What a run keeps while it trains: one file to resume from, written whole or not at all, the best weights inside it."""
+"""What a run keeps while it trains: one file to resume from, whole or not at all, the best weights inside it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from tqdm import tqdm
 
 from ..checkpoints import atomic_write
 from ._module import MetanetModule
@@ -52,3 +53,31 @@ class KeepBest(L.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
+
+
+class EpochBar(L.Callback):
+    """One progress bar over the epochs, with the training loss and the metric that is monitored."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        off = True if trainer.global_rank else None  # None: only where somebody watches
+        self.bar = tqdm(
+            total=trainer.max_epochs, initial=trainer.current_epoch, desc="training", unit="epoch", disable=off
+        )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert self.bar is not None
+        shown = {
+            k: f"{float(trainer.callback_metrics[k]):.4f}"
+            for k in ("train/loss", self.monitor)
+            if k in trainer.callback_metrics
+        }
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,4 +1,4 @@
-"""From a zoo to batches: architectures traced once, checkpoints as dense stacks, splits that never cut through a run."""
+"""From a zoo to batches: architectures traced once, checkpoints as dense stacks, splits by run."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,7 +132,7 @@ def _same(batch: WeightBatch) -> WeightBatch:
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches in an order that depends on (seed, epoch) alone, so that a resumed run sees what an undisturbed one would.
+    """Batches in an order that depends on (seed, epoch) alone: a resumed run sees what an undisturbed one would.
 
     Every process draws the same order and takes its share of each batch; batches are of equal size, and what is left
     over at the end of an epoch differs from epoch to epoch.
@@ -168,7 +168,13 @@ def trace_population(population: Population, batch: int = 2) -> Architecture:
 
 
 def split_runs(
-    zoo: Zoo, *, fractions: Mapping[str, float], unseen: Sequence[str], seed: int, eval_rows: Tensor | None = None
+    zoo: Zoo,
+    *,
+    fractions: Mapping[str, float],
+    unseen: Sequence[str],
+    seed: int,
+    eval_rows: Tensor | None = None,
+    architectures: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Divide the table's rows into train, val, test and unseen; all rows of a run fall on the same side.
 
@@ -178,26 +184,31 @@ def split_runs(
         unseen: architectures kept out of training altogether.
         seed: of the division.
         eval_rows: bool per row; only these count in val and test (one of several fits of an image, say).
+        architectures: leave out all others; all take part when empty.
 
     Raises:
         MetanetError: an unseen architecture that the zoo does not have.
     """
-    unknown = sorted(set(unseen) - set(zoo.populations))
-    if unknown:
-        raise MetanetError(f"unseen={list(unseen)}: the zoo has no {', '.join(unknown)}; it has {', '.join(zoo.populations)}")
+    for key, names in (("unseen", unseen), ("architectures", architectures)):
+        unknown = sorted(set(names) - set(zoo.populations))
+        if unknown:
+            have = ", ".join(zoo.populations)
+            raise MetanetError(f"task.{key}={list(names)}: the zoo has no {', '.join(unknown)}; it has {have}")
     architecture = np.asarray(zoo.table["architecture"]).astype(str)
-    hidden = torch.from_numpy(np.isin(architecture, list(unseen)))
-    _, run = np.unique(np.asarray(zoo.table["run"]).astype(str)[~hidden.numpy()], return_inverse=True)
+    present = np.isin(architecture, list(architectures or zoo.populations))
+    hidden = np.isin(architecture, list(unseen)) & present
+    seen = torch.from_numpy(present & ~hidden)
+    _, run = np.unique(np.asarray(zoo.table["run"]).astype(str)[seen.numpy()], return_inverse=True)
     runs = int(run.max()) + 1 if len(run) else 0
     order = torch.randperm(runs, generator=torch.Generator().manual_seed(seed))
     side = torch.zeros(runs, dtype=torch.long)
     val, test = round(fractions["val"] * runs), round(fractions["test"] * runs)
     side[order[:test]], side[order[test : test + val]] = 2, 1
-    rows = (~hidden).nonzero().flatten()
+    rows = seen.nonzero().flatten()
     out = {}
     for number, name in enumerate(("train", "val", "test")):
         out[name] = rows[side[torch.from_numpy(run)] == number]
-    out["unseen"] = hidden.nonzero().flatten()
+    out["unseen"] = torch.from_numpy(hidden).nonzero().flatten()
     if eval_rows is not None:
         for name in ("val", "test", "unseen"):
             out[name] = out[name][eval_rows[out[name]]]

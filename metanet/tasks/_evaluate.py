@@ -32,7 +32,9 @@ class Evaluation:
     seconds_per_network: float
 
 
-def evaluate(model: Any, task: Task, data: WeightData, splits: tuple[str, ...], seed: int, device: Any = "cpu") -> Evaluation:
+def evaluate(
+    model: Any, task: Task, data: WeightData, splits: tuple[str, ...], seed: int, device: Any = "cpu"
+) -> Evaluation:
     """Evaluate on the given splits and run the relabelling check on all of them."""
     predictions, metrics, relabelled, outputs, moved = {}, {}, {}, [], []
     generator = torch.Generator().manual_seed(seed)

@@ -25,10 +25,9 @@ class InrClassification(Task):
 
     Args:
         canonical: ``"sign"`` makes every hidden bias non-negative, using ``sin(-x) = -sin(x)``; ``"phase"`` also folds
-            biases into a quarter period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout (``seq.0.weight``, ...).
+            biases into a quarter period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout (``seq.0.weight``).
         w0: frequency of the sine, for ``"phase"``.
         fits: train on this many of the fits of each image; all when left out. One fit of an image is evaluated.
-        probes: batch size that the networks are traced with, which is how many probe points a metanetwork can ask.
         label_smoothing: of the cross-entropy.
     """
 
@@ -36,16 +35,12 @@ class InrClassification(Task):
     canonical: str = "sign"
     w0: float = 30.0
     fits: int | None = None
-    probes: int = 2
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         self.monitor = "accuracy"
         if self.canonical not in CANONICAL:
             raise MetanetError(f"task.canonical={self.canonical!r}: choose {', '.join(CANONICAL)}")
-
-    def example_batch(self) -> int:
-        return max(2, self.probes)
 
     def targets(self, zoo: Zoo) -> Tensor:
         classes, index = np.unique(self.column(zoo), return_inverse=True)
@@ -57,8 +52,8 @@ class InrClassification(Task):
         fit = zoo.table.get("fit")
         return None if fit is None else torch.from_numpy(np.asarray(fit).astype(int) == 0)
 
-    def data(self, zoo: Zoo, seed: int) -> WeightData:
-        data = super().data(zoo, seed)
+    def data(self, zoo: Zoo, seed: int, examples: int = 2) -> WeightData:
+        data = super().data(zoo, seed, examples)
         if self.fits is not None and "fit" in zoo.table:
             fit = torch.from_numpy(np.asarray(zoo.table["fit"]).astype(int))
             train = data.splits["train"]
@@ -110,7 +105,8 @@ class InrClassification(Task):
                 ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
                 ax.axis("off")
             axes[1].set_title(f"{psnr[i]:.1f} dB", fontsize=7)
-        figure.suptitle(f"original above, network below; mean PSNR of the zoo {np.asarray(data.zoo.table['psnr']).astype(float).mean():.1f} dB")
+        mean = np.asarray(data.zoo.table["psnr"]).astype(float).mean()
+        figure.suptitle(f"original above, network below; mean PSNR of the zoo {mean:.1f} dB")
         return {"reconstructions": figure}
 
     def describe(self, prediction: Tensor) -> str:
@@ -122,8 +118,8 @@ def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False)
     """One representative of the sign (and phase) symmetries of every hidden neuron of stacked SIRENs.
 
     ``sin(w0 (-w x - b)) = -sin(w0 (w x + b))``: a neuron's incoming weights and bias change sign together with its
-    outgoing weights. ``sin(w0 (w x + b + pi / w0)) = -sin(w0 (w x + b))``: its bias moves by half a period together with
-    a change of sign of its outgoing weights. The functions stay the same.
+    outgoing weights. ``sin(w0 (w x + b + pi / w0)) = -sin(w0 (w x + b))``: its bias moves by half a period together
+    with a change of sign of its outgoing weights. The functions stay the same.
 
     Args:
         state: ``seq.0.weight [batch, hidden, in]``, ``seq.0.bias [batch, hidden]``, ...
@@ -134,7 +130,9 @@ def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False)
     out = dict(state)
     layers = sum(f"seq.{i}.weight" in state for i in range(len(state)))
     if not layers or len(state) != 2 * layers:
-        raise MetanetError(f"task.canonical needs the layout seq.0.weight, seq.0.bias, ...; got {', '.join(state)}. Use task.canonical=none")
+        raise MetanetError(
+            f"task.canonical needs the layout seq.0.weight, seq.0.bias, ...; got {', '.join(state)}. Set it to none."
+        )
     for i in range(layers - 1):
         weight, bias, after = out[f"seq.{i}.weight"], out[f"seq.{i}.bias"], out[f"seq.{i + 1}.weight"]
         outgoing = torch.ones_like(bias)

@@ -33,9 +33,6 @@ class MetanetModule(L.LightningModule):
     def forward(self, batch: WeightBatch) -> Tensor:
         return self.model(batch.stacks)
 
-    def transfer_batch_to_device(self, batch: WeightBatch, device: torch.device, dataloader_idx: int) -> WeightBatch:
-        return batch.to(device)
-
     def on_train_epoch_start(self) -> None:
         # A resumed run must continue as an undisturbed one would: randomness depends on (seed, epoch, process) alone.
         mixed = (self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank
@@ -60,7 +57,10 @@ class MetanetModule(L.LightningModule):
         # every process sees the whole split, so there is nothing to gather
         output, target = (torch.cat(x) for x in zip(*self._collected, strict=True))
         self._collected.clear()
-        metrics = {"loss": float(self.task.loss(output, target)), **self.task.metrics(self.task.predict(output), target)}
+        metrics = {
+            "loss": float(self.task.loss(output, target)),
+            **self.task.metrics(self.task.predict(output), target),
+        }
         self.log_dict({f"val/{k}": v for k, v in metrics.items()}, prog_bar=False)
         self.log("val", metrics[self.task.monitor], prog_bar=True, logger=False)
 
@@ -99,3 +99,6 @@ class WeightLoaders(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         return self.data.eval_loader("val")
+
+    def transfer_batch_to_device(self, batch: WeightBatch, device: torch.device, dataloader_idx: int) -> WeightBatch:
+        return batch.to(device)

@@ -35,7 +35,7 @@ def predict(cfg: DictConfig) -> str:
     model = metanets.load(folder)
     module = load_source(cfg.arch, **plain(cfg.arch_args))
     task = restore_task(model.meta)
-    example = torch.rand(task.example_batch(), *_input_shape(cfg.get("input_shape"), model.meta))
+    example = torch.rand(max(2, model.arguments.get("probes", 0)), *_input_shape(cfg.get("input_shape"), model.meta))
     architecture = trace(module, example)
     state = load_checkpoint(cfg.checkpoint)
     template = architecture.template

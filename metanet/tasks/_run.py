@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import platform
+import secrets
 import time
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +24,7 @@ from .. import nn as metanets
 from ..checkpoints import atomic_write
 from ..config import build, plain
 from ..errors import MetanetError
-from ._callbacks import LAST, AtomicCheckpointIO, KeepBest
+from ._callbacks import LAST, AtomicCheckpointIO, EpochBar, KeepBest
 from ._data import WeightData
 from ._evaluate import Evaluation, evaluate
 from ._module import MetanetModule, WeightLoaders
@@ -50,7 +52,7 @@ def train(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, verbose=False)
     zoo = build(cfg.zoo).load(progress=True)
     task: Task = build(cfg.task)
-    data = task.data(zoo, cfg.seed)
+    data = task.data(zoo, cfg.seed, max(2, config["model"].get("probes", 0)))
     task.fit_scale(data.target[data.splits["train"]])
     L.seed_everything(cfg.seed, verbose=False)  # what came before may have made a zoo, or not
     model = _new_model(config["model"], task, data)
@@ -60,13 +62,14 @@ def train(cfg: DictConfig) -> float:
     ready = time.perf_counter()
     if isinstance(model, nn.Module):
         trainer = _fit(cfg, config, model, task, data, folder, loggers)
+        epochs = trainer.current_epoch
         device = trainer.strategy.root_device
         rank = trainer.global_rank
     else:
         split = data.splits["train"]
         batch = data.batch(split)
         model.fit(batch.stacks, task.fit_without_trainer(batch.target))
-        device, rank = torch.device("cpu"), 0
+        device, rank, epochs = torch.device("cpu"), 0, 0
     trained = time.perf_counter()
     if rank != 0:
         return float("nan")
@@ -80,6 +83,7 @@ def train(cfg: DictConfig) -> float:
         "relabelled/largest_change": result.largest_change,
         "parameters": parameters(model),
         "networks_per_second": 1 / result.seconds_per_network,
+        "epochs": epochs,
         "seconds/prepare": ready - start,
         "seconds/train": trained - ready,
     }
@@ -104,11 +108,22 @@ def _new_model(config: Mapping[str, Any], task: Task, data: WeightData) -> Any:
 
 
 def _fit(
-    cfg: DictConfig, config: Mapping[str, Any], model: nn.Module, task: Task, data: WeightData, folder: Path, loggers: list[Logger]
+    cfg: DictConfig,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    task: Task,
+    data: WeightData,
+    folder: Path,
+    loggers: list[Logger],
 ) -> L.Trainer:
-    best = KeepBest(folder, f"val/{task.monitor}")
+    monitor = f"val/{task.monitor}"
+    best = KeepBest(folder, monitor)
+    bar = [EpochBar(monitor)] if cfg.trainer.enable_progress_bar else []
+    # Lightning's announcements would be all that a user sees of a run; what it warns of still shows
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # lightning, of itself
     trainer: L.Trainer = build(
-        cfg.trainer, callbacks=[best], logger=loggers, plugins=[AtomicCheckpointIO()],
+        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[AtomicCheckpointIO()], enable_progress_bar=False,
         enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
     module = MetanetModule(model, task, config["optim"], cfg.seed)
@@ -130,6 +145,7 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     version_number = len(list(folder.glob("csv/version_*"))) if folder.is_dir() else 0
     loggers: list[Logger] = [CSVLogger(folder, name="csv", version=version_number)]
     settings = config["logger"]
+    os.environ.setdefault("WANDB_SILENT", "true")
     if settings["name"] == "wandb" and settings["mode"] != "disabled":
         _check_login(settings["mode"])
         loggers.append(WandbLogger(
@@ -150,13 +166,11 @@ def _check_login(mode: str) -> None:
 @rank_zero_only
 def _wandb_id(folder: Path) -> str:
     """The W&B id of this run directory, made once: a resumed run goes on under the same id when online."""
-    import wandb
-
     path = folder / "wandb_id"
     if path.is_file():
         return path.read_text().strip()
     folder.mkdir(parents=True, exist_ok=True)
-    new = wandb.util.generate_id()
+    new = secrets.token_hex(4)
     path.write_text(new)
     return new
 
@@ -192,7 +206,7 @@ def _report(
     if any(isinstance(lg, WandbLogger) for lg in loggers):
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()
     print(f"\n{text}\n\nrun directory: {folder}")
 
 
@@ -202,11 +216,13 @@ def table(name: str, result: Evaluation, numbers: Mapping[str, float]) -> str:
     lines = [f"| {name} | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
     for split in result.metrics:
         lines.append(f"| {split} | " + " | ".join(f"{result.metrics[split][k]:.4f}" for k in keys) + " |")
-        lines.append(f"| {split}, relabelled | " + " | ".join(f"{result.relabelled[split][k]:.4f}" for k in keys) + " |")
+        lines.append(
+            f"| {split}, relabelled | " + " | ".join(f"{result.relabelled[split][k]:.4f}" for k in keys) + " |"
+        )
     lines.append("")
     lines.append(
         f"{numbers['parameters']} parameters; {numbers['networks_per_second']:.0f} networks/s; training took "
-        f"{numbers['seconds/train']:.0f} s; largest output change under relabelling {result.largest_change:.1e} of the spread"
+        f"{numbers['seconds/train']:.0f} s; relabelling changes outputs by up to {result.largest_change:.1e} of their spread"
     )
     return "\n".join(lines)
 
@@ -221,7 +237,9 @@ def _write_predictions(path: Path, data: WeightData, result: Evaluation) -> None
             for row, p in zip(data.splits[split].tolist(), predictions.tolist(), strict=True):
                 target = data.target[row].item() if data.target[row].ndim == 0 else data.target[row].tolist()
                 values = p if isinstance(p, list) else [p]
-                writer.writerow([data.zoo.table["id"][row], split, data.zoo.table["architecture"][row], target, *values])
+                writer.writerow(
+                    [data.zoo.table["id"][row], split, data.zoo.table["architecture"][row], target, *values]
+                )
 
 
 def versions() -> dict[str, str]:
@@ -231,5 +249,3 @@ def versions() -> dict[str, str]:
     for package in packages:
         found[package] = version(package)
     return found
-
-

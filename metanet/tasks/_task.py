@@ -24,6 +24,7 @@ class Task:
     Args:
         label: column of the zoo's table.
         unseen: architectures kept out of training, evaluated as a split of their own.
+        architectures: use these only; all when empty.
         val, test: fractions of the runs.
         batch_size: networks a step, over all processes.
         split_seed: of the division into splits; the run's own seed when left out.
@@ -31,6 +32,7 @@ class Task:
 
     label: str
     unseen: Sequence[str] = ()
+    architectures: Sequence[str] = ()
     val: float = 0.1
     test: float = 0.2
     batch_size: int = 64
@@ -62,19 +64,24 @@ class Task:
         """Change stacked checkpoints before they become graphs (a canonical form, say)."""
         return state
 
-    def example_batch(self) -> int:
-        """Batch size of the example inputs that populations are traced with."""
-        return 2
+    def data(self, zoo: Zoo, seed: int, examples: int = 2) -> WeightData:
+        """Trace every architecture of the zoo, lay out its checkpoints, and divide them.
 
-    def data(self, zoo: Zoo, seed: int) -> WeightData:
-        """Trace every architecture of the zoo, lay out its checkpoints, and divide them."""
+        Args:
+            seed: of the division, unless the task has its own.
+            examples: batch size of the example inputs, for models that run the networks at so many probes.
+        """
         members = {}
         for name, population in zoo.populations.items():
-            architecture = trace_population(population, self.example_batch())
+            if self.architectures and name not in self.architectures:
+                continue
+            architecture = trace_population(population, examples)
             members[name] = self.member(population, architecture)
         split_seed = seed if self.split_seed is None else self.split_seed
-        fractions = {"val": self.val, "test": self.test}
-        splits = split_runs(zoo, fractions=fractions, unseen=self.unseen, seed=split_seed, eval_rows=self.eval_rows(zoo))
+        splits = split_runs(
+            zoo, fractions={"val": self.val, "test": self.test}, unseen=self.unseen, seed=split_seed,
+            eval_rows=self.eval_rows(zoo), architectures=self.architectures,
+        )  # fmt: skip
         return WeightData(zoo, members, self.targets(zoo), splits, self.batch_size, seed)
 
     def member(self, population: Population, architecture: "Architecture") -> Member:

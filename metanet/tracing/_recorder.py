@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
     """
     if not any(True for _ in tensors_in((args, kwargs))):
         raise TraceError(
-            f"tracing {type(model).__name__} needs example inputs: trace(model, x) with x as in model(x), batch size 2 or more"
+            f"tracing {type(model).__name__} needs example inputs: trace(model, x) with x as in model(x), "
+            "batch size 2 or more"
         )
     # The copy: some models cache tensors on themselves during forward, and hooks are added below.
     model = copy.deepcopy(model).eval()
@@ -69,7 +71,9 @@ class _Recorder(TorchDispatchMode):
         state = model.state_dict(keep_vars=True)
         for name, tensor in state.items():
             if isinstance(tensor, Tensor) and tensor.is_meta:
-                raise TraceError(f"{name} is on the meta device: materialise the model first, e.g. model.to_empty(device='cpu')")
+                raise TraceError(
+                    f"{name} is on the meta device: materialise the model first, e.g. model.to_empty(device='cpu')"
+                )
             if isinstance(tensor, Tensor) and tensor.is_floating_point():
                 names.setdefault(id(tensor), []).append(name)
             else:
@@ -136,7 +140,7 @@ class _Recorder(TorchDispatchMode):
             if not any(r is w for r in results):  # written, but not returned
                 outputs.append(self._write(w, origin))
         if not constant:
-            self.ops.append(Op(**{f: getattr(op, f) for f in ("name", "call", "args", "kwargs", "module")}, outputs=tuple(outputs)))
+            self.ops.append(replace(op, outputs=tuple(outputs)))
         return out
 
     def _write(self, tensor: Tensor, origin: str) -> int:
@@ -153,7 +157,8 @@ class _Recorder(TorchDispatchMode):
                 if constant:
                     continue
                 args = (Ref(number), Ref(before))
-                self.ops.append(Op(name="metanet.write_through_view", call=None, args=args, kwargs={}, outputs=(after,), module=self.module))  # fmt: skip
+                op = Op(name="metanet.write_through_view", call=None, args=args, kwargs={}, outputs=(after,))
+                self.ops.append(replace(op, module=self.module))
         return number
 
     def _refer(self, x: Any) -> Any:

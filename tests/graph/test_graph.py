@@ -19,14 +19,14 @@ def arch_of(name: str) -> metanet.Architecture:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_dense_blocks_agree_with_the_edges(name):
-    """Entry (g, d, s, k) of a block's dense array joins the neurons that edge_index says, at the kernel position it says."""
+    """Entry (g, d, s, k) of a block's dense array joins the neurons that edge_index says, at its kernel position."""
     template = arch_of(name).template
     values = torch.arange(float(template.num_edges)).reshape(1, -1, 1)
     static = template.static
     for block in template.blocks:
         dense = block.dense(values)
         assert torch.equal(block.flat(dense), values[:, block.start : block.stop])
-        group, dst, src, kernel = block.dense_shape
+        group, dst, src, _ = block.dense_shape
         source, target = template.nodes[block.source], template.nodes[block.destination]
         assert source.count == group * src
         assert target.count == group * dst
@@ -96,7 +96,9 @@ def test_a_transform_of_the_parameters_relabels_the_graph(name):
     plain = permute_nodes(fill(arch.template, state), order)
 
     def edges(graph) -> list[tuple]:
-        rows = torch.cat([graph.edge_index.T, graph.kernel_pos, graph.edge_type[:, None], graph.edge_tensor[:, None]], 1)
+        rows = torch.cat(
+            [graph.edge_index.T, graph.kernel_pos, graph.edge_type[:, None], graph.edge_tensor[:, None]], 1
+        )
         return sorted(zip(map(tuple, rows.tolist()), graph.edge_attr.flatten().tolist(), strict=True))
 
     assert edges(moved) == edges(plain)

@@ -1,4 +1,4 @@
-"""Every rule against the real operation: relabel the inputs as the rule allows, and the outputs must be relabelled so too."""
+"""Every rule against the real operation: relabel the inputs as the rule allows, the outputs must follow."""
 
 import inspect
 import random
@@ -113,7 +113,10 @@ def test_the_rule_holds_for_the_real_operation(func, args):
     for seed in range(5):
         torch.manual_seed(seed)
         perms: dict[int, Tensor] = {}
-        moved = [relabel(a, o.axes, leaves, perms) if isinstance(a, Tensor) else a for a, o in zip(args, operands, strict=True)]
+        moved = [
+            relabel(a, o.axes, leaves, perms) if isinstance(a, Tensor) else a
+            for a, o in zip(args, operands, strict=True)
+        ]
         got = func(*moved)
         for value, want, axes in zip(got if isinstance(got, tuple) else (got,), outs, said.outputs, strict=True):
             if axes is not None:
@@ -125,7 +128,12 @@ def test_the_rule_is_not_vacuous(func, args):
     """Something moves, except where the operation truly pins everything."""
     leaves, operands, _, _ = apply_rule(func, args)
     free = [
-        root for o in operands if isinstance(o, Operand) for expr in o.axes for root in leaves.expand(expr) if leaves.reason(root) is None
+        root
+        for o in operands
+        if isinstance(o, Operand)
+        for expr in o.axes
+        for root in leaves.expand(expr)
+        if leaves.reason(root) is None
     ]
     if func is A.view.default and tuple(args[0].shape) == (4, 6):  # (4, 6) -> (6, 4): only the shared factor 2 could
         return
@@ -171,5 +179,7 @@ def test_sizes_that_differ_are_a_mistake_in_a_rule():
 
 
 def test_rules_say_what_they_are():
-    undocumented = {f.__name__ for f in RULES.values() if not (inspect.getdoc(f) or inspect.getdoc(inspect.getmodule(f)))}
+    undocumented = {
+        f.__name__ for f in RULES.values() if not (inspect.getdoc(f) or inspect.getdoc(inspect.getmodule(f)))
+    }
     assert not undocumented

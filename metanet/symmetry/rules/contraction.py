@@ -85,7 +85,9 @@ def convolution(
     spatial = [call.fresh(n) for n in shape[channel + 1 :]]
     pins = [(e, why) for e in (*x.axes[channel + 1 :], *spatial)]
     pins += [(e, "position in a convolution kernel") for e in weight.axes[2:]]
-    flow: list[Any] = [Contraction(x, weight, channel, weight_in, weight_out, channel, groups, group_axis=0, convolution=True)]
+    flow: list[Any] = [
+        Contraction(x, weight, channel, weight_in, weight_out, channel, groups, group_axis=0, convolution=True)
+    ]
     if bias is not None:
         flow.append(Attach(bias, (channel,), "bias"))
     return Semantics(outputs=((*batch, out, *spatial),), equal=tuple(equal), pins=tuple(pins), flow=tuple(flow))

@@ -7,7 +7,13 @@ from .._semantics import Attach, Call, Follow, Operand, Semantics, rule
 
 @rule("aten.native_batch_norm", "aten.batch_norm", "aten._native_batch_norm_legit_no_training")
 def batch_norm(
-    call: Call, x: Operand, weight: Operand | None, bias: Operand | None, mean: Operand | None, var: Operand | None, *_: Any
+    call: Call,
+    x: Operand,
+    weight: Operand | None,
+    bias: Operand | None,
+    mean: Operand | None,
+    var: Operand | None,
+    *_: Any,
 ) -> Semantics:
     """Per channel (axis 1), with running statistics."""
     roles = {"scale": weight, "shift": bias, "mean": mean, "variance": var}
@@ -20,7 +26,9 @@ def batch_norm(
 
 
 @rule("aten.native_layer_norm")
-def layer_norm(call: Call, x: Operand, shape: list[int], weight: Operand | None, bias: Operand | None, *_: Any) -> Semantics:
+def layer_norm(
+    call: Call, x: Operand, shape: list[int], weight: Operand | None, bias: Operand | None, *_: Any
+) -> Semantics:
     """Over the last ``len(shape)`` axes together."""
     last = tuple(range(len(x) - len(shape), len(x)))
     attached = [(operand, role) for operand, role in ((weight, "scale"), (bias, "shift")) if operand is not None]
@@ -33,7 +41,15 @@ def layer_norm(call: Call, x: Operand, shape: list[int], weight: Operand | None,
 
 @rule("aten.native_group_norm")
 def group_norm(
-    call: Call, x: Operand, weight: Operand | None, bias: Operand | None, n: int, c: int, hw: int, groups: int, eps: float
+    call: Call,
+    x: Operand,
+    weight: Operand | None,
+    bias: Operand | None,
+    n: int,
+    c: int,
+    hw: int,
+    groups: int,
+    eps: float,
 ) -> Semantics:
     """Over the channels of a group together with all positions: groups move as wholes, channels inside their group."""
     attached = [(operand, role) for operand, role in ((weight, "scale"), (bias, "shift")) if operand is not None]

@@ -6,9 +6,16 @@ from .._semantics import Call, Follow, Operand, Semantics, normal_axes, rule
 
 
 @rule(
-    "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d",
-    "aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d",
-)  # fmt: skip
+    "aten.max_pool2d_with_indices",
+    "aten.max_pool3d_with_indices",
+    "aten.avg_pool1d",
+    "aten.avg_pool2d",
+    "aten.avg_pool3d",
+    "aten._adaptive_avg_pool2d",
+    "aten._adaptive_avg_pool3d",
+    "aten.adaptive_max_pool2d",
+    "aten.adaptive_max_pool3d",
+)
 def pool(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """Windows slide along the trailing axes; batch and channel axes are only looped over."""
     windows = {f"avg_pool{n}d": n for n in (1, 2, 3)}

@@ -1,0 +1,1 @@
+"""What the console script does around Hydra; see ``metanet/cli.py``."""

@@ -1,0 +1,124 @@
+"""Which directory a run writes to: one of its own, and the same for all ranks of a distributed run."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from ..errors import MetanetError
+from .overrides import is_sweep, quote, value_of
+
+_KEY = "metanet/run_dir"
+_PATIENCE = timedelta(minutes=5)
+
+# The directory of the sweep that this process has started, for the table at its end.
+sweep_dir: Path | None = None
+
+
+class RunDirectories(Callback):
+    """Hydra callback: a new run or sweep gets a directory that nobody has.
+
+    Names are made of the time in seconds; where two runs start in the same second, the second one gets ``..._2``.
+    A directory that was asked for (``hydra.run.dir=``, ``resume=``) is taken as it is.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _claim(config, "run")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        global sweep_dir
+        sweep_dir = _claim(config, "sweep")
+
+
+def _claim(config: DictConfig, kind: str) -> Path:
+    HydraConfig.instance().set_config(config)  # the names hold ${hydra:...}
+    node, key = config.hydra[kind], f"hydra.{kind}.dir"
+    wanted = Path(node.dir)
+    if value_of(key, list(config.hydra.overrides.hydra)) is not None:
+        return wanted
+    path, number = wanted, 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+            path = wanted.with_name(f"{wanted.name}_{number}")
+        except OSError:
+            return wanted  # Hydra would only warn of an error here; it fails with the same one a moment later
+    with read_write(config.hydra), open_dict(config.hydra):
+        node.dir = str(path)
+        config.hydra.overrides.hydra.append(f"{key}={quote(str(path))}")  # jobs of a sweep compose anew
+    return path
+
+
+def is_main_rank() -> bool:
+    """Whether this process is rank 0, or alone: torchrun, SLURM and Lightning's own launcher say it by environment."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
+        return os.environ["SLURM_PROCID"] == "0"
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def world_size() -> int:
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NTASKS", "1"))
+
+
+def follow_main_rank(args: list[str]) -> list[str]:
+    """On ranks other than 0: wait for rank 0's run directory, write there, and leave Hydra's files and logs to it.
+
+    Rank 0 tells the directory through the store that torchrun keeps for its workers (:func:`tell_ranks`). Processes
+    started otherwise (``srun`` without torchrun) need a directory that all are given: ``hydra.run.dir=DIR``.
+
+    Raises:
+        MetanetError: a sweep over several processes, no way to learn the directory, or rank 0 didn't tell it.
+    """
+    if world_size() > 1 and is_sweep(args):
+        raise MetanetError(
+            "a sweep (-m) runs its jobs one by one in one process; with several processes (torchrun, srun, NODE_RANK) "
+            "start one run at a time"
+        )
+    if is_main_rank():
+        return args
+    quiet = ["hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.job_logging.root.level=WARNING"]
+    given = value_of("hydra.run.dir", args)
+    if given is not None and "${" not in given:
+        return [*args, *quiet]
+    store = _store()
+    if store is None:
+        raise MetanetError(
+            f"this process is not rank 0 of {world_size()} and can't learn where rank 0 writes: there is no torchrun. "
+            f"Start it by torchrun, or give all ranks one directory, e.g. hydra.run.dir=outputs/$SLURM_JOB_ID"
+        )
+    try:
+        run_dir = store.get(_key()).decode()
+    except RuntimeError as error:  # torch.distributed.DistStoreError: timed out, or rank 0 is gone
+        raise MetanetError(f"rank 0 didn't say where it writes within {_PATIENCE}; see its messages") from error
+    return [*args, f"hydra.run.dir={quote(run_dir)}", *quiet]
+
+
+def tell_ranks(run_dir: str) -> None:
+    """On rank 0 under torchrun: let the other ranks know the run directory. Hydra's files are in it already."""
+    if world_size() > 1 and is_main_rank() and (store := _store()) is not None:
+        store.set(_key(), run_dir)
+
+
+def _key() -> str:
+    return f"{_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
+def _store() -> Any:
+    """A client of the store that torchrun's agent keeps; None where there is none."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    from torch.distributed import TCPStore
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_PATIENCE)

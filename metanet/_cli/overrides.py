@@ -1,0 +1,136 @@
+"""``key=value`` on its way to Hydra's grammar: paths are quoted, and a resumed run gets its own overrides back."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import MetanetError
+
+# Keys whose values are paths, references or column names: plain text, whatever characters it has.
+TEXT_KEYS = frozenset(
+    {"a", "arch", "b", "base", "checkpoint", "data", "label", "out", "path", "resume", "run", "table"}
+    | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
+)
+TEXT_LIST_KEYS = frozenset({"models"})  # [A,B], each one text
+OPEN_KEYS = ("arch_args.", "zoo.arch_args.")  # dictionaries that take any key, so that nobody has to write +
+
+_OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^\W\d][\w./@:-]*)=(?P<value>.*)", re.DOTALL)
+
+
+def quote(text: str) -> str:
+    """``text`` as a string of Hydra's grammar; ``${...}`` in it stays an interpolation."""
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count only before a quote and at the end
+    text = re.sub(r"(\\+)\Z", r"\1\1", text)
+    return f"'{text}'"
+
+
+def unquote(text: str) -> str:
+    """The inverse of :func:`quote`; text that isn't quoted stays as it is."""
+    if not _is_quoted(text):
+        return text
+    mark, inner = text[0], text[1:-1]
+    inner = re.sub(r"(\\+)\Z", lambda found: found[1][: len(found[1]) // 2], inner)
+    return re.sub(rf"(\\*)\\{mark}", lambda found: found[1][: len(found[1]) // 2] + mark, inner)
+
+
+def prepare(args: list[str], short: Mapping[str, str] | None = None) -> list[str]:
+    """Arguments as a person types them -> arguments that Hydra reads the same way.
+
+    ``short`` maps short keys to where they stand in the configuration: ``path`` -> ``zoo.path``.
+
+    Values of :data:`TEXT_KEYS` are quoted unless they are quoted already, ``null`` or empty. In a sweep (``-m``) commas
+    separate choices, in :data:`TEXT_LIST_KEYS` they separate items; a path with a comma needs quotes of its own there.
+    """
+    sweep = is_sweep(args)
+    return [_prepare(arg, short or {}, sweep) for arg in args]
+
+
+def is_sweep(args: list[str]) -> bool:
+    return any(arg in ("-m", "--multirun", "hydra.mode=MULTIRUN") for arg in args)
+
+
+def value_of(key: str, args: list[str]) -> str | None:
+    """The value that the last ``key=value`` gives as plain text; None if there is none, or ``null``."""
+    values = [found["value"] for arg in args if (found := _OVERRIDE.fullmatch(arg)) and found["key"] == key]
+    return None if not values or values[-1] == "null" else unquote(values[-1])
+
+
+def resumed(args: list[str]) -> list[str]:
+    """Put a stopped run's own overrides before those given now, and let Hydra write where it wrote.
+
+    Args:
+        args: prepared arguments; nothing happens without ``resume=RUN_DIR``.
+
+    Raises:
+        MetanetError: RUN_DIR is no directory of a run, or is given together with a sweep or another run directory.
+    """
+    given = value_of("resume", args)
+    if not given:
+        return args
+    if is_sweep(args):
+        raise MetanetError("resume=RUN_DIR goes on with one run; it can't be swept (-m). Resume the jobs one by one.")
+    run_dir = Path(given).expanduser().absolute()
+    record = run_dir / ".hydra" / "overrides.yaml"
+    if not record.is_file():
+        reason = "there is no such folder" if not run_dir.exists() else "it is no run: .hydra/overrides.yaml is missing"
+        if run_dir.is_file():
+            reason = "it is a file; give the run's folder"
+        raise MetanetError(f"can't resume {given}: {reason}. Give the directory that `metanet train` made.")
+    elsewhere = value_of("hydra.run.dir", args)
+    if elsewhere and Path(elsewhere).absolute() != run_dir:
+        raise MetanetError(f"resume={given} writes into that directory; remove hydra.run.dir={elsewhere}")
+    # What is given now wins. Hydra adds a key (+key=value) only once, so what is replaced is left out.
+    replaced = {_key(arg) for arg in args}
+    old = [override for override in _read(record) if _key(override) not in replaced]
+    now = [arg for arg in args if _key(arg) not in ("resume", "hydra.run.dir")]
+    return [*old, *now, f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}"]
+
+
+def _read(record: Path) -> list[str]:
+    import yaml
+
+    try:
+        overrides = yaml.safe_load(record.read_text())
+    except yaml.YAMLError as error:
+        raise MetanetError(f"can't resume: {record} is damaged: {error}") from error
+    if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
+        raise MetanetError(f"can't resume: {record} holds no list of overrides")
+    return overrides
+
+
+def _key(override: str) -> str:
+    """What an override is about: ``+optim.lr=1`` -> ``optim.lr``, ``~debug`` -> ``debug``."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def _prepare(arg: str, short: Mapping[str, str], sweep: bool) -> str:
+    found = _OVERRIDE.fullmatch(arg)
+    if found is None:
+        return arg
+    prefix, key, value = found["prefix"], short.get(found["key"], found["key"]), found["value"]
+    if key.startswith(OPEN_KEYS) and not prefix:
+        prefix = "++"
+    if key in TEXT_KEYS:
+        value = ",".join(map(_quoted, _split(value))) if sweep else _quoted(value)
+    elif key in TEXT_LIST_KEYS and value.startswith("[") and value.endswith("]"):
+        value = f"[{','.join(map(_quoted, _split(value[1:-1])))}]"
+    return f"{prefix}{key}={value}"
+
+
+def _quoted(value: str) -> str:
+    return value if value in ("", "null") or _is_quoted(value) else quote(value)
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
+
+
+def _split(text: str) -> list[str]:
+    """Split at commas that stand outside quotes; spaces around the parts are no part of them."""
+    part = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*(?:,|\Z)""", re.DOTALL)
+    parts, at = [], 0
+    while at < len(text):
+        found = part.match(text, at)
+        parts.append(found[1])
+        at = found.end()
+    return parts

@@ -1,0 +1,87 @@
+"""Writing a file so that it is either there as a whole or not at all."""
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import MetanetError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; what was written there becomes ``path`` when the block ends well.
+
+    Nobody ever sees half a file: the bytes are on the disk (fsync) before the name is (rename), an old ``path`` stays
+    until then, and an exception in the block removes the temporary file. Missing folders are made. The temporary name
+    ends in that of ``path``, so that writers which look at the suffix work; a symbolic link is written through.
+
+    Args:
+        path: the file to write.
+        size: the bytes it will take, when known, for the message about a full disk.
+
+    Raises:
+        MetanetError: the disk (or a quota) is full, or the place can't be written; ``path`` is as it was.
+
+    Example:
+        >>> with atomic_write("table.csv") as temporary:
+        ...     temporary.write_text("name,accuracy")
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.partial.{target.name}")
+    try:
+        with _explained(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode  # what the umask gives; some writers replace the file by a private one
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            temporary.unlink(missing_ok=True)  # so that what it took counts as free
+            free = shutil.disk_usage(target.parent).free
+            needed = "" if size is None else f" {size:,} bytes needed,"
+            raise MetanetError(
+                f"can't write {target}: {os.strerror(error.errno)};{needed} {free:,} bytes free. "
+                f"Nothing was changed; make room or choose another folder."
+            ) from error
+        with _explained(target):
+            temporary.chmod(mode)
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MetanetError(f"can't write {target}: {error.strerror or error}") from error
+
+
+def _sync(path: Path) -> None:
+    """fsync a file, or a folder where the system can (not on Windows)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems can't sync a folder; the rename itself is done.
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,17 @@
+"""Metanetworks: models that read another network's parameter graph."""
+
+from ._architecture import ARCHITECTURE_FEATURES as ARCHITECTURE_FEATURES
+from ._architecture import architecture_features as architecture_features
+from ._deep_sets import DeepSets as DeepSets
+from ._flat_mlp import FlatMLP as FlatMLP
+from ._gmn import GMN as GMN
+from ._registry import MODELS as MODELS
+from ._registry import Graphs as Graphs
+from ._registry import Metanet as Metanet
+from ._registry import NeuralMetanet as NeuralMetanet
+from ._registry import build as build
+from ._registry import register as register
+from ._saving import load as load
+from ._saving import save as save
+from ._stat import StatNN as StatNN
+from ._probed import ProbedGMN as ProbedGMN

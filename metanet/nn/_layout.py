@@ -1,0 +1,278 @@
+"""How the graphs of a batch lie in memory: the operations on nodes and edges that metanetworks are written in.
+
+A model is written once, in terms of :class:`Layout`; :class:`DenseLayout` (stacks of graphs of one architecture each,
+sums and broadcasts) and :class:`~metanet.nn._sparse.SparseLayout` (any batch of graphs, gather and scatter) give the
+same numbers, each in its own order of nodes and edges.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import MetanetError
+from ..graph import GraphStack
+from ._edge_update import Chunk, Chunks, EdgeUpdate
+from ._plan import TemplatePlan, plan
+from ._propagate import Propagate
+from ._statistics import statistics_of_rows
+from ._tables import TENSOR_COLUMNS, Rows, concatenate
+
+
+class Layout(ABC):
+    """A batch of graphs.
+
+    Attributes:
+        graphs: how many.
+        values: ``(edges,)``, finite: what is not a number became 0, what is infinite became very large.
+        nodes, edges, sites, tensors: tables of what is static. Their rows are *not* nodes and edges one to one:
+            ``per_node``, ``per_edge``, ``per_site`` and ``per_tensor`` bring numbers computed per row to them.
+        site_graph, tensor_graph: which graph every site (node range) and every tensor (block) of the batch belongs to.
+    """
+
+    graphs: int
+    values: Float[Tensor, " edges"]
+    nodes: Rows
+    edges: Rows
+    sites: Rows
+    tensors: Rows
+    site_graph: Int[Tensor, " sites"]
+    tensor_graph: Int[Tensor, " tensors"]
+    architecture: Float[Tensor, "graphs features"]
+
+    @abstractmethod
+    def per_node(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "nodes width"]: ...
+    @abstractmethod
+    def per_edge(self, rows: Float[Tensor, " rows"]) -> Float[Tensor, " edges"]: ...
+    @abstractmethod
+    def per_site(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "sites width"]: ...
+    @abstractmethod
+    def per_tensor(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "tensors width"]: ...
+
+    @abstractmethod
+    def update_edges(
+        self,
+        e: Float[Tensor, "edges dim"],
+        w_e: Float[Tensor, "dim width"],
+        source: Float[Tensor, "nodes width"],
+        destination: Float[Tensor, "nodes width"],
+        static: Float[Tensor, "rows width"] | None = None,
+        w_o: Float[Tensor, "width dim"] | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """``h = relu(e w_e + source + destination + static)`` and ``e + h w_o``.
+
+        Returns:
+            ``e + h w_o`` (without ``w_o``: ``h`` itself if ``keep``, else ``None``) and means of ``h``: over the edges that reach a node and those that
+            leave it (means over each tensor, summed over tensors), ``(nodes, width)``; over each tensor,
+            ``(tensors, width)``.
+        """
+
+    @abstractmethod
+    def signals(self, values: Float[Tensor, " edges"]) -> Any:
+        """The matrices along which :meth:`propagate` sends signals, from one bounded value per edge."""
+
+    @abstractmethod
+    def propagate(self, signals: Any, x: Float[Tensor, "nodes width"]) -> tuple[Tensor, Tensor]:
+        r"""Sends node features through the network's own weights, forwards and backwards.
+
+        The first half of the features goes through ``v``, as activations do, the second through ``v^2``, as variances
+        do: :math:`\sum_s v_{ds} x_s` to destinations, and with weights :math:`\sqrt{fan_{in} / fan_{out}}\, v_{ds}` to
+        sources.
+
+        Returns:
+            what arrives at destinations and at sources, each ``(nodes, width)``.
+        """
+
+    @abstractmethod
+    def site_mean(self, x: Float[Tensor, "nodes width"]) -> Float[Tensor, "sites width"]:
+        """Mean over the nodes of every site."""
+
+    @abstractmethod
+    def tensor_mean(self, e: Float[Tensor, "edges width"]) -> Float[Tensor, "tensors width"]:
+        """Mean over the edges of every tensor."""
+
+    @abstractmethod
+    def statistics(self) -> Float[Tensor, "tensors 7"]:
+        """Mean, variance and quantiles 0, 25, 50, 75, 100 % of the values of every tensor."""
+
+    @abstractmethod
+    def flat(self) -> tuple[Float[Tensor, "graphs entries"], Int[Tensor, "tensors columns"]] | None:
+        """All values of every graph, and what its tensors are; ``None`` if the graphs are of several architectures."""
+
+    @abstractmethod
+    def node_inputs(self, given: Any, width: int) -> tuple[Float[Tensor, "nodes width"], Float[Tensor, "nodes 1"]] | None:
+        """The inputs given for some of the nodes (zero elsewhere), and one where they were given."""
+
+    def pool(self, tokens: Float[Tensor, "tokens width"], graph: Int[Tensor, " tokens"]) -> Float[Tensor, "graphs width"]:
+        """Sum over the tokens of every graph."""
+        return tokens.new_zeros(self.graphs, tokens.shape[1]).index_add_(0, graph, tokens)
+
+
+def finite(values: Tensor) -> Tensor:
+    """Diverged networks hold infinities and NaN; a metanetwork must still answer, and train."""
+    return torch.nan_to_num(values, nan=0.0, posinf=1e30, neginf=-1e30).clamp(-1e15, 1e15)
+
+
+class DenseLayout(Layout):
+    """Stacks of graphs, each stack of one architecture; nodes and edges in template order, graphs innermost."""
+
+    def __init__(self, stacks: Sequence[GraphStack], device: torch.device, dtype: torch.dtype) -> None:
+        if not stacks:
+            raise MetanetError("a metanetwork was given no graphs: the sequence of stacks is empty")
+        for number, stack in enumerate(stacks):
+            shape, edges = tuple(stack.edge_attr.shape), stack.template.num_edges
+            if len(shape) != 3 or shape[1:] != (edges, 1):
+                raise MetanetError(f"stack {number}: edge_attr is {shape}, its template says (batch, {edges}, 1)")
+        self._raw = [finite(s.edge_attr[..., 0].to(device=device, dtype=dtype)) for s in stacks]
+        self._plans = [plan(s.template, device) for s in stacks]
+        self._batch = [len(s) for s in stacks]
+        self.graphs = sum(self._batch)
+        ordered = [v if p.order is None else v[:, p.order] for v, p in zip(self._raw, self._plans, strict=True)]
+        self.values = torch.cat([v.t().reshape(-1) for v in ordered])
+        self.nodes = concatenate([p.nodes for p in self._plans])
+        self.edges = concatenate([p.edges for p in self._plans])
+        self.sites = concatenate([p.sites for p in self._plans])
+        self.tensors = concatenate([p.tensors for p in self._plans])
+        self.site_graph = self._graph_of([len(p.ranges) for p in self._plans], device)
+        self.tensor_graph = self._graph_of([len(p.blocks) for p in self._plans], device)
+        self.architecture = torch.cat(
+            [p.architecture.to(dtype).expand(b, -1) for p, b in zip(self._plans, self._batch, strict=True)]
+        )
+        self._chunks = _chunks(self._plans, self._batch)
+
+    def _graph_of(self, counts: list[int], device: torch.device) -> Tensor:
+        parts, first = [], 0
+        for count, batch in zip(counts, self._batch, strict=True):
+            parts.append(torch.arange(first, first + batch, device=device).repeat(count))
+            first += batch
+        return torch.cat(parts)
+
+    def _spread(self, rows: Tensor, size: Callable[[TemplatePlan], int]) -> Tensor:
+        """The rows of every template once per graph of its stack."""
+        parts = rows.split([size(p) for p in self._plans])
+        wide = [r[:, None].expand(-1, b, *r.shape[1:]) for r, b in zip(parts, self._batch, strict=True)]
+        return torch.cat([w.reshape(-1, *rows.shape[1:]) for w in wide])
+
+    def per_node(self, rows: Tensor) -> Tensor:
+        return self._spread(rows, lambda p: sum(p.ranges))
+
+    def per_site(self, rows: Tensor) -> Tensor:
+        return self._spread(rows, lambda p: len(p.ranges))
+
+    def per_tensor(self, rows: Tensor) -> Tensor:
+        return self._spread(rows, lambda p: len(p.blocks))
+
+    def per_edge(self, rows: Tensor) -> Tensor:
+        return self._spread(self._per_template_edge(rows), lambda p: p.edge_row.shape[0])
+
+    def _per_template_edge(self, rows: Tensor) -> Tensor:
+        parts = rows.split([p.edges["kind"].shape[0] for p in self._plans])
+        if rows.ndim == 1:
+            return torch.cat([r[p.edge_row] for r, p in zip(parts, self._plans, strict=True)])
+        # embedding: its gradient is summed much faster than that of indexing
+        return torch.cat([F.embedding(p.edge_row, r) for r, p in zip(parts, self._plans, strict=True)])
+
+    def update_edges(self, e, w_e, source, destination, static=None, w_o=None, keep=False):  # type: ignore[no-untyped-def]
+        if static is not None:
+            static = self._per_template_edge(static)
+        return EdgeUpdate.apply(e, w_e, source, destination, static, w_o, keep, self._chunks)
+
+    def signals(self, values: Tensor) -> list[Tensor | None]:
+        """For every block that carries signals ``(group, graphs, 2, destination, source)``."""
+        out: list[Tensor | None] = []
+        for chunk, v in zip(self._chunks.blocks, values.split(self._chunks.edges), strict=True):
+            if chunk.signal == 0:
+                out.append(None)
+                continue
+            g, k, d, s, b = chunk.shape
+            v = v.view(g, k, d, s, b)
+            both = torch.stack([v.sum(1), (v * v).sum(1)])  # (2, g, d, s, b)
+            out.append(both.permute(1, 4, 0, 2, 3).contiguous())
+        return out
+
+    def propagate(self, signals: list[Tensor | None], x: Tensor) -> tuple[Tensor, Tensor]:
+        return Propagate.apply(x, self._chunks, *signals)
+
+    def site_mean(self, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        parts = zip(x.split(self._chunks.nodes), self._chunks.range_graphs, strict=True)
+        return torch.cat([part.view(-1, b, width).mean(0) for part, b in parts])
+
+    def tensor_mean(self, e: Tensor) -> Tensor:
+        width = e.shape[-1]
+        parts = zip(e.split(self._chunks.edges), self._chunks.tokens, strict=True)
+        return torch.cat([part.view(-1, b, width).mean(0) for part, b in parts])
+
+    def statistics(self) -> Tensor:
+        out = []
+        for raw, p in zip(self._raw, self._plans, strict=True):
+            sizes = p.tensors["count"].tolist()
+            out += [statistics_of_rows(part) for part in raw.split(sizes, 1)]
+        return torch.cat(out)
+
+    def flat(self) -> tuple[Tensor, Tensor] | None:
+        tables = [torch.stack([p.tensors[k] for k in TENSOR_COLUMNS], 1) for p in self._plans]
+        if not all(torch.equal(t, tables[0]) for t in tables):
+            return None
+        return torch.cat(self._raw), tables[0]
+
+    def node_inputs(self, given: Any, width: int) -> tuple[Tensor, Tensor] | None:
+        if given is None:
+            return None
+        if len(given) != len(self._plans):
+            raise MetanetError(f"node_inputs has {len(given)} entries for {len(self._plans)} stacks: give one dict each")
+        parts, masks = [], []
+        like = self.values
+        for number, (inputs, p, batch) in enumerate(zip(given, self._plans, self._batch, strict=True)):
+            _check_ranges(number, inputs, p, batch, width)
+            for r, count in enumerate(p.ranges):
+                part = inputs.get(r)
+                masks.append(like.new_full((count * batch, 1), float(part is not None)))
+                if part is None:
+                    parts.append(like.new_zeros(count * batch, width))
+                else:
+                    parts.append(part.to(like).transpose(0, 1).reshape(count * batch, width))
+        return torch.cat(parts), torch.cat(masks)
+
+
+def _check_ranges(number: int, inputs: Any, p: TemplatePlan, batch: int, width: int) -> None:
+    for r, x in inputs.items():
+        if not 0 <= r < len(p.ranges):
+            raise MetanetError(f"node_inputs[{number}]: there is no node range {r}, the template has {len(p.ranges)}")
+        if tuple(x.shape) != (batch, p.ranges[r], width):
+            raise MetanetError(
+                f"node_inputs[{number}][{r}] is {tuple(x.shape)}, expected (graphs, nodes, probes) = "
+                f"{(batch, p.ranges[r], width)}"
+            )
+
+
+def _chunks(plans: Iterable[TemplatePlan], batches: Iterable[int]) -> Chunks:
+    blocks, edges, nodes, tokens, range_graphs = [], [], [], [], []
+    for p, b in zip(plans, batches, strict=True):
+        base = len(nodes)
+        for block in p.blocks:
+            g, k, d, s = block.sizes
+            count = g * k * d * s
+            blocks.append(
+                Chunk(
+                    shape=(g, k, d, s, b),
+                    source=base + block.source,
+                    destination=base + block.destination,
+                    source_nodes=g * s * b,
+                    destination_nodes=g * d * b,
+                    inward=1 / block.fan_in,
+                    outward=1 / block.fan_out,
+                    mean=1 / count,
+                    signal=block.fan_in / block.fan_out if block.signal else 0.0,
+                )
+            )
+            edges.append(count * b)
+            tokens.append(b)
+        nodes += [count * b for count in p.ranges]
+        range_graphs += [b] * len(p.ranges)
+    return Chunks(tuple(blocks), edges, nodes, tokens, range_graphs)

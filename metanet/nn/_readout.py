@@ -1,0 +1,101 @@
+"""From nodes and edges to one vector per graph."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..graph import NodeType
+from ._architecture import ARCHITECTURE_FEATURES
+from ._embedding import site_embedding, softmax_by_graph, tensor_embedding
+from ._layout import Layout
+from ._statistics import STATISTICS
+from ._values import ValueFeatures, signed_log
+
+_HEADS = 4
+
+
+class StatisticsFeatures(nn.Module):
+    """The seven statistics of every tensor, on a scale on which small and huge values both fit.
+
+    Shapes:
+        - **returns** ``(tensors, 14)``
+    """
+
+    size = 2 * len(STATISTICS)
+
+    def forward(self, layout: Layout, values: ValueFeatures) -> Float[Tensor, "tensors 14"]:
+        kind = layout.tensors["kind"]
+        scale = layout.per_tensor(values.scale[kind][:, None])
+        centre = layout.per_tensor(values.centre[kind][:, None])
+        mean, variance, quantiles = layout.statistics().split([1, 1, 5], 1)
+        z = torch.cat([(mean - centre) / scale, variance.sqrt() / scale, (quantiles - centre) / scale], 1)
+        return torch.cat([signed_log(z), signed_log(8 * z) / 2], 1)
+
+
+class Readout(nn.Module):
+    """Tokens of every tensor and every site, pooled by mean and by attention; then the head.
+
+    A tensor's token is made of the mean of its edges' features (and its statistics), a site's of the mean and the
+    spread of its neurons'; each knows its type and its layer from both ends. The head also sees the mean of the output
+    neurons and the architecture features.
+
+    Args:
+        width: of nodes, edges and tokens.
+        out_dim: of the output.
+        dropout: on tokens and in the head.
+        statistics: whether tensors' tokens know the seven statistics of StatNN.
+        architecture: whether the head sees the architecture features.
+    """
+
+    def __init__(self, width: int, out_dim: int, dropout: float, statistics: bool, architecture: bool) -> None:
+        super().__init__()
+        self.statistics = StatisticsFeatures() if statistics else None
+        extra = StatisticsFeatures.size if statistics else 0
+        self.tensor_in, self.site_in = nn.Linear(width + extra, width), nn.Linear(2 * width, width)
+        self.tensor_table, self.site_table = tensor_embedding(width), site_embedding(width)
+        self.token = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(2 * width, width), nn.GELU(),
+        )  # fmt: skip
+        self.attention = nn.Linear(width, _HEADS)
+        self.architecture = architecture
+        known = len(ARCHITECTURE_FEATURES) if architecture else 0
+        self.head = nn.Sequential(
+            nn.LayerNorm((2 + _HEADS) * width), nn.Dropout(dropout),
+        )  # fmt: skip
+        self.out = nn.Sequential(
+            nn.Linear((2 + _HEADS) * width + known, 2 * width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(2 * width, out_dim),
+        )  # fmt: skip
+
+    def forward(
+        self, layout: Layout, x: Float[Tensor, "nodes width"], tensors: Float[Tensor, "tensors width"], values: ValueFeatures
+    ) -> Float[Tensor, "graphs out"]:
+        if self.statistics is not None:
+            tensors = torch.cat([tensors, self.statistics(layout, values)], 1)
+        mean = layout.site_mean(x)
+        # the spread is that of a batch of neurons, not an estimate: a site of one neuron has none
+        spread = (layout.site_mean(x * x) - mean * mean).clamp_min(0).add(1e-6).sqrt()
+        tokens = torch.cat(
+            [
+                self.tensor_in(tensors) + layout.per_tensor(self.tensor_table(layout.tensors)),
+                self.site_in(torch.cat([mean, spread], 1)) + layout.per_site(self.site_table(layout.sites)),
+            ]
+        )
+        graph = torch.cat([layout.tensor_graph, layout.site_graph])
+        tokens = self.token(tokens)
+        weights = softmax_by_graph(self.attention(tokens), graph, layout.graphs)
+        attended = (weights[:, :, None] * tokens[:, None]).flatten(1)
+        share = 1 / torch.bincount(graph, minlength=layout.graphs).to(tokens)[graph]
+        pooled = layout.pool(torch.cat([tokens * share[:, None], attended], 1), graph)
+        pooled = self.head(torch.cat([pooled, self._outputs(layout, mean)], 1))
+        if self.architecture:
+            pooled = torch.cat([pooled, layout.architecture], 1)
+        return self.out(pooled)
+
+    def _outputs(self, layout: Layout, site_mean: Tensor) -> Tensor:
+        """Mean over the output neurons."""
+        is_output = layout.sites["kind"] == int(NodeType.OUTPUT)
+        weight = layout.per_site((layout.sites["width"] * is_output).to(site_mean)[:, None])
+        total = layout.pool(torch.cat([weight * site_mean, weight], 1), layout.site_graph)
+        return total[:, :-1] / total[:, -1:].clamp_min(1)

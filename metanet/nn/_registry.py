@@ -1,0 +1,135 @@
+"""The models by name, and what they all are."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import MetanetError
+from ..graph import GraphStack
+from ._layout import DenseLayout, Layout
+from ._sparse import SparseLayout
+
+Graphs = Sequence[GraphStack] | Any
+"""Stacks of graphs of one architecture each, or a torch-geometric ``Data`` or ``Batch`` of parameter graphs."""
+
+
+class Metanet:
+    """A model that reads other networks' parameter graphs.
+
+    Attributes:
+        name: under which it is registered.
+        arguments: everything the constructor was called with, defaults included: a saved model is built from them.
+        meta: what else belongs to a trained model and fits into JSON (scaling of the target, metrics).
+    """
+
+    name: ClassVar[str]
+    arguments: dict[str, Any]
+    meta: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        # not by setattr: that of nn.Module works only after its __init__
+        object.__setattr__(self, "arguments", {k: v for k, v in bound.arguments.items() if k != "self"})
+        object.__setattr__(self, "meta", {})
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything learned, normalisation included."""
+        raise NotImplementedError
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`tensors`.
+
+        Raises:
+            MetanetError: the tensors are not those of this model.
+        """
+        raise NotImplementedError
+
+
+class NeuralMetanet(Metanet, nn.Module):
+    """A metanetwork proper: a differentiable function of the weights, trained by gradients."""
+
+    def layout(self, graphs: Graphs) -> Layout:
+        """The graphs as the model reads them, on its device and in its dtype."""
+        like = next(self.parameters())
+        return read_graphs(graphs, like.device, like.dtype)
+
+    def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
+        """Takes the normalisation of the weights from training graphs; it is part of the saved model."""
+        raise NotImplementedError
+
+    def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
+        raise NotImplementedError
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.state_dict())
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        expected = self.state_dict()
+        problems = [f"  missing     {name} {tuple(t.shape)}" for name, t in expected.items() if name not in tensors]
+        problems += [f"  unexpected  {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in expected]
+        problems += [
+            f"  shape       {name} is {tuple(tensors[name].shape)}, expected {tuple(t.shape)}"
+            for name, t in expected.items()
+            if name in tensors and tensors[name].shape != t.shape
+        ]
+        if problems:
+            raise MetanetError(f"the tensors do not fit model {self.name!r}:\n" + "\n".join(problems))
+        dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+        self.to(dtype)
+        self.load_state_dict(dict(tensors))
+
+
+def read_graphs(graphs: Graphs, device: torch.device, dtype: torch.dtype) -> Layout:
+    """Stacks as a dense layout, a torch-geometric batch as a sparse one."""
+    if hasattr(graphs, "edge_index"):  # not isinstance: importing torch-geometric takes seconds
+        return SparseLayout(graphs, device, dtype)
+    graphs = [graphs] if isinstance(graphs, GraphStack) or not isinstance(graphs, Iterable) else list(graphs)
+    for item in graphs:
+        if not isinstance(item, GraphStack):
+            raise MetanetError(
+                "a metanetwork reads a sequence of GraphStack or a torch-geometric Data or Batch of parameter graphs, "
+                f"got {type(item).__name__}"
+            )
+    return DenseLayout(graphs, device, dtype)
+
+
+MODELS: dict[str, type[Metanet]] = {}
+"""Every model by its name."""
+
+
+def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
+    """Registers a model; the parametrised tests pick it up by themselves."""
+
+    def decorate(cls: type[Metanet]) -> type[Metanet]:
+        if name in MODELS:
+            raise MetanetError(f"there are two models named {name!r}: {MODELS[name].__name__} and {cls.__name__}")
+        cls.name = name
+        MODELS[name] = cls
+        return cls
+
+    return decorate
+
+
+def build(name: str, **arguments: Any) -> Metanet:
+    """A model by name.
+
+    >>> build("gmn", width=8, layers=1, out_dim=3).name
+    'gmn'
+
+    Raises:
+        MetanetError: no such model, or no such argument; the message lists the choices.
+    """
+    if name not in MODELS:
+        raise MetanetError(f"there is no model {name!r}. Choices: {', '.join(sorted(MODELS))}")
+    allowed = [p for p in inspect.signature(MODELS[name].__init__).parameters if p != "self"]
+    unknown = [k for k in arguments if k not in allowed]
+    if unknown:
+        raise MetanetError(f"model {name!r} has no argument {', '.join(unknown)}. It takes: {', '.join(allowed)}")
+    return MODELS[name](**arguments)

@@ -1,0 +1,13 @@
+"""Zoos: sets of trained networks with labels, to learn from. Made here once, or your own checkpoints."""
+
+from ._digits import DigitsClassifiers as DigitsClassifiers
+from ._errors import DamagedZooError as DamagedZooError
+from ._errors import ZooError as ZooError
+from ._folder import FolderZoo as FolderZoo
+from ._population import Population as Population
+from ._population import Zoo as Zoo
+from ._sirens import MnistSirens as MnistSirens
+from ._sirens import coordinates as coordinates
+from ._sirens import psnr as psnr
+from ._sirens import render as render
+from ._store import open_zoo as open_zoo

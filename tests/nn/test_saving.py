@@ -1,0 +1,74 @@
+import json
+
+import pytest
+import torch
+from nn.graphs import mixed, ready
+
+import metanet.nn
+from metanet import MetanetError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    metanet.nn.save(tmp_path / "m", ready("gmn", mixed(), width=8, layers=1))
+    return tmp_path / "m"
+
+
+def edit(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_description_is_for_people_too(folder):
+    description = json.loads((folder / "model.json").read_text())
+    assert description["model"] == "gmn"
+    assert description["arguments"]["width"] == 8
+    assert description["arguments"]["dropout"] == 0.1  # defaults may change; a saved model does not
+
+
+def test_dtype_comes_back(folder):
+    assert next(metanet.nn.load(folder).parameters()).dtype == torch.float64
+
+
+def test_errors(folder, tmp_path):
+    with pytest.raises(MetanetError, match=r"no saved metanetwork in .*/nowhere: it lacks model.json and model.safetensors"):
+        metanet.nn.load(tmp_path / "nowhere")
+    with pytest.raises(MetanetError, match="must be plain JSON types: Object of type Tensor"):
+        metanet.nn.save(folder, metanet.nn.load(folder), {"mean": torch.zeros(1)})
+    edit(folder, model="gmn2")
+    with pytest.raises(MetanetError, match=r"holds a model 'gmn2', known are: .*gmn.*, stat. It was written by"):
+        metanet.nn.load(folder)
+    edit(folder, model="gmn", arguments={"width": 8, "heads": 3})
+    with pytest.raises(MetanetError, match="model 'gmn' has no argument heads"):
+        metanet.nn.load(folder)
+    edit(folder, arguments={"width": 9, "layers": 1, "out_dim": 3})
+    with pytest.raises(MetanetError, match=r"(?s)do not fit model 'gmn':.*shape       ends.weight is \(16, 8\), expected \(18, 9\)"):
+        metanet.nn.load(folder)
+    edit(folder, arguments={"width": 8, "layers": 2, "out_dim": 3})
+    with pytest.raises(MetanetError, match=r"(?s)missing     layers.1.edge.weight \(8, 8\)"):
+        metanet.nn.load(folder)
+    edit(folder, pair="another")
+    with pytest.raises(MetanetError, match="not of the same save: one was interrupted"):
+        metanet.nn.load(folder)
+    edit(folder, format=99)
+    with pytest.raises(MetanetError, match="has format 99, known is 1"):
+        metanet.nn.load(folder)
+    (folder / "model.json").write_text("{")
+    with pytest.raises(MetanetError, match="model.json is damaged: JSONDecodeError"):
+        metanet.nn.load(folder)
+
+
+def test_damaged_tensors(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MetanetError, match="no whole safetensors file"):
+        metanet.nn.load(folder)
+
+
+def test_an_interrupted_save_over_an_old_model_is_noticed(folder, monkeypatch):
+    model = metanet.nn.load(folder)
+    monkeypatch.setattr("metanet.nn._saving.atomic_write", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        metanet.nn.save(folder, model)
+    with pytest.raises(MetanetError, match="not of the same save"):
+        metanet.nn.load(folder)
