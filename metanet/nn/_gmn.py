@@ -94,6 +94,7 @@ class GMN(NeuralMetanet):
         architecture: whether the head is told the architecture features.
         probes: width of optional inputs of the nodes, e.g. the neurons' activations at so many probe inputs.
         max_io: input and output neurons from this position on share embeddings with earlier ones.
+        forget: share of static attributes (types, layers, sizes, architecture features) left out in training.
 
     Shapes:
         - **graphs** stacks, or a torch-geometric batch -> ``(graphs, out_dim)``
@@ -112,16 +113,17 @@ class GMN(NeuralMetanet):
         architecture: bool = True,
         probes: int = 0,
         max_io: int = 256,
+        forget: float = 0.0,
     ) -> None:
         super().__init__()
         self.values = ValueFeatures()
-        self.node_embedding, self.edge_embedding = NodeEmbedding(width, max_io), EdgeEmbedding(width)
+        self.node_embedding, self.edge_embedding = NodeEmbedding(width, max_io, forget), EdgeEmbedding(width, forget)
         self.probes = ProbeEmbedding(probes, width) if probes else None
         self.ends = nn.Linear(width, 2 * width, bias=False)
         self.read_values = nn.Linear(ValueFeatures.size, width, bias=False)
         self.first = NodeUpdate(width, signals, dropout)
         self.layers = nn.ModuleList(EdgeLayer(width, signals, dropout) for _ in range(layers))
-        self.readout = Readout(width, out_dim, dropout, statistics, architecture)
+        self.readout = Readout(width, out_dim, dropout, statistics, architecture, forget)
         self.with_signals = signals
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:

@@ -70,7 +70,8 @@ class DigitsClassifiers:
         label_noise: half of the networks have none, of the others a uniform share of labels is replaced by a wrong one.
         chunk: networks trained together (and stored in one shard) at most.
 
-    The ranges keep training finite (largest weight about 10); a network that diverges all the same is left out.
+    The default ranges keep training finite (no number in the zoo is above 31); with others, a network that diverges is
+    left out.
     """
 
     networks: int = 2000
@@ -113,7 +114,7 @@ class DigitsClassifiers:
                 )
 
     def load(self, progress: bool = True) -> Zoo:
-        """The zoo, made first where it is missing or damaged: about two and a half minutes on two cores."""
+        """The zoo, made first where it is missing or damaged: about three minutes on two cores."""
         return load_or_make(self, self.root, progress)
 
     # What the rest of this room asks of a maker:

@@ -80,8 +80,8 @@ def zoo_folder(maker: Maker, root: str | None) -> Path:
 def load_or_make(maker: Maker, root: str | None = None, progress: bool = True) -> Zoo:
     """The zoo of a maker: read if it is there and sound; else what is missing or damaged is made (again) first.
 
-    A run that was stopped, however, is continued by the next one and ends with the same bits. Processes that want the
-    same zoo at the same time wait for the one that makes it.
+    A run that was stopped, in whatever way, is continued by the next one and ends with the same bits. Processes that
+    want the same zoo at the same time wait for the one that makes it.
     """
     folder = zoo_folder(maker, root)
     try:

@@ -1,0 +1,132 @@
+"""Whole runs: what they leave behind, the relabelling check, prediction, resuming after SIGKILL, two processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import metanet
+from metanet.errors import MetanetError
+from metanet.zoo import open_zoo
+
+from .conftest import command
+
+SMALL = ("model=gmn", "model.width=8", "model.layers=1")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_everything_behind(run):
+    folder, metrics = run(*SMALL, "logger=wandb", "logger.mode=offline")
+    assert {"test/tau", "test/r2", "test/mae", "unseen/tau", "relabelled/test/tau", "parameters"} <= metrics.keys()
+    assert metrics["relabelled/largest_change"] < 1e-4
+    assert metrics["relabelled/test/tau"] == pytest.approx(metrics["test/tau"])
+    assert (folder / "scatter.png").stat().st_size > 1000
+    assert "| test, relabelled |" in (folder / "results.md").read_text()
+    assert len(rows(folder / "predictions.csv")) == 3 + 8  # a fifth of 16 networks, and the unseen architecture
+    logged = rows(folder / "csv/version_0/metrics.csv")
+    assert {"train/loss", "val/tau", "val/loss", "lr"} <= logged[0].keys()
+    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    meta = json.loads((folder / "model/model.json").read_text())
+    assert meta["meta"]["config"]["seed"] == 0
+    assert "torch" in meta["meta"]["versions"]
+
+
+@pytest.mark.parametrize("model", ["stat", "deep_sets"])
+def test_baselines_run_under_the_same_task(run, model):
+    _, metrics = run(f"model={model}")
+    assert metrics["relabelled/largest_change"] < 1e-4
+    assert "unseen/r2" in metrics
+
+
+def test_a_model_that_ignores_the_symmetry_is_found_out(run):
+    """The sensitivity twin of the relabelling check."""
+    only = ("task.architectures=[mlp2_tanh]", "task.unseen=[]", "task.val=0.25", "task.test=0.25")
+    _, flat = run("model=flat_mlp", *only)
+    _, graph = run(*SMALL, *only, name="gmn")
+    # barely trained models in float32 differ little from network to network, and that difference is the unit here
+    assert flat["relabelled/largest_change"] > 0.1
+    assert graph["relabelled/largest_change"] < 1e-3
+
+
+def test_flat_mlp_needs_one_architecture(run):
+    with pytest.raises(MetanetError, match="one architecture"):
+        run("model=flat_mlp")
+
+
+def test_probes_run_the_networks(run):
+    _, metrics = run("model=probed_gmn", "model.probes=4", "model.gmn={width: 8, layers: 1}")
+    assert metrics["relabelled/largest_change"] < 1e-4
+
+
+def test_prediction_for_one_checkpoint(run, tiny_data, tmp_path, monkeypatch):
+    folder, _ = run("model=probed_gmn", "model.probes=4", "model.gmn={width: 8, layers: 1}")
+    path = next(p for p in tiny_data.iterdir() if p.is_dir())  # beside it lies a lock
+    population = open_zoo(path).populations["mlp2_tanh"]
+    wanted = {r["id"]: float(r["prediction"]) for r in rows(folder / "predictions.csv")}
+    table = open_zoo(path).table["id"]
+    index, row = next((i, r) for i, r in enumerate(population.rows.tolist()) if table[r] in wanted)
+    metanet.save_checkpoint(tmp_path / "one=1 (a).safetensors", population.state_dict(index))
+    done = command(
+        "predict", f"run={folder}", f"checkpoint={tmp_path}/one=1 (a).safetensors", f"arch={population.ref}",
+        *(f"+arch_args.{k}={v}".replace(" ", "") for k, v in population.arch_args.items()),
+        cwd=tmp_path, env={**os.environ},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = float(done.stdout.strip().split(": ")[-1])
+    assert said == pytest.approx(wanted[table[row]], abs=1e-3)
+
+
+def train_process(folder: Path, data: Path, *overrides: str) -> subprocess.Popen:
+    args = ["train", "zoo=digits_tiny", "logger=none", "device=cpu", "task.batch_size=8", *SMALL, *overrides]
+    env = {**os.environ, "METANET_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "metanet.cli", *args, f"hydra.run.dir={folder}"],
+        cwd=folder.parent, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_law_6_a_killed_run_resumes_and_ends_as_an_undisturbed_one(tiny_data, tmp_path):
+    whole = train_process(tmp_path / "whole", tiny_data, "trainer.max_epochs=12")
+    killed = train_process(tmp_path / "killed", tiny_data, "trainer.max_epochs=12")
+    last, deadline = tmp_path / "killed/last.ckpt", time.monotonic() + 120
+    while not last.is_file() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert last.is_file()
+    assert not (tmp_path / "killed/metrics.json").exists(), "killed too late to show anything"
+    epoch = torch.load(last, weights_only=False)["epoch"]
+    assert whole.wait(timeout=240) == 0
+    env = {**os.environ, "METANET_DATA": str(tiny_data), "OMP_NUM_THREADS": "1"}
+    resumed = command("train", f"resume={tmp_path / 'killed'}", cwd=tmp_path, env=env)
+    assert resumed.returncode == 0, resumed.stderr
+    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed"))
+    for key in a:
+        if key.split("/")[0] in ("test", "unseen"):
+            assert a[key] == pytest.approx(b[key], abs=1e-6), key
+    logged = rows(tmp_path / "killed/csv/version_1/metrics.csv")
+    assert int(logged[0]["epoch"]) == epoch + 1, "it went on after the last finished epoch"
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tiny_data, tmp_path):
+    env = {**os.environ, "METANET_DATA": str(tiny_data), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "metanet.cli", "train",
+         "zoo=digits_tiny", "logger=none", "trainer=ddp_cpu", "trainer.max_epochs=2", "task.batch_size=8", *SMALL],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / "outputs/accuracy_prediction").iterdir()
+    assert "test/tau" in json.loads((folder / "metrics.json").read_text())
