@@ -54,12 +54,22 @@ class EdgeUpdate(torch.autograd.Function):
         - **e** ``(edges, dim)``, **w_e** ``(dim, width)``, **source, destination** ``(nodes, width)``
         - **static** ``(edges of the templates, width)`` or ``None``: added to ``h`` in all graphs of a stack
         - **w_o** ``(width, dim)`` or ``None``: then there is no ``e'``
-        - **returns** ``e'``, or ``h`` if ``keep``, or ``None``, and means by destination ``(nodes, width)``, by source ``(nodes, width)`` and by
-          block ``(tokens, width)``
+        - **returns** ``e'``, or ``h`` if ``keep``, or ``None``; means by destination and by source ``(nodes, width)``,
+          and by block ``(tokens, width)``
     """
 
     @staticmethod
-    def forward(ctx: Any, e, w_e, source, destination, static, w_o, keep: bool, chunks: Chunks):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any,
+        e: Float[Tensor, "edges dim"],
+        w_e: Float[Tensor, "dim width"],
+        source: Float[Tensor, "nodes width"],
+        destination: Float[Tensor, "nodes width"],
+        static: Float[Tensor, "template_edges width"] | None,
+        w_o: Float[Tensor, "width dim"] | None,
+        keep: bool,
+        chunks: Chunks,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         width = w_e.shape[1]
         h = torch.mm(e, w_e)
         inward, outward = torch.zeros_like(source), torch.zeros_like(source)
@@ -83,9 +93,9 @@ class EdgeUpdate(torch.autograd.Function):
             g, k, d, s, b = c.shape
             row = b * width
             h5 = hb.view(g, k, d, s, row)
-            by_destination = h5.sum((1, 3))
+            by_destination = _over(h5, 1, 3)
             in_parts[c.destination][: c.destination_nodes].view(g, d, row).add_(by_destination, alpha=c.inward)
-            out_parts[c.source][: c.source_nodes].view(g, s, row).add_(h5.sum((1, 2)), alpha=c.outward)
+            out_parts[c.source][: c.source_nodes].view(g, s, row).add_(_over(h5, 1, 2), alpha=c.outward)
             torch.sum(by_destination.view(g * d, b, width), 0, out=mb)
             mb *= c.mean
         if w_o is not None:
@@ -98,7 +108,9 @@ class EdgeUpdate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_new, g_in, g_out, g_mean):  # type: ignore[no-untyped-def]
+    def backward(
+        ctx: Any, g_new: Tensor | None, g_in: Tensor, g_out: Tensor, g_mean: Tensor
+    ) -> tuple[Tensor | None, ...]:
         e, w_e, h, w_o = ctx.saved_tensors
         chunks: Chunks = ctx.chunks
         width = w_e.shape[1]
@@ -129,8 +141,8 @@ class EdgeUpdate(torch.autograd.Function):
             g, k, d, s, b = c.shape
             row = b * width
             g5 = gb.view(g, k, d, s, row)
-            gd_parts[c.destination][: c.destination_nodes].view(g, d, row).add_(g5.sum((1, 3)))
-            gs_parts[c.source][: c.source_nodes].view(g, s, row).add_(g5.sum((1, 2)))
+            gd_parts[c.destination][: c.destination_nodes].view(g, d, row).add_(_over(g5, 1, 3))
+            gs_parts[c.source][: c.source_nodes].view(g, s, row).add_(_over(g5, 1, 2))
             if ctx.static:
                 statics.append(gb.view(g * k * d * s, b, width).sum(1))
         g_we = torch.mm(e.t(), gh)
@@ -138,3 +150,10 @@ class EdgeUpdate(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             g_e = torch.mm(gh, w_e.t()) if w_o is None or g_new is None else torch.addmm(g_new, gh, w_e.t())
         return g_e, g_we, g_s, g_d, torch.cat(statics) if statics else None, g_wo, None, None
+
+
+def _over(x: Tensor, *axes: int) -> Tensor:
+    """Sum over two axes; most blocks are vectors, where there is nothing to add up."""
+    if all(x.shape[a] == 1 for a in axes):
+        return x.squeeze(axes)
+    return x.sum(axes)

@@ -19,16 +19,13 @@ class TableEmbedding(nn.Module):
         width: of the embedding.
         columns: how many values each integer column has.
         sizes: columns of positive integers of any magnitude.
-        forget: in training, the share of entries that are left out: with eight architectures to learn from, a model
-            that can rely on every attribute learns the architectures by heart and fails on a ninth.
 
     Shapes:
         - **table** columns of ``(rows,)`` -> ``(rows, width)``
     """
 
-    def __init__(self, width: int, columns: dict[str, int], sizes: tuple[str, ...], forget: float = 0.0) -> None:
+    def __init__(self, width: int, columns: dict[str, int], sizes: tuple[str, ...]) -> None:
         super().__init__()
-        self.forget = forget
         columns = columns | {"layer": _LAYERS, "from_output": _LAYERS}
         self.tables = nn.ModuleDict({name: _table(count, width) for name, count in columns.items()})
         self.columns, self.sizes = columns, sizes
@@ -36,16 +33,11 @@ class TableEmbedding(nn.Module):
 
     def forward(self, table: Rows) -> Float[Tensor, "rows width"]:
         sizes = torch.stack([table[s] for s in self.sizes], 1).to(self.linear.weight).log2() / 4
-        out = self._some(self.linear(sizes))
+        out = self.linear(sizes)
         table = table | {"from_output": table["depth"] - table["layer"]}
         for name, embedding in self.tables.items():
-            out = out + self._some(embedding(table[name].clamp(0, self.columns[name] - 1)))
+            out = out + embedding(table[name].clamp(0, self.columns[name] - 1))
         return out
-
-    def _some(self, rows: Tensor) -> Tensor:
-        if not self.training or not self.forget:
-            return rows
-        return rows * (torch.rand(rows.shape[0], 1, device=rows.device) >= self.forget)
 
 
 class NodeEmbedding(nn.Module):
@@ -56,9 +48,9 @@ class NodeEmbedding(nn.Module):
         max_io: positions from this on share embeddings with earlier ones.
     """
 
-    def __init__(self, width: int, max_io: int, forget: float = 0.0) -> None:
+    def __init__(self, width: int, max_io: int) -> None:
         super().__init__()
-        self.table = site_embedding(width, forget)
+        self.table = site_embedding(width)
         self.inputs, self.outputs = _table(max_io, width), _table(max_io, width)
         self.max_io = max_io
 
@@ -73,9 +65,9 @@ class NodeEmbedding(nn.Module):
 class EdgeEmbedding(nn.Module):
     """What is known of a parameter besides its value."""
 
-    def __init__(self, width: int, forget: float = 0.0) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.table = TableEmbedding(width, {"kind": EDGE_TYPES}, ("fan_in", "fan_out"), forget)
+        self.table = TableEmbedding(width, {"kind": EDGE_TYPES}, ("fan_in", "fan_out"))
         self.taps = nn.ModuleList(_table(_TAPS + 1, width) for _ in range(3))
 
     def forward(self, table: Rows) -> Float[Tensor, "rows width"]:
@@ -85,14 +77,14 @@ class EdgeEmbedding(nn.Module):
         return out
 
 
-def site_embedding(width: int, forget: float) -> TableEmbedding:
+def site_embedding(width: int) -> TableEmbedding:
     """For node ranges."""
-    return TableEmbedding(width, {"kind": NODE_TYPES, "activation": ACTIVATION_TYPES}, ("width",), forget)
+    return TableEmbedding(width, {"kind": NODE_TYPES, "activation": ACTIVATION_TYPES}, ("width",))
 
 
-def tensor_embedding(width: int, forget: float) -> TableEmbedding:
+def tensor_embedding(width: int) -> TableEmbedding:
     """For blocks."""
-    return TableEmbedding(width, {"kind": EDGE_TYPES}, ("count", "fan_in", "fan_out"), forget)
+    return TableEmbedding(width, {"kind": EDGE_TYPES}, ("count", "fan_in", "fan_out"))
 
 
 def _table(count: int, width: int) -> nn.Embedding:

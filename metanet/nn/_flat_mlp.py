@@ -12,6 +12,7 @@ from ._layout import Layout
 from ._registry import Graphs, NeuralMetanet, register
 from ._tables import TENSOR_COLUMNS
 
+
 @register("flat_mlp")
 class FlatMLP(NeuralMetanet):
     """An MLP on the flattened weights, the baseline that knows no symmetry: it serves one architecture only, and its
@@ -40,10 +41,16 @@ class FlatMLP(NeuralMetanet):
         blocks: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = [m for _ in range(layers - 1) for m in (nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))]
+        hidden = [
+            m
+            for _ in range(layers - 1)
+            for m in (nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))
+        ]
         self.first: nn.Module | None = None
         self.width = width
-        self.rest = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout), *hidden, nn.Linear(width, out_dim))
+        self.rest = nn.Sequential(
+            nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout), *hidden, nn.Linear(width, out_dim)
+        )
         if entries is not None and blocks is not None:
             self._make(entries, blocks)
 
@@ -53,7 +60,9 @@ class FlatMLP(NeuralMetanet):
         self.first = nn.Linear(entries, self.width).to(like)
         self.register_buffer("mean", torch.zeros(entries).to(like))
         self.register_buffer("std", torch.ones(entries).to(like))
-        self.register_buffer("signature", torch.zeros(blocks, len(TENSOR_COLUMNS), dtype=torch.long, device=like.device))
+        self.register_buffer(
+            "signature", torch.zeros(blocks, len(TENSOR_COLUMNS), dtype=torch.long, device=like.device)
+        )
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
         values, signature = self._entries(self.layout(list(stacks)))
@@ -64,11 +73,14 @@ class FlatMLP(NeuralMetanet):
 
     def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
         if self.first is None:
-            raise MetanetError("flat_mlp does not know its architecture yet: call fit_normalisation with training graphs")
+            raise MetanetError(
+                "flat_mlp does not know its architecture yet: call fit_normalisation with training graphs"
+            )
         values, signature = self._entries(self.layout(graphs))
         if not torch.equal(signature, self.signature):
             raise MetanetError(
-                f"flat_mlp was made for another architecture: {self.mean.numel()} entries in {len(self.signature)} tensors, "
+                "flat_mlp was made for another architecture: "
+                f"{self.mean.numel()} entries in {len(self.signature)} tensors, "
                 f"these graphs have {values.shape[1]} in {len(signature)}"
             )
         return self.rest(self.first(((values - self.mean) / self.std).clamp(-10, 10)))
@@ -80,4 +92,6 @@ class FlatMLP(NeuralMetanet):
         return found
 
 
-_SEVERAL = "flat_mlp reads the weights of one architecture only, and these graphs are of several. Use gmn, deep_sets or stat."
+_SEVERAL = (
+    "flat_mlp reads the weights of one architecture only, and these graphs are of several. Use gmn, deep_sets or stat."
+)

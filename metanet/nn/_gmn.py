@@ -67,7 +67,11 @@ class NodeUpdate(nn.Module):
         self.signal = nn.Linear(width, 2 * (width // 2), bias=False) if signals else None
         heard = 3 * width + (4 * (width // 2) if signals else 0)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(heard), nn.Linear(heard, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+            nn.LayerNorm(heard),
+            nn.Linear(heard, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
         )
 
     def forward(self, layout: Layout, x: Tensor, means: tuple[Tensor, ...], signals: Any) -> Tensor:
@@ -94,7 +98,6 @@ class GMN(NeuralMetanet):
         architecture: whether the head is told the architecture features.
         probes: width of optional inputs of the nodes, e.g. the neurons' activations at so many probe inputs.
         max_io: input and output neurons from this position on share embeddings with earlier ones.
-        forget: share of static attributes (types, layers, sizes, architecture features) left out in training.
 
     Shapes:
         - **graphs** stacks, or a torch-geometric batch -> ``(graphs, out_dim)``
@@ -113,17 +116,16 @@ class GMN(NeuralMetanet):
         architecture: bool = True,
         probes: int = 0,
         max_io: int = 256,
-        forget: float = 0.0,
     ) -> None:
         super().__init__()
         self.values = ValueFeatures()
-        self.node_embedding, self.edge_embedding = NodeEmbedding(width, max_io, forget), EdgeEmbedding(width, forget)
+        self.node_embedding, self.edge_embedding = NodeEmbedding(width, max_io), EdgeEmbedding(width)
         self.probes = ProbeEmbedding(probes, width) if probes else None
         self.ends = nn.Linear(width, 2 * width, bias=False)
         self.read_values = nn.Linear(ValueFeatures.size, width, bias=False)
         self.first = NodeUpdate(width, signals, dropout)
         self.layers = nn.ModuleList(EdgeLayer(width, signals, dropout) for _ in range(layers))
-        self.readout = Readout(width, out_dim, dropout, statistics, architecture, forget)
+        self.readout = Readout(width, out_dim, dropout, statistics, architecture)
         self.with_signals = signals
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:

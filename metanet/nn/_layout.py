@@ -67,9 +67,9 @@ class Layout(ABC):
         """``h = relu(e w_e + source + destination + static)`` and ``e + h w_o``.
 
         Returns:
-            ``e + h w_o`` (without ``w_o``: ``h`` itself if ``keep``, else ``None``) and means of ``h``: over the edges that reach a node and those that
-            leave it (means over each tensor, summed over tensors), ``(nodes, width)``; over each tensor,
-            ``(tensors, width)``.
+            ``e + h w_o`` (without ``w_o``: ``h`` itself if ``keep``, else ``None``) and means of ``h``: over the edges
+            that reach a node and those that leave it (means over each tensor, summed over tensors), ``(nodes, width)``,
+            and over each tensor, ``(tensors, width)``.
         """
 
     @abstractmethod
@@ -105,10 +105,14 @@ class Layout(ABC):
         """All values of every graph, and what its tensors are; ``None`` if the graphs are of several architectures."""
 
     @abstractmethod
-    def node_inputs(self, given: Any, width: int) -> tuple[Float[Tensor, "nodes width"], Float[Tensor, "nodes 1"]] | None:
+    def node_inputs(
+        self, given: Any, width: int
+    ) -> tuple[Float[Tensor, "nodes width"], Float[Tensor, "nodes 1"]] | None:
         """The inputs given for some of the nodes (zero elsewhere), and one where they were given."""
 
-    def pool(self, tokens: Float[Tensor, "tokens width"], graph: Int[Tensor, " tokens"]) -> Float[Tensor, "graphs width"]:
+    def pool(
+        self, tokens: Float[Tensor, "tokens width"], graph: Int[Tensor, " tokens"]
+    ) -> Float[Tensor, "graphs width"]:
         """Sum over the tokens of every graph."""
         return tokens.new_zeros(self.graphs, tokens.shape[1]).index_add_(0, graph, tokens)
 
@@ -177,7 +181,16 @@ class DenseLayout(Layout):
         # embedding: its gradient is summed much faster than that of indexing
         return torch.cat([F.embedding(p.edge_row, r) for r, p in zip(parts, self._plans, strict=True)])
 
-    def update_edges(self, e, w_e, source, destination, static=None, w_o=None, keep=False):  # type: ignore[no-untyped-def]
+    def update_edges(
+        self,
+        e: Tensor,
+        w_e: Tensor,
+        source: Tensor,
+        destination: Tensor,
+        static: Tensor | None = None,
+        w_o: Tensor | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         if static is not None:
             static = self._per_template_edge(static)
         return EdgeUpdate.apply(e, w_e, source, destination, static, w_o, keep, self._chunks)
@@ -225,7 +238,9 @@ class DenseLayout(Layout):
         if given is None:
             return None
         if len(given) != len(self._plans):
-            raise MetanetError(f"node_inputs has {len(given)} entries for {len(self._plans)} stacks: give one dict each")
+            raise MetanetError(
+                f"node_inputs has {len(given)} entries for {len(self._plans)} stacks: give one dict each"
+            )
         parts, masks = [], []
         like = self.values
         for number, (inputs, p, batch) in enumerate(zip(given, self._plans, self._batch, strict=True)):

@@ -45,21 +45,20 @@ class Readout(nn.Module):
         dropout: on tokens and in the head.
         statistics: whether tensors' tokens know the seven statistics of StatNN.
         architecture: whether the head sees the architecture features.
-        forget: share of the tokens' attributes that are left out in training.
     """
 
-    def __init__(self, width: int, out_dim: int, dropout: float, statistics: bool, architecture: bool, forget: float) -> None:
+    def __init__(self, width: int, out_dim: int, dropout: float, statistics: bool, architecture: bool) -> None:
         super().__init__()
         self.statistics = StatisticsFeatures() if statistics else None
         extra = StatisticsFeatures.size if statistics else 0
         self.tensor_in, self.site_in = nn.Linear(width + extra, width), nn.Linear(2 * width, width)
-        self.tensor_table, self.site_table = tensor_embedding(width, forget), site_embedding(width, forget)
+        self.tensor_table, self.site_table = tensor_embedding(width), site_embedding(width)
         self.token = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout),
             nn.Linear(2 * width, width), nn.GELU(),
         )  # fmt: skip
         self.attention = nn.Linear(width, _HEADS)
-        self.architecture, self.forget = architecture, forget
+        self.architecture = architecture
         known = len(ARCHITECTURE_FEATURES) if architecture else 0
         self.head = nn.Sequential(
             nn.LayerNorm((2 + _HEADS) * width), nn.Dropout(dropout),
@@ -70,7 +69,11 @@ class Readout(nn.Module):
         )  # fmt: skip
 
     def forward(
-        self, layout: Layout, x: Float[Tensor, "nodes width"], tensors: Float[Tensor, "tensors width"], values: ValueFeatures
+        self,
+        layout: Layout,
+        x: Float[Tensor, "nodes width"],
+        tensors: Float[Tensor, "tensors width"],
+        values: ValueFeatures,
     ) -> Float[Tensor, "graphs out"]:
         if self.statistics is not None:
             tensors = torch.cat([tensors, self.statistics(layout, values)], 1)
@@ -91,10 +94,7 @@ class Readout(nn.Module):
         pooled = layout.pool(torch.cat([tokens * share[:, None], attended], 1), graph)
         pooled = self.head(torch.cat([pooled, self._outputs(layout, mean)], 1))
         if self.architecture:
-            known = layout.architecture
-            if self.training and self.forget:
-                known = known * (torch.rand(known.shape[0], 1, device=known.device) >= self.forget)
-            pooled = torch.cat([pooled, known], 1)
+            pooled = torch.cat([pooled, layout.architecture], 1)
         return self.out(pooled)
 
     def _outputs(self, layout: Layout, site_mean: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ def load(folder: str | os.PathLike) -> Metanet:
         raise MetanetError(f"{folder} holds a model {name!r}, known are: {', '.join(sorted(MODELS))}. {written}")
     checkpoint = load_checkpoint(folder / _TENSORS)
     if checkpoint.metadata.get("pair") != description.get("pair"):
-        raise MetanetError(f"{folder}: {_TENSORS} and {_DESCRIPTION} are not of the same save: one was interrupted. Save again.")
+        raise MetanetError(
+            f"{folder}: {_TENSORS} and {_DESCRIPTION} are not of the same save: one was interrupted. Save again."
+        )
     try:
         model = build(name, **arguments)
         model.load_tensors(dict(checkpoint))

@@ -59,7 +59,16 @@ class SparseLayout(Layout):
 
     per_edge = per_site = per_tensor = per_node
 
-    def update_edges(self, e, w_e, source, destination, static=None, w_o=None, keep=False):  # type: ignore[no-untyped-def]
+    def update_edges(
+        self,
+        e: Tensor,
+        w_e: Tensor,
+        source: Tensor,
+        destination: Tensor,
+        static: Tensor | None = None,
+        w_o: Tensor | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         h = e @ w_e + source[self.source] + destination[self.destination]
         h = (h if static is None else h + static).relu()
         inward = _sum(h * self.inward[:, None], self.destination, source.shape[0])

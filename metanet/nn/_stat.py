@@ -63,7 +63,9 @@ class StatNN(Metanet):
         """The whole table, also of columns that no training network has."""
         layout = read_graphs(graphs, torch.device("cpu"), torch.float64)
         slot, tensor = self._slots(layout)
-        table = torch.full((layout.graphs, 2 * EDGE_TYPES * self.positions, len(STATISTICS)), torch.nan, dtype=torch.float64)
+        table = torch.full(
+            (layout.graphs, 2 * EDGE_TYPES * self.positions, len(STATISTICS)), torch.nan, dtype=torch.float64
+        )
         table[layout.tensor_graph[tensor], slot] = layout.statistics()[tensor]
         return torch.cat([table.flatten(1), layout.architecture], 1).numpy()
 
@@ -122,7 +124,8 @@ class StatNN(Metanet):
             models = [HistGradientBoostingClassifier(**self.options).fit(x, y.ravel())]
             if not np.array_equal(models[0].classes_, np.arange(self.out_dim)):
                 raise MetanetError(
-                    f"stat was built for the classes 0 to {self.out_dim - 1}, the targets are {models[0].classes_.tolist()}"
+                    f"stat was built for the classes 0 to {self.out_dim - 1}, "
+                    f"the targets are {models[0].classes_.tolist()}"
                 )
         else:
             y = y.reshape(len(y), -1)
@@ -153,7 +156,20 @@ class StatNN(Metanet):
         if "columns" not in arrays:
             raise MetanetError("the tensors do not fit model 'stat':\n  missing     columns")
         self.columns = arrays.pop("columns")
-        missing = {"feature", "threshold", "left", "right", "missing_left", "leaf", "value", "root", "output", "baseline"} - set(arrays)
+        missing = {
+            "feature",
+            "threshold",
+            "left",
+            "right",
+            "missing_left",
+            "leaf",
+            "value",
+            "root",
+            "output",
+            "baseline",
+        } - set(arrays)
         if arrays and missing:
-            raise MetanetError("the tensors do not fit model 'stat':\n" + "\n".join(f"  missing     {m}" for m in sorted(missing)))
+            raise MetanetError(
+                "the tensors do not fit model 'stat':\n" + "\n".join(f"  missing     {m}" for m in sorted(missing))
+            )
         self.trees = arrays

@@ -17,7 +17,9 @@ CONSTANT_TYPES: tuple[int, ...] = (int(EdgeType.RESIDUAL), int(EdgeType.PRODUCT)
 # Metanetworks embed the integers of the schema. New kinds are appended to it, and a saved model must still load
 # then, so every table of embeddings has room for more than there are today.
 EDGE_TYPES, NODE_TYPES, ACTIVATION_TYPES = 32, 32, 64
-if max(EdgeType) >= EDGE_TYPES or max(NodeType) >= NODE_TYPES or len(ACTIVATIONS) > ACTIVATION_TYPES:  # pragma: no cover
+if (
+    max(EdgeType) >= EDGE_TYPES or max(NodeType) >= NODE_TYPES or len(ACTIVATIONS) > ACTIVATION_TYPES
+):  # pragma: no cover
     raise RuntimeError("the graph schema has outgrown the tables of metanet.nn")
 
 SITE_COLUMNS = ("kind", "layer", "depth", "activation", "width")

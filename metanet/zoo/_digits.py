@@ -47,7 +47,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp2_tanh": ("mlp", {"widths": [16], "activation": "tanh"}),
 }
 
-_seeding = threading.Lock()  # torch initialises modules from one generator for all threads
+_seeding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -217,15 +217,17 @@ def _training_set(labels: Tensor, hyper: dict[str, Any], generator: torch.Genera
     return subset, torch.where(wrong, other, labels)
 
 
-def _build(architecture: str) -> nn.Module:
+def _build(architecture: str, seed: int = 0) -> nn.Module:
+    """A network with torch's default initialisation, drawn from ``seed``."""
     factory, arguments = ARCHITECTURES[architecture]
-    return getattr(networks, factory)(**arguments)
+    # torch has one generator for all threads: whoever draws from it beside us would change what we get
+    with _seeding, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return getattr(networks, factory)(**arguments)
 
 
 def _initialised(architecture: str, hyper: dict[str, Any]) -> nn.Module:
-    with _seeding, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(hyper["seed"])
-        module = _build(architecture)
+    module = _build(architecture, hyper["seed"])
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from nn import templates as make
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 import metanet.nn
 from metanet.graph import GraphStack, GraphTemplate
+from nn import templates as make
 
 Stacks = list[GraphStack]
 
@@ -128,6 +128,8 @@ def _apply(s: GraphStack, orders: list[Tensor]) -> Tensor:
         g, d, src, _ = b.dense_shape
         to, from_ = orders[b.destination].view(g, d), orders[b.source].view(g, src)
         array = b.dense(s.edge_attr)
-        whole = [array[:, old][:, to[new] % d][:, :, from_[new] % src] for new, old in enumerate((to[:, 0] // d).tolist())]
+        whole = [
+            array[:, old][:, to[new] % d][:, :, from_[new] % src] for new, old in enumerate((to[:, 0] // d).tolist())
+        ]
         values[:, b.start : b.stop] = b.flat(torch.stack(whole, 1))
     return values

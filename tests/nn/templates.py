@@ -44,7 +44,7 @@ class Builder:
         self.vector(f"{name}.running_var", site, EdgeType.VARIANCE, NodeType.VARIANCE)
 
     def build(self, dtype: str = "float64") -> GraphTemplate:
-        return GraphTemplate(tuple(self.nodes), tuple(self.blocks), {k: dtype for k in self.shapes}, self.shapes)
+        return GraphTemplate(tuple(self.nodes), tuple(self.blocks), dict.fromkeys(self.shapes, dtype), self.shapes)
 
 
 def mlp(*widths: int, activation: str = "relu", dtype: str = "float64") -> GraphTemplate:
@@ -89,7 +89,9 @@ def cnn(
         if depthwise:
             layer += 1
             to = b.site(f"dw{i}", width, NodeType.HIDDEN, layer, activation)
-            b.block(f"dw{i}.weight", (width, 1, 3, 3), ("group", "source", "kernel", "kernel"), at, to, EdgeType.CONVOLUTION)
+            b.block(
+                f"dw{i}.weight", (width, 1, 3, 3), ("group", "source", "kernel", "kernel"), at, to, EdgeType.CONVOLUTION
+            )
             at = to
         if residual:
             inner = convolution(f"res{i}", width, at, layer + 1)
@@ -110,7 +112,7 @@ def cnn(
 
 
 def grouped(dtype: str = "float64") -> GraphTemplate:
-    """A grouped convolution whose weight is stored as (groups * destinations, sources, kernel), and a transposed one."""
+    """A transposed convolution, whose weight is stored source first, and a grouped one."""
     b = Builder()
     at = b.site("input", 3, NodeType.INPUT, 0)
     to = b.site("up", 6, NodeType.HIDDEN, 1, "tanh")

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from nn.graphs import mixed, ready, relabel, sparse, spread, stack, templates
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from metanet import MetanetError
 from metanet.nn import ARCHITECTURE_FEATURES, architecture_features, build
 from metanet.nn._statistics import QUANTILES, statistics_of_rows, statistics_of_segments
+from nn.graphs import mixed, ready, relabel, sparse, spread, stack, templates
 
 
 def test_deep_sets_cannot_tell_which_neurons_a_weight_connects():
@@ -47,7 +47,9 @@ def test_flat_mlp_serves_one_architecture():
     with pytest.raises(MetanetError, match="does not know its architecture yet: call fit_normalisation"):
         build("flat_mlp")([first])
     model = ready("flat_mlp", [first])
-    with pytest.raises(MetanetError, match=r"made for another architecture: \d+ entries in 6 tensors, these graphs have"):
+    with pytest.raises(
+        MetanetError, match=r"made for another architecture: \d+ entries in 6 tensors, these graphs have"
+    ):
         model([second])
     with pytest.raises(MetanetError, match="flat_mlp reads the weights of one architecture only"):
         model(sparse([first, second]))
@@ -116,7 +118,10 @@ def test_stat_explains_its_columns_and_its_errors():
 
 
 def test_architecture_features():
-    features = {k: dict(zip(ARCHITECTURE_FEATURES, architecture_features(t).tolist(), strict=True)) for k, t in templates().items()}
+    features = {
+        k: dict(zip(ARCHITECTURE_FEATURES, architecture_features(t).tolist(), strict=True))
+        for k, t in templates().items()
+    }
     assert features["mlp"]["activation_tanh"] == 1
     assert features["mlp"]["linears"] == pytest.approx(0.3)
     assert features["mlp"]["depth"] == pytest.approx(0.3)

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from nn.graphs import mixed, ready, relabel, relabel_one, sparse, spread, stack, templates
 
 from metanet import MetanetError
 from metanet.nn import MODELS
 from metanet.nn._layout import DenseLayout
+from nn.graphs import mixed, ready, relabel, relabel_one, sparse, spread, stack, templates
 
 
 @pytest.mark.parametrize("kind", templates())

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from nn.graphs import mixed, one_by_one, ready, relabel, sparse, spread, stack, templates
 
 import metanet.nn
 from metanet import MetanetError
 from metanet.graph import GraphStack
 from metanet.nn import MODELS, NeuralMetanet
+from nn.graphs import mixed, one_by_one, ready, relabel, sparse, spread, stack, templates
 
 ONE_ARCHITECTURE = {"flat_mlp"}
 # Models that run the networks they read need recordings, which templates built by hand do not have.

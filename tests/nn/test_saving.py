@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
-from nn.graphs import mixed, ready
 
 import metanet.nn
 from metanet import MetanetError
+from nn.graphs import mixed, ready
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def test_dtype_comes_back(folder):
 
 
 def test_errors(folder, tmp_path):
-    with pytest.raises(MetanetError, match=r"no saved metanetwork in .*/nowhere: it lacks model.json and model.safetensors"):
+    with pytest.raises(
+        MetanetError, match=r"no saved metanetwork in .*/nowhere: it lacks model.json and model.safetensors"
+    ):
         metanet.nn.load(tmp_path / "nowhere")
     with pytest.raises(MetanetError, match="must be plain JSON types: Object of type Tensor"):
         metanet.nn.save(folder, metanet.nn.load(folder), {"mean": torch.zeros(1)})
@@ -42,7 +44,9 @@ def test_errors(folder, tmp_path):
     with pytest.raises(MetanetError, match="model 'gmn' has no argument heads"):
         metanet.nn.load(folder)
     edit(folder, arguments={"width": 9, "layers": 1, "out_dim": 3})
-    with pytest.raises(MetanetError, match=r"(?s)do not fit model 'gmn':.*shape       ends.weight is \(16, 8\), expected \(18, 9\)"):
+    with pytest.raises(
+        MetanetError, match=r"(?s)do not fit model 'gmn':.*shape       ends.weight is \(16, 8\), expected \(18, 9\)"
+    ):
         metanet.nn.load(folder)
     edit(folder, arguments={"width": 8, "layers": 2, "out_dim": 3})
     with pytest.raises(MetanetError, match=r"(?s)missing     layers.1.edge.weight \(8, 8\)"):

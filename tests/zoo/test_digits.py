@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from metanet.zoo import DigitsClassifiers, ZooError, networks
-from metanet.zoo._digits import ARCHITECTURES, TRAINING_IMAGES, _digits, _initialised
+from metanet.zoo._digits import ARCHITECTURES, TRAINING_IMAGES, _build, _digits, _initialised
 from metanet.zoo._making import zoo_folder
 
 TINY = {"networks": 24, "epochs": 2, "architectures": ("cnn4_gelu", "cnn4_bn_relu", "mlp2_tanh"), "chunk": 5}
@@ -130,6 +132,26 @@ def test_a_network_depends_on_its_own_seed_alone():
     first, second = (_initialised("cnn4_gelu", hyper).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), state), "making a zoo must not touch the global generator"
+
+
+def test_networks_initialised_side_by_side_do_not_mix(monkeypatch):
+    maker, real = DigitsClassifiers(), networks.resnet
+    drawn = [maker._draw("resnet_bn_relu", index) for index in range(12)]
+
+    def slow(**arguments):
+        time.sleep(0.01)  # between seeding and drawing: whoever can come in between does
+        return real(**arguments)
+
+    monkeypatch.setattr(networks, "resnet", slow)
+
+    def weights(hyper):
+        _build("mlp2_tanh")  # as when another chunk is finished meanwhile
+        return _initialised("resnet_bn_relu", hyper)[0].weight
+
+    alone = [weights(hyper) for hyper in drawn]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(weights, drawn))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_the_zoo_leaves_the_number_of_threads_alone(tiny):
