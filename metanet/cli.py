@@ -37,6 +37,9 @@ COMMANDS = {
 }
 
 
+_FLAGS = ("-m", "--multirun", "--resolve")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -77,14 +80,15 @@ def make_zoo(cfg: Any) -> None:
     """
     from .config import build
 
-    zoo = build(cfg.zoo)
-    zoo.load(progress=True)
-    print(repr(zoo))
+    print(repr(build(cfg.zoo).load(progress=True)))
 
 
 def _run(name: str, args: list[str]) -> int:
     from ._cli import directories, errors, overrides, sweep
 
+    # Hydra's parser takes overrides in one stretch only: flags without a value may stand anywhere here
+    flags = [a for a in args if a in _FLAGS]
+    args = [*flags, *(a for a in args if a not in _FLAGS)]
     prepared = overrides.prepare(args, COMMANDS[name].short)
     directories.sweep_dir = None
     keep = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -1,6 +1,7 @@
 """The console script on stand-ins: the shipped configuration, but tasks, models and zoos that do nothing."""
 
 import json
+import re
 import os
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ def stub_configuration(folder):
     for group in ("task", "model", "zoo", "experiment"):
         shutil.rmtree(folder / group, ignore_errors=True)
         (folder / group).mkdir()
+    train = folder / "train.yaml"  # the shipped default may change, the tests' stand-in has one name
+    train.write_text(re.sub(r"- model: \w+", "- model: gmn", train.read_text()))
     groups = {
         group: name
         for entry in yaml.safe_load((folder / "train.yaml").read_text())["defaults"]

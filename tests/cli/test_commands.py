@@ -113,7 +113,7 @@ class TestRun:
     def test_zoo_builds_loads_and_prints(self, calls, tmp_path, monkeypatch, capsys):
         (tmp_path / "stub_zoos.py").write_text(
             "class Pair:\n    def __init__(self, size): self.size, self.loaded = size, False\n"
-            "    def load(self, progress): self.loaded = progress\n"
+            "    def load(self, progress): self.loaded = progress; return self\n"
             "    def __repr__(self): return f'Pair(size={self.size}, loaded={self.loaded})'\n"
         )
         monkeypatch.syspath_prepend(str(tmp_path))

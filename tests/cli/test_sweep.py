@@ -29,7 +29,7 @@ def table(path):
 
 class TestCommand:
     def test_one_row_for_every_setting_over_the_seeds(self, calls, capsys):
-        assert cli.main(["train", "-m", "model=gmn,other", "seed=0,1,2"]) == 0
+        assert cli.main(["train", "model=gmn,other", "-m", "seed=0,1,2"]) == 0
         assert len(calls) == 6
         out = capsys.readouterr().out
         assert "| model | runs | seen/tau    | width |" in out
