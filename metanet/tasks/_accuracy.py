@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,13 @@ class AccuracyPrediction(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         if self.loss_kind == "bce":
             return F.binary_cross_entropy_with_logits(output[:, 0], target)
-        scaled = (target - self.mean) / self.std
-        return (
-            F.mse_loss(output[:, 0], scaled)
-            if self.loss_kind == "mse"
-            else F.huber_loss(output[:, 0], scaled, delta=0.5)
-        )
+        measure = F.mse_loss if self.loss_kind == "mse" else partial(F.huber_loss, delta=0.5)
+        return measure(output[:, 0], self.encode(target))
+
+    def encode(self, target: Tensor) -> Tensor:
+        if self.loss_kind == "bce":
+            return target.clamp(1e-3, 1 - 1e-3).logit()
+        return (target - self.mean) / self.std
 
     def predict(self, output: Tensor) -> Tensor:
         return output[:, 0].sigmoid() if self.loss_kind == "bce" else output[:, 0] * self.std + self.mean

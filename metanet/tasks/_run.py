@@ -68,7 +68,7 @@ def train(cfg: DictConfig) -> float:
     else:
         split = data.splits["train"]
         batch = data.batch(split)
-        model.fit(batch.stacks, task.fit_without_trainer(batch.target))
+        model.fit(batch.stacks, task.encode(batch.target))
         device, rank, epochs = torch.device("cpu"), 0, 0
     trained = time.perf_counter()
     if rank != 0:

@@ -110,8 +110,8 @@ class Task:
         """Metrics of a whole split."""
         raise NotImplementedError
 
-    def fit_without_trainer(self, target: Tensor) -> Tensor:
-        """Targets as models outside the Trainer (StatNN) want them."""
+    def encode(self, target: Tensor) -> Tensor:
+        """Targets as raw outputs: what a model outside the Trainer (StatNN) is fitted to, undone by :meth:`predict`."""
         return target
 
     def augmentation(self) -> Callable[[Any, torch.Generator], Any] | None:

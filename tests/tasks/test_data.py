@@ -130,4 +130,5 @@ def test_the_loss_is_least_where_the_prediction_is_right(kind):
         return loss
 
     optimizer.step(step)
+    torch.testing.assert_close(task.predict(task.encode(target)[:, None]), target, atol=1e-6, rtol=0)
     torch.testing.assert_close(task.predict(output.detach()), target, atol=1e-3, rtol=0)
