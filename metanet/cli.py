@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for an expected error (its message is on stderr), 2 for wrong usage, 130 when interrupted.
     """
-    # Before torch is imported: its OpenMP threads would spin while they wait, and on few cores with another busy process
+    # Before torch is imported: its OpenMP threads spin while they wait, and with another busy process on few cores
     # that makes training up to 75 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = list(sys.argv[1:] if argv is None else argv)

@@ -7,9 +7,24 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "metanet"
 ORDER = [
-    "errors", "config", "checkpoints", "tracing", "symmetry", "graph", "architecture", "testing", "sources", "alignment",
-    "merging", "landscape", "nn", "zoo", "tasks", "_cli", "cli",
-]  # fmt: skip
+    "errors",
+    "config",
+    "checkpoints",
+    "tracing",
+    "symmetry",
+    "graph",
+    "architecture",
+    "testing",
+    "sources",
+    "alignment",
+    "merging",
+    "landscape",
+    "nn",
+    "zoo",
+    "tasks",
+    "_cli",
+    "cli",
+]
 FILES = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"]
 
 

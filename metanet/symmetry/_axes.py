@@ -86,7 +86,7 @@ def leaves_of(axis: Axis) -> Iterator[Leaf]:
 
 
 def axis_to_json(axis: Axis) -> Any:
-    """Plain JSON: ``{"fixed": 3, "why": ...}``, ``{"group": name, "size": n}``, ``{"product": []}``, ``{"concat": []}``."""
+    """As JSON: ``{"fixed": 3, "why": ""}``, ``{"group": "", "size": 3}``, ``{"product": []}``, ``{"concat": []}``."""
     match axis:
         case Fixed(size, reason):
             return {"fixed": size, "why": reason}

@@ -222,7 +222,7 @@ def table(name: str, result: Evaluation, numbers: Mapping[str, float]) -> str:
     lines.append("")
     lines.append(
         f"{numbers['parameters']} parameters; {numbers['networks_per_second']:.0f} networks/s; training took "
-        f"{numbers['seconds/train']:.0f} s; relabelling changes outputs by up to {result.largest_change:.1e} of their spread"
+        f"{numbers['seconds/train']:.0f} s; relabelling changes outputs by {result.largest_change:.1e} of their spread"
     )
     return "\n".join(lines)
 

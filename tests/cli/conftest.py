@@ -1,8 +1,8 @@
 """The console script on stand-ins: the shipped configuration, but tasks, models and zoos that do nothing."""
 
 import json
-import re
 import os
+import re
 import shutil
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Laws 3 and 4 on traced architectures: relabelled networks get the same answer, batches are their members one by one."""
+"""Laws 3 and 4 on traced architectures: relabelled networks get the same answer, batches are their members."""
 
 import pytest
 import torch

@@ -42,4 +42,5 @@ def run(tiny_data, tmp_path, monkeypatch):
 
 def command(*args: str, cwd: Path, env: dict[str, str], **kwargs) -> subprocess.CompletedProcess:
     """The console script in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "metanet.cli", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=240, **kwargs)  # fmt: skip
+    words = [sys.executable, "-m", "metanet.cli", *args]
+    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=240, **kwargs)

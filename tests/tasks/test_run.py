@@ -122,11 +122,11 @@ def test_law_6_a_killed_run_resumes_and_ends_as_an_undisturbed_one(tiny_data, tm
 @pytest.mark.slow
 def test_two_processes_train_one_model(tiny_data, tmp_path):
     env = {**os.environ, "METANET_DATA": str(tiny_data), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "metanet.cli"]
+    given = ["zoo=digits_tiny", "logger=none", "trainer=ddp_cpu", "trainer.max_epochs=2", "task.batch_size=8"]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "metanet.cli", "train",
-         "zoo=digits_tiny", "logger=none", "trainer=ddp_cpu", "trainer.max_epochs=2", "task.batch_size=8", *SMALL],
-        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        [*launch, "train", *given, *SMALL], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = (tmp_path / "outputs/accuracy_prediction").iterdir()
     assert "test/tau" in json.loads((folder / "metrics.json").read_text())
