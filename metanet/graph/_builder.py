@@ -209,7 +209,7 @@ class TemplateBuilder:
         """A residual sum (or a gate's product): one constant edge from every summand's neuron to the sum's."""
         summands: list[tuple[int, tuple[tuple[int, int], ...]]] = []  # site, ((axis, position), ...) in label order
         for o, layout in activations:
-            site = self.sites[layout.site]  # type: ignore[index]
+            site = self.sites[layout.site]
             lead = len(self.trace.values[out].shape) - len(o.shape)
             owned = self._owned(site, layout.labels)
             places = [
@@ -218,7 +218,7 @@ class TemplateBuilder:
                 for p, label in enumerate(axis)
                 if label in owned
             ]
-            summands.append((layout.site, tuple((a, p) for _, a, p in sorted(places))))  # type: ignore[arg-type]
+            summands.append((layout.site, tuple((a, p) for _, a, p in sorted(places))))
         where = summands[0][1]
         factors = [self._factors(out, a)[p] for a, p in where]
         layer = max(self.sites[s].layer for s, _ in summands) + 1
@@ -251,7 +251,7 @@ class TemplateBuilder:
         parameter = weight.parameter
         out_factors = self._factors(out, flow.out_axis)
         number = len(self.sites)
-        layer = 1 if data is None else self.sites[data.site].layer + 1  # type: ignore[index]
+        layer = 1 if data is None else self.sites[data.site].layer + 1
         name = self.trace.values[parameter].names[0]
         site = _Site(name, list(out_factors), NodeType.HIDDEN, layer, list(range(len(out_factors))), out)
         self.sites.append(site)
@@ -262,7 +262,7 @@ class TemplateBuilder:
             if parameter in self.placed:
                 self.warnings.append(f"{name} is used more than once: only its first use has edges")
             return
-        source = self.sites[data.site]  # type: ignore[index]
+        source = self.sites[data.site]
         owned = self._owned(source, data.labels, flow.data_axis)
         roles = ["kernel"] * self._rank(parameter)
         through = list(data.labels[flow.data_axis])
@@ -285,7 +285,7 @@ class TemplateBuilder:
             self.warnings.append(f"{name}: its input neurons could not be followed")
             return
         edge = EdgeType.CONVOLUTION if flow.convolution else EdgeType.LINEAR
-        self._place(parameter, roles, data.site, number, edge)  # type: ignore[arg-type]
+        self._place(parameter, roles, data.site, number, edge)
 
     def _leading(self, factors: Sequence[tuple[int, int]], groups: int) -> int:
         count, size = 0, 1

@@ -87,7 +87,7 @@ class Block:
     @property
     def dense_shape(self) -> tuple[int, int, int, int]:
         """``(group, destination, source, kernel)``."""
-        return tuple(self.size(role) for role in ROLES)  # type: ignore[return-value]
+        return tuple(self.size(role) for role in ROLES)
 
     @cached_property
     def order(self) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ def architecture_rows(
         return start.scatter_reduce_(0, of, x.double(), how, include_self=False)
 
     def amount(*types: int) -> Tensor:
-        return total(sum(kind == t for t in types), tensor_graph)  # type: ignore[arg-type]
+        return total(sum(kind == t for t in types), tensor_graph)
 
     kind, site = tensors["kind"], sites["kind"]
     active = (sites["activation"] > 0) & (site <= int(NodeType.SUM))

@@ -48,7 +48,7 @@ class Propagate(torch.autograd.Function):
             if ctx.needs_input_grad[2 + i]:
                 ratios = v.new_tensor(_ratios(c)).view(2, 1, 1)
                 back = ratios * (_read(x_parts, c, False) @ to_s.mT)
-                g_signals[i] = to_d @ _read(x_parts, c, True).mT + back  # type: ignore[call-overload]
+                g_signals[i] = to_d @ _read(x_parts, c, True).mT + back
         return g_x, None, *g_signals
 
 

@@ -14,7 +14,7 @@ from ._errors import ZooError
 try:
     import fcntl
 except ImportError:  # not on Windows: two makers of one zoo at the same time then waste work, but break nothing
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 log = logging.getLogger(__name__)
 TEMPORARY = ".tmp"

@@ -119,7 +119,6 @@ def test_law_6_a_killed_run_resumes_and_ends_as_an_undisturbed_one(tiny_data, tm
     assert int(logged[0]["epoch"]) == epoch + 1, "it went on after the last finished epoch"
 
 
-@pytest.mark.slow
 def test_two_processes_train_one_model(tiny_data, tmp_path):
     env = {**os.environ, "METANET_DATA": str(tiny_data), "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "metanet.cli"]
