@@ -23,7 +23,7 @@ class Task:
 
     Args:
         label: column of the zoo's table.
-        unseen: architectures kept out of training, evaluated as a split of their own.
+        unseen: architectures kept out of training, evaluated as a split of their own; the zoo's choice when left out.
         architectures: use these only; all when empty.
         val, test: fractions of the runs.
         batch_size: networks a step, over all processes.
@@ -31,7 +31,7 @@ class Task:
     """
 
     label: str
-    unseen: Sequence[str] = ()
+    unseen: Sequence[str] | None = None
     architectures: Sequence[str] = ()
     val: float = 0.1
     test: float = 0.2
@@ -78,8 +78,9 @@ class Task:
             architecture = trace_population(population, examples)
             members[name] = self.member(population, architecture)
         split_seed = seed if self.split_seed is None else self.split_seed
+        unseen = zoo.unseen if self.unseen is None else self.unseen
         splits = split_runs(
-            zoo, fractions={"val": self.val, "test": self.test}, unseen=self.unseen, seed=split_seed,
+            zoo, fractions={"val": self.val, "test": self.test}, unseen=unseen, seed=split_seed,
             eval_rows=self.eval_rows(zoo), architectures=self.architectures,
         )  # fmt: skip
         return WeightData(zoo, members, self.targets(zoo), splits, self.batch_size, seed)

@@ -66,6 +66,8 @@ class Zoo:
     populations: dict[str, Population]
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     """Long format, one entry per network and epoch: ``id``, ``epoch`` (from 1), then what was recorded."""
+    unseen: tuple[str, ...] = ()
+    """Architectures meant to be kept out of training, to see what a model makes of one that it never saw."""
 
     pictures: Callable[[Int[Tensor, " k"]], tuple[Tensor, Tensor]] | None = None
     """For networks that stand for images: rows of the table -> originals and renderings, each ``(k, size, size)``."""

@@ -29,10 +29,10 @@ def run(tiny_data, tmp_path, monkeypatch):
     """Run ``metanet train`` in this process: ``run("model=stat", name="a")`` -> (folder, metrics)."""
     monkeypatch.setenv("METANET_DATA", str(tiny_data))
 
-    def go(*overrides: str, name: str = "run") -> tuple[Path, dict[str, float]]:
+    def go(*overrides: str, name: str = "run", zoo: str = "digits_tiny") -> tuple[Path, dict[str, float]]:
         folder = tmp_path / name
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            given = ["zoo=digits_tiny", "logger=none", "trainer.max_epochs=2", f"paths.run_dir={folder}", "device=cpu"]
+            given = [f"zoo={zoo}", "logger=none", "trainer.max_epochs=2", f"paths.run_dir={folder}", "device=cpu"]
             cfg = compose("train", overrides=[*given, "task.batch_size=8", "trainer.log_every_n_steps=1", *overrides])
         train(cfg)
         return folder, json.loads((folder / "metrics.json").read_text())

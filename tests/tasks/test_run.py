@@ -14,10 +14,12 @@ import torch
 
 import metanet
 from metanet.errors import MetanetError
+from metanet.sources import load_factory
 from metanet.zoo import open_zoo
 
 from .conftest import command
 
+REF = "metanet.zoo.networks:mlp"
 SMALL = ("model=gmn", "model.width=8", "model.layers=1")
 
 
@@ -85,6 +87,24 @@ def test_prediction_for_one_checkpoint(run, tiny_data, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     said = float(done.stdout.strip().split(": ")[-1])
     assert said == pytest.approx(wanted[table[row]], abs=1e-3)
+
+
+def test_a_zoo_of_ones_own(run, tmp_path):
+    """Torch files in sub-folders, a table with a run of two checkpoints each, a label column of another name."""
+    lines = ["path,run,quality"]
+    for i in range(24):
+        torch.manual_seed(i)
+        path = tmp_path / "own" / f"run{i // 2}" / f"{i}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": load_factory(REF)(widths=[5]).state_dict()}, path)
+        lines.append(f"run{i // 2}/{i}.pt,run{i // 2},{i / 24}")
+    (tmp_path / "own/table.csv").write_text("\n".join(lines))
+    own = ["zoo.table=table.csv", "zoo.label=quality", "zoo.input_shape=[1,8,8]", f"zoo.arch={REF}"]
+    folder, metrics = run(*SMALL, f"zoo.path={tmp_path}/own", *own, "+zoo.arch_args.widths=[5]", zoo="folder")
+    assert metrics["relabelled/largest_change"] < 1e-3
+    tested = {r["id"] for r in rows(folder / "predictions.csv")}
+    assert len(tested) == 4, "two runs of two"
+    assert len({t.split("/")[0] for t in tested}) == 2
 
 
 def train_process(folder: Path, data: Path, *overrides: str) -> subprocess.Popen:
