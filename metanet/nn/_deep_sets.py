@@ -67,10 +67,12 @@ class DeepSets(NeuralMetanet):
     def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
         layout = self.layout(graphs)
         h = (self.read_values(self.values(layout)) + layout.per_edge(self.embedding(layout.edges))).relu()
-        mean = layout.tensor_mean(self.edge(h))
-        count = layout.per_tensor(layout.tensors["count"].to(mean)[:, None])
-        total = layout.pool(torch.cat([mean * count, count], 1), layout.tensor_graph)
-        pooled = total[:, :-1] / (total[:, -1:] if self.pool == "mean" else 1000)
+        total = layout.edge_sum(self.edge(h))
+        if self.pool == "mean":
+            count = layout.per_tensor(layout.tensors["count"].to(total)[:, None])
+            pooled = total / layout.pool(count, layout.tensor_graph)
+        else:
+            pooled = total / 1000
         pooled = self.norm(pooled)
         if self.architecture:
             pooled = torch.cat([pooled, layout.architecture], 1)

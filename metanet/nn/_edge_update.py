@@ -1,50 +1,17 @@
-"""The dense form of the edge update: everything a layer does to the edges of a batch, one block at a time.
+"""The dense form of the edge update: all that a layer does to the edges of a batch.
 
-Written as one autograd function because the edges are by far the largest tensors: forward and backward walk over
-the blocks once, with all intermediate results in cache, and keep nothing but ``e`` and ``h``.
+Written as one autograd function because the edges are by far the largest tensors: the large products run over all of
+them at once, broadcasts and sums work in place on one piece at a time, and nothing but ``e`` and ``h`` is kept.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-class Chunk(NamedTuple):
-    """One block of all graphs of a stack.
-
-    Attributes:
-        shape: group, kernel, destination, source, graphs.
-        source, destination: numbers of the node ranges, counted over the whole batch.
-        source_nodes, destination_nodes: how many of the range's nodes the block touches.
-        inward, outward, mean: weights of an edge in the sums over a destination's, a source's and all edges.
-        signal: fan-in over fan-out where signals travel through the block, else 0.
-    """
-
-    shape: tuple[int, int, int, int, int]
-    source: int
-    destination: int
-    source_nodes: int
-    destination_nodes: int
-    inward: float
-    outward: float
-    mean: float
-    signal: float
-
-
-class Chunks(NamedTuple):
-    """All blocks of a batch in edge order; how many rows their edges, the ranges and the tokens have.
-
-    ``range_graphs`` tells the number of graphs that each node range stands for.
-    """
-
-    blocks: tuple[Chunk, ...]
-    edges: list[int]
-    nodes: list[int]
-    tokens: list[int]
-    range_graphs: list[int]
+from ._chunks import Chunks, Matrix, Vectors
 
 
 class EdgeUpdate(torch.autograd.Function):
@@ -70,34 +37,15 @@ class EdgeUpdate(torch.autograd.Function):
         keep: bool,
         chunks: Chunks,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-        width = w_e.shape[1]
+        source, destination = source.contiguous(), destination.contiguous()
         h = torch.mm(e, w_e)
-        inward, outward = torch.zeros_like(source), torch.zeros_like(source)
-        mean = e.new_empty(sum(chunks.tokens), width)
-        s_parts, d_parts, h_parts = source.split(chunks.nodes), destination.split(chunks.nodes), h.split(chunks.edges)
-        first = 0
-        for c, hb in zip(chunks.blocks, h_parts, strict=True):
-            g, k, d, s, b = c.shape
-            row = b * width
-            h5 = hb.view(g, k, d, s, row)
-            h5 += d_parts[c.destination][: c.destination_nodes].view(g, 1, d, 1, row)
-            h5 += s_parts[c.source][: c.source_nodes].view(g, 1, 1, s, row)
-            if static is not None:
-                cells = g * k * d * s
-                hb.view(cells, b, width).add_(static[first : first + cells, None])
-                first += cells
+        _add_ends(h, source, destination, chunks)
+        if static is not None:
+            parts = zip(_by_stack(h, chunks), static.split([n for n, _ in chunks.stacks]), strict=True)
+            for hs, part in parts:
+                hs += part[:, None]
         h.relu_()
-        in_parts, out_parts = inward.split(chunks.nodes), outward.split(chunks.nodes)
-        mean_parts = mean.split(chunks.tokens)
-        for c, hb, mb in zip(chunks.blocks, h_parts, mean_parts, strict=True):
-            g, k, d, s, b = c.shape
-            row = b * width
-            h5 = hb.view(g, k, d, s, row)
-            by_destination = _over(h5, 1, 3)
-            in_parts[c.destination][: c.destination_nodes].view(g, d, row).add_(by_destination, alpha=c.inward)
-            out_parts[c.source][: c.source_nodes].view(g, s, row).add_(_over(h5, 1, 2), alpha=c.outward)
-            torch.sum(by_destination.view(g * d, b, width), 0, out=mb)
-            mb *= c.mean
+        inward, outward, mean = _means(h, len(source), chunks)
         if w_o is not None:
             out = torch.addmm(e, h, w_o)
         else:
@@ -113,8 +61,6 @@ class EdgeUpdate(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         e, w_e, h, w_o = ctx.saved_tensors
         chunks: Chunks = ctx.chunks
-        width = w_e.shape[1]
-        g_in, g_out, g_mean = g_in.contiguous(), g_out.contiguous(), g_mean.contiguous()
         g_wo = None
         if g_new is None:
             gh = torch.zeros_like(h)
@@ -123,37 +69,94 @@ class EdgeUpdate(torch.autograd.Function):
         else:
             gh = torch.mm(g_new, w_o.t())
             g_wo = torch.mm(h.t(), g_new)
-        in_parts, out_parts = g_in.split(chunks.nodes), g_out.split(chunks.nodes)
-        gh_parts, mean_parts = gh.split(chunks.edges), g_mean.split(chunks.tokens)
-        for c, gb, mb in zip(chunks.blocks, gh_parts, mean_parts, strict=True):
-            g, k, d, s, b = c.shape
-            row = b * width
-            g5 = gb.view(g, k, d, s, row)
-            to_d = in_parts[c.destination][: c.destination_nodes].view(g, 1, d, 1, row) * c.inward
-            g5 += to_d.add_(mb.view(row), alpha=c.mean)
-            g5.add_(out_parts[c.source][: c.source_nodes].view(g, 1, 1, s, row), alpha=c.outward)
+        _add_gradients_of_means(gh, g_in.contiguous(), g_out.contiguous(), g_mean.contiguous(), chunks)
         torch.ops.aten.threshold_backward.grad_input(gh, h, 0, grad_input=gh)
-        gh_parts = gh.split(chunks.edges)
-        g_s, g_d = torch.zeros_like(g_in), torch.zeros_like(g_in)
-        gs_parts, gd_parts = g_s.split(chunks.nodes), g_d.split(chunks.nodes)
-        statics = []
-        for c, gb in zip(chunks.blocks, gh_parts, strict=True):
-            g, k, d, s, b = c.shape
-            row = b * width
-            g5 = gb.view(g, k, d, s, row)
-            gd_parts[c.destination][: c.destination_nodes].view(g, d, row).add_(_over(g5, 1, 3))
-            gs_parts[c.source][: c.source_nodes].view(g, s, row).add_(_over(g5, 1, 2))
-            if ctx.static:
-                statics.append(gb.view(g * k * d * s, b, width).sum(1))
-        g_we = torch.mm(e.t(), gh)
+        g_s, g_d = _sums_by_end(gh, len(g_in), chunks)
+        g_static = torch.cat([part.sum(1) for part in _by_stack(gh, chunks)]) if ctx.static else None
         g_e = None
         if ctx.needs_input_grad[0]:
             g_e = torch.mm(gh, w_e.t()) if w_o is None or g_new is None else torch.addmm(g_new, gh, w_e.t())
-        return g_e, g_we, g_s, g_d, torch.cat(statics) if statics else None, g_wo, None, None
+        return g_e, torch.mm(e.t(), gh), g_s, g_d, g_static, g_wo, None, None
 
 
-def _over(x: Tensor, *axes: int) -> Tensor:
-    """Sum over two axes; most blocks are vectors, where there is nothing to add up."""
-    if all(x.shape[a] == 1 for a in axes):
-        return x.squeeze(axes)
-    return x.sum(axes)
+def _add_ends(h: Tensor, source: Tensor, destination: Tensor, chunks: Chunks) -> None:
+    """``h += source[...] + destination[...]``, in place."""
+    sources, destinations = source.split(chunks.nodes), destination.split(chunks.nodes)
+    for c, part in zip(chunks.pieces, h.split(chunks.edges), strict=True):
+        if isinstance(c, Vectors):
+            rows = part.view(len(c.source), -1)
+            rows += c.of_nodes(destination).index_select(0, c.destination)
+            rows += c.of_nodes(source).index_select(0, c.source)
+        else:
+            g, _, d, s, _ = c.shape
+            cells = _cells(part, c)
+            cells += destinations[c.destination][: c.destination_nodes].view(g, 1, d, 1, -1)
+            cells += sources[c.source][: c.source_nodes].view(g, 1, 1, s, -1)
+
+
+def _means(h: Tensor, nodes: int, chunks: Chunks) -> tuple[Tensor, Tensor, Tensor]:
+    width = h.shape[1]
+    inward, outward = h.new_zeros(nodes, width), h.new_zeros(nodes, width)
+    mean = h.new_zeros(sum(chunks.tokens), width)
+    in_parts, out_parts = inward.split(chunks.nodes), outward.split(chunks.nodes)
+    mean_parts = mean.split(chunks.tokens)
+    for c, part in zip(chunks.pieces, h.split(chunks.edges), strict=True):
+        if isinstance(c, Vectors):
+            rows = part.view(len(c.source), -1)
+            c.of_nodes(inward).index_add_(0, c.destination, rows)
+            c.of_nodes(outward).index_add_(0, c.source, rows * c.outward)
+            c.of_tokens(mean).index_add_(0, c.number, rows * c.mean)
+        else:
+            g, _, d, s, b = c.shape
+            cells = _cells(part, c)
+            by_destination = cells.sum((1, 3))
+            by_source = cells.sum((1, 2))
+            in_parts[c.destination][: c.destination_nodes].view(g, d, -1).add_(by_destination, alpha=c.inward)
+            out_parts[c.source][: c.source_nodes].view(g, s, -1).add_(by_source, alpha=c.outward)
+            smaller = by_destination if d < s else by_source
+            mean_parts[c.token].add_(smaller.view(-1, b, width).sum(0), alpha=c.mean)
+    return inward, outward, mean
+
+
+def _add_gradients_of_means(gh: Tensor, g_in: Tensor, g_out: Tensor, g_mean: Tensor, chunks: Chunks) -> None:
+    in_parts, out_parts = g_in.split(chunks.nodes), g_out.split(chunks.nodes)
+    mean_parts = g_mean.split(chunks.tokens)
+    for c, part in zip(chunks.pieces, gh.split(chunks.edges), strict=True):
+        if isinstance(c, Vectors):
+            rows = part.view(len(c.source), -1)
+            rows += c.of_nodes(g_in).index_select(0, c.destination)
+            rows.addcmul_(c.of_nodes(g_out).index_select(0, c.source), c.outward)
+            rows.addcmul_(c.of_tokens(g_mean).index_select(0, c.number), c.mean)
+        else:
+            g, _, d, s, _ = c.shape
+            cells = _cells(part, c)
+            to_destination = in_parts[c.destination][: c.destination_nodes].view(g, 1, d, 1, -1) * c.inward
+            cells += to_destination.add_(mean_parts[c.token].view(-1), alpha=c.mean)
+            cells.add_(out_parts[c.source][: c.source_nodes].view(g, 1, 1, s, -1), alpha=c.outward)
+
+
+def _sums_by_end(gh: Tensor, nodes: int, chunks: Chunks) -> tuple[Tensor, Tensor]:
+    g_s, g_d = gh.new_zeros(nodes, gh.shape[1]), gh.new_zeros(nodes, gh.shape[1])
+    s_parts, d_parts = g_s.split(chunks.nodes), g_d.split(chunks.nodes)
+    for c, part in zip(chunks.pieces, gh.split(chunks.edges), strict=True):
+        if isinstance(c, Vectors):
+            rows = part.view(len(c.source), -1)
+            c.of_nodes(g_d).index_add_(0, c.destination, rows)
+            c.of_nodes(g_s).index_add_(0, c.source, rows)
+        else:
+            g, _, d, s, _ = c.shape
+            cells = _cells(part, c)
+            d_parts[c.destination][: c.destination_nodes].view(g, d, -1).add_(cells.sum((1, 3)))
+            s_parts[c.source][: c.source_nodes].view(g, s, -1).add_(cells.sum((1, 2)))
+    return g_s, g_d
+
+
+def _cells(part: Tensor, c: Matrix) -> Tensor:
+    """A block's edges as ``(group, kernel, destination, source, graphs * width)``."""
+    return part.view(*c.shape[:4], -1)
+
+
+def _by_stack(h: Tensor, chunks: Chunks) -> list[Tensor]:
+    """Every stack's edges as ``(template edges, graphs, width)``."""
+    parts = h.split([n * b for n, b in chunks.stacks])
+    return [part.view(n, b, -1) for part, (n, b) in zip(parts, chunks.stacks, strict=True)]

@@ -6,7 +6,7 @@ same numbers, each in its own order of nodes and edges.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import MetanetError
 from ..graph import GraphStack
-from ._edge_update import Chunk, Chunks, EdgeUpdate
+from ._chunks import Matrix, cut
+from ._edge_update import EdgeUpdate
 from ._plan import TemplatePlan, plan
 from ._propagate import Propagate
 from ._statistics import statistics_of_rows
@@ -93,8 +94,8 @@ class Layout(ABC):
         """Mean over the nodes of every site."""
 
     @abstractmethod
-    def tensor_mean(self, e: Float[Tensor, "edges width"]) -> Float[Tensor, "tensors width"]:
-        """Mean over the edges of every tensor."""
+    def edge_sum(self, e: Float[Tensor, "edges width"]) -> Float[Tensor, "graphs width"]:
+        """Sum over the edges of every graph."""
 
     @abstractmethod
     def statistics(self) -> Float[Tensor, "tensors 7"]:
@@ -143,11 +144,11 @@ class DenseLayout(Layout):
         self.sites = concatenate([p.sites for p in self._plans])
         self.tensors = concatenate([p.tensors for p in self._plans])
         self.site_graph = self._graph_of([len(p.ranges) for p in self._plans], device)
-        self.tensor_graph = self._graph_of([len(p.blocks) for p in self._plans], device)
+        self.tensor_graph = self._graph_of([p.blocks for p in self._plans], device)
         self.architecture = torch.cat(
             [p.architecture.to(dtype).expand(b, -1) for p, b in zip(self._plans, self._batch, strict=True)]
         )
-        self._chunks = _chunks(self._plans, self._batch)
+        self._chunks = cut(self._plans, self._batch, dtype)
 
     def _graph_of(self, counts: list[int], device: torch.device) -> Tensor:
         parts, first = [], 0
@@ -169,7 +170,7 @@ class DenseLayout(Layout):
         return self._spread(rows, lambda p: len(p.ranges))
 
     def per_tensor(self, rows: Tensor) -> Tensor:
-        return self._spread(rows, lambda p: len(p.blocks))
+        return self._spread(rows, lambda p: p.blocks)
 
     def per_edge(self, rows: Tensor) -> Tensor:
         return self._spread(self._per_template_edge(rows), lambda p: p.edge_row.shape[0])
@@ -198,8 +199,8 @@ class DenseLayout(Layout):
     def signals(self, values: Tensor) -> list[Tensor | None]:
         """For every block that carries signals ``(group, graphs, 2, destination, source)``."""
         out: list[Tensor | None] = []
-        for chunk, v in zip(self._chunks.blocks, values.split(self._chunks.edges), strict=True):
-            if chunk.signal == 0:
+        for chunk, v in zip(self._chunks.pieces, values.split(self._chunks.edges), strict=True):
+            if not isinstance(chunk, Matrix) or chunk.signal == 0:
                 out.append(None)
                 continue
             g, k, d, s, b = chunk.shape
@@ -213,13 +214,12 @@ class DenseLayout(Layout):
 
     def site_mean(self, x: Tensor) -> Tensor:
         width = x.shape[-1]
-        parts = zip(x.split(self._chunks.nodes), self._chunks.range_graphs, strict=True)
+        parts = zip(x.split(self._chunks.nodes), self._chunks.node_graphs, strict=True)
         return torch.cat([part.view(-1, b, width).mean(0) for part, b in parts])
 
-    def tensor_mean(self, e: Tensor) -> Tensor:
-        width = e.shape[-1]
-        parts = zip(e.split(self._chunks.edges), self._chunks.tokens, strict=True)
-        return torch.cat([part.view(-1, b, width).mean(0) for part, b in parts])
+    def edge_sum(self, e: Tensor) -> Tensor:
+        parts = zip(e.split([n * b for n, b in self._chunks.stacks]), self._batch, strict=True)
+        return torch.cat([part.view(-1, b, e.shape[1]).sum(0) for part, b in parts])
 
     def statistics(self) -> Tensor:
         out = []
@@ -264,30 +264,3 @@ def _check_ranges(number: int, inputs: Any, p: TemplatePlan, batch: int, width: 
                 f"node_inputs[{number}][{r}] is {tuple(x.shape)}, expected (graphs, nodes, probes) = "
                 f"{(batch, p.ranges[r], width)}"
             )
-
-
-def _chunks(plans: Iterable[TemplatePlan], batches: Iterable[int]) -> Chunks:
-    blocks, edges, nodes, tokens, range_graphs = [], [], [], [], []
-    for p, b in zip(plans, batches, strict=True):
-        base = len(nodes)
-        for block in p.blocks:
-            g, k, d, s = block.sizes
-            count = g * k * d * s
-            blocks.append(
-                Chunk(
-                    shape=(g, k, d, s, b),
-                    source=base + block.source,
-                    destination=base + block.destination,
-                    source_nodes=g * s * b,
-                    destination_nodes=g * d * b,
-                    inward=1 / block.fan_in,
-                    outward=1 / block.fan_out,
-                    mean=1 / count,
-                    signal=block.fan_in / block.fan_out if block.signal else 0.0,
-                )
-            )
-            edges.append(count * b)
-            tokens.append(b)
-        nodes += [count * b for count in p.ranges]
-        range_graphs += [b] * len(p.ranges)
-    return Chunks(tuple(blocks), edges, nodes, tokens, range_graphs)

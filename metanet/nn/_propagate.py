@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._edge_update import Chunk, Chunks
+from ._chunks import Chunks, Matrix
 
 
 class Propagate(torch.autograd.Function):
@@ -14,7 +14,7 @@ class Propagate(torch.autograd.Function):
 
     Shapes:
         - **x** ``(nodes, 2 * width)``
-        - **signals** for each block ``(group, graphs, 2, destination, source)``, or ``None`` if it carries none
+        - **signals** for each piece ``(group, graphs, 2, destination, source)``, or ``None`` if it carries none
         - **returns** two of ``(nodes, 2 * width)``
     """
 
@@ -25,8 +25,8 @@ class Propagate(torch.autograd.Function):
         ctx.chunks = chunks
         inward, outward = torch.zeros_like(x), torch.zeros_like(x)
         x_parts, in_parts, out_parts = (t.split(chunks.nodes) for t in (x, inward, outward))
-        for c, v in zip(chunks.blocks, signals, strict=True):
-            if v is not None:
+        for c, v in zip(chunks.pieces, signals, strict=True):
+            if v is not None and isinstance(c, Matrix):
                 _add(in_parts, c, False, v @ _read(x_parts, c, True), (1.0, 1.0))
                 _add(out_parts, c, True, v.mT @ _read(x_parts, c, False), _ratios(c))
         return inward, outward
@@ -39,8 +39,8 @@ class Propagate(torch.autograd.Function):
         g_x, g_signals = torch.zeros_like(x), [None] * len(signals)
         tensors = (x, g_in.contiguous(), g_out.contiguous(), g_x)
         x_parts, in_parts, out_parts, gx_parts = (t.split(chunks.nodes) for t in tensors)
-        for i, (c, v) in enumerate(zip(chunks.blocks, signals, strict=True)):
-            if v is None:
+        for i, (c, v) in enumerate(zip(chunks.pieces, signals, strict=True)):
+            if v is None or not isinstance(c, Matrix):
                 continue
             to_d, to_s = _read(in_parts, c, False), _read(out_parts, c, True)
             _add(gx_parts, c, True, v.mT @ to_d, (1.0, 1.0))
@@ -52,22 +52,22 @@ class Propagate(torch.autograd.Function):
         return g_x, None, *g_signals
 
 
-def _ratios(c: Chunk) -> tuple[float, float]:
+def _ratios(c: Matrix) -> tuple[float, float]:
     return c.signal**0.5, c.signal
 
 
-def _nodes(parts: tuple[Tensor, ...], c: Chunk, source: bool) -> Tensor:
+def _nodes(parts: tuple[Tensor, ...], c: Matrix, source: bool) -> Tensor:
     g, _, d, s, b = c.shape
     rows = parts[c.source][: c.source_nodes] if source else parts[c.destination][: c.destination_nodes]
     return rows.view(g, s if source else d, b, 2, -1)
 
 
-def _read(parts: tuple[Tensor, ...], c: Chunk, source: bool) -> Tensor:
+def _read(parts: tuple[Tensor, ...], c: Matrix, source: bool) -> Tensor:
     """Nodes of a range as ``(group, graphs, 2, neurons, width)``."""
     return _nodes(parts, c, source).permute(0, 2, 3, 1, 4)
 
 
-def _add(parts: tuple[Tensor, ...], c: Chunk, source: bool, values: Tensor, scales: tuple[float, float]) -> None:
+def _add(parts: tuple[Tensor, ...], c: Matrix, source: bool, values: Tensor, scales: tuple[float, float]) -> None:
     target = _read(parts, c, source)
     if scales[0] == scales[1]:
         target.add_(values, alpha=scales[0])

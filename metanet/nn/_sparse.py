@@ -77,7 +77,8 @@ class SparseLayout(Layout):
             new = e + h @ w_o
         else:
             new = h if keep else None
-        return new, inward, outward, self.tensor_mean(h)
+        mean = _sum(h, self.tensor, self.tensor_graph.shape[0]) / self.tensors["count"][:, None]
+        return new, inward, outward, mean
 
     def signals(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers of the edges that carry signals, their values and squares, and the weights of the way back."""
@@ -98,8 +99,8 @@ class SparseLayout(Layout):
     def site_mean(self, x: Tensor) -> Tensor:
         return _sum(x, self.site, self.site_graph.shape[0]) / self.sites["width"][:, None]
 
-    def tensor_mean(self, e: Tensor) -> Tensor:
-        return _sum(e, self.tensor, self.tensor_graph.shape[0]) / self.tensors["count"][:, None]
+    def edge_sum(self, e: Tensor) -> Tensor:
+        return _sum(e, self.tensor_graph[self.tensor], self.graphs)
 
     def statistics(self) -> Tensor:
         return statistics_of_segments(self.values, self.tensor, self.tensor_graph.shape[0])
