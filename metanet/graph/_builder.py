@@ -100,11 +100,12 @@ class TemplateBuilder:
                 elif isinstance(flow, Regroup):
                     self._regroup(out, flow)
                 elif isinstance(flow, Join):
-                    self._join(out, flow, op.name)
+                    self._join(out, flow)
                 elif isinstance(flow, Contraction) and out not in self.layouts:
                     self._contract(out, flow)
             for attach in attaches:
                 self._attach(out, attach)
+            self._note_activation(out, op.name.removeprefix("aten.").strip("_"), semantics.flow)
         for number in self.trace.outputs:
             layout = self.layouts.get(number)
             if layout is not None and layout.site is not None and self.sites[layout.site].type != NodeType.INPUT:
@@ -171,7 +172,16 @@ class TemplateBuilder:
             flat = flat[len(blank) :]
         self.layouts[out] = _Layout(tuple(labels), layout.site, layout.parameter)
 
-    def _join(self, out: int, flow: Join, name: str) -> None:
+    def _note_activation(self, out: int, name: str, flow: Sequence[object]) -> None:
+        """The first activation that follows a site is a feature of its neurons, and what they show."""
+        layout = self.layouts.get(out)
+        unary = all(isinstance(f, Follow) or (isinstance(f, Join) and len(f.operands) == 1) for f in flow)
+        if layout is not None and layout.site is not None and unary and name in ACTIVATIONS:
+            site = self.sites[layout.site]
+            if site.activation == "none":
+                site.activation, site.value = name, out
+
+    def _join(self, out: int, flow: Join) -> None:
         known = [(o, self.layouts[o.value]) for o in flow.operands if o.value in self.layouts]
         activations = [(o, lay) for o, lay in known if lay.site is not None]
         parameters = [(o, lay) for o, lay in known if lay.parameter is not None]
@@ -186,10 +196,6 @@ class TemplateBuilder:
         else:
             o, _ = max(activations, key=lambda p: prod(p[0].shape))
             self._follow(out, Follow(o, self._aligned(out, o)))
-            site = self.sites[sites[0]]
-            activation = name.removeprefix("aten.").rstrip("_")
-            if site.activation == "none" and activation in ACTIVATIONS and len(flow.operands) == 1:
-                site.activation, site.value = activation, out
         for o, _ in parameters:
             role = {"add": "bias", "multiply": "scale"}.get(flow.how)
             if role:

@@ -49,6 +49,7 @@ def train(cfg: DictConfig) -> float:
     start = time.perf_counter()
     folder = Path(cfg.paths.run_dir)
     config = plain(cfg)
+    _check_login(config["logger"])  # before anything that takes time
     L.seed_everything(cfg.seed, verbose=False)
     zoo = build(cfg.zoo).load(progress=True)
     task: Task = build(cfg.task)
@@ -147,7 +148,6 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     settings = config["logger"]
     os.environ.setdefault("WANDB_SILENT", "true")
     if settings["name"] == "wandb" and settings["mode"] != "disabled":
-        _check_login(settings["mode"])
         loggers.append(WandbLogger(
             project=settings["project"], save_dir=folder, name=folder.name, config=config, mode=settings["mode"],
             id=_wandb_id(folder), resume="allow" if settings["mode"] == "online" else None,
@@ -155,8 +155,8 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     return loggers
 
 
-def _check_login(mode: str) -> None:
-    if mode == "online" and not os.environ.get("WANDB_API_KEY"):
+def _check_login(settings: Mapping[str, Any]) -> None:
+    if settings.get("mode") == "online" and not os.environ.get("WANDB_API_KEY"):
         import wandb
 
         if not wandb.api.api_key:

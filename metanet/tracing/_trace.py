@@ -93,7 +93,8 @@ class Trace:
         Raises:
             NotImplementedError: the recording holds a write through a view, which has no function to call.
         """
-        env: dict[int, Tensor] = dict(self.constants)
+        device = inputs[0].device if inputs else None
+        env: dict[int, Tensor] = {n: t.to(device) for n, t in self.constants.items()}
         env.update({number: state[name] for name, number in self.parameters.items() if name in state})
         env.update(zip(self.inputs, inputs, strict=True))
 

@@ -130,3 +130,14 @@ def test_unstack_shares_nothing_but_structure():
     batch = unstack(stack)
     assert torch.equal(batch.edge_attr.flatten(), stack.edge_attr.flatten())
     assert batch.num_graphs == 2
+
+
+def test_the_activation_that_follows_a_site_is_known():
+    def activations(name: str) -> list[str]:
+        return [r.activation for r in arch_of(name).template.nodes if r.axis is not None]
+
+    assert activations("mlp") == ["none", "relu", "tanh", "none"]
+    assert activations("siren") == ["none", "sin", "sin", "none"]
+    assert activations("normed") == ["none", "gelu", "softmax", "none"]
+    # the sum of a residual block is a site of its own, with the activation behind it
+    assert activations("residual") == ["none", "none", "leaky_relu", "none", "relu", "none"]

@@ -61,6 +61,13 @@ def test_a_model_that_ignores_the_symmetry_is_found_out(run):
     assert graph["relabelled/largest_change"] < 1e-3
 
 
+def test_logging_online_without_a_login_is_explained(run, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(MetanetError, match="run `wandb login`, or keep the default, offline"):
+        run(*SMALL, "logger=wandb", "logger.mode=online")
+
+
 def test_flat_mlp_needs_one_architecture(run):
     with pytest.raises(MetanetError, match="one architecture"):
         run("model=flat_mlp")
