@@ -149,7 +149,7 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     os.environ.setdefault("WANDB_SILENT", "true")
     if settings["name"] == "wandb" and settings["mode"] != "disabled":
         loggers.append(WandbLogger(
-            project=settings["project"], save_dir=folder, name=folder.name, config=config, mode=settings["mode"],
+            project=settings["project"], save_dir=folder, name=folder.name, config={**config, "versions": versions()}, mode=settings["mode"],
             id=_wandb_id(folder), resume="allow" if settings["mode"] == "online" else None,
         ))  # fmt: skip
     return loggers
