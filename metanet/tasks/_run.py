@@ -148,10 +148,17 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     settings = config["logger"]
     os.environ.setdefault("WANDB_SILENT", "true")
     if settings["name"] == "wandb" and settings["mode"] != "disabled":
-        loggers.append(WandbLogger(
-            project=settings["project"], save_dir=folder, name=folder.name, config={**config, "versions": versions()}, mode=settings["mode"],
-            id=_wandb_id(folder), resume="allow" if settings["mode"] == "online" else None,
-        ))  # fmt: skip
+        loggers.append(
+            WandbLogger(
+                project=settings["project"],
+                save_dir=folder,
+                name=folder.name,
+                config={**config, "versions": versions()},
+                mode=settings["mode"],
+                id=_wandb_id(folder),
+                resume="allow" if settings["mode"] == "online" else None,
+            )
+        )
     return loggers
 
 
