@@ -24,8 +24,8 @@ class InrClassification(Task):
     """Cross-entropy on a column of classes.
 
     Args:
-        canonical: ``"sign"`` makes every hidden bias non-negative, using ``sin(-x) = -sin(x)``; ``"phase"`` also folds
-            biases into a quarter period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout (``seq.0.weight``).
+        canonical: ``"sign"`` chooses every hidden neuron's sign by its weights, as ``sin(-x) = -sin(x)`` lets it;
+            ``"phase"`` also folds biases into half a period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout (``seq.0.weight``).
         w0: frequency of the sine, for ``"phase"``.
         fits: train on this many of the fits of each image; all when left out. One fit of an image is evaluated.
         label_smoothing: of the cross-entropy.
@@ -134,15 +134,23 @@ def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False)
         raise MetanetError(
             f"task.canonical needs the layout seq.0.weight, seq.0.bias, ...; got {', '.join(state)}. Set it to none."
         )
-    for i in range(layers - 1):
+    for i in range(layers - 1) if phase else ():
+        half = math.pi / w0
+        turns = (out[f"seq.{i}.bias"] / half).round()
+        out[f"seq.{i}.bias"] = out[f"seq.{i}.bias"] - turns * half
+        out[f"seq.{i + 1}.weight"] = out[f"seq.{i + 1}.weight"] * (1 - 2 * turns.remainder(2))[..., None, :]
+    for i in reversed(range(layers - 1)):  # backwards: what leaves a neuron is settled before the neuron is
         weight, bias, after = out[f"seq.{i}.weight"], out[f"seq.{i}.bias"], out[f"seq.{i + 1}.weight"]
-        outgoing = torch.ones_like(bias)
-        if phase:
-            half = math.pi / w0
-            turns = (bias / half).round()  # bias into [-half/2, half/2]
-            bias = bias - turns * half
-            outgoing = 1 - 2 * turns.remainder(2)
-        sign = torch.where(bias < 0, -1.0, 1.0).to(bias)
+        sign = torch.where(_direction(i, weight, after) < 0, -1.0, 1.0).to(bias)
         out[f"seq.{i}.weight"], out[f"seq.{i}.bias"] = weight * sign[..., None], bias * sign
-        out[f"seq.{i + 1}.weight"] = after * (sign * outgoing)[..., None, :]
+        out[f"seq.{i + 1}.weight"] = after * sign[..., None, :]
     return out
+
+
+def _direction(layer: int, weight: Tensor, after: Tensor) -> Tensor:
+    """A number per neuron whose sign changes with the neuron's: relabelling other neurons must not change it.
+
+    The first layer's inputs keep their identity, so the first of them can tell; later ones go by the sum of what leaves
+    the neuron. Biases tell nothing where they were initialised to zero.
+    """
+    return weight[..., 0] if layer == 0 else after.sum(-2)

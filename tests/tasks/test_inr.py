@@ -24,15 +24,15 @@ def outputs(model: Siren, state: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("phase", [False, True])
-def test_the_function_stays_and_the_bias_is_where_it_should_be(phase):
+def test_the_function_stays_and_the_signs_are_as_they_should_be(phase):
     model, state = stacked()
     out = canonical_siren(state, 30.0, phase)
     torch.testing.assert_close(outputs(model, out), outputs(model, state), rtol=1e-10, atol=1e-10)
     assert any(not torch.equal(out[k], state[k]) for k in state)
-    for i in range(2):
-        assert (out[f"seq.{i}.bias"] >= 0).all()
-        if phase:
-            assert (out[f"seq.{i}.bias"] <= math.pi / 60 + 1e-12).all()
+    assert (out["seq.0.weight"][..., 0] >= 0).all()
+    assert (out["seq.2.weight"].sum(-2) >= 0).all()
+    if phase:
+        assert all((out[f"seq.{i}.bias"].abs() <= math.pi / 60 + 1e-12).all() for i in range(2))
 
 
 @pytest.mark.parametrize("phase", [False, True])
