@@ -25,7 +25,8 @@ class InrClassification(Task):
 
     Args:
         canonical: ``"sign"`` chooses every hidden neuron's sign by its weights, as ``sin(-x) = -sin(x)`` lets it;
-            ``"phase"`` also folds biases into half a period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout (``seq.0.weight``).
+            ``"phase"`` also folds biases into half a period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout
+            (``seq.0.weight``, ...).
         w0: frequency of the sine, for ``"phase"``.
         fits: train on this many of the fits of each image; all when left out. One fit of an image is evaluated.
         label_smoothing: of the cross-entropy.
