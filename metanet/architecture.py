@@ -14,8 +14,7 @@ from torch.func import functional_call
 from .checkpoints import atomic_write
 from .errors import MetanetError
 from .graph import GraphTemplate, TemplateBuilder
-from .symmetry import SymmetrySpec, Transform, derive, leaves_of
-from .symmetry._spec import read_json
+from .symmetry import SymmetrySpec, Transform, derive, leaves_of, read_json
 from .tracing import Trace, record, tensors_in
 
 _FORMAT = 1

@@ -20,4 +20,5 @@ from ._semantics import rule as rule
 from ._spec import Group as Group
 from ._spec import SymmetrySpec as SymmetrySpec
 from ._spec import TensorAxes as TensorAxes
+from ._spec import read_json as read_json
 from ._transform import Transform as Transform

@@ -21,13 +21,12 @@ class MetanetModule(L.LightningModule):
         model: called with a sequence of graph stacks, returns ``(networks, out_dim)``.
         task: loss, predictions and metrics.
         optim: the ``optim`` group: ``optimizer`` (a ``_target_`` node) and ``schedule``.
-        seed: of dropout and augmentation, together with the epoch.
+        seed: of dropout, together with the epoch.
     """
 
     def __init__(self, model: nn.Module, task: Task, optim: Mapping[str, Any], seed: int) -> None:
         super().__init__()
         self.model, self.task, self.optim, self.seed = model, task, optim, seed
-        self.augment = task.augmentation()
         self._collected: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, batch: WeightBatch) -> Tensor:
@@ -35,14 +34,9 @@ class MetanetModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # A resumed run must continue as an undisturbed one would: randomness depends on (seed, epoch, process) alone.
-        mixed = (self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank
-        torch.manual_seed(mixed)
-        self.generator = torch.Generator().manual_seed(mixed)
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
 
     def training_step(self, batch: WeightBatch, _: int) -> Tensor:
-        if self.augment is not None:
-            stacks = tuple(self.augment(s, self.generator) for s in batch.stacks)
-            batch = WeightBatch(stacks, batch.rows, batch.target)
         loss = self.task.loss(self(batch), batch.target)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         return loss

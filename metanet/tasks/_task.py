@@ -1,11 +1,10 @@
 """What a task is: a target in the zoo's table, a loss, metrics and plots."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -114,10 +113,6 @@ class Task:
     def encode(self, target: Tensor) -> Tensor:
         """Targets as raw outputs: what a model outside the Trainer (StatNN) is fitted to, undone by :meth:`predict`."""
         return target
-
-    def augmentation(self) -> Callable[[Any, torch.Generator], Any] | None:
-        """A function of (stack, generator) applied to training stacks, or nothing."""
-        return None
 
     def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
         """Figures of the final evaluation by name; ``predictions`` by split, in the order of ``data.splits``."""

@@ -52,13 +52,10 @@ def test_baselines_run_under_the_same_task(run, model):
 
 
 def test_a_model_that_ignores_the_symmetry_is_found_out(run):
-    """The sensitivity twin of the relabelling check."""
+    """The sensitivity twin of the relabelling check in test_a_run_leaves_everything_behind."""
     only = ("task.architectures=[mlp2_tanh]", "task.unseen=[]", "task.val=0.25", "task.test=0.25")
-    _, flat = run("model=flat_mlp", *only)
-    _, graph = run(*SMALL, *only, name="gmn")
-    # barely trained models in float32 differ little from network to network, and that difference is the unit here
-    assert flat["relabelled/largest_change"] > 0.1
-    assert graph["relabelled/largest_change"] < 1e-3
+    _, metrics = run("model=flat_mlp", *only)
+    assert metrics["relabelled/largest_change"] > 0.1
 
 
 def test_logging_online_without_a_login_is_explained(run, monkeypatch, tmp_path):
@@ -107,8 +104,7 @@ def test_a_zoo_of_ones_own(run, tmp_path):
         lines.append(f"run{i // 2}/{i}.pt,run{i // 2},{i / 24}")
     (tmp_path / "own/table.csv").write_text("\n".join(lines))
     own = ["zoo.table=table.csv", "zoo.label=quality", "zoo.input_shape=[1,8,8]", f"zoo.arch={REF}"]
-    folder, metrics = run(*SMALL, f"zoo.path={tmp_path}/own", *own, "+zoo.arch_args.widths=[5]", zoo="folder")
-    assert metrics["relabelled/largest_change"] < 1e-3
+    folder, _ = run(*SMALL, f"zoo.path={tmp_path}/own", *own, "+zoo.arch_args.widths=[5]", zoo="folder")
     tested = {r["id"] for r in rows(folder / "predictions.csv")}
     assert len(tested) == 4, "two runs of two"
     assert len({t.split("/")[0] for t in tested}) == 2
@@ -133,7 +129,7 @@ def test_law_6_a_killed_run_resumes_and_ends_as_an_undisturbed_one(tiny_data, tm
     killed.wait()
     assert last.is_file()
     assert not (tmp_path / "killed/metrics.json").exists(), "killed too late to show anything"
-    epoch = torch.load(last, weights_only=False)["epoch"]
+    epoch = torch.load(last, weights_only=False)["epoch"]  # this test's own run wrote it
     assert whole.wait(timeout=240) == 0
     env = {**os.environ, "METANET_DATA": str(tiny_data), "OMP_NUM_THREADS": "1"}
     resumed = command("train", f"resume={tmp_path / 'killed'}", cwd=tmp_path, env=env)

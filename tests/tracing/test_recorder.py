@@ -25,11 +25,11 @@ def test_replay_computes_what_the_model_computes(name):
 
 def test_replay_under_vmap_runs_many_networks_at_once():
     make, example = ARCHITECTURES["siren"]
-    models, x = [make() for _ in range(3)], example()
+    models, x = [make().double() for _ in range(3)], example().double()
     trace = record(models[0], (x,), {})
     stacked = {k: torch.stack([m.state_dict()[k] for m in models]) for k in models[0].state_dict()}
     got = torch.func.vmap(lambda sd: trace.replay(sd, x)[trace.outputs[0]])(stacked)
-    torch.testing.assert_close(got, torch.stack([m(x) for m in models]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got, torch.stack([m(x) for m in models]), rtol=1e-10, atol=1e-10)
 
 
 def test_the_model_is_left_as_it_was():
