@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .architecture import Architecture as Architecture
-    from .architecture import Verification as Verification
     from .architecture import from_graph as from_graph
     from .architecture import to_graph as to_graph
     from .architecture import trace as trace
-    from .architecture import verify as verify
     from .checkpoints import load_checkpoint as load_checkpoint
     from .checkpoints import save_checkpoint as save_checkpoint
     from .errors import MetanetError as MetanetError
@@ -21,14 +19,17 @@ if TYPE_CHECKING:
     from .graph import ParameterGraph as ParameterGraph
     from .symmetry import SymmetrySpec as SymmetrySpec
     from .symmetry import Transform as Transform
+    from .verification import Verification as Verification
+    from .verification import verify as verify
 
 # Where each public name lives: imported when first used, so that `import metanet` and `metanet --help` stay quick.
 _HOME = {
-    "architecture": ("Architecture", "Verification", "from_graph", "to_graph", "trace", "verify"),
+    "architecture": ("Architecture", "from_graph", "to_graph", "trace"),
     "checkpoints": ("load_checkpoint", "save_checkpoint"),
     "errors": ("MetanetError",),
     "graph": ("GraphTemplate", "ParameterGraph"),
     "symmetry": ("SymmetrySpec", "Transform"),
+    "verification": ("Verification", "verify"),
 }
 _WHERE = {name: room for room, names in _HOME.items() for name in names}
 

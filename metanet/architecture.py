@@ -1,21 +1,19 @@
 """The architecture: everything known of a network without its weights."""
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from .checkpoints import atomic_write
-from .errors import MetanetError
+from .errors import MetanetError, TraceError
 from .graph import GraphTemplate, TemplateBuilder
-from .symmetry import SymmetrySpec, Transform, derive, leaves_of, read_json
-from .tracing import Trace, record, tensors_in
+from .symmetry import Derivation, SymmetrySpec, derive, read_json
+from .tracing import Trace, example_inputs, record
 
 _FORMAT = 1
 
@@ -27,18 +25,40 @@ class Architecture:
     Attributes:
         name: class of the traced module.
         spec: the symmetries.
-        template: structure of the parameter graph.
-        warnings: operations without a rule, tensors without a place, paths not covered.
+        warnings: operations without a rule, tensors that were not read, paths not covered.
         recording: the recorded forward pass; ``None`` when loaded from a file.
-        site_values: for node ranges that are neurons: the recorded value they show in, and its axis.
+        derivation: how the symmetries came out of it; ``None`` when loaded from a file.
     """
 
     name: str
     spec: SymmetrySpec
-    template: GraphTemplate
     warnings: tuple[str, ...] = ()
     recording: Trace | None = field(default=None, repr=False)
-    site_values: Mapping[int, tuple[int, int]] = field(default_factory=dict, repr=False)
+    derivation: Derivation | None = field(default=None, repr=False)
+    _loaded: GraphTemplate | None = field(default=None, repr=False)
+
+    @cached_property
+    def _builder(self) -> TemplateBuilder:
+        if self.recording is None or self.derivation is None:
+            raise MetanetError("this architecture was loaded from a file and cannot run: trace the module again")
+        builder = TemplateBuilder(self.recording, self.derivation)
+        builder.build()
+        return builder
+
+    @cached_property
+    def template(self) -> GraphTemplate:
+        """Structure of the parameter graph, built when first asked for."""
+        return self._loaded if self._loaded is not None else self._builder.template
+
+    @property
+    def template_warnings(self) -> tuple[str, ...]:
+        """Tensors without a place in the parameter graph (none when loaded from a file)."""
+        return () if self._loaded is not None else tuple(self._builder.warnings)
+
+    @cached_property
+    def site_values(self) -> Mapping[int, tuple[int, int]]:
+        """For node ranges that are neurons: the recorded value they show in, and its axis."""
+        return self._builder.site_values()
 
     def graph_template(self) -> GraphTemplate:
         """The template, built once."""
@@ -58,14 +78,13 @@ class Architecture:
         Raises:
             MetanetError: the architecture was loaded from a file, which does not keep the recording.
         """
-        if self.recording is None:
-            raise MetanetError("this architecture was loaded from a file and cannot run: trace the module again")
+        site_values = self.site_values
         values = self.recording.replay(state, *inputs)
-        return {number: values[value].movedim(axis, 0) for number, (value, axis) in self.site_values.items()}
+        return {number: values[value].movedim(axis, 0) for number, (value, axis) in site_values.items()}
 
     def __str__(self) -> str:
         notes = "".join(f"\nwarning: {w}" for w in self.warnings)
-        return f"{self.name}: {self.template.num_nodes} nodes, {self.template.num_edges} edges\n{self.spec}{notes}"
+        return f"{self.name}\n{self.spec}{notes}"
 
     def save(self, path: str | Path) -> None:
         """Write as JSON (the recording is not kept)."""
@@ -88,144 +107,54 @@ class Architecture:
             raise MetanetError(f"{path} is not an architecture saved by this version of metanet")
         try:
             spec, template = SymmetrySpec.from_json(data["spec"]), GraphTemplate.from_json(data["template"])
-            return cls(data["name"], spec, template, tuple(data["warnings"]))
+            return cls(data["name"], spec, tuple(data["warnings"]), _loaded=template)
         except KeyError as e:
             raise MetanetError(f"{path} is not an architecture: {e} is missing") from e
 
 
-def trace(model: nn.Module, *inputs: Any, **kwargs: Any) -> Architecture:
-    """Derive the symmetries and the graph template of a network from one forward pass.
+def trace(model: nn.Module, *inputs: Any, check_inputs: Any = None, **kwargs: Any) -> Architecture:
+    """Derive the symmetries of a network from one forward pass, or from two.
 
-    The model is copied, not changed. Use a batch of 2 or more in the example inputs: along an axis of size 1 nothing
-    can be told apart.
+    The model is copied, not changed; it may live on the meta device. The example should be of generic sizes: a batch of
+    2 or more, a sequence of 3 or more and longer than any window. Along an axis of size 1 nothing can be told apart,
+    and what only some sizes allow would be taken for a symmetry: ``check_inputs`` of other sizes rule that out.
 
     Args:
         model: any module; runs in eval mode.
-        inputs, kwargs: example inputs, as in ``model(*inputs, **kwargs)``.
+        inputs, kwargs: example inputs, as in ``model(*inputs, **kwargs)``. They may be left out for networks whose
+            configuration tells them (timm, transformers, torchvision): see :func:`metanet.tracing.example_inputs`.
+        check_inputs: a second example: a tensor, a tuple of positional inputs, a dict of keyword inputs, or
+            ``(args, kwargs)``. What comes out holds for both.
 
     Raises:
         TraceError: inputs missing, a forward that raises, no tensor among the outputs.
     """
-    recording = record(model, inputs, kwargs)
-    solved = derive(recording)
-    builder = TemplateBuilder(recording, solved)
-    template = builder.build()
-    warnings = (*solved.warnings, *builder.warnings)
-    return Architecture(type(model).__name__, solved.spec, template, warnings, recording, builder.site_values())
+    examples = [(inputs, kwargs)]
+    if not inputs and not kwargs:
+        example = example_inputs(model)
+        if example is None:
+            raise TraceError(
+                f"tracing {type(model).__name__} needs example inputs: trace(model, x) with x as in model(x), batch "
+                "size 2 or more. Only timm, transformers and torchvision networks tell theirs themselves"
+            )
+        examples = [(example.args, dict(example.kwargs))]
+        if check_inputs is None:
+            check_inputs = example.check
+    if check_inputs is not None:
+        examples.append(_call(check_inputs))
+    recordings = [record(model, args, keywords) for args, keywords in examples]
+    solved = derive(*recordings)
+    return Architecture(type(model).__name__, solved.spec, solved.warnings, recordings[0], solved)
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What :func:`verify` measured, in float64 with all parameters random.
-
-    Attributes:
-        change: largest output change under a random legal transform, relative to the output's spread.
-        moved: share of the entries of movable tensors that the transform moved.
-        sensitivity: for every movable axis ``(tensor, axis)`` the relative output change when only this axis moves.
-    """
-
-    change: float
-    moved: float
-    sensitivity: Mapping[tuple[str, int], float]
-
-    @property
-    def unseen(self) -> tuple[tuple[str, int], ...]:
-        """Axes whose illegal relabelling the output does not show."""
-        return tuple(k for k, v in self.sensitivity.items() if v < 1e-6)
-
-    def __str__(self) -> str:
-        blind = f"; not seen by the output: {', '.join(f'{t} axis {a}' for t, a in self.unseen)}" if self.unseen else ""
-        return f"legal change {self.change:.1e}, {self.moved:.0%} moved, {len(self.sensitivity)} axes checked{blind}"
-
-
-def verify(
-    model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, draws: int = 2, **kwargs: Any
-) -> Verification:
-    """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
-
-    Everything runs on a float64 copy whose parameters and norm statistics are all drawn anew, because freshly
-    initialised networks hide mistakes (zero biases, unit scales).
-
-    Args:
-        draws: how many random transforms; one alone may happen to exchange two units that are dead on these inputs.
-
-    Raises:
-        MetanetError: the spec does not fit the model.
-    """
-    model = copy.deepcopy(model).eval().double()
-    generator = torch.Generator().manual_seed(seed)
-    state = redraw(model.state_dict(), generator)
-    state.update({n: state[t.tied_to] for n, t in spec.tensors.items() if t.tied_to in state})
-    missing = [n for n in spec.tensors if n not in state]
-    if missing:
-        raise MetanetError(
-            f"the spec names tensors that {type(model).__name__} does not have: {', '.join(missing[:5])}"
-        )
-    args, kwargs = (_double(x) for x in (inputs, kwargs))
-
-    def run(sd: Mapping[str, Tensor]) -> Tensor:
-        with torch.no_grad():
-            out = functional_call(model, dict(sd), args, kwargs, tie_weights=False)
-        return torch.cat([t.double().flatten() for t in tensors_in(out)])
-
-    want = run(state)
-    scale = (want - want.mean()).abs().max().clamp_min(1e-300)
-    change, moved, total = 0.0, 0, 0
-    sensitivity: dict[tuple[str, int], float] = {}
-    for _ in range(draws):
-        t = _restless(spec.sample(generator))
-        relabelled = t(state)
-        change = max(change, float((run(relabelled) - want).abs().max() / scale))
-        for name, tensor in spec.tensors.items():
-            if tensor.tied_to is not None:
-                continue
-            tied = [n for n, other in spec.tensors.items() if n == name or other.tied_to == name]
-            for axis, expression in enumerate(tensor.axes):
-                if any(True for _ in leaves_of(expression)):
-                    illegal = {**state, **{n: t.apply(n, state[n], (axis,)) for n in tied}}
-                    seen = float((run(illegal) - want).abs().max() / scale)
-                    sensitivity[name, axis] = max(seen, sensitivity.get((name, axis), 0.0))
-            if any(key[0] == name for key in sensitivity):
-                moved, total = moved + int((relabelled[name] != state[name]).sum()), total + state[name].numel()
-    return Verification(change, moved / total if total else 0.0, sensitivity)
-
-
-def _restless(t: Transform) -> Transform:
-    """The same transform with every identity in it replaced by a rotation: small groups would often stay put."""
-    elements = {}
-    for name, element in t.elements.items():
-        idle = (element == torch.arange(element.shape[-1])).all(-1, keepdim=True)
-        elements[name] = torch.where(idle, element.roll(1, -1), element)
-    return Transform(t.spec, elements)
-
-
-def redraw(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Every floating-point entry drawn anew, at the scale of a working network.
-
-    Matrices and kernels at fan-in scale; vectors around 1 if that is where they are (scales), else around 0; running
-    variances positive.
-    """
-    out = {}
-    for name, tensor in state.items():
-        if not tensor.is_floating_point():
-            out[name] = tensor
-            continue
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-        if name.endswith("running_var"):
-            out[name] = 0.5 + noise.abs()
-        elif tensor.ndim >= 2:
-            out[name] = noise / max(tensor[0].numel(), 1) ** 0.5
-        else:
-            out[name] = float(tensor.numel() > 0 and float(tensor.mean()) > 0.5) + 0.5 * noise
-    return out
-
-
-def _double(x: Any) -> Any:
-    if isinstance(x, Tensor):
-        return x.double() if x.is_floating_point() else x
-    if isinstance(x, dict):
-        return {k: _double(v) for k, v in x.items()}
-    return type(x)(map(_double, x)) if isinstance(x, (list, tuple)) else x
+def _call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs in any of the forms of ``check_inputs`` as positional and keyword inputs."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], Mapping):
+        args, keywords = inputs
+        return (args if isinstance(args, tuple) else (args,)), dict(keywords)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
 
 
 def to_graph(source: nn.Module | Mapping[str, Tensor], arch: Architecture) -> Any:

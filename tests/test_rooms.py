@@ -14,6 +14,7 @@ ORDER = [
     "symmetry",
     "graph",
     "architecture",
+    "verification",
     "testing",
     "sources",
     "alignment",

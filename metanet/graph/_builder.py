@@ -9,6 +9,7 @@ are destinations, sources and kernel positions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 from ..symmetry import Attach, Contraction, Derivation, Follow, Join, Operand, Regroup, axis_to_json
@@ -78,6 +79,11 @@ class TemplateBuilder:
     placed: set[int] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
 
+    @cached_property
+    def template(self) -> GraphTemplate:
+        """What :meth:`build` made."""
+        return self._number()
+
     def build(self) -> GraphTemplate:
         for number in self.trace.inputs:
             self._add_input(number)
@@ -113,7 +119,7 @@ class TemplateBuilder:
         for number in dict.fromkeys(self.trace.parameters.values()):
             if number not in self.placed:
                 self._place_nowhere(number)
-        return self._number()
+        return self.template
 
     def site_values(self) -> dict[int, tuple[int, int]]:
         """For each node range of neurons that lie along one axis: number of the value they show in, and that axis.

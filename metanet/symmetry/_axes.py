@@ -10,13 +10,14 @@ from ..errors import MetanetError
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Items that keep their place, and why."""
+    """Items that keep their place, and why; ``group`` names them when the elements of other groups depend on them."""
 
     size: int
     reason: str = ""
+    group: str = ""
 
     def __str__(self) -> str:
-        return str(self.size)
+        return f"{self.group}[{self.size}, fixed]" if self.group else str(self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,38 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """One part behind the other."""
+    """One part behind the other; it has a name if a :class:`Choice` elsewhere in the tensor goes by it."""
 
     parts: tuple["Axis", ...]
+    name: str = ""
 
     @property
     def size(self) -> int:
         return sum(p.size for p in self.parts)
 
     def __str__(self) -> str:
-        return "(" + " | ".join(map(str, self.parts)) + ")"
+        return (f"{self.name}:" if self.name else "") + "(" + " | ".join(map(str, self.parts)) + ")"
 
 
-Axis = Fixed | Leaf | Product | Concat
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Part i where the concatenation named ``by``, of the same tensor, is in its part i; all parts have one size.
+
+    A fused projection whose rows for queries read another stream than those for keys and values has one as its columns.
+    """
+
+    by: str
+    parts: tuple["Axis", ...]
+
+    @property
+    def size(self) -> int:
+        return self.parts[0].size
+
+    def __str__(self) -> str:
+        return f"{self.by}?(" + " / ".join(map(str, self.parts)) + ")"
+
+
+Axis = Fixed | Leaf | Product | Concat | Choice
 
 
 def axis_product(parts: Sequence[Axis]) -> Axis:
@@ -67,8 +87,9 @@ def axis_product(parts: Sequence[Axis]) -> Axis:
     for part in parts:
         if part.size == 1:
             continue
-        if isinstance(part, Fixed) and merged and isinstance(merged[-1], Fixed):
-            merged[-1] = Fixed(merged[-1].size * part.size, merged[-1].reason)
+        last = merged[-1] if merged else None
+        if isinstance(part, Fixed) and isinstance(last, Fixed) and not (part.group or last.group):
+            merged[-1] = Fixed(last.size * part.size, last.reason)
         else:
             merged.append(part)
     if not merged:
@@ -76,26 +97,51 @@ def axis_product(parts: Sequence[Axis]) -> Axis:
     return merged[0] if len(merged) == 1 else Product(tuple(merged))
 
 
+def axis_concat(parts: Sequence[Axis], name: str = "") -> Axis:
+    """The concatenation of parts, without needless nesting; adjacent fixed parts become one unless it has a name."""
+    merged: list[Axis] = []
+    for part in parts:
+        last = merged[-1] if merged else None
+        if isinstance(part, Concat) and not part.name and not name:
+            merged += part.parts
+        elif isinstance(part, Fixed) and isinstance(last, Fixed) and not (part.group or last.group or name):
+            merged[-1] = Fixed(last.size + part.size, last.reason)
+        else:
+            merged.append(part)
+    return merged[0] if len(merged) == 1 else Concat(tuple(merged), name)
+
+
 def leaves_of(axis: Axis) -> Iterator[Leaf]:
-    """Every leaf of an axis, in order."""
+    """Every leaf of an axis, in order: what may move along it."""
     if isinstance(axis, Leaf):
         yield axis
-    elif isinstance(axis, (Product, Concat)):
+    elif isinstance(axis, (Product, Concat, Choice)):
         for part in axis.parts:
             yield from leaves_of(part)
 
 
+def fixed_of(axis: Axis) -> Iterator[Fixed]:
+    """Every fixed part of an axis, in order."""
+    if isinstance(axis, Fixed):
+        yield axis
+    elif isinstance(axis, (Product, Concat, Choice)):
+        for part in axis.parts:
+            yield from fixed_of(part)
+
+
 def axis_to_json(axis: Axis) -> Any:
-    """As JSON: ``{"fixed": 3, "why": ""}``, ``{"group": "", "size": 3}``, ``{"product": []}``, ``{"concat": []}``."""
+    """As JSON: ``{"fixed": 3, "why": ""}``, ``{"group": "", "size": 3}``, ``{"product": []}``, ``{"concat": []}``, ..."""
     match axis:
-        case Fixed(size, reason):
-            return {"fixed": size, "why": reason}
+        case Fixed(size, reason, group):
+            return {"fixed": size, "why": reason} | ({"key": group} if group else {})
         case Leaf(group, size):
             return {"group": group, "size": size}
         case Product(parts):
             return {"product": [axis_to_json(p) for p in parts]}
-        case Concat(parts):
-            return {"concat": [axis_to_json(p) for p in parts]}
+        case Concat(parts, name):
+            return {"concat": [axis_to_json(p) for p in parts]} | ({"name": name} if name else {})
+        case Choice(by, parts):
+            return {"choice": [axis_to_json(p) for p in parts], "by": by}
 
 
 def axis_from_json(data: Any) -> Axis:
@@ -106,11 +152,13 @@ def axis_from_json(data: Any) -> Axis:
     """
     match data:
         case {"fixed": int(size)}:
-            return Fixed(size, data.get("why", ""))
+            return Fixed(size, data.get("why", ""), data.get("key", ""))
         case {"group": str(group), "size": int(size)}:
             return Leaf(group, size)
         case {"product": list(parts)}:
             return Product(tuple(map(axis_from_json, parts)))
         case {"concat": list(parts)}:
-            return Concat(tuple(map(axis_from_json, parts)))
+            return Concat(tuple(map(axis_from_json, parts)), data.get("name", ""))
+        case {"choice": list(parts), "by": str(by)}:
+            return Choice(by, tuple(map(axis_from_json, parts)))
     raise MetanetError(f"not an axis expression: {data!r}")

@@ -1,18 +1,15 @@
-"""From a recording to its symmetries: every axis of every tensor gets an expression, every operation its say."""
+"""From recordings to symmetries: the solved equations, read off as groups and axes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from ..errors import MetanetError
-from ..tracing import Op, Ref, Trace
-from . import rules  # noqa: F401  (registers the rules)
-from ._axes import Axis, Fixed, Leaf, axis_product
-from ._leaves import Expr, Leaves
-from ._semantics import Call, Operand, Semantics, find_rule
+from ..tracing import Trace
+from ._axes import Axis, Choice, Fixed, Leaf, axis_concat, axis_product
+from ._leaves import Leaves
+from ._semantics import Semantics
+from ._solver import Solver
 from ._spec import Group, SymmetrySpec, TensorAxes
+from ._store import Concat, Expr, Table
 
 
 @dataclass(frozen=True)
@@ -21,173 +18,183 @@ class Derivation:
 
     Attributes:
         leaves: the solver; ``leaves.expand(e)`` gives an expression in solved factors.
-        axes: expressions of every value's axes.
-        semantics: what the rule said of each operation, in the order of ``trace.ops``; ``None`` without a rule.
+        axes: expressions of every value's axes, of the first recording.
+        semantics: what the rule said of each of its operations, in the order of ``trace.ops``; ``None`` without a rule.
         spec: the result.
-        group_of: name of the group of every free factor that a parameter has.
-        warnings: operations without a rule.
+        group_of: name of the group of every leaf that has one.
+        warnings: operations without a rule, tensors that no example read.
     """
 
     leaves: Leaves
-    axes: dict[int, tuple[Expr, ...]]
+    axes: Mapping[int, tuple[Expr, ...]]
     semantics: tuple[Semantics | None, ...]
     spec: SymmetrySpec
-    group_of: dict[int, str]
+    group_of: Mapping[int, str]
     warnings: tuple[str, ...]
 
     def factors(self, expr: Expr) -> tuple[tuple[int, int], ...]:
-        """``(root, size)`` of every factor of an expression, slowest first."""
+        """``(root, size)`` of every factor of an expression, slowest first; a concatenation counts as one."""
         return tuple((r, self.leaves.size((r,))) for r in self.leaves.expand(expr))
 
     def axis(self, expr: Expr) -> Axis:
         """An expression as an axis of the spec."""
-        parts: list[Axis] = []
-        for root, size in self.factors(expr):
-            if root in self.group_of:
-                parts.append(Leaf(self.group_of[root], size))
-            else:
-                parts.append(Fixed(size, self.leaves.reason(root) or "no parameter moves with it"))
-        return axis_product(parts)
+        return _Reader(self.leaves, self.group_of).axes((expr,))[0]
 
 
-def derive(trace: Trace) -> Derivation:
-    """All permutation symmetries that the rules can show (sound always, see DESIGN section 5)."""
-    leaves, axes = Leaves(), {}
-    unruled: dict[str, list[Op]] = {}
+def derive(trace: Trace, *others: Trace) -> Derivation:
+    """All permutation symmetries that the rules can show (sound always, see DESIGN section 5).
 
-    def start(number: int) -> tuple[Expr, ...]:
-        value = trace.values[number]
-        exprs = tuple(leaves.new(n) for n in value.shape)
-        if number in trace.constants:
-            for axis, expr in enumerate(exprs):
-                if _varies(trace.constants[number], axis):
-                    leaves.fix(expr, "a constant varies along it")
-        elif value.origin == "input":
-            for expr in exprs:
-                leaves.fix(expr, "axis of the network's input")
-        return exprs
-
-    def operand(number: int) -> Operand:
-        if number not in axes:
-            axes[number] = start(number)
-        return Operand(number, trace.values[number].shape, axes[number])
-
-    def argument(x: Any) -> Any:
-        if isinstance(x, Ref):
-            return operand(x.value)
-        return type(x)(map(argument, x)) if isinstance(x, (list, tuple)) else x
-
-    for number in (*trace.inputs, *dict.fromkeys(trace.parameters.values())):
-        operand(number)
-    said: list[Semantics | None] = []
-    for op in trace.ops:
-        shapes = tuple(None if o is None else trace.values[o].shape for o in op.outputs)
-        found = find_rule(op.name, op.call)
-        if found is None:
-            semantics = None
-            unruled.setdefault(op.name, []).append(op)
-            for number in op.inputs():
-                for expr in operand(number).axes:
-                    leaves.fix(expr, f"{op.name} has no rule")
-        else:
-            semantics = _apply(found, op, Call(op.name, shapes, leaves), argument, leaves)
-        said.append(semantics)
-        for position, number in enumerate(op.outputs):
-            if number is None:
-                continue
-            out = semantics.outputs[position] if semantics is not None else None
-            if out is None:
-                out = tuple(leaves.new(n) for n in trace.values[number].shape)
-                for expr in out:
-                    leaves.fix(expr, f"result of {op.name} that is not followed")
-            axes[number] = tuple(out)
-    for number in trace.outputs:
-        for expr in operand(number).axes:
-            leaves.fix(expr, "axis of the network's output")
-    used = {n for op in trace.ops for n in op.inputs()} | set(trace.outputs)
-    for number in dict.fromkeys(trace.parameters.values()):
-        if number not in used:
-            for expr in axes[number]:
-                leaves.fix(expr, "the example did not read this tensor")
-
-    spec, group_of = _name_groups(trace, leaves, axes)
-    return Derivation(leaves, axes, tuple(said), spec, group_of, _warnings(trace, unruled, used))
-
-
-def _apply(found: Any, op: Op, call: Call, argument: Any, leaves: Leaves) -> Semantics:
-    try:
-        semantics = found(call, *map(argument, op.args), **{k: argument(v) for k, v in op.kwargs.items()})
-        for left, right in semantics.equal:
-            leaves.equate(left, right, f"{op.name} in {op.module or 'the network'}")
-    except (ValueError, TypeError, IndexError) as e:
-        raise MetanetError(f"the rule for {op.name} failed on {op.args}, {op.kwargs} in {op.module!r}: {e}") from e
-    for expr, reason in semantics.pins:
-        leaves.fix(expr, f"{reason} ({op.name} in {op.module or 'the network'})")
-    return semantics
-
-
-def _varies(tensor: Tensor, axis: int) -> bool:
-    if tensor.shape[axis] <= 1:
-        return False
-    first = tensor.narrow(axis, 0, 1)
-    return not torch.equal(tensor, first.expand_as(tensor)) and not torch.equal(
-        torch.nan_to_num(tensor), torch.nan_to_num(first).expand_as(tensor)
+    Args:
+        trace: a recording.
+        others: recordings of the same network with inputs of other sizes; what comes out holds for all of them.
+    """
+    solver = Solver()
+    walks = [solver.walk(t) for t in (trace, *others)]
+    solver.finish()
+    keys = _keys(solver.leaves, solver.parameters.values())
+    names = _names(solver.leaves, solver.parameters, keys)
+    spec = _spec(trace, solver, keys, names)
+    walk = walks[0]
+    return Derivation(
+        solver.leaves, walk.axes, tuple(walk.semantics), spec, names, _warnings((trace, *others), solver, bool(others))
     )
 
 
-def _name_groups(
-    trace: Trace, leaves: Leaves, axes: dict[int, tuple[Expr, ...]]
-) -> tuple[SymmetrySpec, dict[int, str]]:
+def _keys(leaves: Leaves, tensors: Sequence[tuple[Expr, ...]]) -> dict[int, tuple[int, ...]]:
+    """Final keys of every free leaf: acyclic (of two that depend on each other the slower is the key) and closed."""
+    found = dict.fromkeys(leaf for axes in tensors for expr in axes for leaf in leaves.unbound(expr))
+    order = {leaf: i for i, leaf in enumerate(found)}
+    keys: dict[int, list[int]] = {}
+
+    def depends(leaf: int, on: int, seen: set[int]) -> bool:
+        if leaf == on:
+            return True
+        seen.add(leaf)
+        return any(depends(k, on, seen) for k in keys.get(leaf, ()) if k not in seen)
+
+    for leaf in reversed(order):  # from the fastest to the slowest
+        if leaves.reason(leaf) is None:
+            wanted = sorted((k for k in leaves.keys(leaf) if k in order), key=order.__getitem__)
+            keys[leaf] = [k for k in wanted if not depends(k, leaf, set())]
+    changed = True
+    while changed:  # whoever depends on a leaf depends on what that leaf depends on, or loses it
+        changed = False
+        for leaf, held in keys.items():
+            kept = [k for k in held if set(keys.get(k, ())) <= set(held)]
+            if len(kept) < len(held):
+                keys[leaf], changed = kept, True
+    return {leaf: tuple(held) for leaf, held in keys.items()}
+
+
+def _names(
+    leaves: Leaves, parameters: Mapping[str, tuple[Expr, ...]], keys: Mapping[int, tuple[int, ...]]
+) -> dict[int, str]:
     """Groups are named after the first tensor they are the leading axis of: the layer that makes the neurons."""
     names: dict[int, str] = {}
-    taken: set[str] = set()
+    counts: dict[str, int] = {}
+    wanted = {*keys, *(k for held in keys.values() for k in held)}
     for leading in (True, False):
-        for tensor, number in trace.parameters.items():
-            for position, expr in enumerate(axes[number]):
-                if leading and (position or len(axes[number]) < 2):
+        for tensor, axes in parameters.items():
+            for position, expr in enumerate(axes):
+                if leading and (position or len(axes) < 2):
                     continue
-                for root in leaves.expand(expr):
-                    if leaves.reason(root) is None and root not in names:
+                for leaf in leaves.unbound(expr):
+                    if leaf in wanted and leaf not in names:
                         stem = tensor.rpartition(".")[0] or tensor
-                        name, n = stem, 1
-                        while name in taken:
-                            n += 1
-                            name = f"{stem}#{n}"
-                        taken.add(name)
-                        names[root] = name
-    derivation = Derivation(leaves, axes, (), SymmetrySpec((), {}), names, ())
+                        n = counts[stem] = counts.get(stem, 0) + 1
+                        names[leaf] = f"{stem}#{n}" if n > 1 else stem
+    return names
+
+
+def _spec(
+    trace: Trace, solver: Solver, keys: Mapping[int, tuple[int, ...]], names: Mapping[int, str]
+) -> SymmetrySpec:
     tensors = {}
-    order: dict[str, int] = {}
+    order: dict[int, int] = {}
+    leaves = solver.leaves
     for tensor, number in trace.parameters.items():
+        value = trace.values[number]
+        axes = solver.parameters[value.names[0]]
+        tied = value.names[0] if value.names[0] != tensor else None
         tensors[tensor] = TensorAxes(
-            shape=trace.values[number].shape,
-            dtype=trace.values[number].dtype,
-            axes=tuple(derivation.axis(e) for e in axes[number]),
-            tied_to=next((n for n in trace.values[number].names[:1] if n != tensor), None),
+            shape=value.shape, dtype=value.dtype, axes=_Reader(leaves, names).axes(axes), tied_to=tied
         )
-        for expr in axes[number]:
-            for root in leaves.expand(expr):
-                if root in names:
-                    order.setdefault(names[root], leaves.size((root,)))
-    return SymmetrySpec(tuple(Group(name=n, size=s) for n, s in order.items()), tensors), names
+        for expr in axes:
+            for leaf in leaves.unbound(expr):
+                if leaf in names:
+                    order.setdefault(leaf, leaves.size((leaf,)))
+    groups = tuple(
+        Group(
+            name=names[leaf], size=size, keys=tuple(names[k] for k in keys.get(leaf, ())),
+            kind="permutation" if leaf in keys else "fixed",
+        )
+        for leaf, size in order.items()
+    )  # fmt: skip
+    return SymmetrySpec(groups, tensors)
 
 
-def _warnings(trace: Trace, unruled: dict[str, list[Op]], used: set[int]) -> tuple[str, ...]:
-    out = list(trace.warnings)
-    for name, ops in unruled.items():
-        touched = sorted({n for op in ops for v in op.inputs() for n in trace.values[v].names})
+class _Reader:
+    """Expressions as axes of a spec, for the axes of one tensor together."""
+
+    def __init__(self, leaves: Leaves, names: Mapping[int, str]) -> None:
+        self.leaves, self.names = leaves, names
+        self.concats: dict[int, str] = {}  # concatenations that some other axis goes by
+
+    def axes(self, exprs: Sequence[Expr]) -> tuple[Axis, ...]:
+        before = -1
+        while before < len(self.concats):  # a choice may come before the concatenation it goes by
+            before = len(self.concats)
+            out = tuple(self._axis(self.leaves.expand(e)) for e in exprs)
+        return out
+
+    def _axis(self, atoms: Expr) -> Axis:
+        parts: list[Axis] = []
+        for i, atom in enumerate(atoms):
+            bound = self.leaves.binding(atom)
+            if isinstance(bound, Concat):
+                rest = atoms[i + 1 :]
+                name = self.concats.get(atom, "")
+                if self.leaves.restrict(rest, ((atom, 0),)) != rest:  # what follows depends on the segment
+                    inner = [s + self.leaves.restrict(rest, ((atom, n),)) for n, s in enumerate(bound.segments)]
+                    parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in inner], name))
+                    break
+                parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in bound.segments], name))
+            elif isinstance(bound, Table):
+                name = self.concats.setdefault(self.leaves.root(bound.key), f"segment{len(self.concats) or ''}")
+                parts.append(Choice(name, tuple(self._axis(self.leaves.expand(e)) for e in bound.entries)))
+            elif (why := self.leaves.reason(atom)) is not None:
+                parts.append(Fixed(self.leaves.size((atom,)), why, self.names.get(atom, "")))
+            elif atom in self.names:
+                parts.append(Leaf(self.names[atom], self.leaves.size((atom,))))
+            else:
+                parts.append(Fixed(self.leaves.size((atom,)), "no parameter moves with it"))
+        return axis_product(parts)
+
+
+def _warnings(traces: Sequence[Trace], solver: Solver, checked: bool) -> tuple[str, ...]:
+    out = [w for trace in traces for w in trace.warnings]
+    for name, ops in solver.unruled.items():
+        touched = sorted({n for op, trace in ops for v in op.inputs() for n in trace.values[v].names})
         tensors = f" (directly: {', '.join(touched[:3])}{', ...' if len(touched) > 3 else ''})" if touched else ""
         out.append(
             f"{name} has no rule: the axes it touches stay fixed{tensors}.\n"
             "  Sound, but some neurons cannot be relabelled. Add a rule: metanet/symmetry/rules/, one function."
         )
-    unread = [n for n, number in trace.parameters.items() if number not in used]
+    read = [{n for op in t.ops for n in op.inputs()} | set(t.outputs) for t in traces]
+    unread = [
+        name for name, number in traces[0].parameters.items()
+        if not any(t.parameters[name] in r for t, r in zip(traces, read, strict=True))
+    ]  # fmt: skip
     if unread:
         out.append(f"the example inputs did not read {len(unread)} tensors, which stay fixed: {', '.join(unread[:5])}")
-    for number in trace.inputs:
-        value = trace.values[number]
-        if value.shape and value.shape[0] == 1:
-            out.append(
-                f"an example input has shape {value.shape}: use a batch of 2 or more, or sizes of 1 may look free"
-            )
-    return tuple(out)
+    if not checked:
+        for number in traces[0].inputs:
+            value = traces[0].values[number]
+            lead = value.shape[:1] if "float" in value.dtype else value.shape
+            small = 1 if "float" in value.dtype else 2
+            if any(n == 1 for n in value.shape[:1]) or any(n <= small for n in lead[1:]):
+                out.append(
+                    f"an example input has shape {value.shape}: use a batch of 2 or more and longer sequences, or "
+                    "trace with check_inputs of other sizes, or axes of size 1 or 2 may look free"
+                )
+    return tuple(dict.fromkeys(out))

@@ -20,11 +20,17 @@ class Operand:
         value: its number in the trace.
         shape: of the recorded example.
         axes: one expression per axis.
+        dtype: as text, e.g. ``"int64"``.
+        label: for integers that name items (``topk``'s indices): the axis whose items they name.
+        ident: which integers these are: the same through views and copies.
     """
 
     value: int
     shape: tuple[int, ...]
     axes: tuple[Expr, ...]
+    dtype: str = "float32"
+    label: Expr | None = None
+    ident: int = -1
 
     def __getitem__(self, axis: int) -> Expr:
         return self.axes[axis]
@@ -53,6 +59,14 @@ class Call:
     def fresh(self, size: int) -> Expr:
         """A new axis."""
         return self.leaves.new(size)
+
+    def wild(self, size: int) -> Expr:
+        """A new axis along which nothing varies."""
+        return self.leaves.new(size, wild=True)
+
+    def concat(self, *segments: Expr) -> Expr:
+        """An axis made of others, one behind the other."""
+        return self.leaves.concat(s for s in segments)
 
     def size(self, expr: Expr) -> int:
         return self.leaves.size(expr)
@@ -115,20 +129,42 @@ class Join:
 Flow = Follow | Regroup | Contraction | Attach | Join
 
 
+@dataclass(frozen=True, slots=True)
+class Take:
+    """An output that is ``operand[..., start:stop:step, ...]`` along one axis, which is dropped afterwards or kept."""
+
+    operand: Operand
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+    drop: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Semantics:
     """What one operation does to axes.
 
     Attributes:
-        outputs: for each output the expressions of its axes; ``None`` for an output that nobody can follow.
+        outputs: for each output the expressions of its axes, or the :class:`Take` that it is; ``None`` for an output
+            that nobody can follow: all its axes are fixed.
         equal: pairs of expressions that list the same items.
         pins: expressions along which nothing may move, and why.
+        spaces: joint index spaces besides those of the outputs: what is summed over together with what is kept.
+        stands: ``(axes, integers)``: the axes stand for the items that the labelled integers name.
+        labels: for each output the axis whose items its integers name. ``None`` (not a tuple): the rule knows nothing
+            of labels, so that a labelled operand is passed on by a rearrangement and pins its label otherwise.
+        moves: a mere rearrangement, which reads no value.
         flow: what it means for the flow of neurons (see the graph builder).
     """
 
-    outputs: tuple[tuple[Expr, ...] | None, ...]
+    outputs: tuple[tuple[Expr, ...] | Take | None, ...]
     equal: tuple[tuple[Expr, Expr], ...] = ()
     pins: tuple[tuple[Expr, str], ...] = ()
+    spaces: tuple[tuple[Expr, ...], ...] = ()
+    stands: tuple[tuple[tuple[Expr, ...], Operand], ...] = ()
+    labels: tuple[Expr | None, ...] | None = None
+    moves: bool = False
     flow: tuple[Flow, ...] = ()
 
 

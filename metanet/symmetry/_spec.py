@@ -11,7 +11,7 @@ import torch
 
 from ..checkpoints import atomic_write
 from ..errors import MetanetError
-from ._axes import Axis, Concat, Fixed, Leaf, Product, axis_from_json, axis_to_json, leaves_of
+from ._axes import Axis, axis_from_json, axis_to_json, fixed_of, leaves_of
 
 if TYPE_CHECKING:
     from ._transform import Transform
@@ -77,6 +77,15 @@ class SymmetrySpec:
         except KeyError:
             raise MetanetError(f"no group {group!r}; the groups are {', '.join(self.by_name)}") from None
 
+    @cached_property
+    def _users(self) -> Mapping[str, list[str]]:
+        """The tensors that each group acts on."""
+        users: dict[str, list[str]] = {}
+        for name, tensor in self.tensors.items():
+            for group in dict.fromkeys(leaf.group for axis in tensor.axes for leaf in leaves_of(axis)):
+                users.setdefault(group, []).append(name)
+        return users
+
     def identity(self) -> "Transform":
         """The transform that changes nothing."""
         from ._transform import Transform
@@ -112,16 +121,12 @@ class SymmetrySpec:
             lines.append(f"  another name of {tensor.tied_to}")
         for number, axis in enumerate(tensor.axes):
             lines.append(f"  axis {number}: {axis}")
-            for part in axis.parts if isinstance(axis, (Product, Concat)) else (axis,):
-                if isinstance(part, Fixed):
-                    lines.append(f"    {part.size} fixed: {part.reason}")
-                elif isinstance(part, Leaf):
-                    users = [
-                        n
-                        for n, t in self.tensors.items()
-                        if any(leaf.group == part.group for a in t.axes for leaf in leaves_of(a))
-                    ]
-                    lines.append(f"    moves with {part.group}, shared by {len(users)} tensors: {', '.join(users[:4])}")
+            for why, size in _by_reason(axis).items():
+                lines.append(f"    {size} fixed: {why}")
+            for group in dict.fromkeys(leaf.group for leaf in leaves_of(axis)):
+                users = self._users.get(group, ())
+                per = f" (one arrangement per {', '.join(self[group].keys)})" if self[group].keys else ""
+                lines.append(f"    moves with {group}{per}, shared by {len(users)} tensors: {', '.join(users[:4])}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -184,6 +189,14 @@ class SymmetrySpec:
             MetanetError: the file is missing or no spec.
         """
         return cls.from_json(read_json(path))
+
+
+def _by_reason(axis: Axis) -> dict[str, int]:
+    """How many items of an axis are fixed for each reason."""
+    sizes: dict[str, int] = {}
+    for part in fixed_of(axis):
+        sizes[part.reason] = sizes.get(part.reason, 0) + part.size
+    return sizes
 
 
 def read_json(path: str | Path) -> Any:

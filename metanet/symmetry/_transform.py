@@ -1,6 +1,6 @@
 """One element of the symmetry group, acting on state dicts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checkpoints import load_checkpoint, save_checkpoint
 from ..errors import CheckpointError, MetanetError
-from ._axes import Axis, Concat, Fixed, Leaf, Product, leaves_of
+from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, leaves_of
 from ._spec import SymmetrySpec
 
 
@@ -72,57 +72,64 @@ class Transform:
             n for n, axis in enumerate(known.axes)
             if (axes is None or n in axes) and any(leaf.group in self.elements for leaf in leaves_of(axis))
         ]  # fmt: skip
-        if not any(self.spec[leaf.group].keys for n in moved for leaf in leaves_of(known.axes[n])):
-            for n in moved:
-                tensor = tensor.index_select(lead + n, self._positions(known.axes[n], {}).to(tensor.device))
+        if not moved:
             return tensor
-        return self._gather(tensor, known.axes, set(moved), lead)
+        if tensor.dtype.itemsize == 1 and tensor.dtype.is_floating_point:  # float8 knows few operations
+            return self.apply(name, tensor.view(torch.uint8), axes).view(tensor.dtype)
+        if all(_is_plain(known.axes[n], self.spec) for n in moved):
+            for n in moved:
+                tensor = tensor.index_select(lead + n, self._positions(known.axes[n]).to(tensor.device))
+            return tensor
+        return self._move(tensor, [(axis, n in moved) for n, axis in enumerate(known.axes)], lead)
 
-    def _positions(self, axis: Axis, digits: Mapping[str, Tensor]) -> Tensor:
-        """Old position of every new position along an axis, for given new digits of the keys."""
+    def _positions(self, axis: Axis) -> Tensor:
+        """Old position of every new position along an axis of groups without keys."""
         match axis:
-            case Fixed(size):
-                return torch.arange(size)
-            case Leaf(group):
-                if group not in self.elements:
-                    return torch.arange(axis.size)
-                element = self.element(group)
-                return element[tuple(digits[k] for k in self.spec[group].keys)]
+            case Leaf(group) if group in self.elements:
+                return self.elements[group]
             case Product(parts):
                 out = torch.zeros(1, dtype=torch.long)
                 for part in parts:
-                    own = self._positions(part, digits)
-                    out = (out[..., :, None] * part.size + own[..., None, :]).flatten(-2)
+                    out = (out[:, None] * part.size + self._positions(part)).flatten()
                 return out
             case Concat(parts):
                 starts = torch.tensor([0, *(p.size for p in parts)]).cumsum(0)
-                return torch.cat([s + self._positions(p, digits) for s, p in zip(starts, parts, strict=False)], -1)
+                return torch.cat([s + self._positions(p) for s, p in zip(starts, parts, strict=False)])
+        return torch.arange(axis.size)
 
-    def _gather(self, tensor: Tensor, axes: tuple[Axis, ...], moved: set[int], lead: int) -> Tensor:
-        """All axes as one long product: every factor's old digit from the new digits of itself and of its keys."""
-        for n, axis in enumerate(axes):
-            if isinstance(axis, Concat):  # segment by segment, so that what follows sees products only
-                sizes = [p.size for p in axis.parts]
-                parts = tensor.split(sizes, lead + n)
-                split = [(*axes[:n], p, *axes[n + 1 :]) for p in axis.parts]
-                return torch.cat([self._gather(t, a, moved, lead) for t, a in zip(parts, split, strict=True)], lead + n)
-        factors = [
-            (n, f) for n, axis in enumerate(axes) for f in (axis.parts if isinstance(axis, Product) else (axis,))
-        ]
-        if any(isinstance(f, (Concat, Product)) for _, f in factors):
-            raise NotImplementedError("a keyed group inside a concatenation inside a product")
-        sizes = [f.size for _, f in factors]
-        digits = [torch.arange(s).view(*(-1 if i == j else 1 for j in range(len(sizes)))) for i, s in enumerate(sizes)]
-        where = {f.group: i for i, (_, f) in enumerate(factors) if isinstance(f, Leaf)}
-        flat = torch.zeros([1] * len(sizes), dtype=torch.long)
-        for i, (n, factor) in enumerate(factors):
-            old = digits[i]
-            if n in moved and isinstance(factor, Leaf) and factor.group in self.elements:
-                keys = self.spec[factor.group].keys
-                old = self.element(factor.group)[(*(digits[where[k]] for k in keys), digits[i])]
-            flat = flat * factor.size + old
-        flat = flat.expand(sizes).flatten().to(tensor.device)
-        return tensor.flatten(lead).index_select(lead, flat).view(tensor.shape)
+    def _move(self, tensor: Tensor, axes: Sequence[tuple[Axis, bool]], lead: int) -> Tensor:
+        """Move along several axes whose elements may depend on each other's positions.
+
+        Args:
+            tensor: with ``lead`` axes in front that nothing happens to.
+            axes: one expression for each other axis, and whether to move along it.
+        """
+        for i, (axis, moves) in enumerate(axes):
+            if isinstance(axis, Concat):  # part by part, each with what depends on being in that part
+                parts = []
+                for n, (piece, part) in enumerate(
+                    zip(tensor.split([p.size for p in axis.parts], lead + i), axis.parts, strict=True)
+                ):
+                    inside = [(_chosen(a, axis.name, n), m) for a, m in axes]
+                    inside[i] = (part, moves)
+                    parts.append(self._move(piece, inside, lead))
+                return torch.cat(parts, lead + i)
+            if isinstance(axis, Product):
+                inside = [*axes[:i], *((p, moves) for p in axis.parts), *axes[i + 1 :]]
+                unfolded = tensor.reshape(*tensor.shape[:lead], *(a.size for a, _ in inside))
+                return self._move(unfolded, inside, lead).reshape(tensor.shape)
+        places: dict[str, list[int]] = {}
+        for i, (axis, _) in enumerate(axes):
+            if isinstance(axis, (Leaf, Fixed)) and axis.group:
+                places.setdefault(axis.group, []).append(i)
+        # Keys first: an element is looked up by the new index of its keys.
+        for group in sorted(places, key=lambda g: len(self.spec[g].keys)):
+            keys = self.spec[group].keys
+            for i in places[group]:
+                if group in self.elements and axes[i][1]:
+                    at = [lead + places[k][0] for k in keys]
+                    tensor = _permute(tensor, lead + i, self.elements[group].to(tensor.device), at)
+        return tensor
 
     def inverse(self) -> "Transform":
         """``t.inverse()(t(sd))`` is ``sd``."""
@@ -135,9 +142,15 @@ class Transform:
         return Transform(self.spec, out)
 
     def _old_keys(self, name: str) -> tuple[Tensor, ...]:
-        """For every combination of new key digits the old ones, as index arrays."""
+        """For every combination of new key positions the old ones, as index arrays."""
         keys = self.spec[name].keys
-        return torch.meshgrid(*(self.element(k) for k in keys), indexing="ij") if keys else ()
+        sizes = [self.spec[k].size for k in keys]
+        new = {
+            k: torch.arange(n).view([n if i == j else 1 for j in range(len(keys))])
+            for i, (k, n) in enumerate(zip(keys, sizes, strict=True))
+        }
+        old = (self.element(k)[(*(new[own] for own in self.spec[k].keys), new[k])] for k in keys)
+        return tuple(o.expand(sizes) for o in old)
 
     def __matmul__(self, other: "Transform") -> "Transform":
         """``(t1 @ t2)(sd) == t1(t2(sd))``."""
@@ -166,3 +179,35 @@ class Transform:
         if "spec" not in file.metadata:
             raise CheckpointError(f"{path} is not a saved transform: its metadata has no symmetry spec")
         return cls(SymmetrySpec.from_json(file.metadata["spec"]), dict(file))
+
+
+def _is_plain(axis: Axis, spec: SymmetrySpec) -> bool:
+    """Whether positions along the axis depend on nothing else."""
+    if isinstance(axis, (Product, Concat)):
+        return all(_is_plain(p, spec) for p in axis.parts)
+    return isinstance(axis, Fixed) or (isinstance(axis, Leaf) and not spec[axis.group].keys)
+
+
+def _chosen(axis: Axis, name: str, part: int) -> Axis:
+    """The axis where the concatenation of this name is in the given part."""
+    match axis:
+        case Choice(by, parts) if name and by == name:
+            return parts[part]
+        case Product(parts):
+            return Product(tuple(_chosen(p, name, part) for p in parts))
+        case Concat(parts, own):
+            return Concat(tuple(_chosen(p, name, part) for p in parts), own)
+        case Choice(by, parts):
+            return Choice(by, tuple(_chosen(p, name, part) for p in parts))
+    return axis
+
+
+def _permute(tensor: Tensor, axis: int, element: Tensor, keys: Sequence[int]) -> Tensor:
+    """New entry i along an axis is old entry ``element[..., i]``, looked up by the positions along the axes ``keys``."""
+    if not keys:
+        return tensor.index_select(axis, element)
+    order = sorted(range(element.ndim), key=lambda d: (*keys, axis)[d])
+    shape = [1] * tensor.ndim
+    for d, n in zip((*keys, axis), element.shape, strict=True):
+        shape[d] = n
+    return tensor.gather(axis, element.permute(order).reshape(shape).expand(tensor.shape))

@@ -1,5 +1,9 @@
 """Record one forward pass of a network as a list of ATen operations."""
 
+from ._prepare import prepare as prepare
+from ._examples import Example as Example
+from ._examples import example_inputs as example_inputs
+from ._examples import examples_for as examples_for
 from ._recorder import record as record
 from ._trace import Op as Op
 from ._trace import Ref as Ref

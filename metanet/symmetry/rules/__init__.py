@@ -1,7 +1,10 @@
 """One rule per family of operations; importing this package registers them all."""
 
 from . import contraction as contraction
+from . import indexing as indexing
 from . import normalisation as normalisation
 from . import pointwise as pointwise
 from . import reduction as reduction
 from . import shape as shape
+from . import spatial as spatial
+from . import stretches as stretches

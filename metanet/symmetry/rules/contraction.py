@@ -16,7 +16,8 @@ def _matmul(left: Operand, right: Operand, extra: tuple[Any, ...] = (), equal: t
     last = len(left) - 1
     return Semantics(
         outputs=((*batch, n, m),),
-        equal=((k, k_right), *zip(batch, batch_right, strict=True), *equal),
+        equal=(*zip(batch, batch_right, strict=True), (k, k_right), *equal),
+        spaces=((*batch, n, m, k),),
         flow=(
             Contraction(left, right, data_axis=last, weight_in=last - 1, weight_out=last, out_axis=last),
             Contraction(right, left, data_axis=last - 1, weight_in=last, weight_out=last - 1, out_axis=last - 1),
@@ -26,7 +27,8 @@ def _matmul(left: Operand, right: Operand, extra: tuple[Any, ...] = (), equal: t
 
 
 @rule("aten.mm", "aten.bmm")
-def matmul(call: Call, left: Operand, right: Operand) -> Semantics:
+def matmul(call: Call, left: Operand, right: Operand, *_: Any) -> Semantics:
+    """The plain product."""
     return _matmul(left, right)
 
 
@@ -43,15 +45,18 @@ def addmm(call: Call, bias: Operand, left: Operand, right: Operand, **_: Any) ->
 
 @rule("aten.mv")
 def mv(call: Call, matrix: Operand, vector: Operand) -> Semantics:
+    """A matrix and a vector."""
     return Semantics(
         outputs=((matrix[0],),),
         equal=((matrix[1], vector[0]),),
+        spaces=(matrix.axes,),
         flow=(Contraction(vector, matrix, data_axis=0, weight_in=1, weight_out=0, out_axis=0),),
     )
 
 
 @rule("aten.dot", "aten.vdot")
 def dot(call: Call, left: Operand, right: Operand) -> Semantics:
+    """Two vectors."""
     return Semantics(outputs=((),), equal=((left[0], right[0]),))
 
 
@@ -90,4 +95,24 @@ def convolution(
     ]
     if bias is not None:
         flow.append(Attach(bias, (channel,), "bias"))
-    return Semantics(outputs=((*batch, out, *spatial),), equal=tuple(equal), pins=tuple(pins), flow=tuple(flow))
+    space = (*batch, *spatial, *weight.axes)  # the group is the leading factor of the weight's first axis
+    return Semantics(
+        outputs=((*batch, out, *spatial),), equal=tuple(equal), pins=tuple(pins), spaces=(space,), flow=tuple(flow)
+    )
+
+
+@rule("aten.linear")
+def linear(call: Call, x: Operand, weight: Operand, bias: Operand | None = None) -> Semantics:
+    """``x @ weight.T + bias``, where it arrives in one piece."""
+    equal = ((x[-1], weight[1]), *(((bias[0], weight[0]),) if bias is not None else ()))
+    return Semantics(
+        outputs=((*x.axes[:-1], weight[0]),), equal=equal, spaces=((*x.axes[:-1], weight[0], weight[1]),)
+    )
+
+
+@rule("aten._cdist_forward", "aten._euclidean_dist")
+def distance(call: Call, left: Operand, right: Operand, *_: Any) -> Semantics:
+    """Distances between all rows of ``(..., n, k)`` and ``(..., m, k)``."""
+    batch = tuple(zip(left.axes[:-2], right.axes[:-2], strict=True))
+    out = (*left.axes[:-1], right[-2])
+    return Semantics(outputs=(out,), equal=(*batch, (left[-1], right[-1])), spaces=((*out, left[-1]),))

@@ -5,19 +5,23 @@ from typing import Any
 from .._semantics import Attach, Call, Follow, Operand, Semantics, rule
 
 
-@rule("aten.native_batch_norm", "aten.batch_norm", "aten._native_batch_norm_legit_no_training")
+@rule(
+    "aten.native_batch_norm", "aten.batch_norm", "aten._native_batch_norm_legit_no_training",
+    "aten._native_batch_norm_legit", "aten._batch_norm_no_update", "aten._batch_norm_with_update",
+    "aten.cudnn_batch_norm", "aten.miopen_batch_norm",
+)  # fmt: skip
 def batch_norm(
     call: Call,
     x: Operand,
     weight: Operand | None,
     bias: Operand | None,
-    mean: Operand | None,
-    var: Operand | None,
+    mean: Any = None,
+    var: Any = None,
     *_: Any,
 ) -> Semantics:
-    """Per channel (axis 1), with running statistics."""
+    """Per channel (axis 1), with running statistics or those of the batch."""
     roles = {"scale": weight, "shift": bias, "mean": mean, "variance": var}
-    attached = [(operand, role) for role, operand in roles.items() if operand is not None]
+    attached = [(operand, role) for role, operand in roles.items() if isinstance(operand, Operand)]
     return Semantics(
         outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
         equal=tuple((operand[0], x[1]) for operand, _ in attached),
@@ -59,3 +63,22 @@ def group_norm(
         equal=((x[1], grouped), *((operand[0], x[1]) for operand, _ in attached)),
         flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, (1,), role) for operand, role in attached)),
     )
+
+
+@rule("aten._fused_rms_norm", "aten.rms_norm")
+def rms_norm(call: Call, x: Operand, shape: list[int], weight: Operand | None = None, *_: Any) -> Semantics:
+    """Over the last ``len(shape)`` axes together, without a mean."""
+    last = tuple(range(len(x) - len(shape), len(x)))
+    attached = [(weight, "scale")] if weight is not None else []
+    return Semantics(
+        outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
+        equal=tuple((operand[i], x[a]) for operand, _ in attached for i, a in enumerate(last)),
+        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, last, role) for operand, role in attached)),
+    )
+
+
+@rule("aten._weight_norm_interface")
+def weight_norm(call: Call, v: Operand, g: Operand, dim: int = 0) -> Semantics:
+    """``g * v / |v|``, the length taken over all axes but one."""
+    equal = tuple((v[a], g[a]) for a in range(len(v)) if v.shape[a] == g.shape[a])
+    return Semantics(outputs=(v.axes, g.axes), equal=equal)

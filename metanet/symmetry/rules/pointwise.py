@@ -16,12 +16,12 @@ def broadcast(call: Call, operands: tuple[Operand, ...]) -> tuple[tuple[Expr, ..
     equal: list[tuple[Expr, Expr]] = []
     for back in range(len(shape), 0, -1):
         full = [o[-back] for o in operands if len(o) >= back and o.shape[-back] == shape[-back]]
-        axes.append(full[0] if full else call.fresh(shape[-back]))
+        axes.append(full[0] if full else call.wild(shape[-back]))
         equal += [(full[0], other) for other in full[1:]]
     return tuple(axes), tuple(equal)
 
 
-@rule("pointwise", "aten.where", "aten._to_copy", "aten.clone", "aten.native_dropout", "aten.masked_fill", "aten.copy")
+@rule("pointwise", "aten.where", "aten.native_dropout", "aten.masked_fill", "aten.bernoulli", "aten.lerp", "aten.rrelu_with_noise")
 def pointwise(call: Call, *args: Any, **kwargs: Any) -> Semantics:
     """Everything that acts entry by entry, with broadcasting from the right."""
     operands = tuple(a for a in (*args, *kwargs.values()) if isinstance(a, Operand))

@@ -1,44 +1,64 @@
-"""Pooling over windows, reductions over whole axes, and softmax."""
+"""Reductions over whole axes, and softmax: the order of what is reduced does not matter."""
 
 from typing import Any
 
-from .._semantics import Call, Follow, Operand, Semantics, normal_axes, rule
+from .._leaves import Expr
+from .._semantics import Call, Follow, Operand, Semantics, normal_axes, normal_axis, rule
+
+
+def _reduced(x: Operand, dim: Any, keepdim: bool) -> tuple[tuple[Expr, ...], tuple[int | None, ...]]:
+    gone = set(normal_axes(dim, len(x)))
+    kept = tuple(None if a in gone else a for a in range(len(x)) if keepdim or a not in gone)
+    return tuple(() if a is None else x[a] for a in kept), kept
 
 
 @rule(
-    "aten.max_pool2d_with_indices",
-    "aten.max_pool3d_with_indices",
-    "aten.avg_pool1d",
-    "aten.avg_pool2d",
-    "aten.avg_pool3d",
-    "aten._adaptive_avg_pool2d",
-    "aten._adaptive_avg_pool3d",
-    "aten.adaptive_max_pool2d",
-    "aten.adaptive_max_pool3d",
+    "aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.logsumexp", "aten.prod", "aten.any", "aten.all",
+    "aten.nansum", "aten.count_nonzero", "aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.max",
+    "aten.min", "aten.median", "aten.aminmax",
+)  # fmt: skip
+def reduce(call: Call, x: Operand, dim: Any = None, *args: Any, keepdim: bool = False, **_: Any) -> Semantics | None:
+    """The axes disappear and stay free; integers that come out besides name items of the axis."""
+    if isinstance(dim, Operand):  # aten.max of two tensors
+        return None
+    if isinstance(dim, bool):  # var(x, unbiased)
+        dim, args = None, (dim, *args)
+    keepdim = keepdim or (bool(args) and args[-1] is True and len(call.shapes[0] or ()) == len(x))
+    axes, kept = _reduced(x, dim, keepdim)
+    label = x[normal_axis(dim, len(x))] if isinstance(dim, int) and len(x) else None
+    named = call.name in ("aten.max", "aten.min", "aten.median")
+    labels = tuple(label if named and i == 1 else None for i in range(len(call.shapes)))
+    if x.label is not None:
+        labels = None
+    return Semantics(outputs=(axes,) * len(call.shapes), labels=labels, flow=(Follow(x, kept),))
+
+
+@rule("aten.linalg_vector_norm", "aten.norm", "aten.linalg_norm")
+def norm(call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Semantics:
+    """The length of vectors."""
+    axes, kept = _reduced(x, dim, keepdim)
+    return Semantics(outputs=(axes,), flow=(Follow(x, kept),))
+
+
+@rule(
+    "aten._softmax", "aten._log_softmax", "aten.softmax", "aten.log_softmax", "aten._safe_softmax", "aten._masked_softmax"
 )
-def pool(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
-    """Windows slide along the trailing axes; batch and channel axes are only looped over."""
-    windows = {f"avg_pool{n}d": n for n in (1, 2, 3)}
-    rank = next((n for key, n in windows.items() if key in call.name), 3 if "3d" in call.name else 2)
-    shape, lead = call.shapes[0] or (), len(x) - rank
-    why = "a pooling window slides along it"
-    spatial = tuple(call.fresh(n) for n in shape[lead:])
-    return Semantics(
-        outputs=((*x.axes[:lead], *spatial), *(None,) * (len(call.shapes) - 1)),
-        pins=tuple((e, why) for e in (*x.axes[lead:], *spatial)),
-        flow=(Follow(x, (*range(lead), *(None,) * rank)),),
-    )
-
-
-@rule("aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.logsumexp", "aten.prod")
-def reduce(call: Call, x: Operand, dim: Any = None, keepdim: bool = False, **_: Any) -> Semantics:
-    """The order of what is summed does not matter: the axis disappears and stays free."""
-    gone = set(normal_axes(dim, len(x)))
-    kept = [(a, None) if a in gone else (a, a) for a in range(len(x)) if keepdim or a not in gone]
-    axes = tuple(a for _, a in kept)
-    return Semantics(outputs=(tuple(() if a is None else x[a] for a in axes),), flow=(Follow(x, axes),))
-
-
-@rule("aten._softmax", "aten._log_softmax", "aten.softmax", "aten.log_softmax")
 def softmax(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
+    """Every item against the sum over all."""
     return Semantics(outputs=(x.axes,), flow=(Follow(x, tuple(range(len(x)))),))
+
+
+@rule("aten.glu")
+def glu(call: Call, x: Operand, dim: int = -1) -> Semantics:
+    """The first half of an axis, gated by the second."""
+    dim = normal_axis(dim, len(x))
+    half = call.fresh(x.shape[dim] // 2)
+    out = (*x.axes[:dim], half, *x.axes[dim + 1 :])
+    return Semantics(outputs=(out,), equal=((x[dim], call.concat(half, half)),))
+
+
+@rule("aten.tril", "aten.triu")
+def triangle(call: Call, x: Operand, *_: Any) -> Semantics:
+    """Rows and columns are told apart by their numbers."""
+    why = "a triangle is cut out along it"
+    return Semantics(outputs=(x.axes,), pins=((x[-1], why), (x[-2], why)))

@@ -1,4 +1,4 @@
-"""Operations that only rearrange: views, permutations, slices."""
+"""Operations that only rearrange whole axes: views, permutations, copies."""
 
 from math import prod
 from typing import Any
@@ -7,10 +7,12 @@ from .._leaves import Expr
 from .._semantics import Call, Follow, Operand, Regroup, Semantics, normal_axes, normal_axis, rule
 
 
-@rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias")
+@rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten.view_copy")
 def view(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """The same entries in row-major order: stretches of axes with equal products list the same items."""
     shape = call.shapes[0] or ()
+    if 0 in shape:
+        return Semantics(outputs=(None,), moves=True)
     outputs: list[Expr] = []
     equal: list[tuple[Expr, Expr]] = []
     i = j = 0
@@ -33,25 +35,29 @@ def view(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
             fresh = [call.fresh(shape[k]) for k in outs]
             outputs += fresh
             equal.append((merged, sum(fresh, ())))
-    return Semantics(outputs=(tuple(outputs),), equal=tuple(equal), flow=(Regroup(x),))
+    return Semantics(outputs=(tuple(outputs),), equal=tuple(equal), moves=True, flow=(Regroup(x),))
 
 
 def _rearranged(x: Operand, axes: tuple[int | None, ...]) -> Semantics:
-    return Semantics(outputs=(tuple(() if a is None else x[a] for a in axes),), flow=(Follow(x, axes),))
+    outputs = tuple(() if a is None else x[a] for a in axes)
+    return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes),))
 
 
 @rule("aten.permute")
 def permute(call: Call, x: Operand, dims: list[int]) -> Semantics:
+    """Axes in another order."""
     return _rearranged(x, normal_axes(dims, len(x)) if len(x) else ())
 
 
 @rule("aten.t", "aten.numpy_T")
 def t(call: Call, x: Operand) -> Semantics:
+    """A matrix transposed."""
     return _rearranged(x, tuple(reversed(range(len(x)))))
 
 
 @rule("aten.transpose", "aten.swapaxes")
 def transpose(call: Call, x: Operand, a: int, b: int) -> Semantics:
+    """Two axes change places."""
     order = list(range(len(x)))
     a, b = normal_axis(a, len(x)), normal_axis(b, len(x))
     order[a], order[b] = order[b], order[a]
@@ -60,6 +66,7 @@ def transpose(call: Call, x: Operand, a: int, b: int) -> Semantics:
 
 @rule("aten.unsqueeze")
 def unsqueeze(call: Call, x: Operand, dim: int) -> Semantics:
+    """A new axis of size 1."""
     axes: list[int | None] = list(range(len(x)))
     axes.insert(normal_axis(dim, len(x) + 1), None)
     return _rearranged(x, tuple(axes))
@@ -67,12 +74,14 @@ def unsqueeze(call: Call, x: Operand, dim: int) -> Semantics:
 
 @rule("aten.squeeze")
 def squeeze(call: Call, x: Operand, dim: int | list[int] | None = None) -> Semantics:
+    """Axes of size 1 go."""
     named = set(normal_axes(dim, len(x)))
     return _rearranged(x, tuple(a for a in range(len(x)) if a not in named or x.shape[a] != 1))
 
 
-@rule("aten.alias", "aten.detach", "aten.lift_fresh", "aten.contiguous")
+@rule("aten.alias", "aten.detach", "aten.lift_fresh", "aten.contiguous", "aten.clone", "aten._to_copy", "aten.lift")
 def alias(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
+    """The same entries, perhaps in another dtype or on another device."""
     return _rearranged(x, tuple(range(len(x))))
 
 
@@ -82,27 +91,81 @@ def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     shape = call.shapes[0] or ()
     lead = len(shape) - len(x)
     axes = tuple(i - lead if i >= lead and x.shape[i - lead] == n else None for i, n in enumerate(shape))
-    outputs = tuple(call.fresh(n) if a is None else x[a] for a, n in zip(axes, shape, strict=True))
-    return Semantics(outputs=(outputs,), flow=(Follow(x, axes),))
+    outputs = tuple(call.wild(n) if a is None else x[a] for a, n in zip(axes, shape, strict=True))
+    return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes),))
 
 
-@rule("aten.select")
-def select(call: Call, x: Operand, dim: int, at: int) -> Semantics:
-    """Taking one item pins the axis it is taken from."""
+@rule("aten.repeat")
+def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
+    """Every axis is run through several times: an outer factor along which nothing varies."""
+    lead = len(times) - len(x)
+    own = [() if i < lead else x[i - lead] for i in range(len(times))]
+    return Semantics(outputs=(tuple(call.wild(n) + e for n, e in zip(times, own, strict=True)),), moves=True)
+
+
+@rule("aten.repeat_interleave")
+def repeat_interleave(call: Call, x: Operand, repeats: Any = None, dim: int | None = None, **_: Any) -> Semantics | None:
+    """Every item of an axis several times in a row: an inner factor along which nothing varies."""
+    if not isinstance(repeats, int) or dim is None:
+        return None
     dim = normal_axis(dim, len(x))
-    kept = tuple(a for a in range(len(x)) if a != dim)
-    pins = ((x[dim], "one item is selected along it"),)
-    return Semantics(outputs=(tuple(x[a] for a in kept),), pins=pins, flow=(Follow(x, kept),))
+    return Semantics(outputs=(tuple(e + call.wild(repeats) if a == dim else e for a, e in enumerate(x)),), moves=True)
 
 
-@rule("aten.slice")
-def slice_(call: Call, x: Operand, dim: int = 0, *_: Any, **__: Any) -> Semantics:
-    """A slice pins the axis it cuts; a full slice is the tensor itself."""
-    dim, shape = normal_axis(dim, len(x)), call.shapes[0] or ()
-    if shape[dim] == x.shape[dim]:
-        return _rearranged(x, tuple(range(len(x))))
-    cut = call.fresh(shape[dim])
-    why = "a slice is cut out of it"
-    outputs = tuple(cut if a == dim else x[a] for a in range(len(x)))
-    axes = tuple(None if a == dim else a for a in range(len(x)))
-    return Semantics(outputs=(outputs,), pins=((x[dim], why), (cut, why)), flow=(Follow(x, axes),))
+@rule("aten.pixel_shuffle")
+def pixel_shuffle(call: Call, x: Operand, factor: int) -> Semantics:
+    """Channels ``(c, r, r)`` to positions: ``(..., c r r, h, w)`` to ``(..., c, h r, w r)``."""
+    channel = call.fresh(x.shape[-3] // factor**2)
+    down, across = call.fresh(factor), call.fresh(factor)
+    out = (*x.axes[:-3], channel, x[-2] + down, x[-1] + across)
+    return Semantics(outputs=(out,), equal=((x[-3], channel + down + across),), moves=True)
+
+
+@rule("aten.pixel_unshuffle")
+def pixel_unshuffle(call: Call, x: Operand, factor: int) -> Semantics:
+    """The inverse of ``pixel_shuffle``."""
+    high, wide = call.fresh(x.shape[-2] // factor), call.fresh(x.shape[-1] // factor)
+    down, across = call.fresh(factor), call.fresh(factor)
+    equal = ((x[-2], high + down), (x[-1], wide + across))
+    return Semantics(outputs=((*x.axes[:-3], x[-3] + down + across, high, wide),), equal=equal, moves=True)
+
+
+@rule("aten.channel_shuffle", "aten.native_channel_shuffle")
+def channel_shuffle(call: Call, x: Operand, groups: int) -> Semantics:
+    """Channels ``(groups, n)`` to ``(n, groups)``."""
+    group, inner = call.fresh(groups), call.fresh(x.shape[1] // groups)
+    return Semantics(
+        outputs=((x[0], inner + group, *x.axes[2:]),), equal=((x[1], group + inner),), moves=True
+    )
+
+
+@rule("aten.view_as_real", "aten.view_as_complex")
+def complex_view(call: Call, x: Operand) -> Semantics:
+    """Real and imaginary part are told apart."""
+    why = "real and imaginary part"
+    if call.name.endswith("real"):
+        part = call.fresh(2)
+        return Semantics(outputs=((*x.axes, part),), pins=((part, why),))
+    return Semantics(outputs=(x.axes[:-1],), pins=((x[-1], why),))
+
+
+@rule(
+    "aten.zeros_like", "aten.ones_like", "aten.full_like", "aten.empty_like", "aten.new_zeros", "aten.new_ones",
+    "aten.new_full", "aten.new_empty", "aten.fill", "aten.zero", "aten.new_empty_strided",
+)  # fmt: skip
+def uniform(call: Call, x: Operand, *args: Any, **__: Any) -> Semantics:
+    """One value everywhere: nothing of ``x`` but its shape is read."""
+    if any(isinstance(a, Operand) and a.shape for a in args):
+        raise ValueError("fill takes a single value")
+    return Semantics(outputs=(tuple(call.wild(n) for n in call.shapes[0] or ()),), labels=(None,), moves=True)
+
+
+@rule("aten.copy")
+def copy(call: Call, x: Operand, source: Operand, *_: Any) -> Semantics:
+    """What stood in ``x`` is gone: the result is ``source``, broadcast to its shape."""
+    shape = call.shapes[0] or ()
+    lead = len(shape) - len(source)
+    axes = tuple(
+        call.wild(n) if i < lead or source.shape[i - lead] != n else source[i - lead] for i, n in enumerate(shape)
+    )
+    return Semantics(outputs=(axes,), labels=(source.label,), moves=True)

@@ -1,0 +1,239 @@
+"""The abstract interpretation of recordings: every axis of every value gets an expression, every operation its say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MetanetError
+from ..tracing import Op, Ref, Trace
+from . import rules  # noqa: F401  (registers the rules)
+from ._leaves import Leaves
+from ._semantics import Call, Operand, Semantics, Take, find_rule
+from ._spaces import Spaces, Stand
+from ._store import Expr, Table
+
+INPUT = "axis of the network's input"
+OUTPUT = "axis of the network's output"
+UNREAD = "the example did not read it"
+
+
+@dataclass
+class Walk:
+    """What one recording says: the axes of its values and the semantics of its operations."""
+
+    trace: Trace
+    axes: dict[int, tuple[Expr, ...]] = field(default_factory=dict)
+    labels: dict[int, tuple[Expr, int]] = field(default_factory=dict)
+    varying: dict[int, tuple[bool, ...]] = field(default_factory=dict)  # of constants: the axes along which they vary
+    wild: set[int] = field(default_factory=set)  # values that may have uniform axes
+    semantics: list[Semantics | None] = field(default_factory=list)
+
+
+@dataclass
+class Solver:
+    """All equations of one or several recordings of one network, over shared parameters.
+
+    Attributes:
+        parameters: axes of every parameter by its first name.
+        reads: expressions that some operation computed with, rather than only moved about.
+        unruled: operations without a rule.
+    """
+
+    leaves: Leaves = field(default_factory=Leaves)
+    parameters: dict[str, tuple[Expr, ...]] = field(default_factory=dict)
+    reads: set[Expr] = field(default_factory=set)
+    unruled: dict[str, list[tuple[Op, Trace]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.spaces = Spaces(self.leaves)
+
+    def walk(self, trace: Trace) -> Walk:
+        """Follow one recording from its inputs to its outputs."""
+        walk = Walk(trace)
+        for number in dict.fromkeys(trace.parameters.values()):
+            walk.axes[number] = self._parameter(trace.values[number].names[0], trace.values[number].shape)
+        for op in trace.ops:
+            walk.semantics.append(self._operation(walk, op))
+        for number in trace.outputs:
+            operand = self._operand(walk, number)
+            for expr in (*operand.axes, *([operand.label] if operand.label else [])):
+                self.leaves.fix(expr, OUTPUT)
+            self.reads.update(operand.axes)
+        return walk
+
+    def finish(self) -> None:
+        """Take away the keys that some space does not support, and fix what the example never read."""
+        self.leaves.settle()
+        self.spaces.settle()
+        alive = {leaf for expr in self.reads for leaf in self.leaves.unbound(expr)}
+        for axes in self.parameters.values():
+            for expr in axes:
+                self._tie_unread(expr, alive)
+        for axes in self.parameters.values():
+            for expr in axes:
+                for leaf in self.leaves.unbound(expr):
+                    if leaf not in alive:
+                        self.leaves.fix((leaf,), UNREAD)
+        self.leaves.settle()
+        self.spaces.settle()
+
+    def _tie_unread(self, expr: Expr, alive: set[int]) -> None:
+        """Rows of a table that this example did not read (later positions) move as those that it read."""
+        for atom in self.leaves.expand(expr):
+            bound = self.leaves.binding(atom)
+            if bound is None:
+                continue
+            if isinstance(bound, Table):
+                read = [e for e in bound.entries if all(x in alive for x in self.leaves.unbound(e))]
+                for entry in bound.entries if read else ():
+                    if entry not in read:
+                        self.leaves.equate(read[0], entry, UNREAD)
+            for part in bound.entries if isinstance(bound, Table) else bound.segments:
+                self._tie_unread(part, alive)
+
+    # ---------------------------------------------------------------- values
+
+    def _parameter(self, name: str, shape: tuple[int, ...]) -> tuple[Expr, ...]:
+        """Axes of a parameter, the same in all recordings; each may depend on the others until an operation says no."""
+        if name not in self.parameters:
+            leaves = self.leaves
+            axes = tuple(leaves.new(n) for n in shape)
+            everyone = frozenset(leaf for expr in axes for leaf in expr)
+            for expr in axes:
+                for leaf in expr:
+                    leaves._bound_keys(leaf, [everyone - {leaf}])
+            self.parameters[name] = axes
+            self.spaces.seen.append(axes)
+        return self.parameters[name]
+
+    def _operand(self, walk: Walk, number: int) -> Operand:
+        value = walk.trace.values[number]
+        if number not in walk.axes and number in walk.trace.constants:
+            return Operand(number, value.shape, self._constant(walk, number), value.dtype)
+        if number not in walk.axes:
+            axes = tuple(self.leaves.new(n) for n in value.shape)
+            for expr in axes:
+                self.leaves.fix(expr, INPUT if value.origin == "input" else "a constant that may vary along it")
+            walk.axes[number] = axes
+        axes = walk.axes[number]
+        if number in walk.wild:
+            axes = tuple(map(self.leaves.renewed, axes))
+        label, ident = walk.labels.get(number, (None, -1))
+        return Operand(number, value.shape, axes, value.dtype, label, ident)
+
+    def _constant(self, walk: Walk, number: int) -> tuple[Expr, ...]:
+        """Fresh at each use: a uniform axis fits whatever it meets there, one along which values vary is fixed."""
+        tensor = walk.trace.constants[number]
+        if number not in walk.varying:
+            walk.varying[number] = tuple(_varies(tensor, axis) for axis in range(tensor.ndim))
+        axes = []
+        for n, varies in zip(tensor.shape, walk.varying[number], strict=True):
+            axes.append(self.leaves.new(n, wild=not varies))
+            if varies:
+                self.leaves.fix(axes[-1], "a constant varies along it")
+        return tuple(axes)
+
+    # ---------------------------------------------------------------- operations
+
+    def _operation(self, walk: Walk, op: Op) -> Semantics | None:
+        leaves, where = self.leaves, f"{op.name} in {op.module or 'the network'}"
+        operands: list[Operand] = []
+
+        def argument(x: Any) -> Any:
+            if isinstance(x, Ref):
+                operands.append(self._operand(walk, x.value))
+                return operands[-1]
+            return type(x)(map(argument, x)) if isinstance(x, (list, tuple)) else x
+
+        args, kwargs = argument(op.args), {k: argument(v) for k, v in op.kwargs.items()}
+        shapes = tuple(None if o is None else walk.trace.values[o].shape for o in op.outputs)
+        found = find_rule(op.name, op.call)
+        semantics = None
+        if found is not None:
+            try:
+                semantics = found(Call(op.name, shapes, leaves), *args, **kwargs)
+            except (ValueError, TypeError, IndexError, KeyError) as e:
+                raise MetanetError(f"the rule for {op.name} failed on {op.args}, {op.kwargs} in {op.module!r}: {e}") from e
+        if semantics is None:  # no rule, or one that passes on these arguments
+            self.unruled.setdefault(op.name, []).append((op, walk.trace))
+            for operand in operands:
+                for expr in (*operand.axes, *([operand.label] if operand.label else [])):
+                    leaves.fix(expr, f"{op.name} has no rule")
+        else:
+            try:
+                semantics = self._obey(semantics, operands, where)
+            except ValueError as e:
+                raise MetanetError(f"the rule for {op.name} is wrong about {op.args} in {op.module!r}: {e}") from e
+        if semantics is None or not semantics.moves:
+            self.reads.update(expr for operand in operands for expr in operand.axes)
+        self._outputs(walk, op, semantics, operands)
+        return semantics
+
+    def _obey(self, said: Semantics, operands: Sequence[Operand], where: str) -> Semantics:
+        """Equations first, then what they make of the outputs; returns the semantics with expressions for takes."""
+        leaves = self.leaves
+        for left, right in said.equal:
+            leaves.equate(left, right, where)
+        leaves.settle()
+        outputs = []
+        for out in said.outputs:
+            if isinstance(out, Take):
+                axes = leaves.take(
+                    out.operand.axes, out.axis, out.start, out.stop, out.step, f"a stretch is taken ({where})"
+                )
+                out = axes[: out.axis] + axes[out.axis + 1 :] if out.drop else axes
+            outputs.append(out)
+        for expr, why in said.pins:
+            leaves.fix(expr, f"{why} ({where})")
+        if said.labels is None and not said.moves:
+            for operand in operands:
+                if operand.label is not None:
+                    leaves.fix(operand.label, f"integers that name its items are used as numbers ({where})")
+        for axes, integers in said.stands:
+            for expr in axes:
+                leaves.anchor(expr)
+            self.spaces.stands.append(Stand(axes, integers.label, integers.ident))
+        leaves.settle()
+        for space in said.spaces:
+            self.spaces.add(space)
+        for out in outputs:
+            if out is not None:
+                self.spaces.add(out)
+        return replace(said, outputs=tuple(outputs))
+
+    def _outputs(self, walk: Walk, op: Op, said: Semantics | None, operands: Sequence[Operand]) -> None:
+        for position, number in enumerate(op.outputs):
+            if number is None:
+                continue
+            axes = said.outputs[position] if said is not None else None
+            if axes is None:
+                axes = tuple(self.leaves.new(n) for n in walk.trace.values[number].shape)
+                for expr in axes:
+                    self.leaves.fix(expr, f"result of {op.name} that is not followed")
+            walk.axes[number] = tuple(axes)
+            if any(self.leaves._has_wild(a) for expr in axes for a in self.leaves.expand(expr)):
+                walk.wild.add(number)
+            if said is None:
+                continue
+            if said.labels is not None and said.labels[position] is not None:
+                walk.labels[number] = (said.labels[position], number)
+            elif said.moves and operands and operands[0].label is not None:
+                whole = _numel(walk, number) == _numel(walk, operands[0].value)
+                ident = operands[0].ident if whole else number
+                walk.labels[number] = (operands[0].label, ident)
+
+
+def _numel(walk: Walk, number: int) -> int:
+    return torch.Size(walk.trace.values[number].shape).numel()
+
+
+def _varies(tensor: Tensor, axis: int) -> bool:
+    if tensor.shape[axis] <= 1 or not tensor.numel():
+        return False
+    first = tensor.narrow(axis, 0, 1)
+    return not torch.equal(tensor, first.expand_as(tensor)) and not torch.equal(
+        torch.nan_to_num(tensor), torch.nan_to_num(first).expand_as(tensor)
+    )

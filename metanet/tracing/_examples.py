@@ -1,0 +1,176 @@
+"""Example inputs that a network's own configuration tells: one small function for each library that it may come from.
+
+No library is imported here: networks are recognised by the modules of their classes and by attributes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TraceError
+
+BATCHES = (2, 3)
+"""Batch sizes of an example and of its check: never 1, along which nothing could be told apart."""
+
+IMAGES = (128, 160)
+"""Heights and widths of images for networks that take any: 4 x 4 and 5 x 5 are left after five halvings."""
+
+_LARGE_IMAGES = (224, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Inputs of a network: ``model(*args, **kwargs)``, on the CPU, always the same for the same configuration.
+
+    Attributes:
+        args, kwargs: with a batch of 2.
+        check: ``(args, kwargs)`` of other sizes: another batch, and another length or image size where the network
+            takes one. ``None`` where only the network's author could tell.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    check: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
+
+
+_Maker = Callable[[nn.Module], Example | None]
+_MAKERS: list[tuple[Callable[[nn.Module], bool], _Maker]] = []
+
+
+def examples_for(predicate: Callable[[nn.Module], bool]) -> Callable[[_Maker], _Maker]:
+    """Register a function ``model -> Example`` for the models that ``predicate`` accepts; the first match is asked."""
+
+    def register(make: _Maker) -> _Maker:
+        _MAKERS.append((predicate, make))
+        return make
+
+    return register
+
+
+def example_inputs(model: nn.Module) -> Example | None:
+    """Example inputs of a network that carries its configuration.
+
+    Known are timm, transformers, torchvision's image networks, and every module that has an attribute
+    ``example_inputs``: a tensor, a tuple of positional inputs, a dict of keyword inputs, or a function without
+    arguments that returns one of these; ``check_inputs`` may be given beside it, in the same forms.
+
+    Returns:
+        ``None`` if nothing tells what the network takes.
+
+    Raises:
+        TraceError: an attribute ``example_inputs`` or ``check_inputs`` of another form.
+    """
+    for predicate, make in _MAKERS:
+        if predicate(model):
+            return make(model)
+    return None
+
+
+def comes_from(model: nn.Module, package: str) -> bool:
+    """Whether a class of the model, or one that it inherits from, is defined in ``package``."""
+    return any(f"{cls.__module__}.".startswith(f"{package}.") for cls in type(model).__mro__)
+
+
+def image(batch: int, channels: int, height: int, width: int | None = None) -> Tensor:
+    """A random image of shape ``(batch, channels, height, width)``, the same at every call."""
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, channels, height, width or height, generator=generator)
+
+
+@examples_for(lambda model: getattr(model, "example_inputs", None) is not None)
+def _own(model: nn.Module) -> Example:
+    """What the module says itself."""
+    args, kwargs = _inputs(model, "example_inputs")
+    check = _inputs(model, "check_inputs") if getattr(model, "check_inputs", None) is not None else None
+    return Example(args=args, kwargs=kwargs, check=check)
+
+
+def _inputs(model: nn.Module, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    given = getattr(model, name)
+    if callable(given) and not isinstance(given, Tensor):
+        given = given()
+    if isinstance(given, Tensor):
+        return (given,), {}
+    if isinstance(given, tuple | list):
+        return tuple(given), {}
+    if isinstance(given, Mapping):
+        return (), dict(given)
+    raise TraceError(
+        f"{type(model).__name__}.{name} gave {type(given).__name__}, expected a tensor, a tuple of positional inputs, "
+        "a dict of keyword inputs, or a function that returns one of these"
+    )
+
+
+@examples_for(lambda model: comes_from(model, "timm") and _timm_config(model) is not None)
+def _timm(model: nn.Module) -> Example:
+    """Images of the size that the network was made for, or small ones where it takes any size."""
+    config = _timm_config(model)
+    channels, *size = config["input_size"]
+    channels = _timm_channels(model, config) or channels
+    made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if config.get("fixed_input_size") or _strict(model):
+        size = tuple(made_for or size)
+        return _images(channels, size, size)
+    least = max(config.get("min_input_size") or (0, 0, 0))
+    # Sizes that windows and merged patches divide, where the network has such.
+    unit = gcd(*size, least) if least else IMAGES[1] - IMAGES[0]
+    # VGG reads its last feature map by a convolution, of this kernel size, after five halvings.
+    least = max(least, 32 * getattr(getattr(model, "pre_logits", None), "input_kernel_size", 0), IMAGES[0])
+    first = -(-least // unit) * unit
+    return _images(channels, (first, first), (first + unit, first + unit))
+
+
+def _timm_config(model: nn.Module) -> Mapping[str, Any] | None:
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    return config if config and config.get("input_size") else None
+
+
+def _strict(model: nn.Module) -> bool:
+    return any(getattr(module, "strict_img_size", False) for module in model.modules())
+
+
+def _timm_channels(model: nn.Module, config: Mapping[str, Any]) -> int | None:
+    """Of the first convolution: ``in_chans=1`` is no part of the configuration."""
+    first = config.get("first_conv")
+    first = first[0] if isinstance(first, tuple | list) and first else first
+    modules = dict(model.named_modules())
+    channels = getattr(modules.get(first), "in_channels", None) if isinstance(first, str) else None
+    # TResNet folds blocks of pixels into channels before it.
+    folded = [module.bs**2 for module in model.modules() if type(module).__name__ == "SpaceToDepth"]
+    return channels // folded[0] if channels and folded else channels
+
+
+def _of_torchvision(model: nn.Module) -> bool:
+    return comes_from(model, "torchvision.models") and not comes_from(model, "torchvision.models.detection")
+
+
+@examples_for(_of_torchvision)
+def _torchvision(model: nn.Module) -> Example | None:
+    """Images; what networks for clips and optical flow take is left to the caller."""
+    kind = type(model).__module__.split(".")[2]
+    if kind in ("optical_flow", "quantization", "video"):
+        return None
+    if isinstance(size := getattr(model, "image_size", None), int):  # vision transformers
+        return _images(3, (size, size), (size, size))
+    if kind == "maxvit":
+        return _images(3, _LARGE_IMAGES[:1] * 2, _LARGE_IMAGES[:1] * 2)
+    if kind == "inception":
+        return _images(3, (299, 299), (331, 331))
+    # Classifiers that flatten a pooled map of several cells (VGG, AlexNet) repeat the cells of a smaller map.
+    flattens = any(isinstance(m, nn.AdaptiveAvgPool2d) and _cells(m.output_size) > 1 for m in model.modules())
+    first, second = _LARGE_IMAGES if flattens else IMAGES
+    return _images(3, (first, first), (second, second))
+
+
+def _cells(size: Any) -> int:
+    sides = size if isinstance(size, tuple) else (size, size)
+    return max(side or 1 for side in sides)
+
+
+def _images(channels: int, first: tuple[int, ...], second: tuple[int, ...]) -> Example:
+    one, other = (image(batch, channels, *size) for batch, size in zip(BATCHES, (first, second), strict=True))
+    return Example(args=(one,), check=((other,), {}))

@@ -1,0 +1,175 @@
+"""The float64 copy that a verification runs, again and again, always from the same state."""
+
+import copy
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ..errors import MetanetError
+from ..symmetry import SymmetrySpec
+from ..tracing import prepare, tensors_in
+from ._float64 import float64, to_double, widen
+from ._redraw import calibrated, redraw
+
+_GAINS = (1.0, 0.3, 0.1, 0.03)  # scales of the matrices that are tried, until the outputs are numbers
+_HUGE = 1e30  # from here on a number is a mask (finfo.min), not a value
+
+
+class Network:
+    """A redrawn float64 copy of a module.
+
+    Attributes:
+        state: the redrawn tensors that the spec names.
+        want: the outputs at this state.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: SymmetrySpec, args: Any, kwargs: Any, generator: torch.Generator
+    ) -> None:
+        self.name = type(model).__name__
+        for name, tensor in [*model.named_parameters(), *model.named_buffers(), *enumerate(tensors_in((args, kwargs)))]:
+            if tensor.is_meta:
+                what = f"input {name}" if isinstance(name, int) else name
+                raise MetanetError(
+                    f"verification runs the network, but {what} is on the meta device: materialise it (build "
+                    f"{self.name} outside torch.device('meta'); a smaller size of the same architecture will do)"
+                )
+        self.model = to_double(prepare(model))
+        self.args, self.kwargs = args, kwargs
+        self.tensors = _tensors(self.model, spec, self.name)
+        self._all = list(self.model.modules())
+        self._draw(spec, generator)
+        self.state = {n: self.tensors[n].clone() for n in spec.tensors}
+        self._remember()
+        self.want = self.run()
+        noise = self.change(self.run())
+        if noise > 1e-11:
+            raise MetanetError(
+                f"{self.name} is not deterministic: two runs with the same parameters and inputs differ by "
+                f"{noise:.1e} of the output's spread. Does it draw random numbers in eval mode? Give it the noise "
+                "as an input, or switch it off"
+            )
+
+    def _draw(self, spec: SymmetrySpec, generator: torch.Generator) -> None:
+        """New values for all tensors: smaller ones if the network explodes."""
+        old = {n: t.clone() for n, t in self.tensors.items()}
+        self._remember()
+        for gain in _GAINS:
+            new = redraw(old, generator, model=self.model, gain=gain)
+            new.update({n: new[t.tied_to] for n, t in spec.tensors.items() if t.tied_to in new})
+            self.write(new)
+            self._run(calibrated(self.model, generator), undo=False)
+            if all(map(_healthy, self._run(undo=False))):
+                return
+        raise MetanetError(
+            f"{self.name} returns no numbers (NaN, or infinite throughout) at random parameters, also at "
+            f"{_GAINS[-1]} of the usual scale. Do the inputs hold NaN, or do they mask every position?"
+        )
+
+    def write(self, state: Mapping[str, Tensor]) -> None:
+        """Set tensors in place, so that everything which shares their memory (ties, LSTM's flat list) sees it."""
+        with torch.no_grad():
+            for name, tensor in state.items():
+                self.tensors[name].copy_(tensor)
+
+    def run(self, changed: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+        """The outputs when some tensors have other values; the state is as before afterwards."""
+        changed = changed or {}
+        self.write(changed)
+        try:
+            return self._run()
+        finally:
+            self.write({n: self.state[n] for n in changed})
+
+    def _run(self, context: Any = None, undo: bool = True) -> list[Tensor]:
+        versions = [b._version for b in self._buffers]
+        args, kwargs = tree_map(_fresh, (self.args, self.kwargs))
+        try:
+            with torch.no_grad(), float64(), context or nullcontext():
+                out = self.model(*args, **kwargs)
+        except Exception as e:
+            raise MetanetError(
+                f"the forward pass of {self.name} raised {type(e).__name__}: {e}\n"
+                "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); verification runs a "
+                "float64 copy."
+            ) from e
+        found = [t.detach().to(torch.float64, copy=True) for t in tensors_in(out) if not t.is_complex()]
+        found += [torch.view_as_real(t.detach()).clone() for t in tensors_in(out) if t.is_complex()]
+        for module, attributes in zip(self._all, self._attributes, strict=True):
+            vars(module).clear()
+            vars(module).update({k: _shallow(v) for k, v in attributes.items()})
+        for (buffer, value), version in zip(self._buffers.items(), versions, strict=True):
+            if undo and buffer._version != version:
+                buffer.copy_(value)
+        if not any(t.numel() for t in found):
+            raise MetanetError(f"{self.name} returned {type(out).__name__} without a tensor: nothing to compare")
+        return found
+
+    def _remember(self) -> None:
+        """What modules keep on themselves: some cache tensors made from parameters, which must not outlive a run."""
+        self._attributes = [{k: _shallow(v) for k, v in vars(m).items()} for m in self._all]
+        self._buffers = {b: b.detach().clone() for b in self.model.buffers()}
+
+    def change(self, got: list[Tensor]) -> float:
+        """Largest difference from ``want``, relative to the spread of each output; infinite if masks differ."""
+        if [t.shape for t in got] != [t.shape for t in self.want]:
+            return float("inf")
+        return max(map(_change, got, self.want), default=0.0)
+
+
+def _tensors(model: nn.Module, spec: SymmetrySpec, name: str) -> dict[str, Tensor]:
+    """The module's own floating-point tensors by state dict name.
+
+    Raises:
+        MetanetError: the spec is of another architecture.
+    """
+    state = model.state_dict(keep_vars=True)
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    absent = [n for n in spec.tensors if n not in tensors]
+    if absent:
+        raise MetanetError(f"the spec names tensors that {name} does not have: {', '.join(absent[:5])}")
+    unknown = [n for n in tensors if n not in spec.tensors]
+    if unknown:
+        raise MetanetError(f"{name} has tensors that the spec does not name: {', '.join(unknown[:5])}")
+    for key, known in spec.tensors.items():
+        if tuple(tensors[key].shape) != known.shape:
+            raise MetanetError(f"{key} of {name} is {tuple(tensors[key].shape)}, but {known.shape} in the spec")
+    return tensors
+
+
+def _fresh(x: Any) -> Any:
+    """A copy for one run: networks may write into their inputs."""
+    return widen(x.detach().clone()) if isinstance(x, Tensor) else copy.deepcopy(x)
+
+
+def _shallow(x: Any) -> Any:
+    return copy.copy(x) if type(x) in (dict, list, set) else x
+
+
+def _ordinary(x: Tensor) -> Tensor:
+    return torch.isfinite(x) & (x.abs() < _HUGE)
+
+
+def _healthy(x: Tensor) -> bool:
+    return x.numel() == 0 or bool(_ordinary(x).any() and not x.isnan().any())
+
+
+def _change(got: Tensor, want: Tensor) -> float:
+    plain = _ordinary(want)
+    if not torch.equal(plain, _ordinary(got)):
+        return float("inf")
+    masked, reference = got[~plain], want[~plain]
+    if not bool(((masked == reference) | ((masked - reference).abs() < 1e-12 * reference.abs())).all()):
+        return float("inf")
+    got, want = got[plain], want[plain]
+    if not want.numel():
+        return 0.0
+    largest = want.abs().max()
+    spread = torch.maximum((want - want.mean()).abs().max(), 1e-6 * largest)  # of a single number: its own size
+    if want.numel() == 1:
+        spread = largest
+    return float((got - want).abs().max() / (spread if spread > 0 else 1.0))

@@ -1,0 +1,104 @@
+"""Random parameters at which a network of any depth works, so that mistakes show.
+
+Freshly initialised networks hide mistakes: zero biases, unit scales, residual branches that start at zero.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_TABLE = re.compile(r"embed|token|pos|table|prompt|quer(y|ies)$")
+_NEAR_ZERO, _ABSURD = 0.05, 1e6  # a mean outside is no value to stay near: uninitialised memory holds anything
+
+
+def redraw(
+    state: Mapping[str, Tensor], generator: torch.Generator, *, model: nn.Module | None = None, gain: float = 1.0
+) -> dict[str, Tensor]:
+    """Every floating-point entry drawn anew, at the scale of a working network.
+
+    Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit around some value
+    (scales around 1, temperatures, logarithms of decay rates) stay within some 40 % of it, all other vectors (biases,
+    residual scales that start at 0 or 1e-5) are normal with standard deviation 1/2; running variances positive.
+
+    Args:
+        state: by state dict name; integer entries are passed on.
+        generator: on the CPU, so that the same numbers come on every device.
+        model: whose state it is: tells embeddings and convolutions apart where names and shapes do not.
+        gain: of the matrices; below 1 for networks that explode.
+    """
+    modules = dict(model.named_modules()) if model is not None else {}
+    out = {}
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            out[name] = tensor
+            continue
+        module, leaf = modules.get(name.rpartition(".")[0]), name.rpartition(".")[2]
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if leaf in ("running_var", "original0", "weight_g"):
+            new = 0.5 + noise.abs()
+        elif tensor.ndim >= 2 and (tensor.numel() > max(tensor.shape) or leaf == "weight"):
+            new = noise * _scale(leaf, tensor, module) * gain
+        else:
+            new = _vector(tensor, noise, generator)
+        out[name] = new.to(tensor)
+    return out
+
+
+def _vector(tensor: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+    """Around its own values if these have one sign and are not tiny, else around 0."""
+    old = tensor.detach().to("cpu", torch.float64)
+    mean, size = (float(x) for x in (old.mean(), old.square().mean().sqrt()))  # NaN of an empty one: noise, too
+    if not (max(_NEAR_ZERO, 0.5 * size) <= abs(mean) < _ABSURD):
+        return 0.5 * noise
+    # uniform: a temperature or a scale must not change its sign by a rare large draw
+    one, two = (torch.rand(2, *old.shape, generator=generator, dtype=torch.float64) * 2 - 1).unbind(0)
+    return old * (1 + 0.6 * one) + 0.2 * abs(mean) * two
+
+
+def _scale(leaf: str, tensor: Tensor, module: nn.Module | None) -> float:
+    shape = tuple(tensor.shape)
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return 1.0
+    kernel = isinstance(module, nn.modules.conv._ConvNd) or (module is None and leaf == "weight")
+    if kernel or tensor.ndim > 3 or leaf.startswith("original"):
+        return math.prod(shape[1:]) ** -0.5
+    if leaf not in ("weight", "bias") and _TABLE.search(leaf):
+        return 1.0
+    if tensor.ndim == 2:
+        return shape[1] ** -0.5
+    return max(shape) ** -0.5  # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
+
+
+@contextmanager
+def calibrated(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """While active, running the model sets the running statistics of its norms near those of the data.
+
+    Statistics that have nothing to do with the data turn a norm into a mere random scale, and a hundred of these in a
+    row explode, vanish, or drive gates into saturation, where wrong relabellings no longer show.
+    """
+
+    def calibrate(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        mean, var, x = module.running_mean, module.running_var, inputs[0] if inputs else None
+        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != mean.numel() or not torch.isfinite(x).all():
+            return
+        x = x.detach().transpose(0, 1).flatten(1)
+        spread = x.var(1, correction=0) + 0.1 * x.square().mean() + 1e-12
+        noise = torch.randn(2, mean.numel(), generator=generator, dtype=torch.float64).to(mean)
+        mean.copy_((x.mean(1) + 0.3 * spread.sqrt() * noise[0]).view_as(mean))
+        var.copy_((spread * (0.5 + noise[1].abs())).view_as(var))
+
+    handles = [
+        m.register_forward_pre_hook(calibrate)
+        for m in model.modules()
+        if all(isinstance(getattr(m, n, None), Tensor) for n in ("running_mean", "running_var"))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

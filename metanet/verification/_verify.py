@@ -1,0 +1,137 @@
+"""Legal relabellings keep the function, illegal ones change it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..symmetry import SymmetrySpec, Transform, leaves_of
+from ._network import Network
+from ._verification import INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
+
+Place = tuple[str, int]  # tensor, axis
+
+
+def verify(
+    model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, draws: int = 2, sensitivity: bool = True,
+    axes: int | None = None, progress: bool = False, **kwargs: Any,
+) -> Verification:  # fmt: skip
+    """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
+
+    Everything runs on a float64 copy whose parameters and floating-point buffers are all drawn anew, because freshly
+    initialised networks hide mistakes (zero biases, unit scales, residual branches that start at zero). The caller's
+    model is not touched.
+
+    An illegal relabelling moves one axis of one tensor by its groups' elements and nothing else. Where the output does
+    not show it under any of the draws, two measurements look for the reason (``Verification.reasons``): random noise
+    on the tensor, or on the entries that move, changes nothing either (a bias whose shift a softmax or a normalisation
+    takes away, rows of a table that the inputs do not read); or, for vectors, steps along the line from the old order
+    to the new one change nothing although noise does (a bias of which only the sum matters).
+
+    Args:
+        inputs, kwargs: as in ``model(*inputs, **kwargs)``; any nesting. Call again with inputs of other sizes.
+        seed: of parameters and transforms.
+        draws: how many random transforms; one alone may happen to exchange two units that are dead on these inputs.
+        sensitivity: also check illegal relabellings: one run per movable axis, and a few more where one is not seen.
+        axes: check only this many axes, drawn at random; ``None`` for all.
+        progress: show a bar.
+
+    Raises:
+        MetanetError: the spec does not fit the model, a parameter is on the meta device, the forward pass raises,
+            gives no numbers, or is not deterministic.
+    """
+    with torch.random.fork_rng():  # a network that draws random numbers leaves the caller's generator alone
+        return _verify(model, spec, inputs, kwargs, seed, draws, axes if sensitivity else 0, progress)
+
+
+def _verify(
+    model: nn.Module, spec: SymmetrySpec, inputs: Any, kwargs: Any, seed: int, draws: int, axes: int | None,
+    progress: bool,
+) -> Verification:  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    network = Network(model, spec, inputs, kwargs, generator)
+    transforms = [_restless(spec.sample(generator)) for _ in range(draws)]
+    places = _places(spec)
+    change, moved, total = 0.0, 0, 0
+    for t in transforms:
+        relabelled = t(network.state)
+        change = max(change, network.change(network.run(relabelled)))
+        for name in dict.fromkeys(name for name, _ in places):
+            moved += int((relabelled[name] != network.state[name]).sum())
+            total += network.state[name].numel()
+    checked = places
+    if axes is not None and axes < len(checked):
+        chosen = torch.randperm(len(checked), generator=generator)[:axes].sort().values
+        checked = [checked[i] for i in chosen.tolist()]
+    seen: dict[Place, float] = {}
+    reasons: dict[Place, str] = {}
+    for place in _bar(checked, progress):
+        seen[place] = _seen(network, transforms, place)
+        if seen[place] < UNSEEN:
+            reason = _reason(network, transforms[0], place, generator)
+            reasons |= {place: reason} if reason else {}
+    return Verification(change, moved / total if total else 0.0, seen, reasons, len(places))
+
+
+def _places(spec: SymmetrySpec) -> list[Place]:
+    """Every axis of every tensor that some transform moves; a tied tensor once."""
+
+    def moves(axis: Any) -> bool:
+        return any(spec[leaf.group].kind != "fixed" and leaf.size > 1 for leaf in leaves_of(axis))
+
+    tensors = [(n, t) for n, t in spec.tensors.items() if t.tied_to is None]
+    return [(n, i) for n, t in tensors for i, axis in enumerate(t.axes) if moves(axis)]
+
+
+def _restless(t: Transform) -> Transform:
+    """The same transform with every identity in it replaced by a rotation: small groups would often stay put."""
+    elements = {}
+    for name, element in t.elements.items():
+        idle = (element == torch.arange(element.shape[-1])).all(-1, keepdim=True)
+        elements[name] = torch.where(idle, element.roll(1, -1), element)
+    return Transform(t.spec, elements)
+
+
+def _names(spec: SymmetrySpec, name: str) -> list[str]:
+    return [n for n, t in spec.tensors.items() if n == name or t.tied_to == name]
+
+
+def _seen(network: Network, transforms: list[Transform], place: Place) -> float:
+    """Output change when one axis moves alone: of the first transform that shows, else the largest of all."""
+    name, axis = place
+    most = 0.0
+    for t in transforms:
+        illegal = {n: t.apply(n, network.state[n], (axis,)) for n in _names(t.spec, name)}
+        most = max(most, network.change(network.run(illegal)))
+        if most >= UNSEEN:
+            break
+    return most
+
+
+def _reason(network: Network, t: Transform, place: Place, generator: torch.Generator) -> str:
+    """Why an axis is not seen, measured on the function; empty when it cannot be told."""
+    name, axis = place
+    old = network.state[name]
+    new = t.apply(name, old, (axis,))
+
+    def blind_to(*shifts: Tensor) -> bool:
+        names = _names(t.spec, name)
+        runs = (network.run({n: network.state[n] + shift for n in names}) for shift in shifts)
+        return all(network.change(outputs) < TOLERANCE for outputs in runs)
+
+    noise = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old) * old.square().mean().sqrt()
+    if blind_to(noise):
+        return INDEPENDENT
+    if blind_to(noise * (new != old)):
+        return UNREAD
+    if old.numel() == max(old.shape) and blind_to(0.5 * (new - old), -1.7 * (new - old)):
+        return INVARIANT
+    return ""
+
+
+def _bar(places: list[Place], progress: bool) -> Any:
+    if not progress:
+        return places
+    from tqdm import tqdm
+
+    return tqdm(places, desc="illegal relabellings", unit="axis")
