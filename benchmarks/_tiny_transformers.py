@@ -78,3 +78,156 @@ LISTS: dict[str, Callable[[Any], list[int]]] = {
 
 WHERE_NONE = {"head_dim": 16, "num_key_value_heads": 2, "vocab_size": 96}
 """Fields that must be given where the default is none at all; modelling code calculates with them."""
+
+EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "bit": {"num_groups": 4},
+    "blt": {"encoder_hash_byte_group_vocab": 40, "encoder_hash_byte_group_nb_functions": 1},
+    "donut-swin": {"image_size": 128, "window_size": 4},
+    "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
+    "luke": {"entity_vocab_size": 20},
+    "mamba2": {"num_heads": 8, "n_groups": 2},
+    "maskformer-swin": {"image_size": 128, "window_size": 4},
+    "reformer": {"axial_pos_embds_dim": (24, 40), "axial_pos_shape": (8, 12)},
+    "swin": {"image_size": 128, "window_size": 4},
+    "swin2sr": {"image_size": 128, "window_size": 4},
+    "swinv2": {"image_size": 128, "window_size": 4},
+}
+"""By model type: fields, dotted ones in nested configurations, that are given whatever ``SIZES`` says."""
+
+TYPES: dict[str, str] = {}
+"""Families whose own model needs inputs that a configuration does not tell: the part of it that is taken instead."""
+
+HEADS = [
+    "MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_CLASSIFICATION", "MULTIMODAL_LM", "IMAGE_TEXT_TO_TEXT",
+    "SPEECH_SEQ_2_SEQ", "CTC", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION", "SEMANTIC_SEGMENTATION",
+    "UNIVERSAL_SEGMENTATION", "OBJECT_DETECTION", "DEPTH_ESTIMATION", "PRETRAINING", "TIME_SERIES_PREDICTION",
+    "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM", "IMAGE_TO_IMAGE", "KEYPOINT_DETECTION", "ZERO_SHOT_OBJECT_DETECTION",
+    "TEXT_ENCODING", "BACKBONE", "MASK_GENERATION",
+]  # fmt: skip
+"""The first of these tasks that a family has a network for is taken, else the network without a head."""
+
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def families() -> dict[str, str]:
+    """Family, which is the folder of ``transformers.models``, to the model type that stands for it."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
+
+    found: dict[str, list[str]] = {}
+    for model_type in CONFIG_MAPPING_NAMES:
+        if class_name(model_type):
+            found.setdefault(model_type_to_module_name(model_type), []).append(model_type)
+    chosen = {}
+    for family, types in sorted(found.items()):
+        named = [t for t in types if t.replace("-", "_").replace(".", "_") == family]
+        chosen[family] = TYPES.get(family) or (named or types)[0]
+    return chosen
+
+
+def class_name(model_type: str) -> str:
+    """The class that is built for a model type; empty where transformers has none."""
+    from transformers.models.auto import modeling_auto
+
+    for mapping in [*(f"MODEL_FOR_{head}_MAPPING_NAMES" for head in HEADS), "MODEL_MAPPING_NAMES"]:
+        found = getattr(modeling_auto, mapping).get(model_type)
+        if found:
+            return found if isinstance(found, str) else found[0]
+    return ""
+
+
+def build(model_type: str) -> nn.Module:
+    """The family's network, small and with random weights, eager attention.
+
+    Raises:
+        ValueError: still more than ``LIMIT`` parameters: the message names the largest.
+        Exception: whatever transformers raises for a configuration that does not fit together.
+    """
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    kind = getattr(transformers, class_name(model_type))
+    config = tiny_config(model_type)
+    with torch.device("meta"):
+        sizes = {n: p.numel() for n, p in kind._from_config(config).named_parameters()}
+    if sum(sizes.values()) > LIMIT:
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ValueError(f"{sum(sizes.values()):,} parameters, {sizes[largest]:,} of them in {largest}")
+    return kind._from_config(config, attn_implementation="eager").eval()
+
+
+def tiny_config(model_type: str) -> Any:
+    """The default configuration of a model type with small numbers everywhere."""
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[model_type]
+    config = kind()
+    fields = shrink(config, config, {})
+    for path, value in EXCEPTIONS.get(model_type, {}).items():
+        *parents, last = path.split(".")
+        inner = fields
+        for parent in parents:
+            inner = inner[parent]
+        inner[last] = value
+    return kind(**fields)
+
+
+def shrink(config: Any, default: Any, ids: dict[str, int]) -> dict[str, Any]:
+    """The fields in which a small configuration differs from its class's default one, nested ones as dicts.
+
+    Args:
+        config: as its owner made it.
+        default: a fresh one of the same class.
+        ids: numbers of special tokens given so far, by field name; filled.
+    """
+    from transformers import PreTrainedConfig
+
+    given = {n: v for n, v in vars(config).items() if not n.startswith("_") and n not in ("id2label", "label2id")}
+    depth = next((given[n] for n in _DEPTHS if isinstance(given.get(n), int)), 0) if "depths" not in given else 0
+    layers = _layers(given, depth)
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, PreTrainedConfig):
+            fields[name] = {**shrink(value, type(value)(), ids), "model_type": value.model_type}
+            continue
+        if depth and name in _DEPTHS and value == depth:
+            new = len(layers)
+        elif isinstance(value, (list, tuple)) and depth > 3 and len(value) == depth:
+            new = type(value)(value[n] for n in layers)
+        else:
+            new = _small(name, value, ids)
+        if new != vars(default).get(name):
+            fields[name] = new
+    if given.get("qk_nope_head_dim"):  # latent attention expands to as many heads of keys as of queries
+        fields["num_key_value_heads"] = fields["num_attention_heads"]
+        fields["head_dim"] = SIZES["qk_rope_head_dim"]
+    return fields
+
+
+def _layers(given: Mapping[str, Any], depth: int) -> list[int]:
+    """Which layers stay: the first of every kind, at least two."""
+    if depth < 2:
+        return list(range(depth))
+    listed = [v for v in given.values() if isinstance(v, (list, tuple)) and len(v) == depth]
+    kinds = list(zip(*(v for v in listed if all(isinstance(x, str) for x in v)), strict=True)) or [()] * depth
+    kept = {kinds.index(kind) for kind in kinds}
+    return sorted(kept if len(kept) > 1 else {0, 1})
+
+
+def _small(name: str, value: Any, ids: dict[str, int]) -> Any:
+    """A field's value in a small network."""
+    if isinstance(value, bool):
+        return value
+    if value is None:
+        return WHERE_NONE.get(name)
+    if isinstance(value, int):
+        if name.endswith(("_token_id", "_token_index")):
+            return ids.setdefault(name, 80 + len(ids) % 16) if value >= 80 else value
+        return min(value, SIZES.get(name, value))
+    if isinstance(value, (list, tuple)) and name in LISTS and value and all(isinstance(v, int) for v in value):
+        return type(value)(LISTS[name](value))
+    if isinstance(value, dict) and "mrope_section" in value:
+        pairs = int(SIZES["head_dim"] * value.get("partial_rotary_factor", 1.0)) // 2
+        return {**value, "mrope_section": [pairs - 2 * (pairs // 4), pairs // 4, pairs // 4]}
+    return value
