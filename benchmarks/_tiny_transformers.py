@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-LIMIT = 20_000_000  # parameters; more means that some size has a name which SIZES does not know
+LIMIT = 40_000_000  # parameters, a ResNet-50 as backbone fits; more means that SIZES lacks the name of some size
 
 SIZES = {
     # widths
@@ -54,7 +54,8 @@ SIZES = {
     # images, sound, codes
     "image_size": 32, "patch_size": 8, "num_position_embeddings": 16, "num_patches": 16, "num_frames": 4,
     "tubelet_size": 2, "num_queries": 6, "num_conv_pos_embeddings": 5, "num_conv_pos_embedding_groups": 4,
-    "codebook_size": 32, "codebook_dim": 8,
+    "codebook_size": 32, "upsample_groups": 64, "window_size": 4, "output_channels": 64,
+    "fpn_hidden_size": 64,
 }  # fmt: skip
 """Fields that hold one number, at most this; the pairs that must divide each other do."""
 
@@ -79,29 +80,72 @@ LISTS: dict[str, Callable[[Any], list[int]]] = {
 WHERE_NONE = {"head_dim": 16, "num_key_value_heads": 2, "vocab_size": 96}
 """Fields that must be given where the default is none at all; modelling code calculates with them."""
 
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+_HALF_MROPE = {**_MROPE, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+
 EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "autoformer": {"prediction_length": 4},
     "bit": {"num_groups": 4},
-    "blt": {"encoder_hash_byte_group_vocab": 40, "encoder_hash_byte_group_nb_functions": 1},
-    "donut-swin": {"image_size": 128, "window_size": 4},
+    "deepseek_v2": {"n_group": 2, "topk_group": 1, "num_experts_per_tok": 2},
+    "depth_anything": {"backbone_config.num_hidden_layers": 4, "backbone_config.out_indices": [1, 2, 3, 4],
+                       "reassemble_hidden_size": 64},
+    "donut-swin": {"image_size": 128},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2},
+    "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 24, 32, 40]},
     "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320},
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
+    "encodec": {"codebook_dim": 64},
+    "esm": {"pad_token_id": 1, "mask_token_id": 32},
+    "esmc": {"num_key_value_heads": 4},
+    "glm46v": {"text_config.rope_parameters": _MROPE},
+    "glm4v": {"text_config.rope_parameters": _MROPE},
+    "glm4v_moe": {"text_config.rope_parameters": _HALF_MROPE},
+    "glm5_next": {"text_config.index_topk": 16},
+    "glm_image": {"text_config.rope_parameters": _MROPE},
+    "glm_ocr": {"text_config.rope_parameters": _MROPE},
+    "glmga": {"text_config.rope_parameters": _MROPE},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "grounding-dino": {"backbone_config.image_size": 128},
+    "hgnet_v2": {"hidden_sizes": [256, 512, 1024, 2048]},
+    "informer": {"prediction_length": 4},
+    "layoutlmv3": {"coordinate_size": 12, "shape_size": 8},
+    "levit": {"image_size": 64, "patch_size": 16},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "lilt": {"hidden_size": 48},
     "luke": {"entity_vocab_size": 20},
     "mamba2": {"num_heads": 8, "n_groups": 2},
-    "maskformer-swin": {"image_size": 128, "window_size": 4},
+    "maskformer-swin": {"image_size": 128},
+    "mm-grounding-dino": {"backbone_config.image_size": 128},
+    "paddleocr_vl": {"text_config.rope_parameters": _MROPE},
+    "perceiver": {"num_latents": 10, "d_latents": 48, "num_self_attends_per_block": 2, "num_self_attention_heads": 4,
+                  "num_cross_attention_heads": 4},
+    "qwen2_5_vl": {"text_config.rope_parameters": _MROPE},
+    "qwen2_vl": {"text_config.rope_parameters": _MROPE},
     "reformer": {"axial_pos_embds_dim": (24, 40), "axial_pos_shape": (8, 12)},
-    "swin": {"image_size": 128, "window_size": 4},
-    "swin2sr": {"image_size": 128, "window_size": 4},
-    "swinv2": {"image_size": 128, "window_size": 4},
-}
+    "swin": {"image_size": 128},
+    "swin2sr": {"image_size": 128},
+    "swinv2": {"image_size": 128},
+    "textnet": {"hidden_sizes": [64, 64, 128, 256, 512]},
+    "time_series_transformer": {"prediction_length": 4},
+    "vjepa2": {"crop_size": 32, "frames_per_clip": 4},
+    "voxtral": {"audio_config.intermediate_size": 256},
+    "xmod": {"default_language": "en_XX"},
+    "unlimited_ocr": {"text_config.num_key_value_heads": 4},
+}  # fmt: skip
 """By model type: fields, dotted ones in nested configurations, that are given whatever ``SIZES`` says."""
 
-TYPES: dict[str, str] = {}
-"""Families whose own model needs inputs that a configuration does not tell: the part of it that is taken instead."""
+TYPES = {
+    "llama4": "llama4_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
+"""Families whose first class takes the configuration of a part, or whose own model needs inputs that a configuration
+does not tell: the part that is taken instead."""
 
 HEADS = [
     "MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_CLASSIFICATION", "MULTIMODAL_LM", "IMAGE_TEXT_TO_TEXT",
-    "SPEECH_SEQ_2_SEQ", "CTC", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION", "SEMANTIC_SEGMENTATION",
-    "UNIVERSAL_SEGMENTATION", "OBJECT_DETECTION", "DEPTH_ESTIMATION", "PRETRAINING", "TIME_SERIES_PREDICTION",
+    "SPEECH_SEQ_2_SEQ", "CTC", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION", "OBJECT_DETECTION",
+    "SEMANTIC_SEGMENTATION", "UNIVERSAL_SEGMENTATION", "DEPTH_ESTIMATION", "PRETRAINING", "TIME_SERIES_PREDICTION",
     "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM", "IMAGE_TO_IMAGE", "KEYPOINT_DETECTION", "ZERO_SHOT_OBJECT_DETECTION",
     "TEXT_ENCODING", "BACKBONE", "MASK_GENERATION",
 ]  # fmt: skip

@@ -33,6 +33,7 @@ _ZOO = {key: f"zoo.{key}" for key in ("input_shape", "label", "path", "table")} 
 COMMANDS = {
     "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
     "predict": Command(summary="ask a trained metanetwork about a checkpoint", run="metanet.tasks:predict"),
+    "inspect": Command(summary="derive and test the symmetries of an architecture", run="metanet._cli.inspect:inspect"),
     "zoo": Command(summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO),
 }
 

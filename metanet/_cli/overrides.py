@@ -8,7 +8,7 @@ from ..errors import MetanetError
 
 # Keys whose values are paths, references or column names: plain text, whatever characters it has.
 TEXT_KEYS = frozenset(
-    {"a", "arch", "b", "base", "checkpoint", "data", "label", "out", "path", "resume", "run", "table"}
+    {"a", "arch", "b", "base", "checkpoint", "data", "explain", "label", "out", "path", "resume", "run", "table"}
     | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
 )
 TEXT_LIST_KEYS = frozenset({"models"})  # [A,B], each one text

@@ -1,7 +1,10 @@
 """Networks by name: the REF grammar of ``arch=`` in every command.
 
-A new scheme is one function, registered by ``@scheme``; see ``_reference.py``.
+A new scheme is one function, registered by ``@scheme``; see ``_timm.py``.
 """
 
+from . import _hugging_face as _hugging_face  # registers its scheme
+from . import _timm as _timm
 from ._reference import load_factory as load_factory
 from ._reference import load_source as load_source
+from ._torchvision import import_torchvision as import_torchvision

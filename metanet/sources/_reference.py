@@ -1,18 +1,21 @@
-"""REF -> network. ``package.module:factory`` works now; the other schemes are recognised and say what they need."""
+"""REF -> network: the grammar, ``package.module:factory``, and the register of the schemes beside it."""
 
 import importlib
 import inspect
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import MetanetError
+from ._torchvision import import_torchvision
 
-GRAMMAR = "REF is package.module:factory (also timm:NAME, hf:ID-OR-FOLDER or a folder, which are not supported yet)"
+GRAMMAR = "REF is timm:NAME, hf:ID-OR-FOLDER, package.module:factory, or a folder with a config.json"
 
 SCHEMES: dict[str, Callable[[str], Callable[..., nn.Module]]] = {}
 
@@ -29,56 +32,64 @@ def scheme(name: str) -> Callable:
     return register
 
 
-@scheme("timm")
-def _timm(name: str) -> Callable[..., nn.Module]:
-    raise MetanetError(
-        f"timm:{name} is not supported yet; a later version reads it with the extra hub. Until then wrap it: a "
-        f"function that returns timm.create_model({name!r}) in my_networks.py, and arch=my_networks:FUNCTION."
-    )
+def need_extra(module: str, ref: str) -> Any:
+    """Import a package of the extra ``hub``, torchvision before it: see :func:`import_torchvision`.
 
-
-@scheme("hf")
-def _hugging_face(name: str) -> Callable[..., nn.Module]:
-    raise MetanetError(
-        f"hf:{name} is not supported yet; a later version reads it with the extra hub. Until then wrap it: a "
-        f"function that returns the transformers model in my_networks.py, and arch=my_networks:FUNCTION."
-    )
+    Raises:
+        MetanetError: it is not installed, or a package that it needs.
+    """
+    try:
+        import_torchvision()
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MetanetError(f"{ref} needs {error.name}, which is not installed: pip install 'metanet[hub]'") from error
 
 
 def load_factory(ref: str) -> Callable[..., nn.Module]:
     """The function that makes the network which ``ref`` names.
 
     Args:
-        ref: ``package.module:factory``: a function or class in an importable module (commands can import from the
-            current folder too); ``factory`` may be dotted, ``Class.method``. The module is imported: it is code that
-            the user names, so never take ``ref`` from a checkpoint.
+        ref: one of
+
+            - ``timm:NAME``: a network of timm, ``NAME`` with or without a tag (``resnet50.a1_in1k``);
+            - ``hf:ID-OR-FOLDER``: a network of transformers, by a folder with a ``config.json``, a repository of the
+              Hugging Face Hub, or a model type (``hf:gpt2``), see ``_hugging_face.py``;
+            - a folder with a ``config.json``: the same without ``hf:``;
+            - ``package.module:factory``: a function or class in an importable module (commands can import from the
+              current folder too); ``factory`` may be dotted, ``Class.method``. The module is imported: it is code that
+              the user names, so never take ``ref`` from a checkpoint.
+
+    Returns:
+        A function of keyword arguments only known to it; the networks of the first three have random weights.
 
     Raises:
-        MetanetError: not of this grammar, a scheme that isn't supported yet, a module that can't be imported, or a name
-            that the module hasn't (the message lists close ones).
+        MetanetError: not of this grammar, a package that isn't installed, a module that can't be imported, or a name
+            that there isn't (the message lists close ones).
     """
     if not isinstance(ref, str):
         raise MetanetError(f"expected a reference to a network, got {ref!r}. {GRAMMAR}.")
-    name, colon, rest = ref.partition(":")
-    if colon and name in SCHEMES:
+    name, _, rest = ref.partition(":")
+    if rest and name in SCHEMES:
         return SCHEMES[name](rest)
     if re.fullmatch(f"{_DOTTED}:{_DOTTED}", ref):
         return _attribute(_module(name, ref), rest, ref)
     if ref and Path(ref).expanduser().is_dir():
-        raise MetanetError(f"{ref!r} is a folder; networks from folders are not supported yet. {GRAMMAR}.")
+        return SCHEMES["hf"](ref)
     raise MetanetError(f"{ref!r} names no network. {GRAMMAR}.")
 
 
-def load_source(ref: str, **arch_args: Any) -> nn.Module:
+def load_source(ref: str, *, device: str | torch.device | None = None, **arch_args: Any) -> nn.Module:
     """Make the network which ``ref`` names: ``load_factory(ref)(**arch_args)``.
 
     Args:
         ref: see :func:`load_factory`.
+        device: where its parameters are made; ``"meta"``: without memory and without values, for networks that are
+            too large. Default: where the factory makes them.
         **arch_args: keyword arguments of the factory, ``arch_args.num_classes=10`` in commands.
 
     Raises:
-        MetanetError: as :func:`load_factory`; or the factory takes other arguments, or returns no ``nn.Module``. What
-            the factory itself raises passes through.
+        MetanetError: as :func:`load_factory`; or the factory takes other arguments, returns no ``nn.Module``, or can't
+            do without values on the meta device. What else the factory itself raises passes through.
     """
     factory = load_factory(ref)
     try:
@@ -92,13 +103,21 @@ def load_source(ref: str, **arch_args: Any) -> nn.Module:
             given = ", ".join(f"arch_args.{key}={value!r}" for key, value in arch_args.items()) or "no arch_args"
             raise MetanetError(f"{ref} can't be called with {given}: {error}. It takes {signature}.") from None
     try:
-        network = factory(**arch_args)
+        with torch.device(device) if device is not None else nullcontext():
+            network = factory(**arch_args)
     except TypeError as error:
         # A factory with **kwargs hands them on: whoever refuses one of ours does so deeper down.
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if refused is None or refused[1] not in arch_args:
             raise
-        raise MetanetError(f"{ref} doesn't take arch_args.{refused[1]}: {error}. It takes {signature}.") from error
+        takes = f". It takes {signature}" if ref.partition(":")[0] not in SCHEMES else ""
+        raise MetanetError(f"{ref} doesn't take arch_args.{refused[1]}: {error}{takes}.") from error
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta tensor" not in str(error):
+            raise
+        raise MetanetError(
+            f"{ref} can't be made on the meta device, because it looks at values: {error}\n  Use device=cpu."
+        ) from error
     if not isinstance(network, nn.Module):
         raise MetanetError(f"{ref} returned {type(network).__name__}, expected a torch.nn.Module")
     return network

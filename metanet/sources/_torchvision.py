@@ -12,9 +12,9 @@ _libraries: list[torch.library.Library] = []  # an operation lives as long as th
 
 
 def import_torchvision() -> ModuleType | None:
-    """Import torchvision, whose compiled part may be of another build than PyTorch; call it before timm or transformers.
+    """Import torchvision even where its compiled part is of another build than PyTorch; call it before timm.
 
-    Without its compiled operations everything works but these (non-maximum suppression, ...): networks never call them.
+    transformers imports it too. Without its compiled operations (non-maximum suppression, ...) all else works.
 
     Returns:
         The module, or ``None`` where it is not installed.

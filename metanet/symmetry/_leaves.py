@@ -52,9 +52,12 @@ class Leaves(Store):
         m, n = self._size[x], self._size[y]
         if isinstance(bx, Table) or isinstance(by, Table):
             same = isinstance(bx, Table) and isinstance(by, Table) and self.root(bx.key) == self.root(by.key)
+            plain = next((leaf for leaf in (x, y) if leaf not in self._bound), None)
             if same and m == n:
                 for left, right in zip(bx.entries, by.entries, strict=True):
                     self.equate(left, right, reason)
+            elif m == n and plain is not None and plain not in self._keys and not self.dependents(plain):
+                self._bound[plain] = Product((y if plain == x else x,))  # nothing is known of it that speaks against
             else:
                 for node, bound in ((x, bx), (y, by)):
                     if isinstance(bound, Table):
@@ -234,23 +237,24 @@ class Leaves(Store):
         """A leaf becomes a concatenation of fresh leaves; whatever may depend on it becomes a table."""
         dependents = self.dependents(root)
         segments = tuple(self.new(n) for n in sizes)
-        for segment in segments:
-            self._inherit(root, segment)
-            for leaf in segment:
-                for bound in self._keys.get(root, ()):
-                    self._bound_keys(leaf, [bound])
-        self._bound[root] = Concat(segments)
         made: dict[int, tuple[Expr, ...]] = {d: tuple(self.new(self._size[d]) for _ in sizes) for d in dependents}
-        bounds = {d: self._keys.get(d, []) for d in dependents}
-        for d, entries in made.items():
-            self._bind_table(d, root, entries)
+
+        def inside(bound: frozenset[int], i: int) -> frozenset[int]:
+            """The same keys where the root is in its segment ``i``."""
+            own: set[int] = set()
+            for key in map(self.root, bound):
+                own.update(segments[i] if key == root else made[key][i] if key in made else (key,))
+            return frozenset(own)
+
+        bounds = {d: list(self._keys.get(d, ())) for d in (root, *dependents)}
+        for d, entries in ((root, segments), *made.items()):
             for i, entry in enumerate(entries):
                 self._inherit(d, entry)
-                for bound in bounds[d]:
-                    own: set[int] = set()
-                    for key in map(self.root, bound):
-                        own.update(segments[i] if key == root else made[key][i] if key in made else (key,))
-                    self._bound_keys(entry[0], [frozenset(own)])
+                for leaf in entry:
+                    self._bound_keys(leaf, [inside(bound, i) for bound in bounds[d]])
+        self._bound[root] = Concat(segments)
+        for d, entries in made.items():
+            self._bind_table(d, root, entries)
 
     def _cut(self, expr: Expr, at: int, reason: str) -> list[Piece]:
         """Cut one stretch (not a concatenation) after ``at`` items; returns all its stretches now."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from ._leaves import Expr, Leaves
 
 
@@ -21,6 +23,7 @@ class Operand:
         shape: of the recorded example.
         axes: one expression per axis.
         dtype: as text, e.g. ``"int64"``.
+        constant: its values, if they depend on neither inputs nor parameters.
         label: for integers that name items (``topk``'s indices): the axis whose items they name.
         ident: which integers these are: the same through views and copies.
     """
@@ -29,6 +32,7 @@ class Operand:
     shape: tuple[int, ...]
     axes: tuple[Expr, ...]
     dtype: str = "float32"
+    constant: Tensor | None = None
     label: Expr | None = None
     ident: int = -1
 

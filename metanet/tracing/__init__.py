@@ -1,9 +1,10 @@
 """Record one forward pass of a network as a list of ATen operations."""
 
-from ._prepare import prepare as prepare
+from . import _transformers_examples as _transformers_examples
 from ._examples import Example as Example
 from ._examples import example_inputs as example_inputs
 from ._examples import examples_for as examples_for
+from ._prepare import prepare as prepare
 from ._recorder import record as record
 from ._trace import Op as Op
 from ._trace import Ref as Ref

@@ -17,19 +17,21 @@ _NEAR_ZERO, _ABSURD = 0.05, 1e6  # a mean outside is no value to stay near: unin
 
 
 def redraw(
-    state: Mapping[str, Tensor], generator: torch.Generator, *, model: nn.Module | None = None, gain: float = 1.0
-) -> dict[str, Tensor]:
+    state: Mapping[str, Tensor], generator: torch.Generator, *,
+    model: nn.Module | None = None, gain: float = 1.0, offset: float = 0.5,
+) -> dict[str, Tensor]:  # fmt: skip
     """Every floating-point entry drawn anew, at the scale of a working network.
 
     Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit around some value
     (scales around 1, temperatures, logarithms of decay rates) stay within some 40 % of it, all other vectors (biases,
-    residual scales that start at 0 or 1e-5) are normal with standard deviation 1/2; running variances positive.
+    residual scales that start at 0 or 1e-5) are normal around 0; running variances positive.
 
     Args:
         state: by state dict name; integer entries are passed on.
         generator: on the CPU, so that the same numbers come on every device.
         model: whose state it is: tells embeddings and convolutions apart where names and shapes do not.
-        gain: of the matrices; below 1 for networks that explode.
+        gain: of the matrices and kernels, relative to fan-in scale.
+        offset: standard deviation of the vectors around 0.
     """
     modules = dict(model.named_modules()) if model is not None else {}
     out = {}
@@ -44,7 +46,7 @@ def redraw(
         elif tensor.ndim >= 2 and (tensor.numel() > max(tensor.shape) or leaf == "weight"):
             new = noise * _scale(leaf, tensor, module) * gain
         else:
-            new = _vector(tensor, noise, generator)
+            new = _vector(tensor, noise * offset, generator)
         out[name] = new.to(tensor)
     return out
 
@@ -54,7 +56,7 @@ def _vector(tensor: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor
     old = tensor.detach().to("cpu", torch.float64)
     mean, size = (float(x) for x in (old.mean(), old.square().mean().sqrt()))  # NaN of an empty one: noise, too
     if not (max(_NEAR_ZERO, 0.5 * size) <= abs(mean) < _ABSURD):
-        return 0.5 * noise
+        return noise
     # uniform: a temperature or a scale must not change its sign by a rare large draw
     one, two = (torch.rand(2, *old.shape, generator=generator, dtype=torch.float64) * 2 - 1).unbind(0)
     return old * (1 + 0.6 * one) + 0.2 * abs(mean) * two

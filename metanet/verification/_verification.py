@@ -9,9 +9,9 @@ TOLERANCE = 1e-10
 UNSEEN = 1e-6
 """An illegal relabelling that changes the output by less of its spread counts as not seen."""
 
-INDEPENDENT = "the function does not depend on this tensor on these inputs: random noise on all of it changes nothing"
-UNREAD = "the function does not depend on the entries that move on these inputs: random noise on them changes nothing"
-INVARIANT = "the function is invariant in this direction: steps of any length between the two orders change nothing"
+INDEPENDENT = "the function does not depend on this tensor on these inputs: random noise on all of it does not show"
+UNREAD = "the function does not depend on the entries that move on these inputs: random noise on them does not show"
+INVARIANT = "the function is invariant in this direction: steps between the two orders do not show, other noise does"
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Verification:
     """What :func:`~metanet.verify` measured, in float64 with all parameters random.
 
     Attributes:
-        change: largest output change under a random legal transform, relative to the output's spread. A wrong spec
-            (axes tied that must not be, a key too many) shows here.
+        change: largest output change under a random legal transform, relative to the output's spread. An unsound spec
+            shows here (a tensor left out or in the wrong group, a group split, a key too many). A spec that could
+            move more, because two groups are merged or an axis is fixed without need, is sound and does not show.
         moved: share of the entries of movable tensors that the transforms moved.
         sensitivity: for every movable axis ``(tensor, axis)`` that was checked the relative output change when only
             this axis moves: the twin of ``change``, which proves that the test would notice a wrong relabelling.

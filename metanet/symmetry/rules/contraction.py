@@ -101,15 +101,6 @@ def convolution(
     )
 
 
-@rule("aten.linear")
-def linear(call: Call, x: Operand, weight: Operand, bias: Operand | None = None) -> Semantics:
-    """``x @ weight.T + bias``, where it arrives in one piece."""
-    equal = ((x[-1], weight[1]), *(((bias[0], weight[0]),) if bias is not None else ()))
-    return Semantics(
-        outputs=((*x.axes[:-1], weight[0]),), equal=equal, spaces=((*x.axes[:-1], weight[0], weight[1]),)
-    )
-
-
 @rule("aten._cdist_forward", "aten._euclidean_dist")
 def distance(call: Call, left: Operand, right: Operand, *_: Any) -> Semantics:
     """Distances between all rows of ``(..., n, k)`` and ``(..., m, k)``."""

@@ -8,7 +8,7 @@ those of the router, and pins nothing.
 from typing import Any
 
 from .._leaves import Expr
-from .._semantics import Call, Operand, Semantics, normal_axis, rule
+from .._semantics import Call, Operand, Semantics, Take, normal_axis, rule
 
 Pins = tuple[tuple[Expr, str], ...]
 Equal = tuple[tuple[Expr, Expr], ...]
@@ -47,6 +47,8 @@ def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     given = [(a, i) for a, i in enumerate(indices) if i is not None]
     if any(i.dtype == "bool" for _, i in given):
         return _index_by_mask(call, x, indices)
+    if len(given) == 1 and (run := _run(given[0][1], x.shape[given[0][0]])) is not None:
+        return Semantics(outputs=(Take(x, given[0][0], *run),), moves=True)
     rank = max(len(i) for _, i in given)
     equal, pins, looked = [], [], []
     for a, integers in given:
@@ -71,6 +73,15 @@ def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     return Semantics(outputs=(out,), equal=tuple(equal), pins=tuple(pins), stands=stands, labels=(x.label,))
 
 
+def _run(integers: Operand, n: int) -> tuple[int, int] | None:
+    """First and last + 1 of constant integers that are consecutive: the look-up is a slice."""
+    if integers.constant is None or len(integers) != 1 or not integers.shape[0] or integers.shape[0] > n:
+        return None
+    numbers = [int(i) % n for i in integers.constant.tolist()]
+    first, last = numbers[0], numbers[-1] + 1
+    return (first, last) if numbers == list(range(first, last)) else None
+
+
 def _index_by_mask(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     """How many items a mask chooses depends on its values: the axes it covers are fixed, those behind it stay."""
     covered, place = set(), 0
@@ -93,6 +104,8 @@ def _index_by_mask(call: Call, x: Operand, indices: list[Operand | None]) -> Sem
 def index_select(call: Call, x: Operand, dim: int, integers: Operand) -> Semantics:
     """Items of one axis by number."""
     dim = normal_axis(dim, len(x))
+    if (run := _run(integers, x.shape[dim])) is not None:
+        return Semantics(outputs=(Take(x, dim, *run),), moves=True)
     equal, pins = _looked_up(x[dim], integers)
     chosen = integers[0] if len(integers) else ()
     out = (*x.axes[:dim], chosen, *x.axes[dim + 1 :])
@@ -191,14 +204,6 @@ def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False
     dim = normal_axis(dim, len(x))
     axes = tuple(() if a == dim else e for a, e in enumerate(x) if keepdim or a != dim)
     return Semantics(outputs=(axes,), labels=(x[dim],))
-
-
-@rule("aten.one_hot")
-def one_hot(call: Call, integers: Operand, classes: int = -1) -> Semantics:
-    """A new axis with a one at the item that each integer names."""
-    new = call.fresh((call.shapes[0] or ())[-1])
-    equal, pins = _looked_up(new, integers)
-    return Semantics(outputs=((*integers.axes, new),), equal=equal, pins=pins, labels=(None,))
 
 
 @rule("aten.nonzero", "aten.masked_select")

@@ -1,4 +1,7 @@
-"""Normalisations: the mean and variance they use do not change when what they run over is relabelled."""
+"""Normalisations: the mean and variance they use do not change when what they run over is relabelled.
+
+Mean and variance are tensors too, without the axes that they were taken over: nothing that is left may depend on those.
+"""
 
 from typing import Any
 
@@ -25,6 +28,7 @@ def batch_norm(
     return Semantics(
         outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
         equal=tuple((operand[0], x[1]) for operand, _ in attached),
+        spaces=((x[1],),),
         flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, (1,), role) for operand, role in attached)),
     )
 
@@ -39,6 +43,7 @@ def layer_norm(
     return Semantics(
         outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
         equal=tuple((operand[i], x[a]) for operand, _ in attached for i, a in enumerate(last)),
+        spaces=(x.axes[: len(x) - len(shape)],),
         flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, last, role) for operand, role in attached)),
     )
 
@@ -57,23 +62,13 @@ def group_norm(
 ) -> Semantics:
     """Over the channels of a group together with all positions: groups move as wholes, channels inside their group."""
     attached = [(operand, role) for operand, role in ((weight, "scale"), (bias, "shift")) if operand is not None]
-    grouped = call.fresh(groups) + call.fresh(c // groups)
+    group = call.fresh(groups)
+    grouped = group + call.fresh(c // groups)
     return Semantics(
         outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
         equal=((x[1], grouped), *((operand[0], x[1]) for operand, _ in attached)),
+        spaces=((x[0], group),),
         flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, (1,), role) for operand, role in attached)),
-    )
-
-
-@rule("aten._fused_rms_norm", "aten.rms_norm")
-def rms_norm(call: Call, x: Operand, shape: list[int], weight: Operand | None = None, *_: Any) -> Semantics:
-    """Over the last ``len(shape)`` axes together, without a mean."""
-    last = tuple(range(len(x) - len(shape), len(x)))
-    attached = [(weight, "scale")] if weight is not None else []
-    return Semantics(
-        outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
-        equal=tuple((operand[i], x[a]) for operand, _ in attached for i, a in enumerate(last)),
-        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, last, role) for operand, role in attached)),
     )
 
 

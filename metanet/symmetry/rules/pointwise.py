@@ -21,7 +21,13 @@ def broadcast(call: Call, operands: tuple[Operand, ...]) -> tuple[tuple[Expr, ..
     return tuple(axes), tuple(equal)
 
 
-@rule("pointwise", "aten.where", "aten.native_dropout", "aten.masked_fill", "aten.bernoulli", "aten.lerp", "aten.rrelu_with_noise")
+# Everything that PyTorch tags as pointwise goes by the first name; the others lack the tag.
+@rule(
+    "pointwise", "aten.where", "aten.native_dropout", "aten.masked_fill", "aten.bernoulli", "aten.rrelu_with_noise",
+    "aten.hardswish", "aten.log_sigmoid_forward", "aten.polar", "aten.complex", "aten.real", "aten.imag", "aten.conj",
+    "aten._conj", "aten.special_expit", "aten._prelu_kernel", "aten.prelu", "aten.rsub", "aten.floor_divide",
+    "aten.true_divide", "aten.conj_physical", "aten.isfinite",
+)  # fmt: skip
 def pointwise(call: Call, *args: Any, **kwargs: Any) -> Semantics:
     """Everything that acts entry by entry, with broadcasting from the right."""
     operands = tuple(a for a in (*args, *kwargs.values()) if isinstance(a, Operand))

@@ -43,9 +43,10 @@ def norm(call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool 
 @rule(
     "aten._softmax", "aten._log_softmax", "aten.softmax", "aten.log_softmax", "aten._safe_softmax", "aten._masked_softmax"
 )
-def softmax(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
-    """Every item against the sum over all."""
-    return Semantics(outputs=(x.axes,), flow=(Follow(x, tuple(range(len(x)))),))
+def softmax(call: Call, x: Operand, dim: int, *_: Any, **__: Any) -> Semantics:
+    """Every item against the sum over all, which is a tensor without the axis."""
+    rest = tuple(e for a, e in enumerate(x) if a != normal_axis(dim, len(x)))
+    return Semantics(outputs=(x.axes,), spaces=(rest,), flow=(Follow(x, tuple(range(len(x)))),))
 
 
 @rule("aten.glu")

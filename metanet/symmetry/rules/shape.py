@@ -103,15 +103,6 @@ def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
     return Semantics(outputs=(tuple(call.wild(n) + e for n, e in zip(times, own, strict=True)),), moves=True)
 
 
-@rule("aten.repeat_interleave")
-def repeat_interleave(call: Call, x: Operand, repeats: Any = None, dim: int | None = None, **_: Any) -> Semantics | None:
-    """Every item of an axis several times in a row: an inner factor along which nothing varies."""
-    if not isinstance(repeats, int) or dim is None:
-        return None
-    dim = normal_axis(dim, len(x))
-    return Semantics(outputs=(tuple(e + call.wild(repeats) if a == dim else e for a, e in enumerate(x)),), moves=True)
-
-
 @rule("aten.pixel_shuffle")
 def pixel_shuffle(call: Call, x: Operand, factor: int) -> Semantics:
     """Channels ``(c, r, r)`` to positions: ``(..., c r r, h, w)`` to ``(..., c, h r, w r)``."""

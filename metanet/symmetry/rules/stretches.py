@@ -178,5 +178,8 @@ def in_order(call: Call, x: Operand, *args: Any, **kwargs: Any) -> Semantics:
     elif args and call.name != "aten.flip":
         dims = args[0]
     chosen = [dims] if isinstance(dims, int) else list(dims) if dims else list(range(len(x)))
-    pins = tuple((x[d], "the order of its items matters") for d in chosen)
-    return Semantics(outputs=(x.axes,) * len(call.shapes), pins=pins)
+    moved = {normal_axis(d, len(x)) for d in chosen}
+    # New axes: item i of the result is no longer item i, which matters to what is keyed by it.
+    axes = tuple(call.fresh(x.shape[a]) if a in moved else e for a, e in enumerate(x))
+    pins = tuple((e, "the order of its items matters") for a in moved for e in (x[a], axes[a]))
+    return Semantics(outputs=(axes,) * len(call.shapes), pins=pins)

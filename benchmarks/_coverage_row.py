@@ -1,0 +1,164 @@
+"""One network of the coverage benchmark, measured in a process of its own.
+
+    python benchmarks/_coverage_row.py SOURCE FAMILY MODEL [--axes 40] [--verify-up-to 200e6] [--memory 16] [--dry]
+
+Prints what is known of the network so far, as one line of JSON, whenever it goes on to the next stage: who stops the
+process for taking too long keeps what the finished stages found.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from _families import Case, build
+
+import metanet
+from metanet.symmetry import Axis, Derivation, Fixed, derive, leaves_of
+from metanet.tracing import Trace, example_inputs, record
+
+LEGITIMATE = (
+    "network's input", "network's output", "kernel", "slides along", "position", "selected along", "looked up",
+    "constant varies", "single item",
+)  # fmt: skip
+"""Parts of the reasons (``Fixed.reason``) for which an axis has to stay as it is: features that the network takes or
+gives, and places in an image, a sequence, a kernel or a table."""
+
+Report = Callable[..., None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source")
+    parser.add_argument("family")
+    parser.add_argument("model")
+    parser.add_argument("--axes", type=int, default=40, help="illegal relabellings that are tried")
+    parser.add_argument("--verify-up-to", type=float, default=200e6, help="parameters; float64 copies need the memory")
+    parser.add_argument("--memory", type=float, default=16, help="GB that this process may have")
+    parser.add_argument("--dry", action="store_true", help="stop when the network has run on its example inputs")
+    args = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_DATA, (int(args.memory * 1e9),) * 2)
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    row: dict[str, Any] = {}
+    out = sys.stdout
+
+    def report(stage: str, **fields: Any) -> None:
+        row.update(fields, stage=stage)
+        row["peak GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+        print(json.dumps(row), file=out, flush=True)
+
+    with redirect_stdout(sys.stderr):  # what libraries print is no part of the row
+        try:
+            measure(Case(source=args.source, family=args.family, model=args.model), args, report)
+        except Exception as error:  # a network that fails is a result
+            text = (str(error).strip() or type(error).__name__).splitlines()[0]
+            report(row["stage"], status=f"failed: {row['stage']}", error=f"{type(error).__name__}: {text}"[:300])
+
+
+def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
+    """Build, run, record, derive, verify; every ``report`` names the stage that comes next."""
+    report("build")
+    model = build(case)
+    parameters = sum(p.numel() for p in model.parameters())
+    report("example inputs", parameters=parameters)
+    example = example_inputs(model)
+    if example is None:
+        raise LookupError(f"nothing tells what {type(model).__name__} takes")
+    given = [(example.args, dict(example.kwargs)), *([example.check] if example.check else [])]
+    report("forward")
+    with torch.no_grad():
+        for positional, named in given:
+            model(*positional, **named)
+    if args.dry:
+        report("done", status="runs")
+        return
+
+    report("record")
+    start = time.perf_counter()
+    traces = [record(model, *given[0])]
+    seconds = time.perf_counter() - start
+    traces += [record(model, *other) for other in given[1:]]
+    report("analysis", traced="yes", ops=len(traces[0].ops), **{"record s": round(seconds, 3)})
+    start = time.perf_counter()
+    derive(traces[0])
+    seconds = time.perf_counter() - start
+    solved = derive(*traces)
+    report("verify", **{"analysis s": round(seconds, 4)}, **described(solved, traces))
+
+    if parameters > args.verify_up_to:
+        report("done", status="too large to verify here")
+        return
+    start = time.perf_counter()
+    found = metanet.verify(model, solved.spec, *given[0][0], axes=args.axes, **given[0][1])
+    explained = len(found.unseen) - len(found.unexplained)
+    report("verify check", **{
+        "change": f"{found.change:.1e}", "axes checked": len(found.sensitivity), "unseen, reason known": explained,
+        "unseen, no reason": len(found.unexplained), "unseen": names(f"{n} axis {a}" for n, a in found.unexplained),
+    })  # fmt: skip
+    sound, checked = found.change < metanet.verification.TOLERANCE, ""
+    for positional, named in given[1:]:
+        again = metanet.verify(model, solved.spec, *positional, sensitivity=False, **named)
+        sound, checked = sound and again.change < metanet.verification.TOLERANCE, f"{again.change:.1e}"
+    status = "unsound" if not sound else "unseen axes" if found.unexplained else "ok"
+    seconds = time.perf_counter() - start
+    report("done", status=status, **{"change on check": checked, "verify s": round(seconds, 1)})
+
+
+def described(solved: Derivation, traces: Sequence[Trace]) -> dict[str, Any]:
+    """What a spec holds, in numbers and a few names."""
+    spec = solved.spec
+    unruled = Counter(op.name for op, rule in zip(traces[0].ops, solved.semantics, strict=True) if rule is None)
+    read = {n for t in traces for op in t.ops for n in (t.values[v].names for v in op.inputs())}
+    read |= {t.values[v].names for t in traces for v in t.outputs}
+    read_names = {name for names_ in read for name in names_}
+    moving = {g.name for g in spec.groups if g.kind != "fixed" and g.size > 1}
+    counts, stuck, reasons = Counter(), [], Counter()
+    for name, tensor in spec.tensors.items():
+        if len(tensor.shape) < 2 or tensor.tied_to is not None:
+            continue
+        counts["all"] += 1
+        why = {f.reason for axis in tensor.axes for f in fixed_in(axis) if f.size > 1}
+        if any(leaf.group in moving for axis in tensor.axes for leaf in leaves_of(axis)):
+            counts["movable"] += 1
+        elif name not in read_names:
+            counts["unread"] += 1
+        elif all(any(part in reason for part in LEGITIMATE) for reason in why):
+            counts["legitimate"] += 1
+        else:
+            stuck.append(name)
+            reasons.update(reason for reason in why if not any(part in reason for part in LEGITIMATE))
+    permutations = [g for g in spec.groups if g.kind != "fixed"]
+    return {
+        "warnings": len(solved.warnings),
+        "ops without rule": "; ".join(f"{name} x{n}" if n > 1 else name for name, n in sorted(unruled.items())),
+        "groups": len(permutations), "keyed groups": sum(bool(g.keys) for g in permutations),
+        "tensors": counts["all"], "movable": counts["movable"], "pinned, legitimate": counts["legitimate"],
+        "never read": counts["unread"], "not movable": len(stuck), "not movable, names": names(stuck),
+        "not movable, reasons": "; ".join(f"{reason} x{n}" for reason, n in reasons.most_common(3)),
+    }  # fmt: skip
+
+
+def fixed_in(axis: Axis) -> Iterator[Fixed]:
+    """The fixed parts of an axis."""
+    if isinstance(axis, Fixed):
+        yield axis
+    for part in getattr(axis, "parts", ()):
+        yield from fixed_in(part)
+
+
+def names(found: Iterator[str] | Sequence[str]) -> str:
+    """The first three, and how many more."""
+    found = list(found)
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""``timm:NAME``: networks of timm, with random weights."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from ..errors import MetanetError
+from ._reference import need_extra, scheme
+
+
+@scheme("timm")
+def timm_model(name: str) -> Callable[..., nn.Module]:
+    """The function that makes timm's network ``name``; a tag (``resnet50.a1_in1k``) chooses its configuration.
+
+    Nothing is downloaded and no weights are loaded. Its keyword arguments are those of ``timm.create_model``.
+
+    Raises:
+        MetanetError: timm is not installed, or has no such network or no such tag.
+    """
+    timm = need_extra("timm", f"timm:{name}")
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        known = timm.list_models()
+        close = get_close_matches(architecture, known, n=5)
+        some = f"It has {len(known)}, among them {', '.join(known[:5])}."
+        listed = f"Did you mean {' or '.join(close)}?" if close else some
+        raise MetanetError(f"timm:{name}: timm {timm.__version__} has no network {architecture!r}. {listed}")
+    tags = [each.partition(".")[2] for each in timm.list_models(f"{architecture}.*", pretrained=True)] if tag else []
+    if tag and tag not in tags:
+        raise MetanetError(f"timm:{name}: {architecture} has no tag {tag!r}; it has {', '.join(tags) or 'none'}")
+    return partial(_create, timm.create_model, name)
+
+
+def _create(create_model: Callable[..., nn.Module], name: str, /, **arch_args: Any) -> nn.Module:
+    if "pretrained" in arch_args:
+        raise MetanetError(f"timm:{name} has random weights here: remove arch_args.pretrained, and load a checkpoint")
+    return create_model(name, pretrained=False, **arch_args)
