@@ -14,14 +14,10 @@ ADDED_UP_TO = 100_000_000
 
 REDUCED: dict[str, dict[str, Any]] = {
     "deepseek_vit_412m": {"depth": 2},
-    "deepseek_vit_412m_align": {"depth": 2},
     "gemma4_vit_167m": {"depth": 2},
-    "gemma4_vit_167m_enc": {"depth": 2},
-    "mobilenetv5_300m_enc": {"channel_multiplier": 0.5},
     "naflexvit_base_patch16_parfac_gap": {"depth": 2},
     "nasnetalarge": {"stem_size": 32, "num_features": 1056},
     "qwen3_vit_88m": {"depth": 2},
-    "qwen3_vit_88m_enc": {"depth": 2},
 }
 """timm networks with too many parameters, or too large images, for two cores: the same blocks, fewer or narrower."""
 
@@ -72,22 +68,29 @@ def build(case: Case) -> nn.Module:
 
 
 def _timm_cases() -> Iterator[Case]:
-    """Of every timm module the smallest network, then larger ones for the classes that its file defines besides."""
+    """The smallest network of every timm module, and then the smallest for every class of timm that none of these has.
+
+    So attention layers, norms and blocks that larger networks alone use are there too.
+    """
     import timm
     import torch
     from timm.models import list_models, list_modules
     from tqdm import tqdm
 
+    found: list[tuple[int, str, str, set[type]]] = []
     for family in tqdm(list_modules(), desc="timm's families", unit="family"):
-        found: list[tuple[int, str, set[str]]] = []
         for name in list_models(module=family):
             with torch.device("meta"):
                 model = timm.create_model(name)
-            classes = {type(m).__name__ for m in model.modules() if type(m).__module__ == f"timm.models.{family}"}
-            found.append((sum(p.numel() for p in model.parameters()), name, classes))
-        covered: set[str] = set()
-        for parameters, name, classes in sorted(found, key=lambda f: f[:2]):
-            small = parameters <= ADDED_UP_TO or name in REDUCED
-            if not covered or (small and not classes <= covered):
-                covered |= classes
-                yield Case(source="timm", family=family, model=name)
+            classes = {type(m) for m in model.modules() if type(m).__module__.startswith("timm.")}
+            found.append((sum(p.numel() for p in model.parameters()), name, family, classes))
+    found.sort(key=lambda f: f[:2])
+    smallest = {family: n for n, (_, _, family, _) in reversed([*enumerate(found)])}
+    chosen = set(smallest.values())
+    covered = {c for n in chosen for c in found[n][3]}
+    for n, (parameters, _, _, classes) in enumerate(found):
+        if parameters <= ADDED_UP_TO and not classes <= covered:
+            chosen.add(n)
+            covered |= classes
+    for _, name, family, _ in sorted((found[n] for n in chosen), key=lambda f: (f[2], f[0])):
+        yield Case(source="timm", family=family, model=name)

@@ -82,6 +82,9 @@ def main() -> None:
     if not args.dry:
         plot(rows, args.csv.with_suffix(".png"))
     print(summary(rows))
+    for row in rows:
+        if args.dry and row["status"] != "runs":
+            print(f"  {row['source']}/{row['family']}/{row['model']}: {row['status']}. {row['error']}")
 
 
 def load(path: Path) -> list[dict[str, str]]:
@@ -197,6 +200,12 @@ def summary(rows: Sequence[dict[str, str]]) -> str:
     if slow:
         lines.append("slowest analyses:")
         lines += [f"  {r['model']} {float(r['analysis s']):.3f} s, {r['ops']} operations" for r in slow]
+    short = [r for r in rows if r["status"] not in ("", "ok", "runs", *UNBUILT)]
+    if short:
+        lines.append("what falls short:")
+        lines += [
+            f"  {r['source']}/{r['family']}/{r['model']}: {r['status']}. {r['error'] or r['unseen']}" for r in short
+        ]
     return "\n".join(lines)
 
 

@@ -66,7 +66,8 @@ def example_inputs(model: nn.Module) -> Example | None:
     """
     for predicate, make in _MAKERS:
         if predicate(model):
-            return make(model)
+            with torch.device("cpu"):  # whatever the caller's default device is
+                return make(model)
     return None
 
 

@@ -18,10 +18,13 @@ LENGTHS = (11, 14)
 _LONGEST = 128  # an example that is to be recorded, and verified many times, stays cheap
 _HITS = 4  # expected tokens for each expert of a mixture: a parameter that nobody reads would be pinned
 
+_TEXT = ("text_encoder", "text_config", "encoder")
+_VISION = ("vision_config", "encoder", "backbone_config")
 _WINDOWS = ("sliding_window", "attention_window", "attention_window_size", "local_attention", "window_size")
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "moe_k", "top_k")
+_READERS = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification")
 # Of state dict entries whose presence ties a vision network to one image size.
 _FIXED_SIZE = re.compile(r"pos(ition)?_?(emb|enc)|position_|relative|attention_bias")
 
@@ -52,6 +55,11 @@ class _Draw:
     def integers(self, allowed: list[int], *shape: int) -> Tensor:
         picks = torch.randint(len(allowed), (self.batch, *shape), generator=self.generator)
         return torch.tensor(allowed)[picks]
+
+    def part(self, *names: str) -> Any:
+        """The first of these configurations that is nested in the whole one; else the whole one."""
+        nested = (getattr(self.config, name, None) for name in names)
+        return next((each for each in nested if hasattr(each, "to_dict")), self.config)
 
     def find(self, *names: str, default: Any = None, within: Any = None) -> Any:
         """The first of these settings that the configuration, or one nested in it, has."""
@@ -113,9 +121,10 @@ def _draw(model: nn.Module, step: int) -> dict[str, Any] | None:
 @makes("input_ids")
 def _input_ids(draw: _Draw) -> Tensor | None:
     speech = getattr(draw.model, "main_input_name", None) in ("input_features", "input_values")
+    speech = speech or (draw.config.is_encoder_decoder and draw.takes("input_features"))
     if speech and not hasattr(draw.config, "text_config") and not _reads(draw, "audio"):
         return None  # text is an alternative
-    text = draw.config.get_text_config(encoder=True)
+    text = draw.part(*_TEXT)
     ids = draw.integers(_plain_tokens(draw, text), _length(draw, text))
     end = _one(getattr(text, "eos_token_id", None))
     if _pools_at_the_end(draw.model) and end is not None and end < text.vocab_size:
@@ -124,14 +133,16 @@ def _input_ids(draw: _Draw) -> Tensor | None:
 
 
 @makes("decoder_input_ids")
-def _decoder_input_ids(draw: _Draw) -> Tensor:
-    text = draw.config.get_text_config(decoder=True)
+def _decoder_input_ids(draw: _Draw) -> Tensor | None:
+    if type(draw.model).__name__.endswith(_READERS):
+        return None  # they feed the decoder the same text
+    text = draw.part("decoder", *_TEXT)
     return draw.integers(_plain_tokens(draw, text), _length(draw, text) - 2)
 
 
 @makes("attention_mask", offered=False)
 def _attention_mask(draw: _Draw) -> Tensor:
-    text = draw.config.get_text_config(encoder=True)
+    text = draw.part(*_TEXT)
     return torch.ones(draw.batch, _length(draw, text), dtype=torch.long)
 
 
@@ -143,7 +154,7 @@ def _token_type_ids(draw: _Draw) -> Tensor:
 @makes("bbox")
 def _bbox(draw: _Draw) -> Tensor | None:
     """Boxes of words on a page: left, top, right, bottom."""
-    text = draw.config.get_text_config(encoder=True)
+    text = draw.part(*_TEXT)
     largest = draw.find("max_2d_position_embeddings", default=1024)
     corner = draw.integers(list(range(largest // 2)), _length(draw, text), 2)
     size = draw.integers(list(range(1, largest // 2)), _length(draw, text), 2)
@@ -157,8 +168,8 @@ def _length(draw: _Draw, text: Any) -> int:
     length += max((window for window in windows if window <= _LONGEST), default=0)
     if experts := draw.find(*_EXPERTS, within=text):
         chosen = draw.find(*_CHOSEN, within=text, default=1)
-        needed = math.ceil(_HITS * _one(experts) / (_one(chosen) * draw.batch))
-        length = max(length, min(needed, _LONGEST) + draw.step)
+        needed = math.ceil(_HITS * _one(experts) / (_one(chosen) * BATCHES[0]))
+        length = max(length, min(needed, _LONGEST) + 3 * draw.step)
     positions = draw.find(*_POSITIONS, within=text)
     # RoBERTa and its kin count positions from the padding token on.
     return max(3, min(length, positions - 7 + 3 * draw.step)) if positions else length
@@ -182,7 +193,7 @@ def _special(config: Any) -> Iterator[int]:
 def _pools_at_the_end(model: nn.Module) -> bool:
     """Whether what the model returns is read off where the end-of-text token stands."""
     name = type(model).__name__
-    return "CLIP" in name or (model.config.is_encoder_decoder and name.endswith("ForSequenceClassification"))
+    return "CLIP" in name or (model.config.is_encoder_decoder and name.endswith(_READERS))
 
 
 def _one(value: Any) -> Any:
@@ -205,7 +216,7 @@ def _nested(config: Any) -> Iterator[Any]:
 def _pixel_values(draw: _Draw) -> Tensor | None:
     if _reads(draw, "image"):
         return None
-    vision = _vision(draw)
+    vision = draw.part(*_VISION)
     channels = draw.find("num_channels", "in_channels", "in_chans", within=vision, default=3)
     if draw.takes("spatial_shapes"):
         return draw.normal(math.prod(_grid(draw)), channels * vision.patch_size**2)
@@ -239,7 +250,7 @@ def _grid(draw: _Draw) -> tuple[int, int]:
 @makes("noise")
 def _noise(draw: _Draw) -> Tensor | None:
     """What a masked autoencoder would draw anew in every forward pass: which patches it leaves out."""
-    vision = _vision(draw)
+    vision = draw.part(*_VISION)
     patch = getattr(vision, "patch_size", None)
     if not isinstance(patch, int) or not hasattr(vision, "mask_ratio"):
         return None
@@ -247,15 +258,8 @@ def _noise(draw: _Draw) -> Tensor | None:
     return torch.rand(draw.batch, (height // patch) * (width // patch), generator=draw.generator)
 
 
-def _vision(draw: _Draw) -> Any:
-    for name in ("vision_config", "encoder", "backbone_config"):
-        if hasattr(nested := getattr(draw.config, name, None), "to_dict"):
-            return nested
-    return draw.config
-
-
 def _image_size(draw: _Draw, vision: Any) -> tuple[int, int]:
-    size = draw.find("image_size", "img_size", "input_size", within=vision)
+    size = draw.find("image_size", "img_size", within=vision)
     # Networks for clips, whose position tables are no part of the state dict, have a number of frames.
     fixed = getattr(vision, "num_frames", None) or any(map(_FIXED_SIZE.search, draw.model.state_dict(keep_vars=True)))
     if size is None or not fixed:
@@ -274,8 +278,8 @@ def _reads(draw: _Draw, what: str) -> bool:
 
 @makes("pixel_values_videos", offered=False)
 def _pixel_values_videos(draw: _Draw) -> Tensor:
-    vision = _vision(draw)
-    frames = draw.find("num_frames", "frames_per_clip", within=vision)
+    vision = draw.part(*_VISION)
+    frames = draw.find("num_frames", "frames_per_clip", within=vision, default=4)
     channels = draw.find("num_channels", "in_chans", within=vision, default=3)
     size = draw.find("crop_size", "image_size", within=vision)
     return draw.normal(frames, channels, *(size if isinstance(size, list | tuple) else (size, size)))
@@ -308,7 +312,7 @@ def _input_values(draw: _Draw) -> Tensor | None:
     config = draw.config
     if hasattr(config, "frequency_stride"):
         return draw.normal(config.max_length, config.num_mel_bins)
-    strides = getattr(getattr(config, "encoder", config), "conv_stride", None)
+    strides = getattr(draw.part("encoder"), "conv_stride", None)
     samples = math.prod(strides or [1920]) * (LENGTHS[draw.step] + 4)
     codec = not strides and not config.is_encoder_decoder
     return draw.normal(*([getattr(config, "audio_channels", 1)] if codec else []), samples)

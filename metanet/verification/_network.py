@@ -141,7 +141,7 @@ class Network:
         """Largest difference from ``want``, relative to the spread of each output; infinite if masks differ."""
         if [t.shape for t in got] != [t.shape for t in self.want]:
             return float("inf")
-        return max(map(_change, got, self.want), default=0.0)
+        return max(map(change_of, got, self.want), default=0.0)
 
 
 def _tensors(model: nn.Module, spec: SymmetrySpec, name: str) -> dict[str, Tensor]:
@@ -181,7 +181,8 @@ def _healthy(x: Tensor) -> bool:
     return x.numel() == 0 or bool(_ordinary(x).any() and not x.isnan().any())
 
 
-def _change(got: Tensor, want: Tensor) -> float:
+def change_of(got: Tensor, want: Tensor) -> float:
+    """Largest difference relative to the spread of ``want``; infinite where only one of them is masked or NaN."""
     plain = _ordinary(want)
     if not torch.equal(plain, _ordinary(got)):
         return float("inf")

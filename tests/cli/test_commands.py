@@ -26,7 +26,10 @@ class TestUsage:
         assert cli.main([]) == 2
         assert "train" in capsys.readouterr().err
         assert cli.main(["trian", "seed=1"]) == 2
-        assert "no command 'trian'; choose from train, predict, zoo. Did you mean train?" in capsys.readouterr().err
+        assert (
+            "no command 'trian'; choose from train, predict, inspect, zoo. Did you mean train?"
+            in capsys.readouterr().err
+        )
 
     def test_version(self, capsys):
         assert cli.main(["--version"]) == 0
@@ -55,7 +58,7 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("line", "words"),
         [
-            ("metanet ", {"train", "predict", "zoo"}),
+            ("metanet ", {"train", "predict", "inspect", "zoo"}),
             ("metanet tr", {"train"}),
             ("metanet train model=", {"model=gmn", "model=other"}),
             ("metanet train model=gmn optim.optimizer.l", {"optim.optimizer.lr="}),
@@ -202,6 +205,7 @@ class TestShipped:
             ["train", "trainer=ddp_cpu"],
             ["zoo"],
             ["predict", "run=r", "checkpoint=c", "arch=a:b"],
+            ["inspect", "arch=a:b"],
             *(["train", f"experiment={path.stem}"] for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))),
         ],
         ids=" ".join,

@@ -1,5 +1,8 @@
 """The REF grammar: what is found, and what is said when nothing is."""
 
+import subprocess
+import sys
+
 import pytest
 from torch import nn
 
@@ -26,6 +29,11 @@ def broken(width=4):
 
 def no_network():
     return 3
+
+def looks_at_values():
+    made = nn.Linear(2, 2)
+    made.scale = made.weight.norm().item()
+    return made
 
 class Family:
     @classmethod
@@ -69,15 +77,15 @@ def test_makes_the_network_with_its_arguments(package):
         ("not_a_package_here:mlp", "there is no module not_a_package_here. Install"),
         ("{p}.needy:mlp", "needs the module not_installed_anywhere, which is not installed"),
         ("{p}.faulty:mlp", "importing {p}.faulty failed: ValueError: at import"),
-        ("{p}.small", r"names no network. REF is package.module:factory"),
+        ("{p}.small", r"names no network. REF is timm:NAME, hf:ID-OR-FOLDER, package.module:factory, or a folder"),
         ("{p}.small:", "names no network"),
         (":mlp", "names no network"),
         ("a b:mlp", "names no network"),
         ("{p}.small:mlp()", "names no network"),
         ("", "names no network"),
         (None, "expected a reference to a network, got None"),
-        ("timm:resnet18", r"timm:resnet18 is not supported yet.*extra hub.*create_model\('resnet18'\)"),
-        ("hf:org/name", "hf:org/name is not supported yet.*extra hub"),
+        ("timm:", "names no network"),
+        ("hf:", "names no network"),
     ],
 )
 def test_says_what_is_wrong_with_a_reference(ref, message, package):
@@ -86,9 +94,21 @@ def test_says_what_is_wrong_with_a_reference(ref, message, package):
         load_factory(ref)
 
 
-def test_a_folder_is_not_supported_yet(tmp_path):
-    with pytest.raises(MetanetError, match="is a folder; networks from folders are not supported yet"):
-        load_factory(str(tmp_path))
+@pytest.mark.parametrize(("ref", "package"), [("timm:resnet18", "timm"), ("hf:gpt2", "transformers")])
+def test_a_package_that_is_not_installed_is_named(ref, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MetanetError, match=rf"{ref} needs {package}, .*: pip install 'metanet\[hub\]'"):
+        load_factory(ref)
+
+
+def test_packages_are_imported_only_when_they_are_used():
+    program = (
+        "import sys, metanet.sources, metanet.tracing as tracing\n"
+        "tracing.example_inputs(metanet.sources.load_source('torch.nn:Linear', in_features=1, out_features=1))\n"
+        "print(sorted({'timm', 'torchvision', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +123,17 @@ def test_a_folder_is_not_supported_yet(tmp_path):
 def test_says_what_is_wrong_with_the_arguments(factory, arguments, message, package):
     with pytest.raises(MetanetError, match=message):
         load_source(f"{package}.small:{factory}", **arguments)
+
+
+def test_makes_the_network_where_it_is_asked_for(package):
+    assert load_source(f"{package}.small:mlp", device="meta")[0].weight.is_meta
+    assert load_source(f"{package}.small:mlp", device="cpu", width=2)[0].weight.device.type == "cpu"
+
+
+def test_says_when_values_are_needed(package):
+    with pytest.raises(MetanetError, match=r"looks_at_values can't be made on the meta device.*\n  Use device=cpu"):
+        load_source(f"{package}.small:looks_at_values", device="meta")
+    assert isinstance(load_source(f"{package}.small:looks_at_values"), nn.Linear)
 
 
 def test_a_bug_in_the_factory_keeps_its_own_error(package):

@@ -86,9 +86,13 @@ def convolution(
         equal = [(x[channel], group + weight[1]), (weight[0], group + call.fresh(weight.shape[0] // groups))]
     if bias is not None:
         equal.append((bias[0], out))
-    why = "a convolution slides along it"
-    spatial = [call.fresh(n) for n in shape[channel + 1 :]]
-    pins = [(e, why) for e in (*x.axes[channel + 1 :], *spatial)]
+    why, spatial, pins = "a convolution slides along it", [], []
+    for i, n in enumerate(shape[channel + 1 :]):
+        if weight.shape[2 + i] == 1 and _at(stride, i) == 1 and _at(padding, i) == 0:
+            spatial.append(x[channel + 1 + i])  # a kernel of one position leaves all of them alone
+        else:
+            spatial.append(call.fresh(n))
+            pins += [(x[channel + 1 + i], why), (spatial[-1], why)]
     pins += [(e, "position in a convolution kernel") for e in weight.axes[2:]]
     flow: list[Any] = [
         Contraction(x, weight, channel, weight_in, weight_out, channel, groups, group_axis=0, convolution=True)
@@ -99,6 +103,11 @@ def convolution(
     return Semantics(
         outputs=((*batch, out, *spatial),), equal=tuple(equal), pins=tuple(pins), spaces=(space,), flow=tuple(flow)
     )
+
+
+def _at(sizes: list[int], axis: int) -> int:
+    """An option of a convolution along one of its spatial axes; one number counts for all."""
+    return sizes[axis] if len(sizes) > 1 else sizes[0]
 
 
 @rule("aten._cdist_forward", "aten._euclidean_dist")

@@ -193,17 +193,19 @@ def _ranked(call: Call, x: Operand, dim: int) -> Semantics:
     rank = call.fresh((call.shapes[0] or ())[dim] if call.shapes[0] else 1)
     axes = (*x.axes[:dim], rank, *x.axes[dim + 1 :]) if len(x) else ()
     label = x[dim] if len(x) else ()
-    return Semantics(outputs=(axes, axes), pins=((rank, "its items are ranked by size"),), labels=(None, label))
+    pins = ((rank, "its items are ranked by size"), *call.ties(label))
+    return Semantics(outputs=(axes, axes), pins=pins, labels=(None, label))
 
 
 @rule("aten.argmax", "aten.argmin")
 def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False) -> Semantics:
     """Integers that name the largest item of an axis."""
     if dim is None:
-        return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), labels=(sum(x.axes, ()),))
+        label = sum(x.axes, ())
+        return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), pins=call.ties(label), labels=(label,))
     dim = normal_axis(dim, len(x))
     axes = tuple(() if a == dim else e for a, e in enumerate(x) if keepdim or a != dim)
-    return Semantics(outputs=(axes,), labels=(x[dim],))
+    return Semantics(outputs=(axes,), pins=call.ties(x[dim]), labels=(x[dim],))
 
 
 @rule("aten.nonzero", "aten.masked_select")

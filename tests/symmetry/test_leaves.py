@@ -1,0 +1,142 @@
+"""The algebra: equating, cutting and keys keep every tensor's axes consistent."""
+
+import random
+
+import pytest
+
+from metanet.symmetry._leaves import Leaves
+from metanet.symmetry._spaces import Spaces
+from metanet.symmetry._store import Concat, Expr, Table
+
+
+def free_factors(leaves: Leaves, expr: Expr) -> list[tuple[int, int]]:
+    """Every factor that may move, with the size of all that runs faster than it."""
+    roots = leaves.expand(expr)
+    return [(r, leaves.size(roots[i + 1 :])) for i, r in enumerate(roots) if leaves.reason(r) is None]
+
+
+def test_a_random_chain_of_splits_keeps_products_consistent():
+    """Equating random factorisations of one axis leaves every tensor with a product of the same size."""
+    rng = random.Random(0)
+    moved = False
+    for _ in range(200):
+        leaves = Leaves()
+        axis = leaves.new(48)
+        for _ in range(3):
+            sizes = rng.choice([(2, 24), (4, 12), (3, 16), (6, 8), (2, 2, 12), (48,), (4, 3, 4)])
+            other = sum((leaves.new(n) for n in sizes), ())
+            leaves.equate(axis, other, "test")
+            assert leaves.size(leaves.expand(axis)) == 48
+            # what may move stands at the same place in both; where the products differ, everything is fixed
+            assert free_factors(leaves, axis) == free_factors(leaves, other)
+            moved |= bool(free_factors(leaves, axis))
+    assert moved
+
+
+def positions(leaves: Leaves, expr: Expr) -> list[tuple[int, int]]:
+    """For every position along an axis the innermost unbound leaf it belongs to, and which of its items it is."""
+    out = []
+    for piece in leaves.pieces(expr):
+        *slow, fast = piece.expr or (None,)
+        if fast is None:
+            out.append((-1, 0))
+            continue
+        bound = leaves.binding(fast)
+        own = positions(leaves, (fast,)) if isinstance(bound, Concat) else [
+            (leaves.root(fast), i) for i in range(leaves.size((fast,)))
+        ]  # fmt: skip
+        out += own * leaves.size(tuple(slow))
+    return out
+
+
+def test_a_random_chain_of_cuts_agrees_position_by_position():
+    """However an axis is cut and split, equated axes have the same leaf at every position (or both are fixed)."""
+    rng = random.Random(1)
+    moved = False
+    for _ in range(300):
+        leaves = Leaves()
+        axes = [leaves.new(24)]
+        for _ in range(4):
+            if rng.random() < 0.5:
+                cuts = sorted(rng.sample(range(1, 24), rng.choice([1, 2])))
+                other = leaves.concat(leaves.new(b - a) for a, b in zip([0, *cuts], [*cuts, 24], strict=True))
+            else:
+                sizes = rng.choice([(2, 12), (3, 8), (4, 6), (2, 3, 4)])
+                other = sum((leaves.new(n) for n in sizes), ())
+            leaves.equate(axes[-1], other, "test")
+            axes.append(other)
+            spaces = Spaces(leaves)
+            for e in axes:  # each is an axis of some tensor: what it does not support is taken away
+                spaces.add((e,))
+            spaces.settle()
+            fixed = [
+                [leaf < 0 or leaves.reason(leaf) is not None or (leaf, i) for leaf, i in positions(leaves, e)]
+                for e in axes
+            ]
+            assert all(f == fixed[0] for f in fixed)
+            moved |= any(f is not True for f in fixed[0])
+    assert moved
+
+
+def test_sizes_that_differ_are_a_mistake_in_a_rule():
+    leaves = Leaves()
+    with pytest.raises(ValueError, match="sizes 3 and 4"):
+        leaves.equate(leaves.new(3), leaves.new(4), "aten.mm")
+
+
+def test_what_depends_on_an_axis_becomes_a_table_when_it_is_cut():
+    """A fused projection: cutting q, k, v apart gives each of them dims of its own."""
+    leaves = Leaves()
+    fused = leaves.new(24, ())
+    which, dims = leaves.new(3), leaves.new(8)
+    leaves.equate(fused, which + dims, "view")
+    q, k, v = (leaves.take((which, dims), 0, i, i + 1, 1, "unbind")[1] for i in range(3))
+    assert len({*map(leaves.expand, (q, k, v))}) == 3
+    leaves.equate(q, k, "scores")
+    assert isinstance(leaves.binding(leaves.expand(dims)[0]), Table)
+    leaves.equate(k, v, "all the same")
+    assert leaves.expand(dims) == leaves.expand(q)  # entries that agree make no table
+
+
+def test_a_table_without_its_key_collapses():
+    leaves = Leaves()
+    which, dims = leaves.new(2), leaves.new(4)
+    leaves.equate(leaves.new(8, ()), which + dims, "view")
+    first = leaves.take((which, dims), 0, 0, 1, 1, "select")[1]
+    second = leaves.take((which, dims), 0, 1, 2, 1, "select")[1]
+    assert leaves.expand(first) != leaves.expand(second)
+    Spaces(leaves).add((dims,))  # a tensor with the dims and nothing that says which
+    assert leaves.expand(first) == leaves.expand(second)
+
+
+@pytest.mark.parametrize(("space", "kept"), [("hd", True), ("d", False), ("hhd", False), ("hdd", True)])
+def test_keys_need_their_leaf_exactly_once(space, kept):
+    leaves = Leaves()
+    h, d = leaves.new(3), leaves.new(4)
+    leaves.equate(leaves.new(12, ()), h + d, "view")
+    Spaces(leaves).add([{"h": h, "d": d}[letter] for letter in space])
+    (head,), (dim,) = leaves.expand(h), leaves.expand(d)
+    assert (head in leaves.keys(dim)) == kept
+
+
+def test_keys_of_merged_leaves_are_those_of_both():
+    leaves = Leaves()
+    pairs = []
+    for _ in range(2):
+        h, d = leaves.new(3), leaves.new(4)
+        leaves.equate(leaves.new(12, ()), h + d, "view")
+        pairs.append((h, d))
+    (h1, d1), (h2, d2) = pairs
+    leaves.equate(d1, d2, "scores")  # the dims first: their heads are the same only after the next equation
+    leaves.equate(h1, h2, "scores")
+    leaves.settle()
+    (dim,) = leaves.expand(d1)
+    assert leaves.keys(dim) == {*leaves.expand(h1)}
+
+
+def test_a_uniform_axis_fits_several_others():
+    leaves = Leaves()
+    wild, a, b = leaves.new(4, wild=True), leaves.new(4), leaves.new(4)
+    for other in (a, b):
+        leaves.equate(leaves.renewed(wild), other, "mul")
+    assert leaves.expand(a) != leaves.expand(b)
