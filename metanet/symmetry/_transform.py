@@ -82,6 +82,10 @@ class Transform:
             return tensor
         return self._move(tensor, [(axis, n in moved) for n, axis in enumerate(known.axes)], lead)
 
+    def permutation(self, axis: Axis) -> Tensor:
+        """Old position of every new position along an axis that holds the keys of all its groups: ``(size,)`` int64."""
+        return self._move(torch.arange(axis.size), [(axis, True)], 0)
+
     def _positions(self, axis: Axis) -> Tensor:
         """Old position of every new position along an axis of groups without keys."""
         match axis:

@@ -2,12 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..sources import import_torchvision
+
 if TYPE_CHECKING:
     from ._accuracy import AccuracyPrediction as AccuracyPrediction
     from ._inr import InrClassification as InrClassification
     from ._predict import predict as predict
     from ._run import train as train
     from ._task import Task as Task
+
+# lightning imports torchvision where there is one, and fails where its compiled part is of another build than PyTorch
+import_torchvision()
 
 _WHERE = {
     "AccuracyPrediction": "_accuracy",

@@ -91,7 +91,7 @@ def test_a_transform_of_the_parameters_relabels_the_graph(name):
     for r in arch.template.nodes:
         if r.axis is not None:
             axis = metanet.symmetry.axis_from_json(r.axis)
-            order[r.start : r.stop] = r.start + t._positions(axis)
+            order[r.start : r.stop] = r.start + t.permutation(axis)
     moved = fill(arch.template, t(state))
     plain = permute_nodes(fill(arch.template, state), order)
 
