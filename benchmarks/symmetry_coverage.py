@@ -5,8 +5,8 @@
 
 Each network is built with random weights, traced on two examples of different sizes and verified in float64 on both,
 in a process of its own with a time limit, so the sweep always ends. Rows go to ``symmetry_coverage.csv`` beside this
-file as they come; a second call goes on where the first one stopped. Patterns are as in a shell, of
-``source/family/model``. What the columns mean is told by ``COLUMNS``.
+file as they come; a second call goes on where the first one stopped. Patterns are as in a shell, and stand for some
+part of ``source/family/model/``. What the columns mean is told by ``COLUMNS``.
 """
 
 import argparse
@@ -66,8 +66,12 @@ COLUMNS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="PATTERN", default=["*"], help="leave all others as they are")
-    parser.add_argument("--redo", nargs="+", metavar="PATTERN", default=[], help="measure these again")
-    parser.add_argument("--failed", action="store_true", help="measure again what is not ok")
+    parser.add_argument(
+        "--redo", nargs="+", metavar="PATTERN", default=[], help="measure these again, and nothing else"
+    )
+    parser.add_argument(
+        "--failed", action="store_true", help="measure again what was measured and is not ok, and nothing else"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="networks at the same time")
     parser.add_argument("--limit", type=float, default=300, help="seconds for each")
     parser.add_argument("--memory", type=float, default=16, help="GB for each")
@@ -110,12 +114,15 @@ def save(rows: Iterable[dict[str, str]], path: Path) -> None:
 def sweep(rows: list[dict[str, str]], args: argparse.Namespace) -> list[dict[str, str]]:
     """Measure what is still to do, in the order of the rows."""
 
-    def chosen(row: dict[str, str], patterns: Sequence[str]) -> bool:
-        return any(fnmatch(f"{row['source']}/{row['family']}/{row['model']}", f"*{p}*") for p in patterns)
+    def matches(row: dict[str, str], patterns: Sequence[str]) -> bool:
+        return any(fnmatch(f"{row['source']}/{row['family']}/{row['model']}/", f"*{p}*") for p in patterns)
 
     def due(row: dict[str, str]) -> bool:
-        again = args.dry or chosen(row, args.redo) or (args.failed and row["status"] != "ok")
-        return chosen(row, args.only) and (not row["status"] or again)
+        if args.dry or not matches(row, args.only):
+            return matches(row, args.only)
+        if args.redo or args.failed:
+            return matches(row, args.redo) or (args.failed and row["status"] not in ("", "ok"))
+        return not row["status"]
 
     todo = [n for n, row in enumerate(rows) if due(row)]
     rows = [dict(row) for row in rows]
@@ -203,9 +210,9 @@ def summary(rows: Sequence[dict[str, str]]) -> str:
     short = [r for r in rows if r["status"] not in ("", "ok", "runs", *UNBUILT)]
     if short:
         lines.append("what falls short:")
-        lines += [
-            f"  {r['source']}/{r['family']}/{r['model']}: {r['status']}. {r['error'] or r['unseen']}" for r in short
-        ]
+        for r in short:
+            why = r["error"] or r["unseen"] or f"changes {r['change']}, on check {r['change on check']}"
+            lines.append(f"  {r['source']}/{r['family']}/{r['model']}: {r['status']}. {why}")
     return "\n".join(lines)
 
 
