@@ -4,6 +4,7 @@ from . import _transformers_examples as _transformers_examples
 from ._examples import Example as Example
 from ._examples import example_inputs as example_inputs
 from ._examples import examples_for as examples_for
+from ._outputs import results as results
 from ._prepare import prepare as prepare
 from ._recorder import record as record
 from ._trace import Op as Op

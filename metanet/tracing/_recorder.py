@@ -14,7 +14,7 @@ from ._meta import Meta, on_meta
 from ._outputs import results
 from ._prepare import prepare
 from ._trace import Op, Ref, Trace, Value, tensors_in
-from ._views import put_back
+from ._writes import put_back
 
 
 def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
@@ -229,7 +229,8 @@ class _Recorder(TorchDispatchMode):
 
     def _note_view(self, tensor: Tensor, op: Op, args: tuple[Any, ...], position: int) -> None:
         whole = args[0] if args and isinstance(args[0], Tensor) else None
-        if whole is None or tensor is whole or not _share(tensor, whole):
+        # Of an "unsafe" view PyTorch promises that the whole is not read again.
+        if whole is None or tensor is whole or "unsafe" in op.name or not _share(tensor, whole):
             return
         self.views[id(tensor)] = _View(whole, op.call, op.name, op.args, dict(op.kwargs), position)
         self.parts.setdefault(id(whole), []).append(tensor)

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from ..errors import MetanetError
 from ..symmetry import SymmetrySpec
-from ..tracing import prepare, tensors_in
+from ..tracing import prepare, results, tensors_in
 from ._float64 import float64, to_double, widen
 from ._redraw import calibrated, redraw
 
@@ -120,8 +120,8 @@ class Network:
                 "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); verification runs a "
                 "float64 copy."
             ) from e
-        found = [t.detach().to(torch.float64, copy=True) for t in tensors_in(out) if not t.is_complex()]
-        found += [torch.view_as_real(t.detach()).clone() for t in tensors_in(out) if t.is_complex()]
+        found = [t.detach().to(torch.float64, copy=True) for t in results(out) if not t.is_complex()]
+        found += [torch.view_as_real(t.detach()).clone() for t in results(out) if t.is_complex()]
         for module, attributes in zip(self._all, self._attributes, strict=True):
             vars(module).clear()
             vars(module).update({k: _shallow(v) for k, v in attributes.items()})

@@ -39,20 +39,20 @@ def select(call: Call, x: Operand, dim: int, at: int) -> Semantics:
 def unbind(call: Call, x: Operand, dim: int = 0) -> Semantics:
     """Every item of an axis on its own."""
     dim = normal_axis(dim, len(x))
-    return Semantics(outputs=tuple(Take(x, dim, i, i + 1, drop=True) for i in range(x.shape[dim])), moves=True)
+    return Semantics(outputs=tuple(Take(x, dim, i, i + 1, drop=True) for i in range(len(call.shapes))), moves=True)
 
 
 @rule(
     "aten.split", "aten.split_with_sizes", "aten.unsafe_split", "aten.unsafe_split_with_sizes", "aten.split_copy",
-    "aten.split_with_sizes_copy", "aten.unsafe_chunk", "aten.chunk", "aten.tensor_split",
+    "aten.split_with_sizes_copy",
 )  # fmt: skip
-def split(call: Call, x: Operand, _: Any, dim: int = 0) -> Semantics:
+def split(call: Call, x: Operand, sizes: int | list[int], dim: int = 0) -> Semantics:
     """An axis in consecutive stretches."""
-    dim, outputs, start = normal_axis(dim, len(x)), [], 0
-    for shape in call.shapes:
-        outputs.append(Take(x, dim, start, start + shape[dim]))
-        start += shape[dim]
-    return Semantics(outputs=tuple(outputs), moves=True)
+    dim = normal_axis(dim, len(x))
+    n = x.shape[dim]
+    lengths = [sizes] * len(call.shapes) if isinstance(sizes, int) else sizes
+    ends = [min(n, sum(lengths[: i + 1])) for i in range(len(call.shapes))]
+    return Semantics(outputs=tuple(Take(x, dim, a, b) for a, b in zip([0, *ends], ends, strict=False)), moves=True)
 
 
 @rule("aten.cat", "aten.concat")

@@ -195,18 +195,19 @@ def _t5(gated: bool, only_logits: bool) -> Truth:
     def make() -> Example:
         transformers = library("transformers")
 
-        class Logits(transformers.T5ForConditionalGeneration):
-            """Without the encoder's last state among the outputs."""
+        class State(transformers.T5ForConditionalGeneration):
+            """With the encoder's last state as an output of its own."""
 
-            def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
-                return super().forward(input_ids=input_ids, decoder_input_ids=decoder_input_ids).logits
+            def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> dict[str, Tensor]:
+                out = super().forward(input_ids=input_ids, decoder_input_ids=decoder_input_ids)
+                return {"scores": out.logits, "state": out.encoder_last_hidden_state}
 
         config = transformers.T5Config(
             vocab_size=13, d_model=10, d_kv=_DIMS, d_ff=_HIDDEN, num_layers=2, num_decoder_layers=2, num_heads=_HEADS,
             relative_attention_num_buckets=8, relative_attention_max_distance=16, use_cache=False,
             feed_forward_proj="gated-gelu" if gated else "relu", decoder_start_token_id=0,
         )  # fmt: skip
-        model = (Logits if only_logits else transformers.T5ForConditionalGeneration)(config)
+        model = (transformers.T5ForConditionalGeneration if only_logits else State)(config)
         ours, theirs = ({"input_ids": tokens(b, n), "decoder_input_ids": tokens(b, m)} for b, n, m in _LENGTHS)
         return Example(model, (), (), ours, theirs)
 

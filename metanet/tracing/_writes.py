@@ -84,7 +84,6 @@ _PUT_BACK: dict[str, Callable[..., Emission]] = {
     "aten.split": _split,
     "aten.split_with_sizes": _split,
     "aten.view": _reshape,
-    "aten._unsafe_view": _reshape,
     "aten._reshape_alias": _reshape,
     "aten.unsqueeze": _reshape,
     "aten.squeeze": _reshape,
