@@ -11,6 +11,7 @@ from torch.func import functional_call
 import metanet
 from metanet.symmetry import SymmetrySpec
 from metanet.symmetry._axes import Axis, Choice, Concat, Fixed, Leaf, Product, leaves_of
+from metanet.tracing import results
 from symmetry.truth import (
     Sheet,
     Truth,
@@ -94,8 +95,7 @@ def test_every_tensor_is_written_down_with_its_shape(name):
 def _outputs(model: torch.nn.Module, state: dict[str, Tensor], args: tuple, kwargs: dict) -> Tensor:
     with torch.no_grad():
         out = functional_call(model, state, args, kwargs, tie_weights=False)
-    tensors = [out] if isinstance(out, Tensor) else [t for t in out.values() if isinstance(t, Tensor)]
-    return torch.cat([t.flatten() for t in tensors])
+    return torch.cat([t.flatten() for t in results(out)])
 
 
 def _change(truth: Truth, spec: SymmetrySpec | None = None) -> float:
