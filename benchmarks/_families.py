@@ -7,7 +7,7 @@ from typing import Any
 import _tiny_transformers
 from torch import nn
 
-from metanet.sources._torchvision import import_torchvision
+from metanet.sources import import_torchvision
 
 ADDED_UP_TO = 100_000_000
 """Parameters of a timm network that is added for the blocks in it; the smallest of its family has no limit."""

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 import metanet
-from metanet.sources._torchvision import import_torchvision
+from metanet.sources import import_torchvision
 from metanet.symmetry import SymmetrySpec, derive, leaves_of
 from metanet.tracing import example_inputs, record
 

@@ -130,7 +130,7 @@ def fixed_of(axis: Axis) -> Iterator[Fixed]:
 
 
 def axis_to_json(axis: Axis) -> Any:
-    """As JSON: ``{"fixed": 3, "why": ""}``, ``{"group": "", "size": 3}``, ``{"product": []}``, ``{"concat": []}``, ..."""
+    """As JSON: ``{"fixed": 3, "why": ""}``, ``{"group": "", "size": 3}``, ``{"product": []}``, and so on."""
     match axis:
         case Fixed(size, reason, group):
             return {"fixed": size, "why": reason} | ({"key": group} if group else {})

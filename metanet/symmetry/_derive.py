@@ -106,9 +106,7 @@ def _names(
     return names
 
 
-def _spec(
-    trace: Trace, solver: Solver, keys: Mapping[int, tuple[int, ...]], names: Mapping[int, str]
-) -> SymmetrySpec:
+def _spec(trace: Trace, solver: Solver, keys: Mapping[int, tuple[int, ...]], names: Mapping[int, str]) -> SymmetrySpec:
     tensors = {}
     order: dict[int, int] = {}
     leaves = solver.leaves

@@ -288,9 +288,7 @@ class Leaves(Store):
 
     # ---------------------------------------------------------------- stretches of tensors
 
-    def take(
-        self, axes: Sequence[Expr], axis: int, start: int, stop: int, step: int, reason: str
-    ) -> tuple[Expr, ...]:
+    def take(self, axes: Sequence[Expr], axis: int, start: int, stop: int, step: int, reason: str) -> tuple[Expr, ...]:
         """Axes of ``x[..., start:stop:step, ...]``: the axis is cut, and axes that depend on it follow.
 
         Args:
@@ -360,9 +358,7 @@ class Leaves(Store):
         for t in self._tables.get(node, ()):
             table = self._bound.get(t)
             if isinstance(table, Table):
-                entries = [
-                    self.restrict(e, p.path) for e, ps in zip(table.entries, split, strict=True) for p in ps
-                ]
+                entries = [self.restrict(e, p.path) for e, ps in zip(table.entries, split, strict=True) for p in ps]
                 self._bound[t] = Table(node, tuple(entries))
 
     def _align(self, x: int, y: int, reason: str) -> None:

@@ -71,7 +71,9 @@ class Call:
     def ties(self, axis: Expr) -> tuple[tuple[Expr, str], ...]:
         """Pins for an axis whose items are chosen by size: where some are equal for sure, their places decide."""
         leaves = self.leaves
-        return tuple(((a,), "equal items are told apart by their places") for a in leaves.unbound(axis) if leaves.is_wild(a))
+        return tuple(
+            ((a,), "equal items are told apart by their places") for a in leaves.unbound(axis) if leaves.is_wild(a)
+        )
 
     def concat(self, *segments: Expr) -> Expr:
         """An axis made of others, one behind the other."""

@@ -157,7 +157,9 @@ class Solver:
             try:
                 semantics = found(Call(op.name, shapes, leaves), *args, **kwargs)
             except (ValueError, TypeError, IndexError, KeyError) as e:
-                raise MetanetError(f"the rule for {op.name} failed on {op.args}, {op.kwargs} in {op.module!r}: {e}") from e
+                raise MetanetError(
+                    f"the rule for {op.name} failed on {op.args}, {op.kwargs} in {op.module!r}: {e}"
+                ) from e
         if semantics is None:  # no rule, or one that passes on these arguments
             self.unruled.setdefault(op.name, []).append((op, walk.trace))
             for operand in operands:

@@ -51,8 +51,11 @@ class Spaces:
         """Check all spaces until none takes anything away any more."""
         spaces = list(dict.fromkeys(self._canonical(s) for s in self.seen))
         self.seen = spaces
-        while any([self.check(s) for s in spaces]):
-            pass
+        changed = True
+        while changed:
+            changed = False
+            for space in spaces:
+                changed |= self.check(space)
 
     def _canonical(self, space: Space) -> Space:
         return tuple(e for e in map(self.leaves.expand, space) if e)

@@ -173,7 +173,7 @@ class Store:
                     yield from self.unbound(part)
 
     def pieces(self, expr: Expr) -> list[Piece]:
-        """The expression as a sequence of stretches: a concatenation in front is taken apart, with what depends on it."""
+        """The expression as a sequence of stretches: a concatenation in front is taken apart with what depends on it."""
         atoms = self.expand(expr)
         bound = self._bound.get(atoms[0]) if atoms else None
         if not isinstance(bound, Concat):
@@ -260,7 +260,7 @@ class Store:
         return frozenset.intersection(*(frozenset(self._leaves_of_keys(b)) for b in bounds))
 
     def _leaves_of_keys(self, keys: Iterable[int]) -> Iterable[int]:
-        """Keys in unbound leaves: of a product all factors. A key that was cut has turned its dependents into tables."""
+        """Keys in unbound leaves: of a product all factors. One that was cut has turned its dependents into tables."""
         for key in keys:
             for atom in self.expand((key,)):
                 if atom not in self._bound:

@@ -207,7 +207,7 @@ def _chosen(axis: Axis, name: str, part: int) -> Axis:
 
 
 def _permute(tensor: Tensor, axis: int, element: Tensor, keys: Sequence[int]) -> Tensor:
-    """New entry i along an axis is old entry ``element[..., i]``, looked up by the positions along the axes ``keys``."""
+    """New entry i along an axis is old entry ``element[..., i]``, looked up by positions along the axes ``keys``."""
     if not keys:
         return tensor.index_select(axis, element)
     order = sorted(range(element.ndim), key=lambda d: (*keys, axis)[d])

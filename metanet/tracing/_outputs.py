@@ -34,7 +34,9 @@ def _is_model_output(out: Any) -> bool:
 
 
 def _is_aside(name: str, value: Any) -> bool:
-    inner = _is_model_output(value)
-    return inner or any(part in name for part in ("hidden_state", "attentions", "past_key_values", "cache", "states")) and (
-        name != "last_hidden_state"
-    )
+    if name == "last_hidden_state":
+        return False
+    return _is_model_output(value) or any(part in name for part in _ASIDE)
+
+
+_ASIDE = ("hidden_state", "attentions", "past_key_values", "cache", "states")

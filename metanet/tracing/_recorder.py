@@ -80,7 +80,7 @@ class _View:
 
 
 class _Recorder(TorchDispatchMode):
-    """Numbers every tensor it meets; a tensor written in place gets a new number, and so does all that shares memory."""
+    """Numbers every tensor it meets, and anew when it is written in place, with all that shares its memory."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

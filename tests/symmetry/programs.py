@@ -66,16 +66,18 @@ def solve(function: Callable, tensors: Sequence[Tensor]) -> tuple[SymmetrySpec, 
     return SymmetrySpec(tuple(groups.values()), tensors_axes), tuple(outputs), trace
 
 
-def differences(function: Callable, tensors: Sequence[Tensor], spec: SymmetrySpec, outs: Sequence[str], t: Transform) -> float:
+def differences(
+    function: Callable, tensors: Sequence[Tensor], spec: SymmetrySpec, outs: Sequence[str], t: Transform
+) -> float:
     """How far ``function`` of relabelled parameters is from its relabelled outputs: 0 if the rules are right."""
     moved = [t.apply(f"p{i}", x) if f"p{i}" in spec.tensors else x for i, x in enumerate(tensors)]
     want, got = list(tensors_in(function(*tensors))), list(tensors_in(function(*moved)))
     worst = 0.0
     for name in outs:
         i = int(name.removeprefix("out"))
-        expected = t.apply(name, want[i])
+        expected, found = t.apply(name, want[i]).double(), got[i].double()
         if expected.numel():
-            worst = max(worst, float((torch.nan_to_num(got[i] - expected) if expected.dtype != torch.bool else got[i] != expected).abs().max()))
+            worst = max(worst, float((expected - found).nan_to_num().abs().max()))
     return worst
 
 

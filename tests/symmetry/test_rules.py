@@ -142,7 +142,8 @@ CASES = {
     "index_add": (lambda x, y, i: A.index_add(x, 1, i, y), r(3, 4), r(3, 2), I([1, 3])),
     "index_put": (lambda x, y, i: A.index_put(x, [i], y), r(4, 5), r(2, 5), I([1, 3])),
     "masked_select": (lambda x: A.masked_select(x, x > 0), r(3, 4)),
-    "masked_scatter": (lambda x, m, y: A.masked_scatter(x, m[:, None].expand(3, 4), y), r(3, 4), I([True, False, True]), r(2, 4)),
+    "masked_scatter": (
+        lambda x, m, y: A.masked_scatter(x, m[:, None].expand(3, 4), y), r(3, 4), I([True, False, True]), r(2, 4)),
     # constructs that need several rules together
     "fused qkv, q k v outermost": (
         lambda w: [x @ x.mT for x in (w.view(3, 2, 4, 5).unbind(0))], r(24, 5)),

@@ -43,7 +43,7 @@ def embedding(call: Call, weight: Operand, integers: Operand, *_: Any, **__: Any
 
 @rule("aten.index", "aten._unsafe_index")
 def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
-    """Advanced indexing: the indexed axes go, the axes of the integers come, in front unless all indices are adjacent."""
+    """Advanced indexing: the axes of the integers come for the indexed ones, in front unless all are adjacent."""
     given = [(a, i) for a, i in enumerate(indices) if i is not None]
     if any(i.dtype == "bool" for _, i in given):
         return _index_by_mask(call, x, indices)

@@ -42,7 +42,12 @@ def norm(call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool 
 
 
 @rule(
-    "aten._softmax", "aten._log_softmax", "aten.softmax", "aten.log_softmax", "aten._safe_softmax", "aten._masked_softmax"
+    "aten._softmax",
+    "aten._log_softmax",
+    "aten.softmax",
+    "aten.log_softmax",
+    "aten._safe_softmax",
+    "aten._masked_softmax",
 )
 def softmax(call: Call, x: Operand, dim: int, *_: Any, **__: Any) -> Semantics:
     """Every item against the sum over all, which is a tensor without the axis."""

@@ -125,9 +125,7 @@ def pixel_unshuffle(call: Call, x: Operand, factor: int) -> Semantics:
 def channel_shuffle(call: Call, x: Operand, groups: int) -> Semantics:
     """Channels ``(groups, n)`` to ``(n, groups)``."""
     group, inner = call.fresh(groups), call.fresh(x.shape[1] // groups)
-    return Semantics(
-        outputs=((x[0], inner + group, *x.axes[2:]),), equal=((x[1], group + inner),), moves=True
-    )
+    return Semantics(outputs=((x[0], inner + group, *x.axes[2:]),), equal=((x[1], group + inner),), moves=True)
 
 
 @rule("aten.view_as_real", "aten.view_as_complex")

@@ -75,7 +75,9 @@ def cat(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
 
 def _labels(operands: list[Operand]) -> tuple[tuple[Expr, str], ...]:
     """Integers of several kinds together name nothing any more."""
-    return tuple((o.label, "integers that name its items are mixed with others") for o in operands if o.label is not None)
+    return tuple(
+        (o.label, "integers that name its items are mixed with others") for o in operands if o.label is not None
+    )
 
 
 @rule("aten.stack")
@@ -143,8 +145,9 @@ def _write(call: Call, x: Operand, dim: int, start: int, stop: int, middle: Expr
 
 @rule("aten.slice_scatter")
 def slice_scatter(
-    call: Call, x: Operand, source: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Semantics | None:  # fmt: skip
+    call: Call, x: Operand, source: Operand, dim: int = 0, start: int | None = None, end: int | None = None,
+    step: int = 1,
+) -> Semantics:  # fmt: skip
     """A stretch of an axis is overwritten."""
     dim = normal_axis(dim, len(x))
     first, last = _bounds(start, end, x.shape[dim])

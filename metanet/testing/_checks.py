@@ -1,17 +1,14 @@
-"""Public checks: does a relabelling keep the function, and does a metanetwork respect it?
-
-Every check comes with its twin: an *illegal* relabelling must be noticed, so that nothing passes by ignoring its input.
-"""
+"""The checks themselves."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .architecture import Architecture, trace
-from .graph import EdgeType, GraphStack
-from .symmetry import SymmetrySpec, Transform, leaves_of
-from .verification import Verification, redraw, verify
+from ..architecture import Architecture, trace
+from ..graph import EdgeType, GraphStack
+from ..symmetry import SymmetrySpec, Transform, leaves_of
+from ..verification import Verification, redraw, verify
 
 
 def assert_function_preserved(
@@ -101,46 +98,3 @@ def random_states(architecture: Architecture, networks: int, generator: torch.Ge
         n: torch.full(t.shape, float(n in scales), dtype=torch.float64) for n, t in architecture.spec.tensors.items()
     }
     return [redraw(usual, generator) for _ in range(networks)]
-
-
-def random_network(seed: int) -> tuple[nn.Module, Tensor]:
-    """A random feed-forward network and example inputs: depth, widths, kernels, norms, pooling and skips all drawn.
-
-    For property tests over architectures that nobody wrote by hand.
-    """
-    g = torch.Generator().manual_seed(seed)
-
-    def pick(*choices: object) -> object:
-        return choices[int(torch.randint(len(choices), (), generator=g))]
-
-    channels, size = 1 + int(torch.randint(3, (), generator=g)), 6
-    layers: list[nn.Module] = []
-    width = channels
-    for _ in range(int(pick(1, 2, 3))):
-        out = int(pick(4, 6, 8))
-        groups = int(pick(1, 1, 2)) if width % 2 == 0 else 1
-        layers.append(nn.Conv2d(width, out, 3, padding=1, groups=groups, bias=bool(pick(True, False))))
-        layers.append(pick(nn.BatchNorm2d(out), nn.GroupNorm(2, out), nn.Identity()))
-        layers.append(pick(nn.ReLU(), nn.GELU(), nn.Tanh(), nn.SiLU(inplace=True)))
-        if pick(True, False):
-            layers.append(Residual(nn.Sequential(nn.Conv2d(out, out, int(pick(1, 3)), padding="same"), nn.Tanh())))
-        width = out
-    if pick(True, False):
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        flat = width
-    else:
-        layers += [pick(nn.AvgPool2d(2), nn.MaxPool2d(2)), nn.Flatten()]
-        flat = width * (size // 2) ** 2
-    layers += [nn.Linear(flat, 9), pick(nn.Sigmoid(), nn.ELU()), nn.LayerNorm(9), nn.Linear(9, 4)]
-    return nn.Sequential(*layers), torch.randn(3, channels, size, size, generator=g)
-
-
-class Residual(nn.Module):
-    """``x + f(x)``."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
