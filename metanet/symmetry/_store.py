@@ -173,7 +173,7 @@ class Store:
                     yield from self.unbound(part)
 
     def pieces(self, expr: Expr) -> list[Piece]:
-        """The expression as a sequence of stretches: a concatenation in front is taken apart with what depends on it."""
+        """The expression as a sequence of stretches: a concatenation in front is taken apart with what hangs on it."""
         atoms = self.expand(expr)
         bound = self._bound.get(atoms[0]) if atoms else None
         if not isinstance(bound, Concat):
