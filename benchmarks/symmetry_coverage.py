@@ -87,7 +87,7 @@ def main() -> None:
         plot(rows, args.csv.with_suffix(".png"))
     print(summary(rows))
     for row in rows:
-        if args.dry and row["status"] != "runs":
+        if args.dry and row["status"] in UNBUILT:
             print(f"  {row['source']}/{row['family']}/{row['model']}: {row['status']}. {row['error']}")
 
 

@@ -68,6 +68,11 @@ class Call:
         """A new axis along which nothing varies."""
         return self.leaves.new(size, wild=True)
 
+    def as_numbers(self, *operands: Any) -> tuple[tuple[Expr, str], ...]:
+        """Pins for the labels of integers that are used as numbers, or lose what they name."""
+        found = [o.label for o in operands if isinstance(o, Operand) and o.label is not None]
+        return tuple((label, "integers that name its items are used as numbers") for label in found)
+
     def ties(self, axis: Expr) -> tuple[tuple[Expr, str], ...]:
         """Pins for an axis whose items are chosen by size: where some are equal for sure, their places decide."""
         leaves = self.leaves

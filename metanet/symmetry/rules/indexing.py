@@ -97,7 +97,7 @@ def _index_by_mask(call: Call, x: Operand, indices: list[Operand | None]) -> Sem
     shape, first = call.shapes[0] or (), min(covered)
     fresh = [call.fresh(n) for n in shape[first : first + len(shape) - len(rest)]]
     pins += [(e, "items are chosen by a mask") for e in fresh]
-    return Semantics(outputs=((*rest[:first], *fresh, *rest[first:]),), pins=tuple(pins), labels=(None,))
+    return Semantics(outputs=((*rest[:first], *fresh, *rest[first:]),), pins=tuple(pins), labels=(x.label,))
 
 
 @rule("aten.index_select")
@@ -133,7 +133,7 @@ def scatter(call: Call, x: Operand, dim: int, integers: Operand, source: Any, *_
     if isinstance(source, Operand) and source.shape:
         e, p = _along(source, integers, range(len(source)))
         equal, pins = equal + e, pins + p
-    return Semantics(outputs=(x.axes,), equal=equal, pins=pins, labels=(None,))
+    return Semantics(outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,))
 
 
 @rule("aten.index_add", "aten.index_copy", "aten.index_reduce", "aten.index_fill")
@@ -145,7 +145,7 @@ def index_add(call: Call, x: Operand, dim: int, integers: Operand, source: Any, 
         equal += tuple((x[a], source[a]) for a in range(len(x)) if a != dim)
         if len(integers):
             equal += ((source[dim], integers[0]),)
-    return Semantics(outputs=(x.axes,), equal=equal, pins=pins, labels=(None,))
+    return Semantics(outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,))
 
 
 @rule("aten.index_put", "aten._unsafe_index_put")
@@ -158,7 +158,8 @@ def index_put(call: Call, x: Operand, indices: list[Operand | None], values: Ope
     for back in range(1, min(len(values), len(shape)) + 1):
         if values.shape[-back] == shape[-back]:
             equal.append((out[-back], values[-back]))
-    return Semantics(outputs=(x.axes,), equal=tuple(equal), pins=read.pins, labels=(None,))
+    pins = (*read.pins, *call.as_numbers(x, values))
+    return Semantics(outputs=(x.axes,), equal=tuple(equal), pins=pins, labels=(None,))
 
 
 def _indexed_shape(x: Operand, indices: list[Operand | None], values: Operand) -> tuple[int, ...]:
@@ -193,7 +194,7 @@ def _ranked(call: Call, x: Operand, dim: int) -> Semantics:
     rank = call.fresh((call.shapes[0] or ())[dim] if call.shapes[0] else 1)
     axes = (*x.axes[:dim], rank, *x.axes[dim + 1 :]) if len(x) else ()
     label = x[dim] if len(x) else ()
-    pins = ((rank, "its items are ranked by size"), *call.ties(label))
+    pins = ((rank, "its items are ranked by size"), *call.ties(label), *call.as_numbers(x))
     return Semantics(outputs=(axes, axes), pins=pins, labels=(None, label))
 
 
@@ -202,10 +203,11 @@ def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False
     """Integers that name the largest item of an axis."""
     if dim is None:
         label = sum(x.axes, ())
-        return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), pins=call.ties(label), labels=(label,))
+        pins = call.ties(label) + call.as_numbers(x)
+        return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), pins=pins, labels=(label,))
     dim = normal_axis(dim, len(x))
     axes = tuple(() if a == dim else e for a, e in enumerate(x) if keepdim or a != dim)
-    return Semantics(outputs=(axes,), pins=call.ties(x[dim]), labels=(x[dim],))
+    return Semantics(outputs=(axes,), pins=call.ties(x[dim]) + call.as_numbers(x), labels=(x[dim],))
 
 
 @rule("aten.nonzero", "aten.masked_select")

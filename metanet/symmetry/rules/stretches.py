@@ -70,14 +70,7 @@ def cat(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
     first = kept[0]
     equal = tuple((first[a], t[a]) for t in kept[1:] for a in range(len(first)) if a != dim)
     out = (*first.axes[:dim], joined, *first.axes[dim + 1 :])
-    return Semantics(outputs=(out,), equal=equal, pins=pins + _labels(kept), labels=(None,), moves=True)
-
-
-def _labels(operands: list[Operand]) -> tuple[tuple[Expr, str], ...]:
-    """Integers of several kinds together name nothing any more."""
-    return tuple(
-        (o.label, "integers that name its items are mixed with others") for o in operands if o.label is not None
-    )
+    return Semantics(outputs=(out,), equal=equal, pins=pins + call.as_numbers(*kept), labels=(None,), moves=True)
 
 
 @rule("aten.stack")
@@ -88,7 +81,7 @@ def stack(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
     equal = tuple((first[a], t[a]) for t in tensors[1:] for a in range(len(first)))
     new = call.fresh(len(tensors))
     out = (*first.axes[:dim], new, *first.axes[dim:])
-    pins = ((new, "tensors are stacked along it"), *_labels(tensors))
+    pins = ((new, "tensors are stacked along it"), *call.as_numbers(*tensors))
     return Semantics(outputs=(out,), equal=equal, pins=pins, labels=(None,), moves=True)
 
 
@@ -126,9 +119,11 @@ def border_pad(call: Call, x: Operand, pad: list[int]) -> Semantics:
     return Semantics(outputs=(tuple(axes),), pins=tuple(pins))
 
 
-def _write(call: Call, x: Operand, dim: int, start: int, stop: int, middle: Expr, others: Any) -> Semantics:
+def _write(
+    call: Call, x: Operand, source: Operand, dim: int, start: int, stop: int, middle: Expr, others: Any
+) -> Semantics:
     """A stretch of an axis is replaced: what lies before and behind it stays."""
-    n = x.shape[dim]
+    n, numbers = x.shape[dim], call.as_numbers(x, source)
     before, after = (call.fresh(m) if m else () for m in (start, n - stop))
     old = call.fresh(stop - start)
 
@@ -140,7 +135,8 @@ def _write(call: Call, x: Operand, dim: int, start: int, stop: int, middle: Expr
         out, equal = x[dim], ((x[dim], around(middle)),)
     else:
         out, equal = around(middle), ((x[dim], around(old)),)
-    return Semantics(outputs=((*x.axes[:dim], out, *x.axes[dim + 1 :]),), equal=(*equal, *others), labels=(x.label,))
+    axes = (*x.axes[:dim], out, *x.axes[dim + 1 :])
+    return Semantics(outputs=(axes,), equal=(*equal, *others), pins=numbers, labels=(None,))
 
 
 @rule("aten.slice_scatter")
@@ -155,12 +151,12 @@ def slice_scatter(
     if step != 1:
         why = "every so many items are overwritten"
         pins = ((x[dim], why), (source[dim], why))
-        return Semantics(outputs=(x.axes,), equal=others, pins=pins, labels=(None,))
+        return Semantics(outputs=(x.axes,), equal=others, pins=pins + call.as_numbers(x, source), labels=(None,))
     if (first, last) == (0, x.shape[dim]):
         return Semantics(outputs=(source.axes,), labels=(source.label,), moves=True)
     if first == last:
         return Semantics(outputs=(x.axes,), labels=(x.label,), moves=True)
-    return _write(call, x, dim, first, last, source[dim], others)
+    return _write(call, x, source, dim, first, last, source[dim], others)
 
 
 @rule("aten.select_scatter")
@@ -169,7 +165,7 @@ def select_scatter(call: Call, x: Operand, source: Operand, dim: int, at: int) -
     dim = normal_axis(dim, len(x))
     at = at + x.shape[dim] if at < 0 else at
     others = tuple((x[a], source[a if a < dim else a - 1]) for a in range(len(x)) if a != dim)
-    return _write(call, x, dim, at, at + 1, (), others)
+    return _write(call, x, source, dim, at, at + 1, (), others)
 
 
 @rule("aten.flip", "aten.roll", "aten.cumsum", "aten.cumprod", "aten.logcumsumexp", "aten.cummax", "aten.cummin")
