@@ -1,28 +1,31 @@
 """One network of the coverage benchmark, measured in a process of its own.
 
-    python benchmarks/_coverage_row.py SOURCE FAMILY MODEL [--axes 40] [--verify-up-to 200e6] [--memory 16] [--dry]
-
-Prints what is known of the network so far, as one line of JSON, whenever it goes on to the next stage: who stops the
-process for taking too long keeps what the finished stages found.
+What is known of the network so far is sent whenever it goes on to the next stage: who stops the process for taking too
+long keeps what the finished stages found.
 """
 
 import argparse
-import json
+import os
 import resource
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from _families import Case, build
 
 import metanet
+from metanet.sources import import_torchvision
 from metanet.symmetry import Axis, Derivation, Fixed, derive, leaves_of
 from metanet.tracing import Trace, example_inputs, record
+
+import_torchvision()
+import timm  # noqa: E402, F401  (imported once, before processes are forked)
+import transformers.modeling_utils  # noqa: E402, F401
 
 LEGITIMATE = (
     "network's input", "network's output", "kernel", "slides along", "position", "selected along", "looked up",
@@ -34,33 +37,30 @@ gives, and places in an image, a sequence, a kernel or a table."""
 Report = Callable[..., None]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source")
-    parser.add_argument("family")
-    parser.add_argument("model")
-    parser.add_argument("--axes", type=int, default=40, help="illegal relabellings that are tried")
-    parser.add_argument("--verify-up-to", type=float, default=200e6, help="parameters; float64 copies need the memory")
-    parser.add_argument("--memory", type=float, default=16, help="GB that this process may have")
-    parser.add_argument("--dry", action="store_true", help="stop when the network has run on its example inputs")
-    args = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_DATA, (int(args.memory * 1e9),) * 2)
+def run(case: Case, options: Mapping[str, Any], connection: Connection) -> None:
+    """Measure one network and send its row, stage by stage.
+
+    Args:
+        options: ``axes``, ``memory`` in GB, ``verify_up_to`` in parameters, ``dry``.
+    """
+    resource.setrlimit(resource.RLIMIT_DATA, (int(options["memory"] * 1e9),) * 2)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (what libraries print is no part of the row)
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     row: dict[str, Any] = {}
-    out = sys.stdout
 
     def report(stage: str, **fields: Any) -> None:
         row.update(fields, stage=stage)
         row["peak GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
-        print(json.dumps(row), file=out, flush=True)
+        connection.send(dict(row))
 
-    with redirect_stdout(sys.stderr):  # what libraries print is no part of the row
-        try:
-            measure(Case(source=args.source, family=args.family, model=args.model), args, report)
-        except Exception as error:  # a network that fails is a result
-            text = (str(error).strip() or type(error).__name__).splitlines()[0]
-            report(row["stage"], status=f"failed: {row['stage']}", error=f"{type(error).__name__}: {text}"[:300])
+    try:
+        measure(case, argparse.Namespace(**options), report)
+    except Exception as error:  # a network that fails is a result
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        report(row["stage"], status=f"failed: {row['stage']}", error=f"{type(error).__name__}: {text}"[:300])
+    connection.close()
 
 
 def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
@@ -158,7 +158,3 @@ def names(found: Iterator[str] | Sequence[str]) -> str:
     """The first three, and how many more."""
     found = list(found)
     return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-
-
-if __name__ == "__main__":
-    main()
