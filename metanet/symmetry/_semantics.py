@@ -24,6 +24,7 @@ class Operand:
         axes: one expression per axis.
         dtype: as text, e.g. ``"int64"``.
         constant: its values, if they depend on neither inputs nor parameters.
+        layout: strides and storage offset.
         label: for integers that name items (``topk``'s indices): the axis whose items they name.
         ident: which integers these are: the same through views and copies.
     """
@@ -33,6 +34,7 @@ class Operand:
     axes: tuple[Expr, ...]
     dtype: str = "float32"
     constant: Tensor | None = None
+    layout: tuple[tuple[int, ...], int] = ((), 0)
     label: Expr | None = None
     ident: int = -1
 

@@ -113,7 +113,7 @@ class Solver:
         value = walk.trace.values[number]
         if number not in walk.axes and number in walk.trace.constants:
             constant = walk.trace.constants[number]
-            return Operand(number, value.shape, self._constant(walk, number), value.dtype, constant)
+            return Operand(number, value.shape, self._constant(walk, number), value.dtype, constant, value.layout)
         if number not in walk.axes:
             axes = tuple(self.leaves.new(n) for n in value.shape)
             for expr in axes:
@@ -123,7 +123,7 @@ class Solver:
         if number in walk.wild:
             axes = tuple(map(self.leaves.renewed, axes))
         label, ident = walk.labels.get(number, (None, -1))
-        return Operand(number, value.shape, axes, value.dtype, None, label, ident)
+        return Operand(number, value.shape, axes, value.dtype, None, value.layout, label, ident)
 
     def _constant(self, walk: Walk, number: int) -> tuple[Expr, ...]:
         """Fresh at each use: a uniform axis fits whatever it meets there, one along which values vary is fixed."""

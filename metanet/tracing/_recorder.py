@@ -77,6 +77,7 @@ class _View:
     args: tuple[Any, ...]  # as recorded; the first is the whole
     kwargs: dict[str, Any]
     position: int  # among the outputs
+    count: int  # of the outputs
 
 
 class _Recorder(TorchDispatchMode):
@@ -132,9 +133,10 @@ class _Recorder(TorchDispatchMode):
 
     # ---------------------------------------------------------------- numbers
 
-    def _new(self, shape: Any, dtype: torch.dtype, origin: str, names: tuple[str, ...] = ()) -> int:
-        text = str(dtype).removeprefix("torch.")
-        self.values.append(Value(shape=tuple(shape), dtype=text, origin=origin, names=names))
+    def _new(self, like: Tensor, origin: str, names: tuple[str, ...] = ()) -> int:
+        dtype = str(like.dtype).removeprefix("torch.")
+        layout = (like.stride(), like.storage_offset()) if like.layout == torch.strided else ((), 0)
+        self.values.append(Value(shape=tuple(like.shape), dtype=dtype, origin=origin, names=names, layout=layout))
         return len(self.values) - 1
 
     def _number(self, tensor: Tensor, origin: str, known: Tensor | None = None, names: tuple[str, ...] = ()) -> int:
@@ -147,7 +149,7 @@ class _Recorder(TorchDispatchMode):
             known = tensor if known is None else known
             if known.is_meta:
                 origin = "unknown"
-        number = self._new(tensor.shape, tensor.dtype, origin, names)
+        number = self._new(tensor, origin, names)
         if origin == "constant":
             self.constants[number] = known.detach().clone()
         if id(tensor) not in self.numbers:
@@ -163,7 +165,9 @@ class _Recorder(TorchDispatchMode):
             view = self.views[id(tensor)]
             self.stale.discard(id(tensor))
             args = (self.refer(view.whole), *view.args[1:])
-            self.numbers[id(tensor)] = self._emit(view.call, view.name, args, view.kwargs, tensor, view.position)
+            self.numbers[id(tensor)] = self._emit(
+                view.call, view.name, args, view.kwargs, tensor, view.position, view.count
+            )
         return Ref(self.numbers[id(tensor)])
 
     def _refer(self, x: Any) -> Any:
@@ -172,17 +176,18 @@ class _Recorder(TorchDispatchMode):
         return type(x)(map(self._refer, x)) if type(x) in (list, tuple) else x
 
     def _emit(
-        self, call: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], like: Tensor, position: int = 0
-    ) -> int:
+        self, call: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], like: Tensor,
+        position: int = 0, count: int = 1,
+    ) -> int:  # fmt: skip
         """An operation of ours that yields the present value of ``like``; returns the value's number."""
         op = Op(name=name, call=call, args=args, kwargs=kwargs, outputs=(), module=self.module)
         if call is not None and all(v in self.constants for v in op.inputs()):
             out = self.meta.evaluate(call, args, kwargs, self.constants)
-            number = self._new(like.shape, like.dtype, "constant")
+            number = self._new(like, "constant")
             self.constants[number] = out[position] if isinstance(out, (list, tuple)) else out
             return number
-        number = self._new(like.shape, like.dtype, "result")
-        self.ops.append(replace(op, outputs=(*(None,) * position, number)))
+        number = self._new(like, "result")
+        self.ops.append(replace(op, outputs=tuple(number if i == position else None for i in range(count))))
         return number
 
     # ---------------------------------------------------------------- operations
@@ -217,7 +222,7 @@ class _Recorder(TorchDispatchMode):
                 continue
             outputs.append(self._number(r, origin, value))
             if not any(r is w for w in written):
-                self._note_view(r, op, args, position)
+                self._note_view(r, op, args, position, len(results))
         for w in written:
             if not any(r is w for r in results):  # written, but not returned
                 outputs.append(self._number(w, origin, known if isinstance(known, Tensor) else None))
@@ -227,12 +232,12 @@ class _Recorder(TorchDispatchMode):
             self._spread(w)
         return out
 
-    def _note_view(self, tensor: Tensor, op: Op, args: tuple[Any, ...], position: int) -> None:
+    def _note_view(self, tensor: Tensor, op: Op, args: tuple[Any, ...], position: int, count: int) -> None:
         whole = args[0] if args and isinstance(args[0], Tensor) else None
         # Of an "unsafe" view PyTorch promises that the whole is not read again.
         if whole is None or tensor is whole or "unsafe" in op.name or not _share(tensor, whole):
             return
-        self.views[id(tensor)] = _View(whole, op.call, op.name, op.args, dict(op.kwargs), position)
+        self.views[id(tensor)] = _View(whole, op.call, op.name, op.args, dict(op.kwargs), position, count)
         self.parts.setdefault(id(whole), []).append(tensor)
 
     def _refresh_wholes(self, tensor: Tensor) -> None:

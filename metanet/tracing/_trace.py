@@ -21,14 +21,17 @@ class Value:
     Attributes:
         shape, dtype: of the recorded example; dtype as text, e.g. ``"float32"``.
         origin: ``"input"``, ``"parameter"`` (a floating-point entry of the state dict, buffers included),
-            ``"constant"`` (depends on neither) or ``"result"`` of an operation.
+            ``"constant"`` (depends on neither), ``"unknown"`` (such a one without values: on the meta device) or
+            ``"result"`` of an operation.
         names: state dict names of a parameter; several when tied.
+        layout: strides and storage offset, which ``as_strided`` goes by.
     """
 
     shape: tuple[int, ...]
     dtype: str
     origin: str
     names: tuple[str, ...] = ()
+    layout: tuple[tuple[int, ...], int] = ((), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

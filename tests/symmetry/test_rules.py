@@ -116,6 +116,10 @@ CASES = {
     "upsample": (op(A.upsample_bilinear2d, [6, 8], False), r(2, 3, 4, 4)),
     "grid_sampler": (op(A.grid_sampler_2d, 0, 0, False), r(2, 3, 4, 4), r(2, 3, 5, 2)),
     "unfold": (op(A.unfold, 1, 2, 1), r(3, 4, 5)),
+    "as_strided": (op(A.as_strided, [3, 4, 1, 1], [4, 1, 4, 4]), r(3, 4, 1, 1)),
+    "as_strided with windows": (op(A.as_strided, [3, 3, 2], [4, 1, 1]), r(3, 4)),
+    "as_strided across rows": (op(A.as_strided, [4, 3], [1, 4]), r(3, 4)),
+    "as_strided diagonal": (op(A.as_strided, [3], [5]), r(3, 4)),
     "im2col": (op(A.im2col, [2, 2], [1, 1], [0, 0], [1, 1]), r(2, 3, 4, 4)),
     "col2im": (op(A.col2im, [4, 4], [2, 2], [1, 1], [0, 0], [2, 2]), r(2, 12, 4)),
     "fft": (lambda x: A.view_as_real(A._fft_r2c(x, [1], 0, True)), r(3, 4, 5)),
@@ -155,7 +159,7 @@ CASES = {
         lambda x, y: A.slice_scatter(A.slice_scatter(A.zeros_like(torch.cat([x, y], 1)), x, 1, 0, 2), y, 1, 2, 5),
         r(3, 2), r(3, 3)),
 }  # fmt: skip
-PINNED = {"view without common boundary", "masked_select"}
+PINNED = {"view without common boundary", "masked_select", "as_strided diagonal"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -114,7 +114,8 @@ def test_random_writes_through_views_replay_as_they_ran(seed):
     trace = record(model, (x,), {})
     assert all(op.call is not None for op in trace.ops)
     other = torch.randn(2, 3, dtype=torch.float64)
-    torch.testing.assert_close(trace.replay(model.state_dict(), other)[trace.outputs[0]], model(other))
+    with torch.no_grad():
+        torch.testing.assert_close(trace.replay(model.state_dict(), other)[trace.outputs[0]], model(other))
 
 
 def test_a_constant_keeps_its_values_for_those_who_read_it_before_it_is_written():
@@ -243,7 +244,11 @@ class Raises(nn.Module):
     [
         (nn.Linear(3, 3), (), "needs example inputs"),
         (Raises(), (torch.randn(2, 4),), r"raised RuntimeError \(in 'inner'\)"),
-        (nn.LazyLinear(3), (torch.randn(2, 3),), r"parameters without a shape yet \(weight, bias\).*run the model once"),
+        (
+            nn.LazyLinear(3),
+            (torch.randn(2, 3),),
+            r"parameters without a shape yet \(weight, bias\).*run the model once",
+        ),
         (print, (torch.randn(2, 3),), "expected a torch.nn.Module to trace, got builtin_function_or_method"),
     ],
 )

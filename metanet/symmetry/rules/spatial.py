@@ -83,6 +83,37 @@ def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) 
     return Semantics(outputs=((*x.axes[:-2], channel, *positions),), equal=((x[-2], channel + inner),), pins=pins)
 
 
+@rule("aten.as_strided")
+def as_strided(
+    call: Call, x: Operand, size: list[int], stride: list[int], offset: int | None = None
+) -> Semantics | None:
+    """Any view at all: axes with a size and stride of the tensor's own are those axes, the others are windows."""
+    strides, start = x.layout
+    left = [a for a, n in enumerate(x.shape) if n > 1]
+    found: list[int | None] = []
+    for n, s in zip(size, stride, strict=True):
+        own = next((a for a in left if (x.shape[a], strides[a]) == (n, s)), None) if n > 1 else None
+        found.append(own)
+        if own is not None:
+            left.remove(own)
+    rest = [(n, s) for n, s, own in zip(size, stride, found, strict=True) if own is None and n > 1]
+    reached = _offsets(rest, (offset - start) if offset is not None else 0)
+    if not reached <= _offsets([(x.shape[a], strides[a]) for a in left], 0):
+        return None  # it walks along the axes that it seemed to keep
+    why = "a window slides along it"
+    axes = tuple(call.fresh(n) if own is None else x[own] for n, own in zip(size, found, strict=True))
+    pins = [(x[a], why) for a in left] + [(e, why) for e, own in zip(axes, found, strict=True) if own is None]
+    return Semantics(outputs=(axes,), pins=tuple(pins), moves=not pins, flow=(Follow(x, tuple(found)),))
+
+
+def _offsets(axes: list[tuple[int, int]], start: int) -> set[int]:
+    """All places in memory that axes of these sizes and strides reach."""
+    reached = {start}
+    for n, s in axes:
+        reached = {r + i * s for r in reached for i in range(n)}
+    return reached
+
+
 @rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
 def fourier(call: Call, x: Operand, dims: list[int], *_: Any) -> Semantics:
     """A Fourier transform mixes all positions of some axes."""
