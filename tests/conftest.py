@@ -15,6 +15,11 @@ import numpy as np
 import pytest
 import torch
 
+from metanet.sources import import_torchvision
+
+# Before timm, transformers and lightning import it: its compiled part may be of another build than PyTorch.
+import_torchvision()
+
 # With pytest-xdist every worker has the machine's cores to share.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 

@@ -80,7 +80,9 @@ def test_the_extras_hold_what_the_makefile_installs():
     for extra in re.findall(r'--editable "\.\[(\w+)\]"', makefile):
         assert extra in PROJECT["optional-dependencies"]
     dev = " ".join(PROJECT["optional-dependencies"]["dev"])
-    assert all(name in dev for name in ("metanet[data]", "pytest", "pytest-xdist", "hypothesis", "beartype", "ruff"))
+    assert all(
+        name in dev for name in ("metanet[data,hub]", "pytest", "pytest-xdist", "hypothesis", "beartype", "ruff")
+    )
 
 
 def test_ci_fails_when_the_tests_fail(tmp_path):

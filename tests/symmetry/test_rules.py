@@ -130,6 +130,7 @@ CASES = {
     "vector_norm": (op(A.linalg_vector_norm, 2, [1], True), r(2, 3, 4)),
     "softmax": (op(A._softmax, -1, False), r(3, 4)),
     "glu": (op(A.glu, 1), r(3, 8)),
+    "mse_loss": (op(A.mse_loss), r(3, 4), r(3, 4)),
     "tril": (op(A.tril), r(2, 3, 4)),
     "embedding": (op(A.embedding, I([[0, 2], [1, 1]])), r(5, 3)),
     "index": (lambda x, i: A.index(x, [None, i]), r(3, 4, 5), I([0, 3, 1])),

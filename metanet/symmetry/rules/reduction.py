@@ -69,3 +69,11 @@ def triangle(call: Call, x: Operand, *_: Any) -> Semantics:
     """Rows and columns are told apart by their numbers."""
     why = "a triangle is cut out along it"
     return Semantics(outputs=(x.axes,), pins=((x[-1], why), (x[-2], why)))
+
+
+@rule("aten.mse_loss", "aten.smooth_l1_loss", "aten.huber_loss")
+def loss(call: Call, x: Operand, target: Operand, *_: Any, **__: Any) -> Semantics:
+    """Entry by entry, then the mean over all."""
+    equal = tuple(zip(x.axes, target.axes, strict=True)) if x.shape == target.shape else ()
+    pins = () if equal or not x.shape else tuple((e, "a loss broadcasts it") for e in (*x.axes, *target.axes))
+    return Semantics(outputs=(x.axes if call.shapes[0] else (),), equal=equal, pins=pins)
