@@ -1,6 +1,6 @@
 """Random programs of all kinds of operations: are the symmetries that are found in them true?
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/symmetry_fuzz.py [--programs 5000] [--first 0] [--jobs 2]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/symmetry_fuzz.py [--programs 5000] [--first 0]
 
 Every program (``metanet.testing.Program(seed)``) is traced and verified in float64 with three random relabellings. The
 figures go to ``symmetry_fuzz.csv`` beside this file, the seeds of unsound programs to the terminal.
