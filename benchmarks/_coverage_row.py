@@ -29,7 +29,7 @@ import transformers.modeling_utils  # noqa: E402, F401
 
 LEGITIMATE = (
     "network's input", "network's output", "kernel", "slides along", "position", "selected along", "looked up",
-    "constant varies", "single item",
+    "constant varies", "single item", "stacked along", "ranked by size",
 )  # fmt: skip
 """Parts of the reasons (``Fixed.reason``) for which an axis has to stay as it is: features that the network takes or
 gives, and places in an image, a sequence, a kernel or a table."""

@@ -94,6 +94,7 @@ CASES = {
     "dot": (op(A.dot), r(4), r(4)),
     "linear": (op(A.linear), r(2, 3), r(4, 3), r(4)),
     "cdist": (op(A._cdist_forward, 2.0, None), r(2, 3, 4), r(2, 5, 4)),
+    "solve_triangular": (op(A.linalg_solve_triangular, upper=True), torch.eye(3).double() + r(3, 3).triu(), r(3, 4)),
     "convolution": (op(A.convolution, [2, 2], [1, 1], [1, 1], False, [0, 0], 1), r(2, 3, 6, 6), r(4, 3, 3, 3), r(4)),
     "grouped convolution": (op(A.convolution, None, [1], [0], [1], False, [0], 2), r(2, 6, 5), r(4, 3, 2)),
     "depthwise convolution": (
@@ -146,6 +147,7 @@ CASES = {
     "sort": (lambda x: A.sort(x, 1)[0], r(3, 4)),
     "index_add": (lambda x, y, i: A.index_add(x, 1, i, y), r(3, 4), r(3, 2), I([1, 3])),
     "index_put": (lambda x, y, i: A.index_put(x, [i], y), r(4, 5), r(2, 5), I([1, 3])),
+    "bucketize": (lambda x: A.bucketize(x, I([-1.0, 0.0, 1.0]).double()).double(), r(3, 4)),
     "masked_select": (lambda x: A.masked_select(x, x > 0), r(3, 4)),
     "masked_scatter": (
         lambda x, m, y: A.masked_scatter(x, m[:, None].expand(3, 4), y), r(3, 4), I([True, False, True]), r(2, 4)),

@@ -116,3 +116,19 @@ def distance(call: Call, left: Operand, right: Operand, *_: Any) -> Semantics:
     batch = tuple(zip(left.axes[:-2], right.axes[:-2], strict=True))
     out = (*left.axes[:-1], right[-2])
     return Semantics(outputs=(out,), equal=(*batch, (left[-1], right[-1])), spaces=((*out, left[-1]),))
+
+
+@rule("aten.linalg_solve_triangular", "aten._linalg_solve_ex")
+def solve(call: Call, left: Operand, right: Operand, *_: Any, **options: Any) -> Semantics | None:
+    """The solution of ``left @ x = right``; unknowns and equations are told apart, right-hand sides are not.
+
+    Shapes:
+        - **left** ``(..., n, n)``, **right** ``(..., n, m)`` -> ``(..., n, m)``
+    """
+    if options.get("left") is False or len(left) != len(right):
+        return None
+    unknowns, why = call.fresh(right.shape[-2]), "equations are solved along it"
+    equal = tuple((a, b) for a, b in zip(left.axes[:-2], right.axes[:-2], strict=True))
+    pins = tuple((e, why) for e in (left[-1], left[-2], right[-2], unknowns))
+    out = (*right.axes[:-2], unknowns, right[-1])
+    return Semantics(outputs=(out, *(None,) * (len(call.shapes) - 1)), equal=equal, pins=pins)

@@ -210,11 +210,23 @@ def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False
     return Semantics(outputs=(axes,), pins=call.ties(x[dim]) + call.as_numbers(x), labels=(x[dim],))
 
 
-@rule("aten.nonzero", "aten.masked_select")
+@rule("aten.nonzero", "aten.masked_select", "aten.repeat_interleave")
 def chosen(call: Call, x: Operand, *others: Operand) -> Semantics:
     """Which items come out depends on the values."""
     pins = tuple((e, "items are chosen by their values") for o in (x, *others) for e in o.axes)
     return Semantics(outputs=(None,), pins=pins)
+
+
+@rule("aten.isin", "aten.bucketize", "aten.searchsorted")
+def among(call: Call, x: Any, others: Any, *_: Any, **__: Any) -> Semantics | None:
+    """Every entry of one tensor against all of another."""
+    if call.name == "aten.searchsorted":
+        x, others = others, x
+    if not isinstance(x, Operand) or (isinstance(others, Operand) and len(others) > 1):
+        return None
+    # the other's items are compared by their values: in what order they stand matters only where they are sorted
+    pins = tuple((e, "its items are sorted") for e in others.axes) if isinstance(others, Operand) else ()
+    return Semantics(outputs=(x.axes,), pins=pins)
 
 
 @rule("aten.masked_scatter")

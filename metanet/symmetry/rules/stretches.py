@@ -64,7 +64,7 @@ def cat(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
     why = [call.leaves.inert(p) for p in parts]
     if not parts or None not in why:
         joined = call.fresh((call.shapes[0] or ())[dim])
-        pins = ((joined, next(filter(None, why), "an empty axis")),)
+        pins = ((joined, next(filter(None, why), "tensors are stacked along it")),)
     else:
         joined, pins = call.concat(*parts), ()
     first = kept[0]
