@@ -94,7 +94,7 @@ class Leaves(Store):
         self._inherit(root, p + q)
         for own, other in ((p[0], q[0]), (q[0], p[0])):
             for bound in self._keys.get(root, ()):
-                self._bound_keys(own, [bound | {other}])
+                self.bound_keys(own, [bound | {other}])
         return p + q
 
     def _inherit(self, root: int, parts: Expr) -> None:
@@ -214,10 +214,9 @@ class Leaves(Store):
             self._refine(x)
             self._refine(y)
             self._align(x, y, reason)
-            if self._merge_concats(x, y, reason):
-                return
+            self._merge_concats(x, y, reason)
+            return
         i, j = self.pieces(left), self.pieces(right)
-        offset = 0
         while i and j:
             m, n = self.size(i[0].expr), self.size(j[0].expr)
             if m > n:
@@ -226,7 +225,6 @@ class Leaves(Store):
                 j[:1] = self._cut(j[0].expr, m, reason)
             else:
                 self.equate(i.pop(0).expr, j.pop(0).expr, reason)
-            offset += min(m, n)
 
     def _cut_like(self, root: int, other: int) -> None:
         """Cut a leaf where another concatenation of the same size has its boundaries."""
@@ -251,7 +249,7 @@ class Leaves(Store):
             for i, entry in enumerate(entries):
                 self._inherit(d, entry)
                 for leaf in entry:
-                    self._bound_keys(leaf, [inside(bound, i) for bound in bounds[d]])
+                    self.bound_keys(leaf, [inside(bound, i) for bound in bounds[d]])
         self._bound[root] = Concat(segments)
         for d, entries in made.items():
             self._bind_table(d, root, entries)
@@ -363,26 +361,26 @@ class Leaves(Store):
 
     def _align(self, x: int, y: int, reason: str) -> None:
         """Cut the segments of two concatenations of the same size at each other's boundaries."""
-        ends = [set(accumulate(self.size(s) for s in self._bound[n].segments)) for n in (x, y)]
-        for node, missing in ((x, ends[1] - ends[0]), (y, ends[0] - ends[1])):
-            for at in sorted(missing):
-                start = 0
-                for segment in self._bound[node].segments:
-                    size = self.size(segment)
-                    if start < at < start + size:
-                        self._cut(segment, at - start, reason)
-                        break
-                    start += size
-                self._refine(node)
+        while True:  # cutting through a product may make more boundaries than were asked for
+            ends = [set(accumulate(self.size(s) for s in self._bound[n].segments)) for n in (x, y)]
+            if ends[0] == ends[1]:
+                return
+            for node, missing in ((x, ends[1] - ends[0]), (y, ends[0] - ends[1])):
+                for at in sorted(missing):
+                    start = 0
+                    for segment in self._bound[node].segments:
+                        size = self.size(segment)
+                        if start < at < start + size:
+                            self._cut(segment, at - start, reason)
+                            break
+                        start += size
+                    self._refine(node)
 
-    def _merge_concats(self, x: int, y: int, reason: str) -> bool:
+    def _merge_concats(self, x: int, y: int, reason: str) -> None:
         """Two concatenations with the same boundaries become one node, so that tables of either serve both."""
         left, right = self._bound[x].segments, self._bound[y].segments
-        if [self.size(s) for s in left] != [self.size(s) for s in right]:
-            return False
         self._parent[y] = x
         del self._bound[y]
         self._tables.setdefault(x, []).extend(self._tables.pop(y, ()))
         for one, other in zip(left, right, strict=True):
             self.equate(one, other, reason)
-        return True

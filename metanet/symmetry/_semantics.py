@@ -7,8 +7,10 @@ can be tested by brute force against the real operation (``tests/symmetry/test_r
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ._leaves import Expr, Leaves
@@ -207,11 +209,13 @@ def find_rule(name: str, call: Any) -> Rule | None:
     """The rule of an operation: by name, else the one rule of everything PyTorch tags as pointwise."""
     if name in RULES:
         return RULES[name]
-    import torch
+    return RULES["pointwise"] if call is not None and _is_pointwise(call.overloadpacket) else None
 
-    if call is not None and torch.Tag.pointwise in call.tags:
-        return RULES["pointwise"]
-    return None
+
+@cache
+def _is_pointwise(packet: Any) -> bool:
+    """Whether PyTorch tags any overload of an operation as pointwise (``out`` variants often lack the tag)."""
+    return any(torch.Tag.pointwise in getattr(packet, name).tags for name in packet.overloads())
 
 
 def normal_axis(axis: int, rank: int) -> int:

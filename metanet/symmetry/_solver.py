@@ -104,7 +104,7 @@ class Solver:
             everyone = frozenset(leaf for expr in axes for leaf in expr)
             for expr in axes:
                 for leaf in expr:
-                    leaves._bound_keys(leaf, [everyone - {leaf}])
+                    leaves.bound_keys(leaf, [everyone - {leaf}])
             self.parameters[name] = axes
             self.spaces.seen.append(axes)
         return self.parameters[name]
@@ -217,7 +217,7 @@ class Solver:
                 for expr in axes:
                     self.leaves.fix(expr, f"result of {op.name} that is not followed")
             walk.axes[number] = tuple(axes)
-            if any(self.leaves._has_wild(a) for expr in axes for a in self.leaves.expand(expr)):
+            if any(self.leaves.has_wild(a) for expr in axes for a in self.leaves.expand(expr)):
                 walk.wild.add(number)
             if said is None:
                 continue

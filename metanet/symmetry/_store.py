@@ -83,7 +83,7 @@ class Store:
         if wild:
             self._wild.add(leaf)
         if keys is not None:
-            self._bound_keys(leaf, [frozenset(keys)])
+            self.bound_keys(leaf, [frozenset(keys)])
         return (leaf,)
 
     def concat(self, segments: Iterable[Expr]) -> Expr:
@@ -201,23 +201,23 @@ class Store:
     def renewed(self, expr: Expr) -> Expr:
         """The expression with fresh wild leaves: each use of a uniform axis may meet something else."""
         atoms = self.expand(expr)
-        if not any(self._has_wild(a) for a in atoms):
+        if not any(self.has_wild(a) for a in atoms):
             return atoms
         out: list[int] = []
         for atom in atoms:
             bound = self._bound.get(atom)
             if atom in self._wild:
                 out += self.new(self._size[atom], wild=True)
-            elif isinstance(bound, Concat) and self._has_wild(atom) and not self._tables.get(atom):
+            elif isinstance(bound, Concat) and self.has_wild(atom) and not self._tables.get(atom):
                 out += self.concat(map(self.renewed, bound.segments))
             else:
                 out.append(atom)
         return tuple(out)
 
-    def _has_wild(self, atom: int) -> bool:
+    def has_wild(self, atom: int) -> bool:
         bound = self._bound.get(atom)
         if isinstance(bound, Concat):
-            return any(self._has_wild(a) for s in bound.segments for a in self.expand(s))
+            return any(self.has_wild(a) for s in bound.segments for a in self.expand(s))
         return atom in self._wild
 
     # ---------------------------------------------------------------- fixing
@@ -269,7 +269,7 @@ class Store:
     def set_keys(self, leaf: int, keys: Iterable[int]) -> None:
         self._keys[leaf] = [frozenset(keys)]
 
-    def _bound_keys(self, leaf: int, bounds: Iterable[frozenset[int]]) -> None:
+    def bound_keys(self, leaf: int, bounds: Iterable[frozenset[int]]) -> None:
         """Add upper bounds for the keys of a leaf."""
         for bound in bounds:
             self._keys.setdefault(leaf, []).append(bound)

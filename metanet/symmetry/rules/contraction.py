@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .._leaves import Expr
 from .._semantics import Attach, Call, Contraction, Operand, Semantics, rule
 
 
@@ -132,3 +133,32 @@ def solve(call: Call, left: Operand, right: Operand, *_: Any, **options: Any) ->
     pins = tuple((e, why) for e in (left[-1], left[-2], right[-2], unknowns))
     out = (*right.axes[:-2], unknowns, right[-1])
     return Semantics(outputs=(out, *(None,) * (len(call.shapes) - 1)), equal=equal, pins=pins)
+
+
+@rule("aten._trilinear")
+def trilinear(
+    call: Call, one: Operand, two: Operand, three: Operand, new1: list[int], new2: list[int], new3: list[int],
+    summed: list[int], *_: Any,
+) -> Semantics:  # fmt: skip
+    """The product of three tensors, broadcast over new axes at the given places and summed over some (bilinear layers).
+
+    Shapes:
+        - for ``nn.Bilinear``: **one** ``(n, i)``, **two** ``(o, i, j)``, **three** ``(n, j)`` -> ``(n, o)``
+    """
+    rank = len(one) + len(new1)
+    joint: list[Expr] = [()] * rank
+    equal: list[tuple[Expr, Expr]] = []
+    for operand, new in ((one, new1), (two, new2), (three, new3)):
+        places = [a for a in range(rank) if a not in new]
+        for a, expr in zip(places, operand, strict=True):
+            if joint[a] and expr:
+                equal.append((joint[a], expr))
+            joint[a] = joint[a] or expr
+    out = tuple(e for a, e in enumerate(joint) if a not in summed)
+    return Semantics(outputs=(out,), equal=tuple(equal), spaces=(tuple(joint),))
+
+
+@rule("aten.linalg_matrix_exp")
+def matrix_exponential(call: Call, x: Operand) -> Semantics:
+    """Square matrices whose rows and columns list the same items: ``exp(P A P^-1) = P exp(A) P^-1``."""
+    return Semantics(outputs=(x.axes,), equal=((x[-2], x[-1]),))

@@ -41,6 +41,23 @@ def embedding(call: Call, weight: Operand, integers: Operand, *_: Any, **__: Any
     return Semantics(outputs=((*integers.axes, weight[1]),), equal=equal, pins=pins, stands=stands, labels=(None,))
 
 
+@rule("aten._embedding_bag", "aten._embedding_bag_forward_only")
+def embedding_bag(
+    call: Call, weight: Operand, integers: Operand, offsets: Operand, _: bool = False, mode: int = 0,
+    sparse: bool = False, weights: Operand | None = None, *__: Any, **___: Any,
+) -> Semantics:  # fmt: skip
+    """Rows of a table, summed (or averaged, or the largest taken) by bag.
+
+    Shapes:
+        - **weight** ``(rows, dim)``, **integers** ``(n)``, **offsets** ``(bags)`` -> ``(bags, dim)``
+    """
+    why = "rows are told apart by their numbers and bags by their places"
+    bags = call.fresh((call.shapes[0] or ())[0])
+    pins = [(e, why) for e in (weight[0], *integers, *offsets, bags, *(weights.axes if weights is not None else ()))]
+    others = (None,) * (len(call.shapes) - 1)
+    return Semantics(outputs=((bags, weight[1]), *others), pins=(*pins, *call.as_numbers(integers)), labels=(None, *others))
+
+
 @rule("aten.index", "aten._unsafe_index")
 def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     """Advanced indexing: the axes of the integers come for the indexed ones, in front unless all are adjacent."""

@@ -85,6 +85,17 @@ def alias(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     return _rearranged(x, tuple(range(len(x))))
 
 
+@rule("aten.diagonal")
+def diagonal(call: Call, x: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Semantics:
+    """Entries with the same number on two axes, which list the same items; their axis comes last."""
+    a, b = normal_axis(dim1, len(x)), normal_axis(dim2, len(x))
+    rest = tuple(e for i, e in enumerate(x) if i not in (a, b))
+    if offset == 0 and x.shape[a] == x.shape[b]:
+        return Semantics(outputs=((*rest, x[a]),), equal=((x[a], x[b]),), moves=True)
+    why, along = "a diagonal is taken along it", call.fresh((call.shapes[0] or ())[-1])
+    return Semantics(outputs=((*rest, along),), pins=tuple((e, why) for e in (x[a], x[b], along)), moves=True)
+
+
 @rule("aten.expand")
 def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """A repeated axis is the same everywhere along it: it imposes nothing."""

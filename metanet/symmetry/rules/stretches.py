@@ -75,21 +75,35 @@ def cat(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
 
 @rule("aten.stack")
 def stack(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
-    """A new axis with one item for each tensor; the others list the same items."""
+    """A new axis with one place for each tensor. Their axes list the same items, or other items at every place."""
     first = tensors[0]
     dim = normal_axis(dim, len(first) + 1)
-    equal = tuple((first[a], t[a]) for t in tensors[1:] for a in range(len(first)))
-    new = call.fresh(len(tensors))
-    out = (*first.axes[:dim], new, *first.axes[dim:])
-    pins = ((new, "tensors are stacked along it"), *call.as_numbers(*tensors))
-    return Semantics(outputs=(out,), equal=equal, pins=pins, labels=(None,), moves=True)
+    columns = list(zip(*tensors, strict=True))
+    apart = [_own_items(call, column) for column in columns]
+    if not any(apart):
+        new = call.fresh(len(tensors))
+        pins = ((new, "tensors are stacked along it"),)
+    else:
+        new, pins = call.concat(*((),) * len(tensors)), ()
+    out = [call.leaves.table(new[0], c) if own else c[0] for c, own in zip(columns, apart, strict=True)]
+    out.insert(dim, new)
+    equal = tuple((c[0], e) for c, own in zip(columns, apart, strict=True) if not own for e in c[1:])
+    return Semantics(
+        outputs=(tuple(out),), equal=equal, pins=pins + call.as_numbers(*tensors), labels=(None,), moves=True
+    )
+
+
+def _own_items(call: Call, axes: tuple[Expr, ...]) -> bool:
+    """Whether axes that are stacked list items of their own, all of which may move."""
+    leaves = call.leaves
+    if len(set(map(leaves.expand, axes))) == 1:
+        return False
+    return not any(leaves.inert(e) is not None or any(map(leaves.has_wild, leaves.expand(e))) for e in axes)
 
 
 @rule("aten.constant_pad_nd")
 def constant_pad(call: Call, x: Operand, pad: list[int], *_: Any) -> Semantics | None:
-    """What is put around an axis is the same everywhere; negative padding cuts off."""
-    if any(p < 0 for p in pad):
-        return None
+    """What is put around an axis is the same everywhere."""
     axes, pins = list(x.axes), []
     for i in range(len(pad) // 2):
         axis, before, after = len(x) - 1 - i, pad[2 * i], pad[2 * i + 1]
@@ -99,6 +113,8 @@ def constant_pad(call: Call, x: Operand, pad: list[int], *_: Any) -> Semantics |
             axes[axis] = call.fresh(x.shape[axis] + before + after)
             pins.append((axes[axis], "it is padded"))
             continue
+        if before < 0 or after < 0:  # it cuts off items that may move
+            return None
         around = [call.wild(n) if n else () for n in (before, after)]
         parts = [e for e, n in ((around[0], before), (x[axis], x.shape[axis]), (around[1], after)) if n]
         axes[axis] = call.concat(*parts)
