@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,8 @@ class Value:
     Attributes:
         shape, dtype: of the recorded example; dtype as text, e.g. ``"float32"``.
         origin: ``"input"``, ``"parameter"`` (a floating-point entry of the state dict, buffers included),
-            ``"constant"`` (depends on neither), ``"unknown"`` (such a one without values: on the meta device) or
-            ``"result"`` of an operation.
+            ``"constant"`` (depends on neither), ``"unknown"`` (a constant on the meta device whose values nothing
+            tells) or ``"result"`` of an operation.
         names: state dict names of a parameter; several when tied.
         layout: strides and storage offset, which ``as_strided`` goes by.
     """
@@ -40,7 +43,8 @@ class Op:
 
     Attributes:
         name: without overload, in-place writes under the name of the functional operation: ``"aten.relu"``.
-        call: the function that was called; ``None`` for operations of the recorder itself (aliasing).
+        call: a function that writes into none of its arguments, save for the few that have no functional twin;
+            ``None`` for writes to memory that several tensors share in a way that is not known.
         args, kwargs: as called, tensors replaced by :class:`Ref`.
         outputs: value numbers; ``None`` where an output was no tensor.
         module: dotted path of the module whose forward was running.
@@ -68,7 +72,7 @@ class Trace:
         inputs, outputs: value numbers.
         parameters: value number of every parameter, by each of its state dict names, in state dict order.
         others: state dict names that are no parameters (integer and bool buffers).
-        constants: the tensors that depend on neither inputs nor parameters, by value number.
+        constants: the tensors that depend on neither inputs nor parameters, by value number, never on the meta device.
         warnings: what the reader of results should know (control flow that depended on data, ...).
     """
 
@@ -94,7 +98,8 @@ class Trace:
             Every computed value by its number.
 
         Raises:
-            NotImplementedError: the recording holds a write through a view, which has no function to call.
+            NotImplementedError: the recording holds a write to memory shared in an unknown way, or was made on the meta
+                device and reads a constant whose values are not known.
         """
         device = inputs[0].device if inputs else None
         env: dict[int, Tensor] = {n: t.to(device) for n, t in self.constants.items()}
@@ -107,16 +112,44 @@ class Trace:
             return type(x)(map(value, x)) if isinstance(x, (list, tuple)) else x
 
         for op in self.ops:
-            if op.call is None:
-                raise NotImplementedError(f"{op.name} in {op.module or 'the network'} cannot be replayed")
+            unknown = any(n not in env and self.values[n].origin == "unknown" for n in op.inputs())
+            if op.call is None or unknown:
+                why = "reads a constant whose values the meta device did not tell" if unknown else "is no function"
+                raise NotImplementedError(f"{op.name} in {op.module or 'the network'} cannot be replayed: it {why}")
             args, kwargs = value(op.args), {k: value(v) for k, v in op.kwargs.items()}
-            if op.call._schema.is_mutable:  # never write into the caller's tensors
-                args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
-            out = op.call(*args, **kwargs)
-            for number, tensor in zip(op.outputs, out if isinstance(out, (list, tuple)) else (out,), strict=True):
+            if kwargs.get("device") is not None:
+                kwargs["device"] = device
+            for number, tensor in zip(op.outputs, _call(op.call, args, kwargs), strict=False):
                 if number is not None:
                     env[number] = tensor
         return env
+
+
+def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """What a function returns, then what it writes without returning it; its arguments are left alone."""
+    schema = call._schema
+    # What was laid out in memory as these need it may now be laid out otherwise.
+    if call in (aten.view.default, aten._unsafe_view.default):
+        call = aten.reshape.default
+    elif call in (aten.as_strided.default, aten.as_strided_scatter.default):
+        args = (args[0].contiguous(), *args[1:])
+    if schema.is_mutable:
+        args, kwargs = _cloned(args), {k: _cloned(v) for k, v in kwargs.items()}
+    out = call(*args, **kwargs)
+    results = list(out) if isinstance(out, (list, tuple)) else [] if out is None else [out]
+    if schema.is_mutable:
+        given = {**dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
+        written = [a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        for tensor in tensors_in([given.get(name) for name in written]):
+            if not any(tensor is r for r in results):
+                results.append(tensor)
+    return results
+
+
+def _cloned(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.clone()
+    return type(x)(map(_cloned, x)) if isinstance(x, (list, tuple)) else x
 
 
 def references(x: Any) -> Iterator[Ref]:

@@ -147,25 +147,3 @@ def complex_view(call: Call, x: Operand) -> Semantics:
         part = call.fresh(2)
         return Semantics(outputs=((*x.axes, part),), pins=((part, why),))
     return Semantics(outputs=(x.axes[:-1],), pins=((x[-1], why),))
-
-
-@rule(
-    "aten.zeros_like", "aten.ones_like", "aten.full_like", "aten.empty_like", "aten.new_zeros", "aten.new_ones",
-    "aten.new_full", "aten.new_empty", "aten.fill", "aten.zero", "aten.new_empty_strided",
-)  # fmt: skip
-def uniform(call: Call, x: Operand, *args: Any, **__: Any) -> Semantics:
-    """One value everywhere: nothing of ``x`` but its shape is read."""
-    if any(isinstance(a, Operand) and a.shape for a in args):
-        raise ValueError("fill takes a single value")
-    return Semantics(outputs=(tuple(call.wild(n) for n in call.shapes[0] or ()),), labels=(None,), moves=True)
-
-
-@rule("aten.copy")
-def copy(call: Call, x: Operand, source: Operand, *_: Any) -> Semantics:
-    """What stood in ``x`` is gone: the result is ``source``, broadcast to its shape."""
-    shape = call.shapes[0] or ()
-    lead = len(shape) - len(source)
-    axes = tuple(
-        call.wild(n) if i < lead or source.shape[i - lead] != n else source[i - lead] for i, n in enumerate(shape)
-    )
-    return Semantics(outputs=(axes,), labels=(source.label,), moves=True)

@@ -1,0 +1,365 @@
+"""The ledger of a recording: which value every living tensor holds, and how that value came about."""
+
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import TraceError
+from ._memory import Memories, Memory, Node, attach, node_of, release, storage_key
+from ._schemas import Facts, facts
+from ._trace import Op, Ref, Value
+from ._views import View, alias, invertible, rebuild, view_of, window
+
+aten = torch.ops.aten
+
+
+class Ledger:
+    """Gives every value a number, and writes down how each follows from others.
+
+    What is written down is functional. A tensor that is written in place gets the number of a new value, and so does
+    what it looks into (:func:`~metanet.tracing._views.rebuild`); other views of the same memory are derived anew when
+    they are read next. Values that depend on neither inputs nor parameters are kept as constants instead.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+        self.ops: list[Op] = []
+        self.constants: dict[int, Tensor] = {}
+        self.borrowed: set[int] = set()  # constants whose tensors others may write into after the recording
+        self.module = ""  # whose forward is running
+        self._memories = Memories()
+        self._outside: list[Tensor] = []  # tensors that no operation made
+        self._referred: set[int] = set()  # constants that operations read, so that they must outlive a write
+
+    # ------------------------------------------------------------------------------------------------ tensors
+
+    def add(self, tensor: Tensor, origin: str, names: tuple[str, ...] = ()) -> int:
+        """Number a tensor that is there before the forward pass; one that is known keeps its number."""
+        node = node_of(tensor)
+        if node is not None and node.owner is self:
+            return node.number
+        memory = self._memories.of(tensor, storage_key(tensor))
+        return self._from_outside(tensor, Node(self, self._new(tensor, origin, names), None, memory)).number
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether an operation made or read this tensor, or one that shares its memory."""
+        node = node_of(tensor)
+        return (node is not None and node.owner is self) or self._memories.find(storage_key(tensor)) is not None
+
+    def node(self, tensor: Tensor) -> Node:
+        """What is known of a tensor, which may be met for the first time."""
+        node, key = node_of(tensor), storage_key(tensor)
+        if node is None or node.owner is not self:
+            return self._met(tensor, key)
+        if node.memory is None:  # made by copy.deepcopy
+            node.memory = self._memories.of(tensor, key)
+            node.memory.root = weakref.ref(node)
+            if node.value is not None and not tensor.is_meta:
+                node.value = tensor.detach()
+        if node.memory.key != key:  # tensor.data = other, tensor.set_(other)
+            if self._memories.find(key) is None:
+                raise TraceError(
+                    f"{self.module or 'the network'} gives a tensor of shape {tuple(tensor.shape)} other memory in its "
+                    "forward pass (x.data = ..., x.set_(...)), which cannot be followed: use x.copy_(...) there"
+                )
+            return self._met(tensor, key)
+        return node
+
+    def _met(self, tensor: Tensor, key: int) -> Node:
+        """A tensor from outside: a constant of the network, unless it looks into known memory."""
+        memory = self._memories.of(tensor, key)
+        root = memory.root()
+        if root is not None and memory.plain and self._inside(tensor, root):
+            whole = tensor.is_contiguous() and not tensor.storage_offset() and tensor.shape == self._shape(root)
+            view = alias(Ref(root.number)) if whole else window(Ref(root.number), tensor)
+            node = Node(self, self._new(tensor, "result"), None, memory, root, view)
+            self._derive(node)
+            return self._from_outside(tensor, node)
+        value = None if tensor.is_meta or (root is not None and root.value is None) else tensor.detach()
+        if value is None:
+            number = self._new(tensor, "unknown")
+        else:
+            number = self.constant(value, memory)
+            self.borrowed.add(number)
+        return self._from_outside(tensor, Node(self, number, value, memory))
+
+    def _inside(self, tensor: Tensor, root: Node) -> bool:
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        end = tensor.storage_offset() + sum((n - 1) * step for n, step in steps)
+        whole = self.values[root.number]
+        return str(tensor.dtype) == f"torch.{whole.dtype}" and end < torch.Size(whole.shape).numel()
+
+    def _from_outside(self, tensor: Tensor, node: Node) -> Node:
+        self._outside.append(tensor)
+        self._hang(tensor, node)
+        return node
+
+    def _hang(self, tensor: Tensor, node: Node) -> None:
+        if node.parent is None:
+            if node.memory.root() is None:
+                node.memory.root = weakref.ref(node)
+            else:
+                node.memory.strangers.append(node)
+        attach(tensor, node)
+
+    def close(self) -> None:
+        """Leave all tensors from outside as they were found."""
+        for tensor in self._outside:
+            release(tensor)
+        self._outside.clear()
+
+    # ------------------------------------------------------------------------------------------------ numbers
+
+    def current(self, node: Node, *, referred: bool = False) -> int:
+        """The number of a node's value; a view of memory that was written since is derived anew."""
+        if node.parent is not None and node.seen != node.memory.version:
+            self.current(node.parent)
+            node.seen = node.memory.version
+            self._derive(node)
+        if referred:
+            self._referred.add(node.number)
+        return node.number
+
+    def constant(self, value: Tensor, memory: Memory) -> int:
+        """A number for a value that is known."""
+        number = self._new(value, "constant")
+        self.constants[number] = value
+        memory.constants.append(number)
+        return number
+
+    def _derive(self, node: Node) -> None:
+        parent, view = node.parent, node.view
+        if view is None:
+            node.value = None
+            node.number = self._write_through(Ref(parent.number), node)
+        elif view.call is aten.alias.default:
+            node.number, node.value = parent.number, parent.value
+        elif parent.value is not None:
+            args, kwargs = view.of(parent.value)
+            node.value = view.call(*args, **kwargs)
+            node.number = self.constant(node.value, node.memory)
+        else:
+            args, kwargs = view.of(Ref(parent.number))
+            node.value = None
+            node.number = self.emit(view.call, args, self.values[node.number], kwargs).value
+
+    def _new(self, like: Tensor, origin: str, names: tuple[str, ...] = ()) -> int:
+        self.values.append(replace(_described(like), origin=origin, names=names))
+        return len(self.values) - 1
+
+    def _shape(self, node: Node) -> tuple[int, ...]:
+        return self.values[node.number].shape
+
+    # ------------------------------------------------------------------------------------------------ operations
+
+    def emit(self, call: Any, args: Any, like: Value, kwargs: Any = None) -> Ref:
+        """Record an operation with one result, which is like this value."""
+        self.values.append(replace(like, origin="result", names=()))
+        number = len(self.values) - 1
+        self._record(facts(call).name, call, args, kwargs or {}, (number,))
+        return Ref(number)
+
+    def _record(self, name: str, call: Any, args: Any, kwargs: Any, outputs: tuple[int | None, ...]) -> None:
+        op = Op(name=name, call=call, args=tuple(args), kwargs=kwargs, outputs=outputs, module=self.module)
+        self._referred.update(op.inputs())
+        self.ops.append(op)
+
+    def made(self, func: Any, recorded: tuple[Any, Any], nodes: list[Node], out: Any, values: Any) -> None:
+        """What an operation that wrote nothing returned, also as values (``None``: not known)."""
+        args, kwargs = recorded
+        several = isinstance(out, (list, tuple))
+        results = list(out) if several else [out]
+        outputs: list[int | None] = []
+        known = [None] * len(results) if values is None else list(values) if several else [values]
+        for index, (tensor, value) in enumerate(zip(results, known, strict=True)):
+            if not isinstance(tensor, Tensor) or any(node_of(tensor) is n for n in nodes):  # passed through
+                outputs.append(None)
+                continue
+            key = storage_key(tensor)
+            parent = next((n for n in nodes if n.memory.key == key), None)
+            memory = self._memories.of(tensor, key) if parent is None else parent.memory
+            if parent is not None and facts(func).separates:
+                self.keep(memory)
+                parent, memory = None, Memory(tensor, key)
+            if parent is not None and facts(func).identity:
+                node = Node(self, parent.number, parent.value, memory, parent, alias(Ref(parent.number)))
+                outputs.append(None)
+            else:
+                value = None if value is None else value.detach()
+                if value is not None:
+                    number = self.constant(value, memory)
+                else:
+                    number = self._new(tensor, "result" if nodes else "unknown")
+                node = Node(self, number, value, memory)
+                if parent is not None:
+                    self._look(node, parent, func, recorded, index if several else None, tensor)
+                    if node.view is not None and not several:
+                        func, args, kwargs = node.view.call, node.view.args, node.view.kwargs
+                outputs.append(number)
+            self._hang(tensor, node)
+        if values is None and nodes and any(number is not None for number in outputs):
+            self._record(facts(func).name, func, args, kwargs, tuple(outputs))
+
+    def _look(self, node: Node, parent: Node, func: Any, recorded: Any, index: int | None, tensor: Tensor) -> None:
+        """How a tensor looks into an operand of the operation that made it."""
+        root = parent.memory.root()
+        view = view_of(func, *recorded, index, self._shape(parent))
+        if func is aten.as_strided.default and parent is not root:
+            view = None  # it may reach beyond what its operand shows
+        node.folded = parent.folded or func is aten.expand.default or not invertible(view)
+        if node.folded and parent.memory.plain:
+            node.window = window(Ref(root.number), tensor)
+        if view is None or (parent.folded and node.window is None):
+            parent, view = root, node.window
+        node.parent, node.view = parent, view
+
+    def relabelled(self, func: Any, recorded: tuple[Any, Any], node: Node, tensor: Tensor) -> None:
+        """A tensor that became another view of its memory (``unsqueeze_``): a view of what it was."""
+        view = View(func, *recorded)
+        new = Node(self, self._new(tensor, "result"), None, node.memory, node, view)
+        self._derive(new)
+        attach(tensor, new)
+
+    # ------------------------------------------------------------------------------------------------ writes
+
+    def keep(self, memory: Memory) -> None:
+        """Copy the constants in a memory that will be written behind our back."""
+        for number in memory.constants:
+            self.constants[number] = self.constants[number].clone()
+        memory.constants.clear()
+
+    def before_writing(self, node: Node, *, known: bool) -> None:
+        """Save the constants in a memory that is about to be written, as far as operations read them."""
+        memory = node.memory
+        above: Node | None = None if known else node  # what is rebuilt is read
+        while above is not None:
+            self._referred.add(above.number)
+            above = above.parent
+        self._referred.update(n.number for n in memory.strangers)
+        for number in memory.constants:
+            if number in self._referred:
+                self.constants[number] = self.constants[number].clone()
+        memory.constants = [n for n in memory.constants if n not in self._referred]
+
+    def after_writing(self, node: Node) -> None:
+        """Forget the constants that were written over before any operation read them."""
+        for number in node.memory.constants:
+            del self.constants[number]
+        node.memory.constants.clear()
+
+    def wrote_known(self, node: Node) -> None:
+        """A tensor was written, and all its numbers are known now: ``node.value`` has them."""
+        node.number = self.constant(node.value, node.memory)
+        self._spread(node)
+
+    def wrote(
+        self,
+        func: Any,
+        recorded: tuple[Any, Any],
+        nodes: list[Node],
+        results: list[Any],
+        written: list[tuple[Tensor, Node]],
+    ) -> None:
+        """An operation wrote data into tensors, and returned them or others."""
+        about = facts(func)
+        if func in (aten.copy_.default, aten.fill_.Tensor):
+            ((tensor, node),) = written
+            node.number, node.value = self._filled(nodes[1], tensor), None
+            self._spread(node)
+            return
+        numbers = {id(tensor): self._new(tensor, "result") for tensor, _ in written}
+        outputs: list[int | None] = []
+        for tensor in results:
+            if isinstance(tensor, Tensor) and id(tensor) not in numbers:
+                node = Node(self, self._new(tensor, "result"), None, self._memories.of(tensor, storage_key(tensor)))
+                self._hang(tensor, node)
+                outputs.append(node.number)
+            else:
+                outputs.append(numbers.get(id(tensor)))
+        returned = [o for o in outputs if o is not None]
+        outputs = outputs if returned else []
+        outputs += [number for number in numbers.values() if number not in returned]
+        call = about.functional if self._stays_functional(about, nodes, written) else func
+        self._record(about.name, call, *recorded, tuple(outputs))
+        for tensor, node in written:
+            node.number, node.value = numbers[id(tensor)], None
+            self._spread(node)
+
+    def _stays_functional(self, about: Facts, nodes: list[Node], written: list[tuple[Tensor, Node]]) -> bool:
+        """Whether the functional overload returns the dtype that a write in place keeps."""
+        if about.functional is None:
+            return False
+        dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor, _ in written}
+        if not about.keeps_dtype:
+            return dtypes == {"bool"}
+        plain = set() if dtypes & _INTEGERS else _INTEGERS  # integers do not change the dtype of numbers with a point
+        return all(self.values[n.number].dtype in dtypes | plain for n in nodes if self._shape(n))
+
+    def _filled(self, source: Node, tensor: Tensor) -> int:
+        """What ``tensor.copy_(source)`` leaves in the tensor."""
+        ref, value, like = Ref(source.number), self.values[source.number], _described(tensor)
+        if value.dtype != like.dtype:
+            ref = self.emit(aten._to_copy.default, (ref,), replace(value, dtype=like.dtype), {"dtype": tensor.dtype})
+        if value.shape != like.shape:
+            ref = self.emit(aten.expand.default, (ref, list(tensor.shape)), like)
+        if self.values[ref.value].layout != like.layout:
+            ref = self.emit(aten.clone.default, (ref,), like)
+        return ref.value
+
+    def _spread(self, node: Node) -> None:
+        """Whatever a written node looks into has a new value too."""
+        memory, child, chain = node.memory, node, [node]
+        while child.parent is not None:
+            parent = child.parent
+            self.current(parent)  # another tensor that the same operation wrote may have changed it
+            if parent.value is not None and child.value is not None:
+                parent.number = self.constant(parent.value, memory)
+            elif child.view is not None and child.view.call is aten.alias.default:
+                parent.number, parent.value = child.number, child.value
+            else:
+                parent = self._rebuild(child, parent)
+            chain.append(parent)
+            child = parent
+        memory.version += 1
+        for each in chain:
+            each.seen = memory.version
+        for stranger in [memory.root(), *memory.strangers]:
+            if stranger is not None and stranger is not child and memory.strangers:
+                stranger.value = None
+                stranger.number = self._write_through(Ref(child.number), stranger)
+
+    def _rebuild(self, child: Node, parent: Node) -> Node:
+        """Record what a parent is after its view was written; returns the node that has it, the parent or the root."""
+        view, part = child.view, self.values[child.number]
+        if child.window is not None and (parent.folded or not invertible(view)):
+            parent, view = parent.memory.root(), child.window
+        whole = self.values[parent.number]
+        new = None
+        if view is not None:
+            new = rebuild(view, Ref(parent.number), Ref(child.number), whole, part, self.emit)
+        parent.number = new.value if new is not None else self._write_through(Ref(child.number), parent)
+        parent.value = None
+        return parent
+
+    def _write_through(self, written: Ref, node: Node) -> int:
+        """No function says what a tensor holds after a write to memory that it shares in an unknown way."""
+        self.values.append(replace(self.values[node.number], origin="result", names=()))
+        number = len(self.values) - 1
+        self._record("metanet.write_through_view", None, (written, Ref(node.number)), {}, (number,))
+        return number
+
+
+_INTEGERS = {"bool", "uint8", "int8", "int16", "int32", "int64"}
+
+
+def _described(tensor: Tensor) -> Value:
+    strided = tensor.layout is torch.strided
+    return Value(
+        shape=tuple(tensor.shape),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        origin="result",
+        layout=(tensor.stride(), tensor.storage_offset()) if strided else ((), 0),
+    )

@@ -1,0 +1,116 @@
+"""Running operations on the meta device, and beside them for real where the numbers are known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import TraceError
+from ._schemas import Facts
+from ._trace import tensors_in
+
+LIMIT = 2**24
+"""Entries of the largest shadow: more would cost memory, and constants of this size are hardly ever looked at."""
+
+Shadow = Callable[[Tensor], Tensor | None]
+"""The values of a tensor, where they are known."""
+
+_CPU, _META = torch.device("cpu"), torch.device("meta")
+_INDEXING = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
+_REMEDY = (
+    "materialise the model first, model.to_empty(device='cpu'), or build it outside torch.device('meta'); a smaller "
+    "size of the same architecture will do"
+)
+
+
+def run(func: Any, about: Facts, args: Any, kwargs: Any, shadow: Shadow, known: bool, where: str) -> tuple[Any, Any]:
+    """Call a function some of whose tensors, or all, have no values.
+
+    Args:
+        shadow: asked only for tensors whose values are known, if all are, and for masks.
+        known: all values that the function reads are; those of tensors that it writes too, or it writes them all.
+        where: the module, for errors.
+
+    Returns:
+        What the function returns, on the meta device unless all was real, and the same with values (``None``: unknown).
+
+    Raises:
+        TraceError: Python needs a number, or a shape that depends on numbers, and they are not known; or the operation
+            does not work on the meta device.
+    """
+    device = kwargs.get("device")
+    wants_meta = device is not None and torch.device(device).type == "meta"
+    real = not any(t.is_meta for t in tensors_in((args, kwargs)))
+    if known and (about.writes or (not wants_meta and (real or device is not None or _needs_numbers(func)))):
+        back: dict[int, Tensor] = {}
+        out = func(*put(args, lambda t: _noted(back, shadow(t), t)), **put(kwargs, shadow))
+        returned = put(out, lambda t: back.get(id(t), t))
+        if real or about.writes or device is not None:
+            return returned, out
+        return put(out, to_meta), out
+    out = _on_meta(func, args, kwargs, shadow, where)
+    if not known or any(t.numel() > LIMIT for t in tensors_in(out)):
+        return out, None
+    values = to_meta if not about.reads else shadow  # else it needs only the shape and the dtype of its argument
+    settings = put(kwargs, values)
+    if device is not None or not about.reads:
+        settings["device"] = _CPU
+    return out, func(*put(args, values), **settings)
+
+
+def _on_meta(func: Any, args: Any, kwargs: Any, shadow: Shadow, where: str) -> Any:
+    if func in _INDEXING:  # masks make the shape depend on numbers: integers instead
+        args = (args[0], [part for t in args[1] for part in _integers(t, shadow)], *args[2:])
+    back: dict[int, Tensor] = {}
+    settings = put(kwargs, lambda t: _noted(back, to_meta(t), t))
+    if settings.get("device") is not None:
+        settings["device"] = _META
+    try:
+        out = func(*put(args, lambda t: _noted(back, to_meta(t), t)), **settings)
+    except (NotImplementedError, RuntimeError) as e:
+        if _needs_numbers(func):
+            raise needs_numbers(str(func), where) from e
+        if isinstance(e, NotImplementedError):
+            raise TraceError(f"{func} in {where} does not run on the meta device: {_REMEDY} ({e})") from e
+        raise
+    return put(out, lambda t: back.get(id(t), t))
+
+
+def needs_numbers(what: str, where: str) -> TraceError:
+    """The error where Python needs a number that the meta device does not have."""
+    return TraceError(f"{what} in {where} asks for the value of a tensor that is on the meta device: {_REMEDY}")
+
+
+def to_meta(t: Tensor) -> Tensor:
+    """A tensor of the same shape, strides and dtype without values; the tensor itself if it is one."""
+    if t.is_meta:
+        return t
+    if t.layout is not torch.strided:
+        return t.to("meta")
+    return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+
+
+def put(x: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Nested arguments with every tensor changed."""
+    if isinstance(x, Tensor):
+        return change(x)
+    if isinstance(x, dict):
+        return {k: put(v, change) for k, v in x.items()}
+    return type(x)(put(v, change) for v in x) if type(x) in (list, tuple) else x
+
+
+def _noted(back: dict[int, Tensor], changed: Tensor | None, t: Tensor) -> Tensor | None:
+    back[id(changed)] = t
+    return changed
+
+
+def _needs_numbers(func: Any) -> bool:
+    return torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags
+
+
+def _integers(t: Tensor | None, shadow: Shadow) -> list[Tensor | None]:
+    if t is None or t.dtype not in (torch.bool, torch.uint8):
+        return [t]
+    values = shadow(t)
+    return [t] if values is None else list(values.nonzero().unbind(1))
