@@ -130,11 +130,11 @@ def described(solved: Derivation, traces: Sequence[Trace]) -> dict[str, Any]:
             counts["movable"] += 1
         elif name not in read_names:
             counts["unread"] += 1
-        elif all(any(part in reason for part in LEGITIMATE) for reason in why):
+        elif all(map(is_legitimate, why)):
             counts["legitimate"] += 1
         else:
             stuck.append(name)
-            reasons.update(reason for reason in why if not any(part in reason for part in LEGITIMATE))
+            reasons.update(reason for reason in why if not is_legitimate(reason))
     permutations = [g for g in spec.groups if g.kind != "fixed"]
     return {
         "warnings": len(solved.warnings),
@@ -144,6 +144,12 @@ def described(solved: Derivation, traces: Sequence[Trace]) -> dict[str, Any]:
         "never read": counts["unread"], "not movable": len(stuck), "not movable, names": names(stuck),
         "not movable, reasons": "; ".join(f"{reason} x{n}" for reason, n in reasons.most_common(3)),
     }  # fmt: skip
+
+
+def is_legitimate(reason: str) -> bool:
+    """Whether an axis has to stay for this reason, rather than for want of a rule."""
+    what = reason.partition(" (")[0]  # without the operation and the module, whose name may be anything
+    return any(part in what for part in LEGITIMATE)
 
 
 def fixed_in(axis: Axis) -> Iterator[Fixed]:

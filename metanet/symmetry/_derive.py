@@ -52,7 +52,7 @@ def derive(trace: Trace, *others: Trace) -> Derivation:
     walks = [solver.walk(t) for t in (trace, *others)]
     solver.finish()
     keys = _keys(solver.leaves, solver.parameters.values())
-    names = _names(solver.leaves, solver.parameters, keys)
+    names = _names(solver.leaves, _in_order(trace, solver), keys)
     spec = _spec(trace, solver, keys, names)
     walk = walks[0]
     return Derivation(
@@ -86,23 +86,27 @@ def _keys(leaves: Leaves, tensors: Sequence[tuple[Expr, ...]]) -> dict[int, tupl
     return {leaf: tuple(held) for leaf, held in keys.items()}
 
 
+def _in_order(trace: Trace, solver: Solver) -> dict[str, tuple[Expr, ...]]:
+    """The parameters in the order in which the network reads them, then those that it does not."""
+    first = {number: trace.values[number].names[0] for number in trace.parameters.values()}
+    read = dict.fromkeys(first[n] for op in trace.ops for n in op.inputs() if n in first)
+    return {name: solver.parameters[name] for name in (*read, *(n for n in solver.parameters if n not in read))}
+
+
 def _names(
     leaves: Leaves, parameters: Mapping[str, tuple[Expr, ...]], keys: Mapping[int, tuple[int, ...]]
 ) -> dict[int, str]:
-    """Groups are named after the first tensor they are the leading axis of: the layer that makes the neurons."""
+    """Groups are named after the first tensor that has them: the layer that makes the neurons."""
     names: dict[int, str] = {}
     counts: dict[str, int] = {}
     wanted = {*keys, *(k for held in keys.values() for k in held)}
-    for leading in (True, False):
-        for tensor, axes in parameters.items():
-            for position, expr in enumerate(axes):
-                if leading and (position or len(axes) < 2):
-                    continue
-                for leaf in leaves.unbound(expr):
-                    if leaf in wanted and leaf not in names:
-                        stem = tensor.rpartition(".")[0] or tensor
-                        n = counts[stem] = counts.get(stem, 0) + 1
-                        names[leaf] = f"{stem}#{n}" if n > 1 else stem
+    for tensor, axes in parameters.items():
+        for expr in axes:
+            for leaf in leaves.unbound(expr):
+                if leaf in wanted and leaf not in names:
+                    stem = tensor.rpartition(".")[0] or tensor
+                    n = counts[stem] = counts.get(stem, 0) + 1
+                    names[leaf] = f"{stem}#{n}" if n > 1 else stem
     return names
 
 

@@ -109,11 +109,11 @@ class Solver:
             self.spaces.seen.append(axes)
         return self.parameters[name]
 
-    def _operand(self, walk: Walk, number: int) -> Operand:
+    def _operand(self, walk: Walk, number: int, where: str = "the network's output") -> Operand:
         value = walk.trace.values[number]
         if number not in walk.axes and number in walk.trace.constants:
             constant = walk.trace.constants[number]
-            return Operand(number, value.shape, self._constant(walk, number), value.dtype, constant, value.layout)
+            return Operand(number, value.shape, self._constant(walk, number, where), value.dtype, constant, value.layout)
         if number not in walk.axes:
             axes = tuple(self.leaves.new(n) for n in value.shape)
             for expr in axes:
@@ -125,7 +125,7 @@ class Solver:
         label, ident = walk.labels.get(number, (None, -1))
         return Operand(number, value.shape, axes, value.dtype, None, value.layout, label, ident)
 
-    def _constant(self, walk: Walk, number: int) -> tuple[Expr, ...]:
+    def _constant(self, walk: Walk, number: int, where: str) -> tuple[Expr, ...]:
         """Fresh at each use: a uniform axis fits whatever it meets there, one along which values vary is fixed."""
         tensor = walk.trace.constants[number]
         if number not in walk.varying:
@@ -134,7 +134,7 @@ class Solver:
         for n, varies in zip(tensor.shape, walk.varying[number], strict=True):
             axes.append(self.leaves.new(n, wild=not varies))
             if varies:
-                self.leaves.fix(axes[-1], "a constant varies along it")
+                self.leaves.fix(axes[-1], f"a constant varies along it ({where})")
         return tuple(axes)
 
     # ---------------------------------------------------------------- operations
@@ -145,7 +145,7 @@ class Solver:
 
         def argument(x: Any) -> Any:
             if isinstance(x, Ref):
-                operands.append(self._operand(walk, x.value))
+                operands.append(self._operand(walk, x.value, where))
                 return operands[-1]
             return type(x)(map(argument, x)) if isinstance(x, (list, tuple)) else x
 
@@ -164,7 +164,7 @@ class Solver:
             self.unruled.setdefault(op.name, []).append((op, walk.trace))
             for operand in operands:
                 for expr in (*operand.axes, *([operand.label] if operand.label else [])):
-                    leaves.fix(expr, f"{op.name} has no rule")
+                    leaves.fix(expr, f"{op.name} has no rule (in {op.module or 'the network'})")
         else:
             try:
                 semantics = self._obey(semantics, operands, where)
@@ -215,7 +215,7 @@ class Solver:
             if axes is None:
                 axes = tuple(self.leaves.new(n) for n in walk.trace.values[number].shape)
                 for expr in axes:
-                    self.leaves.fix(expr, f"result of {op.name} that is not followed")
+                    self.leaves.fix(expr, f"result of {op.name} that is not followed (in {op.module or 'the network'})")
             walk.axes[number] = tuple(axes)
             if any(self.leaves.has_wild(a) for expr in axes for a in self.leaves.expand(expr)):
                 walk.wild.add(number)

@@ -115,9 +115,13 @@ class Spaces:
 
     def _check_leaves(self, atoms: list[int]) -> bool:
         leaves, counts, changed = self.leaves, Counter(atoms), False
-        named = Counter(k for s in self._standing(counts) for k in leaves.unbound(s.label))
+        named: Counter[int] | None = None
         for leaf in counts:
             keys = leaves.keys(leaf)
+            if not keys:
+                continue
+            if named is None:
+                named = Counter(k for s in self._standing(counts) for k in leaves.unbound(s.label))
             kept = {k for k in keys if counts[k] + named[k] == 1}
             if len(kept) < len(keys):
                 leaves.set_keys(leaf, kept)
