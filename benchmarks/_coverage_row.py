@@ -41,7 +41,7 @@ def run(case: Case, options: Mapping[str, Any], connection: Connection) -> None:
     """Measure one network and send its row, stage by stage.
 
     Args:
-        options: ``axes``, ``memory`` in GB, ``verify_up_to`` in parameters, ``dry``.
+        options: ``axes``, ``probes``, ``memory`` in GB, ``verify_up_to`` in parameters, ``dry``.
     """
     resource.setrlimit(resource.RLIMIT_DATA, (int(options["memory"] * 1e9),) * 2)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (what libraries print is no part of the row)
@@ -97,7 +97,7 @@ def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
         report("done", status="too large to verify here")
         return
     start = time.perf_counter()
-    found = metanet.verify(model, solved.spec, *given[0][0], axes=args.axes, **given[0][1])
+    found = metanet.verify(model, solved.spec, *given[0][0], axes=args.axes, probes=args.probes, **given[0][1])
     explained = len(found.unseen) - len(found.unexplained)
     report("verify check", **{
         "change": f"{found.change:.1e}", "axes checked": len(found.sensitivity), "unseen, reason known": explained,
@@ -105,7 +105,7 @@ def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
     })  # fmt: skip
     sound, checked = found.change < metanet.verification.TOLERANCE, ""
     for positional, named in given[1:]:
-        again = metanet.verify(model, solved.spec, *positional, sensitivity=False, **named)
+        again = metanet.verify(model, solved.spec, *positional, sensitivity=False, probes=min(2, args.probes), **named)
         sound, checked = sound and again.change < metanet.verification.TOLERANCE, f"{again.change:.1e}"
     status = "unsound" if not sound else "unseen axes" if found.unexplained else "ok"
     seconds = time.perf_counter() - start

@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300, help="seconds for each")
     parser.add_argument("--memory", type=float, default=16, help="GB for each")
     parser.add_argument("--axes", type=int, default=40, help="illegal relabellings that are tried for each")
+    parser.add_argument("--probes", type=int, default=12, help="as in metanet.verify: fewer are faster")
     parser.add_argument("--verify-up-to", type=float, default=200e6, help="parameters; float64 copies need the memory")
     parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"), help="another file")
     parser.add_argument("--summary", action="store_true", help="print the summary of the CSV and draw the plot, only")
@@ -155,7 +156,13 @@ def case_of(row: dict[str, str]) -> Case:
 def measure(case: Case, args: argparse.Namespace) -> dict[str, str]:
     """One row, from a process of its own, which starts with the libraries imported already."""
     here, there = _CONTEXT.Pipe(duplex=False)
-    options = {"axes": args.axes, "memory": args.memory, "verify_up_to": args.verify_up_to, "dry": args.dry}
+    options = {
+        "axes": args.axes,
+        "probes": args.probes,
+        "memory": args.memory,
+        "verify_up_to": args.verify_up_to,
+        "dry": args.dry,
+    }
     process = _CONTEXT.Process(target=run, args=(case, options, there))
     process.start()
     there.close()

@@ -112,8 +112,8 @@ class Solver:
     def _operand(self, walk: Walk, number: int, where: str = "the network's output") -> Operand:
         value = walk.trace.values[number]
         if number not in walk.axes and number in walk.trace.constants:
-            constant = walk.trace.constants[number]
-            return Operand(number, value.shape, self._constant(walk, number, where), value.dtype, constant, value.layout)
+            axes, constant = self._constant(walk, number, where), walk.trace.constants[number]
+            return Operand(number, value.shape, axes, value.dtype, constant, value.layout)
         if number not in walk.axes:
             axes = tuple(self.leaves.new(n) for n in value.shape)
             for expr in axes:

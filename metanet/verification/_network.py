@@ -19,12 +19,15 @@ from ._redraw import calibrated, redraw
 # deep network whose norms stand on the residual stream (BERT) large offsets add up until all tokens are alike, and
 # attention is blind; with the calmest, matrices hardly matter, but nothing explodes.
 _LEVELS = ((1.0, 0.5), (0.6, 0.2), (0.4, 0.1), (0.3, 0.03), (0.1, 0.1), (0.03, 0.03))
-_PROBES, _DIM = 12, 1e-5  # matrices that are shaken to see this; an output change below counts as not showing
+PROBES, _DIM = 12, 1e-5  # matrices that are shaken to see this; an output change below counts as not showing
 _HUGE = 1e30  # from here on a number is a mask (finfo.min), not a value
 
 
 class Network:
     """A redrawn float64 copy of a module.
+
+    Args:
+        probes: how many matrices are shaken to choose the scale.
 
     Attributes:
         state: the redrawn tensors that the spec names.
@@ -32,8 +35,9 @@ class Network:
     """
 
     def __init__(
-        self, model: nn.Module, spec: SymmetrySpec, args: Any, kwargs: Any, generator: torch.Generator
-    ) -> None:
+        self, model: nn.Module, spec: SymmetrySpec, args: Any, kwargs: Any, generator: torch.Generator,
+        probes: int = PROBES,
+    ) -> None:  # fmt: skip
         self.name = type(model).__name__
         for name, tensor in [*model.named_parameters(), *model.named_buffers(), *enumerate(tensors_in((args, kwargs)))]:
             if tensor.is_meta:
@@ -46,7 +50,7 @@ class Network:
         self.args, self.kwargs = args, kwargs
         self.tensors = _tensors(self.model, spec, self.name)
         self._all = list(self.model.modules())
-        self._draw(spec, generator)
+        self._draw(spec, generator, probes)
         noise = self.change(self.run())
         if noise > 1e-11:
             raise MetanetError(
@@ -55,7 +59,7 @@ class Network:
                 "as an input, or switch it off"
             )
 
-    def _draw(self, spec: SymmetrySpec, generator: torch.Generator) -> None:
+    def _draw(self, spec: SymmetrySpec, generator: torch.Generator, probes: int) -> None:
         """New values for all tensors, at the first scale where the output shows every part, else at the best."""
         old = {n: t.clone() for n, t in self.tensors.items()}
         matrices = [n for n, t in spec.tensors.items() if len(t.shape) > 1 and t.tied_to is None]
@@ -72,10 +76,10 @@ class Network:
             self.want = self.run()
             if not all(map(_healthy, self.want)):
                 continue
-            dim = sum(self._dim(matrices[i], generator) for i in order[:_PROBES])
+            dim = sum(self._dim(matrices[i], generator) for i in order[:probes])
             if best is None or dim < best[0]:
                 best = dim, self.state
-            if dim <= _PROBES // 10:
+            if dim <= probes // 10:
                 break
         if best is None:
             raise MetanetError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..symmetry import SymmetrySpec, Transform, leaves_of
-from ._network import Network
+from ._network import PROBES, Network
 from ._verification import INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
 
 Place = tuple[str, int]  # tensor, axis
@@ -14,7 +14,7 @@ Place = tuple[str, int]  # tensor, axis
 
 def verify(
     model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, draws: int = 2, sensitivity: bool = True,
-    axes: int | None = None, progress: bool = False, **kwargs: Any,
+    axes: int | None = None, probes: int = PROBES, progress: bool = False, **kwargs: Any,
 ) -> Verification:  # fmt: skip
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
 
@@ -34,6 +34,8 @@ def verify(
         draws: how many random transforms; one alone may happen to exchange two units that are dead on these inputs.
         sensitivity: also check illegal relabellings: one run per movable axis, and a few more where one is not seen.
         axes: check only this many axes, drawn at random; ``None`` for all.
+        probes: so many matrices are shaken to find a scale of parameters at which the output shows every part: one run
+            each, for up to six scales.
         progress: show a bar.
 
     Raises:
@@ -41,15 +43,15 @@ def verify(
             gives no numbers, or is not deterministic.
     """
     with torch.random.fork_rng():  # a network that draws random numbers leaves the caller's generator alone
-        return _verify(model, spec, inputs, kwargs, seed, draws, axes if sensitivity else 0, progress)
+        return _verify(model, spec, inputs, kwargs, seed, draws, axes if sensitivity else 0, probes, progress)
 
 
 def _verify(
     model: nn.Module, spec: SymmetrySpec, inputs: Any, kwargs: Any, seed: int, draws: int, axes: int | None,
-    progress: bool,
+    probes: int, progress: bool,
 ) -> Verification:  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
-    network = Network(model, spec, inputs, kwargs, generator)
+    network = Network(model, spec, inputs, kwargs, generator, probes)
     transforms = [_restless(spec.sample(generator)) for _ in range(draws)]
     places = _places(spec)
     change, moved, total = 0.0, 0, 0
