@@ -56,7 +56,7 @@ class Leaves(Store):
             if same and m == n:
                 for left, right in zip(bx.entries, by.entries, strict=True):
                     self.equate(left, right, reason)
-            elif m == n and plain is not None and plain not in self._keys and not self.dependents(plain):
+            elif m == n and plain is not None and self._is_open(plain):
                 self._bound[plain] = Product((y if plain == x else x,))  # nothing is known of it that speaks against
             else:
                 for node, bound in ((x, bx), (y, by)):
@@ -77,6 +77,11 @@ class Leaves(Store):
             b.extend(reversed(self._split(y, common)))
         else:
             self._fix_to_boundary(x, y, a, b, reason)
+
+    def _is_open(self, leaf: int) -> bool:
+        """Whether nothing is known yet of an unbound leaf that limits what it may depend on."""
+        known = leaf in self._bound or leaf in self._keys or leaf in self._reason or leaf in self._wild
+        return not known and not self.dependents(leaf)
 
     def collapse(self, node: int, reason: str) -> None:
         """A table that nothing selects from has the same items in all its entries."""
@@ -231,9 +236,13 @@ class Leaves(Store):
         sizes = [self.size(s) for s in self._bound[other].segments]
         self._cut_leaf(root, sizes)
 
-    def _cut_leaf(self, root: int, sizes: Sequence[int]) -> None:
-        """A leaf becomes a concatenation of fresh leaves; whatever may depend on it becomes a table."""
-        dependents = self.dependents(root)
+    def _cut_leaf(self, root: int, sizes: Sequence[int], beside: Sequence[int] = ()) -> None:
+        """A leaf becomes a concatenation of fresh leaves; whatever may depend on it becomes a table.
+
+        Args:
+            beside: factors of the same product: those of which nothing is known yet may depend on it too.
+        """
+        dependents = [*self.dependents(root), *(a for a in dict.fromkeys(beside) if a != root and self._is_open(a))]
         segments = tuple(self.new(n) for n in sizes)
         made: dict[int, tuple[Expr, ...]] = {d: tuple(self.new(self._size[d]) for _ in sizes) for d in dependents}
 
@@ -271,7 +280,7 @@ class Leaves(Store):
             bounds = [0, whole, whole + 1, n] if part else [0, whole, n]
             sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
             if len(sizes) > 1:
-                self._cut_leaf(first, sizes)
+                self._cut_leaf(first, sizes, rest)
                 out = self.pieces(expr)
             else:  # a single item in front: the cut goes through what follows
                 out = [Piece(atoms)]

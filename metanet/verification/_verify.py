@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ._network import PROBES, Network
-from ._verification import INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
+from ._verification import ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
 
 Place = tuple[str, int]  # tensor, axis
 
@@ -27,6 +27,8 @@ def verify(
     on the tensor, or on the entries that move, changes nothing either (a bias whose shift a softmax or a normalisation
     takes away, rows of a table that the inputs do not read); or, for vectors, steps along the line from the old order
     to the new one change nothing although noise does (a bias of which only the sum matters).
+
+    Or else the axis is all that its groups act on, so that to move it alone is to relabel the network.
 
     Args:
         inputs, kwargs: as in ``model(*inputs, **kwargs)``; any nesting. Call again with inputs of other sizes.
@@ -85,6 +87,20 @@ def _places(spec: SymmetrySpec) -> list[Place]:
     return [(n, i) for n, t in tensors for i, axis in enumerate(t.axes) if moves(axis)]
 
 
+def _is_whole(spec: SymmetrySpec, place: Place) -> bool:
+    """Whether its groups act on this axis and nowhere else: moving it alone is a legal relabelling then."""
+    groups = {leaf.group for leaf in leaves_of(spec.tensors[place[0]].axes[place[1]])}
+    others = (
+        leaf.group
+        for name, tensor in spec.tensors.items()
+        if tensor.tied_to is None
+        for i, axis in enumerate(tensor.axes)
+        if (name, i) != place
+        for leaf in leaves_of(axis)
+    )
+    return groups.isdisjoint(others)
+
+
 def _restless(t: Transform) -> Transform:
     """The same transform with every identity in it replaced by a rotation: small groups would often stay put."""
     elements = {}
@@ -128,7 +144,7 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
         return UNREAD
     if old.numel() == max(old.shape) and blind_to(0.5 * (new - old), -1.7 * (new - old)):
         return INVARIANT
-    return ""
+    return ALONE if _is_whole(t.spec, place) else ""
 
 
 def _bar(places: list[Place], progress: bool) -> Any:

@@ -55,7 +55,9 @@ def embedding_bag(
     bags = call.fresh((call.shapes[0] or ())[0])
     pins = [(e, why) for e in (weight[0], *integers, *offsets, bags, *(weights.axes if weights is not None else ()))]
     others = (None,) * (len(call.shapes) - 1)
-    return Semantics(outputs=((bags, weight[1]), *others), pins=(*pins, *call.as_numbers(integers)), labels=(None, *others))
+    return Semantics(
+        outputs=((bags, weight[1]), *others), pins=(*pins, *call.as_numbers(integers)), labels=(None, *others)
+    )
 
 
 @rule("aten.index", "aten._unsafe_index")
