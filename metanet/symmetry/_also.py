@@ -6,23 +6,23 @@ linear algebra: every occurrence of the group's leaf in a value has a charge (se
 says which charges are equal, cancel or vanish (``laws/``), and the factors are free if a solution other than
 0 is left. Operations that nobody said anything of have no charges: sound always.
 
-The gain of a normalisation alone can be taken over by the layers that read it, which says nothing of the neurons in
-front of it. So a group whose neurons are sums of several results (a residual stream) has a factor only if such a
-sum has.
+Not every solution is of interest. The sign of a convolution in front of a batch norm can be taken over by its gain, and
+the gain of a layer norm by the layers that read it, which says nothing of the neurons themselves. So a factor counts
+only if whoever sums over the neurons (or is blind to their sign) finds it there; and where neurons are sums of several
+results (a residual stream), if such a sum has it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from ..tracing import Op, Ref
 from . import laws  # noqa: F401  (registers the laws)
 from ._charges import SCALE, SIGN, Balance, Charges, Form, Number
-from ._laws import Flow, Step, find_law
-from ._leaves import Leaves
-from ._solver import Walk
+from ._laws import Axes, Flow, Step, find_law
+from ._semantics import Semantics
+from ._solver import Solver, Walk
+from ._store import Expr
 
 KINDS = {"sign": SIGN, "scale": SCALE}
 
@@ -38,6 +38,7 @@ class Also:
     found: Mapping[int, frozenset[str]]
     _balance: Balance = field(repr=False)
     _parameters: Mapping[str, tuple[Charges, ...]] = field(repr=False)
+    _axes: Mapping[str, tuple[Expr, ...]] = field(repr=False)
     _free: Mapping[tuple[int, int], int] = field(repr=False)
 
     def charges(self, leaf: int, kind: str) -> dict[str, tuple[Charges, ...]]:
@@ -53,110 +54,124 @@ class Also:
             q: Number = system.reduced(form).get(free, 0)
             return {0: q} if q else {}
 
-        return {
-            name: tuple(self._balance.mapped(axis, value) for axis in axes) for name, axes in self._parameters.items()
-        }
+        def known(expr: Expr, axis: Charges) -> Charges:
+            return self._balance.mapped(self._balance.complete(expr, axis), value)
+
+        return {n: tuple(map(known, self._axes[n], axes)) for n, axes in self._parameters.items()}
 
 
-def also(walks: Sequence[Walk], leaves: Leaves, keys: Mapping[int, tuple[int, ...]]) -> Also:
+def also(walks: Sequence[Walk], solver: Solver, keys: Mapping[int, tuple[int, ...]]) -> Also:
     """What every group allows besides permutations.
 
     Args:
-        walks: of all recordings, after the solver has finished.
-        leaves: its solution.
+        walks: of all recordings.
+        solver: after it has finished.
         keys: of every free leaf. Leaves that are keys themselves (heads) are left out: factors of theirs are factors of
             all that they are keys of.
     """
     targets = frozenset(keys) - {k for held in keys.values() for k in held}
-    balance = Balance(leaves, targets)
+    balance = Balance(solver.leaves, targets)
     parameters: dict[str, tuple[Charges, ...]] = {}
-    sums: list[Charges] = []
     for walk in walks:
-        _Follower(walk, balance, parameters, sums).run()
-    system = balance.system
-    summed: dict[tuple[int, int], set[int]] = {}
-    for axis in sums:
-        for o in balance.occurrences(axis):
-            for kind in (SIGN, SCALE):
-                summed.setdefault((o.root, kind), set())
-            for unknown in system.reduced(o.form):
-                summed[o.root, unknown & 1].add(unknown)
-    free: dict[tuple[int, int], int] = {}
-    for pair, leaf in enumerate(system.owner):
-        for kind in (SIGN, SCALE):
-            unknown = 2 * pair + kind
-            if unknown not in system.solved and unknown in summed.get((leaf, kind), (unknown,)):
-                free.setdefault((leaf, kind), unknown)
+        _Follower(walk, balance, parameters).run()
+    free = balance.factors()
     found: dict[int, frozenset[str]] = {}
     for name, kind in KINDS.items():
         for leaf, own in free:
             if own == kind:
                 found[leaf] = found.get(leaf, frozenset()) | {name}
-    return Also(found, balance, parameters, free)
+    return Also(found, balance, parameters, solver.parameters, free)
 
 
 class _Follower:
     """One recording, followed from its inputs to its outputs."""
 
-    def __init__(
-        self, walk: Walk, balance: Balance, parameters: dict[str, tuple[Charges, ...]], sums: list[Charges]
-    ) -> None:
-        self.walk, self.balance, self.parameters, self.sums = walk, balance, parameters, sums
-        self.known: dict[int, Flow] = {}
+    def __init__(self, walk: Walk, balance: Balance, parameters: dict[str, tuple[Charges, ...]]) -> None:
+        self.walk, self.balance, self.parameters = walk, balance, parameters
+        self.known: dict[int, Flow] = {}  # of what has charges, or is 0 everywhere
+        self.constants: dict[int, Flow] = {}
+        self.data = set(walk.trace.inputs)  # what depends on the network's input
 
     def run(self) -> None:
+        """Put all equations to the balance."""
         for op, said in zip(self.walk.trace.ops, self.walk.semantics, strict=True):
             self._operation(op, said)
         for number in self.walk.trace.outputs:
-            for axis in self._value(number).axes:
+            for axis in self.value(number).axes:
                 self.balance.pin(axis)
 
-    def _value(self, number: int) -> Flow:
-        flow = self.known.get(number)
-        if flow is None:
-            value = self.walk.trace.values[number]
-            axes: tuple[Charges, ...] = ((),) * len(value.shape)
-            constant: Tensor | None = None
-            if value.origin == "parameter":
-                name = value.names[0]
-                axes = self.parameters.get(name) or tuple(map(self.balance.unknown, self.walk.axes[number]))
-                self.parameters[name] = axes
-            elif value.origin != "input":
-                constant = self.walk.trace.constants.get(number)
-            flow = self.known[number] = Flow(
-                number, value.shape, axes, value.dtype, data=value.origin == "input", constant=constant
-            )
+    def value(self, number: int) -> Flow:
+        """The charges of a value."""
+        for cache in (self.known, self.constants):
+            if number in cache:
+                return cache[number]
+        value = self.walk.trace.values[number]
+        axes: Axes = ((),) * len(value.shape)
+        if value.origin == "parameter":
+            name = value.names[0]
+            if name not in self.parameters:
+                self.parameters[name] = tuple(map(self.balance.unknown, self.walk.axes[number]))
+            axes = self.parameters[name]
+            flow = self.known[number] = Flow(number, value.shape, axes, value.dtype)
+            return flow
+        constant = self.walk.trace.constants.get(number)
+        flow = Flow(number, value.shape, axes, value.dtype, number in self.data, constant, None)
+        if constant is not None:
+            self.constants[number] = flow
         return flow
 
-    def _operation(self, op: Op, said: Any) -> None:
-        operands: list[Flow] = []
-
-        def argument(x: Any) -> Any:
-            if isinstance(x, Ref):
-                operands.append(self._value(x.value))
-                return operands[-1]
-            return type(x)(map(argument, x)) if isinstance(x, (list, tuple)) else x
-
-        args, kwargs = tuple(map(argument, op.args)), {k: argument(v) for k, v in op.kwargs.items()}
-        step = Step(op, said, self.walk, self.balance, self.sums)
+    def _operation(self, op: Op, said: Semantics | None) -> None:
+        values = self.walk.trace.values
+        numbers = _numbers((*op.args, *op.kwargs.values()))
+        if not self.data.isdisjoint(numbers):
+            self.data.update(n for n in op.outputs if n is not None)
         law = find_law(op.name)
-        charged = any(map(any, (o.axes for o in operands)))
-        if said is None or (charged and law is None):
-            for operand in operands:
-                step.pin(operand)
-        elif law is not None and (charged or law.blank):
-            step.results = list(law.function(step, *args, **kwargs) or ())
-        data = any(o.data for o in operands)
+        blank = law is not None and law.blank
+        if not blank and not any(n in self.known or values[n].origin == "parameter" for n in numbers):
+            return
+        operands = [self.value(n) for n in numbers]
+        if not any(x.charged or (blank and x.nothing) for x in operands):
+            return
+        step = Step(op, said, self.walk, self.balance)
+        if said is None or law is None:
+            step.pin(*operands)
+            return
+        args, kwargs = self._arguments(op.args), {k: self._arguments(v) for k, v in op.kwargs.items()}
+        results = law.function(step, *args, **kwargs) or ()
         for i, number in enumerate(op.outputs):
-            if number is None:
+            axes = results[i] if i < len(results) else None
+            if number is None or not (step.zero or (axes is not None and any(axes))):
                 continue
-            value = self.walk.trace.values[number]
-            axes = step.results[i] if i < len(step.results) else None
-            if axes is not None and not value.dtype.startswith(("float", "bfloat", "complex")):
-                for axis in axes:
-                    self.balance.pin(axis)
-                axes = None
-            self.known[number] = Flow(
-                number, value.shape, axes if axes is not None else ((),) * len(value.shape), value.dtype,
-                data=data, zero=step.zero,
-            )  # fmt: skip
+            value = values[number]
+            axes = ((),) * len(value.shape) if axes is None else self._checked(number, value.dtype, axes)
+            self.known[number] = Flow(number, value.shape, axes, value.dtype, number in self.data, None, step.zero)
+
+    def _checked(self, number: int, dtype: str, axes: Axes) -> Axes:
+        """No charges for what does not have the leaves that the value has, nor for numbers that are rounded."""
+        rounded = not dtype.startswith(("float", "bfloat", "complex"))
+        out = []
+        for axis, expr in zip(axes, self.walk.axes[number], strict=True):
+            if axis and (rounded or not self.balance.alike(axis, self.balance.nought(expr))):
+                self.balance.pin(axis)
+                axis = ()
+            out.append(axis)
+        return tuple(out)
+
+    def _arguments(self, given: Any) -> Any:
+        """Arguments with tensors as flows."""
+        if type(given) is Ref:
+            return self.value(given.value)
+        if type(given) not in (tuple, list):
+            return given
+        return [self._arguments(x) for x in given]
+
+
+def _numbers(given: Sequence[Any]) -> list[int]:
+    """The values among arguments."""
+    out = []
+    for x in given:
+        if type(x) is Ref:
+            out.append(x.value)
+        elif type(x) in (tuple, list):
+            out += _numbers(x)
+    return out

@@ -110,9 +110,10 @@ class System:
         """The charge is 0."""
         if not form:
             return
-        form = self.reduced(form)
-        for kind in (SIGN, SCALE):
-            rest = dict(part(form, kind))
+        parts: tuple[dict[int, Number], dict[int, Number]] = ({}, {})
+        for v, c in self.reduced(form).items():
+            parts[v & 1][v] = c
+        for kind, rest in enumerate(parts):
             if rest:
                 newest = max(rest)
                 c = rest.pop(newest)
@@ -135,6 +136,8 @@ class Balance:
 
     def __init__(self, leaves: Leaves, targets: frozenset[int]) -> None:
         self.leaves, self.targets, self.system = leaves, targets, System()
+        self.sums: list[Charges] = []  # of several results: a residual stream
+        self.reads: list[Charges] = []  # by what does not pass them on: where a neuron shows
         self._known: dict[tuple[Expr, bool], Charges] = {}
 
     # ---------------------------------------------------------------- making
@@ -174,7 +177,7 @@ class Balance:
 
     def unknown(self, expr: Expr) -> Charges:
         """The charges of a parameter's axis."""
-        return self._mapped(self.nought(expr, True), lambda root, form: self.system.fresh(root))
+        return self._mapped(self.nought(expr), lambda root, form: self.system.fresh(root))
 
     # ---------------------------------------------------------------- reading
 
@@ -183,6 +186,8 @@ class Balance:
         return self._mapped(axis, lambda root, form: change(form)) if axis else axis
 
     def _mapped(self, axis: Charges, change: Callable[[int, Form], Form]) -> Charges:
+        if len(axis) == 1 and isinstance(axis[0], Occurrence) and axis[0].form is not None:
+            return (Occurrence(axis[0].root, change(axis[0].root, axis[0].form)),)
         out: list[Occurrence | Cat | Tab] = []
         for n in axis:
             if not n.live:
@@ -199,7 +204,7 @@ class Balance:
         """Every live occurrence, in order."""
         for n in axis:
             if isinstance(n, Occurrence):
-                if n.live:
+                if n.form is not None:
                     yield n
             else:
                 for inner in n.segments if isinstance(n, Cat) else n.entries:
@@ -207,8 +212,8 @@ class Balance:
 
     def alike(self, a: Charges, b: Charges) -> bool:
         """Whether two axes list the same items of the same leaves."""
-        if len(a) == 1 == len(b) and a[0].root == b[0].root and isinstance(a[0], Occurrence):
-            return isinstance(b[0], Occurrence)
+        if a is b or (len(a) == 1 == len(b) and a[0].root == b[0].root and type(a[0]) is type(b[0]) is Occurrence):
+            return True
         x, y = [n for n in a if n.live], [n for n in b if n.live]
         return len(x) == len(y) and all(map(self._same_node, x, y))
 
@@ -230,13 +235,19 @@ class Balance:
         given = self.occurrences(axis)
         return self.mapped(like, lambda _: next(given).form)
 
+    def complete(self, expr: Expr, axis: Charges) -> Charges:
+        """The charges of an axis with all its leaves, those without interest too."""
+        whole = self.nought(expr, True)
+        return self.filled(whole, axis) if axis else whole
+
     # ---------------------------------------------------------------- equations
 
     def pin(self, axis: Charges, kind: int | None = None) -> None:
         """All charges (of one kind) are 0."""
-        for o in self.occurrences(axis):
-            if o.form:
-                self.system.vanish(o.form if kind is None else part(o.form, kind))
+        if axis:
+            for o in self.occurrences(axis):
+                if o.form:
+                    self.system.vanish(o.form if kind is None else part(o.form, kind))
 
     def sum(self, a: Charges, b: Charges, k: Number = 1) -> Charges:
         """``a + k b``, as for a product. Where the two have nothing to do with each other all charges are 0."""
@@ -253,12 +264,37 @@ class Balance:
 
     def equal(self, a: Charges, b: Charges) -> None:
         """Both have the same charges, as the terms of a sum must."""
-        if a is not b:
-            self.pin(self.sum(a, b, -1))
+        self._balance(a, b, -1)
 
     def cancel(self, a: Charges, b: Charges) -> None:
         """The axis is summed over."""
-        self.pin(self.sum(a, b))
+        if a and b:
+            self.reads.append(a)
+        self._balance(a, b, 1)
+
+    def _balance(self, a: Charges, b: Charges, k: int) -> None:
+        """``a + k b = 0``."""
+        if not self.alike(a, b):
+            self.pin(a)
+            self.pin(b)
+        elif len(a) == 1 == len(b) and isinstance(a[0], Occurrence):
+            self.system.vanish(plus(a[0].form or ZERO, b[0].form or ZERO, k))
+        elif k > 0 or a is not b:
+            for x, y in zip(self.occurrences(a), self.occurrences(b), strict=True):
+                self.system.vanish(plus(x.form, y.form, k))
+
+    def factors(self) -> dict[tuple[int, int], int]:
+        """For each leaf and kind that has any a free unknown of which its neurons show something: see ``_also.py``."""
+        seen: list[dict[tuple[int, int], set[int]]] = []
+        for axes in (self.reads, self.sums):
+            seen.append({})
+            for o in (o for axis in axes for o in self.occurrences(axis)):
+                for kind in (SIGN, SCALE):
+                    seen[-1].setdefault((o.root, kind), set())
+                for unknown in self.system.reduced(o.form):
+                    seen[-1][o.root, unknown & 1].add(unknown)
+        reads, sums = seen
+        return {own: min(found) for own, read in reads.items() if (found := read & sums.get(own, read))}
 
     # ---------------------------------------------------------------- stretches
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..tracing import Trace
+from ._also import also
 from ._axes import Axis, Choice, Fixed, Leaf, axis_concat, axis_product
 from ._leaves import Leaves
 from ._semantics import Semantics
@@ -53,7 +54,7 @@ def derive(trace: Trace, *others: Trace) -> Derivation:
     solver.finish()
     keys = _keys(solver.leaves, solver.parameters.values())
     names = _names(solver.leaves, _in_order(trace, solver), keys)
-    spec = _spec(trace, solver, keys, names)
+    spec = _spec(trace, solver, keys, names, also(walks, solver, keys).found)
     walk = walks[0]
     return Derivation(
         solver.leaves, walk.axes, tuple(walk.semantics), spec, names, _warnings((trace, *others), solver, bool(others))
@@ -110,7 +111,10 @@ def _names(
     return names
 
 
-def _spec(trace: Trace, solver: Solver, keys: Mapping[int, tuple[int, ...]], names: Mapping[int, str]) -> SymmetrySpec:
+def _spec(
+    trace: Trace, solver: Solver, keys: Mapping[int, tuple[int, ...]], names: Mapping[int, str],
+    factors: Mapping[int, frozenset[str]],
+) -> SymmetrySpec:  # fmt: skip
     tensors = {}
     order: dict[int, int] = {}
     leaves = solver.leaves
@@ -128,7 +132,7 @@ def _spec(trace: Trace, solver: Solver, keys: Mapping[int, tuple[int, ...]], nam
     groups = tuple(
         Group(
             name=names[leaf], size=size, keys=tuple(names[k] for k in keys.get(leaf, ())),
-            kind="permutation" if leaf in keys else "fixed",
+            kind="permutation" if leaf in keys else "fixed", also=factors.get(leaf, frozenset()),
         )
         for leaf, size in order.items()
     )  # fmt: skip

@@ -7,7 +7,6 @@ axes, or ``None`` for an output that has none. An operation without a law gives 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +19,7 @@ from ._solver import Walk
 Axes = tuple[Charges, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Flow:
     """A tensor as a law sees it: ``x[-1]`` are the charges of its last axis.
 
@@ -30,7 +29,7 @@ class Flow:
         axes: the charges of each axis.
         data: depends on the network's input.
         constant: its values, if they depend on neither inputs nor parameters.
-        zero: known to be 0 everywhere, so that every charge is right.
+        zero: known to be 0 everywhere, so that every charge is right; ``None``: its values say so.
     """
 
     value: int
@@ -39,8 +38,12 @@ class Flow:
     dtype: str = "float32"
     data: bool = False
     constant: Tensor | None = field(default=None, repr=False)
-    zero: bool = False
+    zero: bool | None = False
     label: None = None  # rules ask for it
+    charged: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.charged = any(self.axes)
 
     def __getitem__(self, axis: int) -> Charges:
         return self.axes[axis]
@@ -51,21 +54,21 @@ class Flow:
     def __len__(self) -> int:
         return len(self.axes)
 
-    @cached_property
+    @property
     def nothing(self) -> bool:
         """Whether it is 0 everywhere."""
-        return self.zero or (self.constant is not None and not bool(self.constant.any()))
+        if self.zero is None:
+            self.zero = self.constant is not None and not bool(self.constant.any())
+        return self.zero
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Step:
     """The operation a law is asked about.
 
     Attributes:
         op, said: the operation and its semantics; ``None`` if it has no rule.
         balance: where equations go.
-        sums: charges of sums of several results.
-        results: for each output the charges of its axes.
         zero: the results are 0 everywhere.
     """
 
@@ -73,8 +76,6 @@ class Step:
     said: Semantics | None
     walk: Walk
     balance: Balance
-    sums: list[Charges]
-    results: list[Axes | None] = field(default_factory=list)
     zero: bool = False
 
     @property

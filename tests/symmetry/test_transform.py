@@ -7,7 +7,7 @@ import torch
 
 import metanet
 from metanet.errors import CheckpointError, MetanetError
-from metanet.symmetry import Concat, Fixed, Group, Leaf, Product, SymmetrySpec, TensorAxes, Transform
+from metanet.symmetry import Choice, Concat, Fixed, Group, Leaf, Product, SymmetrySpec, TensorAxes, Transform
 from networks import ARCHITECTURES
 
 H, D, N = Leaf("heads", 3), Leaf("dims", 4), Leaf("stream", 5)
@@ -109,3 +109,67 @@ def test_bad_input(tmp_path):
 def test_what_the_spec_does_not_know_is_passed_on():
     counter = torch.tensor(3)
     assert attention_spec().sample()({"num_batches_tracked": counter})["num_batches_tracked"] is counter
+
+
+def cross_attention_spec() -> SymmetrySpec:
+    """A fused projection whose columns depend on the row; concatenations inside products, keys inside both."""
+    groups = (
+        Group(name="heads", size=3), Group(name="qk", size=4, keys=("heads",)),
+        Group(name="vo", size=2, keys=("heads",)), Group(name="left", size=5), Group(name="right", size=5), Group(name="places", size=2, kind="fixed"),
+        Group(name="own", size=6, keys=("places",)),
+    )  # fmt: skip
+    h, q, v = Leaf("heads", 3), Leaf("qk", 4), Leaf("vo", 2)
+    rows = Concat((Product((h, q)), Product((h, Concat((q, v)))), Fixed(7)), "segment")
+    columns = Choice("segment", (Leaf("left", 5), Leaf("right", 5), Leaf("left", 5)))
+    place = Fixed(2, "a place", "places")
+    tensors = {
+        "fused": TensorAxes(shape=(37, 5), dtype="float64", axes=(rows, columns)),
+        "table": TensorAxes(shape=(2, 6), dtype="float64", axes=(place, Leaf("own", 6))),
+    }
+    return SymmetrySpec(groups, tensors)
+
+
+def test_choices_and_nested_concatenations_by_brute_force():
+    spec = cross_attention_spec()
+    t, state = spec.sample(torch.Generator().manual_seed(5)), state_of(spec)
+    e = {g.name: t.element(g.name) for g in spec.groups}
+    moved = t(state)
+    old_row = []
+    for h in range(3):
+        old_row += [(int(e["heads"][h]) * 4 + int(e["qk"][h, d]), "left") for d in range(4)]
+    for h in range(3):
+        start = 12 + int(e["heads"][h]) * 6
+        old_row += [(start + int(e["qk"][h, d]), "right") for d in range(4)]
+        old_row += [(start + 4 + int(e["vo"][h, d]), "right") for d in range(2)]
+    old_row += [(30 + n, "left") for n in range(7)]
+    for new, (old, stream) in enumerate(old_row):
+        assert torch.equal(moved["fused"][new], state["fused"][old][e[stream]])
+    for place in range(2):  # a fixed key: one arrangement for each place
+        assert torch.equal(moved["table"][place], state["table"][place][e["own"][place]])
+    assert not torch.equal(e["own"][0], e["own"][1])
+
+
+def test_keys_of_keys_compose_and_invert():
+    """Query heads per key-value head, and dims per query head."""
+    groups = (
+        Group(name="kv", size=2), Group(name="q", size=3, keys=("kv",)), Group(name="d", size=4, keys=("kv", "q")),
+    )  # fmt: skip
+    axis = Product((Leaf("kv", 2), Leaf("q", 3), Leaf("d", 4)))
+    spec = SymmetrySpec(groups, {"w": TensorAxes(shape=(24,), dtype="float64", axes=(axis,))})
+    a, b = (spec.sample(torch.Generator().manual_seed(n)) for n in (0, 1))
+    state = state_of(spec)
+    assert torch.equal((a @ b)(state)["w"], a(b(state))["w"])
+    assert torch.equal(a.inverse()(a(state))["w"], state["w"])
+    assert torch.equal(a(a.inverse()(state))["w"], state["w"])
+    assert not torch.equal(a(state)["w"], state["w"])
+
+
+def test_choices_survive_files_and_move_along_one_axis_alone(tmp_path):
+    spec = cross_attention_spec()
+    spec.save(tmp_path / "spec.json")
+    assert SymmetrySpec.load(tmp_path / "spec.json") == spec
+    t, state = spec.sample(torch.Generator().manual_seed(2)), state_of(spec)
+    rows, columns = (t.apply("fused", state["fused"], (n,)) for n in (0, 1))
+    assert torch.equal(rows.sum(1).sort().values, state["fused"].sum(1).sort().values)
+    assert not torch.equal(columns, state["fused"])
+    torch.testing.assert_close(columns.sum(1), state["fused"].sum(1))  # rows stay where they are

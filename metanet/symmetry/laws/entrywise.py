@@ -14,7 +14,7 @@ def add(step: Step, a: Any, b: Any, *_: Any, **__: Any) -> list[Axes | None]:
     step.zero = all(isinstance(x, Flow) and x.nothing for x in (a, b))
     out = step.agree((a, b))
     if all(isinstance(x, Flow) and x.data and not x.nothing for x in (a, b)):
-        step.sums.extend(axis for axis in out if axis)
+        step.balance.sums.extend(axis for axis in out if axis)
     return [out]
 
 
@@ -22,7 +22,12 @@ def add(step: Step, a: Any, b: Any, *_: Any, **__: Any) -> list[Axes | None]:
 def mul(step: Step, a: Any, b: Any) -> list[Axes | None]:
     """Charges add up."""
     step.zero = any(isinstance(x, Flow) and x.nothing for x in (a, b))
-    return [None if step.zero else step.product(a, b)]
+    if step.zero:
+        return [None]
+    if isinstance(a, Flow) and isinstance(b, Flow) and a.data and b.data:
+        pairs = zip(step.aligned(a), step.aligned(b), strict=True)
+        step.balance.reads.extend(x for x, y in pairs if x and y)  # which may cancel
+    return [step.product(a, b)]
 
 
 @law("aten.div", "aten.true_divide")
@@ -60,7 +65,7 @@ def lerp(step: Step, a: Flow, b: Flow, weight: Any) -> list[Axes | None]:
     """A weighted mean."""
     step.pin(weight)
     out = step.agree((a, b))
-    step.sums.extend(axis for axis in out if axis and a.data and b.data)
+    step.balance.sums.extend(axis for axis in out if axis and a.data and b.data)
     return [out]
 
 
@@ -79,7 +84,6 @@ def _unary(step: Step, x: Flow, keep: Callable[[Form], Form], *pinned: int) -> l
     "aten.positive",
     "aten.conj_physical",
     "aten.native_dropout",
-    "aten.dropout",
 )
 def linear(step: Step, x: Flow, *_: Any, **__: Any) -> list[Axes | None]:
     """Linear entry by entry."""
@@ -98,7 +102,6 @@ def linear(step: Step, x: Flow, *_: Any, **__: Any) -> list[Axes | None]:
     "aten.erf",
     "aten.erfinv",
     "aten.trunc",
-    "aten.fix",
     "aten.softshrink",
     "aten.hardshrink",
 )
@@ -140,12 +143,14 @@ def clamp(step: Step, x: Flow, low: Any = None, high: Any = None) -> list[Axes |
 @law("aten.cos", "aten.cosh")
 def even(step: Step, x: Flow) -> list[Axes | None]:
     """``f(-x) = f(x)``."""
+    step.balance.reads.extend(x.axes)
     return _unary(step, x, lambda f: ZERO, SCALE)
 
 
 @law("aten.abs")
 def absolute(step: Step, x: Flow) -> list[Axes | None]:
     """Even, and homogeneous."""
+    step.balance.reads.extend(x.axes)
     return _unary(step, x, lambda f: part(f, SCALE))
 
 
@@ -178,6 +183,8 @@ def powers(step: Step, x: Any, exponent: Any = None) -> list[Axes | None]:
         return [None]
     k = Fraction(k)
     k = int(k) if k.denominator == 1 else k
+    if k % 2 == 0:
+        step.balance.reads.extend(x.axes)
     if isinstance(k, int):
         return _unary(step, x, lambda f: power(f, k))
     return _unary(step, x, lambda f: power(part(f, SCALE), k), SIGN)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .._charges import ZERO, Charges, Form, Occurrence, Piece
+from .._charges import ZERO, Charges, Form, Occurrence, Piece, Tab
 from .._laws import Axes, Flow, Step, law
 from .._semantics import RULES, Call, Follow, Take, normal_axis
 
@@ -95,7 +95,6 @@ def view(step: Step, x: Flow, *_: Any, **__: Any) -> list[Axes | None]:
     "aten.im2col",
     "aten.col2im",
     "aten.masked_select",
-    "aten.diagonal",
 )
 def by_leaf(step: Step, x: Flow, *others: Any, **_: Any) -> list[Axes | None]:
     """Linear, each entry from entries of the same neurons: a leaf is where it is, if there is but one of it."""
@@ -130,24 +129,6 @@ def linear_by_leaf(step: Step, x: Flow, gone: Sequence[int] = ()) -> Axes:
         )
         for axis in like
     )  # fmt: skip
-
-
-@law("aten.zeros_like", "aten.new_zeros", "aten.zero", blank=True)
-def zeros(step: Step, *_: Any, **__: Any) -> None:
-    """Nothing is read."""
-    step.zero = True
-
-
-@law("aten.ones_like", "aten.full_like", "aten.new_ones", "aten.new_full")
-def uniform(step: Step, *_: Any, **__: Any) -> None:
-    """Nothing is read, but what is written may be anything."""
-
-
-@law("aten.copy", blank=True)
-def copy(step: Step, x: Flow, source: Flow, *_: Any) -> list[Axes | None]:
-    """What stood in ``x`` is gone."""
-    step.zero = source.nothing
-    return [step.aligned(source)]
 
 
 @law(
@@ -224,30 +205,39 @@ def cat(step: Step, tensors: list[Flow], dim: int = 0) -> list[Axes | None]:
     keys = frozenset(key for p in pieces for key, _ in p.path)
     out: list[Charges] = []
     for a in range(len(kept[0])):
-        given = [t[a] for t in kept if not t.nothing]
+        given = [t[a] for t in kept if a != dim and not t.nothing]
         for other in given[1:]:
             balance.equal(given[0], other)
         out.append(next(filter(None, given), ()))
-        if a != dim and balance.depends(out[-1], keys):
-            balance.pin(out[-1])
-            out[-1] = ()
+        if balance.depends(out[a], keys):
+            balance.pin(out[a])
+            out[a] = ()
     out[dim] = joined
     return [tuple(out)]
 
 
 @law("aten.stack", blank=True)
 def stack(step: Step, tensors: list[Flow], dim: int = 0) -> list[Axes | None]:
-    """All agree in their axes; the new one has no charges."""
+    """All agree in their axes, or have their own at every place of the new one."""
     step.zero = all(t.nothing for t in tensors)
-    dim = normal_axis(dim, len(tensors[0]) + 1)
-    given = [t for t in tensors if not t.nothing]
-    out: list[Charges] = []
-    for a in range(len(tensors[0])):
-        for other in given[1:]:
-            step.balance.equal(given[0][a], other[a])
-        out.append(next(filter(None, (t[a] for t in given)), ()))
-    out.insert(dim, ())
+    if not any(t.charged for t in tensors):
+        return [None]
+    dim, like = normal_axis(dim, len(tensors[0]) + 1), step.like()
+    out = [_stacked(step, like[a if a < dim else a + 1], tensors, a) for a in range(len(tensors[0]))]
+    out.insert(dim, like[dim])
     return [tuple(out)]
+
+
+def _stacked(step: Step, like: Charges, tensors: list[Flow], axis: int) -> Charges:
+    balance = step.balance
+    axes = [step.whole(t, axis) for t in tensors]
+    if len(like) == 1 and isinstance(like[0], Tab) and all(map(balance.alike, like[0].entries, axes)):
+        entries = tuple(map(balance.filled, like[0].entries, axes))
+        return (like[0]._replace(entries=entries),)
+    given = [a for a, t in zip(axes, tensors, strict=True) if not t.nothing]
+    for other in given[1:]:
+        balance.equal(given[0], other)
+    return given[0] if given else ()
 
 
 @law("aten.constant_pad_nd")

@@ -37,6 +37,7 @@ def largest(step: Step, x: Flow, *args: Any, **__: Any) -> list[Axes | None]:
 @law("aten.var", "aten.std")
 def variance(step: Step, x: Flow, *_: Any, **__: Any) -> list[Axes | None]:
     """Quadratic (or its root): blind to the sign of what is not summed over."""
+    step.balance.reads.extend(x.axes)
     out = followed(step, x)
     if step.name == "aten.var":
         return [tuple(step.balance.mapped(axis, lambda f: power(f, 2)) for axis in out)]
@@ -154,7 +155,7 @@ def batch_norm(
     step.pin(var)
     for a in range(len(x)):
         balance.pin(x[a], SCALE if a == 1 else None)
-    out = tuple(balance.mapped(axis, lambda f: part(f, SIGN)) for axis in x.axes)[1]
+    out = balance.mapped(x[1], lambda f: part(f, SIGN))
     if isinstance(mean, Flow):
         balance.equal(x[1], mean[0])
     if weight is not None:
@@ -211,19 +212,20 @@ def index(step: Step, x: Flow, indices: list[Flow | None]) -> list[Axes | None]:
     """A stretch if the integers are consecutive constants, else entries of the other axes."""
     step.pin(*indices)
     given = [a for a, i in enumerate(indices) if i is not None]
-    if len(given) == 1 and indices[given[0]].dtype != "bool":
-        run = _run(indices[given[0]], x.shape[given[0]])
-        if run is not None:
-            return [taken(step, Take(x, given[0], *run), 0)]
-    return [linear_by_leaf(step, x, given)]
+    return [_looked_up(step, x, given, indices[given[0]])]
 
 
 @law("aten.index_select")
 def index_select(step: Step, x: Flow, dim: int, integers: Flow) -> list[Axes | None]:
     """Items of one axis by number."""
-    dim = normal_axis(dim, len(x))
-    run = _run(integers, x.shape[dim])
-    return [taken(step, Take(x, dim, *run), 0) if run is not None else linear_by_leaf(step, x, (dim,))]
+    return [_looked_up(step, x, [normal_axis(dim, len(x))], integers)]
+
+
+def _looked_up(step: Step, x: Flow, gone: list[int], integers: Flow | None) -> Axes:
+    if step.said is not None and step.said.moves and integers is not None and integers.constant is not None:
+        start = int(integers.constant.flatten()[0]) % x.shape[gone[0]]
+        return taken(step, Take(x, gone[0], start, start + integers.shape[0]), 0)
+    return linear_by_leaf(step, x, gone)
 
 
 @law("aten.gather", "aten.take_along_dim")
