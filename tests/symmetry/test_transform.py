@@ -115,8 +115,8 @@ def cross_attention_spec() -> SymmetrySpec:
     """A fused projection whose columns depend on the row; concatenations inside products, keys inside both."""
     groups = (
         Group(name="heads", size=3), Group(name="qk", size=4, keys=("heads",)),
-        Group(name="vo", size=2, keys=("heads",)), Group(name="left", size=5), Group(name="right", size=5), Group(name="places", size=2, kind="fixed"),
-        Group(name="own", size=6, keys=("places",)),
+        Group(name="vo", size=2, keys=("heads",)), Group(name="left", size=5), Group(name="right", size=5),
+        Group(name="places", size=2, kind="fixed"), Group(name="own", size=6, keys=("places",)),
     )  # fmt: skip
     h, q, v = Leaf("heads", 3), Leaf("qk", 4), Leaf("vo", 2)
     rows = Concat((Product((h, q)), Product((h, Concat((q, v)))), Fixed(7)), "segment")
