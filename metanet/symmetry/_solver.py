@@ -68,10 +68,11 @@ class Solver:
         """Take away the keys that some space does not support, and fix what the example never read."""
         self.leaves.settle()
         self.spaces.settle()
-        alive = {leaf for expr in self.reads for leaf in self.leaves.unbound(expr)}
+        alive = self._alive()
         for axes in self.parameters.values():
             for expr in axes:
-                self._tie_unread(expr, alive)
+                if self._tie_unread(expr, alive):
+                    alive = self._alive()
         for axes in self.parameters.values():
             for expr in axes:
                 for leaf in self.leaves.unbound(expr):
@@ -80,19 +81,37 @@ class Solver:
         self.leaves.settle()
         self.spaces.settle()
 
-    def _tie_unread(self, expr: Expr, alive: set[int]) -> None:
+    def _alive(self) -> set[int]:
+        return {leaf for expr in self.reads for leaf in self.leaves.unbound(expr)}
+
+    def _tie_unread(self, expr: Expr, alive: set[int]) -> bool:
         """Rows of a table that this example did not read (later positions) move as those that it read."""
+        tied = False
         for atom in self.leaves.expand(expr):
             bound = self.leaves.binding(atom)
             if bound is None:
                 continue
             if isinstance(bound, Table):
-                read = [e for e in bound.entries if all(x in alive for x in self.leaves.unbound(e))]
-                for entry in bound.entries if read else ():
-                    if entry not in read:
-                        self.leaves.equate(read[0], entry, UNREAD)
+                read = self._read(bound.entries, alive)
+                for entry in bound.entries if read is not None else ():
+                    if not any(x in alive for x in self.leaves.unbound(entry)):
+                        self.leaves.equate(read, entry, UNREAD)
+                        tied = True
             for part in bound.entries if isinstance(bound, Table) else bound.segments:
-                self._tie_unread(part, alive)
+                tied |= self._tie_unread(part, alive)
+        return tied
+
+    def _read(self, entries: Sequence[Expr], alive: set[int]) -> Expr | None:
+        """An entry that was read, or the first such entry of a table inside."""
+        for entry in entries:
+            atoms = self.leaves.expand(entry)
+            inner = self.leaves.binding(atoms[0]) if len(atoms) == 1 else None
+            if isinstance(inner, Table):
+                if (found := self._read(inner.entries, alive)) is not None:
+                    return found
+            elif all(x in alive for x in self.leaves.unbound(entry)):
+                return entry
+        return None
 
     # ---------------------------------------------------------------- values
 

@@ -132,3 +132,28 @@ def test_print_shows_groups_and_axes():
     text = str(metanet.trace(make(), example()).spec)
     assert "5 groups" in text
     assert "4.weight   (" in text
+
+
+class Experts(nn.Module):
+    """Stacked matrices of which the example reads some only: what a router does not choose is not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.up, self.down = nn.Parameter(torch.randn(3, 5, 6)), nn.Parameter(torch.randn(3, 6, 5))
+
+    def forward(self, x):
+        x = self.stem(x)
+        for chosen in (1, 2):
+            x = x + torch.relu(x @ self.up[chosen].T) @ self.down[chosen].T
+        return self.head(x)
+
+
+def test_parts_that_are_not_read_move_with_those_that_are():
+    arch = metanet.trace(Experts(), torch.randn(7, 4))
+    stream = arch.spec.tensors["stem.weight"].axes[0]
+    assert (stream.group, stream.size) == ("stem", 6)
+    assert arch.spec.tensors["head.weight"].axes[1] == stream
+    assert arch.spec.tensors["up"].axes[2] == stream
+    assert arch.spec.tensors["down"].axes[1] == stream
+    assert sorted(g.size for g in arch.spec.groups) == [5, 5, 6]  # hidden units of each matrix that is read
