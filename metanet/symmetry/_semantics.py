@@ -78,11 +78,10 @@ class Call:
         return tuple((label, "integers that name its items are used as numbers") for label in found)
 
     def ties(self, axis: Expr) -> tuple[tuple[Expr, str], ...]:
-        """Pins for an axis whose items are chosen by size: where some are equal for sure, their places decide."""
-        leaves = self.leaves
-        return tuple(
-            ((a,), "equal items are told apart by their places") for a in leaves.unbound(axis) if leaves.is_wild(a)
-        )
+        """Pins for an axis whose items are chosen by size: where some are equal for sure, all their places decide."""
+        if any(map(self.leaves.is_wild, self.leaves.unbound(axis))):
+            return ((axis, "equal items are told apart by their places"),)
+        return ()
 
     def concat(self, *segments: Expr) -> Expr:
         """An axis made of others, one behind the other."""
