@@ -20,7 +20,7 @@ from _families import Case, build
 
 import metanet
 from metanet.sources import import_torchvision
-from metanet.symmetry import Axis, Derivation, Fixed, derive, leaves_of
+from metanet.symmetry import Derivation, derive, fixed_of, leaves_of
 from metanet.tracing import Trace, example_inputs, record
 
 import_torchvision()
@@ -125,7 +125,7 @@ def described(solved: Derivation, traces: Sequence[Trace]) -> dict[str, Any]:
         if len(tensor.shape) < 2 or tensor.tied_to is not None:
             continue
         counts["all"] += 1
-        why = {f.reason for axis in tensor.axes for f in fixed_in(axis) if f.size > 1}
+        why = {f.reason for axis in tensor.axes for f in fixed_of(axis) if f.size > 1}
         if any(leaf.group in moving for axis in tensor.axes for leaf in leaves_of(axis)):
             counts["movable"] += 1
         elif name not in read_names:
@@ -150,14 +150,6 @@ def is_legitimate(reason: str) -> bool:
     """Whether an axis has to stay for this reason, rather than for want of a rule."""
     what = reason.partition(" (")[0]  # without the operation and the module, whose name may be anything
     return any(part in what for part in LEGITIMATE)
-
-
-def fixed_in(axis: Axis) -> Iterator[Fixed]:
-    """The fixed parts of an axis."""
-    if isinstance(axis, Fixed):
-        yield axis
-    for part in getattr(axis, "parts", ()):
-        yield from fixed_in(part)
 
 
 def names(found: Iterator[str] | Sequence[str]) -> str:

@@ -169,7 +169,7 @@ class Positions(nn.Module):
 def test_the_meta_device_needs_no_weights():
     trace = record(Positions("meta"), (torch.randn(2, 5, 4),), {})
     assert trace.values[trace.outputs[0]].shape == (2, 5, 4)
-    assert any(t.tolist() == [[True]] + [[True]] * 4 or t.dtype == torch.bool for t in trace.constants.values())
+    assert any(t.shape == (5, 1) and t.dtype == torch.bool and not t.any() for t in trace.constants.values())
     unknown = [v for v in trace.values if v.origin == "unknown"]
     assert [v.shape for v in unknown] == [(4,)]  # the rates: a buffer outside the state dict has no values there
     real = record(Positions("cpu"), (torch.randn(2, 5, 4),), {})
