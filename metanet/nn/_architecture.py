@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..graph import ACTIVATIONS, EdgeType, GraphTemplate, NodeType
-from ._tables import CONSTANT_TYPES, Rows, site_rows, tensor_rows
+from ._tables import CONSTANT_TYPES, CONVOLUTION_TYPES, LINEAR_TYPES, Rows, site_rows, tensor_rows
 
 _RUNNING = (int(EdgeType.MEAN), int(EdgeType.VARIANCE))
 _SCALARS = (
@@ -20,21 +20,33 @@ ARCHITECTURE_FEATURES: tuple[str, ...] = (*(f"activation_{a}" for a in ACTIVATIO
 def architecture_features(template: GraphTemplate) -> Float[Tensor, " features"]:
     """Activations (share of the activated sites), depth, sizes and kinds of layers, scaled to about one.
 
-    Sizes are logarithms to base 2 over 10, layer counts are over 10. Names: :data:`ARCHITECTURE_FEATURES`.
+    Sizes are logarithms to base 2 over 10, layer counts are over 10: a layer is a site that edges of the kind reach, in
+    however many pieces its tensor lies. Names: :data:`ARCHITECTURE_FEATURES`.
     """
-    return architecture_of(site_rows(template), tensor_rows(template)).float()
+    return architecture_of(template, site_rows(template), tensor_rows(template)).float()
 
 
-def architecture_of(sites: Rows, tensors: Rows) -> Float[Tensor, " features"]:
-    """The features of one graph, in float64."""
+def architecture_of(template: GraphTemplate, sites: Rows, tensors: Rows) -> Float[Tensor, " features"]:
+    """The features of one graph, in float64, from its tables."""
     of_sites, of_tensors = torch.zeros_like(sites["kind"]), torch.zeros_like(tensors["kind"])
-    return architecture_rows(sites, of_sites, tensors, of_tensors, 1)[0]
+    reached = torch.tensor([b.destination for b in template.blocks], dtype=torch.long)
+    return architecture_rows(sites, of_sites, tensors, of_tensors, reached, 1)[0]
 
 
 def architecture_rows(
-    sites: Rows, site_graph: Int[Tensor, " sites"], tensors: Rows, tensor_graph: Int[Tensor, " tensors"], graphs: int
+    sites: Rows,
+    site_graph: Int[Tensor, " sites"],
+    tensors: Rows,
+    tensor_graph: Int[Tensor, " tensors"],
+    tensor_site: Int[Tensor, " tensors"],
+    graphs: int,
 ) -> Float[Tensor, "graphs features"]:
-    """The features of many graphs, from the tables of their sites and tensors."""
+    """The features of many graphs, from the tables of their sites and tensors.
+
+    Args:
+        site_graph, tensor_graph: the graph of every site and tensor.
+        tensor_site: the site that every tensor's edges reach.
+    """
 
     def total(x: Tensor, of: Tensor) -> Tensor:
         return torch.zeros(graphs, dtype=torch.float64, device=x.device).index_add_(0, of, x.double())
@@ -44,10 +56,12 @@ def architecture_rows(
         return start.scatter_reduce_(0, of, x.double(), how, include_self=False)
 
     def amount(*types: int) -> Tensor:
-        return total(sum(kind == t for t in types), tensor_graph)
+        reached = torch.zeros_like(site)
+        reached[tensor_site[sum(kind == t for t in types).bool()]] = 1
+        return total(reached, site_graph)
 
     kind, site = tensors["kind"], sites["kind"]
-    active = (sites["activation"] > 0) & (site <= int(NodeType.SUM))
+    active = (sites["activation"] > 0) & ((site <= int(NodeType.SUM)) | (site == int(NodeType.PRODUCT)))
     one_hot = torch.stack([total(active & (sites["activation"] == i), site_graph) for i in range(len(ACTIVATIONS))], 1)
     shares = one_hot / total(active, site_graph).clamp_min(1)[:, None]
 
@@ -65,9 +79,9 @@ def architecture_rows(
         extreme(width, of, "amax"),
         total(sites["width"] * (site == int(NodeType.INPUT)), site_graph).clamp_min(1).log2(),
         total(sites["width"] * (site == int(NodeType.OUTPUT)), site_graph).clamp_min(1).log2(),
-        amount(EdgeType.CONVOLUTION),
-        amount(EdgeType.LINEAR),
+        amount(*CONVOLUTION_TYPES),
+        amount(*LINEAR_TYPES),
         amount(EdgeType.SCALE),
-        amount(EdgeType.RESIDUAL) / 2,  # a sum has two summands
+        amount(EdgeType.RESIDUAL),
     ]
     return torch.cat([shares, torch.stack(scalars, 1) / 10], 1)

@@ -4,34 +4,37 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ._plan import TemplatePlan
+from ._pick import Pick
+from ._plan import MatrixPlan, TemplatePlan, VectorPlan
 
 
 class Matrix(NamedTuple):
-    """One block of all graphs of a stack: a weight proper.
+    """One block, or several blocks of the same sizes, of all graphs of a stack.
 
     Attributes:
-        shape: group, kernel, destination, source, graphs.
-        source, destination: numbers of the node ranges, counted over the whole batch.
-        source_nodes, destination_nodes: how many of the range's rows the block touches.
-        token: number of the block, counted over the whole batch.
+        blocks: how many.
+        shape: groups (of all blocks), kernel, destination, source, graphs.
+        source, destination, token: rows of the nodes and of the blocks.
         inward, outward, mean: weights of an edge in the sums over a destination's, a source's and all edges.
-        signal: fan-in over fan-out where signals travel through the block, else 0.
+        signal: fan-in over fan-out where signals travel through the blocks, else 0.
     """
 
+    blocks: int
     shape: tuple[int, int, int, int, int]
-    source: int
-    destination: int
-    source_nodes: int
-    destination_nodes: int
-    token: int
+    source: Pick
+    destination: Pick
+    token: Pick
     inward: float
     outward: float
     mean: float
     signal: float
+
+    def cells(self, part: Float[Tensor, "edges width"]) -> Float[Tensor, "groups kernel destination source row"]:
+        """The edges as an array."""
+        return part.view(*self.shape[:4], -1)
 
 
 class Vectors(NamedTuple):
@@ -41,27 +44,15 @@ class Vectors(NamedTuple):
     ``graphs * width`` numbers at a time.
 
     Attributes:
-        graphs: of the stack.
-        nodes, tokens: first and last row of the stack's nodes and tokens in the batch.
-        source, destination, number: for each edge its nodes and its block, counted within the template.
+        source, destination, token: for each edge the rows of its nodes and its block.
         outward, mean: weights of the edges as in :class:`Matrix`; those inward are 1.
     """
 
-    graphs: int
-    nodes: tuple[int, int]
-    tokens: tuple[int, int]
-    source: Int[Tensor, " edges"]
-    destination: Int[Tensor, " edges"]
-    number: Int[Tensor, " edges"]
+    source: Pick
+    destination: Pick
+    token: Pick
     outward: Float[Tensor, "edges 1"]
     mean: Float[Tensor, "edges 1"]
-
-    def of_nodes(self, x: Float[Tensor, "nodes width"]) -> Float[Tensor, "own_nodes row"]:
-        """The stack's part of something about all nodes, a row per node of the template."""
-        return x[self.nodes[0] : self.nodes[1]].view(-1, self.graphs * x.shape[1])
-
-    def of_tokens(self, x: Float[Tensor, "tokens width"]) -> Float[Tensor, "own_tokens row"]:
-        return x[self.tokens[0] : self.tokens[1]].view(-1, self.graphs * x.shape[1])
 
 
 class Chunks(NamedTuple):
@@ -71,7 +62,7 @@ class Chunks(NamedTuple):
         pieces: in the order of the edges.
         edges: rows of every piece.
         nodes, node_graphs: rows of every node range, and how many graphs they are of.
-        tokens: rows of every block (its graphs).
+        tokens: rows of all blocks.
         stacks: number of template edges and of graphs of every stack.
     """
 
@@ -79,54 +70,51 @@ class Chunks(NamedTuple):
     edges: list[int]
     nodes: list[int]
     node_graphs: list[int]
-    tokens: list[int]
+    tokens: int
     stacks: list[tuple[int, int]]
 
 
 def cut(plans: Sequence[TemplatePlan], graphs: Sequence[int], dtype: torch.dtype) -> Chunks:
     """The pieces of a batch with so many graphs of each template."""
     pieces: list[Matrix | Vectors] = []
-    edges, nodes, node_graphs, tokens, stacks = [], [], [], [], []
-    first_node = 0
+    edges, nodes, node_graphs, stacks = [], [], [], []
+    first_node, first_token = 0, 0
     for p, b in zip(plans, graphs, strict=True):
-        base, first_token = len(nodes), len(tokens)
-        for block in p.matrices:
-            g, k, d, s = block.sizes
-            pieces.append(
-                Matrix(
-                    shape=(g, k, d, s, b),
-                    source=base + block.source,
-                    destination=base + block.destination,
-                    source_nodes=g * s * b,
-                    destination_nodes=g * d * b,
-                    token=first_token + block.number,
-                    inward=1 / block.fan_in,
-                    outward=1 / block.fan_out,
-                    mean=1 / block.count,
-                    signal=block.fan_in / block.fan_out if block.signal else 0.0,
-                )
-            )
-            edges.append(block.count * b)
+        for m in p.matrices:
+            pieces.append(_matrix(m, first_node, first_token, b))
+            edges.append(m.blocks * m.count * b)
+        if p.vectors is not None:
+            pieces.append(_vectors(p.vectors, first_node, first_token, b, dtype))
+            edges.append(p.vectors.mean.shape[0] * b)
         nodes += [count * b for count in p.ranges]
         node_graphs += [b] * len(p.ranges)
-        count = sum(p.ranges) * b
-        rows = sum(tokens)
-        tokens += [b] * p.blocks
-        if p.vectors is not None:
-            v = p.vectors
-            pieces.append(
-                Vectors(
-                    graphs=b,
-                    nodes=(first_node, first_node + count),
-                    tokens=(rows, rows + p.blocks * b),
-                    source=v.source,
-                    destination=v.destination,
-                    number=v.number,
-                    outward=v.outward.to(dtype),
-                    mean=v.mean.to(dtype),
-                )
-            )
-            edges.append(v.source.shape[0] * b)
-        first_node += count
+        first_node += sum(p.ranges) * b
+        first_token += p.blocks * b
         stacks.append((p.edge_row.shape[0], b))
-    return Chunks(tuple(pieces), edges, nodes, node_graphs, tokens, stacks)
+    return Chunks(tuple(pieces), edges, nodes, node_graphs, first_token, stacks)
+
+
+def _matrix(m: MatrixPlan, first_node: int, first_token: int, graphs: int) -> Matrix:
+    group, kernel, destination, source = m.sizes
+    fan_in, fan_out = source * kernel, destination * kernel
+    return Matrix(
+        blocks=m.blocks,
+        shape=(m.blocks * group, kernel, destination, source, graphs),
+        source=m.source.in_batch(first_node, graphs),
+        destination=m.destination.in_batch(first_node, graphs),
+        token=m.number.in_batch(first_token, graphs),
+        inward=1 / fan_in,
+        outward=1 / fan_out,
+        mean=1 / m.count,
+        signal=fan_in / fan_out if m.signal else 0.0,
+    )
+
+
+def _vectors(v: VectorPlan, first_node: int, first_token: int, graphs: int, dtype: torch.dtype) -> Vectors:
+    return Vectors(
+        source=v.source.in_batch(first_node, graphs),
+        destination=v.destination.in_batch(first_node, graphs),
+        token=v.number.in_batch(first_token, graphs),
+        outward=v.outward.to(dtype),
+        mean=v.mean.to(dtype),
+    )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._chunks import Chunks, Matrix, Vectors
+from ._chunks import Chunks, Vectors
 
 
 class EdgeUpdate(torch.autograd.Function):
@@ -81,79 +81,70 @@ class EdgeUpdate(torch.autograd.Function):
 
 def _add_ends(h: Tensor, source: Tensor, destination: Tensor, chunks: Chunks) -> None:
     """``h += source[...] + destination[...]``, in place."""
-    sources, destinations = source.split(chunks.nodes), destination.split(chunks.nodes)
     for c, part in zip(chunks.pieces, h.split(chunks.edges), strict=True):
+        to_add = c.destination.read(destination), c.source.read(source)
         if isinstance(c, Vectors):
-            rows = part.view(len(c.source), -1)
-            rows += c.of_nodes(destination).index_select(0, c.destination)
-            rows += c.of_nodes(source).index_select(0, c.source)
+            rows = part.view(len(c.mean), -1)
+            rows += to_add[0]
+            rows += to_add[1]
         else:
             g, _, d, s, _ = c.shape
-            cells = _cells(part, c)
-            cells += destinations[c.destination][: c.destination_nodes].view(g, 1, d, 1, -1)
-            cells += sources[c.source][: c.source_nodes].view(g, 1, 1, s, -1)
+            cells = c.cells(part)
+            cells += to_add[0].view(g, 1, d, 1, -1)
+            cells += to_add[1].view(g, 1, 1, s, -1)
 
 
 def _means(h: Tensor, nodes: int, chunks: Chunks) -> tuple[Tensor, Tensor, Tensor]:
     width = h.shape[1]
     inward, outward = h.new_zeros(nodes, width), h.new_zeros(nodes, width)
-    mean = h.new_zeros(sum(chunks.tokens), width)
-    in_parts, out_parts = inward.split(chunks.nodes), outward.split(chunks.nodes)
-    mean_parts = mean.split(chunks.tokens)
+    mean = h.new_zeros(chunks.tokens, width)
     for c, part in zip(chunks.pieces, h.split(chunks.edges), strict=True):
         if isinstance(c, Vectors):
-            rows = part.view(len(c.source), -1)
-            c.of_nodes(inward).index_add_(0, c.destination, rows)
-            c.of_nodes(outward).index_add_(0, c.source, rows * c.outward)
-            c.of_tokens(mean).index_add_(0, c.number, rows * c.mean)
+            rows = part.view(len(c.mean), -1)
+            c.destination.add(inward, rows)
+            c.source.add(outward, rows * c.outward)
+            c.token.add(mean, rows * c.mean)
         else:
-            g, _, d, s, b = c.shape
-            cells = _cells(part, c)
+            d, s = c.shape[2:4]
+            cells = c.cells(part)
             by_destination = cells.sum((1, 3))
             by_source = cells.sum((1, 2))
-            in_parts[c.destination][: c.destination_nodes].view(g, d, -1).add_(by_destination, alpha=c.inward)
-            out_parts[c.source][: c.source_nodes].view(g, s, -1).add_(by_source, alpha=c.outward)
+            c.destination.add(inward, by_destination.flatten(0, 1), c.inward)
+            c.source.add(outward, by_source.flatten(0, 1), c.outward)
             smaller = by_destination if d < s else by_source
-            mean_parts[c.token].add_(smaller.view(-1, b, width).sum(0), alpha=c.mean)
+            c.token.add(mean, smaller.view(c.blocks, -1, smaller.shape[-1]).sum(1), c.mean)
     return inward, outward, mean
 
 
 def _add_gradients_of_means(gh: Tensor, g_in: Tensor, g_out: Tensor, g_mean: Tensor, chunks: Chunks) -> None:
-    in_parts, out_parts = g_in.split(chunks.nodes), g_out.split(chunks.nodes)
-    mean_parts = g_mean.split(chunks.tokens)
     for c, part in zip(chunks.pieces, gh.split(chunks.edges), strict=True):
+        to_destination, to_source, to_all = c.destination.read(g_in), c.source.read(g_out), c.token.read(g_mean)
         if isinstance(c, Vectors):
-            rows = part.view(len(c.source), -1)
-            rows += c.of_nodes(g_in).index_select(0, c.destination)
-            rows.addcmul_(c.of_nodes(g_out).index_select(0, c.source), c.outward)
-            rows.addcmul_(c.of_tokens(g_mean).index_select(0, c.number), c.mean)
+            rows = part.view(len(c.mean), -1)
+            rows += to_destination
+            rows.addcmul_(to_source, c.outward)
+            rows.addcmul_(to_all, c.mean)
         else:
             g, _, d, s, _ = c.shape
-            cells = _cells(part, c)
-            to_destination = in_parts[c.destination][: c.destination_nodes].view(g, 1, d, 1, -1) * c.inward
-            cells += to_destination.add_(mean_parts[c.token].view(-1), alpha=c.mean)
-            cells.add_(out_parts[c.source][: c.source_nodes].view(g, 1, 1, s, -1), alpha=c.outward)
+            cells = c.cells(part)
+            to_destination = to_destination.view(c.blocks, -1, to_all.shape[1]) * c.inward
+            to_destination.add_(to_all[:, None], alpha=c.mean)
+            cells += to_destination.view(g, 1, d, 1, -1)
+            cells.add_(to_source.view(g, 1, 1, s, -1), alpha=c.outward)
 
 
 def _sums_by_end(gh: Tensor, nodes: int, chunks: Chunks) -> tuple[Tensor, Tensor]:
     g_s, g_d = gh.new_zeros(nodes, gh.shape[1]), gh.new_zeros(nodes, gh.shape[1])
-    s_parts, d_parts = g_s.split(chunks.nodes), g_d.split(chunks.nodes)
     for c, part in zip(chunks.pieces, gh.split(chunks.edges), strict=True):
         if isinstance(c, Vectors):
-            rows = part.view(len(c.source), -1)
-            c.of_nodes(g_d).index_add_(0, c.destination, rows)
-            c.of_nodes(g_s).index_add_(0, c.source, rows)
+            rows = part.view(len(c.mean), -1)
+            c.destination.add(g_d, rows)
+            c.source.add(g_s, rows)
         else:
-            g, _, d, s, _ = c.shape
-            cells = _cells(part, c)
-            d_parts[c.destination][: c.destination_nodes].view(g, d, -1).add_(cells.sum((1, 3)))
-            s_parts[c.source][: c.source_nodes].view(g, s, -1).add_(cells.sum((1, 2)))
+            cells = c.cells(part)
+            c.destination.add(g_d, cells.sum((1, 3)).flatten(0, 1))
+            c.source.add(g_s, cells.sum((1, 2)).flatten(0, 1))
     return g_s, g_d
-
-
-def _cells(part: Tensor, c: Matrix) -> Tensor:
-    """A block's edges as ``(group, kernel, destination, source, graphs * width)``."""
-    return part.view(*c.shape[:4], -1)
 
 
 def _by_stack(h: Tensor, chunks: Chunks) -> list[Tensor]:

@@ -20,7 +20,7 @@ from ._chunks import Matrix, cut
 from ._edge_update import EdgeUpdate
 from ._plan import TemplatePlan, plan
 from ._propagate import Propagate
-from ._statistics import statistics_of_rows
+from ._statistics import STATISTICS, statistics_of_rows
 from ._tables import TENSOR_COLUMNS, Rows, concatenate
 
 
@@ -137,8 +137,8 @@ class DenseLayout(Layout):
         self._plans = [plan(s.template, device) for s in stacks]
         self._batch = [len(s) for s in stacks]
         self.graphs = sum(self._batch)
-        ordered = [v if p.order is None else v[:, p.order] for v, p in zip(self._raw, self._plans, strict=True)]
-        self.values = torch.cat([v.t().reshape(-1) for v in ordered])
+        self._ordered = [v if p.order is None else v[:, p.order] for v, p in zip(self._raw, self._plans, strict=True)]
+        self.values = torch.cat([v.t().reshape(-1) for v in self._ordered])
         self.nodes = concatenate([p.nodes for p in self._plans])
         self.edges = concatenate([p.edges for p in self._plans])
         self.sites = concatenate([p.sites for p in self._plans])
@@ -223,9 +223,12 @@ class DenseLayout(Layout):
 
     def statistics(self) -> Tensor:
         out = []
-        for raw, p in zip(self._raw, self._plans, strict=True):
-            sizes = p.tensors["count"].tolist()
-            out += [statistics_of_rows(part) for part in raw.split(sizes, 1)]
+        for values, p, batch in zip(self._ordered, self._plans, self._batch, strict=True):
+            parts = values.split([blocks * count for blocks, count in p.runs], 1)
+            rows = [part.reshape(-1, count) for part, (_, count) in zip(parts, p.runs, strict=True)]
+            found = torch.cat([statistics_of_rows(r).view(batch, -1, len(STATISTICS)) for r in rows], 1)
+            found = found if p.place is None else found[:, p.place]
+            out.append(found.transpose(0, 1).flatten(0, 1))
         return torch.cat(out)
 
     def flat(self) -> tuple[Tensor, Tensor] | None:

@@ -1,6 +1,7 @@
 """What the dense path needs to know of a template, worked out once per template and device."""
 
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -9,43 +10,47 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..graph import GraphTemplate
+from ..graph import Block, GraphTemplate
 from ._architecture import architecture_of
+from ._pick import Pick, pick
 from ._tables import SIGNAL_TYPES, Rows, site_rows, tensor_rows
 
+_TOGETHER = 1024  # blocks of up to so many edges are worked on together with all others of their sizes
 
-@dataclass(frozen=True)
-class BlockPlan:
-    """Where a block's edges and nodes stand, as array sizes ``(group, kernel, destination, source)``.
+
+class MatrixPlan(NamedTuple):
+    """Blocks that are worked on as one array ``(blocks, group, kernel, destination, source)``.
 
     Edges are kept in this order with the graphs of a stack innermost: then every broadcast and every sum of the
     message passing runs over contiguous rows of ``graphs * width`` numbers.
+
+    Attributes:
+        blocks: how many.
+        sizes: of each: group, kernel, destination, source.
+        source, destination: the nodes that they join, ``(blocks, group, source)`` and ``(blocks, group, destination)``.
+        number: the blocks.
+        signal: whether signals travel through them.
     """
 
-    number: int
+    blocks: int
     sizes: tuple[int, int, int, int]
-    source: int
-    destination: int
-    fan_in: int
-    fan_out: int
+    source: Pick
+    destination: Pick
+    number: Pick
     signal: bool
 
     @property
     def count(self) -> int:
+        """Edges of one block."""
         return prod(self.sizes)
-
-    @property
-    def is_vector(self) -> bool:
-        """Whether every destination has one edge, of a block that carries no signals."""
-        return self.fan_in == 1 and not self.signal
 
 
 class VectorPlan(NamedTuple):
     """The edges of all blocks that are vectors: their nodes, their blocks, and their weights in means."""
 
-    source: Int[Tensor, " edges"]
-    destination: Int[Tensor, " edges"]
-    number: Int[Tensor, " edges"]
+    source: Pick
+    destination: Pick
+    number: Pick
     outward: Float[Tensor, "edges 1"]
     mean: Float[Tensor, "edges 1"]
 
@@ -55,11 +60,12 @@ class TemplatePlan:
     """Index arrays and tables of one template.
 
     Attributes:
-        order: for each edge in the order of work (matrices, then vectors; each as :class:`BlockPlan` says) its number
-            in the template; ``None`` if that is the same.
-        matrices: the blocks that are worked on one by one.
+        order: for each edge in the order of work (matrices, then vectors) its number in the template; ``None`` if that
+            is the same.
+        matrices: the blocks that are worked on as arrays.
         vectors: the others, together; ``None`` if there are none.
-        blocks: how many in all.
+        runs: how many blocks of how many edges each follow each other in the order of work.
+        place: for each block its place in the order of work; ``None`` if that is the same.
         ranges: how many nodes every range has.
         edge_row: for each edge in the order of work, its row in ``edges``.
         nodes, edges: tables of everything static about nodes, and about edges (a row per block and kernel position).
@@ -68,9 +74,10 @@ class TemplatePlan:
     """
 
     order: Int[Tensor, " edges"] | None
-    matrices: tuple[BlockPlan, ...]
+    matrices: tuple[MatrixPlan, ...]
     vectors: VectorPlan | None
-    blocks: int
+    runs: tuple[tuple[int, int], ...]
+    place: Int[Tensor, " blocks"] | None
     ranges: tuple[int, ...]
     edge_row: Int[Tensor, " edges"]
     nodes: Rows
@@ -78,6 +85,11 @@ class TemplatePlan:
     sites: Rows
     tensors: Rows
     architecture: Float[Tensor, " features"]
+
+    @property
+    def blocks(self) -> int:
+        """How many in all."""
+        return self.tensors["kind"].shape[0]
 
 
 _PLANS: WeakKeyDictionary[GraphTemplate, dict[torch.device, TemplatePlan]] = WeakKeyDictionary()
@@ -92,79 +104,132 @@ def plan(template: GraphTemplate, device: torch.device) -> TemplatePlan:
 
 
 def _make(template: GraphTemplate, device: torch.device) -> TemplatePlan:
-    blocks = _blocks(template)
-    vectors = [b for b in blocks if b.is_vector]
-    matrices = [b for b in blocks if not b.is_vector]
-    taps = torch.tensor([b.sizes[1] for b in blocks], dtype=torch.long)
-    first_row = (taps.cumsum(0) - taps).tolist()
-    numbers = torch.arange(template.num_edges)
-    orders, edge_rows = [numbers[:0]], [numbers[:0]]
-    for b in (*matrices, *vectors):
-        group, kernel, destination, source = b.sizes
-        own = template.blocks[b.number].dense(numbers.view(1, -1, 1)).view(group, destination, source, kernel)
-        orders.append(own.permute(0, 3, 1, 2).reshape(-1))
-        row = torch.arange(first_row[b.number], first_row[b.number] + kernel).view(1, kernel, 1)
-        edge_rows.append(row.expand(group, kernel, destination * source).reshape(-1))
-    order = torch.cat(orders)
+    matrices, vectors = _pieces(template)
+    work = [number for piece in (*matrices, vectors) for number in piece]
+    order, edge_row = _order(template, work)
+    place = torch.tensor(work, dtype=torch.long).argsort()
+    counts = [(len(piece), template.blocks[piece[0]].count) for piece in matrices]
+    for count, same in groupby(template.blocks[n].count for n in vectors):
+        counts.append((len(list(same)), count))
     sites, tensors = site_rows(template), tensor_rows(template)
     nodes = {k: v.repeat_interleave(sites["width"]) for k, v in sites.items()}
-    edges = {k: v.repeat_interleave(taps) for k, v in tensors.items()}
+    positions = [torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1) for r in template.nodes]
+    nodes["io_position"] = torch.cat(positions) if positions else torch.empty(0, dtype=torch.long)
+    edges = {k: v.repeat_interleave(_taps(template)) for k, v in tensors.items()}
     kernels = [template.kernel_positions(b) for b in template.blocks]
     edges["kernel_pos"] = torch.cat(kernels) if kernels else torch.empty(0, 3, dtype=torch.long)
 
     def move(table: Rows) -> Rows:
         return {k: v.to(device) for k, v in table.items()}
 
+    def unless_same(numbers: Tensor) -> Tensor | None:
+        return None if torch.equal(numbers, torch.arange(len(numbers))) else numbers.to(device)
+
     return TemplatePlan(
-        order=None if torch.equal(order, numbers) else order.to(device),
-        matrices=tuple(matrices),
+        order=unless_same(order),
+        matrices=tuple(_matrix(template, piece, device) for piece in matrices),
         vectors=_vectors(template, vectors, device) if vectors else None,
-        blocks=len(blocks),
+        runs=tuple(counts),
+        place=unless_same(place),
         ranges=tuple(r.count for r in template.nodes),
-        edge_row=torch.cat(edge_rows).to(device),
-        nodes=move(nodes | {"io_position": template.static["io_position"]}),
+        edge_row=edge_row.to(device),
+        nodes=move(nodes),
         edges=move(edges),
         sites=move(sites),
         tensors=move(tensors),
-        architecture=architecture_of(sites, tensors).to(device),
+        architecture=architecture_of(template, sites, tensors).to(device),
     )
 
 
-def _blocks(template: GraphTemplate) -> list[BlockPlan]:
-    out = []
+def _pieces(template: GraphTemplate) -> tuple[list[list[int]], list[int]]:
+    """Numbers of the blocks that are worked on together as an array, and of those that are vectors.
+
+    A vector is a block of which one edge reaches every destination, unless it carries signals.
+    """
+    together: dict[tuple[int, ...], list[int]] = {}
+    vectors = []
     for number, b in enumerate(template.blocks):
+        if template.fan_in[number] == 1 and not _signal(b):
+            vectors.append(number)
+        else:
+            same = (*b.dense_shape, _signal(b)) if b.count <= _TOGETHER else (number,)
+            together.setdefault(same, []).append(number)
+    return list(together.values()), sorted(vectors, key=lambda n: template.blocks[n].count)
+
+
+def _signal(block: Block) -> bool:
+    return int(block.type) in SIGNAL_TYPES
+
+
+def _taps(template: GraphTemplate) -> Int[Tensor, " blocks"]:
+    return torch.tensor([b.size("kernel") for b in template.blocks], dtype=torch.long)
+
+
+def _order(template: GraphTemplate, work: list[int]) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
+    """For each edge in the order of work its number, and its row in the table of edges."""
+    taps = _taps(template)
+    first_row = (taps.cumsum(0) - taps).tolist()
+    numbers = torch.arange(template.num_edges)
+    orders, edge_rows = [numbers[:0]], [numbers[:0]]
+    for n in work:
+        b = template.blocks[n]
         group, destination, source, kernel = b.dense_shape
-        out.append(
-            BlockPlan(
-                number=number,
-                sizes=(group, kernel, destination, source),
-                source=b.source,
-                destination=b.destination,
-                fan_in=template.fan_in[number],
-                fan_out=template.fan_out[number],
-                signal=int(b.type) in SIGNAL_TYPES,
-            )
-        )
-    return out
+        own = b.dense(numbers.view(1, -1, 1)).view(group, destination, source, kernel)
+        orders.append(own.permute(0, 3, 1, 2).reshape(-1))
+        row = torch.arange(first_row[n], first_row[n] + kernel).view(1, kernel, 1)
+        edge_rows.append(row.expand(group, kernel, destination * source).reshape(-1))
+    return torch.cat(orders), torch.cat(edge_rows)
 
 
-def _vectors(template: GraphTemplate, vectors: list[BlockPlan], device: torch.device) -> VectorPlan:
-    sources, destinations = [], []
-    for b in vectors:
-        group, _, destination, _ = b.sizes
-        cells = torch.arange(group * destination)
-        sources.append(template.nodes[b.source].start + cells // destination)
-        destinations.append(template.nodes[b.destination].start + cells)
-    counts = torch.tensor([b.count for b in vectors])
+def _nodes(template: GraphTemplate, number: int, side: str) -> Int[Tensor, " nodes"]:
+    """Numbers of the nodes on one side of a block, by group, then by side."""
+    b = template.blocks[number]
+    return template.nodes[b.source if side == "source" else b.destination].start + b.nodes(side)
 
-    def per_edge(values: list[int] | list[float], dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.tensor(values, dtype=dtype).repeat_interleave(counts)
 
-    parts = (
-        torch.cat(sources),
-        torch.cat(destinations),
-        per_edge([b.number for b in vectors], torch.long),
-        per_edge([1 / b.fan_out for b in vectors])[:, None],
-        per_edge([1 / b.count for b in vectors])[:, None],
+def _matrix(template: GraphTemplate, piece: list[int], device: torch.device) -> MatrixPlan:
+    block = template.blocks[piece[0]]
+    group, destination, source, kernel = block.dense_shape
+
+    def ends(side: str) -> Pick:
+        index = torch.cat([_nodes(template, n, side) for n in piece])
+        if len(piece) > 1:
+            return pick(0, template.num_nodes, index, device)
+        nodes = template.nodes[block.source if side == "source" else block.destination]
+        return pick(nodes.start, nodes.stop, index - nodes.start, device)
+
+    return MatrixPlan(
+        blocks=len(piece),
+        sizes=(group, kernel, destination, source),
+        source=ends("source"),
+        destination=ends("destination"),
+        number=_blocks(template, torch.tensor(piece), device),
+        signal=_signal(block),
     )
-    return VectorPlan(*(p.to(device) for p in parts))
+
+
+def _blocks(template: GraphTemplate, numbers: Int[Tensor, " rows"], device: torch.device) -> Pick:
+    if len(numbers) == 1:
+        return Pick(int(numbers), int(numbers) + 1)
+    return pick(0, len(template.blocks), numbers, device)
+
+
+def _vectors(template: GraphTemplate, vectors: list[int], device: torch.device) -> VectorPlan:
+    blocks = [template.blocks[n] for n in vectors]
+    counts = torch.tensor([b.count for b in blocks])
+    sources = [
+        _nodes(template, n, "source").repeat_interleave(b.size("destination"))
+        for n, b in zip(vectors, blocks, strict=True)
+    ]
+    destinations = [_nodes(template, n, "destination") for n in vectors]
+
+    def per_edge(values: list[float]) -> Float[Tensor, "edges 1"]:
+        return torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)[:, None].to(device)
+
+    return VectorPlan(
+        source=pick(0, template.num_nodes, torch.cat(sources), device),
+        destination=pick(0, template.num_nodes, torch.cat(destinations), device),
+        number=_blocks(template, torch.tensor(vectors).repeat_interleave(counts), device),
+        outward=per_edge([1 / template.fan_out[n] for n in vectors]),
+        mean=per_edge([1 / b.count for b in blocks]),
+    )

@@ -118,19 +118,34 @@ class ProbedGMN(NeuralMetanet):
         state = stack.template.tensors(stack.edge_attr.to(points))
 
         def run(sd: Mapping[str, Tensor]) -> dict[int, Tensor]:
-            shown = architecture.activations(sd, points)
-            return {n: a.flatten(2).mean(2) if a.ndim > 2 else a for n, a in shown.items()}
+            shown = {n: _by_probe(a, len(points)) for n, a in architecture.activations(sd, points).items()}
+            return {n: a for n, a in shown.items() if a is not None}
 
         return torch.func.vmap(run)(state)
 
     def _answers(self, stack: GraphStack, asked: Mapping[int, Tensor]) -> Tensor:
         outputs = [n for n, r in enumerate(stack.template.nodes) if r.type == NodeType.OUTPUT and n in asked]
+        if not outputs:
+            raise MetanetError("no output neuron of these networks shows an answer per probe: set model.answers=false")
         answers = torch.cat([asked[n] for n in outputs], 1)
         if self.reader is not None and answers.shape[1] != self.reader.outputs:
             raise MetanetError(
                 f"model.outputs={self.reader.outputs}, but the networks have {answers.shape[1]} output neurons"
             )
         return answers
+
+
+def _by_probe(shown: Float[Tensor, "neurons ..."], probes: int) -> Float[Tensor, "neurons probes"] | None:
+    """Means over positions; inside a network these may have been merged with the probes, which then come first.
+
+    ``None`` where there are no probes among the axes: what neurons show there does not depend on the input.
+    """
+    axes = shown.shape[1:]
+    if probes in axes:
+        shown = shown.movedim(1 + axes.index(probes), 1)
+    elif axes.numel() % probes or not axes.numel():
+        return None
+    return shown.reshape(shown.shape[0], probes, -1).mean(2)
 
 
 class AnswerReader(nn.Module):

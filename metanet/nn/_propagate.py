@@ -24,11 +24,10 @@ class Propagate(torch.autograd.Function):
         ctx.save_for_backward(x, *signals)
         ctx.chunks = chunks
         inward, outward = torch.zeros_like(x), torch.zeros_like(x)
-        x_parts, in_parts, out_parts = (t.split(chunks.nodes) for t in (x, inward, outward))
         for c, v in zip(chunks.pieces, signals, strict=True):
             if v is not None and isinstance(c, Matrix):
-                _add(in_parts, c, False, v @ _read(x_parts, c, True), (1.0, 1.0))
-                _add(out_parts, c, True, v.mT @ _read(x_parts, c, False), _ratios(c))
+                _add(inward, c, False, v @ _read(x, c, True), (1.0, 1.0))
+                _add(outward, c, True, v.mT @ _read(x, c, False), _ratios(c))
         return inward, outward
 
     @staticmethod
@@ -37,18 +36,17 @@ class Propagate(torch.autograd.Function):
         x, *signals = ctx.saved_tensors
         chunks: Chunks = ctx.chunks
         g_x, g_signals = torch.zeros_like(x), [None] * len(signals)
-        tensors = (x, g_in.contiguous(), g_out.contiguous(), g_x)
-        x_parts, in_parts, out_parts, gx_parts = (t.split(chunks.nodes) for t in tensors)
+        g_in, g_out = g_in.contiguous(), g_out.contiguous()
         for i, (c, v) in enumerate(zip(chunks.pieces, signals, strict=True)):
             if v is None or not isinstance(c, Matrix):
                 continue
-            to_d, to_s = _read(in_parts, c, False), _read(out_parts, c, True)
-            _add(gx_parts, c, True, v.mT @ to_d, (1.0, 1.0))
-            _add(gx_parts, c, False, v @ to_s, _ratios(c))
+            to_d, to_s = _read(g_in, c, False), _read(g_out, c, True)
+            _add(g_x, c, True, v.mT @ to_d, (1.0, 1.0))
+            _add(g_x, c, False, v @ to_s, _ratios(c))
             if ctx.needs_input_grad[2 + i]:
                 ratios = v.new_tensor(_ratios(c)).view(2, 1, 1)
-                back = ratios * (_read(x_parts, c, False) @ to_s.mT)
-                g_signals[i] = to_d @ _read(x_parts, c, True).mT + back
+                back = ratios * (_read(x, c, False) @ to_s.mT)
+                g_signals[i] = to_d @ _read(x, c, True).mT + back
         return g_x, None, *g_signals
 
 
@@ -56,19 +54,23 @@ def _ratios(c: Matrix) -> tuple[float, float]:
     return c.signal**0.5, c.signal
 
 
-def _nodes(parts: tuple[Tensor, ...], c: Matrix, source: bool) -> Tensor:
+def _array(rows: Tensor, c: Matrix, source: bool) -> Tensor:
+    """Rows of nodes as ``(group, graphs, 2, neurons, width)``."""
     g, _, d, s, b = c.shape
-    rows = parts[c.source][: c.source_nodes] if source else parts[c.destination][: c.destination_nodes]
-    return rows.view(g, s if source else d, b, 2, -1)
+    return rows.view(g, s if source else d, b, 2, -1).permute(0, 2, 3, 1, 4)
 
 
-def _read(parts: tuple[Tensor, ...], c: Matrix, source: bool) -> Tensor:
-    """Nodes of a range as ``(group, graphs, 2, neurons, width)``."""
-    return _nodes(parts, c, source).permute(0, 2, 3, 1, 4)
+def _read(x: Tensor, c: Matrix, source: bool) -> Tensor:
+    return _array((c.source if source else c.destination).read(x), c, source)
 
 
-def _add(parts: tuple[Tensor, ...], c: Matrix, source: bool, values: Tensor, scales: tuple[float, float]) -> None:
-    target = _read(parts, c, source)
+def _add(x: Tensor, c: Matrix, source: bool, values: Tensor, scales: tuple[float, float]) -> None:
+    end = c.source if source else c.destination
+    if end.index is not None:
+        values = values if scales == (1.0, 1.0) else values * values.new_tensor(scales).view(2, 1, 1)
+        end.add(x, values.permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1))
+        return
+    target = _array(end.rows(x), c, source)
     if scales[0] == scales[1]:
         target.add_(values, alpha=scales[0])
     else:

@@ -28,7 +28,9 @@ class StatisticsFeatures(nn.Module):
         scale = layout.per_tensor(values.scale[kind][:, None])
         centre = layout.per_tensor(values.centre[kind][:, None])
         mean, variance, quantiles = layout.statistics().split([1, 1, 5], 1)
-        z = torch.cat([(mean - centre) / scale, variance.sqrt() / scale, (quantiles - centre) / scale], 1)
+        varies = variance > 0  # the square root has no gradient at 0, where all entries are equal
+        deviation = torch.where(varies, variance, 1).sqrt() * varies
+        z = torch.cat([(mean - centre) / scale, deviation / scale, (quantiles - centre) / scale], 1)
         return torch.cat([signed_log(z), signed_log(8 * z) / 2], 1)
 
 

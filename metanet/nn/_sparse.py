@@ -50,8 +50,9 @@ class SparseLayout(Layout):
         self.tensors = {k: v[first] for k, v in self.edges.items()} | {"count": torch.bincount(self.tensor)}
         self.edges["kernel_pos"] = at["kernel_pos"]
         self.edges["count"] = self.tensors["count"][self.tensor]
+        reached = self.site[self.destination[first]]
         self.architecture = architecture_rows(
-            self.sites, self.site_graph, self.tensors, self.tensor_graph, self.graphs
+            self.sites, self.site_graph, self.tensors, self.tensor_graph, reached, self.graphs
         ).to(dtype)
 
     def per_node(self, rows: Tensor) -> Tensor:

@@ -8,10 +8,24 @@ from ..graph import ACTIVATIONS, EdgeType, GraphTemplate, NodeType
 Rows = dict[str, Tensor]
 """A table: columns of equal length, one row per site, block, node or edge."""
 
-SIGNAL_TYPES: tuple[int, ...] = (int(EdgeType.LINEAR), int(EdgeType.CONVOLUTION), int(EdgeType.TENSOR))
+LINEAR_TYPES: tuple[int, ...] = tuple(
+    int(t) for t in (EdgeType.LINEAR, EdgeType.QUERY, EdgeType.KEY, EdgeType.VALUE, EdgeType.ATTENTION_OUTPUT)
+)
+"""Edges of linear maps, by what they make."""
+
+CONVOLUTION_TYPES: tuple[int, ...] = (int(EdgeType.CONVOLUTION), int(EdgeType.TRANSPOSED))
+"""Edges of convolutions."""
+
+SIGNAL_TYPES: tuple[int, ...] = (*LINEAR_TYPES, *CONVOLUTION_TYPES, int(EdgeType.TENSOR), int(EdgeType.EMBEDDING))
 """Edges through which signals travel from neuron to neuron: the weights proper."""
 
-CONSTANT_TYPES: tuple[int, ...] = (int(EdgeType.RESIDUAL), int(EdgeType.PRODUCT))
+CONSTANT_TYPES: tuple[int, ...] = tuple(
+    int(t)
+    for t in (
+        EdgeType.RESIDUAL, EdgeType.PRODUCT, EdgeType.TO_HEAD, EdgeType.COUPLING, EdgeType.JOINT, EdgeType.SHARE,
+        EdgeType.TIED,
+    )
+)  # fmt: skip
 """Edges whose value is always 1."""
 
 # Metanetworks embed the integers of the schema. New kinds are appended to it, and a saved model must still load

@@ -43,8 +43,8 @@ class ValueFeatures(nn.Module):
         samples: defaultdict[int, list[Tensor]] = defaultdict(list)
         for stack in stacks:
             for block in stack.template.blocks:
-                values = stack.edge_attr[:, block.start : block.stop, 0].detach().double().cpu()
-                samples[int(block.type)].append(finite(values.reshape(-1)))
+                values = block.dense(stack.edge_attr.detach()).reshape(-1)
+                samples[int(block.type)].append(finite(values.double().cpu()))
         if not samples:
             raise MetanetError("fit_normalisation was given no graphs")
         for kind, parts in samples.items():

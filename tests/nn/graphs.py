@@ -8,6 +8,7 @@ from torch_geometric.data import Batch, Data
 
 import metanet.nn
 from metanet.graph import GraphStack, GraphTemplate
+from nn import irregular
 from nn import templates as make
 
 Stacks = list[GraphStack]
@@ -30,12 +31,17 @@ def stack(template: GraphTemplate, graphs: int, seed: int = 0) -> GraphStack:
     values = torch.randn(graphs, template.num_edges, 1, generator=generator, dtype=torch.float64) * 0.4
     for b in template.blocks:
         if b.tensor is None:
-            values[:, b.start : b.stop] = 1
+            values[:, b.edges()] = 1
     return GraphStack(template, values)
 
 
 def mixed() -> Stacks:
     return [stack(t, 2 + i % 3, seed=i) for i, t in enumerate(templates().values())]
+
+
+def everything() -> Stacks:
+    """With those whose blocks are not simply matrices."""
+    return mixed() + [stack(make(), 2 + i % 3, seed=9 + i) for i, make in enumerate(irregular.TEMPLATES.values())]
 
 
 def sparse(stacks: Sequence[GraphStack]) -> Batch:

@@ -12,6 +12,7 @@ class Builder:
         self.nodes: list[NodeRange] = []
         self.blocks: list[Block] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.last = 0  # edges so far
 
     def site(self, name: str, count: int, type: NodeType, layer: int, activation: str = "none") -> int:
         start = self.nodes[-1].stop if self.nodes else 0
@@ -19,7 +20,7 @@ class Builder:
         return len(self.nodes) - 1
 
     def block(self, tensor: str | None, shape, roles, source: int, destination: int, type: EdgeType) -> None:
-        start = self.blocks[-1].stop if self.blocks else 0
+        start, self.last = self.last, self.last + prod(shape)
         names = () if tensor is None else (tensor,)
         if tensor is not None:
             self.shapes[tensor] = tuple(shape)
@@ -27,6 +28,25 @@ class Builder:
             Block(tensor=tensor, names=names, start=start, shape=tuple(shape), roles=tuple(roles), source=source,
                   destination=destination, type=type, layer=self.nodes[destination].layer)
         )  # fmt: skip
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> int:
+        """Room for a tensor whose edges lie in several blocks, or not in its own order: the number of its first."""
+        self.shapes[name] = shape
+        self.last += prod(shape)
+        return self.last - prod(shape)
+
+    def part(self, tensor: str | None, start: int, shape, roles: str, source: int, destination: int, type: EdgeType,
+             **steps: object) -> None:  # fmt: skip
+        """A block of any kind; roles by their initials, constant edges start where the last block ended."""
+        names = {"g": "group", "d": "destination", "s": "source", "k": "kernel"}
+        if tensor is None:
+            start, self.last = self.last, self.last + prod(shape)
+        block = Block(
+            tensor=tensor, names=(tensor,) if tensor else (), start=start, shape=tuple(shape),
+            roles=tuple(names[r] for r in roles), source=source, destination=destination, type=type,
+            layer=self.nodes[destination].layer, **steps,
+        )  # fmt: skip
+        self.blocks.append(block.simplified(self.nodes))
 
     def vector(self, tensor: str, site: int, edge: EdgeType, node: NodeType) -> None:
         """The one source node of a 1-D tensor and its edges."""

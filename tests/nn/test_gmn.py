@@ -4,6 +4,7 @@ import torch
 from metanet import MetanetError
 from metanet.nn import MODELS
 from metanet.nn._layout import DenseLayout
+from metanet.nn._tables import CONSTANT_TYPES
 from nn.graphs import mixed, ready, relabel, relabel_one, sparse, spread, stack, templates
 
 
@@ -94,7 +95,7 @@ def test_values_are_normalised_per_kind_of_edge():
     kinds = layout.per_edge(layout.edges["kind"].float()).long()
     z = model.values.normalised(layout)
     for kind in kinds.unique().tolist():
-        if kind in (7, 8):  # constant edges
+        if kind in CONSTANT_TYPES:
             continue
         assert abs(z[kinds == kind].median()) < 0.05
         assert 0.7 < z[kinds == kind].std() < 1.3

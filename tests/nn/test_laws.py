@@ -7,6 +7,7 @@ import metanet
 from metanet import nn as metanets
 from metanet.errors import MetanetError
 from metanet.graph import unstack
+from metanet.nn._probed import _by_probe
 from metanet.testing import assert_invariant, random_states
 from networks import ARCHITECTURES
 
@@ -61,6 +62,15 @@ def test_probes_need_recordings_of_their_size():
         model([stack])
     model.bind([architecture])
     assert model([stack]).shape == (1, 1)
+
+
+def test_answers_by_probe_wherever_the_probes_stand():
+    shown = torch.randn(3, 4, 6)  # neurons, probes, positions
+    for form in (shown, shown.flatten(1), shown.transpose(1, 2)):
+        torch.testing.assert_close(_by_probe(form, 4), shown.mean(2))
+    assert torch.equal(_by_probe(shown[:, :, 0], 4), shown[:, :, 0])
+    assert _by_probe(shown[:, :3, :1], 4) is None  # what the input does not reach
+    assert _by_probe(shown[:, 0, 0], 4) is None
 
 
 @pytest.mark.parametrize("model", SMALL)
