@@ -34,6 +34,7 @@ COMMANDS = {
     "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
     "predict": Command(summary="ask a trained metanetwork about a checkpoint", run="metanet.tasks:predict"),
     "inspect": Command(summary="derive and test the symmetries of an architecture", run="metanet._cli.inspect:inspect"),
+    "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it", run="metanet._cli.graph:graph"),
     "zoo": Command(summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO),
 }
 

@@ -27,7 +27,7 @@ class TestUsage:
         assert "train" in capsys.readouterr().err
         assert cli.main(["trian", "seed=1"]) == 2
         assert (
-            "no command 'trian'; choose from train, predict, inspect, zoo. Did you mean train?"
+            "no command 'trian'; choose from train, predict, inspect, graph, zoo. Did you mean train?"
             in capsys.readouterr().err
         )
 
@@ -58,7 +58,7 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("line", "words"),
         [
-            ("metanet ", {"train", "predict", "inspect", "zoo"}),
+            ("metanet ", {"train", "predict", "inspect", "graph", "zoo"}),
             ("metanet tr", {"train"}),
             ("metanet train model=", {"model=gmn", "model=other"}),
             ("metanet train model=gmn optim.optimizer.l", {"optim.optimizer.lr="}),

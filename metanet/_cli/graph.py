@@ -1,0 +1,211 @@
+"""The command ``graph``: a checkpoint as a parameter graph, written, summed up and drawn."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..architecture import Architecture, to_graph
+from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, report_nonfinite
+from ..config import plain
+from ..errors import CheckpointError, MetanetError
+from ..graph import GraphTemplate
+from ..graph._memory import size
+from ..sources import load_source
+from .inspect import _device, _examples, _moved, _traced
+from .sweep import METRICS_FILE
+
+NAME = "graph"  # of the files, before their suffix
+
+_CHOICES = {
+    "granularity": ("neuron", "tensor"),
+    "extra": ("refuse", "drop"),
+    "foreign_classes": ("refuse", "inert"),
+    "format": ("safetensors", "pt"),
+}
+_SWITCHES = ("structure", "draw", "html", "overwrite")
+_TABLE = 64  # tensors that are listed one by one
+
+
+def graph(cfg: Any) -> None:
+    """Turn ``cfg.checkpoint`` into a parameter graph of ``cfg.arch``: write it, print what is in it, and draw it.
+
+    Args:
+        cfg: the composed ``conf/graph.yaml``.
+
+    Raises:
+        MetanetError: an unknown choice, files of an earlier run, a missing or unfit checkpoint, no such network, or a
+            graph that is too large for the memory.
+    """
+    options = plain(cfg)
+    _check(options)
+    files = _files(options)
+    # before the network is made, which may take long
+    checkpoint = load_checkpoint(options["checkpoint"], key=options["key"], foreign_classes=options["foreign_classes"])
+    arch = _architecture(options)
+    state = _fitted(checkpoint, arch, options)
+    template = arch.graph_template(options["granularity"])
+    started = time.perf_counter()
+    made = to_graph(state, arch, options["granularity"])
+    seconds = time.perf_counter() - started
+    own = {name: state[name] for name in state if name not in arch.spec.tensors or not arch.spec.tensors[name].tied_to}
+    bad = report_nonfinite(own)
+    print(_summary(made, template, arch, own, bad))
+    _write(made, template, files, options)
+    print(f"made in {seconds:.1f} s, written:")
+    for path in files:
+        print(f"  {path}  {size(path.stat().st_size)}")
+    counts = {"nodes": template.num_nodes, "edges": template.num_edges, "nonfinite": sum(bad.values())}
+    with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
+        Path(temporary).write_text(json.dumps({**counts, "seconds": seconds}))
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """All mistakes in the options at once, before anything is read."""
+    wrong = [
+        f"{key}={options[key]}: choose from {', '.join(c)}" for key, c in _CHOICES.items() if options[key] not in c
+    ]
+    wrong += [f"{key}={options[key]}: true or false" for key in _SWITCHES if not isinstance(options[key], bool)]
+    for key, optional in (("max_edges", False), ("max_neurons", True)):
+        value = options[key]
+        if not (value is None and optional) and (type(value) is not int or value < 1):
+            wrong.append(f"{key}={value}: a number, 1 or more{', or null' if optional else ''}")
+    if wrong:
+        raise MetanetError("\n".join(wrong))
+
+
+def _files(options: Mapping[str, Any]) -> list[Path]:
+    """What will be written; nothing of it may be there yet, unless ``overwrite``."""
+    folder = Path(options["out"] or options["paths"]["run_dir"])
+    if folder.exists() and not folder.is_dir():
+        raise MetanetError(f"out={folder} is a file; give a folder")
+    suffixes = [".safetensors", ".json"] if options["format"] == "safetensors" else [".pt"]
+    suffixes += [suffix for key, suffix in (("draw", ".png"), ("html", ".html")) if options[key]]
+    files = [folder / f"{NAME}{suffix}" for suffix in suffixes]
+    if (there := [path.name for path in files if path.exists()]) and not options["overwrite"]:
+        raise MetanetError(f"out={folder} has {', '.join(there)} already: choose another folder, or overwrite=true")
+    return files
+
+
+def _architecture(options: Mapping[str, Any]) -> Architecture:
+    ref, device, seed = options["arch"], _device(options["device"]), options["seed"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = load_source(ref, device="meta" if device == "meta" else None, **options["arch_args"])
+    examples = _examples(model, ref, options["input_shape"], seed)
+    if device != "meta":  # where the recorder takes inputs that have values
+        model, examples = model.to(device), [_moved(each, device) for each in examples]
+    arch, seconds = _traced(model, ref, examples, options["input_shape"])
+    print(f"{ref}: {arch.name}, traced in {seconds:.1f} s")
+    return arch
+
+
+def _fitted(checkpoint: Checkpoint, arch: Architecture, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The checkpoint's tensors by the network's names.
+
+    Raises:
+        CheckpointError: names or shapes differ, or names that are one tensor in the network have different values.
+    """
+    tensors = arch.spec.tensors
+    tied = {name: each.tied_to for name, each in tensors.items() if each.tied_to}
+    expected = {
+        name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device="meta") for name, each in tensors.items()
+    }
+    try:
+        others = {n: checkpoint.shapes[n] for n in arch.graph_template().extras if n in checkpoint}
+        fitted = checkpoint.fit(expected | others, prefix=options["prefix"], tied=tied, extra=options["extra"])
+    except CheckpointError as error:
+        hint = "\n  A head of another size? Pass arch_args.num_classes=N." if "shape   " in str(error) else ""
+        raise CheckpointError(f"{error}\n  The network is arch={options['arch']}.{hint}") from error
+    if fitted.skipped:
+        print(f"left out, {len(fitted.skipped)} of the checkpoint: {_some(fitted.skipped)}")
+    state = dict(fitted)
+    for name, first in tied.items():
+        if not torch.equal(state[name], state[first]):
+            raise CheckpointError(
+                f"checkpoint '{checkpoint.path}': {name} and {first} have different values, but are one tensor in "
+                f"{options['arch']}: one of them would be lost"
+            )
+    return state
+
+
+def _write(made: Any, template: GraphTemplate, files: Iterable[Path], options: Mapping[str, Any]) -> None:
+    from ..graph import draw, draw_html, save_graph  # torch-geometric and matplotlib take seconds to import
+
+    picture = {"title": options["arch"], "max_edges": options["max_edges"], "max_neurons": options["max_neurons"]}
+    for path in files:
+        if path.suffix in (".safetensors", ".pt"):
+            save_graph(made, template, path, structure=options["structure"])
+        elif path.suffix == ".png":
+            draw(made, template, path, **picture)
+        elif path.suffix == ".html":
+            draw_html(made, template, path, **picture)
+
+
+# ---------------------------------------------------------------- the summary
+
+
+def _summary(
+    made: Any, template: GraphTemplate, arch: Architecture, state: Mapping[str, Tensor], bad: Mapping[str, int]
+) -> str:
+    nodes, edges, constant = Counter(), Counter(), Counter()
+    for r in template.nodes:
+        nodes[_words(r.type)] += r.count
+    for b in template.blocks:
+        (constant if b.tensor is None else edges)[_words(b.type)] += b.count
+    memory = sum(v.nbytes for v in made.to_dict().values() if isinstance(v, Tensor))
+    values = sum(v.nbytes for v in state.values())
+    lines = [
+        f"nodes     {template.num_nodes:,}: {_counts(nodes)}",
+        f"edges     {template.num_edges:,}: {_counts(edges)}"
+        + (f"; constant: {_counts(constant)}" if constant else ""),
+        f"memory    {size(memory)} as a graph, {size(values)} as a checkpoint",
+        f"dtypes    {_counts(Counter(str(v.dtype).removeprefix('torch.') for v in state.values()))}",
+    ]
+    (extras,) = made.extras or [{}]
+    if extras:
+        lines.append(f"extras    {len(extras)} tensors travel unchanged: {_some(extras)}")
+    if absent := [name for name in template.extras if name not in extras]:
+        lines.append(f"absent    {len(absent)} buffers of the network are not in the checkpoint: {_some(absent)}")
+    listed = _some(f"{name} ({count:,})" for name, count in bad.items())
+    lines.append(f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {listed}" if bad else "NaN, inf  none")
+    lines += [f"warning   {each}" for each in arch.template_warnings]
+    tensors = dict.fromkeys(b.tensor for b in template.blocks if b.tensor is not None)
+    if len(tensors) <= _TABLE:
+        lines += ["", *_table(template, state, tensors)]
+    return "\n".join(lines)
+
+
+def _table(template: GraphTemplate, state: Mapping[str, Tensor], tensors: Iterable[str]) -> list[str]:
+    """One row a tensor: between which neurons its edges run, and how large its values are."""
+    rows = [("tensor", "shape", "dtype", "edges", "from", "to", "rms", "largest")]
+    for name in tensors:
+        blocks = [b for b in template.blocks if b.tensor == name]
+        x = state[name].double()
+        x = x[x.isfinite()]
+        size = (f"{float(x.square().mean().sqrt()):.3g}", f"{float(x.abs().max()):.3g}") if x.numel() else ("-", "-")
+        ends = (_some(dict.fromkeys(template.nodes[i].name for i in each), 2) for each in (
+            [b.source for b in blocks], [b.destination for b in blocks]))  # fmt: skip
+        kinds = _some(dict.fromkeys(_words(b.type) for b in blocks), 3)
+        dtype = str(state[name].dtype).removeprefix("torch.")
+        rows.append((name, "x".join(map(str, state[name].shape)) or "-", dtype, kinds, *ends, *size))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _words(kind: Any) -> str:
+    return kind.name.lower().replace("_", " ")
+
+
+def _counts(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counted.items()) or "none"
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,187 @@
+"""Parameter graphs on disk: safetensors and JSON, or a file of torch-geometric."""
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from ..checkpoints import atomic_write, load_checkpoint, save_checkpoint
+from ..errors import MetanetError
+from ._graph import ParameterGraph
+from ._template import GraphTemplate
+
+_FORMAT = 1
+_EDGES, _EXTRA, _ATTRIBUTE = "edge_attr", "extras/", "attributes/"  # names of tensors in the file
+_OWN = ("edge_attr", "extras", "dtypes", "num_nodes")
+
+
+def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, structure: bool = False) -> list[Path]:
+    """Write one parameter graph with its template.
+
+    ``NAME.safetensors`` gets a ``NAME.json`` beside it. The first holds edge values, extras, and those attributes that
+    differ from what the template says (of a graph whose nodes were put in another order, or with attributes added);
+    the second holds the template and the dtypes. :func:`load_graph` gives the same graph, bit for bit.
+
+    ``NAME.pt`` is one file: a plain :class:`torch_geometric.data.Data` with all attributes (some 100 bytes an edge) and
+    the template as JSON in ``data.template``. It needs no metanet::
+
+        from torch_geometric.data.data import Data, DataEdgeAttr, DataTensorAttr
+        from torch_geometric.data.storage import GlobalStorage
+
+        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+            data = torch.load("NAME.pt", weights_only=True)
+
+    Args:
+        graph: one graph, on any device.
+        template: of its architecture.
+        path: ends in ``.safetensors`` or ``.pt``; missing folders are made, old files are replaced.
+        structure: write ``edge_index`` and all other attributes into the safetensors file too, for programs that do not
+            read templates.
+
+    Returns:
+        The files.
+
+    Raises:
+        MetanetError: another suffix, a batch, a graph of another template, an attribute that can't be written, or a
+            full disk.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pt"):
+        raise MetanetError(f"can't write '{path}': a graph is saved as NAME.safetensors (with NAME.json) or NAME.pt")
+    if isinstance(graph, Batch):
+        raise MetanetError(f"can't write '{path}': it is a batch of {graph.num_graphs} graphs; save them one by one")
+    if (graph.num_nodes, graph.edge_attr.shape[0]) != (template.num_nodes, template.num_edges):
+        raise MetanetError(
+            f"can't write '{path}': the graph has {graph.num_nodes} nodes and {graph.edge_attr.shape[0]} edges, "
+            f"the template {template.num_nodes} and {template.num_edges}"
+        )
+    if path.suffix == ".pt":
+        attributes = {k: _compact(v) if isinstance(v, Tensor) else v for k, v in graph.to_dict().items()}
+        data = Data(**attributes, template=json.dumps(template.to_json()))
+        with atomic_write(path) as temporary:
+            torch.save(data.cpu(), temporary)
+        return [path]
+    tensors, others = _attributes(graph, template, structure)
+    for name, value in _only(graph, "extras").items():
+        tensors[f"{_EXTRA}{name}"] = value
+    pair = uuid.uuid4().hex  # tells that both files are of one save, should a save over an old one be interrupted
+    description = {
+        "format": _FORMAT, "pair": pair, "template": template.to_json(), "dtypes": _only(graph, "dtypes"),
+        "attributes": others,
+    }  # fmt: skip
+    try:
+        text = json.dumps(description)
+    except (TypeError, ValueError) as error:
+        raise MetanetError(f"can't write '{path}': its attributes {', '.join(others)} are no JSON: {error}") from error
+    save_checkpoint(path, tensors, {"pair": pair})
+    with atomic_write(_json_of(path)) as temporary:
+        Path(temporary).write_text(text)
+    return [path, _json_of(path)]
+
+
+def load_graph(path: str | os.PathLike) -> tuple[ParameterGraph, GraphTemplate]:
+    """Read what :func:`save_graph` wrote.
+
+    Args:
+        path: the ``.safetensors`` (or its ``.json``) or ``.pt`` file.
+
+    Raises:
+        MetanetError: a file is missing or damaged, the two are not of one save, or what is in them does not fit.
+    """
+    path = Path(path)
+    if path.suffix == ".pt":
+        return _load_torch(path)
+    path = path.with_suffix(".safetensors")
+    checkpoint = load_checkpoint(path, unwrap=False)
+    description = _read_json(_json_of(path))
+    if description.get("format") != _FORMAT:
+        raise MetanetError(f"'{_json_of(path)}' is no graph of format {_FORMAT}, which this version of metanet reads")
+    if missing := {"pair", "template", "dtypes", "attributes"} - set(description):
+        raise MetanetError(
+            f"'{_json_of(path)}' is no whole description of a graph: it lacks {', '.join(sorted(missing))}"
+        )
+    if checkpoint.metadata.get("pair") != description["pair"]:
+        raise MetanetError(f"'{path}' and '{_json_of(path).name}' are not of the same save: save the graph again")
+    template = GraphTemplate.from_json(description["template"])
+    if _EDGES not in checkpoint or checkpoint.shapes[_EDGES][:1] != (template.num_edges,):
+        raise MetanetError(f"'{path}' has no {_EDGES} of {template.num_edges} edges, as its template says")
+    held = {name.removeprefix(_ATTRIBUTE): checkpoint[name] for name in checkpoint if name.startswith(_ATTRIBUTE)}
+    graph = ParameterGraph(**{
+        **template.static, **held, **description["attributes"], "edge_attr": checkpoint[_EDGES],
+        "num_nodes": template.num_nodes, "dtypes": [description["dtypes"]],
+        "extras": [{n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}],
+    })  # fmt: skip
+    graph.validate()
+    return graph, template
+
+
+def _load_torch(path: Path) -> tuple[ParameterGraph, GraphTemplate]:
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import GlobalStorage
+
+    if not path.is_file():
+        raise MetanetError(f"graph '{path}' does not exist")
+    try:
+        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+            data = torch.load(path, weights_only=True, map_location="cpu")
+        attributes = data.to_dict()
+        template = GraphTemplate.from_json(json.loads(attributes.pop("template")))
+    except MetanetError:
+        raise
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything (KeyError, EOFError, ...)
+        raise MetanetError(f"'{path}' is damaged, or no graph that metanet saved: {type(error).__name__}") from error
+    graph = ParameterGraph(**attributes)
+    graph.validate()
+    return graph, template
+
+
+def _attributes(graph: Data, template: GraphTemplate, structure: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors to write by their names in the file, and attributes that are no tensors."""
+    static = template.static
+    tensors: dict[str, Tensor] = {_EDGES: graph.edge_attr}
+    others: dict[str, Any] = {}
+    for key, value in graph.to_dict().items():
+        if key in _OWN:
+            continue
+        if not isinstance(value, Tensor):
+            others[key] = value
+        elif structure or key not in static or not _same(value, static[key]):
+            tensors[f"{_ATTRIBUTE}{key}"] = value
+    return tensors, others
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.dtype == b.dtype and torch.equal(a, b.to(a.device)))
+
+
+def _only(graph: Data, key: str) -> Mapping[str, Any]:
+    """Attributes of the checkpoint as a whole are lists of one dict."""
+    (value,) = getattr(graph, key, None) or [{}]
+    return value
+
+
+def _compact(x: Tensor) -> Tensor:
+    """With a storage of its own size: ``torch.save`` writes whole storages."""
+    return x.clone(memory_format=torch.contiguous_format) if x.untyped_storage().nbytes() > x.nbytes else x
+
+
+def _json_of(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise MetanetError(f"'{path}' does not exist: a graph is NAME.safetensors and NAME.json together") from error
+    except (OSError, ValueError) as error:
+        raise MetanetError(f"'{path}' can't be read: {error}") from error
+    if not isinstance(found, dict):
+        raise MetanetError(f"'{path}' holds a {type(found).__name__}, expected the description of a graph")
+    return found
