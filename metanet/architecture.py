@@ -1,7 +1,7 @@
 """The architecture: everything known of a network without its weights."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,9 +41,7 @@ class Architecture:
     def _builder(self) -> TemplateBuilder:
         if self.recording is None or self.derivation is None:
             raise MetanetError("this architecture was loaded from a file and cannot run: trace the module again")
-        builder = TemplateBuilder(self.recording, self.derivation)
-        builder.build()
-        return builder
+        return TemplateBuilder(self.recording, self.derivation)
 
     @cached_property
     def template(self) -> GraphTemplate:
@@ -53,16 +51,33 @@ class Architecture:
     @property
     def template_warnings(self) -> tuple[str, ...]:
         """Tensors without a place in the parameter graph (none when loaded from a file)."""
-        return () if self._loaded is not None else tuple(self._builder.warnings)
+        if self._loaded is not None:
+            return ()
+        _ = self.template
+        return tuple(self._builder.warnings)
 
     @cached_property
     def site_values(self) -> Mapping[int, tuple[int, int]]:
         """For node ranges that are neurons: the recorded value they show in, and its axis."""
         return self._builder.site_values()
 
-    def graph_template(self) -> GraphTemplate:
-        """The template, built once."""
-        return self.template
+    @cached_property
+    def _coarse(self) -> GraphTemplate:
+        return self.template.coarse()
+
+    def graph_template(self, granularity: str = "neuron") -> GraphTemplate:
+        """The template, built once.
+
+        Args:
+            granularity: ``"neuron"``: an edge for every entry. ``"tensor"``: a node for every group of neurons and one
+                edge with summary features for every tensor, for networks whose neuron graph would not fit.
+
+        Raises:
+            MetanetError: an unknown granularity.
+        """
+        if granularity not in ("neuron", "tensor"):
+            raise MetanetError(f"granularity={granularity!r}: choose neuron or tensor")
+        return self.template if granularity == "neuron" else self._coarse
 
     def activations(self, state: Mapping[str, Tensor], *inputs: Tensor) -> dict[int, Tensor]:
         """What every neuron shows on the given inputs, by node range; runs the recording again, also under ``vmap``.
@@ -157,23 +172,40 @@ def _call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
 
 
-def to_graph(source: nn.Module | Mapping[str, Tensor], arch: Architecture) -> Any:
-    """A checkpoint as a :class:`~metanet.graph.ParameterGraph` (stacked tensors: as a batch of them).
+def to_graph(
+    source: nn.Module | Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
+    arch: Architecture,
+    granularity: str = "neuron",
+) -> Any:
+    """A checkpoint as a :class:`~metanet.graph.ParameterGraph`; several as a batch of them.
+
+    Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: neurons are nodes, every entry of a
+    parameter or floating-point buffer is one edge. ``metanet/graph/_schema.py`` lists the attributes.
+
+    Args:
+        source: a module, a state dict (a lazy :class:`~metanet.checkpoints.Checkpoint` too), a list of state dicts, or
+            one state dict whose tensors have one more leading axis.
+        arch: what :func:`trace` made of the network.
+        granularity: ``"neuron"`` or ``"tensor"``, see :meth:`Architecture.graph_template`.
 
     Raises:
-        CheckpointError: the checkpoint does not fit the architecture.
+        CheckpointError: the checkpoint does not fit the architecture; the message lists what differs.
+        MetanetError: the graph would not fit into memory.
     """
     from .graph import fill
 
-    return fill(arch.template, source.state_dict() if isinstance(source, nn.Module) else source)
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    return fill(arch.graph_template(granularity), state)
 
 
 def from_graph(graph: Any, arch: Architecture) -> dict[str, Tensor]:
-    """The state dict of a graph, bit for bit.
+    """The state dict of a graph, bit for bit, under all names of tied tensors.
 
     Raises:
-        CheckpointError: the graph is of another architecture.
+        CheckpointError: the graph is of another architecture, or a batch.
+        MetanetError: the graph is of granularity ``"tensor"``.
     """
     from .graph import read
 
-    return read(arch.template, graph)
+    coarse = graph.edge_attr.shape[0] != arch.template.num_edges and graph.edge_attr.shape[-1] > 1
+    return read(arch.graph_template("tensor" if coarse else "neuron"), graph)

@@ -1,29 +1,41 @@
 """Parameter graphs: neurons are nodes, every entry of a parameter is an edge."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._blocks import Block as Block
+from ._blocks import NodeRange as NodeRange
 from ._builder import TemplateBuilder as TemplateBuilder
+from ._memory import refuse_too_large as refuse_too_large
+from ._relabel import node_order as node_order
 from ._schema import ACTIVATIONS as ACTIVATIONS
 from ._schema import ROLES as ROLES
 from ._schema import EdgeType as EdgeType
 from ._schema import NodeType as NodeType
-from ._template import Block as Block
+from ._summary import SUMMARY as SUMMARY
 from ._template import GraphStack as GraphStack
 from ._template import GraphTemplate as GraphTemplate
-from ._template import NodeRange as NodeRange
 
 if TYPE_CHECKING:
+    from ._compose import compose as compose
+    from ._drawing import draw as draw
     from ._graph import ParameterGraph as ParameterGraph
     from ._graph import fill as fill
     from ._graph import permute_nodes as permute_nodes
     from ._graph import read as read
     from ._graph import unstack as unstack
+    from ._html import draw_html as draw_html
+    from ._saving import load_graph as load_graph
+    from ._saving import save_graph as save_graph
+
+# torch_geometric and matplotlib take seconds to import, and training on dense stacks needs neither
+_LAZY = {
+    "ParameterGraph": "_graph", "fill": "_graph", "permute_nodes": "_graph", "read": "_graph", "unstack": "_graph",
+    "compose": "_compose", "draw": "_drawing", "draw_html": "_html", "load_graph": "_saving", "save_graph": "_saving",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    # torch_geometric takes seconds to import, and training on dense stacks does not need it
-    if name in ("ParameterGraph", "fill", "permute_nodes", "read", "unstack"):
-        from . import _graph
-
-        return getattr(_graph, name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,70 +1,27 @@
-"""From a solved recording to the graph template: which neurons exist, and between which of them every tensor acts.
+"""From a solved recording to the graph template: the nodes in their final order, the tensors as blocks of edges."""
 
-One pass over the operations. Every value carries a *layout*: for each axis, for each solved factor of that axis, a
-label. On an activation the label is the number of the factor among those its site's neurons are made of; on a
-rearranged parameter it is the number of the factor in the parameter's own row-major order; -1 is neither. Rules say
-how axes flow (``Semantics.flow``), labels flow with them, and at a contraction they tell which factors of the weight
-are destinations, sources and kernel positions.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
-from ..symmetry import Attach, Contraction, Derivation, Follow, Join, Operand, Regroup, axis_to_json
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..symmetry import Derivation
 from ..tracing import Trace
+from ._blocks import Block, NodeRange
+from ._fit import Box, boxes
+from ._flows import distinct, unique_pairs, varies
+from ._leftovers import place_leftovers
+from ._pool import Site, stand_ins
 from ._schema import ACTIVATIONS, EdgeType, NodeType
-from ._template import Block, GraphTemplate, NodeRange
+from ._template import GraphTemplate
+from ._uses import Use
+from ._walk import Walk
 
-Labels = tuple[tuple[int, ...], ...]
-
-# how a tensor that is aligned with neurons acts on them: type of its source node, and of its edges
-_ROLES_OF_VECTORS = {
-    "bias": (NodeType.BIAS, EdgeType.BIAS),
-    "shift": (NodeType.BIAS, EdgeType.SHIFT),
-    "scale": (NodeType.SCALE, EdgeType.SCALE),
-    "mean": (NodeType.MEAN, EdgeType.MEAN),
-    "variance": (NodeType.VARIANCE, EdgeType.VARIANCE),
-}
-
-
-@dataclass
-class _Site:
-    """Neurons in the making: their factors by label, of which only ``owned`` ones count (all but for inputs)."""
-
-    name: str
-    factors: list[tuple[int, int]]  # (root, size) by label
-    type: NodeType
-    layer: int
-    owned: list[int] | None  # None: an input whose neurons are decided by the first contraction
-    value: int
-    activation: str = "none"
-
-    @property
-    def count(self) -> int:
-        return prod(self.factors[i][1] for i in self.owned or [])
-
-
-@dataclass
-class _Layout:
-    """Where the neurons (or a parameter's factors) lie in a value. Exactly one of site and parameter is set."""
-
-    labels: Labels
-    site: int | None = None
-    parameter: int | None = None
-
-
-@dataclass
-class _Draft:
-    """A block before node ranges and edges are numbered."""
-
-    parameter: int | None
-    shape: tuple[int, ...]
-    roles: tuple[str, ...]
-    source: int | tuple[str, NodeType]  # a site, or a source node to be made
-    destination: int
-    type: EdgeType
+_SOURCES = (NodeType.BIAS, NodeType.SCALE, NodeType.MEAN, NodeType.VARIANCE, NodeType.ROW, NodeType.ENTRYWISE)
 
 
 @dataclass
@@ -73,326 +30,278 @@ class TemplateBuilder:
 
     trace: Trace
     solved: Derivation
-    sites: list[_Site] = field(default_factory=list)
-    drafts: list[_Draft] = field(default_factory=list)
-    layouts: dict[int, _Layout] = field(default_factory=dict)
-    placed: set[int] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
 
     @cached_property
-    def template(self) -> GraphTemplate:
-        """What :meth:`build` made."""
-        return self._number()
+    def walk(self) -> Walk:
+        """The pass over the recording, and everything it left out placed by the symmetries."""
+        walk = Walk(self.trace, self.solved).run()
+        if walk.summed_inputs and walk.pool.inputs_united():
+            walk = Walk(self.trace, self.solved).run(walk)
+        self.warnings += place_leftovers(walk)
+        return walk
 
-    def build(self) -> GraphTemplate:
-        for number in self.trace.inputs:
-            self._add_input(number)
-        for number in dict.fromkeys(self.trace.parameters.values()):
-            count = 0
-            labels = []
-            for expr in self.solved.axes[number]:
-                n = len(self.solved.factors(expr))
-                labels.append(tuple(range(count, count + n)))
-                count += n
-            self.layouts[number] = _Layout(tuple(labels), parameter=number)
-        for op, semantics in zip(self.trace.ops, self.solved.semantics, strict=True):
-            out = op.outputs[0]
-            if out is None or semantics is None:
-                continue
-            attaches = [f for f in semantics.flow if isinstance(f, Attach)]
-            for flow in semantics.flow:
-                if isinstance(flow, Follow):
-                    self._follow(out, flow)
-                elif isinstance(flow, Regroup):
-                    self._regroup(out, flow)
-                elif isinstance(flow, Join):
-                    self._join(out, flow)
-                elif isinstance(flow, Contraction) and out not in self.layouts:
-                    self._contract(out, flow)
-            for attach in attaches:
-                self._attach(out, attach)
-            self._note_activation(out, op.name.removeprefix("aten.").strip("_"), semantics.flow)
-        for number in self.trace.outputs:
-            layout = self.layouts.get(number)
-            if layout is not None and layout.site is not None and self.sites[layout.site].type != NodeType.INPUT:
-                self.sites[layout.site].type, self.sites[layout.site].value = NodeType.OUTPUT, number
-        for number in dict.fromkeys(self.trace.parameters.values()):
-            if number not in self.placed:
-                self._place_nowhere(number)
-        return self.template
+    @cached_property
+    def template(self) -> GraphTemplate:
+        """The template; building it takes the time that the pass takes."""
+        return _Numbering(self.walk).template()
 
     def site_values(self) -> dict[int, tuple[int, int]]:
         """For each node range of neurons that lie along one axis: number of the value they show in, and that axis.
 
         The value is taken after the site's activation, where it has one.
         """
-        found = {}
-        for number, site in enumerate(self.sites):
-            layout = self.layouts.get(site.value)
-            if layout is None or layout.site != number:
-                continue
-            axes = [a for a, labels in enumerate(layout.labels) if any(x in (site.owned or []) for x in labels)]
-            whole = [a for a, n in enumerate(self.trace.values[site.value].shape) if n == 1] if site.count == 1 else []
-            axes = axes or whole[-1:]  # a single neuron leaves no factor behind
-            if len(axes) == 1 and self.trace.values[site.value].shape[axes[0]] == site.count:
-                found[number] = (site.value, axes[0])
+        numbering, found = _Numbering(self.walk), {}
+        numbering.template()
+        for number, nodes in enumerate(numbering.members):
+            own = self.walk.pool.value.get(nodes[0]) if not numbering.site_of(nodes[0]).raw else None
+            for value in (*self.trace.outputs, *self.trace.inputs, own):
+                axis = self._axis_of(nodes, value)
+                if axis is not None:
+                    found[number] = (value, axis)
+                    break
         return found
 
-    # ---------------------------------------------------------------- how labels flow
+    def _axis_of(self, nodes: list[int], value: int | None) -> int | None:
+        """The axis of a value along which it shows just these neurons."""
+        flow = self.walk.flows.get(value) or self.walk.kept.get(value)
+        if flow is None or len(flow.neurons) != 1 or len(nodes) not in self.trace.values[value].shape:
+            return None
+        ids = self.walk.pool.find(flow.neurons[0].ids)
+        for axis in range(ids.ndim):
+            line = ids.movedim(axis, 0).reshape(ids.shape[axis], -1)
+            if (line == line[:, :1]).all() and line[:, 0].tolist() == nodes:
+                return axis
+        return None
 
-    def _factors(self, value: int, axis: int) -> tuple[tuple[int, int], ...]:
-        return self.solved.factors(self.solved.axes[value][axis])
 
-    def _blank(self, value: int) -> list[tuple[int, ...]]:
-        return [(-1,) * len(self._factors(value, a)) for a in range(len(self.solved.axes[value]))]
+class _Numbering:
+    """Nodes that take part, in ranges of like nodes; tensors as boxes between ranges."""
 
-    def _add_input(self, number: int) -> None:
-        factors: list[tuple[int, int]] = []
-        labels = []
-        for axis in range(len(self.solved.axes[number])):
-            own = self._factors(number, axis)
-            labels.append(tuple(range(len(factors), len(factors) + len(own))))
-            factors += own
-        name = f"input {self.trace.inputs.index(number)}"
-        self.sites.append(_Site(name, factors, NodeType.INPUT, 0, None, number))
-        self.layouts[number] = _Layout(tuple(labels), site=len(self.sites) - 1)
+    def __init__(self, walk: Walk) -> None:
+        self.walk, self.pool = walk, walk.pool
+        self.roots = walk.pool.roots().copy()
+        self.uses = [replace(u, source=self._root(u.source), destination=self._root(u.destination))
+                     for u in walk.uses.found]  # fmt: skip
+        self.constant = self._constant_edges()
+        self.members: list[list[int]] = []
 
-    def _follow(self, out: int, flow: Follow) -> None:
-        layout = self.layouts.get(flow.operand.value)
-        if layout is None:
-            return
-        labels = self._blank(out)
-        for axis, source in enumerate(flow.axes):
-            if source is not None and len(layout.labels[source]) == len(labels[axis]):
-                labels[axis] = layout.labels[source]
-        self.layouts[out] = _Layout(tuple(labels), layout.site, layout.parameter)
+    def _root(self, ids: Tensor) -> Tensor:
+        return stand_ins(self.roots, ids)
 
-    def _regroup(self, out: int, flow: Regroup) -> None:
-        layout = self.layouts.get(flow.operand.value)
-        if layout is None:
-            return
-        flat = [label for axis in layout.labels for label in axis]
-        labels = []
-        for blank in self._blank(out):
-            labels.append(tuple(flat[: len(blank)]))
-            flat = flat[len(blank) :]
-        self.layouts[out] = _Layout(tuple(labels), layout.site, layout.parameter)
+    def _constant_edges(self) -> dict[tuple[EdgeType, int], np.ndarray]:
+        """Pairs by type and operand, each once; what became a tie of a neuron to itself goes."""
+        found: dict[tuple[EdgeType, int], list[Tensor]] = {}
+        for type, operand, source, destination in self.walk.uses.constant:
+            pairs = torch.stack([self._root(source), self._root(destination)], 1)
+            if type in (EdgeType.TIED, EdgeType.SHARE):
+                pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+            found.setdefault((type, operand), []).append(pairs)
+        unique = {t: unique_pairs(*torch.cat(p).T)[0].numpy() for t, p in sorted(found.items())}
+        return {t: p for t, p in unique.items() if len(p)}
 
-    def _note_activation(self, out: int, name: str, flow: Sequence[object]) -> None:
-        """The first activation that follows a site is a feature of its neurons, and what they show."""
-        layout = self.layouts.get(out)
-        unary = all(isinstance(f, Follow) or (isinstance(f, Join) and len(f.operands) == 1) for f in flow)
-        if layout is not None and layout.site is not None and unary and name in ACTIVATIONS:
-            site = self.sites[layout.site]
-            if site.activation == "none":
-                site.activation, site.value = name, out
+    def site_of(self, node: int) -> Site:
+        """The site of a node that stands for others."""
+        return self.pool.sites[self.site[node]]
 
-    def _join(self, out: int, flow: Join) -> None:
-        known = [(o, self.layouts[o.value]) for o in flow.operands if o.value in self.layouts]
-        activations = [(o, lay) for o, lay in known if lay.site is not None]
-        parameters = [(o, lay) for o, lay in known if lay.parameter is not None]
-        if not activations:  # a parameter computed from parameters: stands for the largest of them
-            if parameters:
-                o, _ = max(parameters, key=lambda p: prod(p[0].shape))
-                self._follow(out, Follow(o, self._aligned(out, o)))
-            return
-        sites = list(dict.fromkeys(lay.site for _, lay in activations))
-        if len(sites) > 1:
-            self._new_sum(out, flow, activations)
-        else:
-            o, _ = max(activations, key=lambda p: prod(p[0].shape))
-            self._follow(out, Follow(o, self._aligned(out, o)))
-        for o, _ in parameters:
-            role = {"add": "bias", "multiply": "scale"}.get(flow.how)
-            if role:
-                self._attach(out, Attach(o, self._aligned(out, o, inverse=True), role))
+    # ---------------------------------------------------------------- nodes
 
-    def _aligned(self, out: int, operand: Operand, inverse: bool = False) -> tuple[int | None, ...]:
-        """For every output axis the operand's axis broadcast onto it (``inverse``: the other way round)."""
-        shape = self.trace.values[out].shape
-        lead = len(shape) - len(operand.shape)
-        if inverse:
-            return tuple(i + lead if n == shape[i + lead] else None for i, n in enumerate(operand.shape))
-        return tuple(i - lead if i >= lead and operand.shape[i - lead] == n else None for i, n in enumerate(shape))
+    @cached_property
+    def site(self) -> np.ndarray:
+        """For every node the number of the site it was made with."""
+        return np.searchsorted(np.array(self.pool.starts), np.arange(len(self.roots)), side="right") - 1
 
-    # ---------------------------------------------------------------- new sites
+    @cached_property
+    def activation(self) -> np.ndarray:
+        """For every node that stands for others what follows it."""
+        out = np.zeros(len(self.roots), dtype=np.int64)
+        for node, number in reversed(self.pool.activation.items()):
+            out[self.roots[node]] = number
+        return out
 
-    def _new_sum(self, out: int, flow: Join, activations: Sequence[tuple[Operand, _Layout]]) -> None:
-        """A residual sum (or a gate's product): one constant edge from every summand's neuron to the sum's."""
-        summands: list[tuple[int, tuple[tuple[int, int], ...]]] = []  # site, ((axis, position), ...) in label order
-        for o, layout in activations:
-            site = self.sites[layout.site]
-            lead = len(self.trace.values[out].shape) - len(o.shape)
-            owned = self._owned(site, layout.labels)
-            places = [
-                (label, a + lead, p)
-                for a, axis in enumerate(layout.labels)
-                for p, label in enumerate(axis)
-                if label in owned
-            ]
-            summands.append((layout.site, tuple((a, p) for _, a, p in sorted(places))))
-        where = summands[0][1]
-        factors = [self._factors(out, a)[p] for a, p in where]
-        layer = max(self.sites[s].layer for s, _ in summands) + 1
-        number = len(self.sites)
-        name = f"sum {number}" if flow.how == "add" else f"product {number}"
-        self.sites.append(_Site(name, factors, NodeType.SUM, layer, list(range(len(factors))), out))
-        labels = [list(axis) for axis in self._blank(out)]
-        for label, (a, p) in enumerate(where):
-            labels[a][p] = label
-        self.layouts[out] = _Layout(tuple(map(tuple, labels)), site=number)
-        for site, places in dict.fromkeys(summands):
-            if places != where or self.sites[site].count != prod(n for _, n in factors):
-                self.warnings.append(f"the neurons of {self.sites[site].name} could not be aligned with {name}")
-                continue
-            edge = EdgeType.RESIDUAL if flow.how == "add" else EdgeType.PRODUCT
-            shape = (prod(n for _, n in factors),)
-            self.drafts.append(_Draft(None, shape, ("group",), site, number, edge))
+    def _sides(self) -> Iterator[np.ndarray]:
+        for u in self.uses:
+            there = None if u.entries.strided else u.entries.ids >= 0
+            for side in (u.source, u.destination):
+                yield distinct(side if there is None else torch.where(there, side, -1)).numpy()
+        for pairs in self.constant.values():
+            by_site = self.site[pairs[:, 0]] * len(self.pool.sites) + self.site[pairs[:, 1]]
+            order = by_site.argsort(kind="stable")
+            for own in np.split(pairs[order], np.flatnonzero(np.diff(by_site[order])) + 1):
+                for column in (0, 1):
+                    yield np.unique(own[:, column])
 
-    def _owned(self, site: _Site, labels: Labels, axis: int | None = None) -> list[int]:
-        """The labels that count as neurons. Inputs decide now: what this contraction sums over, else all but axis 0."""
-        if site.owned is None:
-            chosen = labels[axis] if axis is not None else tuple(x for a in labels[1:] for x in a)
-            site.owned = sorted(x for x in chosen if x >= 0)
-        return site.owned
+    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every node the number of its range (-1: it takes no part) and its position there.
 
-    def _contract(self, out: int, flow: Contraction) -> None:
-        data, weight = self.layouts.get(flow.data.value), self.layouts.get(flow.weight.value)
-        if weight is None or weight.parameter is None or (data is not None and data.site is None):
-            return
-        parameter = weight.parameter
-        out_factors = self._factors(out, flow.out_axis)
-        number = len(self.sites)
-        layer = 1 if data is None else self.sites[data.site].layer + 1
-        name = self.trace.values[parameter].names[0]
-        site = _Site(name, list(out_factors), NodeType.HIDDEN, layer, list(range(len(out_factors))), out)
-        self.sites.append(site)
-        labels = self._blank(out)
-        labels[flow.out_axis] = tuple(range(len(out_factors)))
-        self.layouts[out] = _Layout(tuple(labels), site=number)
-        if data is None or parameter in self.placed:
-            if parameter in self.placed:
-                self.warnings.append(f"{name} is used more than once: only its first use has edges")
-            return
-        source = self.sites[data.site]
-        owned = self._owned(source, data.labels, flow.data_axis)
-        roles = ["kernel"] * self._rank(parameter)
-        through = list(data.labels[flow.data_axis])
-        ins, outs = list(weight.labels[flow.weight_in]), list(weight.labels[flow.weight_out])
-        seen: list[int] = []
-        if flow.groups > 1:
-            groups = self._leading(self._factors(flow.data.value, flow.data_axis), flow.groups)
-            grouped = ins if flow.group_axis == flow.weight_in else outs
-            for label in grouped[:groups]:
-                roles[label] = "group"
-            del grouped[:groups]
-            seen, through = through[:groups], through[groups:]
-        for label in outs:
-            roles[label] = "destination"
-        for label, below in zip(ins, through, strict=True):
-            roles[label] = "source" if below in owned else "kernel"
-            seen.append(below)
-        counted = [x for x in seen if x in owned]
-        if counted != owned or any(x not in owned for x in seen[: len(seen) - len(through)]):
-            self.warnings.append(f"{name}: its input neurons could not be followed")
-            return
-        edge = EdgeType.CONVOLUTION if flow.convolution else EdgeType.LINEAR
-        self._place(parameter, roles, data.site, number, edge)
+        A range holds nodes of one site, one group and one fate: whatever touches one of them touches all.
+        """
+        sides = [s[s >= 0] for s in self._sides()]
+        live = np.unique(np.concatenate(sides)) if sides else np.empty(0, dtype=np.int64)
+        outputs = self._outputs()
+        names = {g: i for i, g in enumerate(dict.fromkeys(self.pool.groups))}
+        group = np.array([names[g] for g in self.pool.groups], dtype=np.int64)
+        label = np.zeros(len(live), dtype=np.int64)
+        for key in (self.site[live], group[live], np.isin(live, outputs), self.activation[live]):
+            _, label = np.unique(label * (int(key.max(initial=0)) + 1) + key, return_inverse=True)
+        sizes = np.bincount(label).tolist()
+        for side in sides:
+            at = np.searchsorted(live, side)
+            touched, inside = np.unique(label[at], return_counts=True)
+            for old, count in zip(touched.tolist(), inside.tolist(), strict=True):
+                if count < sizes[old]:
+                    label[at[label[at] == old]] = len(sizes)
+                    sizes[old] -= count
+                    sizes.append(count)
+        first = np.full(len(sizes), len(self.roots), dtype=np.int64)
+        np.minimum.at(first, label, live)
+        types = np.array([self.pool.sites[i].type in _SOURCES for i in self.site[first]]) if len(live) else np.empty(0)
+        order = np.lexsort((first, types))
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        number = np.full(len(self.roots), -1, dtype=np.int64)
+        number[live] = rank[label]
+        position = np.full(len(self.roots), -1, dtype=np.int64)
+        by_range = np.lexsort((live, number[live]))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(number[live], minlength=len(sizes)))])
+        position[live[by_range]] = np.arange(len(live)) - starts[number[live[by_range]]]
+        self.members = [live[by_range][a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
+        self._output_set = set(outputs.tolist())
+        return number, position
 
-    def _leading(self, factors: Sequence[tuple[int, int]], groups: int) -> int:
-        count, size = 0, 1
-        while size < groups:
-            size *= factors[count][1]
-            count += 1
-        return count
+    def _outputs(self) -> np.ndarray:
+        found = []
+        for number in self.walk.trace.outputs:
+            flow = self.walk.flows.get(number)
+            for n in flow.neurons if flow else ():
+                if not n.hidden:
+                    found.append(np.unique(_small(self._root(n.ids))))
+        ids = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+        return ids[[self.site_of(i).type != NodeType.INPUT for i in ids]] if len(ids) else ids
 
-    # ---------------------------------------------------------------- placing tensors
+    def _node_ranges(self) -> tuple[NodeRange, ...]:
+        out, start = [], 0
+        for nodes in self.members:
+            site = self.site_of(nodes[0])
+            out.append(NodeRange(
+                name=site.name, start=start, count=len(nodes),
+                type=NodeType.OUTPUT if nodes[0] in self._output_set else site.type,
+                layer=site.layer, activation=ACTIVATIONS[self.activation[nodes[0]]],
+                group=self.pool.groups[nodes[0]],
+            ))  # fmt: skip
+            start += len(nodes)
+        return tuple(out)
 
-    def _rank(self, parameter: int) -> int:
-        return sum(len(self._factors(parameter, a)) for a in range(len(self.solved.axes[parameter])))
+    # ---------------------------------------------------------------- blocks
 
-    def _shape(self, parameter: int) -> tuple[int, ...]:
-        return tuple(n for a in range(len(self.solved.axes[parameter])) for _, n in self._factors(parameter, a))
-
-    def _attach(self, out: int, attach: Attach) -> None:
-        """A tensor aligned with a site's neurons: edges from one source node of its own."""
-        layout, above = self.layouts.get(attach.operand.value), self.layouts.get(out)
-        if (
-            layout is None
-            or layout.parameter is None
-            or layout.parameter in self.placed
-            or above is None
-            or above.site is None
-        ):
-            return
-        parameter, site = layout.parameter, self.sites[above.site]
-        owned = self._owned(site, above.labels)
-        roles, seen = ["kernel"] * self._rank(parameter), []
-        for axis, target in enumerate(attach.axes):
-            if target is None or len(layout.labels[axis]) != len(above.labels[target]):
-                continue
-            for label, neuron in zip(layout.labels[axis], above.labels[target], strict=True):
-                if neuron in owned and label >= 0:
-                    roles[label] = "destination"
-                    seen.append((label, neuron))
-        if [neuron for _, neuron in sorted(seen)] != owned:
-            return  # e.g. one scale for all neurons: no edge per neuron, placed on its own at the end
-        node, edge = _ROLES_OF_VECTORS[attach.role]
-        self._place(parameter, roles, (self.trace.values[parameter].names[0], node), above.site, edge)
-
-    def _place(
-        self, parameter: int, roles: Sequence[str], source: int | tuple[str, NodeType], destination: int, edge: EdgeType
-    ) -> None:
-        self.placed.add(parameter)
-        self.drafts.append(_Draft(parameter, self._shape(parameter), tuple(roles), source, destination, edge))
-
-    def _place_nowhere(self, number: int) -> None:
-        """A tensor whose place is not known keeps its edges, all at one node of its own: nothing is lost."""
-        name, shape = self.trace.values[number].names[0], self.trace.values[number].shape
-        self.sites.append(_Site(name, [], NodeType.TENSOR, 0, [], number))
-        self.placed.add(number)
-        site = len(self.sites) - 1
-        kernel = tuple(n for n in shape if n > 1)
-        self.drafts.append(_Draft(number, kernel, ("kernel",) * len(kernel), site, site, EdgeType.TENSOR))
-        self.warnings.append(f"{name}: its place in the network is not known, its edges are at a node of their own")
-
-    # ---------------------------------------------------------------- numbering
-
-    def _number(self) -> GraphTemplate:
-        nodes: list[NodeRange] = []
-        start = 0
-        for site in self.sites:
-            axis = tuple(site.factors[i][0] for i in site.owned or [])
-            count = site.count
-            described = axis_to_json(self.solved.axis(axis))
-            nodes.append(
-                NodeRange(
-                    name=site.name,
-                    start=start,
-                    count=count,
-                    type=site.type,
-                    layer=site.layer,
-                    activation=site.activation,
-                    axis=described,
-                )
-            )
-            start += count
+    def template(self) -> GraphTemplate:
+        trace = self.walk.trace
+        number, position = self._ranges()
+        nodes = self._node_ranges()
         blocks: list[Block] = []
         edge = 0
-        for draft in self.drafts:
-            source = draft.source
-            layer = self.sites[draft.destination].layer
-            if isinstance(source, tuple):
-                name, kind = source
-                nodes.append(NodeRange(name=name, start=start, count=1, type=kind, layer=layer))
-                source, start = len(nodes) - 1, start + 1
-            names = () if draft.parameter is None else self.trace.values[draft.parameter].names
-            blocks.append(Block(
-                tensor=names[0] if names else None, names=names, start=edge, shape=draft.shape, roles=draft.roles,
-                source=source, destination=draft.destination, type=draft.type, layer=layer,
-            ))  # fmt: skip
-            edge = blocks[-1].stop
-        tensors = {b.tensor: self.trace.values[self.trace.parameters[b.tensor]] for b in blocks if b.tensor is not None}
-        dtypes = {name: v.dtype for name, v in tensors.items()}
-        shapes = {name: v.shape for name, v in tensors.items()}
-        return GraphTemplate(tuple(nodes), tuple(blocks), dtypes, shapes, self.trace.others)
+        kinds = self._attention(number)
+        by_tensor: dict[int, list[Use]] = {}
+        for u in self.uses:
+            by_tensor.setdefault(u.parameter, []).append(u)
+        for parameter, uses in by_tensor.items():
+            value = trace.values[parameter]
+            for u in uses:
+                for box in self._boxes(u, number, position):
+                    type = kinds.get((u.type, box.source, box.destination), u.type)
+                    blocks.append(_block(box, edge, value.names, type, nodes))
+            edge += prod(value.shape)
+        for (type, _), pairs in self.constant.items():
+            for box in self._constant_boxes(pairs, number, position):
+                blocks.append(_block(replace(box, offset=0), edge, (), type, nodes))
+                edge += prod(box.sizes)
+        tensors = {trace.values[p].names[0]: trace.values[p] for p in by_tensor}
+        groups = tuple(g.name for g in self.walk.solved.spec.groups)
+        return GraphTemplate(
+            nodes, tuple(blocks), {n: v.dtype for n, v in tensors.items()}, {n: v.shape for n, v in tensors.items()},
+            trace.others, groups,
+        )  # fmt: skip
+
+    def _boxes(self, use: Use, number: np.ndarray, position: np.ndarray) -> Iterator[Box]:
+        x = use.entries.ids
+        axes = [a for a in range(x.ndim) if varies(x, a)]
+        keep = tuple(slice(None) if a in axes else slice(0, 1) for a in range(x.ndim))
+        x = x[keep]
+        ends = [_narrow(side[keep]) for side in (use.source, use.destination)]
+        entries = (x.storage_offset(), tuple(x.shape), tuple(x.stride())) if use.entries.strided else x.numpy()
+        yield from boxes(entries, tuple(number[e] for e in ends), tuple(position[e] for e in ends))
+
+    def _constant_boxes(self, pairs: np.ndarray, number: np.ndarray, position: np.ndarray) -> Iterator[Box]:
+        key = number[pairs[:, 0]] * len(self.members) + number[pairs[:, 1]]
+        pairs = pairs[np.lexsort((position[pairs[:, 0]], position[pairs[:, 1]], key))]
+        for own in np.split(pairs, np.flatnonzero(np.diff(np.sort(key))) + 1):
+            r, p = number[own], position[own]
+            yield from boxes((0, (len(own),), (1,)), (r[:, 0], r[:, 1]), (p[:, 0], p[:, 1]))
+
+    def _attention(self, number: np.ndarray) -> dict[tuple[EdgeType, int, int], EdgeType]:
+        """Which linear maps make queries, keys and values, and which read what attention makes of them.
+
+        Between the map and the head stand at most sums and products (rotary positions, norms per head).
+        """
+        walk, linear = self.walk, {}
+        ends = [(u, _ranges_of(u.source, number), _ranges_of(u.destination, number)) for u in self.uses
+                if u.type == EdgeType.LINEAR]  # fmt: skip
+        above: dict[int, set[int]] = {}
+        for (type, _), pairs in self.constant.items():
+            if type in (EdgeType.COUPLING, EdgeType.TO_HEAD):
+                continue
+            for key in np.unique(number[pairs[:, 0]] * len(self.members) + number[pairs[:, 1]]).tolist():
+                above.setdefault(key % len(self.members), set()).add(key // len(self.members))
+
+        def name(nodes: Tensor, type: EdgeType) -> None:
+            todo, seen = _ranges_of(self._root(nodes), number), set()
+            while todo:
+                r = todo.pop()
+                seen.add(r)
+                makers = [(s, d) for _, s, d in ends if r in d]
+                for sources, _ in makers:
+                    linear.update({(EdgeType.LINEAR, s, r): type for s in sources})
+                if not makers:
+                    todo |= above.get(r, set()) - seen
+
+        for query, key in walk.heads:
+            name(query, EdgeType.QUERY)
+            name(key, EdgeType.KEY)
+        for value, mixed in walk.mixes:
+            name(value, EdgeType.VALUE)
+            for r in _ranges_of(self._root(mixed), number):
+                for _, sources, destinations in ends:
+                    if r in sources:
+                        linear.update({(EdgeType.LINEAR, r, d): EdgeType.ATTENTION_OUTPUT for d in destinations})
+        return linear
+
+
+def _ranges_of(ids: Tensor, number: np.ndarray) -> set[int]:
+    return {n for n in np.unique(number[_small(ids)[_small(ids) >= 0]]).tolist() if n >= 0}
+
+
+def _block(box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: tuple[NodeRange, ...]) -> Block:
+    order = sorted(range(len(box.sizes)), key=lambda i: -box.strides[i])  # digits as the tensor counts them
+    sizes, strides, source, destination = (
+        tuple(x[i] for i in order) for x in (box.sizes, box.strides, box.source_strides, box.destination_strides)
+    )
+    roles = tuple(
+        "group" if s and d else "destination" if d else "source" if s else "kernel"
+        for s, d in zip(source, destination, strict=True)
+    )
+    return Block(
+        tensor=names[0] if names else None, names=names, start=edge + box.offset, shape=sizes, roles=roles,
+        source=box.source, destination=box.destination, type=type, layer=nodes[box.destination].layer,
+        strides=strides, source_start=box.source_start, source_strides=source,
+        destination_start=box.destination_start, destination_strides=destination,
+    ).simplified(nodes)  # fmt: skip
+
+
+def _small(ids: Tensor) -> np.ndarray:
+    """Integers without their repetitions along axes of stride 0."""
+    return ids[tuple(slice(None) if s else slice(0, 1) for s in ids.stride())].numpy()
+
+
+def _narrow(ids: Tensor) -> np.ndarray:
+    """The same, with axes of size 1 where nothing varies."""
+    return ids[tuple(slice(None) if varies(ids, a) else slice(0, 1) for a in range(ids.ndim))].numpy()

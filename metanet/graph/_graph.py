@@ -1,30 +1,49 @@
 """One checkpoint as a torch-geometric graph."""
 
-from collections.abc import Mapping
+import copy
+from collections import OrderedDict
+from collections.abc import KeysView, Mapping, Sequence, Set
+from functools import cache
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
+from ._memory import refuse_too_large
+from ._schema import EDGE_KEYS, NODE_KEYS
 from ._template import GraphStack, GraphTemplate
+
+_SKELETONS: WeakKeyDictionary[GraphTemplate, OrderedDict[tuple, Batch]] = WeakKeyDictionary()
+_KEPT = 4  # skeletons per template
 
 
 class ParameterGraph(Data):
     """A network's parameters as a graph: neurons are nodes, every entry of a parameter is an edge.
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes are listed in
-    ``metanet/graph/_schema.py``. Two more belong to the checkpoint as a whole, as lists of one dict so that batches
-    concatenate them: ``extras``, the tensors that travel unchanged (integer buffers), and ``dtypes``, the dtype of
-    every tensor in the checkpoint.
+    ``metanet/graph/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are shared by the graphs of one
+    template: clone the graph before changing them in place.
     """
 
     def validate(self, raise_on_error: bool = True) -> bool:
         """Check that the attributes fit each other.
 
         Raises:
-            MetanetError: naming the attribute and the numbers, if ``raise_on_error``.
+            MetanetError: naming the attributes and the numbers, if ``raise_on_error``.
         """
+        problems = [
+            f"{key} is missing" for key in ("edge_index", "edge_attr", *EDGE_KEYS, *NODE_KEYS) if key not in self
+        ]
+        if not problems:
+            problems = [*self._of_edges(), *self._of_nodes()]
+        if problems and raise_on_error:
+            raise MetanetError("not a valid parameter graph:\n  " + "\n  ".join(problems))
+        return not problems
+
+    def _of_edges(self) -> list[str]:
         problems = []
         nodes, edges = self.num_nodes, self.edge_attr.shape[0]
         if tuple(self.edge_index.shape) != (2, edges):
@@ -33,29 +52,70 @@ class ParameterGraph(Data):
             )
         elif edges and int(self.edge_index.max()) >= nodes:
             problems.append(f"edge_index names node {int(self.edge_index.max())}, but there are {nodes} nodes")
-        for key in ("edge_type", "edge_layer", "edge_tensor", "kernel_pos", "fan_in", "fan_out"):
+        elif edges and int(self.edge_index.min()) < 0:
+            problems.append(f"edge_index names node {int(self.edge_index.min())}; the first is 0")
+        elif alone := nodes - len(torch.unique(self.edge_index)):
+            problems.append(f"{alone} of {nodes} nodes have no edge")
+        if not self.edge_attr.is_floating_point() or self.edge_attr.ndim != 2:
+            problems.append(
+                f"edge_attr is {tuple(self.edge_attr.shape)} of {self.edge_attr.dtype}, expected (E, 1) floats"
+            )
+        for key in EDGE_KEYS:
             if getattr(self, key).shape[0] != edges:
                 problems.append(f"{key} has {getattr(self, key).shape[0]} rows, expected one per edge ({edges})")
-        for key in ("node_type", "node_layer", "node_site", "node_width", "activation", "io_position"):
-            if getattr(self, key).shape[0] != nodes:
-                problems.append(f"{key} has {getattr(self, key).shape[0]} rows, expected one per node ({nodes})")
-        if problems and raise_on_error:
-            raise MetanetError("not a valid parameter graph:\n  " + "\n  ".join(problems))
-        return not problems
+        return problems
+
+    def _of_nodes(self) -> list[str]:
+        problems = []
+        for key in NODE_KEYS:
+            rows = getattr(self, key).shape[0]
+            if rows != self.num_nodes:
+                problems.append(f"{key} has {rows} rows, expected one per node ({self.num_nodes})")
+        return problems
 
 
-def fill(template: GraphTemplate, state: Mapping[str, Tensor]) -> ParameterGraph | Batch:
-    """The graph of one state dict, or the batch of many stacked ones (a leading axis on every tensor).
+def fill(
+    template: GraphTemplate, state: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]
+) -> ParameterGraph | Batch:
+    """The graph of one state dict, or the batch of many: a list of them, or one whose tensors have a leading axis.
+
+    A batch takes little more than copying the values: its structure is put together once per number of graphs and then
+    shared.
 
     Raises:
-        CheckpointError: a tensor is missing or has another shape.
+        CheckpointError: a tensor is missing, has another shape or a name that the network does not know.
+        MetanetError: the graph would not fit into memory, or the list is empty.
     """
-    values = template.values(state)
-    extras = {name: state[name] for name in template.extras if name in state}
-    dtypes = {name: str(state[name].dtype).removeprefix("torch.") for name in template.shapes}
-    if values.ndim == 2:
-        return _graph(template, values, extras, dtypes)
-    return unstack(GraphStack(template, values), extras, dtypes)
+    named = _names(template)
+    if isinstance(state, Mapping):
+        _refuse_unknown(template, named, [state])
+        if isinstance(state, Checkpoint) and template.fine is None:
+            refuse_too_large(template)
+            state = dict(state)  # all of it is needed, and each reading reads the file
+        values = template.values(state)
+        if template.fine is not None and values.ndim == 2:
+            return _graph(template, values, {}, {})
+        if values.ndim == 2:
+            refuse_too_large(template)
+            return _graph(template, values, *_beside(template, named, state, values.dtype))
+        states, dtypes = None, {state[n].dtype for n in named if n in state}
+        names = [n for n in named if n in state]
+    else:
+        states = list(state)
+        if not states:
+            raise MetanetError("there are no checkpoints to make graphs of: the list is empty")
+        _refuse_unknown(template, named, states)
+        names = [n for n in named if n in states[0]]
+        columns = {n: _column(n, states) for n in names}
+        values = template.values({n: torch.stack(column) for n, column in columns.items()})
+        dtypes = {t.dtype for column in columns.values() for t in column}
+    if not template.extras and dtypes == {values.dtype}:  # nothing to say of any one that is not said of all
+        same = dict.fromkeys(names, _name(values.dtype))
+        beside = [({}, dict(same)) for _ in range(len(values))]
+    else:
+        states = states or [{k: v[i] for k, v in state.items()} for i in range(len(values))]
+        beside = [_beside(template, named, one, values.dtype) for one in states]
+    return _batch(template, values, [b[0] for b in beside], [b[1] for b in beside])
 
 
 def unstack(
@@ -63,8 +123,75 @@ def unstack(
 ) -> Batch:
     """A dense stack as one batch of sparse graphs."""
     split = [{k: v[i] for k, v in (extras or {}).items()} for i in range(len(stack))]
-    graphs = [_graph(stack.template, v, e, dtypes or {}) for v, e in zip(stack.edge_attr, split, strict=True)]
-    return Batch.from_data_list(graphs)
+    return _batch(stack.template, stack.edge_attr, split, [dict(dtypes or {}) for _ in split])
+
+
+def _column(name: str, states: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+    """One tensor of all checkpoints."""
+    try:
+        tensors = [s[name] for s in states]
+    except KeyError:
+        missing = next(i for i, s in enumerate(states) if name not in s)
+        raise CheckpointError(f"checkpoint {missing} of {len(states)} does not have {name}") from None
+    shapes = {t.shape for t in tensors}
+    if len(shapes) > 1:
+        listed = ", ".join(sorted(str(tuple(s)) for s in shapes))
+        raise CheckpointError(f"the checkpoints of one batch differ: {name} has the shapes {listed}")
+    return tensors
+
+
+@cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+_NAMES: WeakKeyDictionary[GraphTemplate, KeysView[str]] = WeakKeyDictionary()
+
+
+def _names(template: GraphTemplate) -> KeysView[str]:
+    """All names of all tensors that are stored in edges, in order."""
+    if template not in _NAMES:
+        _NAMES[template] = {n: None for s in (template.fine or template).stretches for n in s[1]}.keys()
+    return _NAMES[template]
+
+
+def _refuse_unknown(template: GraphTemplate, named: Set[str], states: Sequence[Mapping[str, Tensor]]) -> None:
+    known = None
+    for state in states:
+        if state.keys() <= named:
+            continue
+        known = known or {*named, *template.extras, *(n for n, shape in template.shapes.items() if 0 in shape)}
+        unknown = [n for n in state if n not in known]
+        if unknown:
+            raise CheckpointError(
+                f"the checkpoint has {len(unknown)} tensors that the architecture does not know: "
+                f"{', '.join(unknown[:10])}{', ...' if len(unknown) > 10 else ''}. Drop them, or trace the network "
+                "that they belong to"
+            )
+
+
+def _beside(
+    template: GraphTemplate, named: Set[str], state: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What the graph carries besides edges: buffers, tensors whose bits an edge cannot hold; and all dtypes."""
+    extras = {name: state[name] for name in template.extras if name in state}
+    dtypes = {}
+    for name in named:
+        tensor = state.get(name)
+        if tensor is not None:
+            dtypes[name] = _name(tensor.dtype)
+            if tensor.dtype != dtype and not _survives(tensor, dtype):
+                extras[name] = tensor
+    return extras, dtypes
+
+
+def _survives(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether all bits come back from the wider type: those of numbers do, those of some NaN do not."""
+    wide = tensor.detach().to(dtype)
+    if not wide.isnan().any():
+        return True
+    back = wide.to(tensor.dtype).contiguous().view(-1)
+    return torch.equal(back.view(torch.uint8), tensor.detach().contiguous().view(-1).view(torch.uint8))
 
 
 def _graph(
@@ -75,12 +202,37 @@ def _graph(
     return ParameterGraph(edge_attr=values, **shared, **static)
 
 
+def _batch(
+    template: GraphTemplate, values: Tensor, extras: Sequence[dict[str, Tensor]], dtypes: Sequence[dict[str, str]]
+) -> Batch:
+    """A batch as ``Batch.from_data_list`` would make it; its structure comes from the last one of this size."""
+    count = values.shape[0]
+    refuse_too_large(template, count)
+    kept = _SKELETONS.setdefault(template, OrderedDict())
+    key = (count, values.device, values.dtype)
+    if key not in kept:
+        one = _graph(template, values[0], {}, {})
+        kept[key] = Batch.from_data_list([one] * count)
+        if len(kept) > _KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    out = copy.copy(kept[key])
+    # straight into the store: setting attributes one by one would take longer than all the rest
+    out._store["edge_attr"] = values.reshape(-1, values.shape[-1])
+    out._store["extras"] = [[e] for e in extras]
+    out._store["dtypes"] = [[d] for d in dtypes]
+    return out
+
+
 def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
     """The state dict of a graph: the exact inverse of :func:`fill`, whatever the order of nodes was.
 
     Raises:
-        CheckpointError: the graph does not have this architecture's number of edges.
+        CheckpointError: the graph does not have this architecture's number of edges, or is a batch.
+        MetanetError: the graph is coarse.
     """
+    if isinstance(graph, Batch):
+        raise CheckpointError(f"this is a batch of {graph.num_graphs} graphs: read them one by one (to_data_list)")
     if graph.edge_attr.shape[0] != template.num_edges:
         raise CheckpointError(f"the graph has {graph.edge_attr.shape[0]} edges, this architecture {template.num_edges}")
     (dtypes,) = getattr(graph, "dtypes", None) or [None]
@@ -96,6 +248,6 @@ def permute_nodes(graph: ParameterGraph, order: Tensor) -> ParameterGraph:
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(len(order), device=order.device)
     out.edge_index = inverse[graph.edge_index]
-    for key in ("node_type", "node_layer", "node_site", "node_width", "activation", "io_position"):
+    for key in NODE_KEYS:
         out[key] = graph[key][order]
     return out

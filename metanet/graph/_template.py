@@ -1,7 +1,7 @@
 """What all checkpoints of one architecture share of their parameter graphs."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -10,111 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
-from ._schema import ACTIVATIONS, ROLES, EdgeType, NodeType
+from ._blocks import Block, NodeRange, affine, window
+from ._schema import ACTIVATIONS, EdgeType, NodeType
+from ._summary import summaries
 
-
-@dataclass(frozen=True, kw_only=True)
-class NodeRange:
-    """Consecutive nodes: the neurons of one site, or the one source node of a 1-D tensor.
-
-    Attributes:
-        name: the tensor or operation that made the site.
-        start: number of the first node.
-        count: how many nodes.
-        type: what they stand for.
-        layer: longest path from the inputs, counted in sites.
-        activation: what follows the site, an entry of :data:`ACTIVATIONS`.
-        axis: how the neurons are made of groups, as JSON of an axis expression (``None`` for source nodes).
-    """
-
-    name: str
-    start: int
-    count: int
-    type: NodeType
-    layer: int
-    activation: str = "none"
-    axis: Any = None
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.count
-
-    @property
-    def keeps_identity(self) -> bool:
-        """Whether each node is told apart by its position: inputs and outputs are, hidden neurons are not."""
-        return self.type in (NodeType.INPUT, NodeType.OUTPUT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """The edges of one tensor between two node ranges, in the tensor's own row-major order.
-
-    Attributes:
-        tensor: its name in the state dict; ``None`` for constant edges, whose value is 1.
-        names: every name of the tensor (tied names share edges).
-        start: number of the first edge.
-        shape: sizes of the factors that the tensor's axes are made of, row-major.
-        roles: for each factor one of :data:`ROLES`. Nodes are counted row-major over group and destination
-            (group and source) factors.
-        source, destination: numbers of the two node ranges in ``GraphTemplate.nodes``.
-        type: what the parameter does.
-        layer: layer of the destination.
-    """
-
-    tensor: str | None
-    names: tuple[str, ...]
-    start: int
-    shape: tuple[int, ...]
-    roles: tuple[str, ...]
-    source: int
-    destination: int
-    type: EdgeType
-    layer: int
-
-    @property
-    def count(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.count
-
-    def size(self, role: str) -> int:
-        """Product of the factors with this role."""
-        return prod(n for n, r in zip(self.shape, self.roles, strict=True) if r == role)
-
-    @property
-    def dense_shape(self) -> tuple[int, int, int, int]:
-        """``(group, destination, source, kernel)``."""
-        return tuple(self.size(role) for role in ROLES)
-
-    @cached_property
-    def order(self) -> tuple[int, ...]:
-        """The permutation that brings the factors into the order of :data:`ROLES`."""
-        return tuple(sorted(range(len(self.roles)), key=lambda i: ROLES.index(self.roles[i])))
-
-    @cached_property
-    def in_order(self) -> bool:
-        """Whether the tensor's own order is already that of the dense array, so that reading it is a view."""
-        return self.order == tuple(range(len(self.roles)))
-
-    def dense(self, edges: Float[Tensor, "batch edges dim"]) -> Float[Tensor, "batch group dst src kernel dim"]:
-        """The block's part of all edges of a template as one array (a view wherever the order allows)."""
-        batch, _, dim = edges.shape
-        part = edges[:, self.start : self.stop]
-        if not self.in_order:
-            part = part.reshape(batch, *self.shape, dim).permute(0, *(1 + i for i in self.order), -1)
-        return part.reshape(batch, *self.dense_shape, dim)
-
-    def flat(self, array: Float[Tensor, "batch group dst src kernel dim"]) -> Float[Tensor, "batch edges dim"]:
-        """The inverse of :meth:`dense`: back to the tensor's own order."""
-        batch, dim = array.shape[0], array.shape[-1]
-        if self.in_order:
-            return array.reshape(batch, self.count, dim)
-        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
-        array = array.reshape(batch, *(self.shape[i] for i in self.order), dim)
-        return array.permute(0, *(1 + i for i in inverse), -1).reshape(batch, self.count, dim)
+_LISTED = 10  # differences of one kind that an error names
 
 
 @dataclass(frozen=True)
@@ -144,10 +46,12 @@ class GraphTemplate:
 
     Attributes:
         nodes: the node ranges, in node order.
-        blocks: the blocks, in edge order.
+        blocks: the blocks, in edge order; those of one tensor lie in one stretch of edges.
         dtypes: dtype of every tensor that is stored in edges, in the traced network, e.g. ``"bfloat16"``.
         shapes: shape of every tensor that is stored in edges.
         extras: names of state dict entries that travel unchanged (integer and bool buffers).
+        groups: names of the groups that move nodes; ``node_group`` counts them.
+        fine: of a coarse template (:meth:`coarse`) the one it was made from.
     """
 
     nodes: tuple[NodeRange, ...]
@@ -155,6 +59,8 @@ class GraphTemplate:
     dtypes: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    fine: "GraphTemplate | None" = None
 
     @cached_property
     def num_nodes(self) -> int:
@@ -180,20 +86,36 @@ class GraphTemplate:
         return tuple(b.size("destination") * b.size("kernel") for b in self.blocks)
 
     @cached_property
+    def stretches(self) -> tuple[tuple[str | None, tuple[str, ...], int, int], ...]:
+        """Consecutive edges: ``(tensor, its names, first edge, count)``; constant edges (no tensor) block by block."""
+        found: dict[Any, tuple[str | None, tuple[str, ...], int, int]] = {}
+        for b in self.blocks:
+            if b.tensor is None:
+                found[b.start] = (None, (), b.start, b.count)
+            elif b.tensor in found:
+                name, names, start, count = found[b.tensor]
+                found[b.tensor] = (name, names, min(start, b.start), count)
+            else:
+                found[b.tensor] = (b.tensor, b.names, b.start, prod(self.shapes[b.tensor]))
+        return tuple(sorted(found.values(), key=lambda s: (s[2], s[3])))
+
+    @cached_property
     def static(self) -> dict[str, Tensor]:
         """Every tensor of the graph but the values: see the table in ``metanet/graph/_schema.py``."""
-        nodes: dict[str, list[Tensor]] = {k: [] for k in ("type", "layer", "site", "width", "activation", "io")}
-        for number, r in enumerate(self.nodes):
-            nodes["type"].append(torch.full((r.count,), int(r.type)))
-            nodes["layer"].append(torch.full((r.count,), r.layer))
-            nodes["site"].append(torch.full((r.count,), number))
-            nodes["width"].append(torch.full((r.count,), r.count))
-            nodes["activation"].append(torch.full((r.count,), ACTIVATIONS.index(r.activation)))
-            nodes["io"].append(torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1))
-        ends, kernels = [], []
-        for b in self.blocks:
-            ends.append(self._edge_ends(b))
-            kernels.append(self._kernel_positions(b))
+        numbers = {name: i for i, name in enumerate(self.groups)}
+        rows = [
+            (int(r.type), r.layer, i, r.width or r.count, numbers.get(r.group, -1), ACTIVATIONS.index(r.activation))
+            for i, r in enumerate(self.nodes)
+        ]
+        counts = torch.tensor([r.count for r in self.nodes], dtype=torch.long)
+        table = torch.tensor(rows, dtype=torch.long).view(-1, 6).repeat_interleave(counts, 0)
+        names = ("node_type", "node_layer", "node_site", "node_width", "node_group", "activation")
+        out = {name: table[:, i].contiguous() for i, name in enumerate(names)}
+        io = [torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1) for r in self.nodes]
+        out["io_position"] = torch.cat(io) if io else torch.empty(0, dtype=torch.long)
+        out["depth"] = torch.tensor([self.depth])
+        out["edge_index"] = torch.empty(2, self.num_edges, dtype=torch.long)
+        out["kernel_pos"] = torch.full((self.num_edges, 3), -1)
         per_block = {
             "edge_type": [int(b.type) for b in self.blocks],
             "edge_layer": [b.layer for b in self.blocks],
@@ -201,20 +123,15 @@ class GraphTemplate:
             "fan_in": list(self.fan_in),
             "fan_out": list(self.fan_out),
         }
-        counts = torch.tensor([b.count for b in self.blocks])
-        out = {
-            "edge_index": torch.cat(ends, 1) if ends else torch.empty(2, 0, dtype=torch.long),
-            "kernel_pos": torch.cat(kernels) if kernels else torch.empty(0, 3, dtype=torch.long),
-            "node_type": torch.cat(nodes["type"]),
-            "node_layer": torch.cat(nodes["layer"]),
-            "node_site": torch.cat(nodes["site"]),
-            "node_width": torch.cat(nodes["width"]),
-            "activation": torch.cat(nodes["activation"]),
-            "io_position": torch.cat(nodes["io"]),
-            "depth": torch.tensor([self.depth]),
-        }
-        for key, values in per_block.items():
-            out[key] = torch.repeat_interleave(torch.tensor(values, dtype=torch.long), counts)
+        for key in per_block:
+            out[key] = torch.empty(self.num_edges, dtype=torch.long)
+        for number, b in enumerate(self.blocks):
+            for row, side, r in ((0, "source", b.source), (1, "destination", b.destination)):
+                start = self.nodes[r].start + (b.source_start if row == 0 else b.destination_start)
+                window(out["edge_index"][row], b).copy_(affine(b.shape, b.node_strides(side), start))
+            for key, values in per_block.items():
+                window(out[key], b).fill_(values[number])
+            self._put_kernel_positions(out["kernel_pos"], b)
         return out
 
     def kernel_positions(self, block: Block) -> Int[Tensor, "kernel 3"]:
@@ -228,45 +145,69 @@ class GraphTemplate:
             out[:, : len(sizes)] = torch.stack(torch.unravel_index(torch.arange(count), tuple(sizes)), 1)
         return out
 
-    def _edge_ends(self, block: Block) -> Int[Tensor, "2 edges"]:
-        group, dst, src, kernel = block.dense_shape
-        cells = torch.arange(group * dst * src * kernel)
-        g, d, s, _ = torch.unravel_index(cells, (group, dst, src, kernel))
-        ends = torch.stack(
-            [self.nodes[block.source].start + g * src + s, self.nodes[block.destination].start + g * dst + d]
-        )
-        return block.flat(ends.T.reshape(1, group, dst, src, kernel, 2))[0].T
+    def _put_kernel_positions(self, out: Int[Tensor, "edges 3"], block: Block) -> None:
+        kernel = [i for i, r in enumerate(block.roles) if r == "kernel"]
+        if kernel:
+            positions = self.kernel_positions(block)
+            shape = [n if i in kernel else 1 for i, n in enumerate(block.shape)]
+            for column in range(3):
+                window(out[:, column], block).copy_(positions[:, column].view(shape).expand(block.shape))
 
-    def _kernel_positions(self, block: Block) -> Int[Tensor, "edges 3"]:
-        group, dst, src, kernel = block.dense_shape
-        positions = self.kernel_positions(block).expand(1, group, dst, src, kernel, 3)
-        return block.flat(positions)[0]
+    def coarse(self) -> "GraphTemplate":
+        """One node per group of neurons (and per range that keeps its place), one edge per block.
+
+        For networks whose neuron graph would not fit into memory. Edges hold :data:`~metanet.graph.SUMMARY` features of
+        the block's entries in place of the entries, so that there is no way back to the checkpoint.
+        """
+        number: dict[str, int] = {}
+        nodes: list[NodeRange] = []
+        of_range = []
+        for r in self.nodes:
+            key = r.group or f" {len(nodes)}"
+            at = number.setdefault(key, len(nodes))
+            if at == len(nodes):
+                nodes.append(replace(r, name=r.group or r.name, start=at, count=1, width=0))
+            nodes[at] = replace(nodes[at], width=max(nodes[at].width, r.count))
+            of_range.append(at)
+        blocks = tuple(
+            Block(tensor=b.tensor, names=b.names, start=i, shape=(), roles=(), source=of_range[b.source],
+                  destination=of_range[b.destination], type=b.type, layer=b.layer)
+            for i, b in enumerate(self.blocks)
+        )  # fmt: skip
+        shapes = dict.fromkeys(self.shapes, ())
+        return GraphTemplate(tuple(nodes), blocks, self.dtypes, shapes, self.extras, self.groups, self)
 
     # ---------------------------------------------------------------- values in and out
 
-    def values(self, state: Mapping[str, Tensor]) -> Float[Tensor, "*batch edges 1"]:
+    def values(self, state: Mapping[str, Tensor]) -> Float[Tensor, "*batch edges features"]:
         """The edge values of one state dict, or of many stacked ones (a leading batch axis on every tensor).
 
         Args:
-            state: tensors of the architecture's shapes, or all of them with one more leading axis.
+            state: tensors of the architecture's shapes, or all of them with one more leading axis. Of tied names one is
+                enough. Tensors with other names are not looked at.
 
         Returns:
             ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is, else float32: float16, bfloat16 and
-            float8 widen exactly.
+            float8 widen exactly. Of a coarse template the features of :data:`~metanet.graph.SUMMARY`.
 
         Raises:
-            CheckpointError: a tensor is missing or has another shape.
+            CheckpointError: a tensor is missing, has another shape, or holds no floating-point numbers; tied names have
+                different values.
         """
-        batch = self._batch(state)
+        if self.fine is not None:
+            return summaries(self.fine, *self.fine._chosen(state))
+        tensors, batch = self._chosen(state)
+        dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors.values()) else torch.float32
         parts: list[Tensor] = []
-        dtype = torch.float64 if any(state[n].dtype == torch.float64 for n in self.shapes) else torch.float32
-        for b in self.blocks:
-            if b.tensor is None:
-                parts.append(torch.ones(*batch, b.count, dtype=dtype))
+        device = next((t.device for t in tensors.values()), None)
+        for name, _, _, count in self.stretches:
+            if name is None:
+                parts.append(torch.ones((*batch, count), dtype=dtype, device=device))
             else:
-                parts.append(state[b.tensor].detach().to(dtype).reshape(*batch, b.count))
-        device = next((p.device for p, b in zip(parts, self.blocks, strict=True) if b.tensor is not None), None)
-        return torch.cat([p.to(device) for p in parts], -1).unsqueeze(-1)
+                parts.append(tensors[name].detach().to(device, dtype).reshape((*batch, count)))
+        if not parts:
+            return torch.empty(*batch, 0, 1, dtype=dtype)
+        return torch.cat(parts, -1).unsqueeze(-1)
 
     def stack(self, state: Mapping[str, Tensor]) -> GraphStack:
         """Many stacked checkpoints (``[batch, ...]`` tensors) as a dense :class:`GraphStack`."""
@@ -280,59 +221,124 @@ class GraphTemplate:
 
         Args:
             dtypes: of the checkpoint, by tensor; tensors left out keep the dtype of ``values``.
+
+        Raises:
+            MetanetError: of a coarse template.
         """
+        if self.fine is not None:
+            raise MetanetError("a graph of granularity 'tensor' holds summaries: no checkpoint can be read from it")
         out: dict[str, Tensor] = {}
-        for b in self.blocks:
-            if b.tensor is None:
+        for name, names, start, count in self.stretches:
+            if name is None:
                 continue
-            part = values[..., b.start : b.stop, 0].reshape(*values.shape[:-2], *self.shapes[b.tensor])
-            if dtypes and b.tensor in dtypes:
-                part = part.to(getattr(torch, dtypes[b.tensor]))
-            for name in b.names:
-                out[name] = part
+            part = values[..., start : start + count, 0].reshape((*values.shape[:-2], *self.shapes[name]))
+            given = [dtypes[n] for n in names if n in dtypes] if dtypes else []
+            if given:
+                part = part.to(getattr(torch, given[0]))
+            for each in names:
+                out[each] = part
         return out
 
-    def _batch(self, state: Mapping[str, Tensor]) -> tuple[int, ...]:
-        problems, batches = [], set()
-        for name, shape in self.shapes.items():
-            if name not in state:
-                problems.append(f"  missing  {name} {shape}")
+    def _chosen(self, state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], tuple[int, ...]]:
+        """One tensor for each stretch of edges, and the shape of the batch; says all that is wrong at once.
+
+        A lazy checkpoint stays lazy: its shapes and dtypes are known without reading.
+        """
+        missing, shapes, kinds, tied = [], [], [], []
+        chosen: dict[str, str] = {}
+        batches: set[tuple[int, ...]] = set()
+        lazy = isinstance(state, Checkpoint)
+        for name, names, _, _ in self.stretches:
+            if name is None:
                 continue
-            got = tuple(state[name].shape)
+            there = [n for n in names if n in state]
+            if not there:
+                missing.append(f"  missing  {name} {tuple(self.shapes[name])}")
+                continue
+            first = chosen[name] = there[0]
+            shape = tuple(self.shapes[name])
+            got = tuple(state.shapes[first] if lazy else state[first].shape)
+            dtype, device = (state.dtypes[first], "cpu") if lazy else (state[first].dtype, state[first].device.type)
             if got == shape:
                 batches.add(())
-            elif got[1:] == shape:
+            elif got[1:] == shape and len(got) == len(shape) + 1:
                 batches.add(got[:1])
             else:
-                problems.append(f"  shape    {name} is {got}, expected {shape}")
-        if problems:
+                shapes.append(f"  shape    {first} is {got}, expected {shape}")
+            if not dtype.is_floating_point or device == "meta":
+                what = "no data (meta device)" if device == "meta" else str(dtype)
+                kinds.append(f"  dtype    {first} holds {what}, expected floating-point numbers")
+            for other in there[1:]:
+                if not _equal(state[other], state[first]):
+                    tied.append(f"  tied     {other} and {first} are one tensor here, but have different values")
+        if problems := [*_some(missing), *_some(shapes), *_some(kinds), *_some(tied)]:
             raise CheckpointError("checkpoint does not fit the architecture:\n" + "\n".join(problems))
         if len(batches) > 1:
             raise CheckpointError(f"stacked tensors disagree about the number of checkpoints: {sorted(batches)}")
-        return batches.pop() if batches else ()
+        tensors = _Chosen(state, chosen) if lazy else {name: state[first] for name, first in chosen.items()}
+        return tensors, batches.pop() if batches else ()
 
     # ---------------------------------------------------------------- JSON
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; :meth:`from_json` is the inverse."""
+        if self.fine is not None:
+            return {"coarse": self.fine.to_json()}
         return {
             "nodes": [asdict(r) for r in self.nodes],
             "blocks": [asdict(b) for b in self.blocks],
             "dtypes": dict(self.dtypes),
             "shapes": {k: list(v) for k, v in self.shapes.items()},
             "extras": list(self.extras),
+            "groups": list(self.groups),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "GraphTemplate":
+        if "coarse" in data:
+            return cls.from_json(data["coarse"]).coarse()
         try:
             nodes = tuple(NodeRange(**{**r, "type": NodeType(r["type"])}) for r in data["nodes"])
             blocks = tuple(
-                Block(**{**b, "names": tuple(b["names"]), "shape": tuple(b["shape"]), "roles": tuple(b["roles"]),
-                         "type": EdgeType(b["type"])})
+                Block(
+                    **{k: tuple(v) if isinstance(v, list) else v for k, v in {**b, "type": EdgeType(b["type"])}.items()}
+                )
                 for b in data["blocks"]
-            )  # fmt: skip
+            )
             shapes = {k: tuple(v) for k, v in data["shapes"].items()}
-            return cls(nodes, blocks, dict(data["dtypes"]), shapes, tuple(data["extras"]))
+            return cls(nodes, blocks, dict(data["dtypes"]), shapes, tuple(data["extras"]), tuple(data["groups"]))
         except (KeyError, TypeError, ValueError) as e:
             raise MetanetError(f"not a graph template: {type(e).__name__}: {e}") from e
+
+
+def _block(data: Mapping[str, Any]) -> Block:
+    return Block(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+class _Chosen(Mapping[str, Tensor]):
+    """Tensors of a lazy checkpoint under the names that edges go by, read when asked for."""
+
+    def __init__(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+        self._state, self._names = state, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._state[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    """The same bits, so that NaN equals itself."""
+    if left is right or (left.data_ptr() == right.data_ptr() and left.stride() == right.stride() and left.numel()):
+        return left.dtype == right.dtype and left.shape == right.shape
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    return torch.equal(left.contiguous().view(-1).view(torch.uint8), right.contiguous().view(-1).view(torch.uint8))
+
+
+def _some(lines: list[str]) -> list[str]:
+    return lines[:_LISTED] + ([f"  ... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else [])

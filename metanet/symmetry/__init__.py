@@ -18,6 +18,7 @@ from ._semantics import Follow as Follow
 from ._semantics import Join as Join
 from ._semantics import Operand as Operand
 from ._semantics import Regroup as Regroup
+from ._semantics import Semantics as Semantics
 from ._semantics import Take as Take
 from ._semantics import rule as rule
 from ._spec import Group as Group

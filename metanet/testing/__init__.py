@@ -10,8 +10,11 @@ from ._checks import assert_invariant as assert_invariant
 from ._checks import illegal as illegal
 from ._checks import movable as movable
 from ._checks import random_states as random_states
+from ._graphs import assert_graph as assert_graph
+from ._graphs import graph_problems as graph_problems
 from ._networks import Residual as Residual
 from ._networks import random_network as random_network
 from ._programs import STEPS as STEPS
 from ._programs import Program as Program
 from ._programs import step as step
+from ._states import random_values as random_values

@@ -35,8 +35,10 @@ def assert_function_preserved(
 
 
 def illegal(t: Transform, state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Relabel one tensor and nothing else."""
-    return {**state, name: t.apply(name, state[name])}
+    """Relabel one tensor (under all its names) and nothing else."""
+    first = t.spec.tensors[name].tied_to or name
+    names = [n for n, known in t.spec.tensors.items() if n in state and (known.tied_to or n) == first]
+    return {**state, **dict.fromkeys(names, t.apply(name, state[name]))}
 
 
 def movable(spec: SymmetrySpec) -> tuple[str, ...]:
@@ -97,4 +99,6 @@ def random_states(architecture: Architecture, networks: int, generator: torch.Ge
     usual = {
         n: torch.full(t.shape, float(n in scales), dtype=torch.float64) for n, t in architecture.spec.tensors.items()
     }
-    return [redraw(usual, generator) for _ in range(networks)]
+    states = [redraw(usual, generator) for _ in range(networks)]
+    tied = {n: t.tied_to for n, t in architecture.spec.tensors.items() if t.tied_to}
+    return [{n: state[tied.get(n, n)] for n in state} for state in states]

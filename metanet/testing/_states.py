@@ -1,0 +1,18 @@
+"""Random checkpoints that fit an architecture."""
+
+import torch
+from torch import Tensor
+
+from ..architecture import Architecture
+
+
+def random_values(architecture: Architecture, generator: torch.Generator) -> dict[str, Tensor]:
+    """Plain random numbers in the architecture's dtypes, tied tensors shared; without integer buffers."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in architecture.spec.tensors.items():
+        if tensor.tied_to is not None:
+            state[name] = state[tensor.tied_to]
+        else:
+            numbers = torch.randn(tuple(tensor.shape), generator=generator)
+            state[name] = numbers.to(getattr(torch, tensor.dtype))
+    return state
