@@ -92,8 +92,10 @@ def _one(walk: Walk, left: Neurons, right: Neurons, how: str, out: int, outer: b
     pairs, inverse = unique_pairs(a, b)
     raw = [is_raw(walk, pairs[:, side]) for side in (0, 1)]
     if raw[0] != raw[1]:  # entries of an input that meet one and the same neuron are one neuron
+        before = pool.unions
         _unite_by(walk, pairs[:, raw.index(True)], pairs[:, raw.index(False)])
-        return _one(walk, left, right, how, out, outer)
+        if pool.unions > before:
+            return _one(walk, left, right, how, out, outer)
     nothing = (pairs < 0).all(1)
     count = int((~nothing).sum())
     sizes = [len(torch.unique(pairs[pairs[:, side] >= 0, side])) for side in (0, 1)]

@@ -320,3 +320,23 @@ def test_a_lazy_checkpoint_is_read_one_tensor_at_a_time_for_a_coarse_graph(tmp_p
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(CheckpointError):
         metanet.to_graph(checkpoint, arch, "tensor")
+
+
+class _InputAdded(torch.nn.Module):
+    """An image added to what is made of it, and a mask of numbers added to all channels of a position."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Conv2d(5, 3, 3, padding=1)
+
+    def forward(self, image, mask):
+        return image + self.down(torch.relu(self.up(image)) + mask)
+
+
+def test_inputs_that_are_added_to_neurons():
+    arch = metanet.trace(_InputAdded(), torch.randn(2, 3, 6, 6), torch.randn(2, 1, 6, 6))
+    assert_graph(arch)
+    inputs = [r.count for r in arch.template.nodes if r.type == NodeType.INPUT]
+    assert inputs == [3, 1]  # channels, and one neuron for the mask
+    sums = {(arch.template.nodes[b.source].type, b.count) for b in arch.template.blocks if b.type == EdgeType.RESIDUAL}
+    assert sums == {(NodeType.INPUT, 3), (NodeType.INPUT, 5), (NodeType.HIDDEN, 3), (NodeType.HIDDEN, 5)}
