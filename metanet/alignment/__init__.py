@@ -1,0 +1,15 @@
+"""Neuron alignment: find the relabelling that brings one network closest to another, for any architecture that traces.
+
+A new matcher is one function ``(problem, *, options...) -> Match`` in a file of its own, registered by ``@matcher``
+(``_registry.py``) and imported here.
+"""
+
+from . import _weight as _weight
+from ._align import align as align
+from ._alignment import Alignment as Alignment
+from ._assignment import assign as assign
+from ._registry import MATCHERS as MATCHERS
+from ._registry import Match as Match
+from ._registry import Matcher as Matcher
+from ._registry import Problem as Problem
+from ._registry import matcher as matcher

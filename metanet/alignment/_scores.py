@@ -1,0 +1,135 @@
+"""What the groups of a move earn, kept up to date as other groups move.
+
+The scores of a move are sums of products ``reference @ moving.T`` over pieces. Where a neighbour has moved, only the
+columns of its moved items change, so that an update costs the share of the neighbour that moved: little, once the
+ascent comes to rest.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ._assignment import Prices
+from ._moves import Keys, Move, View, arrange, run_index, unfold
+from ._stock import Stock
+from ._wreath import Term
+
+_WHOLE = 1 << 28  # entries of the largest scores of a wreath product that are made as a whole, not pair by pair
+
+_Sums = dict[tuple[tuple[str, ...], tuple[str, ...]], Tensor]
+
+
+class Scores:
+    """The scores of one move."""
+
+    def __init__(self, move: Move, stock: Stock, keys: Keys) -> None:
+        self.move, self.stock, self.keys = move, stock, keys
+        self.prices = Prices()
+        large = [
+            v for v in move.views if len(move.free) > 1 and not v.batch and prod(map(self._size, v.free)) ** 2 > _WHOLE
+        ]
+        self._large = tuple(large)
+        self._views = tuple(v for v in move.views if v not in large)
+        self._sums: _Sums = {}
+        self._seen: dict[View, Tensor] = {}
+        self._known = all(v.run is not None or not v.arranged for v in self._views)  # how every piece changes
+
+    @property
+    def has_large(self) -> bool:
+        """Whether some terms are only given pair by pair."""
+        return bool(self._large)
+
+    def terms(self, elements: Mapping[str, Tensor]) -> list[Term]:
+        """What the free groups earn in pieces where each of them has one axis."""
+        if not self._known:
+            self._sums.clear()
+            self._seen.clear()
+        for view in self._views:
+            self._update(view, elements)
+        return self._as_terms(self._sums)
+
+    def twice(self, elements: Mapping[str, Tensor]) -> list[Term]:
+        """What they earn where some have several axes, were all but one of these to stay."""
+        sums: _Sums = {}
+        for view in self.move.twice:
+            self._add(sums, view, self.stock.reference(view.piece), self._arranged(view, elements))
+        return self._as_terms(sums)
+
+    def of_pairs(self, elements: Mapping[str, Tensor]):
+        """The terms that are too large as a whole: a function that gives them for a pair of the root's items."""
+        sides = []
+        for view in self._large:
+            shape = (self._size(self.move.root), -1)
+            both = unfold(self.stock.reference(view.piece), view)[0], unfold(self._arranged(view, elements), view)[0]
+            sides.append((view.free[1:], *(x.reshape(*shape, x.shape[-1]) for x in both)))
+
+        def terms(new: int, old: int) -> list[Term]:
+            out = []
+            for free, a, b in sides:
+                sizes = [self._size(g) for g in free]
+                out.append(Term((), free, (a[new] @ b[old].T).reshape(*sizes, *sizes).cpu().numpy()))
+            return out
+
+        return terms
+
+    def true(self, elements: Mapping[str, Tensor]) -> float:
+        """What the pieces outside of :meth:`terms` earn."""
+        pieces = (*self.move.twice_pieces, *(v.piece for v in self._large))
+        return sum(earned(self.stock, n, elements, self.keys) for n in pieces)
+
+    def _size(self, group: str) -> int:
+        return self.stock.sizes[group]
+
+    def _arranged(self, view: View, elements: Mapping[str, Tensor]) -> Tensor:
+        groups = [a.group for a in self.stock.pieces[view.piece].atoms]
+        return arrange(self.stock.moving(view.piece), groups, view.arranged, elements, self.keys)
+
+    def _update(self, view: View, elements: Mapping[str, Tensor]) -> None:
+        if view.run is None:
+            if view not in self._seen:
+                self._add(self._sums, view, self.stock.reference(view.piece), self._arranged(view, elements))
+                self._seen[view] = torch.empty(0)
+            return
+        now, before = run_index(self.stock.pieces[view.piece], view, elements, self.keys), self._seen.get(view)
+        changed = torch.arange(len(now)) if before is None else (now != before).nonzero().flatten()
+        if len(changed) == 0:
+            return
+        first, last = view.run
+        reference, moving = self.stock.reference(view.piece), self.stock.moving(view.piece)
+        shape = (*reference.shape[:first], len(changed), *(1,) * (last - first - 1), *reference.shape[last:])
+        line = moving.flatten(first, last - 1)
+        part = line.index_select(first, now[changed].to(line.device))
+        if before is not None:
+            part -= line.index_select(first, before[changed].to(line.device))
+        if len(changed) < len(now):
+            reference = reference.flatten(first, last - 1).index_select(first, changed.to(line.device))
+        self._add(self._sums, view, reference.reshape(shape), part.reshape(shape))
+        self._seen[view] = now
+
+    def _add(self, sums: _Sums, view: View, reference: Tensor, moving: Tensor) -> None:
+        a, b = unfold(reference, view), unfold(moving, view)
+        key = (view.batch, view.free)
+        if key not in sums:
+            sums[key] = a.new_zeros(len(a), a.shape[1], a.shape[1])
+        if len(a) == 1:
+            sums[key][0].addmm_(a[0], b[0].T)
+        else:
+            sums[key].baddbmm_(a, b.mT)
+
+    def _as_terms(self, sums: _Sums) -> list[Term]:
+        def sizes(groups: Sequence[str]) -> list[int]:
+            return [self._size(g) for g in groups]
+
+        return [
+            Term(batch, free, each.reshape(*sizes(batch), *sizes(free), *sizes(free)).cpu().numpy())
+            for (batch, free), each in sums.items()
+        ]
+
+
+def earned(stock: Stock, piece: int, elements: Mapping[str, Tensor], keys: Keys) -> float:
+    """The inner product of a piece of the reference with that of the checkpoint as it is arranged, in float64."""
+    groups = [a.group for a in stock.pieces[piece].atoms]
+    moving = arrange(stock.moving(piece), groups, [i for i, g in enumerate(groups) if g is not None], elements, keys)
+    return float((stock.reference(piece) * moving).sum(dtype=torch.float64))

@@ -1,0 +1,79 @@
+"""Law 5, for every matcher that reads only weights: none worsens its own objective; a planted relabelling is found."""
+
+import pytest
+import torch
+
+import metanet
+from alignment.networks import MORE, NETWORKS, floating, random_state, traced
+from metanet.alignment import MATCHERS
+from metanet.verification import verify
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+RECOVERS = [n for n, m in MATCHERS.items() if n in ("weight",)]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", MATCHERS)
+def test_no_matcher_worsens_its_objective(method, network):
+    arch, _ = traced(network)
+    a, b = random_state(network, 1), random_state(network, 2)
+    al = metanet.align(b, to=a, arch=arch, method=method)
+    assert list(al.objective) == sorted(al.objective)
+    assert len(al.objective) > 1
+    distance = [sum(float((a[n] - x).square().sum()) for n, x in floating(state).items()) for state in (b, al(b))]
+    assert distance[1] < distance[0]
+
+
+@pytest.mark.parametrize("network", [*NETWORKS, *MORE])
+@pytest.mark.parametrize("method", RECOVERS)
+def test_a_planted_relabelling_is_found(method, network):
+    arch, _ = traced(network)
+    for seed in range(2):
+        a = random_state(network, seed)
+        planted = arch.spec.sample(torch.Generator().manual_seed(seed))
+        b = planted(a)
+        assert any(not torch.equal(a[n], b[n]) for n in a)
+        moved = metanet.align(b, to=a, arch=arch, method=method, seed=seed)(b)
+        assert all(torch.equal(moved[n], a[n]) for n in a)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_with_noise_is_found_too(network):
+    """As a twin of the test above that no exact comparison of weights could pass."""
+    arch, _ = traced(network)
+    a = random_state(network, 3)
+    planted = arch.spec.sample(torch.Generator().manual_seed(3))
+    noisy = {n: t + 0.02 * t.std() * torch.randn_like(t) if t.is_floating_point() and t.ndim else t
+             for n, t in a.items()}  # fmt: skip
+    al = metanet.align(planted(noisy), to=a, arch=arch)
+    together = al.transform @ planted
+    assert together.elements and all(
+        torch.equal(e, torch.arange(e.shape[-1]).expand(e.shape)) for e in together.elements.values()
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_moved_networks_compute_the_same(network):
+    arch, example = traced(network)
+    report = verify(example.model, arch.spec, *example.args, **example.kwargs, sensitivity=False)
+    assert report.change < 1e-8  # so that what follows is a statement about the alignment
+    a, b = random_state(network, 4), random_state(network, 5)
+    moved = metanet.align(b, to=a, arch=arch)(b)
+    example.model.eval().double()
+    try:
+        outputs = []
+        for state in (b, moved):
+            example.model.load_state_dict(state)
+            with torch.no_grad():
+                outputs.append(_first(example.model(*_double(example.args), **example.kwargs)))
+    finally:
+        example.model.float()
+    assert (outputs[0] - outputs[1]).abs().max() < 1e-5 * outputs[0].std()
+
+
+def _double(args):
+    return [x.double() if x.is_floating_point() else x for x in args]
+
+
+def _first(output):
+    return output if isinstance(output, torch.Tensor) else output[0]
