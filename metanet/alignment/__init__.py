@@ -4,6 +4,7 @@ A new matcher is one function ``(problem, *, options...) -> Match`` in a file of
 (``_registry.py``) and imported here.
 """
 
+from . import _activation as _activation
 from . import _weight as _weight
 from ._align import align as align
 from ._alignment import Alignment as Alignment

@@ -9,7 +9,7 @@ from torch import Tensor
 from ._moves import Keys, Move
 from ._scores import Scores, earned
 from ._stock import Stock
-from ._wreath import Element, score, solve, solve_root
+from ._wreath import Element, in_order, score, solve, solve_root
 
 _GAIN = {torch.float32: 1e-8, torch.float64: 1e-13}  # of the sizes of what is multiplied: less is rounding
 
@@ -74,7 +74,7 @@ class Ascent:
         before = {g: Element(self.keys[g], self.elements[g].numpy()) for g in free}
         terms, twice = scores.terms(self.elements), scores.twice(self.elements)
         _, found = self._solve(scores, [*terms, *twice], before)
-        after = {g: Element(self.keys[g], _in_order(found[g], self.keys[g])) for g in free}
+        after = {g: Element(self.keys[g], in_order(found[g], self.keys[g])) for g in free}
         changed = {g: torch.from_numpy(e.items) for g, e in after.items() if (e.items != before[g].items).any()}
         if not changed:
             return False
@@ -98,8 +98,3 @@ class Ascent:
             root, rest, alone, lambda new, old: [*(t.at(root, new, old) for t in more), *of_pair(new, old)],
             self.keys, before,
         )  # fmt: skip
-
-
-def _in_order(element: Element, keys: Sequence[str]) -> np.ndarray:
-    """The items with the keys' axes in the order of the spec."""
-    return np.ascontiguousarray(element.items.transpose(*(element.keys.index(k) for k in keys), element.items.ndim - 1))

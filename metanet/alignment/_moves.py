@@ -1,6 +1,6 @@
 """What a step of the ascent looks at: the groups it frees, and how every piece with them is unfolded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -60,13 +60,10 @@ def keys_of(spec: SymmetrySpec) -> dict[str, tuple[str, ...]]:
 def moves_of(spec: SymmetrySpec, pieces: Sequence[Piece], keys: Keys) -> list[Move]:
     """A move for every group that hangs on no other one that can move."""
     used = {g for p in pieces for g in p.groups}
-    movable = [g.name for g in spec.groups if g.kind == "permutation" and g.name in keys and g.name in used]
+    movable = movable_groups(spec, keys, used)
     out = []
-    for root in movable:
-        if any(k in movable for k in keys[root]):
-            continue
-        hanging = sorted((g for g in movable if root in keys[g]), key=lambda g: len(keys[g]))
-        free = (root, *hanging)
+    for free in families(movable, keys):
+        root = free[0]
         views, twice, twice_pieces = [], [], []
         for number, piece in enumerate(pieces):
             found = [i for i, a in enumerate(piece.atoms) if a.group in free]
@@ -82,6 +79,17 @@ def moves_of(spec: SymmetrySpec, pieces: Sequence[Piece], keys: Keys) -> list[Mo
                     twice.append(_view(number, piece, choice, free, keys, movable))
         out.append(Move(root, free, tuple(views), tuple(twice), tuple(twice_pieces)))
     return out
+
+
+def movable_groups(spec: SymmetrySpec, keys: Keys, used: Collection[str]) -> list[str]:
+    """Groups of more than one item that can be permuted, of those that are used."""
+    return [g.name for g in spec.groups if g.kind == "permutation" and g.name in keys and g.name in used]
+
+
+def families(movable: Sequence[str], keys: Keys) -> list[tuple[str, ...]]:
+    """Every group that hangs on no other movable one, with all that hang on it, keys before what they key."""
+    roots = [g for g in movable if not any(k in movable for k in keys[g])]
+    return [(r, *sorted((g for g in movable if r in keys[g]), key=lambda g: len(keys[g]))) for r in roots]
 
 
 def _choices(piece: Piece, found: Sequence[int]) -> list[list[int]]:

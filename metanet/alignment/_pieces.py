@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import Tensor
 
 from ..symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, SymmetrySpec
@@ -89,6 +90,19 @@ def _cut(axes: _Axes, cuts: tuple[tuple, ...]) -> Iterator[tuple[_Axes, tuple[tu
             yield from _cut(inside, (*cuts, ("reshape", tuple(a.size for a, _ in inside))))
             return
     yield axes, cuts
+
+
+def cut_axis(axis: Axis) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
+    """One axis by itself in dense pieces: the factors of each, and the positions that it has, ``(*sizes)``.
+
+    Parts that depend on another axis are left out.
+    """
+    for factors, cuts in _cut([(axis, 0)], ()):
+        if not any(isinstance(f, Choice) for f, _ in factors):
+            places = torch.arange(axis.size)
+            for kind, *how in cuts:
+                places = places.narrow(*how) if kind == "narrow" else places.reshape(how[0])
+            yield tuple(f for f, _ in factors), places
 
 
 def _chosen(axis: Axis, name: str, part: int) -> Axis:

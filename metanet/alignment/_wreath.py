@@ -45,19 +45,24 @@ class Term:
         index = tuple(at.get(g, slice(None)) for g in self.batch)
         return Term(tuple(g for g in self.batch if g not in at), self.free, self.scores[index])
 
-    def holding(self, group: str, element: "Element") -> "Term":
-        """With one of the free groups, which keys none of the others, arranged by ``element``."""
-        b, place = len(self.batch), self.free.index(group)
-        labels = (*self.batch, *self.free)
-        names = (*element.keys, group)
+    def holding(self, group: str, element: "Element", keep: bool = False) -> "Term":
+        """With one of the free groups, which keys no free one, arranged by ``element``.
+
+        Args:
+            keep: the group does key free ones, and goes to the batch.
+        """
+        b, f, place = len(self.batch), len(self.free), self.free.index(group)
+        labels, names = (*self.batch, *self.free), (*element.keys, group)
         shape = [1] * self.scores.ndim
         for name, size in zip(names, element.items.shape, strict=True):
             shape[labels.index(name)] = size
         order = sorted(range(len(names)), key=lambda d: labels.index(names[d]))
         picks = element.items.transpose(order).reshape(shape)
-        chosen = np.take_along_axis(self.scores, picks, b + len(self.free) + place)
-        kept = chosen.sum((b + place, b + len(self.free) + place))
-        return Term(self.batch, tuple(g for g in self.free if g != group), kept)
+        chosen = np.take_along_axis(self.scores, picks, b + f + place).squeeze(b + f + place)
+        rest = tuple(g for g in self.free if g != group)
+        if keep:
+            return Term((*self.batch, group), rest, np.moveaxis(chosen, b + place, b))
+        return Term(self.batch, rest, chosen.sum(b + place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +238,9 @@ def _held(term: Term, groups: Sequence[str], elements: Elements) -> Term:
 def score(terms: Sequence[Term], elements: Elements) -> float:
     """What an arrangement earns."""
     return float(sum(_held(t, t.free, elements).scores.sum(dtype=np.float64) for t in terms))
+
+
+def in_order(element: Element, keys: Sequence[str]) -> np.ndarray:
+    """The items with the keys' axes in the order of the spec."""
+    order = (*(element.keys.index(k) for k in keys), element.items.ndim - 1)
+    return np.ascontiguousarray(element.items.transpose(order))
