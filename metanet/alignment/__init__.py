@@ -5,6 +5,10 @@ A new matcher is one function ``(problem, *, options...) -> Match`` in a file of
 """
 
 from . import _activation as _activation
+from . import _merge_many as _merge_many
+from . import _sinkhorn as _sinkhorn
+from . import _straight_through as _straight_through
+from . import _universe as _universe
 from . import _weight as _weight
 from ._align import align as align
 from ._alignment import Alignment as Alignment
@@ -14,3 +18,4 @@ from ._registry import Match as Match
 from ._registry import Matcher as Matcher
 from ._registry import Problem as Problem
 from ._registry import matcher as matcher
+from ._task_loss import default_loss as default_loss

@@ -71,11 +71,17 @@ def traced(name: str) -> tuple[metanet.Architecture, Example]:
     return metanet.trace(example.model, *example.args, check_inputs=check, **example.kwargs), example
 
 
+@cache
+def _initial(name: str) -> dict[str, Tensor]:
+    """As the library made it: what is drawn anew stays near these values in some tensors."""
+    return {n: t.detach().clone() for n, t in traced(name)[1].model.state_dict().items()}
+
+
 def random_state(name: str, seed: int) -> dict[str, Tensor]:
     """A state dict with every parameter and statistic drawn anew, at which the network works."""
     example = traced(name)[1]
     generator = torch.Generator().manual_seed(seed)
-    example.model.load_state_dict(redraw(example.model.state_dict(), generator, model=example.model))
+    example.model.load_state_dict(redraw(_initial(name), generator, model=example.model))
     with torch.no_grad(), calibrated(example.model.eval(), generator):
         example.model(*example.args, **example.kwargs)
     return {n: t.detach().clone() for n, t in example.model.state_dict().items()}
