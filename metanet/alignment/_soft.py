@@ -51,7 +51,7 @@ class SoftTransform:
             self._places[name] = torch.cat([p.take(numbers).flatten() for p in pieces]).argsort()
 
     def __call__(self, state: Mapping[str, Tensor], matrices: Matrices) -> dict[str, Tensor]:
-        """A moved copy; second names of tied tensors and entries that the spec does not know are passed on as they are."""
+        """A moved copy; second names of tied tensors and entries that the spec does not know are passed on."""
         out = dict(state)
         for name, pieces in self.pieces.items():
             if name in state and any(g in matrices for p in pieces for g in p.groups):

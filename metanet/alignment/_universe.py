@@ -83,6 +83,7 @@ class _FrankWolfe:
         value = self.value([fixed, *inputs])
         leaves = [m for each in inputs for m in each.values()]
         gradients = iter(torch.autograd.grad(value, leaves))
+        now = float(value.detach())
         towards = []
         for each in inputs:
             target = harden({g: next(gradients) for g in each})
@@ -93,12 +94,12 @@ class _FrankWolfe:
                              for old, d in zip(moving, towards, strict=True))]  # fmt: skip
 
         with torch.no_grad():
-            best = _best_on_unit(lambda t: float(self.value(at(t))), self.degree, float(value.detach()))
+            best = _best_on_unit(lambda t: float(self.value(at(t))), self.degree, now)
             if best == 0:
                 return 0.0
             self.matrices = at(best)
-            gained = float(self.value(self.matrices)) - float(value)
-        return gained / max(abs(float(value)), 1e-12)
+            gained = float(self.value(self.matrices)) - now
+        return gained / max(abs(now), 1e-12)
 
 
 def _best_on_unit(function, degree: int, at_zero: float) -> float:
