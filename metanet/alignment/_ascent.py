@@ -32,9 +32,8 @@ class Ascent:
         self.generator = generator
         self.solves = 0
         pieces = range(len(stock.pieces))
-        squares = [sum(float(side(n).square().sum(dtype=torch.float64)) for n in pieces)
-                   for side in (stock.reference, stock.moving)]  # fmt: skip
-        self._least = _GAIN[stock.dtype] * (squares[0] * squares[1]) ** 0.5
+        sizes = [sum(stock.norm(side, n) ** 2 for n in pieces) for side in (0, 1)]
+        self._least = _GAIN[stock.dtype] * (sizes[0] * sizes[1]) ** 0.5
         self.objective = [self.value()]
 
     def value(self) -> float:
@@ -52,10 +51,9 @@ class Ascent:
                     pending.discard(number)
                     if self._step(scores[number]):
                         pending |= touched[number]
+                    scores[number].settle()
             if not pending:
                 break
-        if len(self.objective) > 1:  # small errors have added up
-            self.objective[-1] = self.value()
 
     def _neighbours(self) -> list[set[int]]:
         """For every move those whose scores change with it."""

@@ -32,6 +32,17 @@ class View:
     arranged: tuple[int, ...]
     run: tuple[int, int] | None
 
+    @property
+    def lines(self) -> tuple[int, ...]:
+        """The piece's axes: run, rest, batch, free. What moves with the run then lies in one stretch of memory."""
+        run, b, f = range(*self.run), len(self.batch), len(self.free)
+        return (*run, *(i for i in self.order[b + f :] if i not in run), *self.order[: b + f])
+
+    @property
+    def direct(self) -> bool:
+        """Whether the piece is ``(free, run, fixed)`` as it is."""
+        return self.run is not None and not self.batch and self.order[: self.run[1]] == (*range(self.run[1]),)
+
 
 @dataclass(frozen=True)
 class Move:
@@ -133,10 +144,12 @@ def arrange(
     for i in sorted(axes, key=lambda i: len(keys[groups[i]])):
         if groups[i] not in elements:  # a fixed key
             continue
-        element, own = elements[groups[i]].to(array.device), keys[groups[i]]
+        element, own = elements[groups[i]], keys[groups[i]]
         if not own:
-            array = array.index_select(i, element)
+            if not torch.equal(element, torch.arange(len(element))):
+                array = array.index_select(i, element.to(array.device))
             continue
+        element = element.to(array.device)
         places = (*(groups.index(k) for k in own), i)
         shape = [1] * array.ndim
         for place, size in zip(places, element.shape, strict=True):

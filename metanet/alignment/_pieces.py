@@ -28,8 +28,8 @@ class Atom:
 class Piece:
     """A dense part of a tensor.
 
-    The axes are ordered so that each side of a matrix or kernel flattens without a copy: first those that belong to the
-    tensor's first movable axis, then all fixed items as one axis, then the others.
+    The axes of groups stand in the order of the tensor, then come all fixed items as one axis: the order in which most
+    tensors are, so that most pieces are views.
 
     Attributes:
         tensor: its name.
@@ -125,14 +125,9 @@ def _ordered(name: str, spec: SymmetrySpec, axes: _Axes, cuts: tuple[tuple, ...]
         is_named and (spec[a.group].kind == "permutation" or a.group in keys)
         for (a, _), is_named in zip(axes, named, strict=True)
     ]
-    first = next((n for (_, n), m in zip(axes, moving, strict=True) if m), None)
-    front = [i for i, (_, n) in enumerate(axes) if moving[i] and n == first]
-    fixed = [i for i in range(len(axes)) if not moving[i]]
-    back = [i for i in range(len(axes)) if moving[i] and i not in front]
-    atoms = [Atom(axes[i][0].group, axes[i][0].size) for i in front]
-    items = prod(axes[i][0].size for i in fixed)
+    order = [i for i in range(len(axes)) if moving[i]] + [i for i in range(len(axes)) if not moving[i]]
+    atoms = [Atom(axes[i][0].group, axes[i][0].size) for i in order if moving[i]]
+    items = prod(a.size for (a, _), m in zip(axes, moving, strict=True) if not m)
     if items > 1:
         atoms.append(Atom(None, items))
-    atoms += (Atom(axes[i][0].group, axes[i][0].size) for i in back)
-    order = (*front, *fixed, *back)
-    return Piece(name, tuple(atoms), (*cuts, ("permute", order), ("reshape", tuple(a.size for a in atoms))))
+    return Piece(name, tuple(atoms), (*cuts, ("permute", tuple(order)), ("reshape", tuple(a.size for a in atoms))))

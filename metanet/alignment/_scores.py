@@ -18,6 +18,8 @@ from ._wreath import Term
 
 _WHOLE = 1 << 28  # entries of the largest scores of a wreath product that are made as a whole, not pair by pair
 
+_STRETCH = 4  # entries side by side from which on moving them is as fast as moving lines
+
 _Sums = dict[tuple[tuple[str, ...], tuple[str, ...]], Tensor]
 
 
@@ -33,6 +35,7 @@ class Scores:
         self._large = tuple(large)
         self._views = tuple(v for v in move.views if v not in large)
         self._sums: _Sums = {}
+        self._room: bool | None = None  # to keep the sums; not known before there are any
         self._seen: dict[View, Tensor] = {}
         self._known = all(v.run is not None or not v.arranged for v in self._views)  # how every piece changes
 
@@ -49,6 +52,14 @@ class Scores:
         for view in self._views:
             self._update(view, elements)
         return self._as_terms(self._sums)
+
+    def settle(self) -> None:
+        """After a step: lets go of what there is no room for."""
+        if self._room is None:
+            self._room = self.stock.reserve(sum(s.nbytes for s in self._sums.values()))
+        if not self._room:
+            self._sums.clear()
+            self._seen.clear()
 
     def twice(self, elements: Mapping[str, Tensor]) -> list[Term]:
         """What they earn where some have several axes, were all but one of these to stay."""
@@ -96,27 +107,51 @@ class Scores:
         changed = torch.arange(len(now)) if before is None else (now != before).nonzero().flatten()
         if len(changed) == 0:
             return
-        first, last = view.run
-        reference, moving = self.stock.reference(view.piece), self.stock.moving(view.piece)
-        shape = (*reference.shape[:first], len(changed), *(1,) * (last - first - 1), *reference.shape[last:])
-        line = moving.flatten(first, last - 1)
-        part = line.index_select(first, now[changed].to(line.device))
+        reference, moving, axis = self._lines(view)
+        if before is None and torch.equal(now, changed):  # nothing has moved yet
+            part = moving
+        else:
+            part = moving.index_select(axis, now[changed].to(moving.device))
         if before is not None:
-            part -= line.index_select(first, before[changed].to(line.device))
+            part -= moving.index_select(axis, before[changed].to(moving.device))
         if len(changed) < len(now):
-            reference = reference.flatten(first, last - 1).index_select(first, changed.to(line.device))
-        self._add(self._sums, view, reference.reshape(shape), part.reshape(shape))
+            reference = reference.index_select(axis, changed.to(reference.device))
+        if axis:
+            self._sum(self._sums, view, part, 1, len(part))[0].addmm_(reference.flatten(1), part.flatten(1).T)
+        elif part.shape[2] == 1:
+            a, b = (x.reshape(-1, x.shape[-1]) for x in (reference, part))
+            self._sum(self._sums, view, part, 1, a.shape[1])[0].addmm_(a.T, b)
+        else:
+            a, b = (x.flatten(0, 1).transpose(0, 1) for x in (reference, part))
+            self._sum(self._sums, view, part, len(a), a.shape[2]).baddbmm_(a.mT, b)
         self._seen[view] = now
+
+    def _lines(self, view: View) -> tuple[Tensor, Tensor, int]:
+        """Both sides of a piece so that the run is one axis, and moving along it is cheap; the number of that axis."""
+        first, last = view.run
+        if view.direct:
+            a, b = (
+                x.reshape(prod(x.shape[:first]), prod(x.shape[first:last]), -1)
+                for x in (self.stock.reference(view.piece), self.stock.moving(view.piece))
+            )
+            if a.shape[2] >= _STRETCH:
+                return a, b, 1
+        return self.stock.lines(0, view), self.stock.lines(1, view), 0
 
     def _add(self, sums: _Sums, view: View, reference: Tensor, moving: Tensor) -> None:
         a, b = unfold(reference, view), unfold(moving, view)
+        sums = self._sum(sums, view, a, *a.shape[:2])
+        if len(a) == 1:
+            sums[0].addmm_(a[0], b[0].T)
+        else:
+            sums.baddbmm_(a, b.mT)
+
+    @staticmethod
+    def _sum(sums: _Sums, view: View, like: Tensor, batch: int, free: int) -> Tensor:
         key = (view.batch, view.free)
         if key not in sums:
-            sums[key] = a.new_zeros(len(a), a.shape[1], a.shape[1])
-        if len(a) == 1:
-            sums[key][0].addmm_(a[0], b[0].T)
-        else:
-            sums[key].baddbmm_(a, b.mT)
+            sums[key] = like.new_zeros(batch, free, free)
+        return sums[key]
 
     def _as_terms(self, sums: _Sums) -> list[Term]:
         def sizes(groups: Sequence[str]) -> list[int]:

@@ -1,12 +1,15 @@
 """The two checkpoints as pieces, ready to be multiplied."""
 
+import math
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from ..symmetry import SymmetrySpec
 from ._checks import require_finite, stored_dtype
+from ._moves import View
 from ._pieces import Piece
 
 _WHO = ("the checkpoint to align to", "the checkpoint to be aligned")
@@ -19,7 +22,7 @@ class Stock:
         pieces: of the spec.
         reference, moving: the checkpoints; may be lazy.
         device: where pieces go.
-        room: bytes of pieces to keep.
+        room: bytes to keep, of pieces and of what is made of them.
         balance: see :func:`balanced`.
 
     Attributes:
@@ -35,7 +38,8 @@ class Stock:
         self.sizes = {g.name: g.size for g in spec.groups}
         self._sides = (reference, moving)
         self._room = room
-        self._kept: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[tuple, Tensor] = {}
+        self._norms: dict[tuple[int, int], float] = {}
         self._last: tuple[tuple[int, str], Tensor] | None = None
         self._names = [{t: stored_name(spec, t, side) for t in {p.tensor for p in pieces}} for side in self._sides]
         double = all(
@@ -53,6 +57,27 @@ class Stock:
         """A piece of the checkpoint to be moved, unmoved."""
         return self._get(1, piece)
 
+    def lines(self, side: int, view: View) -> Tensor:
+        """A piece of the reference (0) or the other (1) as a view's lines, ``(run, rest, batch, free)``."""
+        piece, order = self._get(side, view.piece), view.lines
+        key = (side, view.piece, order)
+        if key not in self._kept:
+            r, b = view.run[1] - view.run[0], len(order) - len(view.free)
+            shape = [piece.shape[i] for i in order]
+            ends = (r, b - len(view.batch), b, len(order))
+            sizes = [prod(shape[i:j]) for i, j in zip((0, *ends), ends, strict=False)]
+            flat = piece.permute(order).reshape(sizes).contiguous()
+            if flat.data_ptr() == piece.data_ptr() or not self.reserve(flat.nbytes):
+                return flat
+            self._kept[key] = flat
+        return self._kept[key]
+
+    def norm(self, side: int, piece: int) -> float:
+        """The Euclidean norm of a piece."""
+        if (side, piece) not in self._norms:
+            self._get(side, piece)
+        return self._norms[side, piece]
+
     def _get(self, side: int, number: int) -> Tensor:
         if (side, number) in self._kept:
             return self._kept[side, number]
@@ -61,13 +86,21 @@ class Stock:
         if self._last is None or self._last[0] != key:  # the next piece asked for is often of the same tensor
             self._last = (key, self._sides[side][self._names[side][piece.tensor]].detach())
         array = piece.take(self._last[1]).to(self.device, self.dtype).contiguous()
-        require_finite(array, piece.tensor, _WHO[side])
         if self.balance:
             array = balanced(array, piece)
-        if array.nbytes <= self._room:
-            self._room -= array.nbytes
+        norm = self._norms[side, number] = float(torch.linalg.vector_norm(array))
+        if not math.isfinite(norm):  # or else the sum of squares has overflowed
+            require_finite(array, piece.tensor, _WHO[side])
+        if self.reserve(array.nbytes):
             self._kept[side, number] = array
         return array
+
+    def reserve(self, size: int) -> bool:
+        """Whether there is room to keep so many bytes, which are then taken."""
+        if size > self._room:
+            return False
+        self._room -= size
+        return True
 
 
 def stored_name(spec: SymmetrySpec, name: str, side: Mapping[str, Tensor]) -> str:

@@ -27,7 +27,7 @@ def match_weights(
         random_start: ascents after the first start from a random relabelling instead of none.
         balance: match neurons of equal size, for networks whose neurons may be scaled (ReLU, BatchNorm).
         max_sweeps: bound on the passes over all groups.
-        memory: GiB for unfolded copies of the weights; what does not fit is read again every time.
+        memory: GiB for copies of the weights and for scores; what does not fit is read or made again every time.
     """
     spec = problem.spec
     pieces, keys = pieces_of(spec), keys_of(spec)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import metanet
+from alignment.networks import traced
 from metanet.alignment._ascent import Ascent
 from metanet.alignment._moves import keys_of, moves_of
 from metanet.alignment._pieces import pieces_of
@@ -144,3 +145,24 @@ def test_a_concatenation_of_fixed_and_free_parts():
     stock = Stock(spec, pieces_of(spec), {"w": x}, {"w": x}, torch.device("cpu"), 0)
     got = sum(earned(stock, n, to_elements(t, keys_of(spec)), keys_of(spec)) for n in range(2))
     assert got == pytest.approx(float((x * t({"w": x})["w"]).sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("room", [0, 20000, 2**30])
+def test_what_there_is_no_room_for_is_made_again(room):
+    """The same steps, whatever is kept."""
+    spec = traced("resnet18")[0].spec
+    a, b, _, _ = draws(spec, 4)
+    keys = keys_of(spec)
+    stock = Stock(spec, pieces_of(spec), a, b, torch.device("cpu"), room)
+    generator = torch.Generator().manual_seed(0)
+    ascent = Ascent(stock, moves_of(spec, stock.pieces, keys), keys, to_elements(spec.identity(), keys), generator)
+    ascent.run(50)
+    assert len(ascent.objective) > 1
+    kept = sum(p.nbytes for p in stock._kept.values())
+    assert kept <= room
+    assert (kept > 0) == (room > 0)
+    roomy = Stock(spec, pieces_of(spec), a, b, torch.device("cpu"), 2**30)
+    generator = torch.Generator().manual_seed(0)
+    again = Ascent(roomy, ascent.moves, keys, to_elements(spec.identity(), keys), generator)
+    again.run(50)
+    assert ascent.objective == pytest.approx(again.objective)
