@@ -1,5 +1,7 @@
 """Law 5, for every matcher: none worsens its own objective; a planted relabelling is found."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from metanet.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 RECOVERS = ("weight", "activation", "merge_many", "universe")
-QUICK = {"sinkhorn": {"steps": 40}, "straight_through": {"epochs": 2, "rate": 1e-2}}
+QUICK = {"sinkhorn": {"steps": 30, "check": 10}, "straight_through": {"epochs": 2, "rate": 1e-2}}
 SHORT_OF = {  # what a matcher cannot find, and why
     ("activation", "vgg16"): "many of its units are dead on random images",
     ("activation", "mixtral"): "an expert's hidden units show only for the tokens that go to it",
@@ -45,8 +47,10 @@ def test_no_matcher_worsens_its_objective(method, network):
 
 
 @pytest.mark.filterwarnings("ignore:.*groups stay as they are")
-@pytest.mark.parametrize("network", [*NETWORKS, *MORE])
-@pytest.mark.parametrize("method", RECOVERS)
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [*product(RECOVERS, NETWORKS), *product(("weight", "activation"), MORE)],
+)
 def test_a_planted_relabelling_is_found(method, network):
     arch, _ = traced(network)
     more = given(method, network)
@@ -70,7 +74,7 @@ def test_the_share_of_a_planted_relabelling_that_is_found(method, least, network
     arch, _ = traced(network)
     a = random_state(network, 1)
     planted = arch.spec.sample(torch.Generator().manual_seed(1))
-    options = {"steps": 150} if method == "sinkhorn" else QUICK[method]
+    options = {"steps": 100} if method == "sinkhorn" else QUICK[method]
     al = metanet.align(planted(a), to=a, arch=arch, method=method, **given(method, network), **options)
     elements = [(al.transform @ planted).element(g.name) for g in arch.spec.groups if g.kind == "permutation"]
     right = sum(int((e == torch.arange(e.shape[-1])).sum()) for e in elements)
