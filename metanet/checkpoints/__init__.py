@@ -1,11 +1,34 @@
 """Reading and writing checkpoints: tensors by name, lazy, and never by running code from the file.
 
-A new format is one function ``(path) -> Checkpoint`` in a file of its own, registered by ``@reader`` (``_readers.py``)
-and imported here; readers are tried in the order of these imports.
+=====================================================  ======  =====================================================
+format                                                 access  what is read when
+=====================================================  ======  =====================================================
+``x.safetensors``                                      both    the header when opened, a tensor's bytes when asked
+                                                               for; nothing stays mapped or open
+``x.safetensors.index.json`` and its shards            both    the headers of all shards when opened, then likewise
+``x.pt .pth .bin .ckpt``, zip (torch >= 1.6)           read    names when opened, tensors from the mapped file
+the same, older format                                 read    everything when opened
+``x.bin.index.json`` and its shards                    read    as the shards are
+a folder: ``model.safetensors``, or shards and index   both    as that file; ``config.json`` becomes
+or ``pytorch_model.bin``, or its shards and index              ``metadata["config"]``
+``foreign_classes="inert"``: torch files with objects  read    the pickle when opened, by an unpickler that imports
+that ``weights_only=True`` refuses                             and calls nothing; then a tensor's bytes when asked for
+=====================================================  ======  =====================================================
+
+What training code puts around a state dict is taken off: ``_state_dicts.py`` tells which keys are followed and which
+prefixes are dropped, ``Checkpoint.fit`` finds the prefix that an architecture shows (``model.`` of a LightningModule).
+Names are those on disk. Where transformers renames or stacks tensors while it loads a folder, translating them is the
+matter of ``metanet.sources``, not of this room.
+
+A new format is one function ``(path, options) -> Checkpoint`` in a file of its own, registered by ``@reader``
+(``_readers.py``) and imported here; readers are tried in the order of these imports.
 """
 
+from . import _folder as _folder
+from . import _sharded as _sharded
 from . import _torch as _torch
 from ._atomic import atomic_write as atomic_write
 from ._mapping import Checkpoint as Checkpoint
+from ._nonfinite import report_nonfinite as report_nonfinite
 from ._readers import load_checkpoint as load_checkpoint
-from ._safetensors import save_checkpoint as save_checkpoint
+from ._writing import save_checkpoint as save_checkpoint

@@ -1,27 +1,34 @@
 """What ``load_checkpoint`` returns: tensors by name, read when asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from ..errors import CheckpointError, MetanetError
+from ._fit import Described, check, describe, match
 
 
 class Checkpoint(Mapping[str, Tensor]):
     """A read-only mapping from names to tensors (on the CPU) that reads a tensor when it is asked for.
 
     Every reading gives a tensor of its own: changing it in place changes neither the file nor the next reading.
-    The order of the names is the file's, which need not be that of the layers: safetensors files are sorted.
+    The order of the names is the file's, which need not be that of the layers: most safetensors files are sorted.
+
+    What is computed tensor by tensor can be one too, with a ``read`` that computes: ``save_checkpoint`` then holds no
+    more than one tensor at a time.
 
     Args:
         path: the file, for messages.
-        read: gives the tensor of a name.
+        read: gives the tensor of a name, in memory of its own; pickles if the checkpoint goes to other processes.
         shapes: shape by name; its names are the mapping's.
         dtypes: dtype by name.
         metadata: what the file says beside its tensors.
-        skipped: names of entries that are no tensors and were left out.
+        skipped: names of entries that were left out: those that are no tensors.
+        foreign: full names of the classes and functions that inert placeholders stand for.
     """
 
     def __init__(
@@ -31,11 +38,13 @@ class Checkpoint(Mapping[str, Tensor]):
         shapes: Mapping[str, torch.Size],
         dtypes: Mapping[str, torch.dtype],
         metadata: Mapping[str, Any] | None = None,
-        skipped: tuple[str, ...] = (),
+        skipped: Iterable[str] = (),
+        foreign: Iterable[str] = (),
     ) -> None:
         self.path = path
         self.metadata = dict(metadata or {})
-        self.skipped = skipped
+        self.skipped = tuple(skipped)
+        self.foreign = tuple(foreign)
         self._read = read
         self._shapes = dict(shapes)
         self._dtypes = dict(dtypes)
@@ -52,20 +61,83 @@ class Checkpoint(Mapping[str, Tensor]):
         return MappingProxyType(self._dtypes)
 
     def rename(self, names: Mapping[str, str]) -> "Checkpoint":
-        """The same tensors under other names: ``names`` maps each present name to its new one."""
+        """The same tensors under other names: ``names`` maps each present name to its new one.
+
+        Raises:
+            CheckpointError: two tensors would have one name.
+        """
+        if len({names[name] for name in self._stored}) < len(self):
+            raise CheckpointError(f"checkpoint '{self.path}': two tensors would have one name")
+        return self._select({names[name]: name for name in self._stored}, self.skipped)
+
+    def fit(
+        self,
+        expected: Mapping[str, Any],
+        *,
+        prefix: str | None = None,
+        tied: Mapping[str, str] | None = None,
+        extra: Literal["refuse", "drop"] = "refuse",
+        dtypes: Literal["kind", "exact", "any"] = "kind",
+    ) -> "Checkpoint":
+        """This checkpoint with the names of a network, in their order, or an error that lists what differs.
+
+        Wrappers put one prefix before all names of a network (``model.`` in a LightningModule), base models lack the
+        one that networks with a head have (``bert.``). The prefix that brings most names together is taken off or put
+        on; names outside a prefix that is taken off belong to something else and go to ``skipped``.
+
+        Args:
+            expected: names with tensors or shapes, such as ``model.state_dict()`` (meta tensors do) or another
+                checkpoint, of which no data is read.
+            prefix: the one to take off, where several parts of the checkpoint would fit; ``""`` leaves the names.
+            tied: name -> name with the same values; a name missing here is read under one that it is tied to.
+            extra: whether tensors that are not expected are an error or go to ``skipped``.
+            dtypes: what must agree where ``expected`` has dtypes: floating, integer, bool or complex (``"kind"``),
+                the dtype itself (``"exact"``), or nothing (``"any"``).
+
+        Raises:
+            CheckpointError: several prefixes fit equally well, or names, shapes or dtypes differ.
+        """
+        if extra not in ("refuse", "drop"):
+            raise MetanetError(f"extra={extra!r}: give one of refuse, drop")
+        wanted = expected._described() if isinstance(expected, Checkpoint) else describe(expected)
+        names = match(self.path, self._stored, wanted, prefix)  # name in the network's terms -> name here
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault((tied or {}).get(name, name), []).append(name)
+        stored = {}
+        for name in wanted:
+            same = [name] if name in names else groups.get((tied or {}).get(name, name), [])
+            if same:
+                stored[name] = names[same[0]]
+        used, inside = set(stored.values()), set(names.values())
+        unexpected = {name: here for name, here in names.items() if name not in wanted and here not in used}
+        own = self._described()
+        found = {name: own[here] for name, here in stored.items()}
+        surplus = {name: own[here] for name, here in unexpected.items()}
+        if problem := check(found, wanted, surplus if extra == "refuse" else {}, dtypes):
+            raise CheckpointError(f"checkpoint '{self.path}' does not fit the network:\n{problem}")
+        outside = [name for name in self._stored if name not in inside]
+        return self._select(stored, (*self.skipped, *outside, *unexpected.values()))
+
+    def _described(self) -> dict[str, Described]:
+        return {name: Described(shape, self._dtypes[name]) for name, shape in self._shapes.items()}
+
+    def _select(self, names: Mapping[str, str], skipped: Iterable[str]) -> "Checkpoint":
+        """New name -> present name, as a checkpoint."""
         new = Checkpoint(
             self.path,
             self._read,
-            {names[name]: shape for name, shape in self._shapes.items()},
-            {names[name]: dtype for name, dtype in self._dtypes.items()},
+            {new: self._shapes[name] for new, name in names.items()},
+            {new: self._dtypes[name] for new, name in names.items()},
             self.metadata,
-            self.skipped,
+            skipped,
+            self.foreign,
         )
-        new._stored = {names[name]: stored for name, stored in self._stored.items()}
+        new._stored = {new: self._stored[name] for new, name in names.items()}
         return new
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._read(self._stored[name]).clone()  # what is read may be a view of the mapped file
+        return self._read(self._stored[name])
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor
         return name in self._stored

@@ -1,12 +1,25 @@
-"""``load_checkpoint``: finds the reader of a path's format, and takes off what training code wraps around names."""
+"""``load_checkpoint``: finds the reader of a path's format."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MetanetError
 from ._mapping import Checkpoint
+from ._state_dicts import bare_names
+
+_FOREIGN = ("refuse", "inert")
+_LFS = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the caller of ``load_checkpoint`` asks for beyond the path; a reader takes what concerns its format."""
+
+    key: str | None = None
+    foreign_classes: str = "refuse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,78 +28,95 @@ class Reader:
 
     format: str
     accepts: Callable[[Path], bool]
-    read: Callable[[Path], Checkpoint]
+    read: Callable[[Path, Options], Checkpoint]
 
 
 READERS: list[Reader] = []
 
 
 def reader(format: str, accepts: Callable[[Path], bool]) -> Callable:
-    """Register a function ``(path) -> Checkpoint`` as the reader of the paths that ``accepts`` takes.
+    """Register a function ``(path, options) -> Checkpoint`` as the reader of the paths that ``accepts`` takes.
 
     Args:
         format: how error messages call it, with its suffixes.
         accepts: says whether the path is of this format, by name or kind alone; the first reader that accepts reads.
     """
 
-    def register(read: Callable[[Path], Checkpoint]) -> Callable[[Path], Checkpoint]:
+    def register(read: Callable[[Path, Options], Checkpoint]) -> Callable[[Path, Options], Checkpoint]:
         READERS.append(Reader(format=format, accepts=accepts, read=read))
         return read
 
     return register
 
 
-def load_checkpoint(path: str | os.PathLike, unwrap: bool = True) -> Checkpoint:
+def load_checkpoint(
+    path: str | os.PathLike,
+    unwrap: bool = True,
+    key: str | None = None,
+    foreign_classes: Literal["refuse", "inert"] = "refuse",
+) -> Checkpoint:
     """Open a checkpoint: a mapping from names to tensors on the CPU, each read when it is asked for.
 
-    Formats: safetensors (``.safetensors``) and what ``torch.save`` writes (``.pt``, ``.pth``, ``.bin``, ``.ckpt``; zip
-    and the older format), of which only tensors and plain containers are read, so that no file can run code. Shapes and
-    dtypes are known without reading data.
+    Formats: safetensors (``.safetensors``), what ``torch.save`` writes (``.pt``, ``.pth``, ``.bin``, ``.ckpt``; zip and
+    the older format), the shards of either by their ``.index.json``, and a Hugging Face folder. Of torch files only
+    tensors and plain containers are read, so that no file can run code. Shapes and dtypes are known without reading
+    data. ``load_checkpoint(path).fit(model.state_dict())`` brings the names to those of a network and checks them.
 
     Args:
-        path: the file.
+        path: the file, the index of a sharded checkpoint, or its folder. A folder's safetensors are preferred.
         unwrap: drop the prefix ``module.`` (DistributedDataParallel) if every name has it, and ``_orig_mod.``
             (torch.compile) wherever it stands. ``False`` gives the names as stored.
+        key: the entry of a torch file to take, where it holds several state dicts (``"ema"``, or ``"model.generator"``
+            one level deeper). By itself, the one entry that is a state dict is found; averaged weights are taken only
+            if they are asked for so.
+        foreign_classes: ``"refuse"`` torch files that hold objects of other classes than tensors and plain containers,
+            or read them with such objects replaced by ``"inert"`` placeholders: nothing of them is imported or called,
+            and ``Checkpoint.foreign`` lists what was met. That also reads a pickled ``nn.Module``: its state dict.
 
     Raises:
-        CheckpointError: the file is missing, empty, damaged, of an unknown format, or holds objects that are no tensors
-            and could run code; the message names the file and the reason.
+        CheckpointError: the path is missing, empty, damaged, of an unknown format, has missing shards or several
+            checkpoints, or holds objects that are no tensors and could run code; the message names file and reason.
     """
+    if foreign_classes not in _FOREIGN:
+        raise MetanetError(f"foreign_classes={foreign_classes!r}: give one of {', '.join(_FOREIGN)}")
     path = Path(path)
+    checkpoint = open_path(path, Options(key=key, foreign_classes=foreign_classes))
+    return checkpoint.rename(bare_names(path, checkpoint)) if unwrap else checkpoint
+
+
+def open_path(path: Path, options: Options) -> Checkpoint:
+    """The checkpoint at a path with its names as stored; readers of several files open each by it."""
     found = next((each for each in READERS if each.accepts(path)), None)
+    formats = "; ".join(each.format for each in READERS)
     if not path.exists():
         raise CheckpointError(f"checkpoint '{path}' does not exist{_nearby(path)}")
-    formats = "; ".join(each.format for each in READERS)
-    if found is None and path.is_dir():
-        raise CheckpointError(f"checkpoint '{path}' is a folder; give a file: {formats}")
     if found is None:
         raise CheckpointError(f"checkpoint '{path}' has the unknown suffix {path.suffix!r}; known: {formats}")
-    if path.is_file() and path.stat().st_size == 0:
-        raise CheckpointError(f"checkpoint '{path}' is empty (0 bytes): its writing was cut off. Restore or remake it.")
     try:
-        checkpoint = found.read(path)
+        if path.is_file():
+            _check_content(path)
+        return found.read(path, options)
     except OSError as error:
         raise CheckpointError(f"checkpoint '{path}' can't be read: {error.strerror or error}") from error
-    return checkpoint.rename(_bare_names(path, checkpoint)) if unwrap else checkpoint
 
 
-def _bare_names(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Stored name -> name without the prefixes that DistributedDataParallel and torch.compile put before it."""
-    bare = {name: name.replace("_orig_mod.", "") for name in names}
-    while bare and all(name.startswith("module.") for name in bare.values()):
-        bare = {stored: name.removeprefix("module.") for stored, name in bare.items()}
-    if len(set(bare.values())) < len(bare):
+def _check_content(path: Path) -> None:
+    """What is wrong with files of any format."""
+    with path.open("rb") as file:
+        start = file.read(len(_LFS))
+    if not start:
+        raise CheckpointError(f"checkpoint '{path}' is empty (0 bytes): its writing was cut off. Restore or remake it.")
+    if start == _LFS:
         raise CheckpointError(
-            f"checkpoint '{path}': without the prefix _orig_mod. two tensors have one name; "
-            f"load_checkpoint(path, unwrap=False) gives them as stored"
+            f"checkpoint '{path}' is a Git LFS pointer, which stands for the file: fetch that by `git lfs pull`"
         )
-    return bare
 
 
 def _nearby(path: Path) -> str:
     """What the folder has instead, for the message about a missing file."""
     if not path.parent.is_dir():
         return f": nor does its folder '{path.parent}'"
-    names = sorted(each.name for each in path.parent.iterdir() if any(known.accepts(each) for known in READERS))
+    beside = (each for each in path.parent.iterdir() if not each.is_dir())
+    names = sorted(each.name for each in beside if any(known.accepts(each) for known in READERS))
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"; its folder has {', '.join(names[:5])}{more}" if names else "; its folder holds no checkpoint"

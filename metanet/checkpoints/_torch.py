@@ -4,60 +4,77 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ._bytes import FileBytes
+from ._inert import read_inert
 from ._mapping import Checkpoint
-from ._readers import reader
+from ._readers import Options, reader
+from ._state_dicts import find_state_dict
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training code puts the state dict
+_MAPPED = 64 * 2**20  # bytes of a mapped file that may stay in memory after they were read
+
+
+class _File:
+    """The tensors of one torch file: zip files are mapped, and mapped anew when much of them has become resident."""
+
+    def __init__(self, path: Path, key: str | None) -> None:
+        self.file, self.key = FileBytes(path), key
+        self.mapped = zipfile.is_zipfile(path)  # the older format can't be: it is in memory as a whole
+        self._state: dict[str, Tensor] | None = None
+        self._touched = 0
+        self.skipped: tuple[str, ...] = ()
+
+    def state(self) -> dict[str, Tensor]:
+        """The state dict, of which nothing is read yet where the file can be mapped."""
+        if self._state is None:
+            self.file.check()
+            content = _load(self.file, self.mapped)
+            found = find_state_dict(self.file.path, content, self.key)
+            self._state = {k: v.detach() for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
+            self.skipped = tuple(str(name) for name in found if name not in self._state)
+        return self._state
+
+    def __call__(self, name: str) -> Tensor:
+        tensor = self.state()[name].clone()
+        self._touched += tensor.numel() * tensor.element_size()
+        if self.mapped and self._touched > _MAPPED:
+            self._state, self._touched = None, 0
+        return tensor
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_state": None, "_touched": 0}
 
 
 @reader(f"torch files ({', '.join(SUFFIXES)})", accepts=lambda path: path.suffix in SUFFIXES and not path.is_dir())
-def _read(path: Path) -> Checkpoint:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles and archives: the errors below say it better
-            # The zip format can be mapped into memory: data is then read from the disk when it is used.
-            content = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything (KeyError, EOFError, ...)
-        raise CheckpointError(f"checkpoint '{path}' {_reason(error)}") from error
-    state = _unwrap(content)
-    if not isinstance(state, Mapping):
-        raise CheckpointError(
-            f"checkpoint '{path}' holds a {type(state).__name__}, expected a state dict: name -> tensor"
-        )
-    tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if state and not tensors:
-        raise CheckpointError(
-            f"checkpoint '{path}' has no tensors at its top level, only {', '.join(map(str, list(state)[:10]))}; "
-            f"save the state dict alone, or under one of {', '.join(WRAPPERS)}"
-        )
+def _read(path: Path, options: Options) -> Checkpoint:
+    if options.foreign_classes == "inert":
+        return read_inert(path, options.key)
+    file = _File(path, options.key)
+    state = file.state()
     return Checkpoint(
         path,
-        tensors.__getitem__,
-        {name: tensor.shape for name, tensor in tensors.items()},
-        {name: tensor.dtype for name, tensor in tensors.items()},
-        skipped=tuple(str(name) for name in state if name not in tensors),
+        file,
+        {name: tensor.shape for name, tensor in state.items()},
+        {name: tensor.dtype for name, tensor in state.items()},
+        skipped=file.skipped,
     )
 
 
-def _unwrap(content: Any) -> Any:
-    """The state dict inside ``{"state_dict": ..., "epoch": ...}`` and its like, nested a few levels at most."""
-    for _ in range(len(WRAPPERS)):
-        if not isinstance(content, Mapping):
-            break
-        inner = (content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping))
-        content = next(inner, content)
-    return content
+def _load(file: FileBytes, mapped: bool) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign pickles and archives: the errors below say it better
+            return torch.load(file.place, weights_only=True, map_location="cpu", mmap=mapped)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything (KeyError, EOFError, ...)
+        raise CheckpointError(f"checkpoint '{file.path}' {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -66,7 +83,8 @@ def _reason(error: Exception) -> str:
     if forbidden := re.search(r"GLOBAL ([\w.]+)", text):
         return (
             f"holds an object of type {forbidden[1]}: reading it could run code, and metanet reads tensors only. "
-            f"Where the file is trusted, save its state dict alone: torch.save(model.state_dict(), path)."
+            f'load_checkpoint(path, foreign_classes="inert") reads its tensors and runs nothing; '
+            f"or save the state dict alone: torch.save(model.state_dict(), path)."
         )
     if "TorchScript" in text:
         return "is a TorchScript archive: load it with torch.jit.load and save its state_dict()"

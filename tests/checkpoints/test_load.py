@@ -7,6 +7,7 @@ import struct
 import warnings
 from collections import OrderedDict
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -14,7 +15,8 @@ import torch
 
 from metanet.checkpoints import Checkpoint, load_checkpoint
 from metanet.checkpoints._readers import READERS, reader
-from metanet.errors import CheckpointError
+from metanet.checkpoints._state_dicts import WRAPPERS
+from metanet.errors import CheckpointError, MetanetError
 
 
 @pytest.fixture
@@ -67,9 +69,9 @@ class TestFormats:
         monkeypatch.setattr("metanet.checkpoints._readers.READERS", list(READERS))
 
         @reader("one-number files (.one)", accepts=lambda path: path.suffix == ".one")
-        def read(path):
+        def read(path, options):
             number = torch.tensor(float(path.read_text()))
-            return Checkpoint(path, lambda name: number, {"n": number.shape}, {"n": number.dtype})
+            return Checkpoint(path, lambda name: number.clone(), {"n": number.shape}, {"n": number.dtype})
 
         (tmp_path / "x.one").write_text("2.5")
         try:
@@ -101,9 +103,46 @@ class TestLaziness:
         checkpoint["z.weight"].add_(1)
         assert torch.equal(checkpoint["z.weight"], state["z.weight"])
 
-    def test_goes_to_another_process(self, state, tmp_path):
-        save(state, tmp_path / "x.safetensors")
-        assert_same(pickle.loads(pickle.dumps(load_checkpoint(tmp_path / "x.safetensors"))), state)
+    @pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+    def test_goes_to_another_process_by_its_path(self, name, state, tmp_path, monkeypatch):
+        state["large"] = torch.zeros(100_000)
+        save(state, tmp_path / name)
+        monkeypatch.chdir(tmp_path)
+        checkpoint = load_checkpoint(name)
+        checkpoint["large"]
+        sent = pickle.dumps(checkpoint)
+        assert len(sent) < 10_000
+        monkeypatch.chdir("/")
+        assert_same(pickle.loads(sent), state)
+
+    @pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+    def test_a_file_that_was_replaced_is_noticed(self, name, state, tmp_path):
+        save(state, tmp_path / name)
+        checkpoint = pickle.loads(pickle.dumps(load_checkpoint(tmp_path / name)))
+        save({"z.weight": torch.zeros(3, 2)}, tmp_path / name)
+        with pytest.raises(
+            CheckpointError, match=f"{name}' was replaced or changed since it was opened: load it again"
+        ):
+            checkpoint["z.weight"]
+        (tmp_path / name).unlink()
+        with pytest.raises(CheckpointError, match=f"{name}' can't be read: No such file"):
+            checkpoint["z.weight"]
+
+    @pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+    def test_leaves_no_file_open_and_no_page_mapped(self, name, tmp_path, monkeypatch):
+        monkeypatch.setattr("metanet.checkpoints._torch._MAPPED", 4096)
+        save({"w": torch.zeros(100_000)}, tmp_path / name)
+        checkpoint = load_checkpoint(tmp_path / name)
+        assert not checkpoint["w"].any()
+        assert str(tmp_path / name) not in Path("/proc/self/maps").read_text()
+        assert str(tmp_path / name) not in [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+        assert not checkpoint["w"].any()  # mapped anew
+
+    def test_parameters_come_without_gradients(self, tmp_path):
+        torch.save({"w": torch.nn.Parameter(torch.ones(2))}, tmp_path / "x.pt")
+        tensor = load_checkpoint(tmp_path / "x.pt")["w"]
+        assert type(tensor) is torch.Tensor
+        assert not tensor.requires_grad
 
     def test_shapes_are_read_only(self, state, tmp_path):
         save(state, tmp_path / "x.safetensors")
@@ -112,13 +151,35 @@ class TestLaziness:
 
 
 class TestWrappers:
-    @pytest.mark.parametrize("path", [("state_dict",), ("model",), ("model_state_dict",), ("model", "state_dict")])
+    @pytest.mark.parametrize("path", [*((name,) for name in WRAPPERS), ("model", "state_dict"), ("generator",)])
     def test_finds_the_state_dict(self, path, state, tmp_path):
         content = state
         for key in reversed(path):
-            content = {key: content, "epoch": 3, "optimizer": {"state": {}}}
+            optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}
+            content = {"loss": torch.tensor(0.5), key: content, "epoch": 3, "optimizer": optimizer}
         torch.save(content, tmp_path / "x.pt")
         assert_same(load_checkpoint(tmp_path / "x.pt"), state)
+
+    def test_averaged_weights_are_read_when_asked_for(self, state, tmp_path):
+        averaged = {name: tensor + 1 for name, tensor in state.items()}
+        torch.save({"ema": {"net": averaged, "decay": 0.9}, "model": state}, tmp_path / "x.pt")
+        assert_same(load_checkpoint(tmp_path / "x.pt"), state)
+        assert_same(load_checkpoint(tmp_path / "x.pt", key="ema"), averaged)
+        assert_same(load_checkpoint(tmp_path / "x.pt", key="ema.net"), averaged)
+        with pytest.raises(CheckpointError, match=r"has no entry 'emma'; it has ema, model"):
+            load_checkpoint(tmp_path / "x.pt", key="emma")
+        with pytest.raises(CheckpointError, match=r"no entry '0' in a float"):
+            load_checkpoint(tmp_path / "x.pt", key="ema.decay.0")
+
+    def test_an_entry_called_model_may_be_something_else(self, state, tmp_path):
+        torch.save({"model": {"name": "resnet"}, "state_dict": state}, tmp_path / "x.pt")
+        assert_same(load_checkpoint(tmp_path / "x.pt"), state)
+
+    def test_a_modules_extra_state_is_no_state_dict(self, tmp_path):
+        torch.save({"w": torch.ones(1), "w._extra_state": {"scale": torch.ones(1)}}, tmp_path / "x.pt")
+        checkpoint = load_checkpoint(tmp_path / "x.pt")
+        assert list(checkpoint) == ["w"]
+        assert checkpoint.skipped == ("w._extra_state",)
 
     @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
     @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
@@ -183,15 +244,23 @@ BROKEN = {
     "header.safetensors": (lambda: safetensors_bytes()[:20], "no whole safetensors file.*20 bytes"),
     "longer.safetensors": (lambda: safetensors_bytes() + b"x", "no whole safetensors file"),
     "huge.safetensors": (lambda: struct.pack("<Q", 2**60) + b"{}", "no whole safetensors file"),
-    "text.safetensors": (lambda: b"version https://git-lfs", "no whole safetensors file"),
+    "text.safetensors": (lambda: b"not what it should be", "no whole safetensors file"),
+    "pointer.safetensors": (
+        lambda: b"version https://git-lfs.github.com/spec/v1\noid ...",
+        "Git LFS pointer.*lfs pull",
+    ),
+    "pointer.pt": (lambda: b"version https://git-lfs.github.com/spec/v1\noid ...", "Git LFS pointer"),
     "short.pt": (lambda: torch_bytes(WEIGHTS)[:-30], "damaged, cut off"),
     "older.pt": (
         lambda: torch_bytes(WEIGHTS, _use_new_zipfile_serialization=False)[:-8],
         "damaged, cut off",
     ),
-    "text.pt": (lambda: b"version https://git-lfs", "not written by torch.save"),
+    "text.pt": (lambda: b"not what it should be", "not written by torch.save"),
     "pickle.pt": (lambda: pickle.dumps({"w": 1}), "not written by torch.save"),
-    "evil.pt": (lambda: torch_bytes({"w": Evil()}), r"object of type (posix|nt)\.mkdir.*could run code"),
+    "evil.pt": (
+        lambda: torch_bytes({"w": Evil()}),
+        r"object of type (posix|nt)\.mkdir.*could run code.*foreign_classes=.inert.* reads its tensors",
+    ),
     "evil-older.pt": (
         lambda: torch_bytes({"w": Evil()}, _use_new_zipfile_serialization=False),
         r"object of type (posix|nt)\.mkdir",
@@ -200,7 +269,11 @@ BROKEN = {
     "module.pt": (lambda: torch_bytes(torch.nn.Linear(1, 1)), r"torch\.nn\.modules\.linear\.Linear.*state_dict"),
     "script.pt": (torchscript_bytes, "TorchScript"),
     "list.pt": (lambda: torch_bytes([torch.ones(1)]), "holds a list, expected a state dict"),
-    "nested.pt": (lambda: torch_bytes({"gen": WEIGHTS, "disc": WEIGHTS}), "only gen, disc"),
+    "numbers.pt": (lambda: torch_bytes({"epoch": 3, "lr": 0.1}), "no tensors at its top level, only epoch, lr"),
+    "several.pt": (
+        lambda: torch_bytes({"gen": WEIGHTS, "disc": WEIGHTS}),
+        r"several state dicts, gen, disc.*key='gen'",
+    ),
     "x.npz": (lambda: b"PK", r"unknown suffix '.npz'; known: .*\.ckpt.*\.safetensors"),
 }
 
@@ -225,6 +298,12 @@ def test_a_missing_file_shows_what_the_folder_has(tmp_path):
         load_checkpoint(tmp_path / "runs" / "last.pt")
 
 
-def test_a_folder_is_no_checkpoint_yet(tmp_path):
-    with pytest.raises(CheckpointError, match=r"is a folder; give a file: torch files.*safetensors files"):
-        load_checkpoint(tmp_path)
+def test_a_key_is_for_files_with_keys(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(safetensors_bytes())
+    with pytest.raises(CheckpointError, match="key='ema' is for torch files"):
+        load_checkpoint(tmp_path / "x.safetensors", key="ema")
+
+
+def test_what_can_be_done_with_foreign_classes(tmp_path):
+    with pytest.raises(MetanetError, match="foreign_classes='allow': give one of refuse, inert"):
+        load_checkpoint(tmp_path / "x.pt", foreign_classes="allow")

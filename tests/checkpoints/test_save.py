@@ -64,7 +64,7 @@ class TestRoundTrip:
         }
         save_checkpoint(tmp_path / "x.safetensors", tensors)
         back = load_checkpoint(tmp_path / "x.safetensors")
-        assert set(back) == set(tensors)
+        assert list(back) == list(tensors)  # their order too
         for name, tensor in tensors.items():
             assert torch.equal(back[name], tensor), name
             assert back.shapes[name] == tensor.shape
@@ -112,12 +112,31 @@ class TestRoundTrip:
         ({"w": torch.eye(2).to_sparse()}, None, "torch.sparse_coo"),
         ({"w": torch.ones(2, dtype=torch.complex128)}, None, "torch.complex128"),
         ({"w": torch.ones(1)}, {"f": object()}, "the metadata is no JSON"),
+        ({"w": torch.ones(1)}, 3, "the metadata is no JSON"),
+        ({"__metadata__": torch.ones(1)}, None, "a tensor can't be called __metadata__"),
+        ({"\ud800": torch.ones(1)}, None, "names and metadata must be text"),
     ],
 )
 def test_what_cannot_be_written_is_refused(mapping, metadata, message, tmp_path):
     with pytest.raises(CheckpointError, match=message) as caught:
         save_checkpoint(tmp_path / "x.safetensors", mapping, metadata)
     assert "x.safetensors" in str(caught.value)
+    assert files(tmp_path) == []
+
+
+def test_a_sparse_tensor_of_a_torch_file_is_refused(tmp_path):
+    torch.save({"w": torch.ones(1), "s": torch.eye(2).to_sparse()}, tmp_path / "x.pt")
+    with pytest.raises(
+        CheckpointError, match="^can't write '[^']*x.safetensors': s is a torch.float32 tensor, torch.sparse_coo"
+    ):
+        save_checkpoint(tmp_path / "x.safetensors", load_checkpoint(tmp_path / "x.pt"))
+    assert files(tmp_path) == ["x.pt"]
+
+
+def test_a_header_longer_than_programs_take(tmp_path, monkeypatch):
+    monkeypatch.setattr("metanet.checkpoints._safetensors.MAX_HEADER", 1000)
+    with pytest.raises(CheckpointError, match="names and metadata take 2,0.. bytes; safetensors files take 1,000"):
+        save_checkpoint(tmp_path / "x.safetensors", {"w": torch.ones(1)}, {"long": "x" * 1900})
     assert files(tmp_path) == []
 
 

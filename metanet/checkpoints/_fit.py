@@ -1,0 +1,135 @@
+"""Comparing a checkpoint's names, shapes and dtypes with those of a network."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import CheckpointError, MetanetError
+
+_LISTED = 10  # of each kind of difference
+_DTYPES = ("kind", "exact", "any")
+
+
+class Described(NamedTuple):
+    """A tensor without its data; no dtype where only a shape is known."""
+
+    shape: torch.Size
+    dtype: torch.dtype | None
+
+
+def describe(expected: Mapping[str, Any]) -> dict[str, Described]:
+    """Names with tensors or shapes, as descriptions."""
+    if not isinstance(expected, Mapping):
+        raise MetanetError(f"expected names with tensors or shapes, such as model.state_dict(), not {type(expected)}")
+    return {
+        name: Described(torch.Size(getattr(value, "shape", value)), getattr(value, "dtype", None))
+        for name, value in expected.items()
+    }
+
+
+def match(path: Path, names: Iterable[str], expected: Mapping[str, Any], prefix: str | None) -> dict[str, str]:
+    """Name in the network's terms -> name in the checkpoint, for all names that the prefix leaves.
+
+    Args:
+        path: for messages.
+        names: the checkpoint's.
+        prefix: the one to take off; ``None`` finds the one that brings most names together.
+
+    Raises:
+        CheckpointError: no name has the prefix, or several prefixes do equally well.
+    """
+    names = dict.fromkeys(names)
+    if prefix is not None:
+        taken = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+        if not taken:
+            firsts = list(dict.fromkeys(name.partition(".")[0] + "." for name in names))[:_LISTED]
+            raise CheckpointError(f"checkpoint '{path}': no name starts with {prefix!r}, but {', '.join(firsts)}")
+        return taken
+    took = Counter(start for name in names for start, rest in _splits(name) if rest in expected)
+    put = Counter(start for name in expected for start, rest in _splits(name) if rest in names)
+    best = max([*took.values(), *put.values()], default=0)
+    # A few names that end alike make no prefix: the names as they are then show better what differs.
+    if best <= sum(name in expected for name in names) or 2 * best < min(len(names), len(expected)):
+        return {name: name for name in names}
+    taking = [start for start, count in took.items() if count == best]
+    putting = [start for start, count in put.items() if count == best]
+    if len(taking) + len(putting) > 1:
+        ways = [f"without {start}" for start in taking] + [f"with {start}" for start in putting]
+        more = f" or {len(ways) - _LISTED} more" if len(ways) > _LISTED else ""
+        raise CheckpointError(
+            f"checkpoint '{path}' fits the network in several ways: {' or '.join(ways[:_LISTED])}{more}; "
+            f"name the prefix to take off by prefix="
+        )
+    if putting:
+        return {putting[0] + name: name for name in names}
+    return {name.removeprefix(taking[0]): name for name in names if name.startswith(taking[0])}
+
+
+def _splits(name: str) -> Iterable[tuple[str, str]]:
+    """``a.b.c`` as (``a.``, ``b.c``) and (``a.b.``, ``c``)."""
+    places = [i + 1 for i, character in enumerate(name) if character == "."]
+    return [(name[:i], name[i:]) for i in places]
+
+
+def check(
+    found: Mapping[str, Described], wanted: Mapping[str, Described], surplus: Mapping[str, Described], dtypes: str
+) -> str:
+    """What differs, one line each, at most ten of a kind; empty if nothing does.
+
+    Args:
+        found: the expected names that the checkpoint has.
+        surplus: names of the checkpoint that are not expected.
+        dtypes: ``"kind"``, ``"exact"`` or ``"any"``: see ``Checkpoint.fit``.
+    """
+    if dtypes not in _DTYPES:
+        raise MetanetError(f"dtypes={dtypes!r}: give one of {', '.join(_DTYPES)}")
+    missing = [name for name in wanted if name not in found]
+    lines = [
+        f"  missing     {name} {tuple(wanted[name].shape)}{_near(name, wanted[name], surplus)}"
+        for name in missing[:_LISTED]
+    ]
+    lines += _rest(missing, "missing")
+    lines += [f"  unexpected  {name} {tuple(surplus[name].shape)}" for name in list(surplus)[:_LISTED]]
+    lines += _rest(surplus, "unexpected")
+    shapes = [name for name, each in found.items() if each.shape != wanted[name].shape]
+    lines += [
+        f"  shape       {name} is {tuple(found[name].shape)}, expected {tuple(wanted[name].shape)}"
+        for name in shapes[:_LISTED]
+    ]
+    lines += _rest(shapes, "of other shapes")
+    others = [name for name, each in found.items() if not _agree(each.dtype, wanted[name].dtype, dtypes)]
+    lines += [
+        f"  dtype       {name} is {found[name].dtype}, expected {wanted[name].dtype}" for name in others[:_LISTED]
+    ]
+    lines += _rest(others, "of other dtypes")
+    if missing and not found:
+        lines.append("no name is the network's: is this the architecture? Some libraries rename what they load")
+    return "\n".join(lines)
+
+
+def _rest(names: Iterable[str], what: str) -> list[str]:
+    more = len(list(names)) - _LISTED
+    return [f"  ... and {more} more {what}"] if more > 0 else []
+
+
+def _near(name: str, wanted: Described, surplus: Mapping[str, Described]) -> str:
+    """The unexpected name that may be meant: a similar one, of the same shape if there is one."""
+    same = [other for other, each in surplus.items() if each.shape == wanted.shape]
+    near = difflib.get_close_matches(name, same, 1) or difflib.get_close_matches(name, list(surplus), 1)
+    return f"; near: {near[0]} {tuple(surplus[near[0]].shape)}" if near else ""
+
+
+def _agree(one: torch.dtype | None, other: torch.dtype | None, how: str) -> bool:
+    if how == "any" or one is None or other is None:
+        return True
+    return one is other if how == "exact" else _kind(one) == _kind(other)
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point or dtype.is_complex:
+        return "floating" if dtype.is_floating_point else "complex"
+    return "bool" if dtype is torch.bool else "integer"

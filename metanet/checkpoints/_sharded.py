@@ -1,0 +1,99 @@
+"""Checkpoints in several files, with an index that says which tensor is where."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ._mapping import Checkpoint
+from ._readers import Options, open_path, reader
+from ._safetensors import decode
+from ._torch import SUFFIXES
+
+INDEX = ".index.json"
+
+
+class _Shards:
+    """Reads a tensor from the shard that has it."""
+
+    def __init__(self, shards: Mapping[str, Checkpoint], where: Mapping[str, str]) -> None:
+        self.shards, self.where = shards, where
+
+    def __call__(self, name: str) -> Tensor:
+        return self.shards[self.where[name]][name]
+
+
+def is_index(path: Path) -> bool:
+    """Whether a path is called like an index: the suffix of its shards before ``.index.json``."""
+    kind = Path(path.name.removesuffix(INDEX)).suffix
+    return path.name.endswith(INDEX) and kind in (".safetensors", *SUFFIXES)
+
+
+@reader("their shards, by the index (.safetensors.index.json, .bin.index.json)", accepts=is_index)
+def _read(path: Path, options: Options) -> Checkpoint:
+    """Open all shards that the index names: their headers are read, and no data."""
+    where, metadata = read_index(path)
+    shards = _open(path, where, options)
+    for name, file in where.items():
+        if name not in shards[file]:
+            raise CheckpointError(
+                f"checkpoint '{path}': its index says that {name} is in {file}, which has no such tensor: "
+                f"index and shards are of different versions. Restore or remake them."
+            )
+    unlisted = [name for file, shard in shards.items() for name in shard if where.get(name) != file]
+    if unlisted:
+        warnings.warn(f"checkpoint '{path}': left out {_some(unlisted)}, which its index does not list", stacklevel=4)
+    return Checkpoint(
+        path,
+        _Shards(shards, where),
+        {name: shards[file].shapes[name] for name, file in where.items()},
+        {name: shards[file].dtypes[name] for name, file in where.items()},
+        decode(path, metadata),
+        (*unlisted, *(name for shard in shards.values() for name in shard.skipped)),
+        dict.fromkeys(name for shard in shards.values() for name in shard.foreign),
+    )
+
+
+def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Tensor name -> shard's file name, and the index's metadata.
+
+    An index is input like the shards: it may name files of its own folder only. The shards themselves may be links, as
+    they are in the cache of the Hugging Face hub.
+
+    Raises:
+        CheckpointError: no JSON, no weight map, or a shard that isn't a plain file name with the index's suffix.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint '{path}' is no JSON ({error}). Restore or remake it.") from error
+    where = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(where, dict) or not where:
+        raise CheckpointError(f"checkpoint '{path}' has no weight_map that says which tensor is in which shard")
+    allowed = (".safetensors",) if ".safetensors" in path.suffixes else SUFFIXES
+    for name, file in where.items():
+        plain = isinstance(file, str) and not set(file) & {"/", "\\", ":", "\0"} and Path(file).suffix in allowed
+        if not plain:
+            raise CheckpointError(
+                f"checkpoint '{path}': its index says that {name} is in {file!r}; "
+                f"shards are files beside the index, named without a folder and ending in {' or '.join(allowed)}"
+            )
+    metadata = content.get("metadata")
+    return where, metadata if isinstance(metadata, dict) else {}
+
+
+def _open(path: Path, where: Mapping[str, str], options: Options) -> dict[str, Checkpoint]:
+    files = list(dict.fromkeys(where.values()))
+    if missing := [file for file in files if not (path.parent / file).exists()]:
+        names = [name for name, file in where.items() if file == missing[0]]
+        more = f"; {len(missing)} of {len(files)} shards are missing" if len(missing) > 1 else ""
+        raise CheckpointError(f"checkpoint '{path}' lacks its shard {missing[0]}, which has {_some(names)}{more}")
+    return {file: open_path(path.parent / file, options) for file in files}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more tensors" if len(names) > 5 else "")

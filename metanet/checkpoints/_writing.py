@@ -1,0 +1,215 @@
+"""``save_checkpoint``: safetensors, one tensor in memory at a time, visible as a whole or not at all."""
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, MetanetError
+from ._atomic import atomic_write
+from ._mapping import Checkpoint
+from ._safetensors import DTYPES, METADATA_KEY, encode
+from ._sharded import INDEX, read_index
+
+_SUFFIX = ".safetensors"
+_WHOLE = f"model{_SUFFIX}"
+_INDEX = f"{_WHOLE}{INDEX}"
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_STORABLE = frozenset(DTYPES.values())
+_Described = tuple[torch.Size, torch.dtype]
+
+
+def save_checkpoint(
+    path: str | os.PathLike,
+    mapping: Mapping[str, Tensor],
+    metadata: Mapping[str, Any] | None = None,
+    max_shard_size: str | int | None = None,
+) -> None:
+    """Write tensors to a safetensors file or to a folder of shards, as a whole or not at all.
+
+    Every name gets values of its own: tied tensors (one storage under two names), views, and tensors that aren't
+    contiguous are written as independent contiguous copies, so that any program can read any name; what was tied is for
+    the architecture to say. Values, shapes, dtypes and the order of the names come back bit for bit. NaN and infinity
+    are values like others (:func:`report_nonfinite`).
+
+    A folder gets ``model.safetensors`` if one file is enough, else ``model-00001-of-0000N.safetensors`` and
+    ``model.safetensors.index.json``, as Hugging Face libraries lay them out. A checkpoint that was there stays complete
+    until the new one is: new shards never take the names of old ones (they get eight more characters then), and what
+    is old goes when the index is swapped. Other files of the folder are left alone.
+
+    Args:
+        path: a file, ending in ``.safetensors``, or a folder: any other path that exists as one, has no suffix, or is
+            given with a ``max_shard_size``. Missing folders are made, an old checkpoint is replaced at the end.
+        mapping: tensors by name, on any device; a :class:`Checkpoint` too, even the one at ``path``, which is read one
+            tensor at a time. Any other mapping is gone through twice, so one that computes its tensors should be
+            a ``Checkpoint`` with a ``read`` that does.
+        metadata: JSON-able; comes back as ``load_checkpoint(path).metadata``.
+        max_shard_size: bytes of tensors in one file of a folder, as a number or like ``"5GB"`` (the default) or
+            ``"500MiB"``; a tensor larger than that has a file of its own.
+
+    Raises:
+        CheckpointError: another suffix, a value that is no dense tensor with data, a dtype that the format hasn't,
+            metadata that is no JSON, or a disk that is full (an old checkpoint is still there then).
+    """
+    path = Path(path)
+    folder = path.suffix != _SUFFIX and (path.is_dir() or not path.suffix or max_shard_size is not None)
+    if not folder and path.suffix != _SUFFIX:
+        raise CheckpointError(
+            f"can't write '{path}': metanet writes checkpoints as .safetensors; "
+            f"a folder with a dot in its name is taken for one if max_shard_size is given"
+        )
+    if not folder and max_shard_size is not None:
+        raise CheckpointError(f"can't write '{path}' in shards (max_shard_size={max_shard_size!r}): give a folder")
+    try:
+        text = None if metadata is None else json.dumps(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"can't write '{path}': the metadata is no JSON: {error}") from error
+    try:
+        described = _describe(mapping)
+        if folder:
+            _write_folder(path, mapping, described, text, _bytes("5GB" if max_shard_size is None else max_shard_size))
+        else:
+            with atomic_write(path, size=_size(described)) as temporary:
+                _write(temporary, mapping, described, text)
+    except (MetanetError, OSError) as error:
+        why = str(error)
+        raise CheckpointError(why if str(path) in why else f"can't write '{path}': {why}") from error
+
+
+def _describe(mapping: Mapping[str, Tensor]) -> dict[str, _Described]:
+    """Shape and dtype by name, without reading a checkpoint's data."""
+    if isinstance(mapping, Checkpoint):
+        described = {name: (shape, mapping.dtypes[name]) for name, shape in mapping.shapes.items()}
+    else:
+        described = {}
+        for name, value in mapping.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                raise CheckpointError(f"{name!r} is {type(value).__name__}, expected name -> tensor")
+            _check_dense(name, value)
+            described[name] = (value.shape, value.dtype)
+    for name, (_, dtype) in described.items():
+        if dtype not in _STORABLE:
+            raise CheckpointError(
+                f"{name} is a {dtype} tensor; safetensors holds {', '.join(sorted(map(str, _STORABLE)))}"
+            )
+    return described
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout is not torch.strided or tensor.device.type == "meta":
+        raise CheckpointError(
+            f"{name} is a {tensor.dtype} tensor, {tensor.layout}, on {tensor.device}; "
+            f"safetensors holds dense tensors with data"
+        )
+
+
+def _size(described: Mapping[str, _Described]) -> int:
+    return sum(shape.numel() * dtype.itemsize for shape, dtype in described.values())
+
+
+def _bytes(size: str | int) -> int:
+    """``"5GB"`` as a number."""
+    found = re.fullmatch(r"([\d.]+) *([KMGT]I?B)?", str(size).upper())
+    try:
+        number = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
+    except (ValueError, KeyError):
+        number = 0
+    if number < 1:
+        raise CheckpointError(f"max_shard_size={size!r}: give bytes, or a text such as '5GB' or '500MiB'")
+    return number
+
+
+def _write(
+    path: Path, mapping: Mapping[str, Tensor], described: Mapping[str, _Described], metadata: str | None
+) -> None:
+    """One file: the header first, then each tensor as it is read."""
+    # "format" is what other libraries look for before they take a file for PyTorch's.
+    start, order = encode(described, {"format": "pt"} | ({} if metadata is None else {METADATA_KEY: metadata}))
+    with path.open("wb") as file:
+        file.write(start)
+        for name in order:
+            tensor = mapping[name]
+            _check_dense(name, tensor)
+            tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+            if (tensor.shape, tensor.dtype) != described[name]:
+                raise CheckpointError(
+                    f"{name} was announced as {tuple(described[name][0])} {described[name][1]}, "
+                    f"and is {tuple(tensor.shape)} {tensor.dtype}"
+                )
+            if tensor.numel():
+                file.write(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+            del tensor  # before the next is read
+
+
+def _write_folder(
+    folder: Path, mapping: Mapping[str, Tensor], described: Mapping[str, _Described], metadata: str | None, limit: int
+) -> None:
+    """A folder's checkpoint. The last rename is the moment at which the new one takes the place of the old one."""
+    shards = _divide(described, limit)
+    if len(shards) == 1:
+        with atomic_write(folder / _WHOLE, size=_size(described)) as temporary:
+            _write(temporary, mapping, described, metadata)
+        _unlink(folder, [name for name in _present(folder) if name != _WHOLE])
+        return
+    names = _free_names(folder, len(shards))
+    index = {
+        "metadata": {"total_size": _size(described)} | ({} if metadata is None else {METADATA_KEY: metadata}),
+        "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name in shard},
+    }
+    try:
+        with contextlib.ExitStack() as stack:  # all shards are written before the first gets its name
+            for name, shard in zip(names, shards, strict=True):
+                temporary = stack.enter_context(atomic_write(folder / name, size=_size(described)))
+                _write(temporary, mapping, {each: described[each] for each in shard}, None)
+        old = _present(folder)
+        with atomic_write(folder / _INDEX) as temporary:
+            temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
+    except BaseException:
+        if not set(names) & set(_present(folder)):  # unless the index was swapped, and what failed came after that
+            _unlink(folder, names)
+        raise
+    _unlink(folder, [name for name in old if name not in (_INDEX, *names)])
+
+
+def _divide(described: Mapping[str, _Described], limit: int) -> list[list[str]]:
+    """Names by shard, in their order, each shard as full as the limit allows."""
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, each in described.items():
+        needed = _size({name: each})
+        if shards[-1] and size + needed > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += needed
+    return shards
+
+
+def _free_names(folder: Path, count: int) -> list[str]:
+    """The usual names of shards, or others like them if one is taken or somebody is writing it."""
+    for mark in ("", f"{uuid.uuid4().hex[:8]}-"):
+        names = [f"model-{mark}{i:05d}-of-{count:05d}{_SUFFIX}" for i in range(1, count + 1)]
+        if not any(any(folder.glob(f"*{name}")) for name in names):
+            break
+    return names
+
+
+def _present(folder: Path) -> list[str]:
+    """Files of the checkpoint that a folder has now under the names used here, index first."""
+    present = [_INDEX] if (folder / _INDEX).is_file() else []
+    if present:
+        with contextlib.suppress(CheckpointError):  # of a damaged index, nobody knows the shards: they stay
+            present += dict.fromkeys(read_index(folder / _INDEX)[0].values())
+    return [*present, _WHOLE]
+
+
+def _unlink(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)

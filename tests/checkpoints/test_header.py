@@ -1,0 +1,106 @@
+"""What a safetensors file must fulfil before any of its bytes is used, and agreement with safetensors itself."""
+
+import json
+import struct
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from metanet.checkpoints import load_checkpoint, save_checkpoint
+from metanet.checkpoints._safetensors import DTYPES
+from metanet.errors import CheckpointError
+
+
+def entry(begin, end, shape=None, dtype="U8"):
+    return {"dtype": dtype, "shape": [end - begin] if shape is None else shape, "data_offsets": [begin, end]}
+
+
+def file_of(header, data=b"abcdefgh"):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+DAMAGED = [
+    (b"1234567", "its header's length takes 8 bytes"),
+    (struct.pack("<Q", 3) + b"{}", "its header should have 3 bytes"),
+    (struct.pack("<Q", 2**63) + b"{}", "its header should have 9,223,372,036,854,775,808 bytes"),
+    (file_of(b"{'a': 1}"), "its header is no JSON"),
+    (file_of(b"\xff\xfe"), "its header is no JSON"),
+    (file_of(b"[" * 100_000), "its header is no JSON"),
+    (file_of(b"[]"), "its header is no JSON object"),
+    (file_of(b'{"a": {}, "a": {}}'), "a stands twice in its header"),
+    (file_of({"a": 3}), "the entry of a lacks dtype, shape or two data_offsets"),
+    (file_of({"a": {"dtype": "U8", "shape": [8]}}), "the entry of a lacks"),
+    (file_of({"a": {**entry(0, 8), "data_offsets": [0, 8, 9]}}), "the entry of a lacks"),
+    (file_of({"a": entry(0, 8, [-8])}), "the entry of a has a shape or offsets that are no sizes"),
+    (file_of({"a": entry(0, 8, [True, 8])}), "the entry of a has a shape or offsets that are no sizes"),
+    (file_of({"a": entry(0, 8, [8.0])}), "the entry of a has a shape or offsets that are no sizes"),
+    (file_of({"a": entry(0, 8, "8")}), "the entry of a has a shape or offsets that are no sizes"),
+    (file_of({"a": entry(0, 0, [2**70, 0])}), "the entry of a has a shape or offsets that are no sizes"),
+    (file_of({"a": entry(0, 8, [3, 2])}), r"a has 8 bytes, its shape \[3, 2\] of U8 takes 6"),
+    (file_of({"a": entry(0, 8, [2**62, 2**62, 4])}), "a has 8 bytes"),
+    (file_of({"a": entry(8, 0, [])}), "a has -8 bytes"),
+    (file_of({"a": entry(0, 5), "b": entry(4, 8)}), "b starts at byte 4 of the data, expected 5"),
+    (file_of({"a": entry(0, 4), "b": entry(0, 4)}), "b starts at byte 0 of the data, expected 4"),
+    (file_of({"a": entry(0, 4), "b": entry(5, 8)}), "b starts at byte 5 of the data, expected 4"),
+    (file_of({"a": entry(1, 8)}), "a starts at byte 1 of the data, expected 0"),
+    (file_of({"a": entry(0, 80)}), "its header and tensors take"),
+    (file_of({"a": entry(0, 7)}), "its header and tensors take"),
+    (file_of({"a": entry(0, 8), "__metadata__": {"epoch": 3}}), "its metadata are no strings by name"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), DAMAGED, ids=[reason for _, reason in DAMAGED])
+def test_a_damaged_header_is_refused_with_its_reason(content, reason, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"no whole safetensors file \({reason}.*; {len(content):,} bytes\)"):
+        load_checkpoint(path)
+    with pytest.raises(safetensors.SafetensorError):  # we are no stricter than the library
+        safetensors.safe_open(path, "pt")
+
+
+def test_every_cut_of_a_file_is_noticed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, {"a": torch.arange(3), "b": torch.ones(2, 2)}, {"epoch": 1})
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match="x.safetensors"):
+            load_checkpoint(path)
+
+
+def test_an_unknown_dtype_is_named(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(file_of({"a": entry(0, 8, [16], "F4")}))
+    with pytest.raises(CheckpointError, match=r"a has dtype F4, which metanet doesn't know; known: BOOL, U8"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_metadata_that_is_not_ours_is_refused(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(file_of({"a": entry(0, 8), "__metadata__": {"metanet": "[1]"}}))
+    with pytest.raises(CheckpointError, match="metadata 'metanet' is no JSON object"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["written by us", "read by us"])
+def test_agrees_with_safetensors_on_every_dtype(ours, tmp_path):
+    path = tmp_path / "x.safetensors"
+    tensors = {}
+    for name, dtype in DTYPES.items():
+        bits = torch.randint(0, 2 if dtype is torch.bool else 256, (5, 3 * dtype.itemsize), dtype=torch.uint8)
+        tensors[name] = bits.view(dtype)
+    tensors["scalar"], tensors["empty"] = torch.tensor(2.5), torch.empty(0, 3, dtype=torch.float64)
+    if ours:
+        save_checkpoint(path, tensors)
+        back = safetensors.torch.load_file(path)
+    else:
+        safetensors.torch.save_file(tensors, path)
+        back = dict(load_checkpoint(path))
+    assert set(back) == set(tensors)
+    for name, tensor in tensors.items():
+        assert back[name].dtype is tensor.dtype
+        assert back[name].shape == tensor.shape
+        assert torch.equal(back[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)), name
+        assert back[name].data_ptr() % tensor.dtype.itemsize == 0  # mapped by the library: aligned in the file
