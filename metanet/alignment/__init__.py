@@ -5,6 +5,7 @@ A new matcher is one function ``(problem, *, options...) -> Match`` in a file of
 """
 
 from . import _activation as _activation
+from . import _combined as _combined
 from . import _merge_many as _merge_many
 from . import _sinkhorn as _sinkhorn
 from . import _straight_through as _straight_through

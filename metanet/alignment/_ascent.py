@@ -9,13 +9,17 @@ from torch import Tensor
 from ._moves import Keys, Move
 from ._scores import Scores, earned
 from ._stock import Stock
-from ._wreath import Element, in_order, score, solve, solve_root
+from ._terms import others_held
+from ._wreath import Element, Term, in_order, score, solve, solve_root
 
 _GAIN = {torch.float32: 1e-8, torch.float64: 1e-13}  # of the sizes of what is multiplied: less is rounding
 
 
 class Ascent:
     """Steps through the groups until no step gains anything; only those are solved whose neighbours have moved.
+
+    Args:
+        more: what groups earn besides the inner products of weights.
 
     Attributes:
         elements: the arrangement of every group, ``(*sizes of its keys, size)``.
@@ -25,8 +29,9 @@ class Ascent:
 
     def __init__(
         self, stock: Stock, moves: Sequence[Move], keys: Keys, elements: Mapping[str, Tensor],
-        generator: torch.Generator,
+        generator: torch.Generator, more: Sequence[Term] = (),
     ) -> None:  # fmt: skip
+        self.more = more
         self.stock, self.moves, self.keys = stock, moves, keys
         self.elements = dict(elements)
         self.generator = generator
@@ -38,7 +43,8 @@ class Ascent:
 
     def value(self) -> float:
         """The objective as it is, all in float64."""
-        return sum(earned(self.stock, n, self.elements, self.keys) for n in range(len(self.stock.pieces)))
+        by_weights = sum(earned(self.stock, n, self.elements, self.keys) for n in range(len(self.stock.pieces)))
+        return by_weights + score(self.more, {g: Element(self.keys[g], e.numpy()) for g, e in self.elements.items()})
 
     def run(self, max_sweeps: int) -> None:
         """In a random order, again and again."""
@@ -61,6 +67,7 @@ class Ascent:
         for number, move in enumerate(self.moves):
             groups = {g for v in move.views for g in self.stock.pieces[v.piece].groups if g not in move.free}
             groups |= {g for n in move.twice_pieces for g in self.stock.pieces[n].groups}
+            groups |= {g for t in self.more if {*t.free} & {*move.free} for g in t.free if g not in move.free}
             for group in groups:
                 reads.setdefault(group, set()).add(number)
         return [set().union(*(reads.get(g, set()) for g in move.free)) for move in self.moves]
@@ -69,8 +76,12 @@ class Ascent:
         """Arranges the groups of a move anew; whether that gained anything."""
         self.solves += 1
         free = scores.move.free
-        before = {g: Element(self.keys[g], self.elements[g].numpy()) for g in free}
-        terms, twice = scores.terms(self.elements), scores.twice(self.elements)
+        now = {g: Element(self.keys[g], e.numpy()) for g, e in self.elements.items()}
+        more = [others_held(t, free, now, self.keys) for t in self.more if {*t.free} & {*free}]
+        before = {g: now[g] for g in free}
+        terms, twice = [*scores.terms(self.elements), *more], scores.twice(self.elements)
+        if not (terms or twice or scores.has_large):  # nothing can be told of them
+            return False
         _, found = self._solve(scores, [*terms, *twice], before)
         after = {g: Element(self.keys[g], in_order(found[g], self.keys[g])) for g in free}
         changed = {g: torch.from_numpy(e.items) for g, e in after.items() if (e.items != before[g].items).any()}
@@ -85,7 +96,9 @@ class Ascent:
         self.objective.append(self.objective[-1] + gain)
         return True
 
-    def _solve(self, scores: Scores, terms: list, before: Mapping[str, Element]) -> tuple[float, dict[str, Element]]:
+    def _solve(
+        self, scores: Scores, terms: Sequence[Term], before: Mapping[str, Element]
+    ) -> tuple[float, dict[str, Element]]:
         root, *rest = free = scores.move.free
         if not scores.has_large:
             return solve(free, terms, self.keys, before, scores.prices)

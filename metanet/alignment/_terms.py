@@ -61,7 +61,7 @@ def arrange_by_terms(
         for free, earned in zip(families, own, strict=True):
             if not earned:
                 continue
-            held = [_others_held(t, free, now, keys) for t in earned]
+            held = [others_held(t, free, now, keys) for t in earned]
             _, found = solve([g for g in free if any(g in t.free for t in held)], held, keys, now)
             after = {g: Element(keys[g], in_order(e, keys[g])) for g, e in found.items()}
             gain = score(earned, {**now, **after}) - score(earned, now)
@@ -72,7 +72,7 @@ def arrange_by_terms(
             return {g: e.items for g, e in now.items()}, trace
 
 
-def _others_held(term: Term, free: Sequence[str], elements: Mapping[str, Element], keys: Keys) -> Term:
+def others_held(term: Term, free: Sequence[str], elements: Mapping[str, Element], keys: Keys) -> Term:
     """A term with all groups arranged but those of a family."""
     for group in reversed(term.free):
         if group not in free:

@@ -169,6 +169,21 @@ def test_signs_are_ignored_on_demand():
     assert found[False] < 6
 
 
+def test_weights_tell_neurons_apart_that_are_dead_on_the_data():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    model[0].bias.data[:5] = -1e3
+    arch = metanet.trace(model, torch.randn(3, 4))
+    a = {n: t.detach().clone() for n, t in model.state_dict().items()}
+    b = arch.spec.sample(torch.Generator().manual_seed(1))(a)
+    data, found = [(torch.randn(50, 4), None)], {}
+    for method in ("activation", "combined"):
+        moved = metanet.align(b, to=a, arch=arch, method=method, model=model, data=data)(b)
+        found[method] = (moved["0.weight"] == a["0.weight"]).all(1)
+    assert found["combined"].all()
+    assert found["activation"][5:].all()
+    assert not found["activation"].all()
+
+
 def refused(network="mlp", **options):
     arch, model, a, b = planted(network)
     with pytest.raises(MetanetError) as info:

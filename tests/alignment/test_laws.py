@@ -12,7 +12,7 @@ from metanet.tracing import tensors_in
 from metanet.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-RECOVERS = ("weight", "activation", "merge_many", "universe")
+RECOVERS = ("weight", "activation", "combined", "merge_many", "universe")
 QUICK = {"sinkhorn": {"steps": 30, "check": 10}, "straight_through": {"epochs": 2, "rate": 1e-2}}
 SHORT_OF = {  # what a matcher cannot find, and why
     ("activation", "vgg16"): "many of its units are dead on random images",
@@ -49,7 +49,7 @@ def test_no_matcher_worsens_its_objective(method, network):
 @pytest.mark.filterwarnings("ignore:.*groups stay as they are")
 @pytest.mark.parametrize(
     ("method", "network"),
-    [*product(RECOVERS, NETWORKS), *product(("weight", "activation"), MORE)],
+    [*product(RECOVERS, NETWORKS), *product(("weight", "activation", "combined"), MORE)],
 )
 def test_a_planted_relabelling_is_found(method, network):
     arch, _ = traced(network)

@@ -1,5 +1,6 @@
 """Cutting tensors into pieces and scoring moves, against what transforms do to whole tensors."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from metanet.alignment._pieces import pieces_of
 from metanet.alignment._scores import Scores, earned
 from metanet.alignment._stock import Stock, balanced
 from metanet.alignment._weight import to_elements, to_transform
-from metanet.alignment._wreath import Element, score
+from metanet.alignment._wreath import Element, Term, score
 from metanet.symmetry import Concat, Fixed, Group, Leaf, SymmetrySpec, TensorAxes, Transform, leaves_of
 from metanet.testing import Program
 from symmetry.constructs import CONSTRUCTS
@@ -90,6 +91,32 @@ def test_the_ascent_rises_and_ends_where_it_says(name):
     assert ascent.objective == sorted(ascent.objective)
     moved = to_transform(ascent.elements, spec)(b)
     assert ascent.objective[-1] == pytest.approx(inner_product(a, moved, spec), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES[::4])
+def test_what_groups_earn_besides_counts_too(name):
+    spec = spec_of(name)
+    a, b, stock, g = draws(spec, 5)
+    keys = keys_of(spec)
+    moves = moves_of(spec, stock.pieces, keys)
+    sizes = {m.root: spec[m.root].size for m in moves if not keys[m.root]}
+    more = [Term((), (r,), torch.randn(n, n, generator=g).double().numpy()) for r, n in sizes.items()]
+    roots = [*sizes][:2]
+    if len(roots) == 2:  # and two groups that earn something together
+        shape = [sizes[r] for r in (*roots, *roots)]
+        more.append(Term((), tuple(roots), torch.randn(shape, generator=g).double().numpy()))
+    ascent = Ascent(stock, moves, keys, to_elements(spec.identity(), keys), g, more)
+    start = ascent.objective[0]
+    assert start == pytest.approx(inner_product(a, b, spec) + sum(_at_identity(t) for t in more), abs=1e-9)
+    ascent.run(50)
+    assert ascent.objective == sorted(ascent.objective)
+    assert ascent.objective[-1] == pytest.approx(ascent.value())
+    assert len(ascent.objective) > 1 or not more
+
+
+def _at_identity(term):
+    places = "abcd"[: len(term.free)]
+    return float(np.einsum(f"{places}{places}->", term.scores))
 
 
 def test_every_group_is_in_a_move():
