@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import MetanetError as MetanetError
     from .graph import GraphTemplate as GraphTemplate
     from .graph import ParameterGraph as ParameterGraph
+    from .landscape import barrier as barrier
     from .symmetry import SymmetrySpec as SymmetrySpec
     from .symmetry import Transform as Transform
     from .verification import Verification as Verification
@@ -31,6 +32,7 @@ _HOME = {
     "checkpoints": ("load_checkpoint", "save_checkpoint"),
     "errors": ("MetanetError",),
     "graph": ("GraphTemplate", "ParameterGraph"),
+    "landscape": ("barrier",),
     "symmetry": ("SymmetrySpec", "Transform"),
     "verification": ("Verification", "verify"),
 }
