@@ -8,6 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .alignment import Alignment as Alignment
+    from .alignment import align as align
     from .architecture import Architecture as Architecture
     from .architecture import from_graph as from_graph
     from .architecture import to_graph as to_graph
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import MetanetError as MetanetError
     from .graph import GraphTemplate as GraphTemplate
     from .graph import ParameterGraph as ParameterGraph
+    from .landscape import barrier as barrier
     from .symmetry import SymmetrySpec as SymmetrySpec
     from .symmetry import Transform as Transform
     from .verification import Verification as Verification
@@ -24,10 +27,12 @@ if TYPE_CHECKING:
 
 # Where each public name lives: imported when first used, so that `import metanet` and `metanet --help` stay quick.
 _HOME = {
+    "alignment": ("Alignment", "align"),
     "architecture": ("Architecture", "from_graph", "to_graph", "trace"),
     "checkpoints": ("load_checkpoint", "save_checkpoint"),
     "errors": ("MetanetError",),
     "graph": ("GraphTemplate", "ParameterGraph"),
+    "landscape": ("barrier",),
     "symmetry": ("SymmetrySpec", "Transform"),
     "verification": ("Verification", "verify"),
 }

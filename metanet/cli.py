@@ -35,6 +35,8 @@ COMMANDS = {
     "predict": Command(summary="ask a trained metanetwork about a checkpoint", run="metanet.tasks:predict"),
     "inspect": Command(summary="derive and test the symmetries of an architecture", run="metanet._cli.inspect:inspect"),
     "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it", run="metanet._cli.graph:graph"),
+    "align": Command(summary="move one network's neurons onto those of another", run="metanet._cli.align:align"),
+    "barrier": Command(summary="loss and accuracy between two networks", run="metanet._cli.barrier:barrier"),
     "zoo": Command(summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO),
 }
 

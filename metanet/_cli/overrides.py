@@ -8,11 +8,13 @@ from ..errors import MetanetError
 
 # Keys whose values are paths, references or column names: plain text, whatever characters it has.
 TEXT_KEYS = frozenset(
-    {"a", "arch", "b", "base", "checkpoint", "data", "explain", "label", "out", "path", "resume", "run", "table"}
+    {"a", "alignment", "arch", "b", "base", "checkpoint", "data", "explain", "label", "out", "path", "resume", "run"}
+    | {"data_args.tokenizer", "table", "train_data"}
     | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
 )
 TEXT_LIST_KEYS = frozenset({"models"})  # [A,B], each one text
-OPEN_KEYS = ("arch_args.", "zoo.arch_args.")  # dictionaries that take any key, so that nobody has to write +
+# Dictionaries that take any key, so that nobody has to write +
+OPEN_KEYS = ("arch_args.", "data_args.", "zoo.arch_args.")
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^\W\d][\w./@:-]*)=(?P<value>.*)", re.DOTALL)
 

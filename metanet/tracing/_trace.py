@@ -1,6 +1,6 @@
 """The recording of one forward pass: values, and the operations between them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -85,7 +85,9 @@ class Trace:
     constants: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
 
-    def replay(self, state: Mapping[str, Tensor], *inputs: Tensor) -> dict[int, Tensor]:
+    def replay(
+        self, state: Mapping[str, Tensor], *inputs: Tensor, keep: Collection[int] | None = None
+    ) -> dict[int, Tensor]:
         """Run the recording again with other parameters and inputs of the same shapes.
 
         Works under ``torch.func`` transforms, so that ``vmap`` over stacked state dicts runs many networks at once.
@@ -93,6 +95,7 @@ class Trace:
         Args:
             state: parameters by name.
             inputs: tensors of exactly the recorded shapes, in the order they were found among the arguments.
+            keep: numbers of the values to return; all others are dropped once nothing reads them any more.
 
         Returns:
             Every computed value by its number.
@@ -111,7 +114,8 @@ class Trace:
                 return env[x.value]
             return type(x)(map(value, x)) if isinstance(x, (list, tuple)) else x
 
-        for op in self.ops:
+        last = {} if keep is None else {n: i for i, op in enumerate(self.ops) for n in (*op.inputs(), *op.outputs)}
+        for place, op in enumerate(self.ops):
             unknown = any(n not in env and self.values[n].origin == "unknown" for n in op.inputs())
             if op.call is None or unknown:
                 why = "reads a constant whose values the meta device did not tell" if unknown else "is no function"
@@ -122,7 +126,11 @@ class Trace:
             for number, tensor in zip(op.outputs, _call(op.call, args, kwargs), strict=False):
                 if number is not None:
                     env[number] = tensor
-        return env
+            if keep is not None:
+                for number in {*op.inputs(), *op.outputs} - {None}:
+                    if last[number] == place and number not in keep:
+                        env.pop(number, None)
+        return env if keep is None else {n: t for n, t in env.items() if n in keep}
 
 
 def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

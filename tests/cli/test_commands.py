@@ -14,6 +14,7 @@ from metanet import cli
 from metanet.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent.parent
+MATCHERS = sorted((ROOT / "conf" / "matcher").glob("*.yaml"))
 
 
 class TestUsage:
@@ -27,7 +28,7 @@ class TestUsage:
         assert "train" in capsys.readouterr().err
         assert cli.main(["trian", "seed=1"]) == 2
         assert (
-            "no command 'trian'; choose from train, predict, inspect, graph, zoo. Did you mean train?"
+            "no command 'trian'; choose from train, predict, inspect, graph, align, barrier, zoo. Did you mean train?"
             in capsys.readouterr().err
         )
 
@@ -58,7 +59,7 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("line", "words"),
         [
-            ("metanet ", {"train", "predict", "inspect", "graph", "zoo"}),
+            ("metanet ", {"train", "predict", "inspect", "graph", "align", "barrier", "zoo"}),
             ("metanet tr", {"train"}),
             ("metanet train model=", {"model=gmn", "model=other"}),
             ("metanet train model=gmn optim.optimizer.l", {"optim.optimizer.lr="}),
@@ -206,6 +207,9 @@ class TestShipped:
             ["zoo"],
             ["predict", "run=r", "checkpoint=c", "arch=a:b"],
             ["inspect", "arch=a:b"],
+            *(["align", "a=a", "b=b", "arch=a:b", "out=o", f"matcher={each.stem}"] for each in MATCHERS),
+            *(["barrier", "a=a", "b=b", "arch=a:b", "data=d", f"matcher={each.stem}"] for each in MATCHERS),
+            ["barrier", "a=a", "b=b", "arch=a:b", "data=d"],
             *(["train", f"experiment={path.stem}"] for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))),
         ],
         ids=" ".join,

@@ -1,0 +1,152 @@
+"""The command ``align``: move one checkpoint's neurons onto those of another."""
+
+import json
+import os
+import shutil
+import sys
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..alignment import Alignment
+from ..alignment import align as align_to
+from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
+from ..config import plain
+from ..errors import MetanetError
+from ..landscape import find_loss, fit_to
+from ..symmetry import Transform
+from .networks import Pair, find_device, loss_of, matcher_of, open_pair, trace_pair
+from .sweep import METRICS_FILE
+
+ALIGNMENT_FILE = "alignment.safetensors"
+_BESIDE = (".jinja", ".json", ".model", ".txt")  # configuration and tokenizer of a Hugging Face folder
+
+
+def align(cfg: Any) -> None:
+    """Find the relabelling that moves ``cfg.b`` onto ``cfg.a``, and write the moved checkpoint to ``cfg.out``.
+
+    Args:
+        cfg: the composed ``conf/align.yaml``.
+
+    Raises:
+        MetanetError: ``out`` is not empty, something does not exist, or the checkpoints do not fit the architecture.
+    """
+    options = plain(cfg)
+    out = Path(options["out"]).expanduser()
+    check_free(out)
+    device = find_device(options["device"])
+    method, chosen = matcher_of(options)
+    loss = None if options["loss"] is None else find_loss(loss_of(options["loss"]))
+    pair = open_pair(options)
+    arch = trace_pair(pair, options["arch"], options["input_shape"], options["seed"])
+    for warning in arch.warnings:
+        print(f"warning: {warning}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ groups stay as they are")  # the summary says it
+        found = align_to(
+            pair.b, to=pair.a, arch=arch, method=method, seed=options["seed"], model=pair.model, data=pair.data,
+            loss=loss, device=device, **chosen,
+        )  # fmt: skip
+    numbers = _numbers(found, pair)
+    _write(out, pair, found, numbers)
+    with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
+        Path(temporary).write_text(json.dumps(numbers))
+    print(found)
+    print(f"distance of a and b: {numbers['distance/before']:.6g} -> {numbers['distance/after']:.6g}")
+    print(f"b moved onto a: {out}")
+
+
+def check_free(out: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        MetanetError: ``out`` is a file, or a folder that is not empty.
+    """
+    if out.suffix == ".safetensors":
+        raise MetanetError(f"out={out}: give a folder; it gets the moved checkpoint, the alignment and metrics.json")
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists():
+        what = "is not empty" if out.is_dir() else "is a file"
+        raise MetanetError(f"out={out} {what}: give a folder that does not exist yet, so that nothing is overwritten")
+
+
+def _numbers(found: Alignment, pair: Pair) -> dict[str, float]:
+    moved = found.transform
+    groups = [g.name for g in moved.spec.groups if g.kind == "permutation"]
+    before = after = 0.0
+    for name, known in moved.spec.tensors.items():
+        if name in pair.a and known.tied_to is None:
+            a, b = pair.a[name].double(), pair.b[name]
+            before += float((a - b.double()).square().sum())
+            after += float((a - moved.apply(name, b).double()).square().sum())
+    return {
+        "objective/before": found.objective[0], "objective/after": found.objective[-1],
+        "distance/before": before**0.5, "distance/after": after**0.5, "seconds": found.seconds,
+        "groups/moved": len(groups) - len(found.identity), "groups/left": len(found.identity),
+        "steps": len(found.objective) - 1,
+    }  # fmt: skip
+
+
+class _Moved:
+    """Reads a tensor and moves it."""
+
+    def __init__(self, stored: Checkpoint, names: Mapping[str, str], transform: Transform) -> None:
+        self.stored, self.names, self.transform = stored, names, transform
+
+    def __call__(self, name: str) -> Tensor:
+        return self.transform.apply(self.names.get(name, name), self.stored[name])
+
+
+def moved_checkpoint(stored: Checkpoint, model: nn.Module, transform: Transform) -> Checkpoint:
+    """A checkpoint with its neurons moved and all else as it was stored; each tensor is moved when it is asked for.
+
+    Args:
+        stored: by the names of its file.
+        model: whose names the transform has.
+    """
+    # A checkpoint whose tensors are their own names tells, once it is fitted, which name became which.
+    echo = fit_to(model, Checkpoint(stored.path, str, stored.shapes, stored.dtypes))
+    names = {str(echo[name]): name for name in reversed(list(echo))}
+    metadata = {key: value for key, value in stored.metadata.items() if key != "config"}  # a folder's config.json
+    read = _Moved(stored, names, transform)
+    return Checkpoint(stored.path, read, stored.shapes, stored.dtypes, metadata)
+
+
+def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) -> None:
+    """The folder, whole or not at all."""
+    stored = pair.stored[1]
+    moved = moved_checkpoint(stored, pair.model, found.transform)
+    temporary = out.absolute().with_name(f".{uuid.uuid4().hex[:8]}.partial.{out.name}")
+    try:
+        temporary.mkdir(parents=True)
+        save_checkpoint(temporary, moved, metadata=moved.metadata, max_shard_size=_shard_size(stored.path))
+        found.save(temporary / ALIGNMENT_FILE)
+        (temporary / METRICS_FILE).write_text(json.dumps({**numbers, "identity": dict(found.identity)}, indent=1))
+        if stored.path.parent.joinpath("config.json").is_file():
+            for each in stored.path.parent.iterdir():
+                taken = (temporary / each.name).exists() or each.name.endswith(".index.json")
+                if each.is_file() and each.suffix in _BESIDE and not taken:
+                    shutil.copyfile(each, temporary / each.name)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise MetanetError(f"can't write out={out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _shard_size(path: Path) -> int:
+    """The bytes of tensors in the largest shard that there was; one file stays one."""
+    if not path.name.endswith(".index.json"):
+        return sys.maxsize
+    where = json.loads(path.read_bytes())["weight_map"]
+    sizes: Counter[str] = Counter()
+    as_stored = load_checkpoint(path, unwrap=False)
+    for name, shape in as_stored.shapes.items():
+        sizes[where[name]] += shape.numel() * as_stored.dtypes[name].itemsize
+    return max(1, *sizes.values())

@@ -1,0 +1,68 @@
+"""Samples in batches, the same at every reading."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import MetanetError
+from ...tracing import tensors_in
+
+Samples = tuple[int, Callable[[Tensor], Any]]  # how many, and what makes a batch of some of them by their numbers
+
+
+class Batches:
+    """Samples in an order that is drawn once: files are sorted by class, and batches should hold all classes.
+
+    Args:
+        samples: how many there are, and a function from numbers of samples ``(n,)`` int64 to their batch.
+        limit: use only so many, the first of that order.
+        seed: of the order.
+    """
+
+    def __init__(self, samples: Samples, batch_size: int, limit: int | None, seed: int) -> None:
+        count, self._make = samples
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        self._parts = order[:limit].split(batch_size)
+        self.samples = len(order[:limit])
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._make(part) for part in self._parts)
+
+
+class Limited:
+    """Batches that somebody else makes, up to a number of samples; the last one is cut."""
+
+    def __init__(self, batches: Iterable[Any], limit: int | None) -> None:
+        if isinstance(batches, Iterator):
+            raise MetanetError(
+                f"data: the factory returned a {type(batches).__name__}, which can be read only once; return a list, "
+                "a DataLoader, or an object whose __iter__ starts anew"
+            )
+        self._batches, self._limit = batches, limit
+
+    def __iter__(self) -> Iterator[Any]:
+        left = self._limit
+        for batch in self._batches:
+            if left is None:
+                yield batch
+                continue
+            first = next(tensors_in(batch), None)
+            if first is None or first.ndim == 0:
+                raise MetanetError("data: a batch has no tensor with one row a sample")
+            yield _cut(batch, len(first), left)
+            left -= len(first)
+            if left <= 0:
+                return
+
+
+def _cut(x: Any, size: int, count: int) -> Any:
+    if isinstance(x, Tensor):
+        return x[:count] if x.ndim and len(x) == size else x
+    if isinstance(x, Mapping):
+        return {key: _cut(value, size, count) for key, value in x.items()}
+    return type(x)(_cut(each, size, count) for each in x) if type(x) in (list, tuple) else x

@@ -1,0 +1,81 @@
+"""A text file, in windows of tokens for a causal language model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import MetanetError
+from ._batches import Samples
+
+_WINDOW = 512  # tokens, or the longest that the network takes if that is less
+
+
+def text_file(path: Path, model: nn.Module, arch: str, tokenizer: Any = None, window: Any = None) -> Samples:
+    """A text's tokens in windows that follow each other; the last one, which is not full, is left out.
+
+    Args:
+        tokenizer: a folder that has one; by default the folder of the network.
+        window: tokens of each.
+
+    Raises:
+        MetanetError: the network is no causal language model of transformers, no tokenizer, or no text.
+    """
+    _require_causal(path, model)
+    ids = _tokens(path, arch, tokenizer)
+    config = model.config.get_text_config()
+    if len(ids) < 2:
+        raise MetanetError(f"data={path} has {len(ids)} tokens: there is nothing to predict")
+    if int(ids.max()) >= config.vocab_size:
+        raise MetanetError(
+            f"data={path}: the tokenizer gives tokens up to {int(ids.max())}, but the network knows {config.vocab_size}"
+        )
+    longest = getattr(config, "max_position_embeddings", None) or _WINDOW
+    window = min(_WINDOW, longest) if window is None else window
+    if not isinstance(window, int) or not 2 <= window <= longest:
+        raise MetanetError(f"data_args.window={window}: give a number of tokens from 2 to {longest}")
+    window = min(window, len(ids))
+    windows = ids[: len(ids) // window * window].view(-1, window)
+
+    def batch(rows: Tensor) -> dict[str, Any]:
+        chosen = windows[rows]
+        return {"input_ids": chosen, "labels": chosen.clone(), "use_cache": False}
+
+    return len(windows), batch
+
+
+def _require_causal(path: Path, model: nn.Module) -> None:
+    causal: set[str] = set()
+    if hasattr(model, "config") and type(model).__module__.startswith("transformers."):
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names
+
+        causal = {n for each in names.values() for n in ((each,) if isinstance(each, str) else each)}
+    if type(model).__name__ not in causal:
+        raise MetanetError(
+            f"data={path} is text, for causal language models of transformers (arch=hf:FOLDER); "
+            f"{type(model).__name__} is none. Data of another form: data=package.module:factory"
+        )
+
+
+def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
+    from transformers import AutoTokenizer
+
+    folder = Path(tokenizer or arch.removeprefix("hf:")).expanduser()
+    if not folder.is_dir():
+        raise MetanetError(
+            f"data={path} is text and needs a tokenizer: {folder} is no folder; give data_args.tokenizer=FOLDER"
+        )
+    try:
+        read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MetanetError(f"the folder {folder} has no tokenizer that can be read: {first}") from error
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise MetanetError(
+            f"data={path} is no text in UTF-8 ({error.reason} at byte {error.start}). An image folder, a .safetensors "
+            "file and package.module:factory are the other forms of data="
+        ) from error
+    return torch.tensor(read(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)

@@ -1,0 +1,42 @@
+"""Weights & Biases for commands that measure rather than train; offline unless ``WANDB_MODE`` says otherwise."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import MetanetError
+
+
+def check_login(settings: Mapping[str, Any]) -> None:
+    """Before anything that takes time.
+
+    Raises:
+        MetanetError: ``logger.mode=online`` without a login.
+    """
+    if settings.get("mode") == "online" and not os.environ.get("WANDB_API_KEY"):
+        import wandb
+
+        if not wandb.api.api_key:
+            raise MetanetError("logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline")
+
+
+def log_curve(
+    options: Mapping[str, Any], folder: Path, columns: Mapping[str, Sequence[float]], numbers: Mapping[str, Any],
+    picture: Path,
+) -> None:  # fmt: skip
+    """One run: a step for every row of the columns, the numbers as its summary, and the picture."""
+    settings = options["logger"]
+    if settings["name"] != "wandb" or settings["mode"] == "disabled":
+        return
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    run = wandb.init(
+        project=settings["project"], mode=settings["mode"], dir=folder, name=folder.name, config=dict(options)
+    )
+    for row in zip(*columns.values(), strict=True):
+        run.log(dict(zip(columns, row, strict=True)))
+    run.log({"barrier": wandb.Image(str(picture))})
+    run.summary.update(numbers)
+    run.finish()

@@ -1,0 +1,130 @@
+"""What commands about two networks are given: the module, its architecture, the checkpoints, a device, data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..alignment import MATCHERS
+from ..alignment._running import batch_inputs
+from ..architecture import Architecture
+from ..checkpoints import Checkpoint, load_checkpoint
+from ..errors import MetanetError
+from ..landscape import fit_to
+from ..sources import load_factory, load_source
+from ..tracing import example_inputs, tensors_in
+from .data import load_data
+from .inspect import Inputs, _examples, _traced
+
+_LARGE = 5e8  # values: from here on the module is made without memory, unless something runs it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two checkpoints of one network.
+
+    Attributes:
+        model: the network, with random weights; on the meta device if it is large and nothing runs it.
+        stored: the checkpoints as their files name the tensors.
+        a, b: the same by the names of the network.
+        data: batches; ``None`` if none are given.
+        train_data: batches that something is fitted to; ``data`` if no others are given.
+    """
+
+    model: nn.Module
+    stored: tuple[Checkpoint, Checkpoint]
+    a: Checkpoint
+    b: Checkpoint
+    data: Any
+    train_data: Any
+
+
+def open_pair(options: Mapping[str, Any]) -> Pair:
+    """Open ``a`` and ``b``, make the network ``arch``, and the data.
+
+    Args:
+        options: with ``a``, ``b``, ``arch``, ``arch_args``, ``input_shape``, ``data``, ``data_args``,
+            ``seed``, and perhaps ``train_data``.
+
+    Raises:
+        MetanetError: one of them does not exist, or they do not belong together.
+    """
+    stored = load_checkpoint(options["a"]), load_checkpoint(options["b"])
+    large = sum(math.prod(shape) for shape in stored[0].shapes.values()) > _LARGE
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options["seed"])
+        meta = large and options["data"] is None
+        model = load_source(options["arch"], device="meta" if meta else None, **options["arch_args"])
+    a, b = (fit_to(model, each) for each in stored)
+
+    def load(ref: str | None) -> Any:
+        more = options["data_args"], options["seed"], options["input_shape"]
+        return None if ref is None else load_data(ref, model, options["arch"], *more)
+
+    data, train_data = load(options["data"]), load(options.get("train_data"))
+    if data is None and (given := [name for name, value in options["data_args"].items() if value is not None]):
+        raise MetanetError(f"data_args.{given[0]} needs data=")
+    return Pair(model, stored, a, b, data, data if train_data is None else train_data)
+
+
+def trace_pair(pair: Pair, ref: str, input_shape: Any, seed: int) -> Architecture:
+    """The architecture, traced with the network's own examples, inputs of ``input_shape``, or the first batch."""
+    if input_shape is None and pair.data is not None and example_inputs(pair.model) is None:
+        examples = _first_samples(pair.data)
+    else:
+        examples = _examples(pair.model, ref, input_shape, seed)
+    return _traced(pair.model, ref, examples, input_shape)[0]
+
+
+def _first_samples(data: Any) -> list[Inputs]:
+    """Two samples of the first batch, and three as a check where it has so many."""
+    batch = next(iter(data), None)
+    if batch is None:
+        raise MetanetError("the data yielded no batch")
+    args, kwargs = batch_inputs(batch)
+    size = len(next(tensors_in((args, kwargs))))
+
+    def head(x: Any, count: int) -> Any:
+        return x[:count] if isinstance(x, torch.Tensor) and x.ndim and len(x) == size else x
+
+    counts = [n for n in (2, 3) if n <= size] or [size]
+    return [(tuple(head(x, n) for x in args), {k: head(x, n) for k, x in kwargs.items()}) for n in counts]
+
+
+def find_device(name: str) -> torch.device:
+    """``auto``: a graphics card if there is one.
+
+    Raises:
+        MetanetError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise MetanetError(f"device={name} can't be used: {error}. Choose auto, cpu, cuda or mps.") from error
+    if name == "meta":
+        raise MetanetError("device=meta has no values: choose auto, cpu, cuda or mps")
+    return torch.device(name)
+
+
+def matcher_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of the group ``matcher``.
+
+    Raises:
+        MetanetError: it needs data, and there are none.
+    """
+    given = dict(options["matcher"])
+    name = given.pop("name")
+    runs = name in MATCHERS and "data" in MATCHERS[name].needs
+    if options["data"] is None and (runs or given.get("on", "weights") != "weights"):
+        raise MetanetError(f"matcher={name} runs the networks: give data=")
+    return name, given
+
+
+def loss_of(given: str | None) -> Any:
+    """A loss by its name, or ``package.module:function``."""
+    return load_factory(given) if given is not None and ":" in given else given

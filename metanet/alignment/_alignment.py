@@ -1,0 +1,88 @@
+"""What aligning two networks gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..checkpoints import load_checkpoint, save_checkpoint
+from ..errors import CheckpointError
+from ..symmetry import SymmetrySpec, Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """How one network's neurons are relabelled to fit another's; ``alignment(checkpoint)`` is the moved checkpoint.
+
+    It applies to every mapping with the same names: the checkpoint it was found for, others of the same run, averaged
+    weights (EMA), and the moments of an optimizer by parameter name. Names that the architecture does not know and
+    integer entries are passed on.
+
+    Attributes:
+        transform: the relabelling.
+        objective: what the matcher maximises: at the start, then after every step that changed something.
+        identity: the groups that were left as they are, and why.
+        seconds: how long it took.
+        method, options, seed: how it was found.
+    """
+
+    transform: Transform
+    objective: tuple[float, ...]
+    identity: Mapping[str, str]
+    seconds: float
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __call__(self, checkpoint: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A moved copy.
+
+        Raises:
+            CheckpointError: it has none of the architecture's tensors, or one of another shape.
+        """
+        state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
+        known = self.transform.spec.tensors
+        if not any(name in known for name in state):
+            raise CheckpointError(
+                f"none of the {len(state)} names ({', '.join(list(state)[:3])}, ...) is one of the aligned "
+                f"architecture's ({', '.join(list(known)[:3])}, ...): give parameters by their state dict names"
+            )
+        return self.transform(state)
+
+    def __str__(self) -> str:
+        moved = [g.name for g in self.transform.spec.groups if g.kind == "permutation" and g.name not in self.identity]
+        start, end = self.objective[0], self.objective[-1]
+        lines = [
+            f"Alignment by {self.method}: {len(moved)} groups moved, objective {start:.6g} -> {end:.6g} in "
+            f"{len(self.objective) - 1} steps, {self.seconds:.2f} s"
+        ]
+        lines += [f"  {group} left as it is: {why}" for group, why in self.identity.items()]
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors: one permutation per group, everything else as metadata."""
+        metadata = {
+            "spec": self.transform.spec.to_json(), "objective": list(self.objective), "identity": dict(self.identity),
+            "seconds": self.seconds, "method": self.method, "options": dict(self.options), "seed": self.seed,
+        }  # fmt: skip
+        save_checkpoint(path, {n: e.contiguous() for n, e in self.transform.elements.items()}, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Alignment":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or holds no alignment.
+        """
+        file = load_checkpoint(path)
+        data = file.metadata
+        missing = [k for k in ("spec", "objective", "identity", "method") if k not in data]
+        if missing:
+            raise CheckpointError(f"{path} is not a saved alignment: its metadata has no {', '.join(missing)}")
+        transform = Transform(SymmetrySpec.from_json(data["spec"]), dict(file))
+        return cls(
+            transform, tuple(data["objective"]), data["identity"], data["seconds"], data["method"], data["options"],
+            data["seed"],
+        )  # fmt: skip

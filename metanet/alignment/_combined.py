@@ -1,0 +1,60 @@
+"""Matching by weights and activations together."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ._activation import activation_terms
+from ._ascent import Ascent
+from ._moves import Move, keys_of, moves_of
+from ._pieces import pieces_of
+from ._registry import Match, Problem, matcher
+from ._stock import Stock
+from ._terms import added_up
+from ._weight import to_elements, to_transform
+from ._wreath import Term
+
+
+@matcher("combined", needs=("arch", "model", "data"))
+def match_weights_and_activations(
+    problem: Problem, *, share: float = 1.0, by: str = "covariance", balance: bool = False, positions: int = 4096,
+    batches: int | None = None, max_sweeps: int = 100, memory: float = 8.0,
+) -> Match:  # fmt: skip
+    """Coordinate ascent on what weights and activations say together.
+
+    Weights tell what a neuron could do, activations what it does on data: each settles what the other leaves open
+    (neurons that are dead on the data, groups that show nowhere; weights that the data never uses). Every group's
+    scores by activations are scaled to what its weights could earn at most.
+
+    Args:
+        share: of the activations, relative to the weights.
+        by, positions, batches: of the activations, see matcher ``activation``.
+        balance, max_sweeps, memory: of the weights, see matcher ``weight``.
+    """
+    spec, keys, pieces = problem.spec, keys_of(problem.spec), pieces_of(problem.spec)
+    moves = moves_of(spec, pieces, keys)
+    stock = Stock(spec, pieces, problem.reference, problem.moving[0], problem.device, int(memory * 2**30), balance)
+    terms = added_up(activation_terms(problem, by, positions=positions, batches=batches))
+    terms = [scaled for move in moves for scaled in _scaled(move, terms, stock, share)]
+    generator = torch.Generator().manual_seed(problem.seed)
+    ascent = Ascent(stock, moves, keys, to_elements(spec.identity(), keys), generator, terms)
+    ascent.run(max_sweeps)
+    return Match(to_transform(ascent.elements, spec), tuple(ascent.objective))
+
+
+def _scaled(move: Move, terms: Sequence[Term], stock: Stock, share: float) -> list[Term]:
+    """The terms whose first group belongs to a move, in the unit of its weights."""
+    own = [t for t in terms if t.free[0] in move.free]
+    most = sum(_most(t) for t in own)
+    if most == 0:
+        return own
+    numbers = {v.piece for v in move.views} | {*move.twice_pieces}
+    weights = sum(stock.norm(0, n) * stock.norm(1, n) for n in numbers)
+    return [replace(t, scores=t.scores * (share * weights / most)) for t in own]
+
+
+def _most(term: Term) -> float:
+    """What a term would earn if every item had its best partner."""
+    new = term.scores.shape[: len(term.batch) + len(term.free)]
+    return float(abs(term.scores).reshape(*new, -1).max(-1).sum())

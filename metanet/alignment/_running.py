@@ -1,0 +1,117 @@
+"""Running both networks over data and looking at their neurons."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..architecture import Architecture
+from ..errors import MetanetError
+from ..symmetry import derive
+from ..tracing import Trace, record, tensors_in
+from ._taps import Tap, find_taps
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the neurons of one tap show on one batch, in both networks: ``(neurons, samples)``."""
+
+    neurons: Any
+    reference: Tensor
+    moving: Tensor
+
+
+def batch_inputs(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword inputs of a batch.
+
+    Raises:
+        MetanetError: it is neither ``(inputs, target)`` nor a dict.
+    """
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
+        inputs = batch[0]
+        return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
+    what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+    raise MetanetError(f"data must yield (inputs, target) or dicts of keyword inputs, got a {what}")
+
+
+class Runner:
+    """Runs states of one architecture by its recording, which is made anew for every shape of inputs.
+
+    Args:
+        arch: with its recording.
+        model: the module.
+        device: where to run.
+    """
+
+    def __init__(self, arch: Architecture, model: nn.Module, device: torch.device) -> None:
+        self.arch, self.model, self.device = arch, model, device
+        self._recordings: dict[Any, tuple[Trace, list[Tap]]] = {}
+
+    def samples(
+        self, sides: Sequence[Mapping[str, Tensor]], data: Iterable[Any], positions: int | None = None
+    ) -> Iterator[list[tuple[Tap, list[Tensor]]]]:
+        """For every batch what every tap shows in each state, ``(neurons, samples)``.
+
+        Args:
+            sides: state dicts.
+            data: batches.
+            positions: at most so many samples per tap and batch, evenly spaced.
+
+        Raises:
+            MetanetError: no batch, or one that is no batch.
+        """
+        states: list[dict[str, Tensor]] = []
+        empty = True
+        for batch in data:
+            empty = False
+            args, kwargs = batch_inputs(batch)
+            trace, taps = self._recording(args, kwargs)
+            states = states or [self._prepared(trace, s) for s in sides]
+            inputs = [t.to(self.device) for t in tensors_in((args, kwargs))]
+            keep = {tap.value for tap in taps}
+            mask = kwargs.get("attention_mask")
+            with torch.no_grad():
+                shown = []
+                for state in states:
+                    values = trace.replay(state, *inputs, keep=keep)
+                    shown.append([_flat(values[t.value], t.axis, mask, positions) for t in taps])
+            yield [(tap, [side[n] for side in shown]) for n, tap in enumerate(taps)]
+        if empty:
+            raise MetanetError("the data yielded no batch: is it an iterator that was used up, or an empty folder?")
+
+    def _recording(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Trace, list[Tap]]:
+        shapes = tuple((tuple(t.shape), t.dtype) for t in tensors_in((args, kwargs)))
+        key = (shapes, tuple(kwargs))
+        if key not in self._recordings:
+            trace = record(self.model, args, kwargs)
+            solved = derive(trace, self.arch.recording)  # the traced example rules out what only this shape allows
+            self._recordings[key] = trace, find_taps(trace, solved, self.arch.spec)
+        return self._recordings[key]
+
+    def _prepared(self, trace: Trace, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters on the device, in the dtype that the model has them in; tied names from one another."""
+        spec = self.arch.spec
+        out = {}
+        for name, number in trace.parameters.items():
+            names = (name, *trace.values[number].names)
+            stored = next(n for n in names if n in state)
+            out[name] = state[stored].detach().to(self.device, getattr(torch, spec.tensors[name].dtype))
+        return out
+
+
+def _flat(value: Tensor, axis: int, mask: Tensor | None, positions: int | None) -> Tensor:
+    """A value as ``(neurons, samples)``, padding left out."""
+    if mask is not None:
+        mask = mask.to(value.device).bool()
+        if axis > 1 and value.shape[:2] == mask.shape:
+            value, axis = value[mask], axis - 1
+        elif axis > 0 and len(value) == mask.numel():  # linear layers run on (batch x tokens, neurons)
+            value = value[mask.flatten()]
+    value = value.movedim(axis, 0).flatten(1)
+    if positions is not None and value.shape[1] > positions:
+        value = value[:, torch.linspace(0, value.shape[1] - 1, positions).long().to(value.device)]
+    return value

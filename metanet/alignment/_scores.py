@@ -1,0 +1,170 @@
+"""What the groups of a move earn, kept up to date as other groups move.
+
+The scores of a move are sums of products ``reference @ moving.T`` over pieces. Where a neighbour has moved, only the
+columns of its moved items change, so that an update costs the share of the neighbour that moved: little, once the
+ascent comes to rest.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ._assignment import Prices
+from ._moves import Keys, Move, View, arrange, run_index, unfold
+from ._stock import Stock
+from ._wreath import Term
+
+_WHOLE = 1 << 28  # entries of the largest scores of a wreath product that are made as a whole, not pair by pair
+
+_STRETCH = 4  # entries side by side from which on moving them is as fast as moving lines
+
+_Sums = dict[tuple[tuple[str, ...], tuple[str, ...]], Tensor]
+
+
+class Scores:
+    """The scores of one move."""
+
+    def __init__(self, move: Move, stock: Stock, keys: Keys) -> None:
+        self.move, self.stock, self.keys = move, stock, keys
+        self.prices = Prices()
+        large = [
+            v for v in move.views if len(move.free) > 1 and not v.batch and prod(map(self._size, v.free)) ** 2 > _WHOLE
+        ]
+        self._large = tuple(large)
+        self._views = tuple(v for v in move.views if v not in large)
+        self._sums: _Sums = {}
+        self._room: bool | None = None  # to keep the sums; not known before there are any
+        self._seen: dict[View, Tensor] = {}
+        self._known = all(v.run is not None or not v.arranged for v in self._views)  # how every piece changes
+
+    @property
+    def has_large(self) -> bool:
+        """Whether some terms are only given pair by pair."""
+        return bool(self._large)
+
+    def terms(self, elements: Mapping[str, Tensor]) -> list[Term]:
+        """What the free groups earn in pieces where each of them has one axis."""
+        if not self._known:
+            self._sums.clear()
+            self._seen.clear()
+        for view in self._views:
+            self._update(view, elements)
+        return self._as_terms(self._sums)
+
+    def settle(self) -> None:
+        """After a step: lets go of what there is no room for."""
+        if self._room is None:
+            self._room = self.stock.reserve(sum(s.nbytes for s in self._sums.values()))
+        if not self._room:
+            self._sums.clear()
+            self._seen.clear()
+
+    def twice(self, elements: Mapping[str, Tensor]) -> list[Term]:
+        """What they earn where some have several axes, were all but one of these to stay."""
+        sums: _Sums = {}
+        for view in self.move.twice:
+            self._add(sums, view, self.stock.reference(view.piece), self._arranged(view, elements))
+        return self._as_terms(sums)
+
+    def of_pairs(self, elements: Mapping[str, Tensor]):
+        """The terms that are too large as a whole: a function that gives them for a pair of the root's items."""
+        sides = []
+        for view in self._large:
+            shape = (self._size(self.move.root), -1)
+            both = unfold(self.stock.reference(view.piece), view)[0], unfold(self._arranged(view, elements), view)[0]
+            sides.append((view.free[1:], *(x.reshape(*shape, x.shape[-1]) for x in both)))
+
+        def terms(new: int, old: int) -> list[Term]:
+            out = []
+            for free, a, b in sides:
+                sizes = [self._size(g) for g in free]
+                out.append(Term((), free, (a[new] @ b[old].T).reshape(*sizes, *sizes).cpu().numpy()))
+            return out
+
+        return terms
+
+    def true(self, elements: Mapping[str, Tensor]) -> float:
+        """What the pieces outside of :meth:`terms` earn."""
+        pieces = (*self.move.twice_pieces, *(v.piece for v in self._large))
+        return sum(earned(self.stock, n, elements, self.keys) for n in pieces)
+
+    def _size(self, group: str) -> int:
+        return self.stock.sizes[group]
+
+    def _arranged(self, view: View, elements: Mapping[str, Tensor]) -> Tensor:
+        groups = [a.group for a in self.stock.pieces[view.piece].atoms]
+        return arrange(self.stock.moving(view.piece), groups, view.arranged, elements, self.keys)
+
+    def _update(self, view: View, elements: Mapping[str, Tensor]) -> None:
+        if view.run is None:
+            if view not in self._seen:
+                self._add(self._sums, view, self.stock.reference(view.piece), self._arranged(view, elements))
+                self._seen[view] = torch.empty(0)
+            return
+        now, before = run_index(self.stock.pieces[view.piece], view, elements, self.keys), self._seen.get(view)
+        changed = torch.arange(len(now)) if before is None else (now != before).nonzero().flatten()
+        if len(changed) == 0:
+            return
+        reference, moving, axis = self._lines(view)
+        if before is None and torch.equal(now, changed):  # nothing has moved yet
+            part = moving
+        else:
+            part = moving.index_select(axis, now[changed].to(moving.device))
+        if before is not None:
+            part -= moving.index_select(axis, before[changed].to(moving.device))
+        if len(changed) < len(now):
+            reference = reference.index_select(axis, changed.to(reference.device))
+        if axis:
+            self._sum(self._sums, view, part, 1, len(part))[0].addmm_(reference.flatten(1), part.flatten(1).T)
+        elif part.shape[2] == 1:
+            a, b = (x.reshape(-1, x.shape[-1]) for x in (reference, part))
+            self._sum(self._sums, view, part, 1, a.shape[1])[0].addmm_(a.T, b)
+        else:
+            a, b = (x.flatten(0, 1).transpose(0, 1) for x in (reference, part))
+            self._sum(self._sums, view, part, len(a), a.shape[2]).baddbmm_(a.mT, b)
+        self._seen[view] = now
+
+    def _lines(self, view: View) -> tuple[Tensor, Tensor, int]:
+        """Both sides of a piece so that the run is one axis, and moving along it is cheap; the number of that axis."""
+        first, last = view.run
+        if view.direct:
+            a, b = (
+                x.reshape(prod(x.shape[:first]), prod(x.shape[first:last]), -1)
+                for x in (self.stock.reference(view.piece), self.stock.moving(view.piece))
+            )
+            if a.shape[2] >= _STRETCH:
+                return a, b, 1
+        return self.stock.lines(0, view), self.stock.lines(1, view), 0
+
+    def _add(self, sums: _Sums, view: View, reference: Tensor, moving: Tensor) -> None:
+        a, b = unfold(reference, view), unfold(moving, view)
+        sums = self._sum(sums, view, a, *a.shape[:2])
+        if len(a) == 1:
+            sums[0].addmm_(a[0], b[0].T)
+        else:
+            sums.baddbmm_(a, b.mT)
+
+    @staticmethod
+    def _sum(sums: _Sums, view: View, like: Tensor, batch: int, free: int) -> Tensor:
+        key = (view.batch, view.free)
+        if key not in sums:
+            sums[key] = like.new_zeros(batch, free, free)
+        return sums[key]
+
+    def _as_terms(self, sums: _Sums) -> list[Term]:
+        def sizes(groups: Sequence[str]) -> list[int]:
+            return [self._size(g) for g in groups]
+
+        return [
+            Term(batch, free, each.reshape(*sizes(batch), *sizes(free), *sizes(free)).cpu().numpy())
+            for (batch, free), each in sums.items()
+        ]
+
+
+def earned(stock: Stock, piece: int, elements: Mapping[str, Tensor], keys: Keys) -> float:
+    """The inner product of a piece of the reference with that of the checkpoint as it is arranged, in float64."""
+    groups = [a.group for a in stock.pieces[piece].atoms]
+    moving = arrange(stock.moving(piece), groups, [i for i, g in enumerate(groups) if g is not None], elements, keys)
+    return float((stock.reference(piece) * moving).sum(dtype=torch.float64))

@@ -1,0 +1,62 @@
+"""Soft relabellings: doubly stochastic matrices in the place of permutations, differentiable."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..symmetry import SymmetrySpec
+from ._assignment import assign
+from ._moves import Keys
+from ._pieces import Piece, pieces_of
+
+Matrices = Mapping[str, Tensor]
+"""For every group ``(*sizes of its keys, size, size)``: new items, then old items; looked up by the keys' new items."""
+
+
+def soft_arrange(array: Tensor, groups: Sequence[str | None], matrices: Matrices, keys: Keys) -> Tensor:
+    """Mixes the items of every movable axis of a piece: :func:`arrange` for doubly stochastic matrices."""
+    for i in sorted((i for i, g in enumerate(groups) if g in matrices), key=lambda i: len(keys[groups[i]])):
+        own = [groups.index(k) for k in keys[groups[i]]]
+        new = array.ndim
+        result = [new if d == i else d for d in range(array.ndim)]
+        array = torch.einsum(matrices[groups[i]], [*own, new, i], array, list(range(array.ndim)), result)
+    return array
+
+
+def as_matrices(elements: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Permutations as matrices."""
+    return {g: torch.nn.functional.one_hot(e, e.shape[-1]).to(device, dtype) for g, e in elements.items()}
+
+
+def harden(matrices: Matrices) -> dict[str, Tensor]:
+    """The permutations that have the largest inner product with the matrices."""
+    return {g: torch.from_numpy(np.ascontiguousarray(assign(m.detach().cpu().numpy()))) for g, m in matrices.items()}
+
+
+class SoftTransform:
+    """Applies soft relabellings to whole state dicts, statistics included."""
+
+    def __init__(self, spec: SymmetrySpec, keys: Keys) -> None:
+        self.spec, self.keys = spec, keys
+        self.pieces: dict[str, list[Piece]] = {}
+        for piece in pieces_of(spec, leave_out=()):
+            self.pieces.setdefault(piece.tensor, []).append(piece)
+        # where in a tensor the entries of its pieces belong, one piece behind the other
+        self._places = {}
+        for name, pieces in self.pieces.items():
+            shape = spec.tensors[name].shape
+            numbers = torch.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
+            self._places[name] = torch.cat([p.take(numbers).flatten() for p in pieces]).argsort()
+
+    def __call__(self, state: Mapping[str, Tensor], matrices: Matrices) -> dict[str, Tensor]:
+        """A moved copy; second names of tied tensors and entries that the spec does not know are passed on."""
+        out = dict(state)
+        for name, pieces in self.pieces.items():
+            if name in state and any(g in matrices for p in pieces for g in p.groups):
+                moved = [soft_arrange(p.take(state[name]), [a.group for a in p.atoms], matrices, self.keys).flatten()
+                         for p in pieces]  # fmt: skip
+                places = self._places[name].to(state[name].device)
+                out[name] = torch.cat(moved)[places].reshape(state[name].shape)
+        return out

@@ -1,0 +1,73 @@
+"""Matching by the loss half-way, with gradients straight through the matching."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..symmetry import SymmetrySpec
+from ._ascent import Ascent
+from ._moves import keys_of, moves_of
+from ._pieces import STATISTICS, pieces_of
+from ._registry import Match, Problem, matcher
+from ._stock import Stock
+from ._task_loss import TaskLoss, repeatable
+from ._weight import to_elements, to_transform
+
+
+@matcher("straight_through", needs=("model", "data"))
+def match_straight_through(
+    problem: Problem, *, epochs: int = 10, rate: float = 1e-3, max_sweeps: int = 20
+) -> Match:  # fmt: skip
+    r"""The straight-through matcher of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836).
+
+    Looks for weights :math:`\hat\theta` whose weight matching :math:`\pi` of B makes the loss of
+    :math:`(A + \pi(B)) / 2` small. :math:`\hat\theta` starts as A; a step matches B to it, and gives it the gradient
+    that :math:`\pi(B)` gets, as if the matching were the identity. The relabelling with the smallest loss on all data,
+    seen after each epoch, is returned; the objective is minus that loss.
+
+    Args:
+        epochs: passes over the data.
+        rate: of Adam.
+        max_sweeps: bound on the passes over all groups within one matching.
+    """
+    data = repeatable(problem.data, "straight_through")
+    spec, keys, pieces = problem.spec, keys_of(problem.spec), pieces_of(problem.spec)
+    moves = moves_of(spec, pieces, keys)
+    task = TaskLoss(problem.model, problem.loss, problem.device)
+    a, b = (task.prepared(s) for s in (problem.reference, problem.moving[0]))
+    free = {n: t.clone().requires_grad_() for n, t in a.items() if _counts(spec, n)}
+    optimizer = torch.optim.Adam(free.values(), lr=rate)
+    generator = torch.Generator().manual_seed(problem.seed)
+    elements = to_elements(spec.identity(), keys)
+
+    def match(start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        hat = {n: t.detach() for n, t in free.items()}
+        stock = Stock(spec, pieces, {**a, **hat}, b, problem.device, 1 << 40)
+        ascent = Ascent(stock, moves, keys, start, generator)
+        ascent.run(max_sweeps)
+        return ascent.elements
+
+    def half_way(elements: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        moved = to_transform(dict(elements), spec)(b)
+        return {n: (t + moved[n]) / 2 if t.is_floating_point() else t for n, t in a.items()}
+
+    best, objective = elements, [-task.mean(half_way(elements), data)]
+    for _ in range(epochs):
+        for batch in data:
+            elements = match(elements)
+            state = half_way(elements)
+            state |= {n: state[n] + (t - t.detach()) / 2 for n, t in free.items()}
+            optimizer.zero_grad()
+            task(state, batch).backward()
+            optimizer.step()
+        value = -task.mean(half_way(elements), data)
+        if value > objective[-1]:
+            best = elements
+            objective.append(value)
+    return Match(to_transform(best, spec), tuple(objective))
+
+
+def _counts(spec: SymmetrySpec, name: str) -> bool:
+    known = spec.tensors.get(name)
+    return known is not None and known.tied_to is None and name.rpartition(".")[2] not in STATISTICS

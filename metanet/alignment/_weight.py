@@ -1,0 +1,67 @@
+"""Weight matching."""
+
+import torch
+
+from ..symmetry import SymmetrySpec, Transform
+from ._ascent import Ascent
+from ._moves import keys_of, moves_of
+from ._pieces import pieces_of
+from ._registry import Match, Problem, matcher
+from ._stock import Stock
+
+
+@matcher("weight")
+def match_weights(
+    problem: Problem, *, restarts: int = 1, random_start: bool = False, balance: bool = False, max_sweeps: int = 100,
+    memory: float = 8.0,
+) -> Match:  # fmt: skip
+    r"""Weight matching of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836), for any spec.
+
+    Coordinate ascent on :math:`\sum_t \langle A_t, \pi(B_t) \rangle` over all parameters. Statistics of BatchNorm
+    follow but do not count: with them the rest fits worse. Heads with their dims and the like are solved together,
+    exactly. Where a group has two axes of one tensor the problem is quadratic: it is solved as if one axis stayed, and
+    taken if the true objective rises.
+
+    Args:
+        restarts: ascents, each with its own order of groups; the best one counts.
+        random_start: ascents after the first start from a random relabelling instead of none.
+        balance: match neurons of equal size, for networks whose neurons may be scaled (ReLU, BatchNorm).
+        max_sweeps: bound on the passes over all groups.
+        memory: GiB for copies of the weights and for scores; what does not fit is read or made again every time.
+    """
+    spec = problem.spec
+    pieces, keys = pieces_of(spec), keys_of(spec)
+    moves = moves_of(spec, pieces, keys)
+    stock = Stock(spec, pieces, problem.reference, problem.moving[0], problem.device, int(memory * 2**30), balance)
+    generator = torch.Generator().manual_seed(problem.seed)
+    best: Ascent | None = None
+    base = -float("inf")
+    for number in range(max(1, restarts)):
+        start = spec.sample(generator) if number and random_start else spec.identity()
+        ascent = Ascent(stock, moves, keys, to_elements(start, keys), generator)
+        base = base if number else ascent.objective[0]
+        ascent.run(max_sweeps)
+        if best is None or ascent.objective[-1] > best.objective[-1]:
+            best = ascent
+    objective = (base, *(o for o in best.objective[1:] if o > base))
+    return Match(to_transform(best.elements, spec), objective)
+
+
+def to_elements(transform: Transform, keys: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:
+    """The permutations of a transform, without axes for keys of one item."""
+    spec = transform.spec
+    return {
+        g: transform.element(g).reshape(*(spec[k].size for k in own), spec[g].size).contiguous()
+        for g, own in keys.items()
+        if spec[g].kind == "permutation"
+    }
+
+
+def to_transform(elements: dict[str, torch.Tensor], spec: SymmetrySpec) -> Transform:
+    """The inverse of :func:`to_elements`; groups that stay are left out."""
+    out = {}
+    for name, element in elements.items():
+        group = spec[name]
+        if not torch.equal(element, torch.arange(group.size).expand(element.shape)):
+            out[name] = element.reshape(*(spec[k].size for k in group.keys), group.size)
+    return Transform(spec, out)

@@ -1,0 +1,69 @@
+"""Checkpoints by the names of a network, whatever the names of their files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import Checkpoint, report_nonfinite
+from ..errors import CheckpointError
+
+
+def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a module's state dict, and for every name the first of those that share its tensor."""
+    tensors = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    first: dict[int, str] = {}
+    return tensors, {n: first.setdefault(id(t), n) for n, t in tensors.items()}
+
+
+def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str = "") -> Checkpoint:
+    """A checkpoint by the names of a network, in their order; no data is read.
+
+    Integer buffers may be missing, and so may all but one of the names of a tied tensor.
+
+    Args:
+        model: the network; its values do not matter, it may be on the meta device.
+        given: a module, a state dict or a checkpoint.
+        who: what to call it in messages where it has no path.
+
+    Raises:
+        CheckpointError: names, shapes or kinds of dtype differ from the network's.
+    """
+    expected, tied = entries(model)
+    if isinstance(given, nn.Module):
+        given = entries(given)[0]
+    if not isinstance(given, Mapping):
+        raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
+    if not isinstance(given, Checkpoint):
+        tensors = {n: t.detach() for n, t in given.items() if isinstance(t, Tensor)}
+        shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
+        given = Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
+    stored = list(given)
+    needed = {n: t for n, t in expected.items() if not is_integer(t.dtype) or any(s.endswith(n) for s in stored)}
+    return given.fit(needed, tied=tied)
+
+
+def check_values(model: nn.Module, fitted: Checkpoint) -> None:
+    """Read a checkpoint once and refuse what no path leads to.
+
+    Raises:
+        CheckpointError: NaN or infinite values, or tied names with different values.
+    """
+    if broken := report_nonfinite(fitted):
+        name, count = next(iter(broken.items()))
+        more = f", and values of {len(broken) - 1} other tensors" if len(broken) > 1 else ""
+        raise CheckpointError(
+            f"checkpoint '{fitted.path}': {count:,} of {fitted.shapes[name].numel():,} values of {name} are NaN or "
+            f"infinite{more}; there is no path to a network that diverged"
+        )
+    for name, first in entries(model)[1].items():
+        if name != first and name in fitted and not torch.equal(fitted[name], fitted[first]):
+            raise CheckpointError(
+                f"checkpoint '{fitted.path}': {name} and {first} differ, but are one tensor in the network"
+            )
+
+
+def is_integer(dtype: torch.dtype) -> bool:
+    """Whether a dtype is neither floating nor complex."""
+    return not (dtype.is_floating_point or dtype.is_complex)

@@ -1,0 +1,92 @@
+"""Losses by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..alignment import default_loss
+from ..errors import MetanetError
+from ._outputs import classified, scores_of
+
+Loss = Callable[[Any, Any], Tensor]
+LOSSES: dict[str, Loss] = {}
+"""Every named loss: of outputs and target, the mean over a batch."""
+
+
+def loss(name: str) -> Callable[[Loss], Loss]:
+    """Register a loss."""
+
+    def register(function: Loss) -> Loss:
+        LOSSES[name] = function
+        return function
+
+    return register
+
+
+def find_loss(given: str | Loss | None) -> Loss:
+    """A loss by its name; a function is taken as it is, ``None`` goes by the kind of outputs and target.
+
+    Raises:
+        MetanetError: there is no such loss; the message lists the names.
+    """
+    if given is None:
+        return default_loss
+    if callable(given):
+        return given
+    if given not in LOSSES:
+        raise MetanetError(f"there is no loss {given!r}. Choices: {', '.join(sorted(LOSSES))}, or a function")
+    return LOSSES[given]
+
+
+@loss("cross_entropy")
+def cross_entropy(outputs: Any, target: Any) -> Tensor:
+    """Of scores and classes, whatever loss the network itself returns."""
+    pair = classified(outputs, target)
+    if pair is None:
+        raise _misfit("cross_entropy", "one class per sample", outputs, target)
+    return F.cross_entropy(*pair)
+
+
+@loss("mse")
+def mean_squared_error(outputs: Any, target: Any) -> Tensor:
+    """Mean squared error."""
+    return F.mse_loss(*_numbers("mse", outputs, target))
+
+
+@loss("l1")
+def mean_absolute_error(outputs: Any, target: Any) -> Tensor:
+    """Mean absolute error."""
+    return F.l1_loss(*_numbers("l1", outputs, target))
+
+
+@loss("binary_cross_entropy")
+def binary_cross_entropy(outputs: Any, target: Any) -> Tensor:
+    """Of scores before the sigmoid and truth values, one or several labels per sample."""
+    return F.binary_cross_entropy_with_logits(*_numbers("binary_cross_entropy", outputs, target))
+
+
+@loss("own")
+def own(outputs: Any, target: Any) -> Tensor:
+    """The loss that the network returns."""
+    found = getattr(outputs, "loss", None)
+    if not isinstance(found, Tensor):
+        raise MetanetError(
+            f"loss 'own': the network returned {type(outputs).__name__} without a loss; transformers compute one if "
+            "the data has labels"
+        )
+    return found
+
+
+def _numbers(name: str, outputs: Any, target: Any) -> tuple[Tensor, Tensor]:
+    scores = scores_of(outputs)
+    if not isinstance(target, Tensor) or target.numel() != scores.numel() or len(target) != len(scores):
+        raise _misfit(name, "as many numbers as there are outputs", outputs, target)
+    return scores, target.reshape(scores.shape).to(scores.dtype)
+
+
+def _misfit(name: str, needs: str, outputs: Any, target: Any) -> MetanetError:
+    given = f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
+    shape = tuple(scores_of(outputs).shape)
+    return MetanetError(f"loss {name!r} needs {needs}: outputs are {shape}, the target {given}")

@@ -1,0 +1,94 @@
+"""Running a network over data."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..alignment._running import batch_inputs
+from ..errors import MetanetError
+from ..tracing import tensors_in
+from ._metrics import Metric
+from ._outputs import classified, target_of, tokens_of
+
+
+def repeatable(data: Iterable[Any]) -> Iterable[Any]:
+    """Data that can be read more than once and is not empty.
+
+    Raises:
+        MetanetError: it is an iterator, or yields nothing.
+    """
+    if isinstance(data, Iterator):
+        raise MetanetError(
+            "the data is an iterator, which can be read only once, but every point of the path needs all of it: give "
+            "a list or a DataLoader"
+        )
+    if next(iter(data), None) is None:
+        raise MetanetError("the data yielded no batch: is the folder empty, or the limit 0?")
+    return data
+
+
+class Runner:
+    """Calls a network on batches, on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, model: nn.Module, batch: Any) -> Any:
+        """The outputs.
+
+        Raises:
+            MetanetError: the batch has another form, or the network can't run it.
+        """
+        args, kwargs = batch_inputs(batch)
+        args, kwargs = to_device(args, self.device), to_device(kwargs, self.device)
+        try:
+            return model(*args, **kwargs)
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_in((args, kwargs)))
+            raise MetanetError(f"{type(model).__name__} can't run the data ({shapes}): {error}") from error
+
+
+def measure(
+    model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor], metrics: Sequence[Metric], run: Runner
+) -> tuple[dict[str, float], int]:
+    """Means over all samples of the data: the loss, and those of the metrics that the target allows.
+
+    Returns:
+        By name, and the number of samples.
+    """
+    totals: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    samples = 0
+    with torch.no_grad():
+        for batch in data:
+            outputs = run(model, batch)
+            target = to_device(target_of(batch), run.device)
+            size = len(next(tensors_in(batch)))
+            samples += size
+            pair = classified(outputs, target)
+            weight = size if pair is None else len(pair[1])
+            if weight == 0:  # every place is ignored: a mean over nothing
+                continue
+            if pair is not None:
+                target = target.long()
+            found = {"loss": (loss(outputs, target), weight)}
+            if pair is not None and not tokens_of(outputs, target):
+                found.update((m.name, (m.measure(*pair), weight)) for m in metrics)
+            for name, (value, count) in found.items():
+                totals[name] = totals.get(name, torch.zeros(())) + value.detach().cpu().double() * count
+                counts[name] = counts.get(name, 0) + count
+    if not counts:
+        raise MetanetError("all targets of the data are ignored (-100)")
+    settle = {"loss": float, **{m.name: m.settle for m in metrics}}
+    return {name: settle[name](total / counts[name]) for name, total in totals.items()}, samples
+
+
+def to_device(x: Any, device: torch.device) -> Any:
+    """Nested tensors on a device; all else as it is."""
+    if isinstance(x, Tensor):
+        return x.to(device)
+    if isinstance(x, dict):
+        return {k: to_device(v, device) for k, v in x.items()}
+    return type(x)(to_device(v, device) for v in x) if type(x) in (list, tuple) else x
