@@ -28,7 +28,7 @@ from metanet.checkpoints import atomic_write
 HERE = Path(__file__).parent
 COLUMNS = (
     "source", "family", "model", "status", "parameters", "nodes", "edges", "constant edges", "blocks", "plain blocks",
-    "not read", "not followed", "not followed, names", "trace s", "template s", "check s", "problems",
+    "origins", "not read", "not followed", "not followed, names", "trace s", "template s", "check s", "problems",
 )  # fmt: skip
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -41,6 +41,7 @@ def measure(case: dict[str, str], connection: Connection) -> None:
     from _families import Case, build
 
     import metanet
+    from metanet.graph import NodeType
     from metanet.testing import graph_problems
 
     torch.set_num_threads(1)
@@ -64,6 +65,7 @@ def measure(case: dict[str, str], connection: Connection) -> None:
             "nodes": template.num_nodes, "edges": template.num_edges, "blocks": len(template.blocks),
             "constant edges": sum(b.count for b in template.blocks if b.tensor is None),
             "plain blocks": sum(b.plain for b in template.blocks), "not read": len(unread),
+            "origins": sum(r.count for r in template.nodes if r.type == NodeType.ORIGIN),
             "not followed": len(lost), "not followed, names": "; ".join(lost[:3]),
             "status": "failed: check",
         }  # fmt: skip

@@ -130,10 +130,10 @@ def _entries(flows: Sequence[Flow], shapes: Sequence[tuple[int, ...]], dim: int)
             ids = [e.real().ids if j == i else torch.full((), -1).expand(s) for j, s in enumerate(shapes)]
             new = replace(e, ids=_cat(ids, dim))
             for j, old in enumerate(out):  # the same parameter side by side with itself
-                if (old.parameter, old.hidden, old.role) == (new.parameter, new.hidden, new.role):
-                    if bool(((old.ids < 0) | (new.ids < 0)).all()):
-                        out[j] = replace(old, ids=torch.where(old.ids < 0, new.ids, old.ids))
-                        break
+                same = (old.parameter, old.hidden, old.role) == (new.parameter, new.hidden, new.role)
+                if same and bool(((old.ids < 0) | (new.ids < 0)).all()):
+                    out[j] = replace(old, ids=torch.where(old.ids < 0, new.ids, old.ids))
+                    break
             else:
                 out.append(new)
     return tuple(out)

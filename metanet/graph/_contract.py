@@ -109,6 +109,25 @@ def _table(walk: Walk, out: int, flow: Contraction, weights: Sequence[Entries]) 
     return Neurons(place(site.ids, [flow.out_axis], walk.trace.values[out].shape))
 
 
+def _without(walk: Walk, w: Entries, gaps: Tensor, flow: Contraction, ids: Tensor) -> list[Entries]:
+    """A weight without the columns that nothing tells apart, which get nodes as in :func:`_table`; it may be none."""
+    along = [-1 if a == flow.weight_out else 1 for a in range(w.ids.ndim)]
+    kept, first = [], 0
+    for same in torch.split(gaps, torch.unique_consecutive(gaps, return_counts=True)[1].tolist()):
+        part = replace(w, ids=w.ids.narrow(flow.weight_in, first, len(same)))
+        if same[0]:
+            walk.uses.attach(part, ids.view(along).expand(part.ids.shape), NodeType.ORIGIN, EdgeType.LINEAR)
+        else:
+            kept.append((first, part.real().ids))
+        first += len(same)
+    if not kept:
+        return []
+    x = torch.full(w.ids.shape, -1)
+    for first, part_ids in kept:
+        x.narrow(flow.weight_in, first, part_ids.shape[flow.weight_in]).copy_(part_ids)
+    return [replace(w, ids=x)]
+
+
 def _all(neurons: Sequence[Neurons]) -> Tensor:
     return torch.cat([distinct(n.ids) for n in neurons]) if neurons else torch.empty(0, dtype=torch.long)
 
@@ -124,11 +143,15 @@ def _multiply(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: S
     rows, inverse = _rows(walk, x, len(own), out)  # (u, *own, K), (others...)
     wide = any(varies(w.ids, flow.weight_out) for w in weights)
     n = flow.weight.shape[flow.weight_out] if wide else 1
-    rows = _with_origins(walk, rows)
+    gaps = rows.reshape(-1) < 0
+    keyed = len(gaps) == rows.shape[-1] and any(walk.uses.key_axes(w, [flow.weight_in]) for w in weights)
+    rows = torch.where(rows < 0, rows.max(), rows) if keyed else _with_origins(walk, rows)
     rows = rows if own else _copies(walk, rows, flow)
     u = rows.shape[0]
     keys = {k: w.hidden[k][0] for w in weights for k in w.hidden if k >= 0 and k not in data.hidden}
     ids, hidden = _new(walk, out, flow, (u, *sizes, n), keys, rows, weights)
+    if keyed and gaps.any():
+        weights = [w for w in weights for w in _without(walk, w, gaps, flow, ids.reshape(-1))]
     _put(walk, flow, weights, own, rows, data, ids, hidden, n)
     if u > 1:
         _tell_apart(walk, rows, ids)

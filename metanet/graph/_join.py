@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..symmetry import Join
+from ..tracing import Op
 from ._flows import Entries, Flow, Neurons, broadcast, compact, distinct, unique_pairs
 from ._made import Making
 from ._schema import EdgeType, NodeType
@@ -51,6 +52,14 @@ def join(walk: Walk, out: int, flow: Join) -> Flow:
     return result
 
 
+def gate(walk: Walk, op: Op) -> Flow:
+    """One half of a value times the other."""
+    below, dim = op.args[0].value, op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", -1)
+    halves = [n.ids.chunk(2, dim) for n in walk.flows[below].neurons]
+    parts = [Neurons(h[i], n.hidden) for i in (0, 1) for n, h in zip(walk.flows[below].neurons, halves, strict=True)]
+    return Flow(tuple(merge(walk, parts, "multiply", op.outputs[0])))
+
+
 def _size(entries: Entries) -> int:
     """How many entries a value shows."""
     return prod(n for n, s in zip(entries.ids.shape, entries.ids.stride(), strict=True) if s)
@@ -61,7 +70,8 @@ def _says_nothing_new(one: Entries, other: Entries) -> bool:
     if one.parameter != other.parameter or one.strided != other.strided:
         return False
     if one.hidden and not other.hidden:
-        return True
+        ids = one.real().ids
+        return bool((other.real().ids == ids.amax()).any())
     if one.strided:
         return one.ids.stride() == other.ids.stride() and one.ids.storage_offset() == other.ids.storage_offset()
     return torch.equal(one.ids, other.ids)

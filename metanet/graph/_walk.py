@@ -17,7 +17,7 @@ from ._beside import concatenate, write
 from ._contract import contract
 from ._flows import Entries, Flow, Neurons, distinct, place, rearrange, rearranges, varies, whole
 from ._groups import groups_along
-from ._join import close, is_raw, join
+from ._join import close, gate, is_raw, join
 from ._lookup import look_up
 from ._made import Made
 from ._pool import Pool, Site
@@ -141,6 +141,8 @@ class Walk:
         elif op.name in ("aten.slice_scatter", "aten.select_scatter") and (found := write(self, op)) is not None:
             self.put(op.outputs[0], found)
             return
+        elif op.name == "aten.glu":
+            self.put(op.outputs[0], gate(self, op))
         elif rearranges(op.name) and self._rearrange(op):
             return
         elif joins := [f for f in flow if isinstance(f, Join)]:
@@ -241,7 +243,8 @@ class Walk:
             with_neurons = [i for i, n in enumerate(sources) if self.flows[n].neurons and scores[i]]
             if with_neurons:
                 self._follow(op, *matches[max(with_neurons, key=scores.__getitem__)], out)
-            if out in self.flows:
+            if flow := self.flows.get(out):
+                self._act(flow, [(n, axes) for n, axes in matches if not self.flows[n].neurons])
                 continue
             found: list[Entries] = []
             for (n, axes), score in zip(matches, scores, strict=True):  # parameters made of parameters
@@ -249,6 +252,18 @@ class Walk:
                     self._follow(op, n, axes, out)
                     found += self.flows.pop(out, Flow()).entries
             self.put(out, Flow(entries=tuple(found)))
+
+    def _act(self, flow: Flow, matches: Sequence[tuple[int, Sequence[int | None]]]) -> None:
+        """Parameters that enter an operation beside neurons."""
+        shape = next(n.ids.shape for n in flow.neurons) if flow.neurons else ()
+        for n, axes in matches if flow.neurons else ():
+            back: list[int | None] = [None] * len(self.trace.values[n].shape)
+            for i, axis in enumerate(axes):
+                if axis is not None:
+                    back[axis] = i
+            for e in self.flows[n].entries:
+                if all(b is not None or not varies(e.ids, a) for a, b in enumerate(back)):
+                    self.vector(replace(e, ids=place(e.ids, back, shape)), flow, "other")
 
     def _matching_axes(self, source: int, out: int) -> list[int | None]:
         leaves, values = self.solved.leaves, self.trace.values
