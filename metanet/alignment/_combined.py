@@ -39,7 +39,7 @@ def match_weights_and_activations(
     terms = [scaled for move in moves for scaled in _scaled(move, terms, stock, share)]
     generator = torch.Generator().manual_seed(problem.seed)
     ascent = Ascent(stock, moves, keys, to_elements(spec.identity(), keys), generator, terms)
-    ascent.run(max_sweeps)
+    ascent.run(max_sweeps, fresh=True)
     return Match(to_transform(ascent.elements, spec), tuple(ascent.objective))
 
 

@@ -52,8 +52,12 @@ class Universe:
                 own += float(t.double().square().sum())
         return (sum(float(t.square().sum()) for t in total.values()) - own) / 2
 
-    def improve(self, number: int, generator: torch.Generator, max_sweeps: int) -> bool:
-        """Move one checkpoint closer to all others by weight matching from where it is; whether that helped."""
+    def improve(self, number: int, generator: torch.Generator, max_sweeps: int, fresh: bool) -> bool:
+        """Move one checkpoint closer to all others by weight matching; whether that helped.
+
+        Args:
+            fresh: see :meth:`Ascent.run`.
+        """
         others: dict[str, Tensor] = {}
         for other in range(len(self.states)):
             if other != number:
@@ -61,7 +65,7 @@ class Universe:
                     others[name] = others[name] + t if name in others else t
         stock = Stock(self.spec, self.pieces, others, self.states[number], self.device, 1 << 40)
         ascent = Ascent(stock, self.moves, self.keys, self.elements[number], generator)
-        ascent.run(max_sweeps)
+        ascent.run(max_sweeps, fresh)
         better = ascent.objective[-1] > ascent.objective[0]
         if better:
             self.elements[number] = ascent.elements
@@ -81,16 +85,21 @@ def _without_idle(t: Transform) -> Transform:
     return to_transform(to_elements(t, keys), t.spec)
 
 
-def ascend_together(universe: Universe, generator: torch.Generator, rounds: int, max_sweeps: int) -> list[float]:
+def ascend_together(
+    universe: Universe, generator: torch.Generator, rounds: int, max_sweeps: int, fresh: bool = False
+) -> list[float]:  # fmt: skip
     """Git Re-Basin's MergeMany from where the checkpoints are: each in turn to all the others, until none improves.
+
+    Args:
+        fresh: how they stand means nothing yet.
 
     Returns:
         The objective at the start, then after every round that raised it.
     """
     objective = [universe.value()]
-    for _ in range(rounds):
+    for number in range(rounds):
         order = torch.randperm(len(universe.states), generator=generator).tolist()
-        improved = [universe.improve(n, generator, max_sweeps) for n in order]
+        improved = [universe.improve(n, generator, max_sweeps, fresh and number == 0) for n in order]
         if not any(improved):
             break
         objective.append(universe.value())

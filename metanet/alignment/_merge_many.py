@@ -25,7 +25,7 @@ def match_to_mean(
     start, best, objective = list(universe.elements), list(universe.elements), [-float("inf")]
     for _ in range(max(1, restarts)):
         universe.elements = list(start)
-        found = ascend_together(universe, generator, rounds, max_sweeps)
+        found = ascend_together(universe, generator, rounds, max_sweeps, fresh=True)
         if found[-1] > objective[-1]:
             best, objective = universe.elements, found
     universe.elements = best

@@ -5,7 +5,7 @@ columns of its moved items change, so that an update costs the share of the neig
 ascent comes to rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 import torch
@@ -35,43 +35,65 @@ class Scores:
         self._large = tuple(large)
         self._views = tuple(v for v in move.views if v not in large)
         self._sums: _Sums = {}
-        self._room: bool | None = None  # to keep the sums; not known before there are any
+        self._room = True  # to keep the sums
+        self._reserved = 0
         self._seen: dict[View, Tensor] = {}
         self._known = all(v.run is not None or not v.arranged for v in self._views)  # how every piece changes
 
-    @property
-    def has_large(self) -> bool:
-        """Whether some terms are only given pair by pair."""
-        return bool(self._large)
+    def large(self, without: Collection[str] = ()) -> tuple[View, ...]:
+        """The views whose terms are only given pair by pair."""
+        return tuple(v for v in self._large if not self._touches(v, without))
 
-    def terms(self, elements: Mapping[str, Tensor]) -> list[Term]:
-        """What the free groups earn in pieces where each of them has one axis."""
+    def known(self, undecided: Collection[str]) -> float:
+        """The share of the entries of all pieces that have no axis of undecided groups, the move's own not counted.
+
+        0 while some of the move's groups have no such piece: they would be arranged by nothing.
+        """
+        others = {*undecided} - {*self.move.free}
+        views = {v.piece: v for v in (*self._views, *self._large, *self.move.twice)}
+        told = {n: v for n, v in views.items() if others.isdisjoint(self.stock.pieces[n].groups)}
+        if {g for v in told.values() for g in v.free} < {g for v in views.values() for g in v.free}:
+            return 0.0
+        whole = sum(self.stock.pieces[n].size for n in views)
+        return sum(self.stock.pieces[n].size for n in told) / whole if whole else 0.0
+
+    def terms(self, elements: Mapping[str, Tensor], without: Collection[str] = ()) -> list[Term]:
+        """What the free groups earn in pieces where each of them has one axis.
+
+        Args:
+            without: leave out pieces with axes of these groups; only before they have been in.
+        """
         if not self._known:
             self._sums.clear()
             self._seen.clear()
         for view in self._views:
-            self._update(view, elements)
+            if not self._touches(view, without):
+                self._update(view, elements)
         return self._as_terms(self._sums)
 
     def settle(self) -> None:
         """After a step: lets go of what there is no room for."""
-        if self._room is None:
-            self._room = self.stock.reserve(sum(s.nbytes for s in self._sums.values()))
+        size = sum(s.nbytes for s in self._sums.values())
+        if self._room and size > self._reserved:
+            self._room = self.stock.reserve(size - self._reserved)
+            self._reserved = size
         if not self._room:
             self._sums.clear()
             self._seen.clear()
 
-    def twice(self, elements: Mapping[str, Tensor]) -> list[Term]:
+    def twice(self, elements: Mapping[str, Tensor], without: Collection[str] = ()) -> list[Term]:
         """What they earn where some have several axes, were all but one of these to stay."""
         sums: _Sums = {}
         for view in self.move.twice:
+            if self._touches(view, without):
+                continue
             self._add(sums, view, self.stock.reference(view.piece), self._arranged(view, elements))
         return self._as_terms(sums)
 
-    def of_pairs(self, elements: Mapping[str, Tensor]):
+    def of_pairs(self, elements: Mapping[str, Tensor], without: Collection[str] = ()):
         """The terms that are too large as a whole: a function that gives them for a pair of the root's items."""
         sides = []
-        for view in self._large:
+        for view in self.large(without):
             shape = (self._size(self.move.root), -1)
             both = unfold(self.stock.reference(view.piece), view)[0], unfold(self._arranged(view, elements), view)[0]
             sides.append((view.free[1:], *(x.reshape(*shape, x.shape[-1]) for x in both)))
@@ -89,6 +111,9 @@ class Scores:
         """What the pieces outside of :meth:`terms` earn."""
         pieces = (*self.move.twice_pieces, *(v.piece for v in self._large))
         return sum(earned(self.stock, n, elements, self.keys) for n in pieces)
+
+    def _touches(self, view: View, groups: Collection[str]) -> bool:
+        return bool(groups) and any(g in groups for g in self.stock.pieces[view.piece].groups)
 
     def _size(self, group: str) -> int:
         return self.stock.sizes[group]

@@ -19,8 +19,9 @@ def match_weights(
 
     Coordinate ascent on :math:`\sum_t \langle A_t, \pi(B_t) \rangle` over all parameters. Statistics of BatchNorm
     follow but do not count: with them the rest fits worse. Heads with their dims and the like are solved together,
-    exactly. Where a group has two axes of one tensor the problem is quadratic: it is solved as if one axis stayed, and
-    taken if the true objective rises.
+    exactly. The first pass goes from the ends of the network inwards and does not look at groups that it has not come
+    to, which ends higher than a start from the order in which they stand. Where a group has two axes of one tensor the
+    problem is quadratic: it is solved as if one axis stayed, and taken if the true objective rises.
 
     Args:
         restarts: ascents, each with its own order of groups; the best one counts.
@@ -40,7 +41,7 @@ def match_weights(
         start = spec.sample(generator) if number and random_start else spec.identity()
         ascent = Ascent(stock, moves, keys, to_elements(start, keys), generator)
         base = base if number else ascent.objective[0]
-        ascent.run(max_sweeps)
+        ascent.run(max_sweeps, fresh=not (number and random_start), best_first=not number)
         if best is None or ascent.objective[-1] > best.objective[-1]:
             best = ascent
     objective = (base, *(o for o in best.objective[1:] if o > base))
