@@ -12,7 +12,7 @@ fall below it; ``calibrated`` is that of the loss with the best temperature at e
 BatchNorm's statistics anew on 1,000 training images at every point. ``none`` is the path without alignment.
 
 Writes ``alignment_trained.csv`` (a row per pair and matcher) and ``alignment_trained.png`` (the losses of the first
-pair) beside this file.
+pair) beside this file; with ``--append`` it adds rows to those of other networks and draws nothing.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--matchers", nargs="+", default=["*"], metavar="PATTERN")
     parser.add_argument("--width", type=int, default=1, help="of the ResNet")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--append", action="store_true", help="to the rows of earlier runs, of other networks")
+    parser.add_argument("--append", action="store_true", help="to the rows of other networks, or widths")
     args = parser.parse_args()
     chosen = {name: MATCHERS[name] for name in MATCHERS if any(fnmatch(name, p) for p in args.matchers)}
     rows: list[dict[str, Any]] = []
@@ -91,7 +91,8 @@ def main() -> None:
                         bar.write("  ".join(f"{k} {rows[-1][k]}" for k in COLUMNS[:16]))
                     bar.update()
                 write(rows, args.append)
-    draw(shown)
+    if not args.append:
+        draw(shown)
     print(table(rows, list(chosen)))
 
 
@@ -176,7 +177,7 @@ def write(rows: Sequence[Mapping[str, Any]], append: bool) -> None:
 
 def draw(shown: Mapping[tuple[str, str], Mapping[str, Barrier]]) -> None:
     """A panel for each network and kind of statistics."""
-    figure = Figure(figsize=(4.6 * len(shown), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(shown), 5.2), layout="constrained")
     for axes, ((network, kind), curves) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(),
                                                strict=True):  # fmt: skip
         for number, (name, curve) in enumerate(curves.items()):
@@ -185,7 +186,9 @@ def draw(shown: Mapping[tuple[str, str], Mapping[str, Barrier]]) -> None:
             axes.plot(curve.lambdas, curve.loss, label=f"{name}: {curve.barrier:.2f}", lw=1.2, **style)
         title = network if network == "mlp" else f"{network}, statistics {kind}"
         axes.set(title=title, xlabel="from one network to the other", ylabel="test loss")
-        axes.legend(fontsize=6.5, title="barrier", title_fontsize=7)
+        axes.legend(
+            fontsize=7, title="barrier", title_fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2
+        )
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=130)
 
 
