@@ -17,6 +17,7 @@ ORDER = [
     "verification",
     "testing",
     "sources",
+    "evaluation",
     "alignment",
     "merging",
     "landscape",

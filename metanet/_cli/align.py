@@ -18,7 +18,7 @@ from ..alignment import align as align_to
 from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
 from ..config import plain
 from ..errors import MetanetError
-from ..landscape import find_loss, fit_to
+from ..evaluation import find_loss, fit_to
 from ..symmetry import Transform
 from .networks import Pair, find_device, loss_of, matcher_of, open_pair, trace_pair
 from .sweep import METRICS_FILE

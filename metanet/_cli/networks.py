@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from ..alignment import MATCHERS
-from ..alignment._running import batch_inputs
 from ..architecture import Architecture
 from ..checkpoints import Checkpoint, load_checkpoint
 from ..errors import MetanetError
-from ..landscape import fit_to
+from ..evaluation import batch_inputs, fit_to
 from ..sources import load_factory, load_source
 from ..tracing import example_inputs, tensors_in
 from .data import load_data

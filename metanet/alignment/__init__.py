@@ -19,4 +19,3 @@ from ._registry import Match as Match
 from ._registry import Matcher as Matcher
 from ._registry import Problem as Problem
 from ._registry import matcher as matcher
-from ._task_loss import default_loss as default_loss

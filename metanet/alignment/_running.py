@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..errors import MetanetError
+from ..evaluation import batch_inputs
 from ..symmetry import derive
 from ..tracing import Trace, record, tensors_in
 from ._taps import Tap, find_taps
@@ -21,21 +22,6 @@ class Sample:
     neurons: Any
     reference: Tensor
     moving: Tensor
-
-
-def batch_inputs(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and keyword inputs of a batch.
-
-    Raises:
-        MetanetError: it is neither ``(inputs, target)`` nor a dict.
-    """
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
-        inputs = batch[0]
-        return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
-    what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
-    raise MetanetError(f"data must yield (inputs, target) or dicts of keyword inputs, got a {what}")
 
 
 class Runner:

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from ..errors import MetanetError
+from ..evaluation import batch_inputs, default_loss
 from ..tracing import tensors_in
-from ._running import batch_inputs
 
 
 class TaskLoss:
@@ -68,29 +67,6 @@ class TaskLoss:
 
 
 _WRITTEN = ("running_mean", "running_var", "num_batches_tracked")
-
-
-def default_loss(outputs: Any, target: Any) -> Tensor:
-    """The network's own loss if it returns one; cross-entropy for integer targets, squared error for numbers.
-
-    Raises:
-        MetanetError: the target is of another kind.
-    """
-    own = getattr(outputs, "loss", None)
-    if isinstance(own, Tensor):
-        return own
-    scores = outputs if isinstance(outputs, Tensor) else next(tensors_in(outputs))
-    if isinstance(target, Tensor):
-        if target.is_floating_point() and target.shape == scores.shape:
-            return F.mse_loss(scores, target)
-        if not target.is_floating_point() and target.shape == scores.shape[:-1]:
-            return F.cross_entropy(scores.flatten(0, -2), target.flatten())
-        if not target.is_floating_point() and target.ndim == scores.ndim - 1:  # classes second: (N, C, H, W)
-            return F.cross_entropy(scores, target)
-    what = f"a target {tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"target {target!r:.40}"
-    raise MetanetError(
-        f"no loss is known for outputs {tuple(scores.shape)} and {what}: give loss=function(outputs, target)"
-    )
 
 
 def repeatable(data: Iterable[Any], who: str) -> Iterable[Any]:

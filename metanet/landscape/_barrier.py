@@ -11,12 +11,19 @@ from ..alignment import Alignment
 from ..alignment import align as align_to
 from ..architecture import Architecture, trace
 from ..errors import MetanetError
+from ..evaluation import (
+    Metric,
+    Runner,
+    batch_inputs,
+    check_values,
+    find_loss,
+    find_metrics,
+    fit_to,
+    measure,
+    repeatable,
+)
 from ._curve import Barrier
-from ._fitting import check_values, fit_to
-from ._losses import find_loss
-from ._metrics import Metric, find_metrics
 from ._path import StraightPath
-from ._running import Runner, measure, repeatable
 from ._statistics import STATISTICS, normalisers, reset_statistics
 
 Weights = nn.Module | Mapping[str, Tensor]
@@ -48,7 +55,7 @@ def barrier(
         a, b: modules or state dicts, lazy checkpoints too.
         model: the network that the weights belong to; it is copied, not changed.
         data: batches ``(inputs, target)`` or dicts of keyword inputs, readable again and again (no generator).
-        loss: a name of :data:`metanet.landscape.LOSSES` or ``loss(outputs, target)``, the mean over a batch. Left out:
+        loss: a name of :data:`metanet.evaluation.LOSSES` or ``loss(outputs, target)``, the mean over a batch. Left out:
             the network's own loss where it returns one (transformers, given ``labels``), else cross-entropy for
             classes and squared error for numbers.
         points: how many, both ends counted.
@@ -58,7 +65,7 @@ def barrier(
             point, as averages over ``train_data``.
         train_data: batches that the matcher and the statistics are given, so that the barrier is measured on others;
             ``data`` when left out.
-        metrics: names of :data:`metanet.landscape.METRICS`; those that fit the targets when left out.
+        metrics: names of :data:`metanet.evaluation.METRICS`; those that fit the targets when left out.
         seed: of the matcher.
         device: where to run; the CPU when left out.
         progress: show a bar.
@@ -129,7 +136,6 @@ def _check_alignment(align: Alignment, state: Mapping[str, Tensor]) -> None:
 
 def _traced(model: nn.Module, data: Iterable[Any]) -> Architecture:
     """The architecture, by the network's own examples or the first batch."""
-    from ..alignment._running import batch_inputs
     from ..tracing import example_inputs
 
     if example_inputs(model) is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..alignment import Alignment
 from ..checkpoints import atomic_write
 from ..errors import MetanetError
-from ._metrics import METRICS
+from ..evaluation import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

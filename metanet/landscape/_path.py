@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MetanetError
-from ._fitting import entries, is_integer
+from ..evaluation import entries, is_integer
 
 
 class StraightPath:

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import MetanetError
+from ..evaluation import Runner
 from ..tracing import tensors_in
-from ._running import Runner
 
 STATISTICS = ("keep", "reset")
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import metanet
 from metanet import Alignment, MetanetError
 from metanet.errors import CheckpointError
-from metanet.landscape import LOSSES, METRICS, Barrier, find_loss
+from metanet.evaluation import LOSSES, METRICS, find_loss
+from metanet.landscape import Barrier
 
 
 def weight(value, dtype=torch.float32):

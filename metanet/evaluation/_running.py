@@ -1,16 +1,30 @@
 """Running a network over data."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..alignment._running import batch_inputs
 from ..errors import MetanetError
 from ..tracing import tensors_in
 from ._metrics import Metric
 from ._outputs import classified, target_of, tokens_of
+
+
+def batch_inputs(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword inputs of a batch.
+
+    Raises:
+        MetanetError: it is neither ``(inputs, target)`` nor a dict.
+    """
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
+        inputs = batch[0]
+        return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
+    what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+    raise MetanetError(f"data must yield (inputs, target) or dicts of keyword inputs, got a {what}")
 
 
 def repeatable(data: Iterable[Any]) -> Iterable[Any]:

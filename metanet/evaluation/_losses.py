@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..alignment import default_loss
 from ..errors import MetanetError
+from ..tracing import tensors_in
 from ._outputs import classified, scores_of
 
 Loss = Callable[[Any, Any], Tensor]
@@ -38,6 +38,29 @@ def find_loss(given: str | Loss | None) -> Loss:
     if given not in LOSSES:
         raise MetanetError(f"there is no loss {given!r}. Choices: {', '.join(sorted(LOSSES))}, or a function")
     return LOSSES[given]
+
+
+def default_loss(outputs: Any, target: Any) -> Tensor:
+    """The network's own loss if it returns one; cross-entropy for integer targets, squared error for numbers.
+
+    Raises:
+        MetanetError: the target is of another kind.
+    """
+    own = getattr(outputs, "loss", None)
+    if isinstance(own, Tensor):
+        return own
+    scores = outputs if isinstance(outputs, Tensor) else next(tensors_in(outputs))
+    if isinstance(target, Tensor):
+        if target.is_floating_point() and target.shape == scores.shape:
+            return F.mse_loss(scores, target)
+        if not target.is_floating_point() and target.shape == scores.shape[:-1]:
+            return F.cross_entropy(scores.flatten(0, -2), target.flatten())
+        if not target.is_floating_point() and target.ndim == scores.ndim - 1:  # classes second: (N, C, H, W)
+            return F.cross_entropy(scores, target)
+    what = f"a target {tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"target {target!r:.40}"
+    raise MetanetError(
+        f"no loss is known for outputs {tuple(scores.shape)} and {what}: give loss=function(outputs, target)"
+    )
 
 
 @loss("cross_entropy")
