@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .graph import GraphTemplate as GraphTemplate
     from .graph import ParameterGraph as ParameterGraph
     from .landscape import barrier as barrier
+    from .merging import merge as merge
     from .symmetry import SymmetrySpec as SymmetrySpec
     from .symmetry import Transform as Transform
     from .verification import Verification as Verification
@@ -33,6 +34,7 @@ _HOME = {
     "errors": ("MetanetError",),
     "graph": ("GraphTemplate", "ParameterGraph"),
     "landscape": ("barrier",),
+    "merging": ("merge",),
     "symmetry": ("SymmetrySpec", "Transform"),
     "verification": ("Verification", "verify"),
 }

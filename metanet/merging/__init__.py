@@ -1,0 +1,14 @@
+"""Merging networks: methods on one tensor at a time, neurons aligned first, statistics repaired after.
+
+A new method is one function ``(part, *, options...) -> Tensor`` in a file of its own under ``methods/``, registered by
+``@method`` (``_registry.py``), and a file in ``conf/method/``.
+"""
+
+from ._merge import merge as merge
+from ._merged import Merged as Merged
+from ._part import Part as Part
+from ._part import Problem as Problem
+from ._registry import METHODS as METHODS
+from ._registry import Method as Method
+from ._registry import PerModel as PerModel
+from ._registry import method as method

@@ -1,0 +1,143 @@
+"""The checkpoints of a merge, opened and brought to the same names."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import Checkpoint, load_checkpoint
+from ..errors import CheckpointError, MetanetError
+from ..evaluation import entries, fit_to, is_integer
+
+Weights = str | os.PathLike | nn.Module | Mapping[str, Tensor]
+
+_HEADS = ("lm_head.weight", "embed_out.weight", "output_projection.weight", "decoder.weight")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The checkpoints of a merge.
+
+    Attributes:
+        models, base: by the same names.
+        first: name -> the first name of the tensor it is tied to, itself if to none.
+        dropped: names that only some checkpoints store, because they hold the same values as another name.
+    """
+
+    models: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    first: Mapping[str, str]
+    dropped: tuple[str, ...] = ()
+
+
+def opened(given: Weights, who: str) -> Checkpoint:
+    """A checkpoint of whatever form.
+
+    Raises:
+        CheckpointError: it can't be opened, or is something else.
+    """
+    if isinstance(given, str | os.PathLike):
+        return load_checkpoint(given)
+    if isinstance(given, Checkpoint):
+        return given
+    tensors = entries(given)[0] if isinstance(given, nn.Module) else given
+    if not isinstance(tensors, Mapping):
+        raise CheckpointError(f"{who}: expected a path, a module or a state dict, got {type(given).__name__}")
+    tensors = {n: t.detach() for n, t in tensors.items() if isinstance(t, Tensor)}
+    shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
+    return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
+
+
+def open_inputs(models: Sequence[Weights], base: Weights | None, model: nn.Module | None) -> Inputs:
+    """Open everything, by the names of the network if there is one, else by those of the base, else of the first.
+
+    Raises:
+        MetanetError: there is no model.
+        CheckpointError: one can't be opened, or they are not of one architecture; the message lists what differs.
+    """
+    if isinstance(models, str | os.PathLike | nn.Module | Mapping) or not models:
+        raise MetanetError("merge takes a list of models: metanet.merge([a, b], method=...)")
+    found = [opened(each, f"model {k}") for k, each in enumerate(models)]
+    of_base = None if base is None else opened(base, "the base")
+    if model is not None:
+        fitted = [fit_to(model, each, str(each.path)) for each in found]
+        of_base = None if of_base is None else fit_to(model, of_base, str(of_base.path))
+        return Inputs(tuple(fitted), of_base, entries(model)[1])
+    both = [*([] if of_base is None else [of_base]), *found]
+    both, first, dropped = _agreed(both)
+    return Inputs(tuple(both[len(both) - len(found) :]), None if of_base is None else both[0], first, dropped)
+
+
+def _agreed(given: list[Checkpoint]) -> tuple[list[Checkpoint], dict[str, str], tuple[str, ...]]:
+    """Checkpoints by the names of the first of them; name -> the name it is tied to; names that were left out."""
+    duplicates = [_duplicate_head(each) for each in given]
+    tied = next((d for d in duplicates if d is not None), None)
+    dropped: tuple[str, ...] = ()
+    if tied is not None and all(d == tied or tied[0] not in each for d, each in zip(duplicates, given, strict=True)):
+        # What ties its head need not store it; who stores it all the same holds the embedding twice.
+        dropped = (tied[0],) if any(tied[0] not in each for each in given) else ()
+    else:
+        tied = None
+    reference = _without(given[0], dropped)
+    out = [reference]
+    for other in given[1:]:
+        other = _without(other, dropped)
+        # Integer buffers are never merged, and library versions differ in which they store.
+        lacking = [n for n in reference if is_integer(reference.dtypes[n]) and not any(m.endswith(n) for m in other)]
+        extra = [n for n in other if is_integer(other.dtypes[n]) and not any(n.endswith(m) for m in reference)]
+        try:
+            out.append(_without(other, extra).fit(_without(reference, lacking)))
+        except CheckpointError as error:
+            raise _different(error, reference, other) from error
+    first = {name: name for name in reference}
+    if tied is not None and not dropped:
+        first[tied[0]] = tied[1]
+    return out, first, dropped
+
+
+def _without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
+    kept = {n: s for n, s in checkpoint.shapes.items() if n not in set(names)}
+    return checkpoint if len(kept) == len(checkpoint) else checkpoint.fit(kept, prefix="", extra="drop")
+
+
+def _duplicate_head(checkpoint: Checkpoint) -> tuple[str, str] | None:
+    """An output layer that holds the embedding's values once more, and the embedding."""
+    heads = [n for n in checkpoint if n.endswith(_HEADS)]
+    for head in heads:
+        for name, shape in checkpoint.shapes.items():
+            alike = name != head and shape == checkpoint.shapes[head] and ("emb" in name.lower() or "wte" in name)
+            if alike and torch.equal(checkpoint[head], checkpoint[name]):
+                return head, name
+    return None
+
+
+def _different(error: CheckpointError, reference: Checkpoint, other: Checkpoint) -> CheckpointError:
+    lines = str(error).splitlines()[1:]
+    text = f"'{other.path}' and '{reference.path}' are not of one architecture:\n" + "\n".join(lines)
+    heads = [n for n in {*reference, *other} if n.endswith(_HEADS) and (n in reference) != (n in other)]
+    rows = [n for n in reference if n in other and _rows_differ(reference.shapes[n], other.shapes[n])]
+    if heads:
+        text += (
+            f"\nOnly one of them stores {heads[0]}, with values other than its embedding's: that one has a head of its "
+            "own, the other ties it. Untie the other (store the embedding under that name too), or tie this one."
+        )
+    if any("emb" in n.lower() or "wte" in n or n.endswith(_HEADS) for n in rows):
+        text += (
+            f"\nThe vocabularies differ ({reference.shapes[rows[0]][0]:,} and {other.shapes[rows[0]][0]:,} rows in "
+            f"{rows[0]}): resize the embeddings of one to the other's tokenizer first "
+            "(model.resize_token_embeddings in transformers)."
+        )
+    return CheckpointError(text)
+
+
+def _rows_differ(one: torch.Size, other: torch.Size) -> bool:
+    return len(one) == len(other) > 1 and one[0] != other[0] and one[1:] == other[1:]
+
+
+def source(given: Any, checkpoint: Checkpoint) -> str:
+    """What to call an input in recipes and cards."""
+    return os.fspath(given) if isinstance(given, str | os.PathLike) else str(checkpoint.path)

@@ -1,0 +1,144 @@
+"""The result of a merge: a checkpoint whose tensors are computed when they are asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..alignment import Alignment
+from ..checkpoints import Checkpoint
+from ..errors import CheckpointError, MetanetError
+from ..evaluation import is_integer
+from ._options import Options
+from ._part import Part
+
+
+class Merged(Checkpoint):
+    """What :func:`metanet.merge` returns: names -> merged tensors, each computed when it is asked for.
+
+    ``save_checkpoint`` and ``load_state_dict`` take it as they take any checkpoint.
+
+    Attributes:
+        recipe: method, options, inputs and all else that says how to make it again; JSON.
+        report: what the method, the alignment and the repair have to tell, by name.
+        alignments: of the models, in their order, ``None`` for those that stayed; empty without ``align``.
+    """
+
+    recipe: Mapping[str, Any]
+    report: Mapping[str, Any]
+    alignments: Sequence[Alignment | None]
+
+    @classmethod
+    def of(
+        cls, computed: Checkpoint, recipe: Mapping[str, Any], report: Mapping[str, Any],
+        alignments: Sequence[Alignment | None],
+    ) -> "Merged":  # fmt: skip
+        """A computed checkpoint with what is to be told of it."""
+        out = cls(computed.path, computed.__getitem__, computed.shapes, computed.dtypes, computed.metadata)
+        out.recipe, out.report, out.alignments = recipe, report, tuple(alignments)
+        return out
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a tensor of the result comes from: the name in each model that takes part, by the model's number."""
+
+    models: Mapping[int, str]
+    base: str
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Computes one tensor of the result.
+
+    Attributes:
+        models, base: the checkpoints.
+        sources: of every tensor.
+        first: tied names -> the name whose random numbers they share.
+        options: of the method.
+        prepared: what its ``prepare`` returned.
+        dtype: what is computed in; float32, or float64 where a tensor has it, for ``None``.
+        dtypes: of the result.
+        shapes: of the result.
+    """
+
+    models: Sequence[Checkpoint]
+    base: Checkpoint | None
+    sources: Mapping[str, Source]
+    first: Mapping[str, str]
+    options: Options
+    prepared: Any
+    dtype: torch.dtype | None
+    dtypes: Mapping[str, torch.dtype]
+    shapes: Mapping[str, torch.Size]
+    seed: int
+    device: torch.device
+
+    def __call__(self, name: str) -> Tensor:
+        source = self.sources[name]
+        taken = self.options.taken(name)
+        if taken is not None:
+            return self._taken(name, taken)
+        read = {k: self.models[k][n] for k, n in source.models.items() if n in self.models[k]}
+        base = self.base[source.base] if self.base is not None and source.base in self.base else None
+        stored = next(iter(read.values())) if base is None else base
+        if is_integer(stored.dtype):
+            return _integers(name, stored, read, self.models)
+        wide = self.dtype or torch.float64 if torch.float64 in {t.dtype for t in read.values()} else torch.float32
+        complex_ = stored.is_complex()
+
+        def widened(tensor: Tensor) -> Tensor:
+            tensor = torch.view_as_real(tensor) if complex_ else tensor
+            return tensor.to(self.device, wide)
+
+        part = Part(
+            self.first.get(name, name), tuple(widened(t) for t in read.values()),
+            None if base is None else widened(base), tuple(read), self.seed, self.prepared,
+        )  # fmt: skip
+        options = self.options.of(name, part.numbers)
+        del read, base, stored  # as stored, they are not needed any more
+        merged = self.options.method.function(part, **options)
+        self._check(name, merged, part)
+        merged = torch.view_as_complex(merged.contiguous()) if complex_ else merged
+        return merged.to("cpu", self.dtypes[name])
+
+    def _taken(self, name: str, taken: int | str) -> Tensor:
+        source = self.sources[name]
+        if taken != "base" and taken not in source.models:
+            raise MetanetError(f"{name}: model {taken} takes no part in this slice, so that it can't be taken from it")
+        tensor = self.base[source.base] if taken == "base" else self.models[taken][source.models[taken]]
+        return tensor if is_integer(tensor.dtype) else tensor.to(self.dtypes[name])
+
+    def _check(self, name: str, merged: Tensor, part: Part) -> None:
+        if merged.is_floating_point() and not bool(torch.isfinite(merged.sum(dtype=torch.float64))):
+            given = {**dict(zip(part.numbers, part.tensors, strict=True)), "base": part.base}
+            for who, tensor in given.items():
+                if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                    path = self.base.path if who == "base" else self.models[who].path
+                    raise CheckpointError(f"checkpoint '{path}': {name} has NaN or infinite values; it can't be merged")
+            raise MetanetError(
+                f"{name}: method {self.options.method.name!r} made NaN or infinite values of finite ones"
+            )
+        expected = self.shapes[name] + (2,) if merged.ndim == len(self.shapes[name]) + 1 else self.shapes[name]
+        if merged.shape != expected:
+            raise MetanetError(
+                f"{name}: method {self.options.method.name!r} made {tuple(merged.shape)}, expected {tuple(expected)}"
+            )
+
+
+def _integers(name: str, stored: Tensor, read: Mapping[int, Tensor], models: Sequence[Checkpoint]) -> Tensor:
+    """Integers are not averaged: tables that all have alike stay, of counters the first model's (or base's) count.
+
+    Raises:
+        CheckpointError: tables that differ, as those of quantised weights do.
+    """
+    for number, tensor in read.items():
+        if tensor.ndim and not torch.equal(tensor, stored):
+            raise CheckpointError(
+                f"{name} holds integers ({tensor.dtype}) that differ in '{models[number].path}': weights that are "
+                f"quantised can't be merged, dequantise them first. If it is another table, say whose to take: "
+                f"overrides={{{name!r}: {{'take': 0}}}}"
+            )
+    return stored
