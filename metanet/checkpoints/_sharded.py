@@ -86,6 +86,13 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     return where, metadata if isinstance(metadata, dict) else {}
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that the checkpoint at a ``Checkpoint.path`` consists of: itself, or the index and its shards."""
+    if not is_index(path):
+        return [path]
+    return [path, *(path.parent / name for name in sorted(set(read_index(path)[0].values())))]
+
+
 def _open(path: Path, where: Mapping[str, str], options: Options) -> dict[str, Checkpoint]:
     files = list(dict.fromkeys(where.values()))
     if missing := [file for file in files if not (path.parent / file).exists()]:

@@ -1,4 +1,4 @@
-"""``save_checkpoint``: safetensors, one tensor in memory at a time, visible as a whole or not at all."""
+"""``save_checkpoint``: safetensors, two tensors in memory at a time, visible as a whole or not at all."""
 
 import contextlib
 import json
@@ -6,8 +6,9 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -47,9 +48,9 @@ def save_checkpoint(
     Args:
         path: a file, ending in ``.safetensors``, or a folder: any other path that exists as one, has no suffix, or is
             given with a ``max_shard_size``. Missing folders are made, an old checkpoint is replaced at the end.
-        mapping: tensors by name, on any device; a :class:`Checkpoint` too, even the one at ``path``, which is read one
-            tensor at a time. Any other mapping is gone through twice, so one that computes its tensors should be
-            a ``Checkpoint`` with a ``read`` that does.
+        mapping: tensors by name, on any device; a :class:`Checkpoint` too, even the one at ``path``: one of its tensors
+            is read while the one before is written. Any other mapping is gone through twice, so one that computes its
+            tensors should be a ``Checkpoint`` with a ``read`` that does.
         metadata: JSON-able; comes back as ``load_checkpoint(path).metadata``.
         max_shard_size: bytes of tensors in one file of a folder, as a number or like ``"5GB"`` (the default) or
             ``"500MiB"``; a tensor larger than that has a file of its own.
@@ -132,8 +133,10 @@ def _write(
     """One file: the header first, then each tensor as it is read."""
     # "format" is what other libraries look for before they take a file for PyTorch's.
     start, order = encode(described, {"format": "pt"} | ({} if metadata is None else {METADATA_KEY: metadata}))
-    with path.open("wb") as file:
-        file.write(start)
+    # Another thread writes while the next tensor is read or computed here, and not the other way round: malloc keeps the
+    # calling thread's memory for the next tensor, that of other threads goes back to the system every time.
+    with path.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(_write_all, file, start)
         for name in order:
             tensor = mapping[name]
             _check_dense(name, tensor)
@@ -143,9 +146,45 @@ def _write(
                     f"{name} was announced as {tuple(described[name][0])} {described[name][1]}, "
                     f"and is {tuple(tensor.shape)} {tensor.dtype}"
                 )
+            writing.result()
             if tensor.numel():
-                file.write(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
-            del tensor  # before the next is read
+                writing = pool.submit(_write_all, file, tensor.view(-1).view(torch.uint8).numpy())
+            del tensor
+        writing.result()
+
+
+def _write_all(file: BinaryIO, content: Any) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]  # the system takes 2 GiB at most at a time
+
+
+def shard_plan(checkpoint: Checkpoint, max_shard_size: str | int = "5GB") -> dict[str, list[str]]:
+    """The files that a new folder of this checkpoint would have, and which tensors are in which.
+
+    Raises:
+        CheckpointError: a dtype that safetensors hasn't, or no size.
+    """
+    shards = _divide(_describe(checkpoint), _bytes(max_shard_size))
+    return dict(zip(_usual_names(len(shards)), shards, strict=True))
+
+
+def write_index(folder: Path, checkpoint: Checkpoint, plan: Mapping[str, Iterable[str]]) -> None:
+    """The index of shards that were written by :func:`shard_plan`; one file needs none."""
+    if len(plan) > 1:
+        _write_index(folder, _index(_describe(checkpoint), plan, None))
+
+
+def _index(described: Mapping[str, _Described], plan: Mapping[str, Iterable[str]], metadata: str | None) -> Any:
+    return {
+        "metadata": {"total_size": _size(described)} | ({} if metadata is None else {METADATA_KEY: metadata}),
+        "weight_map": {name: file for file, shard in plan.items() for name in shard},
+    }
+
+
+def _write_index(folder: Path, index: Any) -> None:
+    with atomic_write(folder / _INDEX) as temporary:
+        temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def _write_folder(
@@ -159,18 +198,14 @@ def _write_folder(
         _unlink(folder, [name for name in _present(folder) if name != _WHOLE])
         return
     names = _free_names(folder, len(shards))
-    index = {
-        "metadata": {"total_size": _size(described)} | ({} if metadata is None else {METADATA_KEY: metadata}),
-        "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name in shard},
-    }
+    index = _index(described, dict(zip(names, shards, strict=True)), metadata)
     try:
         with contextlib.ExitStack() as stack:  # all shards are written before the first gets its name
             for name, shard in zip(names, shards, strict=True):
                 temporary = stack.enter_context(atomic_write(folder / name, size=_size(described)))
                 _write(temporary, mapping, {each: described[each] for each in shard}, None)
         old = _present(folder)
-        with atomic_write(folder / _INDEX) as temporary:
-            temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
+        _write_index(folder, index)
     except BaseException:
         if not set(names) & set(_present(folder)):  # unless the index was swapped, and what failed came after that
             _unlink(folder, names)
@@ -192,10 +227,14 @@ def _divide(described: Mapping[str, _Described], limit: int) -> list[list[str]]:
     return shards
 
 
+def _usual_names(count: int, mark: str = "") -> list[str]:
+    return [_WHOLE] if count == 1 else [f"model-{mark}{i:05d}-of-{count:05d}{_SUFFIX}" for i in range(1, count + 1)]
+
+
 def _free_names(folder: Path, count: int) -> list[str]:
     """The usual names of shards, or others like them if one is taken or somebody is writing it."""
     for mark in ("", f"{uuid.uuid4().hex[:8]}-"):
-        names = [f"model-{mark}{i:05d}-of-{count:05d}{_SUFFIX}" for i in range(1, count + 1)]
+        names = _usual_names(count, mark)
         if not any(any(folder.glob(f"*{name}")) for name in names):
             break
     return names

@@ -106,6 +106,9 @@ def _without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
 
 def _duplicate_head(checkpoint: Checkpoint) -> tuple[str, str] | None:
     """An output layer that holds the embedding's values once more, and the embedding."""
+    config = checkpoint.metadata.get("config")
+    if isinstance(config, dict) and config.get("tie_word_embeddings") is False:
+        return None  # without reading them
     heads = [n for n in checkpoint if n.endswith(_HEADS)]
     for head in heads:
         for name, shape in checkpoint.shapes.items():

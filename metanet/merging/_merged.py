@@ -15,6 +15,9 @@ from ._options import Options
 from ._part import Part
 
 
+_WIDE = {torch.float64, torch.complex128}
+
+
 class Merged(Checkpoint):
     """What :func:`metanet.merge` returns: names -> merged tensors, each computed when it is asked for.
 
@@ -86,7 +89,8 @@ class Tensors:
         stored = next(iter(read.values())) if base is None else base
         if is_integer(stored.dtype):
             return _integers(name, stored, read, self.models)
-        wide = self.dtype or torch.float64 if torch.float64 in {t.dtype for t in read.values()} else torch.float32
+        stored_dtypes = {t.dtype for t in (*read.values(), stored)}
+        wide = self.dtype or (torch.float64 if stored_dtypes & _WIDE else torch.float32)
         complex_ = stored.is_complex()
 
         def widened(tensor: Tensor) -> Tensor:
@@ -112,7 +116,7 @@ class Tensors:
         return tensor if is_integer(tensor.dtype) else tensor.to(self.dtypes[name])
 
     def _check(self, name: str, merged: Tensor, part: Part) -> None:
-        if merged.is_floating_point() and not bool(torch.isfinite(merged.sum(dtype=torch.float64))):
+        if merged.is_floating_point() and not bool(torch.isfinite(merged.sum())):
             given = {**dict(zip(part.numbers, part.tensors, strict=True)), "base": part.base}
             for who, tensor in given.items():
                 if tensor is not None and not bool(torch.isfinite(tensor).all()):

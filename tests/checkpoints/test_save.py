@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-import safetensors
+import safetensors.torch
 import torch
 
 from metanet.checkpoints import atomic_write, load_checkpoint, save_checkpoint

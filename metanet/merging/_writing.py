@@ -1,0 +1,166 @@
+"""Writing a merge: shard by shard beside the output's folder, which appears as a whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from ..checkpoints import Checkpoint, files_of, load_checkpoint, save_checkpoint, shard_plan, write_index
+from ..errors import CheckpointError, MetanetError
+
+Files = Mapping[str, bytes | Path]
+
+
+def save_merged(
+    folder: str | os.PathLike, tensors: Checkpoint, *, recipe: Mapping[str, Any],
+    files: Files | Callable[[dict[str, str]], Files] | None = None, max_shard_size: str | int = "5GB",
+    progress: bool = False,
+) -> dict[str, str]:  # fmt: skip
+    """Compute a merge's tensors one by one and write them to a new folder, with other files beside them.
+
+    All is written to a hidden folder beside ``folder``, shard by shard, and renamed at the end. A merge that was
+    stopped, killed or out of disk leaves its finished shards there; the same merge of the same files goes on from them.
+    Meanwhile a second thread computes the SHA-256 of the input files.
+
+    Args:
+        folder: a new or empty folder.
+        tensors: what :func:`metanet.merge` returned, or the same under other names.
+        recipe: ``merged.recipe``.
+        files: what else goes into the folder: name -> content, or a file to be copied; or a function that makes them,
+            given the inputs' hashes.
+        max_shard_size: bytes of tensors in one file, as a number or like ``"5GB"``.
+        progress: show a bar with bytes and time left.
+
+    Returns:
+        SHA-256 by path, of all files of all inputs that are files.
+
+    Raises:
+        MetanetError: the folder is not empty, or the disk is (or gets) full; there is nothing under its name then.
+        CheckpointError: an input can't be read, was changed meanwhile, or holds what can't be merged.
+    """
+    folder = Path(folder).expanduser().absolute()
+    _check_free(folder)
+    plan = shard_plan(tensors, max_shard_size)
+    inputs = _input_files(recipe)
+    work = folder.with_name(f".{folder.name}.{_fingerprint(tensors, plan, recipe, inputs)}.partial")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
+            left.unlink()
+        done = [name for name, shard in plan.items() if _is_done(work / name, shard, tensors)]
+        _check_room(work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done))
+        with ThreadPoolExecutor(1) as pool:
+            hashing = pool.submit(_hashes, inputs)
+            _write_shards(work, tensors, plan, done, progress)
+            hashes = hashing.result()
+        write_index(work, tensors, plan)
+        _write_files(work, files(hashes) if callable(files) else files or {})
+        if folder.is_dir():
+            folder.rmdir()  # empty, or this fails
+        os.replace(work, folder)
+    except OSError as error:
+        raise MetanetError(
+            f"can't write {folder}: {error.strerror or error}; finished shards wait in {work} for the same merge"
+        ) from error
+    return hashes
+
+
+def _check_free(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise MetanetError(f"{folder} {what}: give a folder that does not exist yet, so that nothing is overwritten")
+
+
+def _input_files(recipe: Mapping[str, Any]) -> list[Path]:
+    """Of all inputs that are files, in order, each once."""
+    given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
+    found = [files_of(load_checkpoint(path).path) for path in given if Path(path).exists()]
+    return list(dict.fromkeys(path for files in found for path in files))
+
+
+def _fingerprint(
+    tensors: Checkpoint, plan: Mapping[str, Sequence[str]], recipe: Mapping[str, Any], inputs: Sequence[Path]
+) -> str:
+    """The same for the same merge of the same files, and for no other."""
+    given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
+    stats = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs]
+    unknown = uuid.uuid4().hex if not all(Path(path).exists() for path in given) else ""  # inputs in memory
+    described = {name: [list(shape), str(tensors.dtypes[name])] for name, shape in tensors.shapes.items()}
+    text = json.dumps([recipe, stats, unknown, described, plan], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _is_done(path: Path, names: Sequence[str], tensors: Checkpoint) -> bool:
+    """Whether a shard is there as a whole: its name is given when it is."""
+    if not path.is_file():
+        return False
+    found = load_checkpoint(path, unwrap=False)
+    return dict(found.shapes) == {n: tensors.shapes[n] for n in names} and all(
+        found.dtypes[n] is tensors.dtypes[n] for n in names
+    )
+
+
+def _size(tensors: Checkpoint, names: Sequence[str]) -> int:
+    return sum(tensors.shapes[name].numel() * tensors.dtypes[name].itemsize for name in names)
+
+
+def _check_room(work: Path, needed: int) -> None:
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        raise MetanetError(f"the disk of {work.parent} is too full: {needed:,} bytes needed, {free:,} bytes free")
+
+
+def _write_shards(
+    work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]], done: Sequence[str], progress: bool
+) -> None:
+    sizes = {name: _size(tensors, shard) for name, shard in plan.items()}
+    with tqdm(
+        total=sum(sizes.values()), initial=sum(sizes[name] for name in done), unit="B", unit_scale=True, desc="merge",
+        disable=None if progress else True,
+    ) as bar:  # fmt: skip
+        for name, shard in plan.items():
+            if name not in done:
+                save_checkpoint(work / name, _counted(tensors, shard, bar))
+
+
+def _counted(tensors: Checkpoint, names: Sequence[str], bar: tqdm) -> Checkpoint:
+    """Some of the tensors, each telling the bar when it is there."""
+
+    def read(name: str) -> Tensor:
+        tensor = tensors[name]
+        bar.update(tensor.numel() * tensor.dtype.itemsize)
+        return tensor
+
+    shapes, dtypes = {n: tensors.shapes[n] for n in names}, {n: tensors.dtypes[n] for n in names}
+    return Checkpoint(tensors.path, read, shapes, dtypes)
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    out = {}
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                out[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"checkpoint '{path}' can't be read: {error.strerror or error}") from error
+    return out
+
+
+def _write_files(work: Path, files: Files) -> None:
+    for name, content in files.items():
+        if Path(name).name != name or (work / name).exists():
+            raise MetanetError(f"can't write {name!r} into the merge's folder: no plain name, or taken by the weights")
+        if isinstance(content, bytes):
+            (work / name).write_bytes(content)
+        else:
+            shutil.copyfile(content, work / name)
