@@ -24,7 +24,7 @@ class FileBytes:
         self.path = path
         self.place = path.absolute()  # a process that reads later may stand in another folder
         status = os.stat(self.place)
-        self.size, self._changed = status.st_size, status.st_mtime_ns
+        self.size, self._changed = status.st_size, (status.st_ino, status.st_mtime_ns)
 
     def read(self, start: int, count: int) -> bytes:
         """At most ``count`` bytes from ``start`` on, fewer where the file ends."""
@@ -60,7 +60,7 @@ class FileBytes:
             raise self._unreadable(error) from error
 
     def _check(self, status: os.stat_result) -> None:
-        if (status.st_size, status.st_mtime_ns) != (self.size, self._changed):
+        if (status.st_size, (status.st_ino, status.st_mtime_ns)) != (self.size, self._changed):
             raise CheckpointError(
                 f"checkpoint '{self.path}' was replaced or changed since it was opened: load it again"
             )

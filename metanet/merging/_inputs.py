@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,14 @@ def opened(given: Weights, who: str) -> Checkpoint:
     return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
 
 
-def open_inputs(models: Sequence[Weights], base: Weights | None, model: nn.Module | None) -> Inputs:
+def open_inputs(
+    models: Sequence[Weights], base: Weights | None, model: nn.Module | None, takes: Sequence[str] = ()
+) -> Inputs:
     """Open everything, by the names of the network if there is one, else by those of the base, else of the first.
+
+    Args:
+        takes: patterns of names that are taken from one checkpoint: the others need not have them, or may have them in
+            other shapes (heads of other tasks). Where there is a network, all must fit it.
 
     Raises:
         MetanetError: there is no model.
@@ -68,7 +75,10 @@ def open_inputs(models: Sequence[Weights], base: Weights | None, model: nn.Modul
         of_base = None if of_base is None else fit_to(model, of_base, str(of_base.path))
         return Inputs(tuple(fitted), of_base, entries(model)[1])
     both = [*([] if of_base is None else [of_base]), *found]
-    both, first, dropped = _agreed(both)
+    exempt = [[n for n in each if any(fnmatchcase(n, pattern) for pattern in takes)] for each in both]
+    agreed, first, dropped = _agreed([_without(each, names) for each, names in zip(both, exempt, strict=True)])
+    both = [_with(each, whole, names) for each, whole, names in zip(agreed, both, exempt, strict=True)]
+    first |= {name: name for names in exempt for name in names}
     return Inputs(tuple(both[len(both) - len(found) :]), None if of_base is None else both[0], first, dropped)
 
 
@@ -104,6 +114,20 @@ def _without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
     return checkpoint if len(kept) == len(checkpoint) else checkpoint.fit(kept, prefix="", extra="drop")
 
 
+def _with(checkpoint: Checkpoint, whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
+    """The checkpoint, and tensors of these names from the one that it was made of."""
+    if not names:
+        return checkpoint
+    shapes = {**checkpoint.shapes, **{n: whole.shapes[n] for n in names}}
+    dtypes = {**checkpoint.dtypes, **{n: whole.dtypes[n] for n in names}}
+    own = set(names)
+
+    def read(name: str) -> Tensor:
+        return whole[name] if name in own else checkpoint[name]
+
+    return Checkpoint(checkpoint.path, read, shapes, dtypes, checkpoint.metadata)
+
+
 def _duplicate_head(checkpoint: Checkpoint) -> tuple[str, str] | None:
     """An output layer that holds the embedding's values once more, and the embedding."""
     config = checkpoint.metadata.get("config")
@@ -126,13 +150,15 @@ def _different(error: CheckpointError, reference: Checkpoint, other: Checkpoint)
     if heads:
         text += (
             f"\nOnly one of them stores {heads[0]}, with values other than its embedding's: that one has a head of its "
-            "own, the other ties it. Untie the other (store the embedding under that name too), or tie this one."
+            "own, the other ties it. Untie the other (store the embedding under that name too), tie this one, or take "
+            f"it from this one alone: overrides={{{heads[0]!r}: {{'take': ...}}}}."
         )
     if any("emb" in n.lower() or "wte" in n or n.endswith(_HEADS) for n in rows):
         text += (
             f"\nThe vocabularies differ ({reference.shapes[rows[0]][0]:,} and {other.shapes[rows[0]][0]:,} rows in "
             f"{rows[0]}): resize the embeddings of one to the other's tokenizer first "
-            "(model.resize_token_embeddings in transformers)."
+            f"(model.resize_token_embeddings in transformers), or take such tensors from one model: "
+            f"overrides={{{rows[0]!r}: {{'take': 0}}}}."
         )
     return CheckpointError(text)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ from . import methods as methods  # registers them
 from ._inputs import Inputs, Weights, open_inputs, source
 from ._layers import sliced
 from ._merged import Merged, Source, Tensors
-from ._options import Options
+from ._options import TAKE, Options
 from ._part import Problem
 from ._registry import Method, find_method
 from ._repair import check_repair, repaired
@@ -37,6 +38,7 @@ def merge(
     align_options: Mapping[str, Any] | None = None, arch: Architecture | SymmetrySpec | None = None,
     model: nn.Module | None = None, data: Iterable[Any] | None = None,
     loss: str | Callable[[Any, Any], Tensor] | None = None, repair: str | None = None,
+    repair_passes: int | None = 1,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     slices: Sequence[Mapping[int, Sequence[int]]] | None = None, dtype: str | torch.dtype | None = None,
     out_dtype: str | torch.dtype | None = None, seed: int = 0, device: str | torch.device | None = None,
@@ -66,6 +68,8 @@ def merge(
         data: batches ``(inputs, target)`` or dicts of keyword inputs, for methods, matchers and repairs that read them.
         loss: a name of :data:`metanet.evaluation.LOSSES` or ``loss(outputs, target)``.
         repair: of the merged network's statistics, on ``data``: ``None``, ``"bn_reset"``, ``"repair"``, ``"rescale"``.
+        repair_passes: how often the merged network reads the data for it. Once: every layer is corrected by what it has
+            seen so far, so that batches should be mixed. More, until the statistics are exact: ``None``.
         overrides: name pattern (``*``, ``?``) -> options for these tensors, or ``{"take": 0}`` for that model's own
             (``"base"``: the base's). Later patterns win. Every number may be ``{"gradient": [x0, ..., xn]}``: it
             changes from the first layer to the last.
@@ -84,14 +88,15 @@ def merge(
             differs. NaN, and integers that can't be merged, are found when their tensor is asked for.
     """
     found = find_method(method, options)
-    _check_call(found, models, base, {"model": model, "data": data, "arch": arch}, repair, slices, align)
+    given_too = {"model": model, "data": data, "arch": arch, "repair_passes": repair_passes}
+    _check_call(found, models, base, given_too, repair, slices, align)
     device = torch.device(device or "cpu")
     wide, narrow = _dtype("dtype", dtype, tuple(_DTYPES)), _dtype("out_dtype", out_dtype, _OUT)
-    inputs = open_inputs(models, base, model)
+    takes = {p: each[TAKE] for p, each in (overrides or {}).items() if isinstance(each, Mapping) and TAKE in each}
+    inputs = open_inputs(models, base, model, list(takes))
     labels = [source(given, each) for given, each in zip(models, inputs.models, strict=True)]
     of_base = None if inputs.base is None else source(base, inputs.base)
-    names = inputs.first if model is not None else (inputs.base or inputs.models[0])
-    sources = _sources([n for n in names if n in (inputs.base or inputs.models[0])], slices, len(inputs.models))
+    sources = _sources(_names(inputs, model, takes), slices, len(inputs.models))
     chosen = Options(found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None)
     data = None if data is None else repeatable(data)
     arch = arch or (_traced(model, data) if _needs_arch(found, align) else None)
@@ -111,17 +116,18 @@ def merge(
     like = inputs.base or inputs.models[0]
     shapes, dtypes = {}, {}
     for name, each in sources.items():
-        stored = each.base
-        shape = like.shapes[stored]
-        shapes[name] = shape if found.shape is None else found.shape(prepared, name, shape)
-        floating = like.dtypes[stored].is_floating_point
-        dtypes[name] = narrow if narrow is not None and floating else like.dtypes[stored]
+        taken = chosen.taken(name)
+        stored = like if taken in (None, "base") else moved[taken]
+        shape = stored.shapes[each.base]
+        shapes[name] = shape if found.shape is None or taken is not None else found.shape(prepared, name, shape)
+        floating = stored.dtypes[each.base].is_floating_point
+        dtypes[name] = narrow if narrow is not None and floating else stored.dtypes[each.base]
     compute = Tensors(
         moved, inputs.base, sources, inputs.first, chosen, prepared, wide, dtypes, shapes, seed, device
     )  # fmt: skip
     computed: Checkpoint = Checkpoint(Path("merged"), compute, shapes, dtypes)
     if repair is not None:
-        computed = repaired(repair, computed, problem, chosen.weights())
+        computed = repaired(repair, computed, problem, chosen.weights(), repair_passes)
     recipe = _recipe(
         found,
         chosen,
@@ -129,6 +135,7 @@ def merge(
         of_base,
         alignments,
         repair=repair,
+        repair_passes=None if repair is None else report["repair/passes"],
         slices=slices,
         dtype=wide,
         out_dtype=narrow,
@@ -162,7 +169,7 @@ def _check_call(
         what = f"method {found.name!r}" if found.prepare is not None else f"repair={repair!r}"
         raise MetanetError(f"{what} looks at whole networks: it can't be used with slices")
     if repair is not None:
-        check_repair(repair, others["model"], others["data"])
+        check_repair(repair, others["model"], others["data"], others["repair_passes"])
 
 
 def _dtype(what: str, given: str | torch.dtype | None, choices: Sequence[str]) -> torch.dtype | None:
@@ -192,6 +199,19 @@ def _traced(model: nn.Module | None, data: Iterable[Any] | None) -> Architecture
         raise MetanetError("aligning neurons needs the architecture: give arch=metanet.trace(model, inputs)")
     args, kwargs = batch_inputs(next(iter(data)))
     return trace(model, *args, **kwargs)
+
+
+def _names(inputs: Inputs, model: nn.Module | None, takes: Mapping[str, int | str]) -> list[str]:
+    """Of the result's tensors, in order."""
+    like = inputs.base or inputs.models[0]
+    names = list(inputs.first if model is not None else like)
+    out = []
+    for name in dict.fromkeys([*names, *inputs.first]):
+        found = [taken for pattern, taken in takes.items() if fnmatchcase(name, pattern)]
+        numbered = found and isinstance(found[-1], int) and 0 <= found[-1] < len(inputs.models)
+        if name in (inputs.models[found[-1]] if numbered else like):
+            out.append(name)
+    return out
 
 
 def _sources(

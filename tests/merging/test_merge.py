@@ -74,6 +74,22 @@ class TestInputs:
         with pytest.raises(CheckpointError, match=r"vocabularies differ \(4 and 6 rows in embed.weight\): resize"):
             metanet.merge([A, {**A, "embed.weight": torch.ones(6, 3)}])
 
+    def test_what_one_model_has_alone_can_be_taken_from_it(self):
+        one = {**A, "head.weight": torch.ones(2, 3)}
+        other = {**B, "head.weight": torch.ones(5, 3, dtype=torch.float64), "head.bias": torch.ones(5)}
+        with pytest.raises(CheckpointError, match="head.bias"):
+            metanet.merge([one, other])
+        merged = metanet.merge([one, other], overrides={"head.*": {"take": 1}})
+        assert list(merged) == [*NAMES, "head.weight", "head.bias"]
+        assert torch.equal(merged["head.weight"], other["head.weight"])
+        assert merged.dtypes["head.weight"] is torch.float64
+        assert merged.shapes["head.weight"] == (5, 3)
+        torch.testing.assert_close(merged["norm.weight"], (A["norm.weight"] + B["norm.weight"]) / 2)
+        assert list(metanet.merge([one, other], overrides={"head.*": {"take": 0}})) == [*NAMES, "head.weight"]
+        smaller = {**A, "embed.weight": torch.ones(6, 3)}
+        merged = metanet.merge([A, smaller], overrides={"embed*": {"take": 1}})
+        assert torch.equal(merged["embed.weight"], smaller["embed.weight"])
+
     def test_nan_is_found_and_its_checkpoint_named(self, tmp_path):
         save_file({**B, "norm.weight": torch.full((4, 3), torch.nan)}, tmp_path / "broken.safetensors")
         merged = metanet.merge([A, tmp_path / "broken.safetensors"])

@@ -1,0 +1,130 @@
+"""Updates that keep what the old network gets right."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import MetanetError
+from ...evaluation import Runner, flips, right_answers
+from .._fisher import fishers
+from .._network import average, averaged, load, wide, working_copy
+from .._part import Part, Problem
+from .._registry import PerModel, method
+from .._score import as_good, score
+
+
+@dataclass(frozen=True)
+class _Update:
+    """How to interpolate: the old network's share, its importance by name, and the new ones' weights."""
+
+    alpha: float
+    importance: dict[str, Tensor] | None
+    weights: list[float]
+
+    def of(self, name: str, old: Tensor, new: list[Tensor]) -> Tensor:
+        """One tensor."""
+        start = average(new, self.weights, "bcwi")
+        if self.importance is None or name not in self.importance or self.alpha in (0.0, 1.0):
+            return torch.lerp(start, old, self.alpha)  # lerp: exactly new and old at the ends
+        old_share = self.alpha * self.importance[name].to(old)
+        return torch.lerp(start, old, old_share / (old_share + (1.0 - self.alpha)))
+
+
+def prepare(
+    problem: Problem, *, weights: PerModel = 1.0, alpha: float | None = None, importance: bool = False,
+    tolerance: float = 0.0, steps: int = 20, measure: str | None = None, samples: int | None = None,
+    labels: str = "auto",
+) -> _Update:  # fmt: skip
+    """Choose how much of the old network to keep: one module and one tensor of every model are in memory, and with
+    importance one float32 for every parameter.
+
+    Args:
+        weights: how much of each new model, where there are several.
+        alpha: share of the old model, 0 to 1; left out, it is chosen on the data: of all that score as well as the
+            new one, that with the fewest negative flips, the largest of equals.
+        importance: keep those parameters more that the old model's answers depend on (its diagonal Fisher information,
+            scaled to the mean 1).
+        tolerance: how much worse than the new model's the score may be.
+        steps: how many shares are tried, evenly spaced.
+        measure: the score: loss, or a metric; accuracy of classes, else the loss, if left out.
+        samples: for the importance: at most so many of the data; all if left out.
+        labels: for the importance, as method fisher has it: auto, expected, sampled, empirical.
+    """
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1):
+        raise MetanetError(f"method 'bcwi': alpha={alpha!r}: give 0 (the new model) to 1 (the old), or null to choose")
+    if not isinstance(steps, int) or steps < 1:
+        raise MetanetError(f"method 'bcwi': steps={steps!r}: give 1 or more")
+    sees = problem.model is not None and problem.data is not None
+    if not sees and (alpha is None or importance):
+        what = "choosing alpha" if alpha is None else "importance=true"
+        raise MetanetError(f"method 'bcwi': {what} needs model=... and data=...; alpha=0.5, say, needs neither")
+    scales = None
+    if importance:
+        (scales,) = fishers(problem, [(None, "the old model")], samples=samples, labels=labels)
+        mean = sum(float(f.sum(dtype=torch.float64)) for f in scales.values()) / sum(f.numel() for f in scales.values())
+        scales = {name: f / mean for name, f in scales.items()}
+    if sees:
+        alpha = _chosen(problem, alpha, scales, weights, tolerance, steps, measure)
+    problem.report["alpha"] = alpha
+    return _Update(alpha, scales, weights)
+
+
+@method("bcwi", reference="https://arxiv.org/abs/2301.10546", base="required", models=(1, None), prepare=prepare)
+def bcwi(part: Part) -> Tensor:
+    r"""Backward-compatible weight interpolation from the new model to the old one, the base (Schumann et al. 2024).
+
+    .. math::
+        w = \frac{\alpha F \odot w_{old} + (1 - \alpha) w_{new}}{\alpha F + 1 - \alpha}
+
+    with :math:`F = 1`, or the importance of each parameter to the old model; of several new models, the average is the
+    new one. With data, the report has the negative flips (old right, new wrong) before and after.
+    """
+    return part.prepared.of(part.name, part.base, list(part.tensors))
+
+
+def _chosen(
+    problem: Problem, alpha: float | None, scales: dict[str, Tensor] | None, weights: list[float], tolerance: float,
+    steps: int, by: str | None,
+) -> float:  # fmt: skip
+    """The share of the old model; tells the report what it does to scores and flips."""
+    from tqdm import tqdm
+
+    network, run = working_copy(problem), Runner(problem.device)
+    load(network, problem.base)
+    right = right_answers(network, problem.data, run)
+    name, old, _ = score(problem, network, by)
+    shares = [k / steps for k in range(steps + 1)] if alpha is None else [0.0, alpha]
+    found = []
+    for share in tqdm(shares, desc="shares of the old model", disable=None if problem.progress else True):
+        _interpolate(network, problem, _Update(share, scales, weights))
+        _, value, rises = score(problem, network, by)
+        found.append((share, value, None if right is None else flips(right, right_answers(network, problem.data, run))))
+    new = found[0]
+    kept = [f for f in found if as_good(f[1], new[1], rises, tolerance)] if alpha is None else found[1:]
+    if not kept:
+        raise MetanetError(f"method 'bcwi': the new model's {name} is {new[1]} on the data: nothing can be compared")
+    best = max(kept, key=lambda f: (0 if f[2] is None else -f[2].negative, f[0]))
+    report = {f"old {name}": old, f"new {name}": new[1], f"merged {name}": best[1]}
+    for who, (_, _, flip) in (("new", new), ("merged", best)):
+        if flip is not None:
+            report[f"{who} negative flips"], report[f"{who} positive flips"] = flip.negative, flip.positive
+            report[f"{who} negative flip rate"] = flip.negative_rate
+    problem.report.update(report)
+    return best[0]
+
+
+def _interpolate(network: nn.Module, problem: Problem, update: _Update) -> None:
+    """Write a point between old and new into the network."""
+    everyone = list(range(len(problem.models)))
+    new = averaged(problem, everyone, update.weights, "bcwi")
+
+    def read(name: str) -> Tensor:
+        old = problem.base[name]
+        if not (old.is_floating_point() or old.is_complex()):
+            return old
+        if old.is_complex():
+            return torch.lerp(new(name), wide(old, problem.device), update.alpha)
+        return update.of(name, wide(old, problem.device), [wide(m[name], problem.device) for m in problem.models])
+
+    load(network, read)
