@@ -37,6 +37,7 @@ COMMANDS = {
     "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it", run="metanet._cli.graph:graph"),
     "align": Command(summary="move one network's neurons onto those of another", run="metanet._cli.align:align"),
     "barrier": Command(summary="loss and accuracy between two networks", run="metanet._cli.barrier:barrier"),
+    "merge": Command(summary="merge checkpoints, aligned first if asked for", run="metanet._cli.merge:merge"),
     "zoo": Command(summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO),
 }
 

@@ -29,13 +29,14 @@ def commands() -> list[str]:
 
 def test_the_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert "SymmetrySpec: 1 groups" in done.stdout
     assert (tmp_path / "architecture.json").is_file()
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
 def test_there_are_commands():

@@ -18,13 +18,20 @@ from ..alignment import align as align_to
 from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
 from ..config import plain
 from ..errors import MetanetError
-from ..evaluation import find_loss, fit_to
+from ..evaluation import find_loss
 from ..symmetry import Transform
-from .networks import Pair, find_device, loss_of, matcher_of, open_pair, trace_pair
+from .folders import check_free, files_beside, folder_of
+from .naming import stored_names
+from .networks import (
+    ALIGNMENT_FILE,
+    Pair,
+    find_device,
+    loss_of,
+    matcher_of,
+    open_pair,
+    trace_networks,
+)
 from .sweep import METRICS_FILE
-
-ALIGNMENT_FILE = "alignment.safetensors"
-_BESIDE = (".jinja", ".json", ".model", ".txt")  # configuration and tokenizer of a Hugging Face folder
 
 
 def align(cfg: Any) -> None:
@@ -38,12 +45,12 @@ def align(cfg: Any) -> None:
     """
     options = plain(cfg)
     out = Path(options["out"]).expanduser()
-    check_free(out)
+    check_free(out, "the moved checkpoint, the alignment and metrics.json")
     device = find_device(options["device"])
     method, chosen = matcher_of(options)
     loss = None if options["loss"] is None else find_loss(loss_of(options["loss"]))
     pair = open_pair(options)
-    arch = trace_pair(pair, options["arch"], options["input_shape"], options["seed"])
+    arch = trace_networks(pair, options["arch"], options["input_shape"], options["seed"])
     for warning in arch.warnings:
         print(f"warning: {warning}")
     with warnings.catch_warnings():
@@ -59,21 +66,6 @@ def align(cfg: Any) -> None:
     print(found)
     print(f"distance of a and b: {numbers['distance/before']:.6g} -> {numbers['distance/after']:.6g}")
     print(f"b moved onto a: {out}")
-
-
-def check_free(out: Path) -> None:
-    """Refuse to write where something is.
-
-    Raises:
-        MetanetError: ``out`` is a file, or a folder that is not empty.
-    """
-    if out.suffix == ".safetensors":
-        raise MetanetError(f"out={out}: give a folder; it gets the moved checkpoint, the alignment and metrics.json")
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists():
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise MetanetError(f"out={out} {what}: give a folder that does not exist yet, so that nothing is overwritten")
 
 
 def _numbers(found: Alignment, pair: Pair) -> dict[str, float]:
@@ -110,9 +102,7 @@ def moved_checkpoint(stored: Checkpoint, model: nn.Module, transform: Transform)
         stored: by the names of its file.
         model: whose names the transform has.
     """
-    # A checkpoint whose tensors are their own names tells, once it is fitted, which name became which.
-    echo = fit_to(model, Checkpoint(stored.path, str, stored.shapes, stored.dtypes))
-    names = {str(echo[name]): name for name in reversed(list(echo))}
+    names, _ = stored_names(stored, model)
     metadata = {key: value for key, value in stored.metadata.items() if key != "config"}  # a folder's config.json
     read = _Moved(stored, names, transform)
     return Checkpoint(stored.path, read, stored.shapes, stored.dtypes, metadata)
@@ -128,11 +118,9 @@ def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) 
         save_checkpoint(temporary, moved, metadata=moved.metadata, max_shard_size=_shard_size(stored.path))
         found.save(temporary / ALIGNMENT_FILE)
         (temporary / METRICS_FILE).write_text(json.dumps({**numbers, "identity": dict(found.identity)}, indent=1))
-        if stored.path.parent.joinpath("config.json").is_file():
-            for each in stored.path.parent.iterdir():
-                taken = (temporary / each.name).exists() or each.name.endswith(".index.json")
-                if each.is_file() and each.suffix in _BESIDE and not taken:
-                    shutil.copyfile(each, temporary / each.name)
+        folder = folder_of(stored)
+        for name, each in ({} if folder is None else files_beside(folder)).items():
+            shutil.copyfile(each, temporary / name)
         os.replace(temporary, out)
     except OSError as error:
         raise MetanetError(f"can't write out={out}: {error.strerror or error}") from error

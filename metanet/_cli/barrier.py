@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..alignment import Alignment
 from ..checkpoints import atomic_write
 from ..config import plain
 from ..errors import MetanetError
 from ..landscape import barrier as measure_barrier
 from .log import check_login, log_curve
-from .networks import Pair, find_device, loss_of, matcher_of, open_pair, trace_pair
+from .networks import Pair, find_device, load_alignment, loss_of, matcher_of, open_pair, trace_networks
 from .sweep import METRICS_FILE
 
 
@@ -57,12 +56,11 @@ def barrier(cfg: Any) -> None:
 def _alignment(options: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
     """What :func:`metanet.barrier` is told of the alignment."""
     if options["alignment"] is not None:
-        path = Path(options["alignment"]).expanduser()
-        return {"align": Alignment.load(path / "alignment.safetensors" if path.is_dir() else path)}
+        return {"align": load_alignment(options["alignment"])}
     if options.get("matcher") is None:
         return {}
     method, chosen = matcher_of(options)
-    arch = trace_pair(pair, options["arch"], options["input_shape"], options["seed"])
+    arch = trace_networks(pair, options["arch"], options["input_shape"], options["seed"])
     for warning in arch.warnings:
         print(f"warning: {warning}")
     return {"align": method, "arch": arch, **chosen}

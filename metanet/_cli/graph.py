@@ -17,8 +17,8 @@ from ..errors import CheckpointError, MetanetError
 from ..graph import GraphTemplate
 from ..graph._memory import size
 from ..sources import load_source
-from .inspect import _device, _examples, _moved, _traced
 from .sweep import METRICS_FILE
+from .tracing import examples_of, find_tracing_device, moved_to, trace_timed
 
 NAME = "graph"  # of the files, before their suffix
 
@@ -93,14 +93,14 @@ def _files(options: Mapping[str, Any]) -> list[Path]:
 
 
 def _architecture(options: Mapping[str, Any]) -> Architecture:
-    ref, device, seed = options["arch"], _device(options["device"]), options["seed"]
+    ref, device, seed = options["arch"], find_tracing_device(options["device"]), options["seed"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = load_source(ref, device="meta" if device == "meta" else None, **options["arch_args"])
-    examples = _examples(model, ref, options["input_shape"], seed)
+    examples = examples_of(model, ref, options["input_shape"], seed)
     if device != "meta":  # where the recorder takes inputs that have values
-        model, examples = model.to(device), [_moved(each, device) for each in examples]
-    arch, seconds = _traced(model, ref, examples, options["input_shape"])
+        model, examples = model.to(device), [moved_to(each, device) for each in examples]
+    arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(f"{ref}: {arch.name}, traced in {seconds:.1f} s")
     return arch
 

@@ -1,8 +1,6 @@
 """The command ``inspect``: trace an architecture, print its symmetries, and test them on the network itself."""
 
 import json
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -10,21 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..architecture import Architecture, trace
+from ..architecture import Architecture
 from ..checkpoints import atomic_write
 from ..config import plain
-from ..errors import MetanetError, TraceError
+from ..errors import MetanetError
 from ..sources import load_source
-from ..tracing import example_inputs
 from ..verification import Verification, verify
 from .sweep import METRICS_FILE
-
-Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
-
-_OWN_INPUTS = (
-    "set an attribute example_inputs on the module in the function that makes it: a tuple of inputs, batch size 2 or "
-    "more, or a dict of keyword inputs"
-)
+from .tracing import Inputs, examples_of, find_tracing_device, moved_to, trace_timed
 
 
 def inspect(cfg: Any) -> None:
@@ -38,15 +29,15 @@ def inspect(cfg: Any) -> None:
             failed.
     """
     options = plain(cfg)
-    ref, device = options["arch"], _device(options["device"])
+    ref, device = options["arch"], find_tracing_device(options["device"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options["seed"])
         # Random numbers differ from device to device: weights that have values are drawn on the CPU.
         model = load_source(ref, device="meta" if device == "meta" else None, **options["arch_args"])
-    examples = _examples(model, ref, options["input_shape"], options["seed"])
+    examples = examples_of(model, ref, options["input_shape"], options["seed"])
     if device != "meta":  # where the recorder takes inputs that have values
-        model, examples = model.to(device), [_moved(each, device) for each in examples]
-    arch, seconds = _traced(model, ref, examples, options["input_shape"])
+        model, examples = model.to(device), [moved_to(each, device) for each in examples]
+    arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(arch)
     print(f"traced in {seconds:.1f} s with {_described(examples[0])}")
     if options["explain"] is not None:
@@ -61,47 +52,6 @@ def inspect(cfg: Any) -> None:
         reports = [_verified(model, arch, example, options["seed"], options["axes"]) for example in examples]
     _write_metrics(Path(options["paths"]["run_dir"]), arch, seconds, reports)
     _complain(ref, reports)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cpu"  # one forward pass to trace; a graphics card pays only for the verification of large networks
-    try:
-        torch.empty(0, device=name)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise MetanetError(f"device={name} can't be used: {error}. Choose auto, cpu, cuda, mps or meta.") from error
-    return name
-
-
-def _examples(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list[Inputs]:
-    """The example and, where there is one, its check."""
-    if input_shape is not None:
-        if not isinstance(input_shape, list) or not all(isinstance(n, int) and n > 0 for n in input_shape):
-            raise MetanetError(f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]")
-        generator = torch.Generator().manual_seed(seed)
-        return [((torch.randn(batch, *input_shape, generator=generator),), {}) for batch in (2, 3)]
-    example = example_inputs(model)
-    if example is None:
-        raise MetanetError(
-            f"{ref}: nothing says what {type(model).__name__} takes. Give input_shape= of one sample, e.g. "
-            f"input_shape=[1,28,28], or {_OWN_INPUTS}."
-        )
-    return [(example.args, example.kwargs), *([example.check] if example.check is not None else [])]
-
-
-def _traced(model: nn.Module, ref: str, examples: list[Inputs], input_shape: Any) -> tuple[Architecture, float]:
-    (args, kwargs), *checks = examples
-    started = time.perf_counter()
-    try:
-        arch = trace(model, *args, check_inputs=checks[0] if checks else None, **kwargs)
-    except TraceError as error:
-        if input_shape is None:
-            raise
-        raise TraceError(
-            f"{error}\n  input_shape= makes one input of floating-point numbers. Does {ref} take integers, or several "
-            f"inputs? Then {_OWN_INPUTS}."
-        ) from error
-    return arch, time.perf_counter() - started
 
 
 def _verified(model: nn.Module, arch: Architecture, example: Inputs, seed: int, axes: int | None) -> Verification:
@@ -134,14 +84,6 @@ def _complain(ref: str, reports: list[Verification]) -> None:
             f"{', '.join(blind[:5])}{', ...' if len(blind) > 5 else ''}"
         )
     raise MetanetError("\n".join(lines))
-
-
-def _moved(x: Any, device: str) -> Any:
-    if isinstance(x, Tensor):
-        return x.to(device)
-    if isinstance(x, Mapping):
-        return {key: _moved(value, device) for key, value in x.items()}
-    return type(x)(_moved(each, device) for each in x) if type(x) in (list, tuple) else x
 
 
 def _described(example: Inputs) -> str:

@@ -1,14 +1,15 @@
-"""What commands about two networks are given: the module, its architecture, the checkpoints, a device, data."""
+"""What commands about several networks are given: the module, its architecture, the checkpoints, a device, data."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..alignment import MATCHERS
+from ..alignment import MATCHERS, Alignment
 from ..architecture import Architecture
 from ..checkpoints import Checkpoint, load_checkpoint
 from ..errors import MetanetError
@@ -16,48 +17,72 @@ from ..evaluation import batch_inputs, fit_to
 from ..sources import load_factory, load_source
 from ..tracing import example_inputs, tensors_in
 from .data import load_data
-from .inspect import Inputs, _examples, _traced
+from .tracing import Inputs, examples_of, trace_timed
 
+ALIGNMENT_FILE = "alignment.safetensors"
 _LARGE = 5e8  # values: from here on the module is made without memory, unless something runs it
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two checkpoints of one network.
+class Networks:
+    """Checkpoints of one network.
 
     Attributes:
-        model: the network, with random weights; on the meta device if it is large and nothing runs it.
+        model: the network, with random weights; on the meta device if it is large and nothing runs it. ``None`` without
+            ``arch``.
         stored: the checkpoints as their files name the tensors.
-        a, b: the same by the names of the network.
+        fitted: the same by the names of the network; as stored without one.
         data: batches; ``None`` if none are given.
         train_data: batches that something is fitted to; ``data`` if no others are given.
     """
 
-    model: nn.Module
-    stored: tuple[Checkpoint, Checkpoint]
-    a: Checkpoint
-    b: Checkpoint
+    model: nn.Module | None
+    stored: tuple[Checkpoint, ...]
+    fitted: tuple[Checkpoint, ...]
     data: Any
     train_data: Any
 
 
+@dataclass(frozen=True)
+class Pair(Networks):
+    """Two of them, ``a`` and ``b``."""
+
+    @property
+    def a(self) -> Checkpoint:
+        return self.fitted[0]
+
+    @property
+    def b(self) -> Checkpoint:
+        return self.fitted[1]
+
+
 def open_pair(options: Mapping[str, Any]) -> Pair:
-    """Open ``a`` and ``b``, make the network ``arch``, and the data.
+    """Open ``a`` and ``b``: see :func:`open_networks`."""
+    return Pair(**vars(open_networks(options, (options["a"], options["b"]))))
+
+
+def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
+    """Open the checkpoints, make the network ``arch``, and the data.
 
     Args:
-        options: with ``a``, ``b``, ``arch``, ``arch_args``, ``input_shape``, ``data``, ``data_args``,
+        options: with ``arch`` (``None`` only without data), ``arch_args``, ``input_shape``, ``data``, ``data_args``,
             ``seed``, and perhaps ``train_data``.
+        paths: of the checkpoints.
 
     Raises:
         MetanetError: one of them does not exist, or they do not belong together.
     """
-    stored = load_checkpoint(options["a"]), load_checkpoint(options["b"])
-    large = sum(math.prod(shape) for shape in stored[0].shapes.values()) > _LARGE
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options["seed"])
-        meta = large and options["data"] is None
-        model = load_source(options["arch"], device="meta" if meta else None, **options["arch_args"])
-    a, b = (fit_to(model, each) for each in stored)
+    stored = tuple(load_checkpoint(path) for path in paths)
+    model = None
+    if options["arch"] is not None:
+        large = sum(math.prod(shape) for shape in stored[0].shapes.values()) > _LARGE
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options["seed"])
+            meta = large and options["data"] is None
+            model = load_source(options["arch"], device="meta" if meta else None, **options["arch_args"])
+    elif given := [name for name in ("data", "arch_args", "input_shape") if options[name]]:
+        raise MetanetError(f"{given[0]}= needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory")
+    fitted = stored if model is None else tuple(fit_to(model, each) for each in stored)
 
     def load(ref: str | None) -> Any:
         more = options["data_args"], options["seed"], options["input_shape"]
@@ -66,16 +91,16 @@ def open_pair(options: Mapping[str, Any]) -> Pair:
     data, train_data = load(options["data"]), load(options.get("train_data"))
     if data is None and (given := [name for name, value in options["data_args"].items() if value is not None]):
         raise MetanetError(f"data_args.{given[0]} needs data=")
-    return Pair(model, stored, a, b, data, data if train_data is None else train_data)
+    return Networks(model, stored, fitted, data, data if train_data is None else train_data)
 
 
-def trace_pair(pair: Pair, ref: str, input_shape: Any, seed: int) -> Architecture:
+def trace_networks(networks: Networks, ref: str, input_shape: Any, seed: int) -> Architecture:
     """The architecture, traced with the network's own examples, inputs of ``input_shape``, or the first batch."""
-    if input_shape is None and pair.data is not None and example_inputs(pair.model) is None:
-        examples = _first_samples(pair.data)
+    if input_shape is None and networks.data is not None and example_inputs(networks.model) is None:
+        examples = _first_samples(networks.data)
     else:
-        examples = _examples(pair.model, ref, input_shape, seed)
-    return _traced(pair.model, ref, examples, input_shape)[0]
+        examples = examples_of(networks.model, ref, input_shape, seed)
+    return trace_timed(networks.model, ref, examples, input_shape)[0]
 
 
 def _first_samples(data: Any) -> list[Inputs]:
@@ -122,6 +147,12 @@ def matcher_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if options["data"] is None and (runs or given.get("on", "weights") != "weights"):
         raise MetanetError(f"matcher={name} runs the networks: give data=")
     return name, given
+
+
+def load_alignment(given: str) -> Alignment:
+    """What ``metanet align`` left: the folder, or its file."""
+    path = Path(given).expanduser()
+    return Alignment.load(path / ALIGNMENT_FILE if path.is_dir() else path)
 
 
 def loss_of(given: str | None) -> Any:

@@ -12,10 +12,13 @@ TEXT_KEYS = frozenset(
     | {"data_args.tokenizer", "table", "train_data"}
     | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
 )
-TEXT_LIST_KEYS = frozenset({"models"})  # [A,B], each one text
+TEXT_LIST_KEYS = frozenset({"alignment", "models"})  # [A,B], each one text
+TREE_KEYS = frozenset({"overrides", "slices"})  # {...} or [...], whose keys may be quoted; or the path of a file
 # Dictionaries that take any key, so that nobody has to write +
 OPEN_KEYS = ("arch_args.", "data_args.", "zoo.arch_args.")
 
+_QUOTED_KEY = re.compile(r"""(?P<mark>["'])(?P<key>(?:(?!(?P=mark)).)*)(?P=mark)\s*:""")
+_BETWEEN_LISTS = re.compile(r"(?<=\])\s*,\s*(?=\[)")
 _OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^\W\d][\w./@:-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -42,6 +45,7 @@ def prepare(args: list[str], short: Mapping[str, str] | None = None) -> list[str
 
     Values of :data:`TEXT_KEYS` are quoted unless they are quoted already, ``null`` or empty. In a sweep (``-m``) commas
     separate choices, in :data:`TEXT_LIST_KEYS` they separate items; a path with a comma needs quotes of its own there.
+    In :data:`TREE_KEYS`, keys may stand in quotes, as they do in JSON.
     """
     sweep = is_sweep(args)
     return [_prepare(arg, short or {}, sweep) for arg in args]
@@ -112,11 +116,31 @@ def _prepare(arg: str, short: Mapping[str, str], sweep: bool) -> str:
     prefix, key, value = found["prefix"], short.get(found["key"], found["key"]), found["value"]
     if key.startswith(OPEN_KEYS) and not prefix:
         prefix = "++"
-    if key in TEXT_KEYS:
-        value = ",".join(map(_quoted, _split(value))) if sweep else _quoted(value)
-    elif key in TEXT_LIST_KEYS and value.startswith("[") and value.endswith("]"):
-        value = f"[{','.join(map(_quoted, _split(value[1:-1])))}]"
+    if key in TEXT_LIST_KEYS and value.startswith("[") and value.endswith("]"):
+        lists = _BETWEEN_LISTS.split(value) if sweep else [value]
+        value = ",".join(f"[{','.join(map(_quoted, _split(each[1:-1])))}]" for each in lists)
+    elif key in TREE_KEYS and value[:1] in ("{", "["):
+        value = _QUOTED_KEY.sub(lambda found: f"{_escaped(found['key'])}:", value)
+    elif key in TEXT_KEYS or key in TREE_KEYS or key in TEXT_LIST_KEYS:
+        value = ",".join(map(_quoted, _split(value))) if sweep and key in TEXT_KEYS else _quoted(value)
     return f"{prefix}{key}={value}"
+
+
+def _escaped(key: str) -> str:
+    """A dictionary's key for Hydra's grammar, which has none in quotes."""
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", key)
+
+
+def typed(override: str) -> str:
+    """A prepared argument as a person would type it, with no more quotes than it needs."""
+    found = _OVERRIDE.fullmatch(override)
+    if found is None:
+        return override
+    key, value = found["key"], found["value"]
+    listed = key in TEXT_LIST_KEYS and value.startswith("[")
+    plain = f"[{','.join(map(unquote, _split(value[1:-1])))}]" if listed else unquote(value)
+    shorter = f"{found['prefix'] if not key.startswith(OPEN_KEYS) else ''}{key}={plain}"
+    return shorter if prepare([shorter]) == [override] else override
 
 
 def _quoted(value: str) -> str:

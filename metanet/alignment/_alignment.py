@@ -51,6 +51,21 @@ class Alignment:
             )
         return self.transform(state)
 
+    def check(self, checkpoint: Mapping[str, Tensor]) -> None:
+        """Refuse checkpoints of other networks; integer entries and all but one name of a tied tensor may be missing.
+
+        Raises:
+            CheckpointError: it lacks a tensor of the aligned architecture.
+        """
+        floating = {n: t for n, t in self.transform.spec.tensors.items() if t.dtype.startswith(("float", "bfloat"))}
+        lacking = [n for n, known in floating.items() if known.tied_to is None and n not in checkpoint]
+        if lacking:
+            more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
+            raise CheckpointError(
+                f"the alignment is of another network: it moves {lacking[0]}{more}, which this checkpoint "
+                f"({', '.join(list(checkpoint)[:3])}, ...) does not have"
+            )
+
     def __str__(self) -> str:
         moved = [g.name for g in self.transform.spec.groups if g.kind == "permutation" and g.name not in self.identity]
         start, end = self.objective[0], self.objective[-1]

@@ -133,8 +133,8 @@ def _write(
     """One file: the header first, then each tensor as it is read."""
     # "format" is what other libraries look for before they take a file for PyTorch's.
     start, order = encode(described, {"format": "pt"} | ({} if metadata is None else {METADATA_KEY: metadata}))
-    # Another thread writes while the next tensor is read or computed here, and not the other way round: malloc keeps the
-    # calling thread's memory for the next tensor, that of other threads goes back to the system every time.
+    # Another thread writes while the next tensor is read or computed here, not the other way round: malloc keeps memory
+    # of the main thread for the next tensor, that of other threads goes back to the system every time.
     with path.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
         writing = pool.submit(_write_all, file, start)
         for name in order:

@@ -7,6 +7,9 @@ from ._fitting import check_values as check_values
 from ._fitting import entries as entries
 from ._fitting import fit_to as fit_to
 from ._fitting import is_integer as is_integer
+from ._flips import Flips as Flips
+from ._flips import flips as flips
+from ._flips import right_answers as right_answers
 from ._losses import LOSSES as LOSSES
 from ._losses import Loss as Loss
 from ._losses import default_loss as default_loss
@@ -23,3 +26,4 @@ from ._running import batch_inputs as batch_inputs
 from ._running import measure as measure
 from ._running import repeatable as repeatable
 from ._running import to_device as to_device
+from ._tokens import aligned_target as aligned_target

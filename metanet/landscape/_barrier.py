@@ -22,11 +22,13 @@ from ..evaluation import (
     measure,
     repeatable,
 )
+from ..merging.repairs import REPAIRS, Measured, between, calibrate, measure_layers, normalisers
 from ._curve import Barrier
 from ._path import StraightPath
-from ._statistics import STATISTICS, normalisers, reset_statistics
 
 Weights = nn.Module | Mapping[str, Tensor]
+STATISTICS = {"keep": None, "reset": "bn_reset", **{name: name for name in REPAIRS if name != "bn_reset"}}
+"""What is done to the statistics between the ends: a repair, by the name that it has here."""
 
 
 def barrier(
@@ -61,8 +63,10 @@ def barrier(
         points: how many, both ends counted.
         align: move ``b`` onto ``a`` first, by a matcher's name or an alignment; the path without it is measured too.
         arch: what :func:`metanet.trace` returned, for a matcher; traced from the first batch when left out.
-        statistics: of BatchNorm between the ends: ``"keep"`` interpolates them, ``"reset"`` measures them anew at each
-            point, as averages over ``train_data``.
+        statistics: between the ends, on ``train_data``: ``"keep"`` interpolates those of BatchNorm, ``"reset"``
+            measures them anew at each point; ``"repair"`` does so too, and brings mean and standard deviation of the
+            channels of all other layers to what lies between those of the ends; ``"rescale"`` the standard deviation
+            alone (:data:`metanet.merging.repairs.REPAIRS`).
         train_data: batches that the matcher and the statistics are given, so that the barrier is measured on others;
             ``data`` when left out.
         metrics: names of :data:`metanet.evaluation.METRICS`; those that fit the targets when left out.
@@ -90,17 +94,19 @@ def barrier(
             loss=None if loss is None else function, device=device, **options,
         )  # fmt: skip
     elif align is not None:
-        _check_alignment(align, second)
+        align.check(second)
     ends = [second] if align is None else [second, align(second)]
     found = []
     with _bar(len(ends) * points, progress) as bar:
         for end in ends:
             path = StraightPath(model, first, end, run.device)
+            measured_ends = _measured_ends(path, statistics, train_data, run)
             rows = []
             for share in torch.linspace(0, 1, points, dtype=torch.float64).tolist():
                 network = path.at(share)
-                if statistics == "reset" and 0 < share < 1:
-                    reset_statistics(network, train_data, run)
+                if statistics != "keep" and 0 < share < 1:
+                    goals = between(measured_ends, [1 - share, share]) if measured_ends else {}
+                    calibrate(network, train_data, run, goals, REPAIRS[STATISTICS[statistics]]).fuse(network)
                 values, samples = measure(network, data, function, wanted, run)
                 _check_measured(values, [] if metrics is None else wanted)
                 rows.append((share, values))
@@ -118,20 +124,23 @@ def _check_call(model: nn.Module, points: int, statistics: str, align: Any, opti
     if statistics not in STATISTICS:
         raise MetanetError(f"there is no statistics={statistics!r}. Choices: {', '.join(STATISTICS)}")
     if statistics == "reset" and not normalisers(model):
-        raise MetanetError(f"statistics='reset': {type(model).__name__} has no running statistics; keep does the same")
+        raise MetanetError(
+            f"statistics='reset': {type(model).__name__} has no running statistics; repair and rescale need none"
+        )
     if align is not None and not isinstance(align, (str, Alignment)):
         raise MetanetError(f"align must be the name of a matcher or an Alignment, got {type(align).__name__}")
     if options and not isinstance(align, str):
         raise MetanetError(f"unknown arguments {', '.join(options)}: options of a matcher need align=NAME")
 
 
-def _check_alignment(align: Alignment, state: Mapping[str, Tensor]) -> None:
-    unknown = [name for name in align.transform.spec.tensors if name not in state]
-    if unknown:
-        raise MetanetError(
-            f"the alignment is of another architecture: it moves {unknown[0]}"
-            f"{f' and {len(unknown) - 1} more tensors' if len(unknown) > 1 else ''}, which this network does not have"
-        )
+def _measured_ends(path: StraightPath, statistics: str, data: Iterable[Any], run: Runner) -> list[Measured]:
+    """What the layers of both ends show; nothing if no layer is to come between them."""
+    if REPAIRS.get(STATISTICS[statistics] or "") is None:
+        return []
+    found = [measure_layers(path.at(share), data, run) for share in (0.0, 1.0)]
+    if not found[0].layers and not normalisers(path.model):
+        raise MetanetError(f"statistics={statistics!r}: {type(path.model).__name__} has no layer that can be corrected")
+    return found
 
 
 def _traced(model: nn.Module, data: Iterable[Any]) -> Architecture:

@@ -29,7 +29,7 @@ class Barrier:
         curves: by measure ``"loss"``, and where the targets are classes ``"accuracy"`` and ``"calibrated_loss"``, the
             value at every point.
         samples: how many samples each value is a mean over.
-        statistics: ``"keep"``, or ``"reset"``: BatchNorm statistics measured anew between the ends.
+        statistics: what was done to them between the ends: ``"keep"``, ``"reset"``, ``"repair"``, ``"rescale"``.
         alignment: by which the second network was moved onto the first before; ``None`` if it was not.
         unaligned: the same without the alignment.
     """

@@ -4,11 +4,14 @@ A new method is one function ``(part, *, options...) -> Tensor`` in a file of it
 ``@method`` (``_registry.py``), and a file in ``conf/method/``.
 """
 
+from ._card import model_card as model_card
 from ._merge import merge as merge
 from ._merged import Merged as Merged
+from ._network import DataPerModel as DataPerModel
 from ._part import Part as Part
 from ._part import Problem as Problem
 from ._registry import METHODS as METHODS
 from ._registry import Method as Method
 from ._registry import PerModel as PerModel
 from ._registry import method as method
+from ._writing import save_merged as save_merged

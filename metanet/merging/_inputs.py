@@ -84,7 +84,8 @@ def open_inputs(
 
 def _agreed(given: list[Checkpoint]) -> tuple[list[Checkpoint], dict[str, str], tuple[str, ...]]:
     """Checkpoints by the names of the first of them; name -> the name it is tied to; names that were left out."""
-    duplicates = [_duplicate_head(each) for each in given]
+    alike = len({frozenset(n for n in each if n.endswith(_HEADS)) for each in given}) == 1
+    duplicates = [None if alike and _is_untied(each) else _duplicate_head(each) for each in given]
     tied = next((d for d in duplicates if d is not None), None)
     dropped: tuple[str, ...] = ()
     if tied is not None and all(d == tied or tied[0] not in each for d, each in zip(duplicates, given, strict=True)):
@@ -128,11 +129,14 @@ def _with(checkpoint: Checkpoint, whole: Checkpoint, names: Sequence[str]) -> Ch
     return Checkpoint(checkpoint.path, read, shapes, dtypes, checkpoint.metadata)
 
 
+def _is_untied(checkpoint: Checkpoint) -> bool:
+    """Whether a configuration says so: then the tensors need not be read."""
+    config = checkpoint.metadata.get("config")
+    return isinstance(config, dict) and config.get("tie_word_embeddings") is False
+
+
 def _duplicate_head(checkpoint: Checkpoint) -> tuple[str, str] | None:
     """An output layer that holds the embedding's values once more, and the embedding."""
-    config = checkpoint.metadata.get("config")
-    if isinstance(config, dict) and config.get("tie_word_embeddings") is False:
-        return None  # without reading them
     heads = [n for n in checkpoint if n.endswith(_HEADS)]
     for head in heads:
         for name, shape in checkpoint.shapes.items():

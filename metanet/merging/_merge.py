@@ -249,6 +249,9 @@ def _alignments(
             raise MetanetError(
                 f"{len(given)} alignments for {len(inputs.models)} models: give one for each, None for those that stay"
             )
+        for each, checkpoint in zip(given, inputs.models, strict=True):
+            if each is not None:
+                each.check(checkpoint)
         return given
     reference = inputs.base or inputs.models[0]
     if align in MATCHERS and MATCHERS[align].many:

@@ -14,7 +14,6 @@ from ..evaluation import is_integer
 from ._options import Options
 from ._part import Part
 
-
 _WIDE = {torch.float64, torch.complex128}
 
 

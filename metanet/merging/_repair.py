@@ -1,19 +1,117 @@
-"""Statistics of the merged network."""
+"""Repair of a merged network's statistics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
+from ..errors import MetanetError
+from ..evaluation import Runner, entries
+from ._network import load, working_copy
 from ._part import Problem
-
-REPAIRS = ("bn_reset", "repair", "rescale")
-
-
-def check_repair(name: str, model: nn.Module | None, data: Iterable[Any] | None) -> None:
-    raise NotImplementedError
+from .repairs import REPAIRS, Corrections, Measured, between, calibrate, measure_layers, normalisers
 
 
-def repaired(name: str, merged: Checkpoint, problem: Problem, weights) -> Checkpoint:
-    raise NotImplementedError
+def check_repair(
+    name: str, model: nn.Module | None, data: Iterable[Any] | None, passes: int | None = 1
+) -> None:  # fmt: skip
+    """What can be told before anything is read.
+
+    Raises:
+        MetanetError: no such repair, no network or no data to run it on, or nothing in it to repair.
+    """
+    if passes is not None and (not isinstance(passes, int) or passes < 1):
+        raise MetanetError(f"repair_passes={passes!r}: give 1 or more, or none to go on until statistics are exact")
+    if name not in REPAIRS:
+        raise MetanetError(f"there is no repair={name!r}. Choices: {', '.join(REPAIRS)}, or none")
+    missing = [what for what, given in (("model", model), ("data", data)) if given is None]
+    if missing:
+        raise MetanetError(f"repair={name!r} runs the merged network: give {' and '.join(f'{n}=...' for n in missing)}")
+    if REPAIRS[name] is None and not normalisers(model):
+        others = ", ".join(n for n, correct in REPAIRS.items() if correct is not None)
+        raise MetanetError(
+            f"repair={name!r}: {type(model).__name__} has no running statistics (BatchNorm); other repairs: {others}"
+        )
+
+
+def repaired(
+    name: str, merged: Checkpoint, problem: Problem, weights: Sequence[float], passes: int | None = 1
+) -> Checkpoint:  # fmt: skip
+    """The merged checkpoint with its statistics repaired, tensor by tensor when they are asked for.
+
+    One copy of the module stands for all networks in turn. Queries, keys and values are layers like others; what no
+    correction can go into (embeddings, tied weights, fused projections of ``nn.MultiheadAttention``, recurrent cells)
+    is left and told of.
+
+    Args:
+        name: of :data:`metanet.merging.repairs.REPAIRS`.
+        merged: by the names of the module.
+        problem: the models, aligned already, the module and the data; what was done goes to its report.
+        weights: how much each model counts; they sum to 1.
+        passes: how often the merged network reads the data; ``None``: until its statistics are exact.
+
+    Raises:
+        MetanetError: the method changed shapes, there is nothing to repair, or a network can't run the data.
+    """
+    correct, run = REPAIRS[name], Runner(problem.device)
+    stage = working_copy(problem)
+    _check_shapes(merged, stage)
+    ends: list[Measured] = []
+    if correct is not None:
+        for each, weight in zip(problem.models, weights, strict=True):
+            if weight:
+                load(stage, each)
+                ends.append(measure_layers(stage, problem.data, run))
+    goals = between(ends, [w for w in weights if w]) if ends else {}
+    if correct is not None and not goals and not normalisers(stage):
+        raise MetanetError(f"repair={name!r}: {type(stage).__name__} has no layer that can be corrected")
+    load(stage, merged)
+    found = calibrate(stage, problem.data, run, goals, correct, passes=passes, progress=problem.progress)
+    _, first = entries(problem.model)
+    _report(problem.report, found, goals, ends[0].left if ends else {}, len(normalisers(stage)))
+    read = _Read(merged, found, first)
+    return Checkpoint(merged.path, read, merged.shapes, merged.dtypes, merged.metadata)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Reads a merged tensor and corrects it.
+
+    Attributes:
+        merged: the checkpoint.
+        found: the corrections.
+        first: name -> the first of the names of its tensor.
+    """
+
+    merged: Checkpoint
+    found: Corrections
+    first: Mapping[str, str]
+
+    def __call__(self, name: str) -> Tensor:
+        return self.found(self.first.get(name, name), self.merged[name])
+
+
+def _check_shapes(merged: Checkpoint, stage: nn.Module) -> None:
+    for name, tensor in entries(stage)[0].items():
+        if name in merged and tensor.shape != merged.shapes[name]:
+            raise MetanetError(
+                f"repair runs the merged network, but its {name} is {tuple(merged.shapes[name])} and "
+                f"{type(stage).__name__} has {tuple(tensor.shape)}: what a method gives another shape can't be repaired"
+            )
+
+
+def _report(
+    report: dict[str, Any], found: Corrections, goals: Mapping[str, Any], left: Mapping[str, str], norms: int
+) -> None:  # fmt: skip
+    report["repair/passes"] = found.passes
+    report["repair/normalisers measured anew"] = norms
+    if goals or left:
+        report["repair/layers corrected"] = len(goals)
+        report["repair/of them without bias, scaled only"] = sum(g.layer.bias is None for g in goals.values())
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in left.items():
+            by_reason.setdefault(reason, []).append(name)
+        for reason, names in by_reason.items():
+            report[f"repair/left: {reason}"] = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])

@@ -57,12 +57,17 @@ def save_merged(
             left.unlink()
         done = [name for name, shard in plan.items() if _is_done(work / name, shard, tensors)]
         _check_room(work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done))
-        with ThreadPoolExecutor(1) as pool:
-            hashing = pool.submit(_hashes, inputs)
-            _write_shards(work, tensors, plan, done, progress)
-            hashes = hashing.result()
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                hashing = pool.submit(_hashes, inputs)
+                _write_shards(work, tensors, plan, done, progress)
+                hashes = hashing.result()
+        except MetanetError as error:
+            if not _is_of_the_surroundings(error):
+                shutil.rmtree(work, ignore_errors=True)  # of these inputs nothing can be made: nobody goes on with it
+            raise
         write_index(work, tensors, plan)
-        _write_files(work, files(hashes) if callable(files) else files or {})
+        _write_files(work, files(hashes) if callable(files) else files or {}, plan)
         if folder.is_dir():
             folder.rmdir()  # empty, or this fails
         os.replace(work, folder)
@@ -71,6 +76,13 @@ def save_merged(
             f"can't write {folder}: {error.strerror or error}; finished shards wait in {work} for the same merge"
         ) from error
     return hashes
+
+
+def _is_of_the_surroundings(error: BaseException | None) -> bool:
+    """Whether a full disk or the like is behind an error, rather than the inputs."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None
 
 
 def _check_free(folder: Path) -> None:
@@ -156,9 +168,9 @@ def _hashes(files: Sequence[Path]) -> dict[str, str]:
     return out
 
 
-def _write_files(work: Path, files: Files) -> None:
+def _write_files(work: Path, files: Files, plan: Mapping[str, Sequence[str]]) -> None:
     for name, content in files.items():
-        if Path(name).name != name or (work / name).exists():
+        if Path(name).name != name or name in plan or name.endswith(".safetensors.index.json"):
             raise MetanetError(f"can't write {name!r} into the merge's folder: no plain name, or taken by the weights")
         if isinstance(content, bytes):
             (work / name).write_bytes(content)

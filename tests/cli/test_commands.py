@@ -15,6 +15,7 @@ from metanet.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent.parent
 MATCHERS = sorted((ROOT / "conf" / "matcher").glob("*.yaml"))
+METHODS = sorted((ROOT / "conf" / "method").glob("*.yaml"))
 
 
 class TestUsage:
@@ -27,10 +28,9 @@ class TestUsage:
         assert cli.main([]) == 2
         assert "train" in capsys.readouterr().err
         assert cli.main(["trian", "seed=1"]) == 2
-        assert (
-            "no command 'trian'; choose from train, predict, inspect, graph, align, barrier, zoo. Did you mean train?"
-            in capsys.readouterr().err
-        )
+        err = capsys.readouterr().err
+        assert "no command 'trian'; choose from train, predict, inspect, graph, align, barrier, merge, zoo. Did" in err
+        assert "Did you mean train?" in err
 
     def test_version(self, capsys):
         assert cli.main(["--version"]) == 0
@@ -59,7 +59,7 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("line", "words"),
         [
-            ("metanet ", {"train", "predict", "inspect", "graph", "align", "barrier", "zoo"}),
+            ("metanet ", {"train", "predict", "inspect", "graph", "align", "barrier", "merge", "zoo"}),
             ("metanet tr", {"train"}),
             ("metanet train model=", {"model=gmn", "model=other"}),
             ("metanet train model=gmn optim.optimizer.l", {"optim.optimizer.lr="}),
@@ -210,6 +210,8 @@ class TestShipped:
             *(["align", "a=a", "b=b", "arch=a:b", "out=o", f"matcher={each.stem}"] for each in MATCHERS),
             *(["barrier", "a=a", "b=b", "arch=a:b", "data=d", f"matcher={each.stem}"] for each in MATCHERS),
             ["barrier", "a=a", "b=b", "arch=a:b", "data=d"],
+            *(["merge", "models=[a,b]", "out=o", f"method={each.stem}"] for each in METHODS),
+            ["merge", "models=[a,b]", "out=o", "arch=a:b", "matcher=weight"],
             *(["train", f"experiment={path.stem}"] for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))),
         ],
         ids=" ".join,

@@ -11,6 +11,7 @@ from torch import nn
 import metanet
 from metanet import cli
 from metanet._cli import inspect as command
+from metanet._cli import tracing
 from metanet.verification import Verification
 
 NETWORKS = """
@@ -129,7 +130,7 @@ def test_the_meta_device_is_not_verified(inspect):
 class TestVerificationFails:
     def test_a_wrong_spec_is_an_error_with_numbers(self, inspect, monkeypatch):
         lookalike = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))  # whose hidden neurons can be exchanged
-        monkeypatch.setattr(command, "trace", lambda *args, **kwargs: metanet.trace(lookalike, torch.rand(2, 5)))
+        monkeypatch.setattr(tracing, "trace", lambda *args, **kwargs: metanet.trace(lookalike, torch.rand(2, 5)))
         code, out, err = inspect("arch={n}:ordered", "input_shape=[5]")
         assert code == 1
         assert out.count("FAILED: legal change") == 2

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metanet import cli
-from metanet._cli.overrides import prepare, quote, resumed, unquote
+from metanet._cli.overrides import prepare, quote, resumed, typed, unquote
 
 ODD = "it's (a) run, epoch=3-step=100 [x]"  # a file name with what Hydra's grammar gives a meaning
 
@@ -37,6 +37,18 @@ class TestPaths:
             ("models=[A (1).pt,b=2.pt]", ["A (1).pt", "b=2.pt"]),
             ("models=['a,b', it's.pt]", ["a,b", "it's.pt"]),
             ("models=[]", []),
+            ("models=a (1).pt", "a (1).pt"),
+            ("alignment=[null,al (1)]", [None, "al (1)"]),
+            ("alignment=al (1)", "al (1)"),
+            (
+                'overrides={"*mlp*": {density: 0.5}, h.0.w: {take: base}}',
+                {"*mlp*": {"density": 0.5}, "h.0.w": {"take": "base"}},
+            ),
+            ("overrides={'[ab]?.w, x':{take:0}}", {"[ab]?.w, x": {"take": 0}}),
+            ('overrides={*:{"t": {"gradient":[0.1, 1]}}}', {"*": {"t": {"gradient": [0.1, 1]}}}),
+            ("overrides=my (1).yaml", "my (1).yaml"),
+            ("overrides=null", None),
+            ('slices=[{0: [0,8], "1": [0,8]},{1: [8,16]}]', [{0: [0, 8], 1: [0, 8]}, {1: [8, 16]}]),
             ("seed=3", 3),
             ("model.a=0.5", 0.5),
             ("arch_args.num_classes=10", 10),
@@ -48,10 +60,21 @@ class TestPaths:
 
     def test_commas_separate_in_a_sweep(self):
         assert prepare(["-m", "checkpoint=a (1).pt, b.pt,'c,d'"])[1] == "checkpoint='a (1).pt','b.pt','c,d'"
+        assert prepare(["-m", "models=[a (1),b], [c,d]"])[1] == "models=['a (1)','b'],['c','d']"
 
     def test_flags_and_other_values_are_left_alone(self):
         args = ["--cfg", "job", "model=gmn", "~debug", "optim.optimizer.betas=[0.9,0.99]", "-m"]
         assert prepare(args) == args
+
+    @pytest.mark.parametrize(
+        "arg",
+        [
+            "models=[a (1).pt,b=2.pt]", "out=it's (1)", "alignment=[null,al (1)]", "method.weights=[0.3,0.7]",
+            "overrides={*mlp*: {density: 0.5}}", "arch_args.width=3", "base=null", "out='null'", "seed=1", "~debug",
+        ],
+    )  # fmt: skip
+    def test_what_is_prepared_can_be_shown_as_it_was_typed(self, arg):
+        assert typed(*prepare([arg])) == arg
 
     def test_short_keys_stand_for_long_ones(self):
         args = ["zoo=folder", "path=a (1)", "label=test accuracy", "+table=t.csv", "model.path=x"]

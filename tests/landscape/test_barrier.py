@@ -208,16 +208,16 @@ class TestStatistics:
         assert kept.loss[0] == reset.loss[0] and kept.loss[-1] == reset.loss[-1]
         assert kept.loss[1] != reset.loss[1]
         assert (kept.statistics, reset.statistics) == ("keep", "reset")
-        # by hand: averages over batches of the batch's own mean and variance
+        # by hand: mean and variance over all samples
         half = net()
         half.load_state_dict(
             {n: t if t.dtype == torch.int64 else (t + b.state_dict()[n]) / 2 for n, t in a.state_dict().items()}
         )
         with torch.no_grad():
-            seen = [half[0](x) for x, _ in images]
-            half[1].running_mean.copy_(torch.stack([s.mean((0, 2, 3)) for s in seen]).mean(0))
-            half[1].running_var.copy_(torch.stack([s.var((0, 2, 3)) for s in seen]).mean(0))
             x, y = images.dataset.tensors
+            seen = half[0](x)
+            half[1].running_mean.copy_(seen.mean((0, 2, 3)))
+            half[1].running_var.copy_(seen.var((0, 2, 3)))
             loss = F.cross_entropy(half.eval()(x), y)
         assert reset.loss[1] == pytest.approx(float(loss), rel=1e-5)
 
@@ -229,13 +229,39 @@ class TestStatistics:
         ]
         assert curves[0].loss == curves[1].loss != curves[2].loss
 
-    def test_a_batch_of_one_has_no_variance(self):
-        model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    def test_batches_of_one_do_as_well_but_one_sample_has_no_variance(self):
+        torch.manual_seed(0)
+        model, b = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)) for _ in range(2))
         x, y = torch.randn(5, 2), torch.tensor([0, 1, 0, 1, 1])
-        batches = DataLoader(TensorDataset(x, y), 2)
-        assert metanet.barrier(model, model, model=model, data=batches, points=3, statistics="reset").samples == 5
-        with pytest.raises(MetanetError, match="batches of two samples or more"):
-            metanet.barrier(model, model, model=model, data=[(x[:1], y[:1])], points=3, statistics="reset")
+        whole, pairs, single = (
+            metanet.barrier(model, b, model=model, data=DataLoader(TensorDataset(x, y), size), points=3,
+                            statistics="reset")
+            for size in (5, 2, 1)
+        )  # fmt: skip
+        assert whole.loss == pytest.approx(pairs.loss, rel=1e-4) and whole.loss == pytest.approx(single.loss, rel=1e-4)
+        with pytest.raises(MetanetError, match="1 saw one value of every channel, which has no variance"):
+            metanet.barrier(model, b, model=model, data=[(x[:1], y[:1])], points=3, statistics="reset")
+
+    @pytest.mark.parametrize("how", ["repair", "rescale"])
+    def test_repair_of_what_lies_between(self, how, images):
+        torch.manual_seed(0)
+        model, a, b = (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+            for _ in range(3)
+        )
+        kept, got = (
+            metanet.barrier(a, b, model=model, data=[images.dataset.tensors], points=5, statistics=s, loss=spread)
+            for s in ("keep", how)
+        )
+        assert got.statistics == how and got.loss[0] == kept.loss[0] and got.loss[-1] == kept.loss[-1]
+        line = [got.loss[0] + (got.loss[-1] - got.loss[0]) * share for share in got.lambdas]
+        assert got.loss == pytest.approx(line, rel=1e-3)  # every channel's spread, of the scores too
+        assert kept.loss[2] < 0.8 * line[2]
+
+
+def spread(outputs, target):
+    """How much the scores vary over the samples, the mean over the classes."""
+    return outputs.std(0, correction=0).mean()
 
 
 class Words(nn.Module):
@@ -337,7 +363,7 @@ def test_the_csv_and_the_picture(images, tmp_path):
         ({"points": 2}, "points=2: .* 3 or more"),
         ({"loss": "hinge"}, "no loss 'hinge'. Choices: binary_cross_entropy, cross_entropy"),
         ({"metrics": ["f1"]}, "no metric 'f1'. Choices: accuracy, calibrated_loss"),
-        ({"statistics": "repair"}, "no statistics='repair'. Choices: keep, reset"),
+        ({"statistics": "repai"}, "no statistics='repai'. Choices: keep, reset, repair, rescale"),
         ({"align": "wait"}, "no matcher 'wait'"),
         ({"align": 3}, "name of a matcher or an Alignment, got int"),
         ({"restarts": 3}, "unknown arguments restarts: options of a matcher need align=NAME"),
@@ -373,7 +399,7 @@ class TestWrongNetworks:
         other = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
         arch = metanet.trace(other, torch.randn(2, 3))
         al = Alignment(arch.spec.sample(), (0.0,), {}, 0.0, "weight")
-        with pytest.raises(MetanetError, match="alignment is of another architecture: it moves 0.bias and 2 more"):
+        with pytest.raises(MetanetError, match="alignment is of another network: it moves 0.bias and 2 more"):
             metanet.barrier(net(), net(1), model=net(), data=images, align=al)
 
     def test_a_network_without_statistics_or_values(self, images):

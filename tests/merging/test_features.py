@@ -275,6 +275,46 @@ def test_neurons_behind_a_norm_are_compared_by_what_they_do():
     assert merged.report["features of into.0"] == "5 of 5"
 
 
+class Normed(nn.Module):
+    def __init__(self, n=4):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(6, n), nn.BatchNorm1d(n), nn.Linear(n, 2)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.norm(self.a(x))))
+
+
+def test_running_variances_are_those_of_the_mean_where_inputs_are_white():
+    model = Normed().double().eval()
+    state = state_of(model, 1)
+    state["a.weight"] = F.normalize(state["a.weight"], dim=1)
+    state["a.weight"][3] = F.normalize(state["a.weight"][1] + 0.3 * state["a.weight"][0], dim=0)
+    state["norm.running_var"] = torch.ones(4).double()
+    for name in ("norm.weight", "norm.bias", "norm.running_mean", "a.bias"):
+        state[name][3] = state[name][1]
+    arch = metanet.trace(model, torch.randn(5, 6).double())
+    common = {"arch": arch, "threshold": 1.0, "share": 0.25}
+    merged = metanet.merge([state], "ifm", **common)
+    assert torch.allclose(merged["norm.running_var"], merged["a.weight"].square().sum(1), rtol=1e-4)
+    assert torch.equal(
+        metanet.merge([state], "ifm", correct=False, **common)["norm.running_var"], torch.ones(3).double()
+    )
+    assert merged["norm.running_var"][1] < 0.99
+
+
+def test_merged_in_the_same_shape_and_repaired_it_shrinks_as_it_is():
+    arch, model, inputs = example("residual")
+    state, x = state_of(model, 2), inputs(6)
+    data = batches(inputs, 64)
+    wide = metanet.merge(
+        [state], "ifm", arch=arch, threshold=1.0, share=0.4, shrink=False, model=model, data=data, repair="bn_reset"
+    )  # fmt: skip
+    narrow = metanet.merge([dict(wide)], "ifm", arch=arch, threshold=1e-6)
+    assert narrow["stem.weight"].shape[0] == 4
+    got = run(WIDTHS["residual"](narrow).double(), narrow, x)
+    assert torch.allclose(got, run(model, wide, x), rtol=1e-9, atol=1e-9)
+
+
 def test_bad_calls_are_refused():
     arch, model, _ = example("mlp")
     state = model.state_dict()

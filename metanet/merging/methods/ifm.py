@@ -24,7 +24,7 @@ class Fold:
 
     Attributes:
         found: group -> for every neuron the number of its cluster; only groups where some are merged.
-        factors: tensor -> what its merged neurons are multiplied by, for every cluster.
+        factors: running variance -> what it is multiplied by, for every cluster.
         shrink: the result is narrower.
     """
 
@@ -65,7 +65,7 @@ def prepare(
     Args:
         threshold: neurons become one while the nearest are closer than this share of their group's largest distance.
         share: at most this share of a group's neurons goes.
-        correct: make merged neurons vary as much as those they are made of did, as far as weights tell.
+        correct: make running variances smaller where merged neurons were not equal, as far as weights tell.
         shrink: give the narrower network (its module must be built with the widths of the report); false: the network
             keeps its shape, and merged neurons are equal.
     """
@@ -112,8 +112,8 @@ def ifm(part: Part) -> Tensor:
     The two nearest neurons of a group, by all that makes them, become one again and again: what makes them is averaged,
     what reads them is added up, so that the function stays where neurons were equal. (The paper adds up what makes them
     and averages what reads them, which is the same where activations pass factors on, as ReLU does, and wrong
-    elsewhere.) Behind a norm with running statistics neurons are compared by what they do with it; ``repair=bn_reset``
-    (with data) sets the statistics of the shrunk network right, which are too wide where merged neurons were not equal.
+    elsewhere.) Behind a norm with running statistics neurons are compared by what they do with it. ``repair=bn_reset``
+    with data sets these statistics right: merge with ``shrink=false`` and the repair, then once more with ``shrink``.
 
     Neurons of a residual stream are merged in all layers at once. Heads and their dims, and neurons that something else
     than weights looks at together (layer norms over a stream, softmax), are left as they are.

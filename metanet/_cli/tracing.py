@@ -1,0 +1,86 @@
+"""Tracing the network that a command is given: its inputs by ``input_shape=``, or as the network itself says."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..architecture import Architecture, trace
+from ..errors import MetanetError, TraceError
+from ..tracing import example_inputs
+
+Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+_OWN_INPUTS = (
+    "set an attribute example_inputs on the module in the function that makes it: a tuple of inputs, batch size 2 or "
+    "more, or a dict of keyword inputs"
+)
+
+
+def find_tracing_device(name: str) -> str:
+    """``auto``: the CPU.
+
+    Raises:
+        MetanetError: there is no such device here.
+    """
+    if name == "auto":
+        return "cpu"  # one forward pass to trace; a graphics card pays only for the verification of large networks
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise MetanetError(f"device={name} can't be used: {error}. Choose auto, cpu, cuda, mps or meta.") from error
+    return name
+
+
+def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list[Inputs]:
+    """The example and, where there is one, its check.
+
+    Args:
+        input_shape: of one sample; ``None`` for what the network itself says.
+
+    Raises:
+        MetanetError: it is no shape, or nothing says what the network takes.
+    """
+    if input_shape is not None:
+        if not isinstance(input_shape, list) or not all(isinstance(n, int) and n > 0 for n in input_shape):
+            raise MetanetError(f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]")
+        generator = torch.Generator().manual_seed(seed)
+        return [((torch.randn(batch, *input_shape, generator=generator),), {}) for batch in (2, 3)]
+    example = example_inputs(model)
+    if example is None:
+        raise MetanetError(
+            f"{ref}: nothing says what {type(model).__name__} takes. Give input_shape= of one sample, e.g. "
+            f"input_shape=[1,28,28], or {_OWN_INPUTS}."
+        )
+    return [(example.args, example.kwargs), *([example.check] if example.check is not None else [])]
+
+
+def trace_timed(model: nn.Module, ref: str, examples: list[Inputs], input_shape: Any) -> tuple[Architecture, float]:
+    """The architecture, and the seconds it took.
+
+    Raises:
+        TraceError: the network can't run the examples.
+    """
+    (args, kwargs), *checks = examples
+    started = time.perf_counter()
+    try:
+        arch = trace(model, *args, check_inputs=checks[0] if checks else None, **kwargs)
+    except TraceError as error:
+        if input_shape is None:
+            raise
+        raise TraceError(
+            f"{error}\n  input_shape= makes one input of floating-point numbers. Does {ref} take integers, or several "
+            f"inputs? Then {_OWN_INPUTS}."
+        ) from error
+    return arch, time.perf_counter() - started
+
+
+def moved_to(x: Any, device: str) -> Any:
+    """Nested tensors on a device; all else as it is."""
+    if isinstance(x, Tensor):
+        return x.to(device)
+    if isinstance(x, Mapping):
+        return {key: moved_to(value, device) for key, value in x.items()}
+    return type(x)(moved_to(each, device) for each in x) if type(x) in (list, tuple) else x

@@ -1,0 +1,163 @@
+"""Which features of several networks belong together, by how they vary on data."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..alignment._moments import Moments
+from ..alignment._moves import families, keys_of, movable_groups
+from ..alignment._pieces import cut_axis
+from ..alignment._running import Runner
+from ..alignment._terms import added_up, arrange_by_terms, terms_of
+from ..alignment._weight import to_elements, to_transform
+from ..symmetry import Axis, Leaf, Transform, leaves_of
+from ._features_pairs import Pairs
+from ._part import Problem
+
+_ALIKE = 1e-9  # settles ties: features of different networks first, of these the same one
+_Key = tuple[int, Axis]
+
+
+def matched(
+    problem: Problem, zipped: Sequence[str], moved: Collection[str], positions: int, batches: int | None
+) -> tuple[dict[str, np.ndarray], list[Transform]]:
+    """Runs all networks over the data.
+
+    Args:
+        zipped: groups for which correlations of all features with all others are wanted.
+        moved: groups for which the relabellings of activation matching are wanted.
+
+    Returns:
+        For every zipped group that shows somewhere the mean correlations ``(k n, k n)`` between its features in all k
+        networks, one network after the other; and what moves each network onto the first.
+    """
+    spec, k = problem.arch.spec, len(problem.models)
+    within: dict[_Key, Moments] = defaultdict(Moments)
+    across: dict[tuple[int, _Key], Moments] = defaultdict(Moments)
+    runner = Runner(problem.arch, problem.model, problem.device)
+    for shown in runner.samples(problem.models, islice(problem.data, batches), positions):
+        for place, (tap, sides) in enumerate(shown):
+            groups = {leaf.group for leaf in leaves_of(tap.neurons)}
+            if groups & {*zipped}:
+                every = torch.cat(sides)
+                within[place, tap.neurons].add(every, every)
+            if groups & {*moved}:
+                for m in range(1, k):
+                    across[m, (place, tap.neurons)].add(sides[0], sides[m])
+    scores: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = defaultdict(int)
+    for (_, neurons), moments in within.items():
+        correlations = _with_dead(moments)
+        for group, part, count in _parts(correlations, neurons, zipped, k):
+            scores[group] = scores.get(group, 0.0) + part
+            counts[group] += count
+    keys = keys_of(spec)
+    movable = [g for g in movable_groups(spec, keys, keys) if g in moved]
+    transforms = [spec.identity()]
+    for m in range(1, k):
+        found = [(n, c) for (which, (_, n)), c in across.items() if which == m]
+        terms = added_up([t for n, c in found for t in terms_of(c.correlations(), n, keys, movable)])
+        start = {g: e.numpy() for g, e in to_elements(spec.identity(), keys).items()}
+        arranged, _ = arrange_by_terms(terms, families(movable, keys), keys, start)
+        transforms.append(to_transform({g: torch.from_numpy(e) for g, e in arranged.items()}, spec))
+    return {g: s / counts[g] for g, s in scores.items()}, transforms
+
+
+def _with_dead(moments: Moments) -> Tensor:
+    """Correlations; of features that hardly vary, 1 with each other and 0 with all others."""
+    found = moments.correlations()
+    dead = found.diagonal() == 0
+    return torch.where(dead[:, None] & dead, 1.0, found)
+
+
+def _parts(
+    correlations: Tensor, neurons: Axis, zipped: Sequence[str], k: int
+) -> list[tuple[str, np.ndarray, int]]:  # fmt: skip
+    """What one set of neurons says of groups: ``(group, sums of correlations (k n, k n), how many were added up)``."""
+    out = []
+    table = correlations.cpu().numpy()
+    for factors, places in cut_axis(neurons):
+        leaves = [i for i, f in enumerate(factors) if isinstance(f, Leaf)]
+        if len(leaves) != 1 or factors[leaves[0]].group not in zipped:
+            continue
+        rows = places.movedim(leaves[0], 0).reshape(factors[leaves[0]].size, -1).numpy()
+        rows = np.concatenate([rows + m * neurons.size for m in range(k)])
+        total = sum(table[np.ix_(column, column)] for column in rows.T)
+        out.append((factors[leaves[0]].group, total, rows.shape[1]))
+    return out
+
+
+def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) -> np.ndarray:
+    """Greedy matching of the features of k networks, within networks too (Stoica et al. 2023, section 4).
+
+    Again and again the two features that correlate most become one, which correlates with others as the less alike of
+    both did, times alpha, until as many are left as each network has. For more than two networks the factor comes in
+    once a feature holds one of every network, or two of one.
+
+    Args:
+        correlations: ``(k n, k n)``.
+        alpha: 0: none is merged twice as long as others are left.
+        beta: of the merges, the share within one network, at most.
+
+    Returns:
+        ``(k, n)`` int64: for every feature the number of the one that it becomes part of.
+    """
+    n = len(correlations) // k
+    model, own = np.divmod(np.arange(k * n), n)
+    apart = model[:, None] != model
+    fit = correlations.astype(np.float64) + _ALIKE * apart + _ALIKE * (apart & (own[:, None] == own))
+    budget = np.full(k, int((k - 1) * n // k * beta + 1e-9))
+    counts = np.zeros((k * n, k), np.int64)
+    counts[np.arange(k * n), model] = 1
+    pairs, cluster = Pairs(fit.copy()), np.arange(k * n)
+    for m in np.flatnonzero(budget == 0):
+        pairs.forbid(counts[:, m] > 0)
+    for _ in range((k - 1) * n):
+        i, j, score = pairs.best()
+        if np.isneginf(score):  # the rules leave no pair, as may happen among three networks: go on without
+            pairs, alpha, budget[:] = Pairs(_least(fit, cluster)), 1.0, k * n
+            i, j, _ = pairs.best()
+        within = (counts[i] > 0) & (counts[j] > 0)
+        counts[i] += counts[j]
+        counts[j] = 0
+        cluster[cluster == j] = i
+        row = np.minimum(pairs.scores[i], pairs.scores[j])
+        if (counts[i] > 1).any() or (counts[i] > 0).all():
+            row = row * alpha if alpha > 0 else np.full_like(row, -np.inf)
+        full = (budget == 0) & (counts[i] > 0)
+        row[(counts[:, full] > 0).any(1)] = -np.inf
+        pairs.join(i, j, row)
+        for m in np.flatnonzero(within):
+            budget[m] -= 1
+            if budget[m] == 0:
+                pairs.forbid(counts[:, m] > 0)
+    # In the order of the first network's features, as far as they go.
+    names, first = np.unique(cluster, return_index=True)
+    order = np.argsort(np.argsort(first))
+    return order[np.searchsorted(names, cluster)].reshape(k, n)
+
+
+def _least(fit: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """The least score between the features of every two clusters, at the numbers of these; ``-inf`` elsewhere."""
+    order = np.argsort(cluster, kind="stable")
+    names, starts = np.unique(cluster[order], return_index=True)
+    table = np.minimum.reduceat(np.minimum.reduceat(fit[np.ix_(order, order)], starts, 0), starts, 1)
+    out = np.full_like(fit, -np.inf)
+    out[np.ix_(names, names)] = table
+    return out
+
+
+def report(found: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """For every group how many features hold some of several networks, and how many of one alone."""
+    out = {}
+    for group, clusters in found.items():
+        k, n = clusters.shape
+        held = np.zeros((n, k), bool)
+        held[clusters, np.arange(k)[:, None]] = True
+        several = int((held.sum(1) > 1).sum())
+        out[f"features of {group}"] = f"{several} across networks, {n - several} within one"
+    return out
