@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from metanet.alignment import MATCHERS
+from metanet.merging import METHODS
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # examples' placeholders -> something that composes
@@ -65,6 +68,10 @@ def test_the_command_composes(line, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, f"{words}\n{done.stderr}"
+
+
+def test_every_method_and_matcher_is_named():
+    assert {name for name in (*METHODS, *MATCHERS) if f"`{name}`" not in README} == set()
 
 
 def test_make_targets_exist():

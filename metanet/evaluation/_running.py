@@ -35,7 +35,7 @@ def repeatable(data: Iterable[Any]) -> Iterable[Any]:
     """
     if isinstance(data, Iterator):
         raise MetanetError(
-            "the data is an iterator, which can be read only once, but every point of the path needs all of it: give "
+            "the data is an iterator, which can be read only once, but is needed several times: give "
             "a list or a DataLoader"
         )
     if next(iter(data), None) is None:

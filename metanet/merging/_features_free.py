@@ -67,6 +67,8 @@ class _Trial:
         if kind.is_floating_point or kind.is_complex:
             wide = torch.complex128 if kind.is_complex else torch.float64
             return torch.randn(*shape, generator=self.generator, dtype=wide)
+        if kind == torch.bool:  # a mask that hides everything makes NaN
+            return torch.ones(*shape, dtype=kind)
         return torch.randint(0, 2, tuple(shape), generator=self.generator).to(kind)  # every table has two rows
 
     def bound(self, groups: Sequence[str]) -> list[str]:

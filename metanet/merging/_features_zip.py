@@ -97,7 +97,8 @@ class Zip:
         names = [n for n in self.roles.outputs if n not in self.own]
         if not names:
             raise MetanetError(
-                f"heads={self.heads!r}: no tensor is known that makes outputs (a head tied to an embedding?)"
+                f"heads={self.heads!r}: there is no head to choose it for: it lies beyond the stop, or is tied to an "
+                "embedding"
             )
         tied = {t.tied_to for t in self.spec.tensors.values()} | {n for n, t in self.spec.tensors.items() if t.tied_to}
         if shared := tied & {*names}:

@@ -522,7 +522,7 @@ def test_zipit_refuses_what_it_cannot_do():
     for wrong, says in (
         ({"matching": "best"}, "greedy, permutation"), ({"alpha": 2}, "alpha=2"), ({"beta": -1}, "beta=-1"),
         ({"heads": "keep"}, "'stack'"), ({"heads": [0, 1]}, "2 numbers, but head"), ({"heads": [0, 1, 2]}, "0 to 1"),
-        ({"task": 2}, "0 to 1"), ({"task": 1.5}, "0 to 1"),
+        ({"heads": "stack", "stop": "head.*"}, "beyond the stop"), ({"task": 2}, "0 to 1"), ({"task": 1.5}, "0 to 1"),
     ):  # fmt: skip
         with pytest.raises(MetanetError, match=says):
             zipped(states, model, inputs, arch, **wrong)

@@ -110,10 +110,9 @@ def ifm(part: Part) -> Tensor:
     """Iterative feature merging inside one network (Chen et al. 2024), without data: alike neurons become one.
 
     The two nearest neurons of a group, by all that makes them, become one again and again: what makes them is averaged,
-    what reads them is added up, so that the function stays where neurons were equal. (The paper adds up what makes them
-    and averages what reads them, which is the same where activations pass factors on, as ReLU does, and wrong
-    elsewhere.) Behind a norm with running statistics neurons are compared by what they do with it. ``repair=bn_reset``
-    with data sets these statistics right: merge with ``shrink=false`` and the repair, then once more with ``shrink``.
+    what reads them is added up, so that the function stays where neurons were equal. Behind a norm with running
+    statistics neurons are compared by what they do with it. ``repair=bn_reset`` with data sets these statistics right:
+    merge with ``shrink=false`` and the repair, then the result once more with ``shrink``.
 
     Neurons of a residual stream are merged in all layers at once. Heads and their dims, and neurons that something else
     than weights looks at together (layer norms over a stream, softmax), are left as they are.

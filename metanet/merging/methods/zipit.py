@@ -20,7 +20,7 @@ MATCHINGS = ("greedy", "permutation")
 
 
 def prepare(
-    problem: Problem, *, alpha: float = 0.3, beta: float = 0.125, matching: str = "greedy",
+    problem: Problem, *, alpha: float = 0.3, beta: float = 0.5, matching: str = "greedy",
     heads: str | Sequence[int] = "average", stop: str | Sequence[str] | None = None, task: int = 0,
     positions: int = 4096, batches: int | None = None,
 ) -> Zip:  # fmt: skip
@@ -28,7 +28,7 @@ def prepare(
 
     Args:
         alpha: factor on the correlations of features that were merged before; 0: merge pairs only.
-        beta: of the merges, at most this share within one network.
+        beta: of the merges, at most this share within one network; 1 where tasks have little in common.
         matching: "greedy", or "permutation": activation matching in all groups, none within a network.
         heads: "average"; "stack": the outputs of all networks one after another (a head that many times as wide); or
             for every output the number of the network that knows it, 0 and on.
