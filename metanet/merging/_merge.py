@@ -119,7 +119,12 @@ def merge(
         taken = chosen.taken(name)
         stored = like if taken in (None, "base") else moved[taken]
         shape = stored.shapes[each.base]
-        shapes[name] = shape if found.shape is None or taken is not None else found.shape(prepared, name, shape)
+        shapes[name] = shape if found.shape is None else found.shape(prepared, name, shape)
+        if taken is not None and shapes[name] != shape:
+            raise MetanetError(
+                f"overrides: {name} can't be taken as it is ({tuple(shape)}), method {method!r} makes its neurons "
+                f"fewer or more: {tuple(shapes[name])}"
+            )
         floating = stored.dtypes[each.base].is_floating_point
         dtypes[name] = narrow if narrow is not None and floating else stored.dtypes[each.base]
     compute = Tensors(
