@@ -18,10 +18,10 @@ from ..alignment import align as align_to
 from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
 from ..config import plain
 from ..errors import MetanetError
-from ..evaluation import find_loss
+from ..evaluation import find_loss, fit_to
+from ..sources import on_disk
 from ..symmetry import Transform
 from .folders import check_free, files_beside, folder_of
-from .naming import stored_names
 from .networks import (
     ALIGNMENT_FILE,
     Pair,
@@ -88,11 +88,11 @@ def _numbers(found: Alignment, pair: Pair) -> dict[str, float]:
 class _Moved:
     """Reads a tensor and moves it."""
 
-    def __init__(self, stored: Checkpoint, names: Mapping[str, str], transform: Transform) -> None:
-        self.stored, self.names, self.transform = stored, names, transform
+    def __init__(self, fitted: Checkpoint, transform: Transform) -> None:
+        self.fitted, self.transform = fitted, transform
 
     def __call__(self, name: str) -> Tensor:
-        return self.transform.apply(self.names.get(name, name), self.stored[name])
+        return self.transform.apply(name, self.fitted[name])
 
 
 def moved_checkpoint(stored: Checkpoint, model: nn.Module, transform: Transform) -> Checkpoint:
@@ -102,10 +102,11 @@ def moved_checkpoint(stored: Checkpoint, model: nn.Module, transform: Transform)
         stored: by the names of its file.
         model: whose names the transform has.
     """
-    names, _ = stored_names(stored, model)
-    metadata = {key: value for key, value in stored.metadata.items() if key != "config"}  # a folder's config.json
-    read = _Moved(stored, names, transform)
-    return Checkpoint(stored.path, read, stored.shapes, stored.dtypes, metadata)
+    fitted = fit_to(model, stored)
+    moved = Checkpoint(stored.path, _Moved(fitted, transform), fitted.shapes, fitted.dtypes)
+    back = on_disk(moved, model, stored)
+    back.metadata.pop("config", None)  # a folder's config.json
+    return back
 
 
 def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..architecture import Architecture, to_graph
 from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, report_nonfinite
@@ -16,7 +16,7 @@ from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..graph import GraphTemplate
 from ..graph._memory import size
-from ..sources import load_source
+from ..sources import in_memory, load_source
 from .sweep import METRICS_FILE
 from .tracing import examples_of, find_tracing_device, moved_to, trace_timed
 
@@ -47,8 +47,8 @@ def graph(cfg: Any) -> None:
     files = _files(options)
     # before the network is made, which may take long
     checkpoint = load_checkpoint(options["checkpoint"], key=options["key"], foreign_classes=options["foreign_classes"])
-    arch = _architecture(options)
-    state = _fitted(checkpoint, arch, options)
+    arch, model = _architecture(options)
+    state = _fitted(in_memory(checkpoint, model), arch, options)
     template = arch.graph_template(options["granularity"])
     started = time.perf_counter()
     made = to_graph(state, arch, options["granularity"])
@@ -92,7 +92,7 @@ def _files(options: Mapping[str, Any]) -> list[Path]:
     return files
 
 
-def _architecture(options: Mapping[str, Any]) -> Architecture:
+def _architecture(options: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     ref, device, seed = options["arch"], find_tracing_device(options["device"]), options["seed"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -102,7 +102,7 @@ def _architecture(options: Mapping[str, Any]) -> Architecture:
         model, examples = model.to(device), [moved_to(each, device) for each in examples]
     arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(f"{ref}: {arch.name}, traced in {seconds:.1f} s")
-    return arch
+    return arch, model
 
 
 def _fitted(checkpoint: Checkpoint, arch: Architecture, options: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
 from ..evaluation import fit_to
+from ..sources import in_memory, on_disk
 
 
-def stored_names(stored: Checkpoint, model: nn.Module) -> tuple[dict[str, str], Checkpoint]:
+def _stored_names(stored: Checkpoint, model: nn.Module) -> tuple[dict[str, str], Checkpoint]:
     """Name in the file -> name in the network, the first one of a tied tensor; and, the other way, all names.
 
     Returns:
@@ -40,7 +41,12 @@ def as_stored(given: Checkpoint, stored: Checkpoint, model: nn.Module) -> tuple[
     Returns:
         The checkpoint, and the names that are none of the network's.
     """
-    names, echo = stored_names(stored, model)
+    if in_memory(stored, model) is not stored:  # transformers lays the file out otherwise than the module
+        if dict(given.shapes) != dict(fit_to(model, stored).shapes):
+            return given, []  # with other layers or widths; it loads the module's own layout as well
+        back = on_disk(given, model, stored, cast=False)
+        return back, list(back.skipped)
+    names, echo = _stored_names(stored, model)
     inverse = {name: here for here, name in names.items()}
     more, less = _prefixes(names)
     where: dict[str, str] = {}

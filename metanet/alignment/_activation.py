@@ -10,7 +10,7 @@ from ..symmetry import Axis
 from ._moments import Moments
 from ._moves import families, keys_of, movable_groups
 from ._registry import Match, Problem, matcher
-from ._running import Runner
+from ._running import NeuronRunner
 from ._terms import added_up, arrange_by_terms, terms_of
 from ._weight import to_elements, to_transform
 from ._wreath import Term
@@ -56,7 +56,7 @@ def activation_terms(
     if by not in ("correlation", "covariance"):
         raise MetanetError(f"by={by!r}: activations are matched by 'correlation' or 'covariance'")
     moments: dict[tuple[int, Axis], Moments] = defaultdict(Moments)
-    runner = Runner(problem.arch, problem.model, problem.device)
+    runner = NeuronRunner(problem.arch, problem.model, problem.device)
     sides = (problem.reference, problem.moving[0])
     for shown in runner.samples(sides, islice(problem.data, batches), positions):
         for place, (tap, (a, b)) in enumerate(shown):

@@ -24,7 +24,7 @@ class Sample:
     moving: Tensor
 
 
-class Runner:
+class NeuronRunner:
     """Runs states of one architecture by its recording, which is made anew for every shape of inputs.
 
     Args:

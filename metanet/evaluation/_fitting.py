@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint, report_nonfinite
 from ..errors import CheckpointError
+from ..sources import in_memory
 
 
 def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -20,7 +21,9 @@ def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str = "") -> Checkpoint:
     """A checkpoint by the names of a network, in their order; no data is read.
 
-    Integer buffers may be missing, and so may all but one of the names of a tied tensor.
+    Names and layouts that transformers changes as it loads a file are brought to the module's
+    (:func:`metanet.sources.in_memory`). Integer buffers may be missing, and so may all but one of the names of a tied
+    tensor.
 
     Args:
         model: the network; its values do not matter, it may be on the meta device.
@@ -39,6 +42,7 @@ def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str =
         tensors = {n: t.detach() for n, t in given.items() if isinstance(t, Tensor)}
         shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
         given = Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
+    given = in_memory(given, model)
     stored = list(given)
     needed = {n: t for n, t in expected.items() if not is_integer(t.dtype) or any(s.endswith(n) for s in stored)}
     return given.fit(needed, tied=tied)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._blocks import Block as Block
 from ._blocks import NodeRange as NodeRange
+from ._blocks import row_major as row_major
 from ._builder import TemplateBuilder as TemplateBuilder
 from ._memory import refuse_too_large as refuse_too_large
 from ._relabel import node_order as node_order

@@ -11,8 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..graph import EdgeType, GraphTemplate, NodeType
-from ..graph._blocks import Block, row_major
+from ..graph import Block, EdgeType, GraphTemplate, NodeType, row_major
 from ..symmetry import Axis, Choice, Concat, Leaf, Product, SymmetrySpec, leaves_of
 
 Act = Callable[[Tensor, int, str, int], Tensor]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..alignment._stock import stored_name
+from ..alignment import stored_name
 from ..symmetry import SymmetrySpec, leaves_of
 from ._features import Roles, along
 from ._features_pairs import Pairs

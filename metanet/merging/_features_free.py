@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..alignment._stock import stored_name
+from ..alignment import stored_name
 from ..architecture import Architecture
 from ..errors import MetanetError
 from ..symmetry import SymmetrySpec

@@ -8,12 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..alignment._moments import Moments
-from ..alignment._moves import families, keys_of, movable_groups
-from ..alignment._pieces import cut_axis
-from ..alignment._running import Runner
-from ..alignment._terms import added_up, arrange_by_terms, terms_of
-from ..alignment._weight import to_elements, to_transform
+from ..alignment import (
+    Moments,
+    NeuronRunner,
+    added_up,
+    arrange_by_terms,
+    cut_axis,
+    families,
+    keys_of,
+    movable_groups,
+    terms_of,
+    to_elements,
+    to_transform,
+)
 from ..symmetry import Axis, Leaf, Transform, leaves_of
 from ._features_pairs import Pairs
 from ._part import Problem
@@ -38,7 +45,7 @@ def matched(
     spec, k = problem.arch.spec, len(problem.models)
     within: dict[_Key, Moments] = defaultdict(Moments)
     across: dict[tuple[int, _Key], Moments] = defaultdict(Moments)
-    runner = Runner(problem.arch, problem.model, problem.device)
+    runner = NeuronRunner(problem.arch, problem.model, problem.device)
     for shown in runner.samples(problem.models, islice(problem.data, batches), positions):
         for place, (tap, sides) in enumerate(shown):
             groups = {leaf.group for leaf in leaves_of(tap.neurons)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..alignment._stock import stored_name
+from ..alignment import stored_name
 from ..graph import EdgeType, GraphTemplate
 from ..symmetry import Leaf, SymmetrySpec, leaves_of
 from ._features import Roles

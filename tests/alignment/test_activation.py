@@ -7,7 +7,7 @@ import metanet
 from alignment.networks import NETWORKS, batches, random_state, traced
 from metanet import MetanetError
 from metanet.alignment._moments import Moments
-from metanet.alignment._running import Runner
+from metanet.alignment._running import NeuronRunner
 from metanet.alignment._taps import find_taps
 from metanet.symmetry import leaves_of
 
@@ -78,7 +78,7 @@ class Plain(nn.Module):
 def shown(data, positions=None):
     model = Plain()
     arch = metanet.trace(model, torch.randn(2, 4, 3))
-    runner = Runner(arch, model, torch.device("cpu"))
+    runner = NeuronRunner(arch, model, torch.device("cpu"))
     found = list(runner.samples([dict(model.state_dict())], data, positions))
     (tap,) = {t.neurons for batch in found for t, _ in batch}
     assert tap.size == 5

@@ -314,3 +314,50 @@ def test_a_network_of_timm(merge, tmp_path):
     middle = list(csv.DictReader(Path("outputs/barrier/now/barrier.csv").read_text().splitlines()))[1]
     assert float(middle["loss"]) == pytest.approx(numbers["loss/a"], rel=1e-5)
     assert float(middle["unaligned_loss"]) != pytest.approx(numbers["loss/a"], rel=1e-3)
+
+
+def moved_copy(kind, config, folder):
+    """A network whose files transformers lays out otherwise than its module, and one with its neurons relabelled."""
+    import transformers
+
+    torch.manual_seed(0)
+    made = getattr(transformers, kind)(getattr(transformers, kind).config_class(**config)).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_()
+    made.save_pretrained(folder / "one")
+    moved = metanet.trace(made).spec.sample(torch.Generator().manual_seed(1))(made.state_dict())
+    assert any(not torch.equal(moved[n], t) for n, t in made.state_dict().items())
+    made.load_state_dict(moved)
+    made.save_pretrained(folder / "moved")
+
+
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+LAID_OUT = {
+    "ViTForImageClassification": {**SMALL, "image_size": 16, "patch_size": 8},
+    "MixtralForCausalLM": {**SMALL, "vocab_size": 40, "num_key_value_heads": 2, "num_local_experts": 3},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers about tiny configurations
+@pytest.mark.parametrize("kind", LAID_OUT)
+def test_files_that_are_laid_out_otherwise_than_the_module(kind, merge):
+    transformers = pytest.importorskip("transformers", minversion="5.0")
+    moved_copy(kind, LAID_OUT[kind], Path())
+    assert set(load_file("one/model.safetensors")) != set(
+        getattr(transformers, kind).from_pretrained("one").state_dict()
+    )
+    code, _, err = merge("models=[one,moved]", "matcher=weight", "arch=hf:one")
+    assert code == 0, err
+    first, merged = load_file("one/model.safetensors"), load_file("out/model.safetensors")
+    assert set(merged) == set(first)
+    assert all(torch.equal(merged[name], tensor) for name, tensor in first.items())
+    load("out", kind)
+    for command, args in {
+        "align": ("a=one", "b=moved", "arch=hf:one", "out=aligned"),
+        "graph": ("checkpoint=moved", "arch=hf:one", "out=graph", "draw=false"),
+    }.items():
+        code, _, err = merge(*args, command=command)
+        assert code == 0, err
+    aligned = load_file("aligned/model.safetensors")
+    assert all(torch.equal(aligned[name], tensor) for name, tensor in first.items())

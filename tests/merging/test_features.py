@@ -315,6 +315,16 @@ def test_merged_in_the_same_shape_and_repaired_it_shrinks_as_it_is():
     assert torch.allclose(got, run(model, wide, x), rtol=1e-9, atol=1e-9)
 
 
+def test_a_tensor_that_gets_narrower_is_not_taken_as_it_is():
+    model = Mlp()
+    arch, state = metanet.trace(model, torch.randn(4, 5)), model.state_dict()
+    state = {n: torch.cat([t[:1], t[:1], t[2:]]) if n.startswith("a.") else t for n, t in state.items()}
+    assert metanet.merge([state], "ifm", arch=arch, threshold=0.01).shapes["b.weight"] == (7, 7)
+    assert metanet.merge([state], "ifm", arch=arch, threshold=0.01, overrides={"head.*": {"take": 0}})
+    with pytest.raises(MetanetError, match=r"b.weight can't be taken as it is \(\(7, 8\)\), method 'ifm'"):
+        metanet.merge([state], "ifm", arch=arch, threshold=0.01, overrides={"b.*": {"take": 0}})
+
+
 def test_bad_calls_are_refused():
     arch, model, _ = example("mlp")
     state = model.state_dict()

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...alignment._checks import checked
+from ...alignment import checked
 from ...errors import MetanetError
 from ...symmetry import SymmetrySpec
 from .._features import Roles, along, groups_on, narrowed

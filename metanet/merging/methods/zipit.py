@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from ...alignment._checks import checked
+from ...alignment import checked
 from ...errors import MetanetError
 from ...symmetry import SymmetrySpec, leaves_of
 from .._features import Roles
