@@ -23,6 +23,21 @@ def read_and_write(method: str, base: Path, a: Path, b: Path, out: Path) -> Call
     return run
 
 
+def copy_in_pieces(method: str, base: Path, a: Path, b: Path, out: Path) -> Callable[[], None]:
+    """The same, 16 MiB at a time in memory that is used again, which no program can undercut."""
+
+    def run() -> None:
+        memory = memoryview(bytearray(2**24))
+        inputs = [path.open("rb", buffering=0) for path in ((a, b) if method == "linear" else (base, a, b))]
+        with out.with_suffix(".safetensors").open("wb", buffering=0) as file:
+            while counts := [each.readinto(memory) for each in inputs]:
+                if not counts[-1]:
+                    break
+                file.write(memory[: counts[-1]])
+
+    return run
+
+
 def load_and_average(method: str, base: Path, a: Path, b: Path, out: Path) -> Callable[[], None]:
     import torch
     from safetensors.torch import load_file, save_file
@@ -73,18 +88,22 @@ def mergekit(method: str, base: Path, a: Path, b: Path, out: Path) -> Callable[[
 def sd_mecha(method: str, base: Path, a: Path, b: Path, out: Path) -> Callable[[], None]:
     import sd_mecha as mecha
     import torch
+    from sd_mecha.extensions.builtin.merge_methods import linear
 
-    models = [mecha.model(path) for path in (a, b)]
+    first, *models = [mecha.model(path) for path in (base, a, b)]
     if method == "linear":
         recipe = mecha.weighted_sum(*models, alpha=0.5)
     else:
-        recipe = mecha.add_difference_ties(mecha.model(base), *models, alpha=1.0, k=0.2)
+        # As add_difference_ties is made, which itself ends with an error for networks that sd-mecha doesn't know.
+        changes = [linear.subtract(model, first) for model in models]
+        recipe = linear.add_difference(first, mecha.ties_sum(*changes, k=0.2), alpha=1.0)
     return lambda: mecha.merge(
         recipe, output=out.with_suffix(".safetensors"), merge_dtype=torch.float32, output_dtype=torch.float32
     )
 
 
-PROGRAMS = {f.__name__: f for f in (read_and_write, load_and_average, metanet, metanet_command, mergekit, sd_mecha)}
+_ALL = (read_and_write, copy_in_pieces, load_and_average, metanet, metanet_command, mergekit, sd_mecha)
+PROGRAMS = {program.__name__: program for program in _ALL}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from ..architecture import Architecture
 from ..checkpoints import Checkpoint, load_checkpoint
 from ..errors import MetanetError
 from ..evaluation import batch_inputs, fit_to
+from ..merging import DataPerModel
 from ..sources import load_factory, load_source
 from ..tracing import example_inputs, tensors_in
 from .data import load_data
@@ -84,8 +85,10 @@ def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
         raise MetanetError(f"{given[0]}= needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory")
     fitted = stored if model is None else tuple(fit_to(model, each) for each in stored)
 
-    def load(ref: str | None) -> Any:
+    def load(ref: str | list[str] | None) -> Any:
         more = options["data_args"], options["seed"], options["input_shape"]
+        if isinstance(ref, list):
+            return DataPerModel([load_data(each, model, options["arch"], *more) for each in ref])
         return None if ref is None else load_data(ref, model, options["arch"], *more)
 
     data, train_data = load(options["data"]), load(options.get("train_data"))

@@ -12,7 +12,7 @@ TEXT_KEYS = frozenset(
     | {"data_args.tokenizer", "table", "train_data"}
     | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
 )
-TEXT_LIST_KEYS = frozenset({"alignment", "models"})  # [A,B], each one text
+TEXT_LIST_KEYS = frozenset({"alignment", "data", "models"})  # [A,B], each one text
 TREE_KEYS = frozenset({"overrides", "slices"})  # {...} or [...], whose keys may be quoted; or the path of a file
 # Dictionaries that take any key, so that nobody has to write +
 OPEN_KEYS = ("arch_args.", "data_args.", "zoo.arch_args.")

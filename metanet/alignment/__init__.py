@@ -20,6 +20,7 @@ from ._moments import Moments as Moments
 from ._moves import families as families
 from ._moves import keys_of as keys_of
 from ._moves import movable_groups as movable_groups
+from ._pieces import STATISTICS as STATISTICS
 from ._pieces import cut_axis as cut_axis
 from ._registry import MATCHERS as MATCHERS
 from ._registry import Match as Match

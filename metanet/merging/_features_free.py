@@ -16,8 +16,7 @@ from ..architecture import Architecture
 from ..errors import MetanetError
 from ..symmetry import SymmetrySpec
 from ..tracing import Trace
-from ..verification._float64 import float64
-from ..verification._network import change_of
+from ..verification import change_of, float64
 from ._features import Roles, along, candidates, groups_on, roles_of
 
 _BOUND = "something but weights looks at all its neurons, as a layer norm does"

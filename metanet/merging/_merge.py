@@ -56,6 +56,9 @@ def merge(
     >>> metanet.merge([a, b], "task_arithmetic", base={"w": torch.zeros(2)}, weights=0.5)["w"]
     tensor([2., 4.])
 
+    Integer buffers are never averaged. Running statistics (``running_mean``, ``running_var``) always are, by the
+    weights, where a method is about what models changed of a base; ``repair="bn_reset"`` measures them anew.
+
     Args:
         models: paths, state dicts, lazy checkpoints or modules.
         method: a name of :data:`metanet.merging.METHODS`.
@@ -173,6 +176,11 @@ def _check_call(
     if slices and (found.prepare is not None or repair is not None):
         what = f"method {found.name!r}" if found.prepare is not None else f"repair={repair!r}"
         raise MetanetError(f"{what} looks at whole networks: it can't be used with slices")
+    if repair not in (None, "bn_reset") and found.shape is not None:
+        raise MetanetError(
+            f"repair={repair!r} compares neurons of the merged network with those of the models, and method "
+            f"{found.name!r} makes other neurons of them: give repair='bn_reset'"
+        )
     if repair is not None:
         check_repair(repair, others["model"], others["data"], others["repair_passes"])
 

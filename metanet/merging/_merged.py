@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..alignment import Alignment
+from ..alignment import STATISTICS, Alignment
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
 from ..evaluation import is_integer
 from ._options import Options
 from ._part import Part
+from .methods.linear import linear
 
 _WIDE = {torch.float64, torch.complex128}
 
@@ -102,10 +103,19 @@ class Tensors:
         )  # fmt: skip
         options = self.options.of(name, part.numbers)
         del read, base, stored  # as stored, they are not needed any more
-        merged = self.options.method.function(part, **options)
+        merged = _averaged(part, options) if self._is_statistic(name) else self.options.method.function(part, **options)
         self._check(name, merged, part)
         merged = torch.view_as_complex(merged.contiguous()) if complex_ else merged
         return merged.to("cpu", self.dtypes[name])
+
+    def _is_statistic(self, name: str) -> bool:
+        """Whether a tensor is averaged because what models changed of it means nothing.
+
+        Dropping changes of a running variance, or making them larger, may leave it negative. Methods that look at the
+        whole network know what to do with statistics.
+        """
+        method = self.options.method
+        return method.base == "required" and method.prepare is None and name.rpartition(".")[2] in STATISTICS
 
     def _taken(self, name: str, taken: int | str) -> Tensor:
         source = self.sources[name]
@@ -129,6 +139,12 @@ class Tensors:
             raise MetanetError(
                 f"{name}: method {self.options.method.name!r} made {tuple(merged.shape)}, expected {tuple(expected)}"
             )
+
+
+def _averaged(part: Part, options: Mapping[str, Any]) -> Tensor:
+    """The average by the method's weights; all alike where these are no shares."""
+    weights = options.get("weights", [1.0] * len(part.tensors))
+    return linear(part, weights=weights if min(weights) >= 0 < max(weights) else [1.0] * len(weights))
 
 
 def _integers(name: str, stored: Tensor, read: Mapping[int, Tensor], models: Sequence[Checkpoint]) -> Tensor:

@@ -29,6 +29,9 @@ def mlp(width=6):
 def batches():
     generator = torch.Generator().manual_seed(0)
     return [(torch.randn(16, 5, generator=generator), torch.randint(2, (16,), generator=generator)) for _ in range(3)]
+
+def others():
+    return [(inputs * torch.tensor([3.0, 0.1, 1.0, 2.0, -1.0]), targets) for inputs, targets in batches()]
 """
 
 
@@ -380,3 +383,15 @@ def test_says_what_is_wrong(args, message, merge):
     assert not Path("out").exists()
     assert {p: p.read_bytes() for p in Path().rglob("*.safetensors") if ".partial" not in str(p)} == before
     assert not [p for p in Path().iterdir() if ".partial" in p.name]
+
+
+def test_every_model_may_have_data_of_its_own(merge):
+    code, _, err = merge("method=regmean", "arch={n}:mlp", "data=[{n}:batches,{n}:others]")
+    assert code == 0, err
+    code, _, err = merge("method=regmean", "arch={n}:mlp", "data={n}:batches", "out=shared")
+    assert code == 0, err
+    own, shared = (load_file(f"{folder}/model.safetensors") for folder in ("out", "shared"))
+    assert not torch.allclose(own["0.weight"], shared["0.weight"])
+    code, _, err = merge("method=regmean", "arch={n}:mlp", "data=[{n}:batches]", "out=third")
+    assert code == 1 and "data of 1 models, but 2 are merged" in err
+    assert not Path("third").exists()

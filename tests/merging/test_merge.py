@@ -156,6 +156,34 @@ class TestIntegers:
         assert list(metanet.merge([{"w": torch.ones(2)}, one])) == ["w"]
 
 
+class TestStatistics:
+    """Running statistics of BatchNorm are no weights: pruned or enlarged changes may make a variance negative."""
+
+    def networks(self):
+        nets = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(3)]
+        generator = torch.Generator().manual_seed(0)
+        for net in nets:
+            net[1].running_var.copy_(torch.rand(4, generator=generator) ** 4)
+        return [net.state_dict() for net in nets]
+
+    @pytest.mark.parametrize(
+        "method", ["task_arithmetic", "ties", "dare_linear", "della", "breadcrumbs", "model_stock"]
+    )
+    def test_are_averaged_by_methods_about_changes(self, method):
+        base, one, other = self.networks()
+        weighted = {"weights": [1.0, 3.0]} if "weights" in METHODS[method].options else {}
+        merged = metanet.merge([one, other], method, base=base, **weighted)
+        share = 0.75 if weighted else 0.5
+        for name in ("1.running_var", "1.running_mean"):
+            assert torch.equal(merged[name], torch.lerp(one[name], other[name], share))
+        assert not torch.allclose(merged["0.weight"], torch.lerp(one["0.weight"], other["0.weight"], share))
+
+    def test_weights_that_are_no_shares_count_alike(self):
+        base, one, other = self.networks()
+        merged = metanet.merge([one, other], "task_arithmetic", base=base, weights=[1.0, -1.0])
+        assert torch.equal(merged["1.running_var"], torch.lerp(one["1.running_var"], other["1.running_var"], 0.5))
+
+
 class TestDtypes:
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn], ids=str)
     def test_dtypes_stay_and_are_computed_wide(self, dtype):
