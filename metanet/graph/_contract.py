@@ -146,13 +146,17 @@ def _multiply(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: S
     gaps = rows.reshape(-1) < 0
     keyed = len(gaps) == rows.shape[-1] and any(walk.uses.key_axes(w, [flow.weight_in]) for w in weights)
     rows = torch.where(rows < 0, rows.max(), rows) if keyed else _with_origins(walk, rows)
-    rows = rows if own else _copies(walk, rows, flow)
+    each = keyed and not gaps.any() and len(torch.unique(rows)) < len(gaps)
+    rows = rows if own or each else _copies(walk, rows, flow)
     u = rows.shape[0]
     keys = {k: w.hidden[k][0] for w in weights for k in w.hidden if k >= 0 and k not in data.hidden}
     ids, hidden = _new(walk, out, flow, (u, *sizes, n), keys, rows, weights)
     if keyed and gaps.any():
         weights = [w for w in weights for w in _without(walk, w, gaps, flow, ids.reshape(-1))]
-    _put(walk, flow, weights, own, rows, data, ids, hidden, n)
+    source = rows.unsqueeze(-1).expand(*rows.shape, n)
+    if each:
+        source = _copied(walk, source.reshape(-1)).view(source.shape)
+    _put(walk, flow, weights, own, source, data, ids, hidden)
     if u > 1:
         _tell_apart(walk, rows, ids)
     if flow.weight_out != flow.weight_in and not wide:
@@ -239,6 +243,11 @@ def _copies(walk: Walk, rows: Tensor, flow: Contraction) -> Tensor:
         return rows
     sizes = [len(rows), *(p.size if m or s else 1 for p, m, s in zip(axis.parts, moves, several, strict=True))]
     read = table[tuple(slice(0, n) for n in sizes)].reshape(-1)
+    return _copied(walk, read).view(sizes).expand(table.shape).reshape(rows.shape)
+
+
+def _copied(walk: Walk, read: Tensor) -> Tensor:
+    """A node of its own for each entry of a list of nodes."""
     ids = walk.made.known("copy", (read,))
     if ids is None:
         groups = [walk.pool.groups[i] for i in read.tolist()]
@@ -246,7 +255,7 @@ def _copies(walk: Walk, rows: Tensor, flow: Contraction) -> Tensor:
         walk.uses.connect(EdgeType.SHARE, read, site.ids)
         walk.made.add(Making("copy", (read,), site.ids, walk.uses.module))
         ids = site.ids
-    return ids.view(sizes).expand(table.shape).reshape(rows.shape)
+    return ids
 
 
 def _with_origins(walk: Walk, rows: Tensor) -> Tensor:
@@ -278,14 +287,12 @@ def _new(
 
 
 def _put(
-    walk: Walk, flow: Contraction, weights: Sequence[Entries], own: list[int], rows: Tensor, data: Neurons, ids: Tensor,
-    hidden: dict[int, tuple[int, int]], n: int,
+    walk: Walk, flow: Contraction, weights: Sequence[Entries], own: list[int], source: Tensor, data: Neurons,
+    ids: Tensor, hidden: dict[int, tuple[int, int]],
 ) -> None:  # fmt: skip
     """The edges of all tensors that the weight is made of, over the axes ``(u, *own, K, N)``."""
-    u, k = rows.shape[0], rows.shape[-1]
-    sizes = rows.shape[1:-1]
-    shape = (u, *sizes, k, n)
-    source, destination = rows.unsqueeze(-1).expand(shape), ids.unsqueeze(-2).expand(shape)
+    shape, n = source.shape, source.shape[-1]
+    destination = ids.unsqueeze(-2).expand(shape)
     for w in weights:
         x = w.ids
         for axis in reversed(range(x.ndim)):

@@ -122,15 +122,20 @@ def boxes(
                 todo += _halves(box, axis, 1)
                 continue
             where = first[2] if e is not None else offset + sum(int(j[0]) * s for j, s in zip(box, strides))  # noqa: B905
+            starts = [where, first[0], first[1]]
+            for i, (n, s) in enumerate(found):
+                if s[0] < 0:  # entries are counted forwards
+                    starts = [start + (n - 1) * step for start, step in zip(starts, s, strict=True)]
+                    found[i] = (n, tuple(-step for step in s))
             yield Box(
-                offset=where,
+                offset=starts[0],
                 sizes=tuple(n for n, _ in found),
                 strides=tuple(s[0] for _, s in found),
                 source=int(r_s.flat[0]),
-                source_start=first[0],
+                source_start=starts[1],
                 source_strides=tuple(s[1] for _, s in found),
                 destination=int(r_d.flat[0]),
-                destination_start=first[1],
+                destination_start=starts[2],
                 destination_strides=tuple(s[2] for _, s in found),
             )
 

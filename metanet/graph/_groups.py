@@ -1,4 +1,6 @@
-"""Which group moves each item of an axis."""
+"""Which groups move the items of an axis, and what these go by."""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..symmetry import Axis, Choice, Concat, Fixed, Leaf
 
@@ -18,3 +20,21 @@ def groups_along(axis: Axis) -> list[str]:
         own = groups_along(part)
         out = [b or a for a in out for b in own]
     return out
+
+
+def names_in(axis: Axis) -> set[str]:
+    """Names of the groups and concatenations that an axis is made of."""
+    own = {p.name if isinstance(p, Concat) else p.group for p in _parts(axis) if isinstance(p, (Concat, Leaf, Fixed))}
+    return own - {""}
+
+
+def keys_in(axis: Axis, keys: Mapping[str, Sequence[str]]) -> set[str]:
+    """Names of what says how an axis moves: the keys of its groups, and the concatenations that its choices go by."""
+    choices = {p.by for p in _parts(axis) if isinstance(p, Choice)}
+    return choices | {k for name in names_in(axis) for k in keys.get(name, ())}
+
+
+def _parts(axis: Axis) -> Iterator[Axis]:
+    yield axis
+    for part in getattr(axis, "parts", ()):
+        yield from _parts(part)

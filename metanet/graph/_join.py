@@ -14,6 +14,7 @@ from ..symmetry import Join
 from ..tracing import Op
 from ._flows import Entries, Flow, Neurons, broadcast, compact, distinct, unique_pairs
 from ._made import Making
+from ._reduce import normalises
 from ._schema import EdgeType, NodeType
 from ._uses import one_to_one
 
@@ -99,6 +100,9 @@ def _one(walk: Walk, left: Neurons, right: Neurons, how: str, out: int, outer: b
     a, b = (pool.find(x) for x in compact(left.ids, right.ids))
     if left.hidden == right.hidden and torch.equal(a, b):
         return left
+    for one, other, stays in ((b, a, left), (a, b, right)):
+        if walk.reductions and normalises(walk, one, other):
+            return stays
     pairs, inverse = unique_pairs(a, b)
     raw = [is_raw(walk, pairs[:, side]) for side in (0, 1)]
     if raw[0] != raw[1]:  # entries of an input that meet one and the same neuron are one neuron
@@ -210,7 +214,7 @@ def close(walk: Walk) -> None:
             if any(torch.equal(x, y) for x, y in zip(left, right[::-1], strict=True)):
                 right = right[::-1]
             for x, y in zip(left, right, strict=True):
-                if not torch.equal(x, y) and _alike(walk, x, y):
+                if x.shape == y.shape and not torch.equal(x, y) and _alike(walk, x, y):
                     pool.unite(x, y)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..symmetry import Axis, Choice, Concat, Fixed, Leaf
+from ..symmetry import Axis
 from ._flows import Entries, strided_integers, whole
-from ._groups import groups_along
+from ._groups import groups_along, keys_in, names_in
 from ._schema import EdgeType, NodeType
 
 if TYPE_CHECKING:
@@ -79,7 +78,9 @@ def _extend(walk: Walk, entries: Entries, partly: bool) -> bool:
     """Rows of a table that the example did not reach act as those that it did."""
     if not partly:
         return False
-    uses = [u for u in walk.uses.found if u.parameter == entries.parameter and u.type == EdgeType.TABLE]
+    uses = [
+        u for u in walk.uses.found if u.parameter == entries.parameter and u.type in (EdgeType.TABLE, EdgeType.BIAS)
+    ]
     if len(uses) != 1:
         return False
     shape = walk.uses.shapes[entries.parameter]
@@ -129,24 +130,10 @@ def _place(walk: Walk, entries: Entries, known: dict[tuple[int, ...], Tensor]) -
 
 def _key_axes(walk: Walk, axes: list[Axis]) -> list[list[int]]:
     """For every axis the others whose items say what may be done to it."""
-    keys = {g.name: set(g.keys) for g in walk.solved.spec.groups}
-    names = [set(_names(axis)) for axis in axes]
-    wanted = [{k for n in own for k in keys.get(n, ())} | set(_choices(axis)) for own, axis in zip(names, axes)]  # noqa: B905
+    keys = {g.name: g.keys for g in walk.solved.spec.groups}
+    names = [names_in(axis) for axis in axes]
+    wanted = [keys_in(axis, keys) for axis in axes]
     return [[b for b, names_b in enumerate(names) if b != a and names_b & want] for a, want in enumerate(wanted)]
-
-
-def _names(axis: Axis) -> Iterator[str]:
-    """Names of the groups and concatenations in an axis."""
-    yield from (axis.name,) if isinstance(axis, Concat) else (axis.group,) if isinstance(axis, (Leaf, Fixed)) else ()
-    for part in getattr(axis, "parts", ()):
-        yield from _names(part)
-
-
-def _choices(axis: Axis) -> Iterator[str]:
-    """What concatenations an axis goes by."""
-    yield from (axis.by,) if isinstance(axis, Choice) else ()
-    for part in getattr(axis, "parts", ()):
-        yield from _choices(part)
 
 
 def _neurons(

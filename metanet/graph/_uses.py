@@ -255,7 +255,8 @@ class Uses:
 
         def axes(factor: Factor) -> list[int]:
             step, size = factor
-            return [a for a in range(x.ndim) if x.shape[a] > 1 and step <= x.stride(a) < step * size]
+            ends = [(x.stride(a), x.stride(a) * x.shape[a]) for a in range(x.ndim)]
+            return [a for a, (low, high) in enumerate(ends) if x.shape[a] > 1 and low < step * size and step < high]
 
         pairs = self.keyed.get(entries.parameter, ())
         wanted = {a for moves, key in pairs if set(axes(moves)) & set(rows) for a in axes(key)}

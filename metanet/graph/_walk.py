@@ -11,16 +11,17 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..symmetry import Attach, Contraction, Derivation, Follow, Join, Product, Semantics, fixed_of, leaves_of
+from ..symmetry import Attach, Contraction, Derivation, Follow, Join, Product, Semantics
 from ..tracing import Op, Trace
 from ._beside import concatenate, write
 from ._contract import contract
 from ._flows import Entries, Flow, Neurons, distinct, place, rearrange, rearranges, varies, whole
-from ._groups import groups_along
+from ._groups import groups_along, keys_in, names_in
 from ._join import close, gate, is_raw, join
 from ._lookup import look_up
 from ._made import Made
 from ._pool import Pool, Site
+from ._reduce import Reduction, connect_reductions, reduce
 from ._schema import ACTIVATIONS, NodeType
 from ._uses import ROLES_OF_VECTORS, Factor, Uses, with_axis
 
@@ -38,6 +39,8 @@ class Walk:
         named: for integers that name items (which expert): a number for the choice that they came from.
         made: sums and products by what they are made of, so that the same ones are not made twice.
         kept: flows of the values that neurons show in.
+        reductions: sums and the like over neurons.
+        summed_inputs: whether entries of an input were summed up that may turn out to be one neuron.
         heads, mixes: queries and keys of attention; values, and what attention makes of them.
     """
 
@@ -51,7 +54,8 @@ class Walk:
     mixes: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     uses: Uses = field(init=False)
     made: Made = field(init=False)
-    summed_inputs: bool = False  # whether entries of an input were summed up that may turn out to be one neuron
+    reductions: list[Reduction] = field(default_factory=list)
+    summed_inputs: bool = False
     _shown: int = 0
     _unions: int = 0
 
@@ -68,16 +72,15 @@ class Walk:
         found: dict[int, list[tuple[Factor, Factor]]] = {}
         for number, name in names.items():
             tensor = self.solved.spec.tensors[name]
-            factors: dict[str, Factor] = {}
+            factors: list[tuple[Factor, set[str], set[str]]] = []
             if not prod(tensor.shape):
                 continue
             for a, axis in enumerate(tensor.axes):
                 step = prod(tensor.shape[a:])
                 for part in axis.parts if isinstance(axis, Product) else (axis,):
                     step //= part.size
-                    names = [x.group for x in (*leaves_of(part), *fixed_of(part)) if x.group]
-                    factors |= dict.fromkeys(names, (step, part.size))
-            pairs = [(f, factors[k]) for g, f in factors.items() for k in keys.get(g, ()) if k in factors]
+                    factors.append(((step, part.size), names_in(part), keys_in(part, keys)))
+            pairs = [(f, g) for f, _, wanted in factors for g, names, _ in factors if f != g and wanted & names]
             if pairs:
                 found[number] = pairs
         return found
@@ -106,6 +109,7 @@ class Walk:
                 if number not in outputs:
                     self.flows.pop(number, None)
         close(self)
+        connect_reductions(self.pool, self.uses, self.reductions)
         return self
 
     def _add_input(self, number: int) -> None:
@@ -218,8 +222,11 @@ class Walk:
         for part in flow.neurons:
             ids = self.pool.find(part.ids)
             if any(back[a] is None and varies(ids, a) for a in range(rank)):
-                self.summed_inputs |= is_raw(self, ids)
-                continue  # a sum over neurons is none of them
+                raw = is_raw(self, ids)
+                self.summed_inputs |= raw
+                if not raw and (new := reduce(self, op.name, part, back, shape)) is not None:
+                    neurons.append(new)
+                continue
             neurons.append(Neurons(place(ids, back, shape), part.hidden))
         entries = []
         for e in flow.entries:

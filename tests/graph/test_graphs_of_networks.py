@@ -339,6 +339,22 @@ def test_a_tri_plane_grid():
     assert planes.destination == the_block(template, "hidden.weight").source
 
 
+def test_the_largest_of_several_neurons_is_a_neuron():
+    """Maxout: four units of three pieces each, and the head reads the units."""
+    template = architecture_of("maxout").template
+    pieces, head = the_block(template, "a.weight"), the_block(template, "b.weight")
+    (joined,) = blocks_of(template, None)
+    assert (joined.source, joined.destination) == (pieces.destination, head.source)
+    assert (joined.type, joined.count, template.nodes[head.source].count) == (EdgeType.JOINT, 12, 4)
+
+
+def test_what_only_normalises_is_no_neuron():
+    """Means over the dims of a head, in qwen3's norms of queries and keys."""
+    template = architecture_of("qwen3").template
+    assert not any(r.name.startswith("mean") for r in template.nodes)
+    assert not counts(template, NodeType.ORIGIN)
+
+
 def test_weights_shared_by_two_inputs():
     """The edges are there once, and the other neurons are tied to those that have them."""
     template = template_of(_Twins(), torch.randn(2, 3), torch.randn(2, 3))
