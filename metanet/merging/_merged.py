@@ -125,7 +125,8 @@ class Tensors:
         return tensor if is_integer(tensor.dtype) else tensor.to(self.dtypes[name])
 
     def _check(self, name: str, merged: Tensor, part: Part) -> None:
-        if merged.is_floating_point() and not bool(torch.isfinite(merged.sum())):
+        # The sum is quick, and may be infinite for large values, too.
+        if not bool(torch.isfinite(merged.sum())) and not bool(torch.isfinite(merged).all()):
             given = {**dict(zip(part.numbers, part.tensors, strict=True)), "base": part.base}
             for who, tensor in given.items():
                 if tensor is not None and not bool(torch.isfinite(tensor).all()):

@@ -97,6 +97,10 @@ class TestInputs:
         with pytest.raises(CheckpointError, match="broken.safetensors': norm.weight has NaN"):
             merged["norm.weight"]
 
+    def test_large_values_are_no_infinite_ones(self):
+        large = {"w": torch.full((4,), 3e38)}
+        assert torch.equal(metanet.merge([large, large])["w"], large["w"])
+
     @pytest.mark.parametrize("models", [A, "a.safetensors", [], nn.Linear(1, 1)])
     def test_a_list_is_asked_for(self, models):
         with pytest.raises(MetanetError, match=r"takes a list of models"):

@@ -218,3 +218,12 @@ class TestRefusals:
     def test_unknown_options_list_the_choices(self, name):
         with pytest.raises(MetanetError, match=f"'{name}' has no option nonsense. Its options: "):
             merged(name, nonsense=1)
+
+
+@pytest.mark.gpu
+@EVERY
+def test_on_a_graphics_card(name):
+    found, expected = merged(name, device="cuda"), merged(name)
+    for key, tensor in expected.items():
+        assert found[key].device.type == "cpu"
+        torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=1e-5)
