@@ -14,11 +14,11 @@ def _stored_names(stored: Checkpoint, model: nn.Module) -> tuple[dict[str, str],
     """Name in the file -> name in the network, the first one of a tied tensor; and, the other way, all names.
 
     Returns:
-        The names of the network, and a checkpoint whose "tensors" are the names in the file, by those of the network.
+        The names of the network, and the checkpoint by all names of the network.
     """
-    # A checkpoint whose tensors are their own names tells, once it is fitted, which name became which.
-    echo = fit_to(model, Checkpoint(stored.path, str, stored.shapes, stored.dtypes))
-    return {str(echo[name]): name for name in reversed(list(echo))}, echo
+    fitted = fit_to(model, stored)
+    by_source = {source: name for name, source in stored.sources.items()}
+    return {by_source[fitted.sources[name]]: name for name in reversed(list(fitted))}, fitted
 
 
 class _Renamed:
@@ -46,14 +46,14 @@ def as_stored(given: Checkpoint, stored: Checkpoint, model: nn.Module) -> tuple[
             return given, []  # with other layers or widths; it loads the module's own layout as well
         back = on_disk(given, model, stored, cast=False)
         return back, list(back.skipped)
-    names, echo = _stored_names(stored, model)
+    names, fitted = _stored_names(stored, model)
     inverse = {name: here for here, name in names.items()}
     more, less = _prefixes(names)
     where: dict[str, str] = {}
     for name in given:
         if name in inverse:
             where[inverse[name]] = name
-        elif name not in echo:  # a layer more; what is in it and not in the inverse is tied
+        elif name not in fitted:  # a layer more; what is in it and not in the inverse is tied
             where[more + name.removeprefix(less)] = name
     others = [name for name in stored if name not in names]
     shapes = {here: given.shapes[name] for here, name in where.items()} | {n: stored.shapes[n] for n in others}

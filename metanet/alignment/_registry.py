@@ -87,7 +87,11 @@ MATCHERS: dict[str, Matcher] = {}
 
 
 def matcher(name: str, many: bool = False, needs: Sequence[str] = ()) -> Callable[[Callable], Callable]:
-    """Register a matcher; the tests of all matchers pick it up by themselves."""
+    """Register a matcher; see :class:`Matcher` for the arguments. The tests of all matchers pick it up by themselves.
+
+    Raises:
+        MetanetError: there is one of this name.
+    """
 
     def register(function: Callable) -> Callable:
         if name in MATCHERS:
@@ -106,11 +110,22 @@ def find_matcher(name: str, options: Mapping[str, Any]) -> Matcher:
     Raises:
         MetanetError: no such matcher, or no such option; the message lists the choices.
     """
-    if name not in MATCHERS:
-        raise MetanetError(f"there is no matcher {name!r}. Choices: {', '.join(sorted(MATCHERS))}")
-    found = MATCHERS[name]
-    unknown = [k for k in options if k not in found.options]
-    if unknown:
-        allowed = ", ".join(f"{k}={v!r}" for k, v in found.options.items())
-        raise MetanetError(f"matcher {name!r} has no option {', '.join(unknown)}. Its options: {allowed}")
+    return find_registered(MATCHERS, "matcher", name, options)
+
+
+def find_registered(registry: Mapping[str, Any], what: str, name: str, options: Mapping[str, Any]) -> Any:
+    """An entry of a registry whose entries have ``options``, names with defaults.
+
+    Args:
+        what: what to call entries in messages.
+
+    Raises:
+        MetanetError: no such entry, or no such option of it; the message lists the choices.
+    """
+    if name not in registry:
+        raise MetanetError(f"there is no {what} {name!r}. Choices: {', '.join(sorted(registry))}")
+    found = registry[name]
+    if unknown := [k for k in options if k not in found.options]:
+        allowed = ", ".join(f"{k}={v!r}" for k, v in found.options.items()) or "none"
+        raise MetanetError(f"{what} {name!r} has no option {', '.join(unknown)}. Its options: {allowed}")
     return found

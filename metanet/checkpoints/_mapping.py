@@ -60,6 +60,11 @@ class Checkpoint(Mapping[str, Tensor]):
         """Dtype by name, without reading data."""
         return MappingProxyType(self._dtypes)
 
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The name that ``read`` is asked for, by each name: renaming and fitting change the latter only."""
+        return MappingProxyType(self._stored)
+
     def rename(self, names: Mapping[str, str]) -> "Checkpoint":
         """The same tensors under other names: ``names`` maps each present name to its new one.
 

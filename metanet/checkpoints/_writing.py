@@ -160,7 +160,11 @@ def _write_all(file: BinaryIO, content: Any) -> None:
 
 
 def shard_plan(checkpoint: Checkpoint, max_shard_size: str | int = "5GB") -> dict[str, list[str]]:
-    """The files that a new folder of this checkpoint would have, and which tensors are in which.
+    """The files that a new folder of this checkpoint would have, and the names of the tensors in each, in order.
+
+    Args:
+        checkpoint: of which no data is read.
+        max_shard_size: bytes of tensors in one file, as :func:`save_checkpoint` takes them.
 
     Raises:
         CheckpointError: a dtype that safetensors hasn't, or no size.
@@ -170,7 +174,16 @@ def shard_plan(checkpoint: Checkpoint, max_shard_size: str | int = "5GB") -> dic
 
 
 def write_index(folder: Path, checkpoint: Checkpoint, plan: Mapping[str, Iterable[str]]) -> None:
-    """The index of shards that were written by :func:`shard_plan`; one file needs none."""
+    """Write the index of shards; one file needs none.
+
+    Args:
+        folder: that has the shards.
+        checkpoint: what was written, of which no data is read.
+        plan: what :func:`shard_plan` said of it.
+
+    Raises:
+        MetanetError: the disk is full, or the folder can't be written to.
+    """
     if len(plan) > 1:
         _write_index(folder, _index(_describe(checkpoint), plan, None))
 

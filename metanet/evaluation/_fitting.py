@@ -12,7 +12,11 @@ from ..sources import in_memory
 
 
 def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of a module's state dict, and for every name the first of those that share its tensor."""
+    """What a module's state dict has: the tensors themselves by name, and for every name the first that it is tied to.
+
+    Args:
+        model: on any device, meta included.
+    """
     tensors = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     first: dict[int, str] = {}
     return tensors, {n: first.setdefault(id(t), n) for n, t in tensors.items()}

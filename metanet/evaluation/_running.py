@@ -69,8 +69,18 @@ def measure(
 ) -> tuple[dict[str, float], int]:
     """Means over all samples of the data: the loss, and those of the metrics that the target allows.
 
+    Args:
+        model: in the mode that it is to run in.
+        data: batches ``(inputs, target)`` or dicts of keyword inputs; read once.
+        loss: of outputs and target, the mean over a batch; a batch counts by its samples, of classes by its targets.
+        metrics: of scores and classes.
+        run: calls the network, on a device.
+
     Returns:
         By name, and the number of samples.
+
+    Raises:
+        MetanetError: the network can't run a batch, the loss does not fit, or all targets are ignored (-100).
     """
     totals: dict[str, Tensor] = {}
     counts: dict[str, int] = {}

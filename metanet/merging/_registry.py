@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from ..alignment import find_registered
 from ..errors import MetanetError
 
 PerModel = Annotated[float | Sequence[float], "per model"]
@@ -92,7 +93,11 @@ def method(
     needs: Sequence[str] = (), prepare: Callable[..., Any] | None = None,
     shape: Callable[[Any, str, torch.Size], torch.Size] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:  # fmt: skip
-    """Register a method; see :class:`Method` for the arguments. The tests of all methods pick it up by themselves."""
+    """Register a method; see :class:`Method` for the arguments. The tests of all methods pick it up by themselves.
+
+    Raises:
+        MetanetError: there is one of this name, or ``base`` is none of its choices.
+    """
     if base not in _BASES:
         raise MetanetError(f"base={base!r}: give one of {', '.join(_BASES)}")
 
@@ -113,13 +118,7 @@ def find_method(name: str, options: Mapping[str, Any]) -> Method:
     Raises:
         MetanetError: no such method, or no such option; the message lists the choices.
     """
-    if name not in METHODS:
-        raise MetanetError(f"there is no merge method {name!r}. Choices: {', '.join(sorted(METHODS))}")
-    found = METHODS[name]
-    if unknown := [k for k in options if k not in found.options]:
-        allowed = ", ".join(f"{k}={v!r}" for k, v in found.options.items()) or "none"
-        raise MetanetError(f"method {name!r} has no option {', '.join(unknown)}. Its options: {allowed}")
-    return found
+    return find_registered(METHODS, "merge method", name, options)
 
 
 def explanations(function: Callable) -> dict[str, str]:

@@ -104,10 +104,8 @@ def _given(
     first: dict[int, str] = {}
     tied = {name: first.setdefault(id(each), name) for name, each in known.items()}
     made = _collect(like, plan, forward, known, {name: known[name] for name in plan.unsaved})
-    # A checkpoint whose tensors are their own names tells, once it is fitted, which name became which.
-    echo = Checkpoint(like.path, str, made.shapes, made.dtypes)  # type: ignore[arg-type]
-    fitted = echo.fit(tensors.shapes, tied=tied, extra="drop", dtypes="any")
-    given = {str(fitted[name]): name for name in reversed(list(fitted))}
+    fitted = made.fit(tensors.shapes, tied=tied, extra="drop", dtypes="any")
+    given = {fitted.sources[name]: name for name in reversed(list(fitted))}
     by_tie = {tied.get(name, name): name for name in reversed(list(tensors))}
     return {**{new: by_tie[tied[new]] for new in made if tied.get(new) in by_tie}, **given}
 

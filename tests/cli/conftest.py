@@ -11,11 +11,14 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
+import metanet
 from metanet import config
 from metanet.errors import CheckpointError
+from metanet.sources import load_source
 
 ROOT = Path(__file__).parent.parent.parent
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS")
@@ -110,3 +113,21 @@ def launch(tmp_path):
         )
 
     return launch
+
+
+@pytest.fixture
+def timm_pair(calls):
+    """A small network of timm with values everywhere, as a.safetensors, and relabelled, as b.safetensors.
+
+    Returns:
+        The network, and its state dict.
+    """
+    model = load_source("timm:test_resnet", num_classes=3)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            spread = torch.randn(tensor.shape) * (0.3 if tensor.ndim > 1 else 1)
+            tensor.copy_(torch.rand(tensor.shape) + 0.5 if name.endswith("running_var") else spread)
+    a = model.state_dict()
+    metanet.save_checkpoint("a.safetensors", a)
+    metanet.save_checkpoint("b.safetensors", metanet.trace(model).spec.sample(torch.Generator().manual_seed(2))(a))
+    return model, a

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 import metanet
 from metanet import cli
-from metanet.sources import load_source
 
 NETWORKS = """
 import torch
@@ -134,17 +133,10 @@ def test_a_sweep_over_matchers_ends_with_a_table(barrier):
     assert "loss/barrier" in out
 
 
+@pytest.mark.usefixtures("timm_pair")
 def test_a_network_of_timm_and_its_relabelling(barrier, tmp_path):
     from PIL import Image
 
-    model = load_source("timm:test_resnet", num_classes=3)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            spread = torch.randn(tensor.shape) * (0.3 if tensor.ndim > 1 else 1)
-            tensor.copy_(torch.rand(tensor.shape) + 0.5 if name.endswith("running_var") else spread)
-    a = model.state_dict()
-    metanet.save_checkpoint("a.safetensors", a)
-    metanet.save_checkpoint("b.safetensors", metanet.trace(model).spec.sample(torch.Generator().manual_seed(2))(a))
     for n in range(12):
         path = tmp_path / "images" / "abc"[n % 3] / f"{n}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

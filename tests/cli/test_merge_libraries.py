@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 import metanet
 from metanet import cli
-from metanet.sources import load_source
 
 IDS = torch.tensor([[1, 5, 2, 9, 30, 7], [3, 3, 8, 21, 0, 11]])
 
@@ -281,18 +280,11 @@ def test_aligned_first(merge):
     assert numbers["loss/barrier"] == pytest.approx(0, abs=1e-6) and numbers["loss/a"] > 1
 
 
-def test_a_network_of_timm(merge, tmp_path):
+def test_a_network_of_timm(merge, timm_pair, tmp_path):
     import timm
     from PIL import Image
 
-    model = load_source("timm:test_resnet", num_classes=3)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            spread = torch.randn(tensor.shape) * (0.3 if tensor.ndim > 1 else 1)
-            tensor.copy_(torch.rand(tensor.shape) + 0.5 if name.endswith("running_var") else spread)
-    a = model.state_dict()
-    metanet.save_checkpoint("a.safetensors", a)
-    metanet.save_checkpoint("b.safetensors", metanet.trace(model).spec.sample(torch.Generator().manual_seed(2))(a))
+    model, a = timm_pair
     arch = ["arch=timm:test_resnet", "arch_args.num_classes=3"]
     code, _, err = merge("models=[a.safetensors,b.safetensors]", *arch, "matcher=weight")
     assert code == 0, err
