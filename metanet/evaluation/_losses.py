@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import MetanetError
-from ..tracing import tensors_in
 from ._outputs import classified, scores_of
 
 Loss = Callable[[Any, Any], Tensor]
@@ -49,14 +48,14 @@ def default_loss(outputs: Any, target: Any) -> Tensor:
     own = getattr(outputs, "loss", None)
     if isinstance(own, Tensor):
         return own
-    scores = outputs if isinstance(outputs, Tensor) else next(tensors_in(outputs))
+    scores = scores_of(outputs)
     if isinstance(target, Tensor):
         if target.is_floating_point() and target.shape == scores.shape:
             return F.mse_loss(scores, target)
         if not target.is_floating_point() and target.shape == scores.shape[:-1]:
-            return F.cross_entropy(scores.flatten(0, -2), target.flatten())
+            return F.cross_entropy(scores.flatten(0, -2), target.flatten().long())
         if not target.is_floating_point() and target.ndim == scores.ndim - 1:  # classes second: (N, C, H, W)
-            return F.cross_entropy(scores, target)
+            return F.cross_entropy(scores, target.long())
     what = f"a target {tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"target {target!r:.40}"
     raise MetanetError(
         f"no loss is known for outputs {tuple(scores.shape)} and {what}: give loss=function(outputs, target)"

@@ -131,14 +131,14 @@ class Block:
 
     def edges(self) -> Int[Tensor, " count"]:
         """Numbers of the block's edges."""
-        return affine(self.shape, self.edge_strides, self.start).reshape(-1)
+        return strided_integers(self.shape, self.edge_strides, self.start).reshape(-1)
 
     def nodes(self, side: str) -> Int[Tensor, " nodes"]:
         """Positions in the range of the nodes of one side, in the order of the dense array (group, then side)."""
         start = self.source_start if side == "source" else self.destination_start
         digits = [i for i in self.order if self.roles[i] in ("group", side)]
         steps = self.node_strides(side)
-        return affine([self.shape[i] for i in digits], [steps[i] for i in digits], start).reshape(-1)
+        return strided_integers([self.shape[i] for i in digits], [steps[i] for i in digits], start).reshape(-1)
 
     def dense(self, edges: Float[Tensor, "batch edges dim"]) -> Float[Tensor, "batch group dst src kernel dim"]:
         """The block's part of all edges of a template as one array (a view wherever the order allows)."""
@@ -190,9 +190,10 @@ def row_major(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
 
 
-def affine(sizes: Sequence[int], strides: Sequence[int], start: int = 0) -> Int[Tensor, "..."]:
-    """``start + sum(strides * digits)`` over all digits."""
-    out = torch.tensor(start)
+def strided_integers(sizes: Sequence[int], strides: Sequence[int], offset: int = 0) -> Tensor:
+    """``offset + sum(strides * digits)`` as an array; axes of stride 0 are not written out."""
+    out = torch.tensor(offset)
     for axis, (n, s) in enumerate(zip(sizes, strides, strict=True)):
-        out = out + (torch.arange(n) * s).view(*(-1 if a == axis else 1 for a in range(len(sizes))))
-    return out.expand(tuple(sizes))
+        step = torch.arange(n) * s if s else torch.zeros(1, dtype=torch.long)
+        out = out + step.view(*(-1 if a == axis else 1 for a in range(len(sizes))))
+    return out.expand(*sizes) if len(sizes) else out

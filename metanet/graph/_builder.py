@@ -44,15 +44,18 @@ class TemplateBuilder:
     @cached_property
     def template(self) -> GraphTemplate:
         """The template; building it takes the time that the pass takes."""
-        return _Numbering(self.walk).template()
+        return self._numbering.template()
+
+    @cached_property
+    def _numbering(self) -> "_Numbering":
+        return _Numbering(self.walk)
 
     def site_values(self) -> dict[int, tuple[int, int]]:
         """For each node range of neurons that lie along one axis: number of the value they show in, and that axis.
 
         The value is taken after the site's activation, where it has one.
         """
-        numbering, found = _Numbering(self.walk), {}
-        numbering.template()
+        numbering, found = self._numbering, {}
         for number, nodes in enumerate(numbering.members):
             own = self.walk.pool.value.get(nodes[0]) if not numbering.site_of(nodes[0]).raw else None
             for value in (*self.trace.outputs, *self.trace.inputs, own):
@@ -84,7 +87,6 @@ class _Numbering:
         self.uses = [replace(u, source=self._root(u.source), destination=self._root(u.destination))
                      for u in walk.uses.found]  # fmt: skip
         self.constant = self._constant_edges()
-        self.members: list[list[int]] = []
 
     def _root(self, ids: Tensor) -> Tensor:
         return stand_ins(self.roots, ids)
@@ -109,7 +111,7 @@ class _Numbering:
     @cached_property
     def site(self) -> np.ndarray:
         """For every node the number of the site it was made with."""
-        return np.searchsorted(np.array(self.pool.starts), np.arange(len(self.roots)), side="right") - 1
+        return self.pool.site_number(torch.arange(len(self.roots))).numpy()
 
     @cached_property
     def activation(self) -> np.ndarray:
@@ -131,7 +133,8 @@ class _Numbering:
                 for column in (0, 1):
                     yield np.unique(own[:, column])
 
-    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def ranges(self) -> tuple[np.ndarray, np.ndarray]:
         """For every node the number of its range (-1: it takes no part) and its position there.
 
         A range holds nodes of one site, one group and one fate: whatever touches one of them touches all.
@@ -165,9 +168,16 @@ class _Numbering:
         by_range = np.lexsort((live, number[live]))
         starts = np.concatenate([[0], np.cumsum(np.bincount(number[live], minlength=len(sizes)))])
         position[live[by_range]] = np.arange(len(live)) - starts[number[live[by_range]]]
-        self.members = [live[by_range][a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
-        self._output_set = set(outputs.tolist())
         return number, position
+
+    @cached_property
+    def members(self) -> list[list[int]]:
+        """The nodes of every range, in order."""
+        number, _ = self.ranges
+        live = np.flatnonzero(number >= 0)
+        live = live[number[live].argsort(kind="stable")]
+        cuts = np.flatnonzero(np.diff(number[live])) + 1
+        return [part.tolist() for part in np.split(live, cuts)] if len(live) else []
 
     def _outputs(self) -> np.ndarray:
         found = []
@@ -175,17 +185,17 @@ class _Numbering:
             flow = self.walk.flows.get(number)
             for n in flow.neurons if flow else ():
                 if not n.hidden:
-                    found.append(np.unique(_small(self._root(n.ids))))
+                    found.append(distinct(self._root(n.ids)).numpy())
         ids = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
         return ids[[self.site_of(i).type != NodeType.INPUT for i in ids]] if len(ids) else ids
 
     def _node_ranges(self) -> tuple[NodeRange, ...]:
-        out, start = [], 0
+        out, start, outputs = [], 0, set(self._outputs().tolist())
         for nodes in self.members:
             site = self.site_of(nodes[0])
             out.append(NodeRange(
                 name=site.name, start=start, count=len(nodes),
-                type=NodeType.OUTPUT if nodes[0] in self._output_set else site.type,
+                type=NodeType.OUTPUT if nodes[0] in outputs else site.type,
                 layer=site.layer, activation=ACTIVATIONS[self.activation[nodes[0]]],
                 group=self.pool.groups[nodes[0]],
             ))  # fmt: skip
@@ -196,7 +206,7 @@ class _Numbering:
 
     def template(self) -> GraphTemplate:
         trace = self.walk.trace
-        number, position = self._ranges()
+        number, position = self.ranges
         nodes = self._node_ranges()
         blocks: list[Block] = []
         edge = 0
@@ -277,7 +287,7 @@ class _Numbering:
 
 
 def _ranges_of(ids: Tensor, number: np.ndarray) -> set[int]:
-    return {n for n in np.unique(number[_small(ids)[_small(ids) >= 0]]).tolist() if n >= 0}
+    return set(number[distinct(ids).numpy()].tolist()) - {-1}
 
 
 def _block(box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: tuple[NodeRange, ...]) -> Block:
@@ -295,11 +305,6 @@ def _block(box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: t
         strides=strides, source_start=box.source_start, source_strides=source,
         destination_start=box.destination_start, destination_strides=destination,
     ).simplified(nodes)  # fmt: skip
-
-
-def _small(ids: Tensor) -> np.ndarray:
-    """Integers without their repetitions along axes of stride 0."""
-    return ids[tuple(slice(None) if s else slice(0, 1) for s in ids.stride())].numpy()
 
 
 def _narrow(ids: Tensor) -> np.ndarray:

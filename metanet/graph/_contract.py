@@ -337,12 +337,11 @@ def _convolve(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: S
     n = width[1] * g if transposed else width[0]
     ids, hidden = _new(walk, out, flow, (n,), {}, rows, weights)
     tail = (1,) * len(kernel)
+    split = (g, width[0] // g, width[1])
     if transposed:
-        split = (g, width[0] // g, width[1])
         source = rows.view(-1, g, width[0] // g, 1, *tail)
         destination = ids.view(1, g, 1, width[1], *tail)
     else:
-        split = (g, width[0] // g, width[1])
         source = rows.view(-1, g, 1, width[1], *tail)
         destination = ids.view(1, g, width[0] // g, 1, *tail)
     full = (rows.shape[0], *split, *kernel)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..tracing import Op, Ref, references
+from ._blocks import strided_integers
 
 aten = torch.ops.aten
 
@@ -66,15 +67,6 @@ class Flow:
 
     def __bool__(self) -> bool:
         return bool(self.neurons or self.entries)
-
-
-def strided_integers(sizes: Sequence[int], strides: Sequence[int], offset: int = 0) -> Tensor:
-    """``offset + sum(strides * digits)`` as an array; axes of stride 0 are not written out."""
-    out = torch.tensor(offset)
-    for axis, (n, s) in enumerate(zip(sizes, strides, strict=True)):
-        step = torch.arange(n) * s if s else torch.zeros(1, dtype=torch.long)
-        out = out + step.view(*(-1 if a == axis else 1 for a in range(len(sizes))))
-    return out.expand(*sizes) if len(sizes) else out
 
 
 def whole(parameter: int, shape: Sequence[int]) -> Entries:
@@ -133,11 +125,6 @@ def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:
     number = torch.empty_like(order)
     number[order] = torch.arange(len(order))
     return table[first[order]], number[inverse]
-
-
-def broadcast(ids: Tensor, shape: Sequence[int]) -> Tensor:
-    """Integers over the shape that a tensor is broadcast to, from the right."""
-    return ids.expand(tuple(shape))
 
 
 def place(ids: Tensor, axes: Sequence[int | None], shape: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..symmetry import Join
 from ..tracing import Op
-from ._flows import Entries, Flow, Neurons, broadcast, compact, distinct, unique_pairs
+from ._flows import Entries, Flow, Neurons, compact, distinct, unique_pairs
 from ._made import Making
 from ._reduce import normalises
 from ._schema import EdgeType, NodeType
@@ -35,14 +35,14 @@ def join(walk: Walk, out: int, flow: Join) -> Flow:
     operands = {o.value: walk.flows[o.value] for o in flow.operands if o.value in walk.flows}
     neurons: list[Neurons] = []
     for below in operands.values():
-        parts = [Neurons(broadcast(n.ids, shape), n.hidden) for n in below.neurons]
+        parts = [Neurons(n.ids.expand(shape), n.hidden) for n in below.neurons]
         neurons = merge(walk, [*neurons, *parts], flow.how, out)
     entries: list[Entries] = []
     largest = max((e for b in operands.values() for e in b.entries), key=_size, default=None)
     for below in operands.values():
         for e in below.entries:
             role = _ROLES[flow.how] if not neurons and _size(e) < _size(largest) else e.role
-            new = replace(e, ids=broadcast(e.ids, shape), role=role)
+            new = replace(e, ids=e.ids.expand(shape), role=role)
             if not any(_says_nothing_new(new, old) for old in entries):
                 entries = [old for old in entries if not _says_nothing_new(old, new)] + [new]
     if not neurons:

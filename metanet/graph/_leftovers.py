@@ -38,7 +38,7 @@ def place_leftovers(walk: Walk) -> list[str]:
             entries = Entries(parameter, torch.where(covered.view(shape), -1, ids))
         else:
             entries = whole(parameter, shape)
-        if not _extend(walk, entries, partly):
+        if not (partly and _extend(walk, entries)):
             how = _place(walk, entries, known)
             part = "part of it" if partly else "it"
             why = f"what {part} does in the network was not followed" if parameter in read else NOT_READ
@@ -74,10 +74,8 @@ def _known_axes(walk: Walk) -> dict[tuple[int, ...], Tensor]:
     return known
 
 
-def _extend(walk: Walk, entries: Entries, partly: bool) -> bool:
+def _extend(walk: Walk, entries: Entries) -> bool:
     """Rows of a table that the example did not reach act as those that it did."""
-    if not partly:
-        return False
     uses = [
         u for u in walk.uses.found if u.parameter == entries.parameter and u.type in (EdgeType.TABLE, EdgeType.BIAS)
     ]
@@ -86,16 +84,15 @@ def _extend(walk: Walk, entries: Entries, partly: bool) -> bool:
     shape = walk.uses.shapes[entries.parameter]
     ids = entries.ids
     for axis in range(len(shape)):
-        whole_rows = (ids < 0).movedim(axis, 0).reshape(shape[axis], -1)
-        if not (whole_rows == whole_rows[:, :1]).all():
+        done = (ids < 0).movedim(axis, 0).reshape(shape[axis], -1)
+        if not (done == done[:, :1]).all():
             continue
-        row = int((ids < 0).movedim(axis, 0).reshape(shape[axis], -1)[:, 0].nonzero()[0])
-        like = strided_integers(shape, [prod(shape[a + 1 :]) for a in range(len(shape))]).select(axis, row)
+        row = int(done[:, 0].nonzero()[0])
+        like = torch.arange(prod(shape)).view(shape).select(axis, row)
         ends = uses[0].ends(like.reshape(-1))[1].view(like.shape)
         if (ends < 0).any():
             continue
-        missing = [i for i in range(shape[axis]) if not bool(whole_rows[i, 0])]
-        chosen = ids.index_select(axis, torch.tensor(missing))
+        chosen = ids.index_select(axis, (~done[:, 0]).nonzero()[:, 0])
         neurons = ends.unsqueeze(axis).expand(chosen.shape)
         walk.uses.attach(Entries(entries.parameter, chosen), neurons, NodeType.ROW, EdgeType.TABLE)
         return True

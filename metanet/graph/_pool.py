@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._flows import distinct
+from ._flows import compact, distinct
 from ._schema import NodeType
 
 
@@ -74,9 +74,6 @@ class Pool:
             self._starts = torch.tensor(self.starts)
         return torch.searchsorted(self._starts, ids, right=True) - 1
 
-    def site_of(self, node: int) -> Site:
-        return self.sites[int(self.site_number(torch.tensor(node)))]
-
     def find(self, ids: Tensor) -> Tensor:
         """The node that stands for each; -1 stays. Axes of stride 0 stay so."""
         return stand_ins(self.roots(), ids)
@@ -119,7 +116,7 @@ class Pool:
 
 def stand_ins(roots: np.ndarray, ids: Tensor) -> Tensor:
     """``roots[ids]``, -1 for -1; axes of stride 0 stay so."""
-    small = ids[tuple(slice(None) if s else slice(0, 1) for s in ids.stride())].numpy()
+    small = compact(ids)[0].numpy()
     if not len(roots):
         return ids
     return torch.from_numpy(np.where(small < 0, -1, roots[np.maximum(small, 0)])).expand(ids.shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
-from ._blocks import Block, NodeRange, affine, window
+from ._blocks import Block, NodeRange, strided_integers, window
 from ._schema import ACTIVATIONS, EdgeType, NodeType
 from ._summary import summaries
 
@@ -128,7 +128,7 @@ class GraphTemplate:
         for number, b in enumerate(self.blocks):
             for row, side, r in ((0, "source", b.source), (1, "destination", b.destination)):
                 start = self.nodes[r].start + (b.source_start if row == 0 else b.destination_start)
-                window(out["edge_index"][row], b).copy_(affine(b.shape, b.node_strides(side), start))
+                window(out["edge_index"][row], b).copy_(strided_integers(b.shape, b.node_strides(side), start))
             for key, values in per_block.items():
                 window(out[key], b).fill_(values[number])
             self._put_kernel_positions(out["kernel_pos"], b)
@@ -309,10 +309,6 @@ class GraphTemplate:
             return cls(nodes, blocks, dict(data["dtypes"]), shapes, tuple(data["extras"]), tuple(data["groups"]))
         except (KeyError, TypeError, ValueError) as e:
             raise MetanetError(f"not a graph template: {type(e).__name__}: {e}") from e
-
-
-def _block(data: Mapping[str, Any]) -> Block:
-    return Block(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
 class _Chosen(Mapping[str, Tensor]):

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ._flows import Entries, compact, distinct, strided_integers, unique_pairs, varies
+from ._flows import Entries, compact, distinct, unique_pairs, varies
 from ._pool import Pool
 from ._schema import EdgeType, NodeType
 
@@ -243,8 +243,7 @@ class Uses:
         kind = NodeType.ROW if count > 1 and node == NodeType.BIAS else node
         kind_edge = EdgeType.TABLE if count > 1 and edge == EdgeType.BIAS else edge
         site = self.pool.new(self.names[entries.parameter], count, kind, layer)
-        strides = [prod(sizes[i + 1 :]) if n > 1 else 0 for i, n in enumerate(sizes)]
-        source = strided_integers(sizes, strides, site.start).expand(ids.shape)
+        source = site.ids.view(sizes).expand(ids.shape)
         self._add(Use(entries.parameter, fresh, source, neurons.expand(ids.shape), kind_edge))
 
     def key_axes(self, entries: Entries, rows: Sequence[int]) -> list[int]:
@@ -278,8 +277,7 @@ class Uses:
             groups = [""] * len(groups)
         count = prod(sizes)
         site = self.pool.new(name, count, NodeType.SHARED, self.pool.layer(neurons), groups[:count])
-        strides = [prod(sizes[i + 1 :]) if n > 1 else 0 for i, n in enumerate(sizes)]
-        shared = strided_integers(sizes, strides, site.start).expand(kept.shape)
+        shared = site.ids.view(sizes).expand(kept.shape)
         ends = shared.expand(neurons.shape), neurons
         self.connect(EdgeType.SHARE, *(ends if outwards else ends[::-1]))
         return shared.expand(neurons.shape)

@@ -325,8 +325,9 @@ class Walk:
         if found is None or len(found.neurons) != 1 or found.neurons[0].hidden or not unary or name not in ACTIVATIONS:
             return
         number = ACTIVATIONS.index(name)
-        for node in self.pool.find(distinct(found.neurons[0].ids)).tolist():
-            if node not in self.pool.activation and not self.pool.site_of(node).raw:
+        nodes = self.pool.find(distinct(found.neurons[0].ids))
+        for node, site in zip(nodes.tolist(), self.pool.site_number(nodes).tolist(), strict=True):
+            if node not in self.pool.activation and not self.pool.sites[site].raw:
                 self.pool.activation[node] = number
                 self.pool.value[node] = out
         self.kept[out] = found

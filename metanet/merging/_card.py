@@ -33,7 +33,7 @@ def model_card(
     """
     parts = [
         _front_matter(recipe, library), f"# {title}", _summary(recipe), _table_of_inputs(recipe, hashes or {}),
-        _how(recipe), _aligned(recipe, alignments), _told(report or {}), _listed("Notes", notes),
+        _how(recipe), _aligned(alignments), _told(report or {}), _listed("Notes", notes),
         "" if command is None else f"## Made by\n\n```sh\n{command}\n```",
         "" if config is None else f"```yaml\n{config.rstrip()}\n```",
     ]  # fmt: skip
@@ -100,19 +100,19 @@ def _how(recipe: Mapping[str, Any]) -> str:
     return "## How\n\n" + (f"{_markdown(rows)}\n\n" if recipe["options"] else "") + "\n".join(rest)
 
 
-def _aligned(recipe: Mapping[str, Any], alignments: Sequence[Alignment | None]) -> str:
+def _aligned(alignments: Sequence[Alignment | None]) -> str:
     lines = []
     for number, each in enumerate(alignments):
         if each is None:
-            lines.append(f"- {number}: stays")
+            lines.append(f"{number}: stays")
             continue
         groups = [g.name for g in each.transform.spec.groups if g.kind == "permutation"]
         moved = len(groups) - len(each.identity)
         lines.append(
-            f"- {number}: neurons moved by the matcher `{each.method}` (seed {each.seed}): {moved} of {len(groups)} "
+            f"{number}: neurons moved by the matcher `{each.method}` (seed {each.seed}): {moved} of {len(groups)} "
             f"groups, objective {each.objective[0]:.6g} -> {each.objective[-1]:.6g}"
         )
-    return _listed("Alignment", (line.removeprefix("- ") for line in lines))
+    return _listed("Alignment", lines)
 
 
 def _told(report: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def roles_of(template: GraphTemplate) -> Roles:
         if block.type == EdgeType.TENSOR:
             unknown.update(block.names)
         shape = template.shapes[block.tensor]
-        for axis, role in _digits(block, shape, template):
+        for axis, role in _digits(block, shape):
             for name in block.names:
                 if role in ("destination", "group"):  # of a depthwise kernel, too: one for each neuron
                     made.setdefault(name, set()).add(axis)
@@ -64,7 +64,7 @@ def roles_of(template: GraphTemplate) -> Roles:
     )  # fmt: skip
 
 
-def _digits(block: Block, shape: Sequence[int], template: GraphTemplate) -> list[tuple[int, str]]:
+def _digits(block: Block, shape: Sequence[int]) -> list[tuple[int, str]]:
     """The axes of the tensor that the block's digits run along, with the role of the digit."""
     out = []
     for size, stride, role in zip(block.shape, block.edge_strides, block.roles, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import MetanetError
 from ..symmetry import SymmetrySpec, Transform
 from ._features import Roles, along, groups_on
+from ._network import average
 from ._part import Part
 
 
@@ -36,7 +37,7 @@ class Zip:
         """One tensor of the result."""
         name = part.name
         if name not in self.spec.tensors:
-            return _mean(part.tensors)
+            return average(part.tensors, [1.0] * len(part.tensors), "zipit")
         moved = [t.apply(name, x) for t, x in zip(self.transforms, part.tensors, strict=True)]
         groups = groups_on(self.spec, name, self.found)
         if name in self.own:
@@ -44,7 +45,7 @@ class Zip:
         if name in self.roles.outputs and self.heads != "average":
             return self._head(name, [self._zipped(name, m, x) for m, x in enumerate(moved)])
         if all(self._is_relabelling(g) for g in groups):
-            return _mean([self._relabelled(name, m, x) for m, x in enumerate(moved)])
+            return average([self._relabelled(name, m, x) for m, x in enumerate(moved)], [1.0] * len(moved), "zipit")
         first, *others = (self._zipped(name, m, x) for m, x in enumerate(moved))
         for other in others:
             first = first + other
@@ -112,14 +113,3 @@ class Zip:
             size = self.spec.tensors[name].shape[self.roles.outputs[name]]
             if size != len(self.heads):
                 raise MetanetError(f"heads has {len(self.heads)} numbers, but {name} makes {size} outputs")
-
-
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    """By differences to the first, so that the mean of equal tensors is that tensor, bit for bit."""
-    first, *others = tensors
-    if len(others) == 1:
-        return torch.lerp(first, others[0], 0.5)
-    out = first
-    for other in others:
-        out = out + (other - first) / len(tensors)
-    return out

@@ -135,7 +135,8 @@ def merge(
     )  # fmt: skip
     computed: Checkpoint = Checkpoint(Path("merged"), compute, shapes, dtypes)
     if repair is not None:
-        computed = repaired(repair, computed, problem, chosen.weights(), repair_passes)
+        shares = chosen.shares(prepared) if repair != "bn_reset" else []
+        computed = repaired(repair, computed, problem, shares, repair_passes)
     recipe = _recipe(
         found,
         chosen,

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -100,19 +101,17 @@ def averaged(problem: Problem, chosen: Sequence[int], weights: Sequence[float], 
     """Makes the average of some models, name by name; integers are the first model's."""
 
     def read(name: str) -> Tensor:
-        first = problem.models[chosen[0]][name]
-        if is_integer(first.dtype):
+        if is_integer(problem.models[0].dtypes[name]):
             return problem.models[0][name]
-        tensors = [wide(problem.models[k][name], problem.device) for k in chosen]
-        return average(tensors, weights, who)
+        return average(wide([problem.models[k][name] for k in chosen], problem.device), weights, who)
 
     return read
 
 
-def wide(tensor: Tensor, device: torch.device) -> Tensor:
-    """In the dtype that merges compute in."""
-    dtype = tensor.dtype if tensor.dtype.itemsize > 4 or tensor.is_complex() else torch.float32
-    return tensor.to(device, dtype)
+def wide(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """In the one dtype that merges compute in: float32, or wider where one of them is."""
+    dtype = reduce(torch.promote_types, (t.dtype for t in tensors if t.dtype.itemsize > 1), torch.float32)
+    return [t.to(device, dtype) for t in tensors]
 
 
 def first_samples(data: Iterable[Any], samples: int | None) -> Iterator[Any]:

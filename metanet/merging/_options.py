@@ -84,14 +84,19 @@ class Options:
             out[option] = self._at(option, value, 0.0)
         return out
 
-    def weights(self) -> list[float]:
-        """How much each model counts, where statistics are averaged; equal without an option ``weights``."""
-        given = self.given.get("weights", 1.0)
-        if "weights" not in self.method.per_model or any(_is_gradient(w) for w in _listed(given)):
-            given = 1.0
-        values = self._at("weights", given, 0.0) if "weights" in self.method.per_model else [1.0] * self.models
-        total = sum(values)
-        return [v / total for v in values] if total else [1.0 / self.models] * self.models
+    def shares(self, prepared: Any) -> list[float]:
+        """How much each model counts in the result: by the method, by its weights, or all alike; they sum to 1.
+
+        Args:
+            prepared: what the method's ``prepare`` returned.
+        """
+        values = {n: self._at(n, self.given.get(n, default), 0.5) for n, default in self.method.options.items()}
+        if self.method.shares is not None:
+            found = list(self.method.shares(prepared, values, self.models))
+        else:
+            found = values.get("weights", [1.0] * self.models)
+        total = sum(found)
+        return [share / total for share in found] if total else [1.0 / self.models] * self.models
 
     def _found(self, name: str) -> dict[str, Any]:
         found = dict(self.given)
@@ -117,10 +122,6 @@ class Options:
         if not isinstance(taken, int) or isinstance(taken, bool) or not 0 <= taken < self.models:
             more = ", or base" if self.base else ""
             raise MetanetError(f"overrides of {pattern!r}: take={taken!r}; give 0 to {self.models - 1}{more}")
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def _is_gradient(value: Any) -> bool:

@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import torch
@@ -36,6 +37,8 @@ class Method:
         prepare: ``prepare(problem, *, options...)``, called once before the first tensor; what it returns is
             ``part.prepared``.
         shape: ``shape(prepared, name, shape)`` of the result, for methods that change shapes.
+        shares: ``shares(prepared, options, models)``: how much each of so many models counts in the result, where that
+            is not the option ``weights``; repairs have it for a goal.
         reference: where the method comes from.
     """
 
@@ -46,28 +49,29 @@ class Method:
     needs: tuple[str, ...]
     prepare: Callable[..., Any] | None
     shape: Callable[[Any, str, torch.Size], torch.Size] | None
+    shares: Callable[[Any, Mapping[str, Any], int], Sequence[float]] | None
     reference: str
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         """Options and their defaults, of the function and of ``prepare``."""
         return {name: p.default for name, p in self._parameters.items()}
 
-    @property
+    @cached_property
     def per_model(self) -> frozenset[str]:
         """Options of which every model has its own."""
         return frozenset(name for name, p in self._parameters.items() if p.annotation is PerModel)
 
-    @property
+    @cached_property
     def whole(self) -> frozenset[str]:
         """Options that hold for the whole merge, because ``prepare`` takes them: they can't vary with the tensor."""
         return frozenset() if self.prepare is None else frozenset(_keywords(self.prepare))
 
-    @property
+    @cached_property
     def _parameters(self) -> dict[str, inspect.Parameter]:
         return _keywords(self.function) | ({} if self.prepare is None else _keywords(self.prepare))
 
-    @property
+    @cached_property
     def taken(self) -> frozenset[str]:
         """Options that the function itself takes."""
         return frozenset(_keywords(self.function))
@@ -92,6 +96,7 @@ def method(
     name: str, *, reference: str, base: str = "none", models: tuple[int, int | None] = (2, None),
     needs: Sequence[str] = (), prepare: Callable[..., Any] | None = None,
     shape: Callable[[Any, str, torch.Size], torch.Size] | None = None,
+    shares: Callable[[Any, Mapping[str, Any], int], Sequence[float]] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:  # fmt: skip
     """Register a method; see :class:`Method` for the arguments. The tests of all methods pick it up by themselves.
 
@@ -106,7 +111,7 @@ def method(
             raise MetanetError(
                 f"two methods are named {name!r}: {METHODS[name].function.__qualname__} and {function.__qualname__}"
             )
-        METHODS[name] = Method(name, function, base, models, tuple(needs), prepare, shape, reference)
+        METHODS[name] = Method(name, function, base, models, tuple(needs), prepare, shape, shares, reference)
         return function
 
     return register

@@ -1,14 +1,16 @@
 """Updates that keep what the old network gets right."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import MetanetError
-from ...evaluation import Runner, flips, right_answers
+from ...evaluation import Flips, Runner, flips, is_integer, right_answers
 from .._fisher import fishers
-from .._network import average, averaged, load, wide, working_copy
+from .._network import average, load, wide, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
 from .._score import as_good, score
@@ -70,7 +72,16 @@ def prepare(
     return _Update(alpha, scales, weights)
 
 
-@method("bcwi", reference="https://arxiv.org/abs/2301.10546", base="required", models=(1, None), prepare=prepare)
+def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[float]:
+    if update.alpha:
+        raise MetanetError("method 'bcwi' keeps much of the old network, which is no goal of a repair: give bn_reset")
+    return update.weights
+
+
+@method(
+    "bcwi", reference="https://arxiv.org/abs/2301.10546", base="required", models=(1, None), prepare=prepare,
+    shares=_shares,
+)  # fmt: skip
 def bcwi(part: Part) -> Tensor:
     r"""Backward-compatible weight interpolation from the new model to the old one, the base (Schumann et al. 2024).
 
@@ -95,11 +106,15 @@ def _chosen(
     right = right_answers(network, problem.data, run)
     name, old, _ = score(problem, network, by)
     shares = [k / steps for k in range(steps + 1)] if alpha is None else [0.0, alpha]
-    found = []
+    found: list[tuple[float, float, Flips | None]] = []
     for share in tqdm(shares, desc="shares of the old model", disable=None if problem.progress else True):
         _interpolate(network, problem, _Update(share, scales, weights))
         _, value, rises = score(problem, network, by)
-        found.append((share, value, None if right is None else flips(right, right_answers(network, problem.data, run))))
+        if (
+            not found or alpha is not None or as_good(value, found[0][1], rises, tolerance)
+        ):  # flips of others don't count
+            flip = None if right is None else flips(right, right_answers(network, problem.data, run))
+            found.append((share, value, flip))
     new = found[0]
     kept = [f for f in found if as_good(f[1], new[1], rises, tolerance)] if alpha is None else found[1:]
     if not kept:
@@ -116,15 +131,15 @@ def _chosen(
 
 def _interpolate(network: nn.Module, problem: Problem, update: _Update) -> None:
     """Write a point between old and new into the network."""
-    everyone = list(range(len(problem.models)))
-    new = averaged(problem, everyone, update.weights, "bcwi")
 
     def read(name: str) -> Tensor:
         old = problem.base[name]
-        if not (old.is_floating_point() or old.is_complex()):
+        if is_integer(old.dtype):
             return old
-        if old.is_complex():
-            return torch.lerp(new(name), wide(old, problem.device), update.alpha)
-        return update.of(name, wide(old, problem.device), [wide(m[name], problem.device) for m in problem.models])
+        old, *new = wide([old, *(m[name] for m in problem.models)], problem.device)
+        if not old.is_complex():
+            return update.of(name, old, new)
+        real = update.of(name, torch.view_as_real(old), [torch.view_as_real(t) for t in new])
+        return torch.view_as_complex(real)
 
     load(network, read)

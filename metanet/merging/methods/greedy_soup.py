@@ -1,16 +1,16 @@
 """Averages of those models that get better together."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 from math import isfinite
+from typing import Any
 
 from torch import Tensor
 
 from ...errors import MetanetError
-from .._network import averaged, load, working_copy
+from .._network import average, averaged, load, working_copy
 from .._part import Part, Problem
 from .._registry import method
 from .._score import as_good, score
-from .linear import linear
 
 
 def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
@@ -48,12 +48,18 @@ def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
     return chosen
 
 
-@method("greedy_soup", reference="https://arxiv.org/abs/2203.05482", needs=("model", "data"), prepare=prepare)
+def _shares(chosen: list[int], options: Mapping[str, Any], models: int) -> list[float]:
+    return [float(k in chosen) for k in range(models)]
+
+
+@method(
+    "greedy_soup", reference="https://arxiv.org/abs/2203.05482", needs=("model", "data"), prepare=prepare,
+    shares=_shares,
+)  # fmt: skip
 def greedy_soup(part: Part) -> Tensor:
     """The average of the best model and those others that do not make it worse (Wortsman et al. 2022).
 
     Models are tried in the order of their scores on held-out data; each is kept if the average with it is at least as
     good as without.
     """
-    chosen = tuple(part.tensors[k] for k in part.prepared)
-    return linear(replace(part, tensors=chosen), weights=[1.0] * len(chosen))
+    return average([part.tensors[k] for k in part.prepared], [1.0] * len(part.prepared), "greedy_soup")

@@ -89,7 +89,7 @@ def prepare(
             total += torch.Size(tensor.shape).numel()
             left += torch.Size(narrowed(a, sizes) for a in tensor.axes).numel()
     problem.report["parameters"] = left
-    problem.report["share of parameters"] = left / total
+    problem.report["share of parameters"] = left / total if total else 1.0
     problem.report.update({f"left as it is: {g}": reason for g, reason in why.items()})
     factors = corrections(arch.spec, sites, found, state) if correct else {}
     return Fold(arch.spec, roles, found, factors, shrink)

@@ -1,6 +1,8 @@
 """Along the arc between two models."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +13,11 @@ from .._sphere import combination, cosines, gram
 _STRAIGHT = 0.9995  # the cosine from which on the arc is taken for its chord
 
 
-@method("slerp", reference="https://en.wikipedia.org/wiki/Slerp", models=(2, 2))
+def _shares(prepared: None, options: Mapping[str, Any], models: int) -> list[float]:
+    return [1 - options["t"], options["t"]]
+
+
+@method("slerp", reference="https://en.wikipedia.org/wiki/Slerp", models=(2, 2), shares=_shares)
 def slerp(part: Part, *, t: float = 0.5) -> Tensor:
     """Spherical interpolation of two models, each tensor as one vector: halfway, lengths do not shrink.
 

@@ -194,7 +194,7 @@ def calibrate(
         for hook in hooks:
             hook.remove()
     for norm in norms:
-        if norm.moments.count == 1:
+        if norm.moments.constant:
             raise MetanetError(f"{norm.name} saw one value of every channel, which has no variance: give more data")
     return _corrections(layers, norms, number, batches)
 

@@ -34,6 +34,11 @@ class Moments:
         self.count = total
 
     @property
+    def constant(self) -> bool:
+        """Whether one value of every channel is all there is."""
+        return self.count == 1
+
+    @property
     def mean(self) -> Tensor:
         """Of every channel."""
         return self._mean
@@ -51,6 +56,8 @@ class Moments:
 
 class InstanceMoments(Moments):
     """What InstanceNorm keeps: the averages over samples of each one's own mean and variance."""
+
+    constant = False  # each sample has a variance of its own, 0 where it is one place
 
     def add(self, values: Tensor, axis: int) -> None:
         """Take in values ``(..., channels, places...)``, of which the channels lie along ``axis``: 0 or 1."""
