@@ -12,6 +12,7 @@ from torch_geometric.data import Batch, Data
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
+from ._bits import same_bits
 from ._memory import refuse_too_large
 from ._schema import EDGE_KEYS, NODE_KEYS
 from ._template import GraphStack, GraphTemplate
@@ -190,8 +191,7 @@ def _survives(tensor: Tensor, dtype: torch.dtype) -> bool:
     wide = tensor.detach().to(dtype)
     if not wide.isnan().any():
         return True
-    back = wide.to(tensor.dtype).contiguous().view(-1)
-    return torch.equal(back.view(torch.uint8), tensor.detach().contiguous().view(-1).view(torch.uint8))
+    return same_bits(wide.to(tensor.dtype), tensor.detach())
 
 
 def _graph(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
+from ._bits import same_bits
 from ._blocks import Block, NodeRange, strided_integers, window
 from ._schema import ACTIVATIONS, EdgeType, NodeType
 from ._summary import summaries
@@ -111,8 +112,7 @@ class GraphTemplate:
         table = torch.tensor(rows, dtype=torch.long).view(-1, 6).repeat_interleave(counts, 0)
         names = ("node_type", "node_layer", "node_site", "node_width", "node_group", "activation")
         out = {name: table[:, i].contiguous() for i, name in enumerate(names)}
-        io = [torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1) for r in self.nodes]
-        out["io_position"] = torch.cat(io) if io else torch.empty(0, dtype=torch.long)
+        out["io_position"] = self.io_position
         out["depth"] = torch.tensor([self.depth])
         out["edge_index"] = torch.empty(2, self.num_edges, dtype=torch.long)
         out["kernel_pos"] = torch.full((self.num_edges, 3), -1)
@@ -133,6 +133,12 @@ class GraphTemplate:
                 window(out[key], b).fill_(values[number])
             self._put_kernel_positions(out["kernel_pos"], b)
         return out
+
+    @cached_property
+    def io_position(self) -> Int[Tensor, " nodes"]:
+        """Position of every input and output neuron, -1 for all other nodes."""
+        found = [torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1) for r in self.nodes]
+        return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
 
     def kernel_positions(self, block: Block) -> Int[Tensor, "kernel 3"]:
         """Position of each kernel entry in the order of the dense array; -1 where there is no such axis."""
@@ -269,7 +275,7 @@ class GraphTemplate:
                 what = "no data (meta device)" if device == "meta" else str(dtype)
                 kinds.append(f"  dtype    {first} holds {what}, expected floating-point numbers")
             for other in there[1:]:
-                if not _equal(state[other], state[first]):
+                if not same_bits(state[other], state[first]):
                     tied.append(f"  tied     {other} and {first} are one tensor here, but have different values")
         if problems := [*_some(missing), *_some(shapes), *_some(kinds), *_some(tied)]:
             raise CheckpointError("checkpoint does not fit the architecture:\n" + "\n".join(problems))
@@ -325,15 +331,6 @@ class _Chosen(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _equal(left: Tensor, right: Tensor) -> bool:
-    """The same bits, so that NaN equals itself."""
-    if left is right or (left.data_ptr() == right.data_ptr() and left.stride() == right.stride() and left.numel()):
-        return left.dtype == right.dtype and left.shape == right.shape
-    if left.dtype != right.dtype or left.shape != right.shape:
-        return False
-    return torch.equal(left.contiguous().view(-1).view(torch.uint8), right.contiguous().view(-1).view(torch.uint8))
 
 
 def _some(lines: list[str]) -> list[str]:

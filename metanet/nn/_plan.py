@@ -113,8 +113,7 @@ def _make(template: GraphTemplate, device: torch.device) -> TemplatePlan:
         counts.append((len(list(same)), count))
     sites, tensors = site_rows(template), tensor_rows(template)
     nodes = {k: v.repeat_interleave(sites["width"]) for k, v in sites.items()}
-    positions = [torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1) for r in template.nodes]
-    nodes["io_position"] = torch.cat(positions) if positions else torch.empty(0, dtype=torch.long)
+    nodes["io_position"] = template.io_position
     edges = {k: v.repeat_interleave(_taps(template)) for k, v in tensors.items()}
     kernels = [template.kernel_positions(b) for b in template.blocks]
     edges["kernel_pos"] = torch.cat(kernels) if kernels else torch.empty(0, 3, dtype=torch.long)

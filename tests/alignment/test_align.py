@@ -102,14 +102,18 @@ def test_weights_are_matched_alike_however_neurons_happen_to_stand(name):
 
 def test_restarts_and_random_starts_are_never_worse():
     arch, _ = traced("resnet18")
-    a, b = random_state("resnet18", 3), random_state("resnet18", 4)
-    one, more, random = (
-        metanet.align(b, to=a, arch=arch, **options).objective
-        for options in ({}, {"restarts": 6}, {"restarts": 6, "random_start": True})
-    )
-    assert one[-1] < more[-1]
-    assert one[-1] <= random[-1]
-    assert random[0] == one[0]
+    better = []
+    for seed in (1, 3, 5):
+        a, b = random_state("resnet18", seed), random_state("resnet18", seed + 1)
+        one, more, random = (
+            metanet.align(b, to=a, arch=arch, **options).objective
+            for options in ({}, {"restarts": 6}, {"restarts": 6, "random_start": True})
+        )
+        assert one[-1] <= more[-1]
+        assert one[-1] <= random[-1]
+        assert random[0] == one[0]
+        better.append(one[-1] < more[-1])
+    assert sum(better) >= 2  # the first ascent may be the best of all
     assert list(random) == sorted(random)
 
 

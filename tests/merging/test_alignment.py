@@ -100,6 +100,16 @@ def test_relabelled_fine_tuned_networks_merge_as_if_they_were_not(method, networ
     assert not all(torch.equal(blind[n], expected[n]) for n in blind)  # so that the above is not for nothing
 
 
+def test_all_models_come_to_the_base_the_first_one_too():
+    states = [tuned("mlp", seed) for seed in (2, 3)]
+    given = [planted("mlp", seed)(state) for seed, state in zip((4, 5), states, strict=True)]
+    common = {"method": "task_arithmetic", "base": base_of("mlp")}
+    merged = metanet.merge(given, **common, align="weight", arch=traced("mlp")[0])
+    expected = dict(metanet.merge(states, **common))
+    assert same(dict(merged), expected)
+    assert not same(dict(metanet.merge(given, **common)), expected)
+
+
 @pytest.mark.parametrize("method", ["activation", "combined"])
 def test_matchers_that_read_data_align_inside_the_merge(method):
     arch, example = traced("resnet18")

@@ -151,3 +151,15 @@ def test_fisher_takes_each_models_own_data():
     torch.testing.assert_close(merged["0.weight"], want.detach())
     with pytest.raises(MetanetError, match="data of 1 models, but 2"):
         metanet.merge([a, b], "fisher", model=a, data=DataPerModel([mine]))
+
+
+def test_fisher_floor_and_normalisation():
+    a, b, data = mlp(seed=1), mlp(seed=2), classes()
+    fa, fb = fisher_of(a, data), fisher_of(b, data)
+    ma, mb = (sum(v.sum() for v in f.values()) / sum(v.numel() for v in f.values()) for f in (fa, fb))
+    for floor, normalize in ((0.7, False), (0.0, True), (0.7, True)):
+        merged = metanet.merge([a, b], "fisher", model=a, data=data, floor=floor, normalize=normalize)
+        for n, p in a.named_parameters():
+            u, v = fa[n].clamp(min=floor * ma), fb[n].clamp(min=floor * mb)
+            u, v = (u / ma, v / mb) if normalize else (u, v)
+            torch.testing.assert_close(merged[n], ((u * p + v * b.state_dict()[n]) / (u + v)).detach())

@@ -97,6 +97,19 @@ class TestInputs:
         with pytest.raises(CheckpointError, match="broken.safetensors': norm.weight has NaN"):
             merged["norm.weight"]
 
+    def test_nan_of_the_base(self):
+        good, bad = {"w": torch.zeros(3)}, {"w": torch.full((3,), torch.nan)}
+        with pytest.raises(CheckpointError, match="'the base': w has NaN"):
+            metanet.merge([good, good], "task_arithmetic", base=bad)["w"]
+
+    def test_mixed_dtypes_are_one_in_every_method(self):
+        net = nn.Linear(3, 2)
+        one, other = net.state_dict(), {k: v.double() * 1.1 for k, v in net.state_dict().items()}
+        data = [(torch.randn(8, 3), torch.randint(2, (8,)))]
+        for method, more in (("greedy_soup", {}), ("bcwi", {"base": other}), ("fisher", {}), ("linear", {})):
+            merged = metanet.merge([one] if more else [one, other], method, model=net, data=data, **more)
+            assert all(torch.isfinite(t).all() for t in merged.values())
+
     def test_large_values_are_no_infinite_ones(self):
         large = {"w": torch.full((4,), 3e38)}
         assert torch.equal(metanet.merge([large, large])["w"], large["w"])
@@ -325,3 +338,34 @@ class TestLaziness:
         assert read == []
         merged["norm.weight"]
         assert read == ["norm.weight"]
+
+
+class TestGoals:
+    """Repairs go by what is in the result, not by what was given."""
+
+    def networks(self):
+        torch.manual_seed(0)
+        return [nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(3)]
+
+    def test_the_end_of_an_arc_stays(self):
+        one, other, net = self.networks()
+        more = {"model": net, "data": [(torch.randn(32, 5), torch.randint(3, (32,)))], "repair": "repair"}
+        for t, end in ((0.0, one), (1.0, other)):
+            merged = metanet.merge([one, other], "slerp", t=t, **more)
+            assert all(torch.equal(merged[name], tensor) for name, tensor in end.state_dict().items())
+        middle = metanet.merge([one, other], "slerp", **more)
+        assert any(not torch.equal(t, middle[n]) for n, t in metanet.merge([one, other], "slerp").items())
+
+    def test_a_soup_of_one_stays(self):
+        *models, net = self.networks()
+        inputs = torch.randn(64, 5)
+        data = [(inputs, models[1](inputs).argmax(1))]
+        merged = metanet.merge(models, "greedy_soup", model=net, data=data, repair="repair")
+        assert merged.report["models in the soup"] == "1"
+        assert all(torch.equal(merged[name], tensor) for name, tensor in models[1].state_dict().items())
+
+    def test_the_old_network_is_no_goal(self):
+        one, old, net = self.networks()
+        data = [(torch.randn(32, 5), torch.randint(3, (32,)))]
+        with pytest.raises(MetanetError, match="give bn_reset"):
+            metanet.merge([one], "bcwi", base=old, alpha=0.5, model=net, data=data, repair="rescale")

@@ -16,20 +16,35 @@ from metanet.merging._network import working_copy
 from metanet.merging._part import Problem
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.0])
+@pytest.mark.parametrize("alpha", [1.0, 0.6, 0.0])
 def test_regmean_solves_the_stacked_regression(alpha):
     a, b, mine, yours = mlp((4, 3), seed=1), mlp((4, 3), seed=2), classes(20, seed=1), classes(20, seed=2)
-    merged = metanet.merge([a, b], "regmean", model=a, data=DataPerModel([mine, yours]), alpha=alpha)
+    merged = metanet.merge(
+        [a, b], "regmean", model=a, data=DataPerModel([mine, yours]), alpha=alpha, weights=[1.0, 3.0]
+    )
     x, z = torch.cat([x for x, _ in mine]), torch.cat([x for x, _ in yours])
     wa, wb = a[0].weight.detach(), b[0].weight.detach()
     if alpha == 1.0:
+        z = 3**0.5 * z
         want = torch.linalg.lstsq(torch.cat([x, z]), torch.cat([x @ wa.T, z @ wb.T])).solution.T
-    else:  # every input on its own
-        p, q = (x**2).sum(0), (z**2).sum(0)
-        want = (p * wa + q * wb) / (p + q)
+    else:  # off-diagonals scaled down; with 0, every input is on its own
+        p, q = (k * (alpha * g + (1 - alpha) * g.diag().diag()) for k, g in ((1, x.T @ x), (3, z.T @ z)))
+        want = torch.linalg.solve(p + q, p @ wa.T + q @ wb.T).T
     torch.testing.assert_close(merged["0.weight"], want)
-    torch.testing.assert_close(merged["0.bias"], (a[0].bias + b[0].bias).detach() / 2)
+    torch.testing.assert_close(merged["0.bias"], (a[0].bias + 3 * b[0].bias).detach() / 4)
     assert merged.report["tensors merged by regression"] == 1
+
+
+def test_regmean_takes_so_many_samples():
+    a, b, data = mlp((4, 3), seed=1), mlp((4, 3), seed=2), classes(20)
+    x = torch.cat([x for x, _ in data])[:7]
+    few, cut, every = (
+        metanet.merge([a, b], "regmean", model=a, data=DataPerModel([data, each]), samples=samples)["0.weight"]
+        for each, samples in ((data, 7), (data[::-1], 7), (data[::-1], None))
+    )
+    alone = metanet.merge([a, b], "regmean", model=a, data=[(x,)])["0.weight"]
+    torch.testing.assert_close(few, alone)
+    assert not torch.allclose(few, cut) and not torch.allclose(cut, every)
 
 
 def test_regmean_leaves_to_the_average_what_inputs_say_nothing_of():

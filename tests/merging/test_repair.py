@@ -50,6 +50,7 @@ class TestEveryChannelIsBroughtToItsGoal:
         found.fuse(between_them)
         self.check(how, between_them, goals, data, 1e-8)
         merged = metanet.merge(nets, repair=how, repair_passes=None, model=nets[0], data=data)  # until little changes
+        assert merged.report["repair/passes"] > 1
         self.check(how, loaded(nets[0], merged), goals, data, 2e-2)
 
     def test_fused_is_what_scaled_outputs_give(self, how, make, images):
@@ -102,6 +103,20 @@ class TestEveryChannelIsBroughtToItsGoal:
             found.append(net(images))
         for other in found[1:]:
             assert torch.allclose(other, found[0], rtol=1e-8, atol=1e-8)
+
+
+def test_goals_are_the_weighted_means_of_means_and_of_standard_deviations(images):
+    """By hand: neither what measures them nor what averages them is asked."""
+    nets, weights = [drawn(mlp, seed) for seed in (0, 1)], [0.2, 0.8]
+    merged = metanet.merge(nets, weights=weights, repair="repair", model=nets[0], data=[(images,)])
+    with torch.no_grad():
+        shown, got = [net[:2](images) for net in nets], loaded(nets[0], merged)[:2](images)
+    mean, std = (
+        sum(w * f(x) for w, x in zip(weights, shown, strict=True))
+        for f in (lambda x: x.mean(0), lambda x: x.std(0, correction=0))
+    )
+    assert torch.allclose(got.mean(0), mean, rtol=1e-8, atol=1e-8)
+    assert torch.allclose(got.std(0, correction=0), std, rtol=1e-8)
 
 
 class Odd(nn.Module):

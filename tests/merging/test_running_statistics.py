@@ -128,8 +128,8 @@ class TestMoments:
 
     def test_what_has_no_tokens_stays_whole(self):
         mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-        assert unpadded(torch.ones(2, 3, 5), -1, mask)[0].shape == (3, 5)
-        assert unpadded(torch.ones(2, 5, 3), 1, mask)[0].shape == (3, 5)
-        assert unpadded(torch.ones(6, 5), -1, mask)[0].shape == (3, 5)
+        x = torch.arange(30.0).view(2, 3, 5)
+        for values, axis in ((x, -1), (x.mT, 1), (x.flatten(0, 1), -1)):
+            assert torch.equal(unpadded(values, axis, mask)[0], x.flatten(0, 1)[[0, 1, 3]])
         assert unpadded(torch.ones(2, 5), -1, mask)[0].shape == (2, 5)
         assert unpadded(torch.ones(2, 7, 5), -1, mask)[0].shape == (2, 7, 5)

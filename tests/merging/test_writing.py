@@ -115,6 +115,9 @@ def test_a_killed_merge_goes_on_from_its_finished_shards(pair, tmp_path):
     assert sorted(read) == NAMES[2:]
     kept = (out / "model-00001-of-00003.safetensors").stat()
     assert (kept.st_ino, kept.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(f"model-0000{k}-of-00003.safetensors" for k in (1, 2, 3)), "model.safetensors.index.json"
+    ]  # fmt: skip
     assert hidden(tmp_path) == []
 
 

@@ -45,6 +45,17 @@ def test_a_network_zipped_with_its_relabellings_is_itself(name, copies):
     }
 
 
+def test_zipit_stops_after_so_many_batches():
+    arch, model, inputs = example("mlp")
+    states, data = [state_of(model, s) for s in (1, 2)], batches(inputs, 16, 64)
+    first, alone, every = (
+        metanet.merge(states, "zipit", arch=arch, model=model, data=d, **more)
+        for d, more in ((data, {"batches": 1}), (data[:1], {}), (data, {}))
+    )
+    assert all(torch.equal(first[n], t) for n, t in alone.items())
+    assert any(not torch.equal(first[n], t) for n, t in every.items())
+
+
 class Even(Residual):
     def __init__(self):
         super().__init__(6, 4, 8)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from metanet import MetanetError
+from metanet.graph import EdgeType
 from metanet.nn import MODELS
 from metanet.nn._layout import DenseLayout
 from metanet.nn._tables import CONSTANT_TYPES
@@ -94,6 +95,7 @@ def test_values_are_normalised_per_kind_of_edge():
     layout = DenseLayout(stacks, torch.device("cpu"), torch.float32)
     kinds = layout.per_edge(layout.edges["kind"].float()).long()
     z = model.values.normalised(layout)
+    assert {EdgeType.LINEAR, EdgeType.BIAS}.isdisjoint(CONSTANT_TYPES)
     for kind in kinds.unique().tolist():
         if kind in CONSTANT_TYPES:
             continue

@@ -60,7 +60,7 @@ def test_dense_and_sparse_gradients_are_the_same(name):
 def test_gradients_of_the_weights_are_those_of_finite_differences(name):
     template = templates()["mlp" if name in ONE_ARCHITECTURE else "grouped"]
     model = ready(name, [stack(template, 2, seed=1)])  # other graphs: at the very medians the views have kinks
-    given = stack(template, 1)
+    given = stack(template, 2)
     values = given.edge_attr.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda v: model([GraphStack(template, v)]).sum(), values, eps=1e-6, atol=1e-6)
 
