@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..alignment import Alignment
 from ..alignment import align as align_to
-from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
+from ..checkpoints import Checkpoint, atomic_write, save_checkpoint
 from ..config import plain
 from ..errors import MetanetError
 from ..evaluation import find_loss, fit_to
@@ -116,7 +116,7 @@ def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) 
     temporary = out.absolute().with_name(f".{uuid.uuid4().hex[:8]}.partial.{out.name}")
     try:
         temporary.mkdir(parents=True)
-        save_checkpoint(temporary, moved, metadata=moved.metadata, max_shard_size=_shard_size(stored.path))
+        save_checkpoint(temporary, moved, metadata=moved.metadata, max_shard_size=_shard_size(stored))
         found.save(temporary / ALIGNMENT_FILE)
         (temporary / METRICS_FILE).write_text(json.dumps({**numbers, "identity": dict(found.identity)}, indent=1))
         folder = folder_of(stored)
@@ -129,13 +129,12 @@ def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _shard_size(path: Path) -> int:
+def _shard_size(stored: Checkpoint) -> int:
     """The bytes of tensors in the largest shard that there was; one file stays one."""
-    if not path.name.endswith(".index.json"):
+    if not stored.path.name.endswith(".index.json"):
         return sys.maxsize
-    where = json.loads(path.read_bytes())["weight_map"]
+    where = json.loads(stored.path.read_bytes())["weight_map"]
     sizes: Counter[str] = Counter()
-    as_stored = load_checkpoint(path, unwrap=False)
-    for name, shape in as_stored.shapes.items():
-        sizes[where[name]] += shape.numel() * as_stored.dtypes[name].itemsize
+    for name, in_file in stored.sources.items():
+        sizes[where[in_file]] += stored.shapes[name].numel() * stored.dtypes[name].itemsize
     return max(1, *sizes.values())

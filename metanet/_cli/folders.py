@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from .. import merging
 from ..checkpoints import Checkpoint
 from ..errors import MetanetError
 
@@ -23,11 +24,7 @@ def check_free(out: Path, gets: str) -> None:
     """
     if out.suffix == ".safetensors":
         raise MetanetError(f"out={out}: give a folder; it gets {gets}")
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists():
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise MetanetError(f"out={out} {what}: give a folder that does not exist yet, so that nothing is overwritten")
+    merging.check_free(out, "out=")
 
 
 def folder_of(stored: Checkpoint) -> Path | None:

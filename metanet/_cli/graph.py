@@ -14,11 +14,12 @@ from ..architecture import Architecture, to_graph
 from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, report_nonfinite
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
+from ..evaluation import to_device
 from ..graph import GraphTemplate
 from ..graph._memory import size
 from ..sources import in_memory, load_source
 from .sweep import METRICS_FILE
-from .tracing import examples_of, find_tracing_device, moved_to, trace_timed
+from .tracing import examples_of, find_tracing_device, trace_timed
 
 NAME = "graph"  # of the files, before their suffix
 
@@ -46,7 +47,9 @@ def graph(cfg: Any) -> None:
     _check(options)
     files = _files(options)
     # before the network is made, which may take long
-    checkpoint = load_checkpoint(options["checkpoint"], key=options["key"], foreign_classes=options["foreign_classes"])
+    checkpoint = load_checkpoint(
+        Path(options["checkpoint"]).expanduser(), key=options["key"], foreign_classes=options["foreign_classes"]
+    )
     arch, model = _architecture(options)
     state = _fitted(in_memory(checkpoint, model), arch, options)
     template = arch.graph_template(options["granularity"])
@@ -81,7 +84,7 @@ def _check(options: Mapping[str, Any]) -> None:
 
 def _files(options: Mapping[str, Any]) -> list[Path]:
     """What will be written; nothing of it may be there yet, unless ``overwrite``."""
-    folder = Path(options["out"] or options["paths"]["run_dir"])
+    folder = Path(options["out"] or options["paths"]["run_dir"]).expanduser()
     if folder.exists() and not folder.is_dir():
         raise MetanetError(f"out={folder} is a file; give a folder")
     suffixes = [".safetensors", ".json"] if options["format"] == "safetensors" else [".pt"]
@@ -99,7 +102,7 @@ def _architecture(options: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
         model = load_source(ref, device="meta" if device == "meta" else None, **options["arch_args"])
     examples = examples_of(model, ref, options["input_shape"], seed)
     if device != "meta":  # where the recorder takes inputs that have values
-        model, examples = model.to(device), [moved_to(each, device) for each in examples]
+        model, examples = model.to(device), [to_device(each, device) for each in examples]
     arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(f"{ref}: {arch.name}, traced in {seconds:.1f} s")
     return arch, model

@@ -12,10 +12,11 @@ from ..architecture import Architecture
 from ..checkpoints import atomic_write
 from ..config import plain
 from ..errors import MetanetError
+from ..evaluation import to_device
 from ..sources import load_source
 from ..verification import Verification, verify
 from .sweep import METRICS_FILE
-from .tracing import Inputs, examples_of, find_tracing_device, moved_to, trace_timed
+from .tracing import Inputs, examples_of, find_tracing_device, trace_timed
 
 
 def inspect(cfg: Any) -> None:
@@ -36,14 +37,14 @@ def inspect(cfg: Any) -> None:
         model = load_source(ref, device="meta" if device == "meta" else None, **options["arch_args"])
     examples = examples_of(model, ref, options["input_shape"], options["seed"])
     if device != "meta":  # where the recorder takes inputs that have values
-        model, examples = model.to(device), [moved_to(each, device) for each in examples]
+        model, examples = model.to(device), [to_device(each, device) for each in examples]
     arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(arch)
     print(f"traced in {seconds:.1f} s with {_described(examples[0])}")
     if options["explain"] is not None:
         print(f"\n{arch.spec.explain(options['explain'])}\n")
     if options["out"] is not None:
-        arch.save(options["out"])
+        arch.save(Path(options["out"]).expanduser())
         print(f"saved as {options['out']}")
     reports = []
     if options["verify"] and device == "meta":

@@ -10,17 +10,6 @@ from ..evaluation import fit_to
 from ..sources import in_memory, on_disk
 
 
-def _stored_names(stored: Checkpoint, model: nn.Module) -> tuple[dict[str, str], Checkpoint]:
-    """Name in the file -> name in the network, the first one of a tied tensor; and, the other way, all names.
-
-    Returns:
-        The names of the network, and the checkpoint by all names of the network.
-    """
-    fitted = fit_to(model, stored)
-    by_source = {source: name for name, source in stored.sources.items()}
-    return {by_source[fitted.sources[name]]: name for name in reversed(list(fitted))}, fitted
-
-
 class _Renamed:
     """Reads a tensor of one checkpoint by its name in another, and what only the other has from there."""
 
@@ -41,12 +30,15 @@ def as_stored(given: Checkpoint, stored: Checkpoint, model: nn.Module) -> tuple[
     Returns:
         The checkpoint, and the names that are none of the network's.
     """
-    if in_memory(stored, model) is not stored:  # transformers lays the file out otherwise than the module
-        if dict(given.shapes) != dict(fit_to(model, stored).shapes):
-            return given, []  # with other layers or widths; it loads the module's own layout as well
+    fitted = fit_to(model, stored)
+    if dict(given.shapes) == dict(fitted.shapes):
         back = on_disk(given, model, stored, cast=False)
         return back, list(back.skipped)
-    names, fitted = _stored_names(stored, model)
+    # Other layers or widths.
+    if in_memory(stored, model) is not stored:
+        return given, []  # transformers loads the module's own layout as well
+    by_source = {source: name for name, source in stored.sources.items()}
+    names = {by_source[fitted.sources[name]]: name for name in reversed(list(fitted))}
     inverse = {name: here for here, name in names.items()}
     more, less = _prefixes(names)
     where: dict[str, str] = {}

@@ -18,6 +18,7 @@ from ..merging import DataPerModel
 from ..sources import load_factory, load_source
 from ..tracing import example_inputs, tensors_in
 from .data import load_data
+from .data._batches import cut
 from .tracing import Inputs, examples_of, trace_timed
 
 ALIGNMENT_FILE = "alignment.safetensors"
@@ -73,7 +74,7 @@ def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
     Raises:
         MetanetError: one of them does not exist, or they do not belong together.
     """
-    stored = tuple(load_checkpoint(path) for path in paths)
+    stored = tuple(load_checkpoint(Path(path).expanduser()) for path in paths)
     model = None
     if options["arch"] is not None:
         large = sum(math.prod(shape) for shape in stored[0].shapes.values()) > _LARGE
@@ -113,12 +114,8 @@ def _first_samples(data: Any) -> list[Inputs]:
         raise MetanetError("the data yielded no batch")
     args, kwargs = batch_inputs(batch)
     size = len(next(tensors_in((args, kwargs))))
-
-    def head(x: Any, count: int) -> Any:
-        return x[:count] if isinstance(x, torch.Tensor) and x.ndim and len(x) == size else x
-
     counts = [n for n in (2, 3) if n <= size] or [size]
-    return [(tuple(head(x, n) for x in args), {k: head(x, n) for k, x in kwargs.items()}) for n in counts]
+    return [cut((args, kwargs), size, n) for n in counts]
 
 
 def find_device(name: str) -> torch.device:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..architecture import Architecture, trace
 from ..errors import MetanetError, TraceError
@@ -75,12 +75,3 @@ def trace_timed(model: nn.Module, ref: str, examples: list[Inputs], input_shape:
             f"inputs? Then {_OWN_INPUTS}."
         ) from error
     return arch, time.perf_counter() - started
-
-
-def moved_to(x: Any, device: str) -> Any:
-    """Nested tensors on a device; all else as it is."""
-    if isinstance(x, Tensor):
-        return x.to(device)
-    if isinstance(x, Mapping):
-        return {key: moved_to(value, device) for key, value in x.items()}
-    return type(x)(moved_to(each, device) for each in x) if type(x) in (list, tuple) else x

@@ -3,6 +3,7 @@
 A new measure is one function with ``@metric`` (``_metrics.py``), a new named loss one with ``@loss`` (``_losses.py``).
 """
 
+from ._fitting import as_checkpoint as as_checkpoint
 from ._fitting import check_values as check_values
 from ._fitting import entries as entries
 from ._fitting import fit_to as fit_to
@@ -14,6 +15,7 @@ from ._losses import LOSSES as LOSSES
 from ._losses import Loss as Loss
 from ._losses import default_loss as default_loss
 from ._losses import find_loss as find_loss
+from ._losses import loss as loss
 from ._metrics import METRICS as METRICS
 from ._metrics import Metric as Metric
 from ._metrics import find_metrics as find_metrics
@@ -27,3 +29,4 @@ from ._running import measure as measure
 from ._running import repeatable as repeatable
 from ._running import to_device as to_device
 from ._tokens import aligned_target as aligned_target
+from ._traced import traced as traced

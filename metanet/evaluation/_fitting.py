@@ -22,6 +22,26 @@ def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {n: first.setdefault(id(t), n) for n, t in tensors.items()}
 
 
+def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoint:
+    """A module's or a mapping's tensors as a checkpoint, which shares their memory; a checkpoint as it is.
+
+    Args:
+        given: entries that are no tensors are left out.
+        who: what to call it in messages.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    if isinstance(given, Checkpoint):
+        return given
+    found = entries(given)[0] if isinstance(given, nn.Module) else given
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
+    tensors = {n: t.detach() for n, t in found.items() if isinstance(t, Tensor)}
+    shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
+    return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
+
+
 def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str = "") -> Checkpoint:
     """A checkpoint by the names of a network, in their order; no data is read.
 
@@ -38,15 +58,7 @@ def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str =
         CheckpointError: names, shapes or kinds of dtype differ from the network's.
     """
     expected, tied = entries(model)
-    if isinstance(given, nn.Module):
-        given = entries(given)[0]
-    if not isinstance(given, Mapping):
-        raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
-    if not isinstance(given, Checkpoint):
-        tensors = {n: t.detach() for n, t in given.items() if isinstance(t, Tensor)}
-        shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
-        given = Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
-    given = in_memory(given, model)
+    given = in_memory(as_checkpoint(given, who), model)
     stored = list(given)
     needed = {n: t for n, t in expected.items() if not is_integer(t.dtype) or any(s.endswith(n) for s in stored)}
     return given.fit(needed, tied=tied)

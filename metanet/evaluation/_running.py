@@ -109,10 +109,10 @@ def measure(
     return {name: settle[name](total / counts[name]) for name, total in totals.items()}, samples
 
 
-def to_device(x: Any, device: torch.device) -> Any:
+def to_device(x: Any, device: torch.device | str) -> Any:
     """Nested tensors on a device; all else as it is."""
     if isinstance(x, Tensor):
         return x.to(device)
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         return {k: to_device(v, device) for k, v in x.items()}
     return type(x)(to_device(v, device) for v in x) if type(x) in (list, tuple) else x

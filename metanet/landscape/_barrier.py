@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from ..alignment import Alignment
 from ..alignment import align as align_to
-from ..architecture import Architecture, trace
+from ..architecture import Architecture
 from ..errors import MetanetError
 from ..evaluation import (
     Metric,
     Runner,
-    batch_inputs,
     check_values,
     find_loss,
     find_metrics,
     fit_to,
     measure,
     repeatable,
+    traced,
 )
 from ..merging.repairs import REPAIRS, Measured, between, calibrate, measure_layers, normalisers
 from ._curve import Barrier
@@ -88,7 +88,7 @@ def barrier(
     check_values(model, first)
     check_values(model, second)
     if isinstance(align, str):
-        arch = arch or _traced(model, data)
+        arch = arch or traced(model, data)
         align = align_to(
             second, to=first, arch=arch, method=align, seed=seed, model=model, data=train_data,
             loss=None if loss is None else function, device=device, **options,
@@ -141,16 +141,6 @@ def _measured_ends(path: StraightPath, statistics: str, data: Iterable[Any], run
     if not found[0].layers and not normalisers(path.model):
         raise MetanetError(f"statistics={statistics!r}: {type(path.model).__name__} has no layer that can be corrected")
     return found
-
-
-def _traced(model: nn.Module, data: Iterable[Any]) -> Architecture:
-    """The architecture, by the network's own examples or the first batch."""
-    from ..tracing import example_inputs
-
-    if example_inputs(model) is not None:
-        return trace(model)
-    args, kwargs = batch_inputs(next(iter(data)))
-    return trace(model, *args, **kwargs)
 
 
 def _check_measured(values: Mapping[str, float], asked: Sequence[Metric]) -> None:

@@ -14,4 +14,5 @@ from ._registry import METHODS as METHODS
 from ._registry import Method as Method
 from ._registry import PerModel as PerModel
 from ._registry import method as method
+from ._writing import check_free as check_free
 from ._writing import save_merged as save_merged

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint, load_checkpoint
 from ..errors import CheckpointError, MetanetError
-from ..evaluation import entries, fit_to, is_integer
+from ..evaluation import as_checkpoint, entries, fit_to, is_integer
 
 Weights = str | os.PathLike | nn.Module | Mapping[str, Tensor]
 
@@ -41,16 +40,7 @@ def opened(given: Weights, who: str) -> Checkpoint:
     Raises:
         CheckpointError: it can't be opened, or is something else.
     """
-    if isinstance(given, str | os.PathLike):
-        return load_checkpoint(given)
-    if isinstance(given, Checkpoint):
-        return given
-    tensors = entries(given)[0] if isinstance(given, nn.Module) else given
-    if not isinstance(tensors, Mapping):
-        raise CheckpointError(f"{who}: expected a path, a module or a state dict, got {type(given).__name__}")
-    tensors = {n: t.detach() for n, t in tensors.items() if isinstance(t, Tensor)}
-    shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
-    return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
+    return load_checkpoint(given) if isinstance(given, str | os.PathLike) else as_checkpoint(given, who)
 
 
 def open_inputs(

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from ..alignment import MATCHERS, Alignment
 from ..alignment import align as align_to
-from ..architecture import Architecture, trace
+from ..architecture import Architecture
 from ..checkpoints import Checkpoint
 from ..errors import MetanetError
-from ..evaluation import batch_inputs, find_loss, repeatable
+from ..evaluation import find_loss, repeatable, traced
 from ..symmetry import SymmetrySpec
-from ..tracing import example_inputs
 from . import methods as methods  # registers them
 from ._inputs import Inputs, Weights, open_inputs, source
 from ._layers import sliced
@@ -102,7 +101,10 @@ def merge(
     sources = _sources(_names(inputs, model, takes), slices, len(inputs.models))
     chosen = Options(found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None)
     data = None if data is None else repeatable(data)
-    arch = arch or (_traced(model, data) if _needs_arch(found, align) else None)
+    if arch is None and (isinstance(align, str) or "arch" in found.needs):
+        if model is None:
+            raise MetanetError("aligning neurons needs the architecture: give arch=metanet.trace(...), or model=...")
+        arch = traced(model, data)
     report: dict[str, Any] = {}
     alignments = _alignments(
         inputs, align, arch, seed=seed, model=model, data=data, device=device,
@@ -193,26 +195,6 @@ def _dtype(what: str, given: str | torch.dtype | None, choices: Sequence[str]) -
     if name not in choices:
         raise MetanetError(f"{what}={name}: give one of {', '.join(choices)}")
     return getattr(torch, name)
-
-
-def _needs_arch(found: Method, align: Aligns | None) -> bool:
-    return isinstance(align, str) or "arch" in found.needs
-
-
-def _traced(model: nn.Module | None, data: Iterable[Any] | None) -> Architecture:
-    """The architecture, by the network's own examples or the first batch.
-
-    Raises:
-        MetanetError: there is no network, or nothing to run it on.
-    """
-    if model is None:
-        raise MetanetError("aligning neurons needs the architecture: give arch=metanet.trace(...), or model=...")
-    if example_inputs(model) is not None:
-        return trace(model)
-    if data is None:
-        raise MetanetError("aligning neurons needs the architecture: give arch=metanet.trace(model, inputs)")
-    args, kwargs = batch_inputs(next(iter(data)))
-    return trace(model, *args, **kwargs)
 
 
 def _names(inputs: Inputs, model: nn.Module | None, takes: Mapping[str, int | str]) -> list[str]:

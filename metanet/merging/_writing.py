@@ -47,7 +47,7 @@ def save_merged(
         CheckpointError: an input can't be read, was changed meanwhile, or holds what can't be merged.
     """
     folder = Path(folder).expanduser().absolute()
-    _check_free(folder)
+    check_free(folder)
     plan = shard_plan(tensors, max_shard_size)
     inputs = _input_files(recipe)
     work = folder.with_name(f".{folder.name}.{_fingerprint(tensors, plan, recipe, inputs)}.partial")
@@ -85,12 +85,21 @@ def _is_of_the_surroundings(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path, called: str = "") -> None:
+    """Refuse to write where something is.
+
+    Args:
+        called: what to put before the folder in the message, ``out=``.
+
+    Raises:
+        MetanetError: it is a file, or a folder that is not empty.
+    """
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():
         what = "is not empty" if folder.is_dir() else "is a file"
-        raise MetanetError(f"{folder} {what}: give a folder that does not exist yet, so that nothing is overwritten")
+        why = "so that nothing is overwritten"
+        raise MetanetError(f"{called}{folder} {what}: give a folder that does not exist yet, {why}")
 
 
 def _input_files(recipe: Mapping[str, Any]) -> list[Path]:

@@ -104,6 +104,13 @@ def test_every_matcher_runs(name, align):
         assert numbers["distance/after"] < 1e-6 < numbers["distance/before"]
 
 
+def test_a_home_folder_is_found(align, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    code, _, err = align("a=~/a.safetensors", "out=~/moved")
+    assert code == 0, err
+    assert Path("moved/model.safetensors").is_file() and not Path("~").exists()
+
+
 def test_options_and_losses_reach_the_matcher(align):
     code, _, err = align("matcher=straight_through", "matcher.epochs=1", "data={n}:batches", "loss={n}:hinge", "seed=3")
     assert code == 0, err

@@ -54,15 +54,16 @@ class Limited:
             first = next(tensors_in(batch), None)
             if first is None or first.ndim == 0:
                 raise MetanetError("data: a batch has no tensor with one row a sample")
-            yield _cut(batch, len(first), left)
+            yield cut(batch, len(first), left)
             left -= len(first)
             if left <= 0:
                 return
 
 
-def _cut(x: Any, size: int, count: int) -> Any:
+def cut(x: Any, size: int, count: int) -> Any:
+    """The first ``count`` rows of nested tensors that have ``size`` rows; all else as it is."""
     if isinstance(x, Tensor):
         return x[:count] if x.ndim and len(x) == size else x
     if isinstance(x, Mapping):
-        return {key: _cut(value, size, count) for key, value in x.items()}
-    return type(x)(_cut(each, size, count) for each in x) if type(x) in (list, tuple) else x
+        return {key: cut(value, size, count) for key, value in x.items()}
+    return type(x)(cut(each, size, count) for each in x) if type(x) in (list, tuple) else x
