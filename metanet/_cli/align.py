@@ -18,7 +18,7 @@ from ..alignment import align as align_to
 from ..checkpoints import Checkpoint, atomic_write, save_checkpoint
 from ..config import plain
 from ..errors import MetanetError
-from ..evaluation import find_loss, fit_to
+from ..evaluation import find_loss
 from ..sources import on_disk
 from ..symmetry import Transform
 from .folders import check_free, files_beside, folder_of
@@ -95,14 +95,14 @@ class _Moved:
         return self.transform.apply(name, self.fitted[name])
 
 
-def moved_checkpoint(stored: Checkpoint, model: nn.Module, transform: Transform) -> Checkpoint:
+def moved_checkpoint(stored: Checkpoint, fitted: Checkpoint, model: nn.Module, transform: Transform) -> Checkpoint:
     """A checkpoint with its neurons moved and all else as it was stored; each tensor is moved when it is asked for.
 
     Args:
         stored: by the names of its file.
-        model: whose names the transform has.
+        fitted: the same by those of the network, which the transform has.
+        model: the network.
     """
-    fitted = fit_to(model, stored)
     moved = Checkpoint(stored.path, _Moved(fitted, transform), fitted.shapes, fitted.dtypes)
     back = on_disk(moved, model, stored)
     back.metadata.pop("config", None)  # a folder's config.json
@@ -112,7 +112,7 @@ def moved_checkpoint(stored: Checkpoint, model: nn.Module, transform: Transform)
 def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) -> None:
     """The folder, whole or not at all."""
     stored = pair.stored[1]
-    moved = moved_checkpoint(stored, pair.model, found.transform)
+    moved = moved_checkpoint(stored, pair.b, pair.model, found.transform)
     temporary = out.absolute().with_name(f".{uuid.uuid4().hex[:8]}.partial.{out.name}")
     try:
         temporary.mkdir(parents=True)

@@ -14,12 +14,11 @@ from ..architecture import Architecture, to_graph
 from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, report_nonfinite
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
-from ..evaluation import to_device
 from ..graph import GraphTemplate
 from ..graph._memory import size
-from ..sources import in_memory, load_source
+from ..sources import in_memory
 from .sweep import METRICS_FILE
-from .tracing import examples_of, find_tracing_device, trace_timed
+from .tracing import make_network, trace_timed
 
 NAME = "graph"  # of the files, before their suffix
 
@@ -96,13 +95,8 @@ def _files(options: Mapping[str, Any]) -> list[Path]:
 
 
 def _architecture(options: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
-    ref, device, seed = options["arch"], find_tracing_device(options["device"]), options["seed"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = load_source(ref, device="meta" if device == "meta" else None, **options["arch_args"])
-    examples = examples_of(model, ref, options["input_shape"], seed)
-    if device != "meta":  # where the recorder takes inputs that have values
-        model, examples = model.to(device), [to_device(each, device) for each in examples]
+    ref = options["arch"]
+    model, examples, _ = make_network(options)
     arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(f"{ref}: {arch.name}, traced in {seconds:.1f} s")
     return arch, model

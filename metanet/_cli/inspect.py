@@ -5,18 +5,15 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..checkpoints import atomic_write
 from ..config import plain
 from ..errors import MetanetError
-from ..evaluation import to_device
-from ..sources import load_source
 from ..verification import Verification, verify
 from .sweep import METRICS_FILE
-from .tracing import Inputs, examples_of, find_tracing_device, trace_timed
+from .tracing import Inputs, make_network, trace_timed
 
 
 def inspect(cfg: Any) -> None:
@@ -30,14 +27,8 @@ def inspect(cfg: Any) -> None:
             failed.
     """
     options = plain(cfg)
-    ref, device = options["arch"], find_tracing_device(options["device"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options["seed"])
-        # Random numbers differ from device to device: weights that have values are drawn on the CPU.
-        model = load_source(ref, device="meta" if device == "meta" else None, **options["arch_args"])
-    examples = examples_of(model, ref, options["input_shape"], options["seed"])
-    if device != "meta":  # where the recorder takes inputs that have values
-        model, examples = model.to(device), [to_device(each, device) for each in examples]
+    ref = options["arch"]
+    model, examples, device = make_network(options)
     arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(arch)
     print(f"traced in {seconds:.1f} s with {_described(examples[0])}")

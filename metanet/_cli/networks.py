@@ -15,11 +15,11 @@ from ..checkpoints import Checkpoint, load_checkpoint
 from ..errors import MetanetError
 from ..evaluation import batch_inputs, fit_to
 from ..merging import DataPerModel
-from ..sources import load_factory, load_source
+from ..sources import load_factory
 from ..tracing import example_inputs, tensors_in
 from .data import load_data
 from .data._batches import cut
-from .tracing import Inputs, examples_of, trace_timed
+from .tracing import Inputs, examples_of, seeded_network, trace_timed
 
 ALIGNMENT_FILE = "alignment.safetensors"
 _LARGE = 5e8  # values: from here on the module is made without memory, unless something runs it
@@ -78,10 +78,8 @@ def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
     model = None
     if options["arch"] is not None:
         large = sum(math.prod(shape) for shape in stored[0].shapes.values()) > _LARGE
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options["seed"])
-            meta = large and options["data"] is None
-            model = load_source(options["arch"], device="meta" if meta else None, **options["arch_args"])
+        meta = large and options["data"] is None
+        model = seeded_network(options["arch"], options["seed"], meta, options["arch_args"])
     elif given := [name for name in ("data", "arch_args", "input_shape") if options[name]]:
         raise MetanetError(f"{given[0]}= needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory")
     fitted = stored if model is None else tuple(fit_to(model, each) for each in stored)

@@ -9,6 +9,8 @@ from torch import nn
 
 from ..architecture import Architecture, trace
 from ..errors import MetanetError, TraceError
+from ..evaluation import to_device
+from ..sources import load_source
 from ..tracing import example_inputs
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -32,6 +34,28 @@ def find_tracing_device(name: str) -> str:
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise MetanetError(f"device={name} can't be used: {error}. Choose auto, cpu, cuda, mps or meta.") from error
     return name
+
+
+def make_network(options: Mapping[str, Any]) -> tuple[nn.Module, list[Inputs], str]:
+    """The network ``arch`` with random weights of ``seed``, its examples, and the device that has both.
+
+    Raises:
+        MetanetError: there is no such network or device, or nothing says what the network takes.
+    """
+    ref, device = options["arch"], find_tracing_device(options["device"])
+    model = seeded_network(ref, options["seed"], device == "meta", options["arch_args"])
+    examples = examples_of(model, ref, options["input_shape"], options["seed"])
+    if device != "meta":  # where the recorder takes inputs that have values
+        model, examples = model.to(device), [to_device(each, device) for each in examples]
+    return model, examples, device
+
+
+def seeded_network(ref: str, seed: int, meta: bool, arch_args: Mapping[str, Any]) -> nn.Module:
+    """The network of a reference; its random weights are a matter of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # Random numbers differ from device to device: weights that have values are drawn on the CPU.
+        return load_source(ref, device="meta" if meta else None, **arch_args)
 
 
 def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list[Inputs]:

@@ -105,7 +105,7 @@ class _Estimate:
     def mean(self, who: str) -> dict[str, Tensor]:
         """In float32 on the CPU, float64 of float64 parameters."""
         out = {n: (s / self.count).to("cpu") for n, s in self.sums.items()}
-        total = sum(float(s.sum(dtype=torch.float64)) for s in out.values())
+        total = mean_of(out)
         if not 0 < total < float("inf"):
             raise MetanetError(
                 f"the Fisher information of {who} is {'zero' if total == 0 else 'infinite or NaN'}: on this data its "
@@ -175,3 +175,8 @@ class _Estimate:
 def _square(gradient: Tensor) -> Tensor:
     """Of real and imaginary parts each."""
     return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).square()
+
+
+def mean_of(fisher: Mapping[str, Tensor]) -> float:
+    """The mean over all parameters, summed in float64."""
+    return sum(float(f.sum(dtype=torch.float64)) for f in fisher.values()) / sum(f.numel() for f in fisher.values())

@@ -13,7 +13,7 @@ from torch import nn
 
 import metanet
 from metanet import Alignment, cli
-from metanet._cli import networks
+from metanet._cli import networks, tracing
 from metanet.alignment import MATCHERS
 from metanet.sources import load_source
 
@@ -158,8 +158,8 @@ def test_a_network_of_timm(align, tmp_path):
 
 def test_a_large_network_is_never_made_with_values(align, monkeypatch):
     made = []
-    real = networks.load_source
-    monkeypatch.setattr(networks, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1])
+    real = tracing.load_source
+    monkeypatch.setattr(tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1])
     monkeypatch.setattr(networks, "_LARGE", 10)
     code, _, err = align()
     assert code == 0, err

@@ -14,7 +14,7 @@ from torch import nn
 
 import metanet
 from metanet import Alignment, cli
-from metanet._cli import networks
+from metanet._cli import networks, tracing
 from metanet.merging import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -214,8 +214,8 @@ class TestAlignment:
 
     def test_a_large_network_is_never_made_with_values(self, merge, relabelled, monkeypatch):
         made = []
-        real = networks.load_source
-        monkeypatch.setattr(networks, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1])
+        real = tracing.load_source
+        monkeypatch.setattr(tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1])
         monkeypatch.setattr(networks, "_LARGE", 10)
         code, _, err = merge("arch={n}:mlp", "input_shape=[5]", "matcher=weight")
         assert code == 0, err

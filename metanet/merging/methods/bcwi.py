@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import MetanetError
 from ...evaluation import Flips, Runner, flips, is_integer, right_answers
-from .._fisher import fishers
+from .._fisher import fishers, mean_of
 from .._network import average, load, wide, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
@@ -64,7 +64,7 @@ def prepare(
     scales = None
     if importance:
         (scales,) = fishers(problem, [(None, "the old model")], samples=samples, labels=labels)
-        mean = sum(float(f.sum(dtype=torch.float64)) for f in scales.values()) / sum(f.numel() for f in scales.values())
+        mean = mean_of(scales)
         scales = {name: f / mean for name, f in scales.items()}
     if sees:
         alpha = _chosen(problem, alpha, scales, weights, tolerance, steps, measure)

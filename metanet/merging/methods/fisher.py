@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._fisher import fishers
+from .._fisher import fishers, mean_of
 from .._network import average
 from .._part import Part, Problem
 from .._registry import PerModel, method
@@ -29,8 +29,7 @@ def prepare(problem: Problem, *, samples: int | None = None, labels: str = "auto
     """
     given = [(k, f"model {k}") for k in range(len(problem.models))]
     values = fishers(problem, given, samples=samples, labels=labels)
-    count = sum(f.numel() for f in values[0].values())
-    return _Fishers(values, [sum(float(f.sum(dtype=torch.float64)) for f in v.values()) / count for v in values])
+    return _Fishers(values, [mean_of(each) for each in values])
 
 
 @method("fisher", reference="https://arxiv.org/abs/2111.09832", needs=("model", "data"), prepare=prepare)
