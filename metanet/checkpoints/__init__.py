@@ -24,6 +24,7 @@ A new format is one function ``(path, options) -> Checkpoint`` in a file of its 
 (``_readers.py``) and imported here; readers are tried in the order of these imports.
 """
 
+from . import _distributed as _distributed
 from . import _folder as _folder
 from . import _sharded as _sharded
 from . import _torch as _torch

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import CheckpointError, MetanetError
+from ._spelling import spelled
 
 _LISTED = 10  # of each kind of difference
 _DTYPES = ("kind", "exact", "any")
@@ -43,12 +44,29 @@ def match(path: Path, names: Iterable[str], expected: Mapping[str, Any], prefix:
         CheckpointError: no name has the prefix, or several prefixes do equally well.
     """
     names = dict.fromkeys(names)
-    if prefix is not None:
-        taken = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-        if not taken:
-            firsts = list(dict.fromkeys(name.partition(".")[0] + "." for name in names))[:_LISTED]
-            raise CheckpointError(f"checkpoint '{path}': no name starts with {prefix!r}, but {', '.join(firsts)}")
-        return taken
+    plain = _by_prefix(path, names, expected) if prefix is None else _without(path, names, prefix)
+    if all(name in plain for name in expected):
+        return plain
+    # Wrappers and reparametrisations inside the network: compare in a spelling that both have.
+    wanted = {spelling: name for name, spelling in spelled(expected).items()}
+    stored = {spelling: plain[name] for name, spelling in spelled(plain).items()}
+    matched = _by_prefix(path, stored, wanted) if prefix is None else {spelling: spelling for spelling in stored}
+    other = {wanted.get(spelling, spelling): stored[own] for spelling, own in matched.items()}
+    better = sum(name in other for name in expected) > sum(name in plain for name in expected)
+    return other if better else plain
+
+
+def _without(path: Path, names: Iterable[str], prefix: str) -> dict[str, str]:
+    """The names that start with a prefix, without it."""
+    taken = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    if not taken:
+        firsts = list(dict.fromkeys(name.partition(".")[0] + "." for name in names))[:_LISTED]
+        raise CheckpointError(f"checkpoint '{path}': no name starts with {prefix!r}, but {', '.join(firsts)}")
+    return taken
+
+
+def _by_prefix(path: Path, names: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, str]:
+    """Take off or put on the one prefix that brings most names together."""
     took = Counter(start for name in names for start, rest in _splits(name) if rest in expected)
     put = Counter(start for name in expected for start, rest in _splits(name) if rest in names)
     best = max([*took.values(), *put.values()], default=0)

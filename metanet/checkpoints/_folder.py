@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ._layouts import inside, refuse_partitioned, refuse_pipeline, sub_folders
 from ._mapping import Checkpoint
 from ._readers import Options, open_path, reader
 from ._sharded import INDEX, is_index
@@ -17,27 +18,39 @@ _STANDARD = {
 }
 _SHARD = re.compile(r".*-\d+-of-\d+\.\w+")
 # What trainers write beside the weights, with the suffixes of weights.
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
+_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*|.*_optim_states)\.(bin|pt|pth)")
 
 
 @reader("a folder with one of them", accepts=lambda path: path.is_dir())
 def _read(path: Path, options: Options) -> Checkpoint:
-    """Open the one checkpoint of a folder, safetensors rather than torch files."""
-    found = open_path(path / _only(path), options)
-    config = path / "config.json"
+    """Open the one checkpoint of a folder, safetensors rather than torch files; else the one further inside."""
+    names = sorted(entry.name for entry in path.iterdir() if not entry.is_dir() and not entry.name.startswith("."))
+    refuse_partitioned(path, names)
+    name = _only(path, names)
+    if name is not None:
+        return _with_config(path, open_path(path / name, options))
+    refuse_pipeline(path)
+    deeper = inside(path)
+    if deeper is None:
+        raise CheckpointError(_nothing(path, names))
+    return open_path(deeper, options)
+
+
+def _with_config(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
+    config = folder / "config.json"
     if config.is_file():
         try:
-            found.metadata["config"] = json.loads(config.read_bytes())
+            checkpoint.metadata["config"] = json.loads(config.read_bytes())
         except (ValueError, RecursionError) as error:
+            name = checkpoint.path.name
             raise CheckpointError(
-                f"checkpoint '{path}': its config.json is no JSON ({error}); {found.path.name} alone can be opened"
+                f"checkpoint '{folder}': its config.json is no JSON ({error}); {name} alone can be opened"
             ) from error
-    return found
+    return checkpoint
 
 
-def _only(folder: Path) -> str:
-    """The file name of a folder's checkpoint."""
-    names = sorted(each.name for each in folder.iterdir() if not each.is_dir() and not each.name.startswith("."))
+def _only(folder: Path, names: list[str]) -> str | None:
+    """The file name of a folder's checkpoint; None if it has none."""
     for suffixes, standard in (((".safetensors",), ".safetensors"), (SUFFIXES, ".bin")):
         candidates = [name for name in names if _suffix(name) in suffixes and not _SHARD.fullmatch(name)]
         candidates = [name for name in candidates if not _NO_WEIGHTS.fullmatch(name)]
@@ -49,15 +62,21 @@ def _only(folder: Path) -> str:
             )
         if candidates:
             return candidates[0]
+    return None
+
+
+def _nothing(folder: Path, names: list[str]) -> str:
+    """The message about a folder without a checkpoint."""
     if shards := [name for name in names if _SHARD.fullmatch(name) and _suffix(name) in (".safetensors", *SUFFIXES)]:
-        raise CheckpointError(
+        return (
             f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says what is in which: "
             f"its writing or its copy was cut off. Restore or remake it."
         )
+    known = f"known: .safetensors, {', '.join(SUFFIXES)}"
+    if deeper := sub_folders(folder):
+        return f"checkpoint '{folder}' is a folder without a checkpoint of its own{deeper}"
     there = f"it has {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "it is empty"
-    raise CheckpointError(
-        f"checkpoint '{folder}' is a folder without a checkpoint: {there}; known: .safetensors, {', '.join(SUFFIXES)}"
-    )
+    return f"checkpoint '{folder}' is a folder without a checkpoint: {there}; {known}"
 
 
 def _suffix(name: str) -> str:

@@ -64,8 +64,9 @@ def load_checkpoint(
 
     Args:
         path: the file, the index of a sharded checkpoint, or its folder. A folder's safetensors are preferred.
-        unwrap: drop the prefix ``module.`` (DistributedDataParallel) if every name has it, and ``_orig_mod.``
-            (torch.compile) wherever it stands. ``False`` gives the names as stored.
+        unwrap: drop the prefix ``module.`` (DistributedDataParallel) if every name has it, and wherever they stand
+            ``_orig_mod.`` (torch.compile), ``_fsdp_wrapped_module.``, ``_checkpoint_wrapped_module.`` and
+            ``_forward_module.`` (Lightning). ``False`` gives the names as stored.
         key: the entry of a torch file to take, where it holds several state dicts (``"ema"``, or ``"model.generator"``
             one level deeper). By itself, the one entry that is a state dict is found; averaged weights are taken only
             if they are asked for so.

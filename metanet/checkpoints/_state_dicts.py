@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ._spelling import WRAPPERS as WRAPPED
+from ._spelling import unwrapped
 
 # Keys under which a network's state dict is found whatever stands beside it. Averaged copies ("ema") are no synonyms.
 WRAPPERS = (
@@ -92,13 +94,13 @@ def _entry(path: Path, content: Any, key: str, view: Callable[[Any], Any]) -> An
 
 
 def bare_names(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Stored name -> name without the prefixes that DistributedDataParallel and torch.compile put before it."""
-    bare = {name: name.replace("_orig_mod.", "") for name in names}
+    """Stored name -> name without what DistributedDataParallel, FSDP, torch.compile and their like put into it."""
+    bare = {name: unwrapped(name) for name in names}
     while bare and all(name.startswith("module.") for name in bare.values()):
         bare = {stored: name.removeprefix("module.") for stored, name in bare.items()}
     if len(set(bare.values())) < len(bare):
         raise CheckpointError(
-            f"checkpoint '{path}': without the prefix _orig_mod. two tensors have one name; "
+            f"checkpoint '{path}': without the wrappers' names ({', '.join(WRAPPED)}) two tensors have one name; "
             f"load_checkpoint(path, unwrap=False) gives them as stored"
         )
     return bare
