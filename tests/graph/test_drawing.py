@@ -374,7 +374,8 @@ class TestHtml:
 STUB = """
 const drawn = { lines: 0 }, nothing = () => {};
 const stub = new Proxy({}, {
-  get: (o, k) => k === "measureText" ? text => ({ width: 6 * text.length }) : k === "stroke" ? () => { drawn.lines++; } : k in o ? o[k] : nothing,
+  get: (o, k) => k === "measureText" ? text => ({ width: 6 * text.length })
+    : k === "stroke" ? () => { drawn.lines++; } : k in o ? o[k] : nothing,
   set: (o, k, v) => { o[k] = v; return true; },
 });
 const made = {};
