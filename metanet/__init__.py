@@ -8,6 +8,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import alignment as alignment
+    from . import checkpoints as checkpoints
+    from . import config as config
+    from . import errors as errors
+    from . import evaluation as evaluation
+    from . import graph as graph
+    from . import landscape as landscape
+    from . import merging as merging
+    from . import nn as nn
+    from . import sources as sources
+    from . import symmetry as symmetry
+    from . import tasks as tasks
+    from . import testing as testing
+    from . import tracing as tracing
+    from . import verification as verification
+    from . import zoo as zoo
     from .alignment import Alignment as Alignment
     from .alignment import align as align
     from .architecture import Architecture as Architecture
@@ -39,11 +55,18 @@ _HOME = {
     "verification": ("Verification", "verify"),
 }
 _WHERE = {name: room for room, names in _HOME.items() for name in names}
+# The rooms themselves, so that metanet.nn.build(...) needs no import of its own.
+_ROOMS = (
+    "alignment", "checkpoints", "config", "errors", "evaluation", "graph", "landscape", "merging", "nn", "sources",
+    "symmetry", "tasks", "testing", "tracing", "verification", "zoo",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
     if name == "__version__":
         from importlib.metadata import version
 
@@ -52,4 +75,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_WHERE, "__version__"])
+    return sorted([*_WHERE, *_ROOMS, "__version__"])

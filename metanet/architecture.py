@@ -1,24 +1,31 @@
 """The architecture: everything known of a network without its weights."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
-from .checkpoints import atomic_write
+from .checkpoints import Checkpoint, atomic_write, load_checkpoint
 from .errors import MetanetError, TraceError
 from .graph import GraphTemplate, TemplateBuilder
 from .symmetry import Derivation, SymmetrySpec, derive, read_json
 from .tracing import Trace, example_inputs, record
 
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch, Data
+
+    from .graph import ParameterGraph
+
 _FORMAT = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Architecture:
     """What :func:`trace` returns: symmetries and graph template of a network, reused for all its checkpoints.
 
@@ -33,9 +40,9 @@ class Architecture:
     name: str
     spec: SymmetrySpec
     warnings: tuple[str, ...] = ()
-    recording: Trace | None = field(default=None, repr=False)
-    derivation: Derivation | None = field(default=None, repr=False)
-    _loaded: GraphTemplate | None = field(default=None, repr=False)
+    recording: Trace | None = None
+    derivation: Derivation | None = None
+    _loaded: GraphTemplate | None = None
 
     @cached_property
     def _builder(self) -> TemplateBuilder:
@@ -96,6 +103,14 @@ class Architecture:
         site_values = self.site_values
         values = self.recording.replay(state, *inputs)
         return {number: values[value].movedim(axis, 0) for number, (value, axis) in site_values.items()}
+
+    def __repr__(self) -> str:
+        notes = f", {len(self.warnings)} warnings" if self.warnings else ""
+        return f"Architecture({self.name}: {self.spec!r}{notes})"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>warning: {escape(w)}</p>" for w in self.warnings)
+        return f"<b>{escape(self.name)}</b>{self.spec._repr_html_()}{notes}"
 
     def __str__(self) -> str:
         notes = "".join(f"\nwarning: {w}" for w in self.warnings)
@@ -172,33 +187,61 @@ def _call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
 
 
+@overload
+def to_graph(source: Sequence[Mapping[str, Tensor]], arch: Architecture, granularity: str = "neuron") -> "Batch": ...
+@overload
 def to_graph(
-    source: nn.Module | Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
+    source: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str], arch: Architecture, granularity: str = "neuron"
+) -> "ParameterGraph": ...
+def to_graph(
+    source: nn.Module | Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | str | os.PathLike[str],
     arch: Architecture,
     granularity: str = "neuron",
-) -> Any:
+) -> "ParameterGraph | Batch":
     """A checkpoint as a :class:`~metanet.graph.ParameterGraph`; several as a batch of them.
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: neurons are nodes, every entry of a
     parameter or floating-point buffer is one edge. ``metanet/graph/_schema.py`` lists the attributes.
 
+    Gradients of ``graph.edge_attr`` reach tensors of a state dict that require them; ``model.state_dict()`` has none
+    of these, ``dict(model.named_parameters())`` and ``model.state_dict(keep_vars=True)`` have.
+
+    >>> import metanet, torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    >>> arch = metanet.trace(net, torch.randn(4, 2))
+    >>> metanet.to_graph(net, arch).num_edges           # 2*3 + 3 + 3*1 + 1
+    13
+
     Args:
-        source: a module, a state dict (a lazy :class:`~metanet.checkpoints.Checkpoint` too), a list of state dicts, or
-            one state dict whose tensors have one more leading axis.
+        source: a module, a state dict (a lazy :class:`~metanet.checkpoints.Checkpoint` too), the path of a checkpoint,
+            a list of state dicts, or one state dict whose tensors have one more leading axis (which gives a batch).
         arch: what :func:`trace` made of the network.
         granularity: ``"neuron"`` or ``"tensor"``, see :meth:`Architecture.graph_template`.
 
     Raises:
         CheckpointError: the checkpoint does not fit the architecture; the message lists what differs.
-        MetanetError: the graph would not fit into memory.
+        MetanetError: the graph would not fit into memory, or the arguments are of other kinds.
     """
     from .graph import fill
 
-    state = source.state_dict() if isinstance(source, nn.Module) else source
-    return fill(arch.graph_template(granularity), state)
+    if not isinstance(arch, Architecture):
+        raise MetanetError(f"to_graph(source, arch) needs arch=metanet.trace(model, inputs), not {type(arch).__name__}")
+    template = arch.graph_template(granularity)
+    if isinstance(source, (str, os.PathLike)):
+        return fill(template, _fitting(load_checkpoint(source), arch))
+    return fill(template, source.state_dict() if isinstance(source, nn.Module) else source)
 
 
-def from_graph(graph: Any, arch: Architecture) -> dict[str, Tensor]:
+def _fitting(checkpoint: Checkpoint, arch: Architecture) -> Checkpoint:
+    """A checkpoint by the names of the architecture; integer buffers may be missing, as may names of tied tensors."""
+    template = arch.template
+    tied = {name: names[0] for _, names, _, _ in template.stretches for name in names}
+    expected: dict[str, Any] = {name: template.shapes[first] for name, first in tied.items()}
+    names = checkpoint.keys()
+    return checkpoint.fit(expected | {n: checkpoint.shapes[n] for n in template.extras if n in names}, tied=tied)
+
+
+def from_graph(graph: "Data", arch: Architecture) -> dict[str, Tensor]:
     """The state dict of a graph, bit for bit, under all names of tied tensors.
 
     Raises:

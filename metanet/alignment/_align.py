@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,25 @@ from ._registry import Match, Problem, find_matcher
 from ._untold import untold_groups
 
 Weights = nn.Module | Mapping[str, Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
+@overload
+def align(
+    b: Weights, to: Weights | None = None, *, arch: Architecture | SymmetrySpec, method: str = "weight", seed: int = 0,
+    model: nn.Module | None = None, data: Iterable[Any] | None = None, loss: Loss | None = None,
+    device: str | torch.device | None = None, **options: Any,
+) -> Alignment: ...  # fmt: skip
+@overload
+def align(
+    b: Sequence[Weights], to: Weights | None = None, *, arch: Architecture | SymmetrySpec, method: str = "weight",
+    seed: int = 0, model: nn.Module | None = None, data: Iterable[Any] | None = None, loss: Loss | None = None,
+    device: str | torch.device | None = None, **options: Any,
+) -> list[Alignment]: ...  # fmt: skip
 def align(
     b: Weights | Sequence[Weights], to: Weights | None = None, *, arch: Architecture | SymmetrySpec,
     method: str = "weight", seed: int = 0, model: nn.Module | None = None, data: Iterable[Any] | None = None,
-    loss: Callable[[Any, Any], Tensor] | None = None, device: str | torch.device | None = None, **options: Any,
+    loss: Loss | None = None, device: str | torch.device | None = None, **options: Any,
 ) -> Alignment | list[Alignment]:  # fmt: skip
     """Relabel the neurons of one or more networks so that they fit another's.
 

@@ -12,13 +12,14 @@ from torch_geometric.data import Data
 from ..errors import MetanetError
 from ._layout import Layout, arrange, seats
 from ._picture import Picture, Place, Strokes
+from ._rows import Row, cut, number_of
 from ._template import GraphTemplate, NodeRange
 
 MAX_EDGES = 4000
 
-_MARGIN = 0.45
+_MARGIN = 0.55
 _TOP = 0.1
-_LINE = 0.115  # height of a line of text
+_LINE = 0.165  # height of a line of text, of 10 points
 _STEP = 0.17  # between the source nodes beside a range
 _IN_A_ROW = 5  # source nodes above a dot
 _WHOLE_AT = 48, 30  # with more ranges or more columns than this every range is one dot
@@ -51,7 +52,7 @@ def compose(
     limit = 1 if whole else max_neurons or (32 if sites <= 8 else 16 if sites <= 20 else 10)
     shown = [1 if whole else min(limit, r.count) for r in template.nodes]
     slot = 0.13 if max(shown, default=1) > 20 else 0.16
-    spacing = 0.62 if whole else 1.9 if sites <= 8 else 1.5
+    spacing = 0.95 if whole else 1.9 if sites <= 8 else 1.6
     halves = [0.08 if whole else _half(n, r, slot) for n, r in zip(shown, template.nodes, strict=True)]
     part = {b.destination: b.type.name.lower() for b in template.blocks if b.type.name in ("QUERY", "KEY", "VALUE")}
     labels = [_label(r, n, whole, part.get(i, "")) for i, (n, r) in enumerate(zip(shown, template.nodes, strict=True))]
@@ -62,16 +63,32 @@ def compose(
         h + max(len(text) * _LINE, 0 if whole else n * _STEP) + 0.2
         for h, text, n in zip(halves, labels, sides, strict=True)
     ]
-    layout = arrange(template, above, below, 0.06 if whole else 0.16)
-    places, spots = _seat(template, layout, shown, halves, labels, slot, spacing, whole)
-    wide = spacing * max(layout.columns, 1) + 2 * _MARGIN
+    lane = 0.06 if whole else 0.16
+    layout = arrange(template, above, below, lane)
+    tops, bottoms = _extents(layout, above, below, lane)
+    rows, height = cut(tops, bottoms, _MARGIN, spacing, _TOP)
+    places, spots, ribbon = _seat(template, layout, rows, height, shown, halves, labels, slot, spacing, whole)
     strokes, drawn, nonfinite = _strokes(graph, template, layout, places, spots, spacing, whole, max_edges)
     deepest = max((p.y + p.half for p in places if p.kind == "loose"), default=0.0) + 2 * _LINE
     return Picture(
-        template=template, width=wide, height=max(layout.height + _TOP, deepest), spacing=spacing, whole=whole,
-        places=tuple(places), spots=spots, strokes=tuple(strokes), drawn=drawn, total=template.num_edges,
-        nonfinite=nonfinite,
+        template=template, width=rows[0].stop - rows[0].start + 2 * _MARGIN, height=max(height, deepest),
+        spacing=spacing, whole=whole, places=tuple(places), spots=spots, ribbon=ribbon, rows=rows,
+        strokes=tuple(strokes), drawn=drawn, total=template.num_edges, nonfinite=nonfinite,
     )  # fmt: skip
+
+
+def _extents(
+    layout: Layout, above: Sequence[float], below: Sequence[float], lane: float
+) -> tuple[list[float], list[float]]:
+    """The top and the bottom of every column, on the ribbon."""
+    tops, bottoms = [[layout.height]] * layout.columns, [[0.0]] * layout.columns
+    for i, column in layout.column.items():
+        tops[column] = [*tops[column], layout.y[i] - above[i]]
+        bottoms[column] = [*bottoms[column], layout.y[i] + below[i]]
+    for (_, column), y in layout.lanes.items():
+        tops[column] = [*tops[column], y - lane]
+        bottoms[column] = [*bottoms[column], y + lane]
+    return list(map(min, tops)), list(map(max, bottoms))
 
 
 def _half(shown: int, r: NodeRange, slot: float) -> float:
@@ -92,42 +109,52 @@ def _label(r: NodeRange, shown: int, whole: bool, part: str) -> tuple[str, ...]:
 
 
 def _seat(
-    template: GraphTemplate, layout: Layout, shown: Sequence[int], halves: Sequence[float],
-    labels: Sequence[tuple[str, ...]], slot: float, spacing: float, whole: bool,
-) -> tuple[list[Place], np.ndarray]:  # fmt: skip
-    """The places of all ranges, and their dots."""
-    places, rows = [], []
+    template: GraphTemplate, layout: Layout, rows: Sequence[Row], height: float, shown: Sequence[int],
+    halves: Sequence[float], labels: Sequence[tuple[str, ...]], slot: float, spacing: float, whole: bool,
+) -> tuple[list[Place], np.ndarray, np.ndarray]:  # fmt: skip
+    """The places of all ranges, their dots on the page, and their dots on the ribbon."""
+    places, dots, shifts = [], [], []
+    wide = rows[0].stop - rows[0].start
     beside, sides = Counter(), Counter(layout.hosts.values())
     for i, r in enumerate(template.nodes):
         if i in layout.hosts:
             host = layout.hosts[i]
             kind, k = "side", beside[host]
             beside[host] += 1
-            x, y = _MARGIN + spacing * (layout.column[host] + 0.5), _TOP + layout.y[host]
+            x, y = _MARGIN + spacing * (layout.column[host] + 0.5), layout.y[host]
             if whole:  # in a row above it
-                row, k = divmod(k, _IN_A_ROW)
-                across = min(_IN_A_ROW, sides[host] - row * _IN_A_ROW)
-                x, y = x + 0.11 * (k - (across - 1) / 2), y - halves[host] - 0.2 - 0.11 * row
+                line, k = divmod(k, _IN_A_ROW)
+                across = min(_IN_A_ROW, sides[host] - line * _IN_A_ROW)
+                x, y = x + 0.11 * (k - (across - 1) / 2), y - halves[host] - 0.2 - 0.11 * line
             else:
                 x, y = x - 0.4 * spacing, y + halves[host] + 0.1 + _STEP * k
         elif i in layout.column:
-            kind, x, y = "site", _MARGIN + spacing * (layout.column[i] + 0.5), _TOP + layout.y[i]
+            kind, x, y = "site", _MARGIN + spacing * (layout.column[i] + 0.5), layout.y[i]
         else:
             k = layout.loose.index(i)
-            across = max(1, int(layout.columns * spacing / 0.5))
+            across = max(1, int(wide / 0.5))
             kind, x = "loose", _MARGIN + 0.5 * (k % across) + 0.1
-            y = _TOP + layout.height + 0.3 + 0.3 * (k // across)
-        first, n = len(rows), shown[i]
+            y = height + 0.3 + 0.3 * (k // across)
+        row = rows[number_of(rows, x)]
+        left, down = (0.0, 0.0) if kind == "loose" else (row.left, row.down)
+        first, n = len(dots), shown[i]
         cut = n < r.count and not whole and kind == "site"
         for k, neuron in enumerate(np.linspace(0, r.count - 1, n).round().astype(int)):
             gap = 0.0 if not cut else 0.5 if 2 * k >= n else -0.5
             all_in_one = (whole or kind != "site") and r.count > 1
-            rows.append((x, y + (k - (n - 1) / 2 + gap) * slot, i, -1 if all_in_one else neuron))
+            dots.append((x, y + (k - (n - 1) / 2 + gap) * slot, i, -1 if all_in_one else neuron))
+            shifts.append((left, down))
             if kind != "site":
                 break
         half = halves[i] if kind == "site" else 0.05
-        places.append(Place(number=i, x=x, y=y, half=half, spots=range(first, len(rows)), label=labels[i], kind=kind))
-    return places, np.array(rows, dtype=float).reshape(-1, 4)
+        places.append(Place(
+            number=i, x=x + left, y=y + down, along=x, across=y, half=half, spots=range(first, len(dots)),
+            label=labels[i], kind=kind,
+        ))  # fmt: skip
+    spots = np.array(dots, dtype=float).reshape(-1, 4)
+    ribbon = spots[:, :2].copy()
+    spots[:, :2] += np.array(shifts, dtype=float).reshape(-1, 2)
+    return places, spots, ribbon
 
 
 # ---------------------------------------------------------------- edges
@@ -234,5 +261,5 @@ def _route(source: int, destination: int, layout: Layout, places: Sequence[Place
         return {"via": (), "back": False}
     lanes = [(c, layout.lanes[source, c]) for c in range(a + 1, b)]
     squeeze = min(1.0, 0.12 / max(places[source].half, 0.12))
-    via = tuple((_MARGIN + spacing * (c + 0.5), _TOP + y, squeeze) for c, y in lanes)
+    via = tuple((_MARGIN + spacing * (c + 0.5), y, squeeze) for c, y in lanes)
     return {"via": via, "back": b <= a}

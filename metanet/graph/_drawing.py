@@ -35,7 +35,7 @@ _COLOURS = LinearSegmentedColormap.from_list("weights", [NEGATIVE, ZERO, POSITIV
 _DASHES = (  # nine, so that no two constant types have the same
     (6, 2, 1, 2), (1, 1.5), (4, 2, 4, 5), (8, 2), (2, 1, 2, 5), (6, 2, 1, 2, 1, 2), (1, 3), (2, 2), (4, 2.5),
 )  # fmt: skip
-_HEAD, _ENTRY, _ROW = 0.4, 1.75, 0.16  # inches: room above, and an entry of the legend
+_HEAD, _ENTRY, _ROW = 0.45, 1.9, 0.18  # inches: room above, and an entry of the legend
 _PLAIN = {"parse_math": False}  # names may have dollar signs
 _HALO = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
 
@@ -82,10 +82,10 @@ def draw(
         _stroke(axes, picture, strokes)
     _nodes(axes, picture)
     ranges = f"{template.num_nodes:,} nodes, {template.num_edges:,} edges"
-    axes.text(left + 0.2, -_HEAD + 0.2, f"{title}   {ranges}" if title else ranges, fontsize=9, va="center", **_PLAIN)
-    axes.text(left + 0.2, picture.height + foot - 0.12, picture.caption, fontsize=6.5, va="center", color="#555555")
+    axes.text(left + 0.2, -_HEAD + 0.2, f"{title}   {ranges}" if title else ranges, fontsize=11, va="center", **_PLAIN)
+    axes.text(left + 0.2, picture.height + foot - 0.12, picture.caption, fontsize=9, va="center", color="#555555")
     figure.legend(
-        handles, texts, loc="lower left", ncol=columns, fontsize=6.5, frameon=False, columnspacing=1.2,
+        handles, texts, loc="lower left", ncol=columns, fontsize=8, frameon=False, columnspacing=1.2,
         bbox_to_anchor=(0.1 / width, 0.18 / height), handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
         handletextpad=0.5, labelspacing=0.35,
     )  # fmt: skip
@@ -167,11 +167,10 @@ def _nodes(axes: Axes, picture: Picture) -> None:
         if place.kind == "site":
             below = place.y + place.half + 0.1 + (0.05 if picture.whole else 0.0)
             text = "\n".join(place.label)
-            small = 5 if picture.whole else 6.5
-            axes.text(place.x, below, text, fontsize=small, ha="center", va="top", zorder=5, bbox=_HALO, **_PLAIN)
+            axes.text(place.x, below, text, fontsize=10, ha="center", va="top", zorder=5, bbox=_HALO, **_PLAIN)
         elif place.kind == "side" and not picture.whole:
             acts = next(b.type for b in picture.template.blocks if b.source == place.number)
-            axes.text(place.x - 0.07, place.y, words(acts), fontsize=5, ha="right", va="center", color=color, zorder=5)
+            axes.text(place.x - 0.07, place.y, words(acts), fontsize=7, ha="right", va="center", color=color, zorder=5)
 
 
 def _entries(picture: Picture) -> tuple[list[object], list[str]]:
@@ -203,5 +202,5 @@ def _colorbar(figure: Figure, scale: float, width: float, height: float) -> None
     colors = ScalarMappable(_norm(scale), _COLOURS)
     bar = figure.colorbar(colors, cax=axes, orientation="horizontal", extend="both", ticks=ticks)
     bar.ax.set_xticklabels([f"{t:.2g}" for t in ticks])
-    bar.ax.tick_params(labelsize=6, length=2, pad=1)
-    bar.ax.set_title("value", fontsize=6.5, pad=2)
+    bar.ax.tick_params(labelsize=8, length=2, pad=1)
+    bar.ax.set_title("value", fontsize=8, pad=2)

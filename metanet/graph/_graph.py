@@ -7,14 +7,16 @@ from functools import cache
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torch_geometric.data import Batch, Data
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
 from ._bits import same_bits
 from ._memory import refuse_too_large
-from ._schema import EDGE_KEYS, NODE_KEYS
+from ._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
 from ._template import GraphStack, GraphTemplate
 
 _SKELETONS: WeakKeyDictionary[GraphTemplate, OrderedDict[tuple, Batch]] = WeakKeyDictionary()
@@ -28,6 +30,33 @@ class ParameterGraph(Data):
     ``metanet/graph/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are shared by the graphs of one
     template: clone the graph before changing them in place.
     """
+
+    @property
+    def x(self) -> Float[Tensor, "nodes features"]:
+        """What is known of every node as numbers, for layers of torch-geometric that read ``data.x``.
+
+        Columns: one for each kind of node (:class:`~metanet.graph.NodeType`), one for each activation
+        (:data:`~metanet.graph.ACTIVATIONS`), all 0 or 1; then the depth (from 0 at the inputs to 1), and the logarithm
+        of the number of neurons beside it. Metanetworks embed the integers themselves. Made when asked for, unless
+        ``graph.x = ...`` was set.
+        """
+        if "x" in self._store:
+            return self._store["x"]
+        kinds = one_hot(self.node_type, len(NodeType))
+        activations = one_hot(self.activation, len(ACTIVATIONS))
+        deepest = self.depth[self.batch] if self.batch is not None else self.depth
+        depth = self.node_layer / deepest.clamp(min=1)
+        width = self.node_width.clamp(min=1).log()
+        return torch.cat([kinds, activations, depth[:, None], width[:, None]], 1).to(self.edge_attr.dtype)
+
+    @x.setter
+    def x(self, value: Tensor | None) -> None:
+        self._store["x"] = value
+
+    @property
+    def num_node_features(self) -> int:
+        """Columns of :attr:`x`."""
+        return self.x.shape[1] if self.x.ndim > 1 else 1
 
     def validate(self, raise_on_error: bool = True) -> bool:
         """Check that the attributes fit each other.
@@ -211,7 +240,7 @@ def _batch(
     kept = _SKELETONS.setdefault(template, OrderedDict())
     key = (count, values.device, values.dtype)
     if key not in kept:
-        one = _graph(template, values[0], {}, {})
+        one = _graph(template, values[0].detach(), {}, {})
         kept[key] = Batch.from_data_list([one] * count)
         if len(kept) > _KEPT:
             kept.popitem(last=False)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,15 @@ def _data(picture: Picture, title: str) -> dict[str, Any]:
         },
         "ranges": _ranges(picture),
         "spots": [
-            {"x": _short(x), "y": _short(y), "range": int(number), "neuron": int(neuron)}
-            for x, y, number, neuron in picture.spots.tolist()
+            {
+                "x": _short(x), "y": _short(y), "along": _short(along), "across": _short(across),
+                "range": int(number), "neuron": int(neuron),
+            }
+            for (x, y, number, neuron), (along, across) in zip(
+                picture.spots.tolist(), picture.ribbon.tolist(), strict=True
+            )
         ],
+        "rows": [asdict(row) for row in picture.rows],
         "strokes": [_strokes(picture, strokes) for strokes in picture.strokes],
     }  # fmt: skip
 
@@ -107,6 +114,7 @@ def _ranges(picture: Picture) -> list[Mapping[str, Any]]:
         out.append({
             "name": r.name, "type": int(r.type), "layer": r.layer, "count": r.count, "activation": r.activation,
             "kind": place.kind, "x": _short(place.x), "y": _short(place.y), "half": _short(place.half),
+            "along": _short(place.along), "across": _short(place.across),
             "label": place.label, "shown": len(place.spots), "acts": "" if acts is None else words(acts),
         })  # fmt: skip
     return out

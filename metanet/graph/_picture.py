@@ -1,6 +1,7 @@
 """A picture of a parameter graph: what stands where, and how edges run. PNG and HTML draw the same.
 
-Lengths are inches, y runs downwards.
+Lengths are inches, y runs downwards. Places are on the page, deep networks in rows; where edges run is told on the
+ribbon that the rows are cut from (``_rows.py``).
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ._rows import Row, wrapped
 from ._template import Block, GraphTemplate
 
 
@@ -17,7 +19,8 @@ class Place:
 
     Attributes:
         number: of the range in the template.
-        x, y: its centre.
+        x, y: its centre on the page.
+        along, across: its centre on the ribbon.
         half: half the height of its dots.
         spots: numbers of its dots; one that stands for all where they are not told apart.
         label: lines of text below it.
@@ -27,6 +30,8 @@ class Place:
     number: int
     x: float
     y: float
+    along: float
+    across: float
     half: float
     spots: range
     label: tuple[str, ...]
@@ -47,7 +52,8 @@ class Strokes:
         ends: ``(n, 2)`` numbers of dots; for a bundle numbers of ranges.
         values: ``(n,)`` of the edges; a bundle's is the norm of its finite edges.
         edges: ``(n,)`` numbers in the graph; empty for a bundle.
-        via: points ``(x, y, squeeze)`` in lanes that the edges pass; ``squeeze`` scales the distance from the centre.
+        via: points ``(x, y, squeeze)`` on the ribbon, in lanes that the edges pass; ``squeeze`` scales the distance
+            from the centre.
         back: whether the edges end in the column they start in, or in an earlier one.
     """
 
@@ -70,7 +76,9 @@ class Picture:
     Attributes:
         whole: every range is one dot, and edges are drawn as bundles.
         places: of all ranges, in the template's order.
-        spots: ``(dots, 4)``: x, y, number of the range, neuron within it (-1: stands for all of them).
+        spots: ``(dots, 4)``: x, y on the page, number of the range, neuron within it (-1: stands for all of them).
+        ribbon: ``(dots, 2)``: x, y of the dots on the ribbon.
+        rows: what the ribbon is cut into.
         drawn, total: edges drawn one by one, and edges there are.
         nonfinite: edges that are NaN or infinite.
     """
@@ -82,6 +90,8 @@ class Picture:
     whole: bool
     places: tuple[Place, ...]
     spots: np.ndarray
+    ribbon: np.ndarray
+    rows: tuple[Row, ...]
     strokes: tuple[Strokes, ...]
     drawn: int
     total: int
@@ -117,7 +127,11 @@ class Picture:
 
     @property
     def caption(self) -> str:
-        """One sentence about what is left out."""
+        """One sentence about what is left out, and how to read rows."""
+        return self._left_out + ("; rows go on like lines of text" if len(self.rows) > 1 else "")
+
+    @property
+    def _left_out(self) -> str:
         bad = f"; {self.nonfinite:,} of all are NaN or infinite" if self.nonfinite else ""
         if self.whole:
             return f"{self.total:,} edges: one line for all of a type between two ranges, wide by norm{bad}"
@@ -132,14 +146,18 @@ class Picture:
         )
 
     def ends(self, strokes: Strokes) -> np.ndarray:
-        """``(n, 2, 2)``: x and y of both ends of every stroke."""
+        """``(n, 2, 2)``: x and y on the ribbon of both ends of every stroke."""
         if strokes.is_bundle:
-            centres = np.array([(p.x, p.y) for p in self.places])
+            centres = np.array([(p.along, p.across) for p in self.places])
             return centres[strokes.ends]
-        return self.spots[strokes.ends, :2]
+        return self.ribbon[strokes.ends]
 
     def paths(self, strokes: Strokes, steps: int = 14) -> np.ndarray:
-        """``(n, points, 2)``: the strokes as polylines; straight between neighbouring columns."""
+        """``(n, points, 2)``: the strokes as polylines on the page, broken (NaN) where a row ends."""
+        return wrapped(self.rows, self._on_ribbon(strokes, steps))
+
+    def _on_ribbon(self, strokes: Strokes, steps: int) -> np.ndarray:
+        """Straight between neighbouring columns, else curves."""
         ends = self.ends(strokes)
         if strokes.back:
             start, end = ends[:, 0], ends[:, 1]
@@ -152,10 +170,10 @@ class Picture:
         return _smooth(self.points(strokes), steps)
 
     def points(self, strokes: Strokes) -> np.ndarray:
-        """``(n, points, 2)``: both ends and the lane points between."""
+        """``(n, points, 2)`` on the ribbon: both ends and the lane points between."""
         ends = self.ends(strokes)
         block = self.block(strokes)
-        sideways = ends[:, 0, 1] - self.places[block.source].y
+        sideways = ends[:, 0, 1] - self.places[block.source].across
         via = [np.stack([np.full_like(sideways, x), y + squeeze * sideways], 1) for x, y, squeeze in strokes.via]
         return np.stack([ends[:, 0], *via, ends[:, 1]], 1)
 

@@ -27,6 +27,8 @@ extras           [dict]     any      list of dicts   tensors that travel unchang
 dtypes           [dict]     text     list of dicts   dtype of every tensor in the checkpoint
 ===============  =========  =======  ==============  =================================================================
 
+``graph.x`` ``(N, features)`` is made of the node attributes when it is asked for.
+
 Attributes of one template are the same for all its checkpoints, ``edge_attr``, ``extras`` and ``dtypes`` apart.
 """
 

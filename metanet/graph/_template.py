@@ -194,7 +194,8 @@ class GraphTemplate:
 
         Returns:
             ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is, else float32: float16, bfloat16 and
-            float8 widen exactly. Of a coarse template the features of :data:`~metanet.graph.SUMMARY`.
+            float8 widen exactly. Of a coarse template the features of :data:`~metanet.graph.SUMMARY`. Gradients pass
+            to tensors that require them, save from a coarse template.
 
         Raises:
             CheckpointError: a tensor is missing, has another shape, or holds no floating-point numbers; tied names have
@@ -210,7 +211,7 @@ class GraphTemplate:
             if name is None:
                 parts.append(torch.ones((*batch, count), dtype=dtype, device=device))
             else:
-                parts.append(tensors[name].detach().to(device, dtype).reshape((*batch, count)))
+                parts.append(tensors[name].to(device, dtype).reshape((*batch, count)))
         if not parts:
             return torch.empty(*batch, 0, 1, dtype=dtype)
         return torch.cat(parts, -1).unsqueeze(-1)

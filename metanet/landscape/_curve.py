@@ -15,6 +15,7 @@ from ..evaluation import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +111,15 @@ class Barrier:
         with atomic_write(path) as temporary:
             Path(temporary).write_text(text.getvalue())
 
-    def plot(self, path: str | Path) -> None:
-        """Draw the curves as PNG, one panel a measure, with and without alignment; dashed: between the ends."""
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """Draw the curves, one panel a measure, with and without alignment; dashed: the line between the ends.
+
+        Args:
+            path: where to write the picture as PNG as well.
+
+        Returns:
+            The figure, which notebooks show by themselves.
+        """
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(4.6 * len(self.curves), 3.8), layout="constrained")
@@ -121,8 +129,10 @@ class Barrier:
             self._draw(axes, measure, self._name(), "C0")
             axes.set(xlabel="from a (0) to b (1)", ylabel=measure.replace("_", " "))
             axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, dpi=130, format="png")
+        if path is not None:
+            with atomic_write(path) as temporary:
+                figure.savefig(temporary, dpi=130, format="png")
+        return figure
 
     def _draw(self, axes: "Axes", measure: str, name: str, color: str) -> None:
         values = self.curves[measure]

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,11 @@ class Metanet:
     name: ClassVar[str]
     arguments: dict[str, Any]
     meta: dict[str, Any]
+
+    # Where the answer comes from is each model's own: nn.Module's __call__, or a class's; here only the type is told.
+    if TYPE_CHECKING:
+
+        def __call__(self, graphs: Graphs) -> Float[Tensor, "graphs out"]: ...
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Metanet":
         self = super().__new__(cls)

@@ -1,9 +1,10 @@
 """The symmetries of an architecture as a value."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class TensorAxes:
     tied_to: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SymmetrySpec:
     """The groups of neurons of an architecture, and how every tensor is made of them.
 
@@ -129,6 +130,19 @@ class SymmetrySpec:
                 lines.append(f"    moves with {group}{per}, shared by {len(users)} tensors: {', '.join(users[:4])}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return f"SymmetrySpec({len(self.groups)} groups, {len(self.tensors)} tensors)"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table of the groups, and one of the tensors that unfolds."""
+        groups = [(f"{g.name}[{g.size}]", g.kind, ", ".join(g.keys), ", ".join(sorted(g.also))) for g in self.groups]
+        tensors = [(n, " ".join(map(str, t.shape)), "; ".join(map(str, t.axes))) for n, t in self.tensors.items()]
+        return (
+            f"{html_table(('group', 'kind', 'one per', 'also'), groups)}"
+            f"<details><summary>{len(tensors)} tensors</summary>"
+            f"{html_table(('tensor', 'shape', 'axes'), tensors)}</details>"
+        )
+
     def __str__(self) -> str:
         movable = sum(any(True for a in t.axes for _ in leaves_of(a)) for t in self.tensors.values())
         lines = [f"SymmetrySpec: {len(self.groups)} groups, {movable} of {len(self.tensors)} tensors move"]
@@ -189,6 +203,14 @@ class SymmetrySpec:
             MetanetError: the file is missing or no spec.
         """
         return cls.from_json(read_json(path))
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A plain table for notebooks; cells are text."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _by_reason(axis: Axis) -> dict[str, int]:

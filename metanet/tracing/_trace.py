@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -60,6 +61,18 @@ class Op:
     def inputs(self) -> tuple[int, ...]:
         """Numbers of the values read, in order of appearance."""
         return tuple(r.value for r in references((self.args, self.kwargs)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """PyTorch's operations are no objects that pickle knows: they travel by their names."""
+        call = None if self.call is None else str(self.call)
+        return _op, (self.name, call, self.args, dict(self.kwargs), self.outputs, self.module)
+
+
+def _op(name: str, call: str | None, *rest: Any) -> Op:
+    """The inverse of :meth:`Op.__reduce__`: ``"aten.add.Tensor"`` is ``torch.ops.aten.add.Tensor``."""
+    function = None if call is None else attrgetter(call)(torch.ops)
+    args, kwargs, outputs, module = rest
+    return Op(name=name, call=function, args=args, kwargs=kwargs, outputs=outputs, module=module)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..architecture import Architecture
+from ..errors import MetanetError
 from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ._network import PROBES, Network
 from ._verification import ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
@@ -13,8 +15,8 @@ Place = tuple[str, int]  # tensor, axis
 
 
 def verify(
-    model: nn.Module, spec: SymmetrySpec, *inputs: Any, seed: int = 0, draws: int = 2, sensitivity: bool = True,
-    axes: int | None = None, probes: int = PROBES, progress: bool = False, **kwargs: Any,
+    model: nn.Module, spec: SymmetrySpec | Architecture, *inputs: Any, seed: int = 0, draws: int = 2,
+    sensitivity: bool = True, axes: int | None = None, probes: int = PROBES, progress: bool = False, **kwargs: Any,
 ) -> Verification:  # fmt: skip
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
 
@@ -31,6 +33,8 @@ def verify(
     Or else the axis is all that its groups act on, so that to move it alone is to relabel the network.
 
     Args:
+        model: the network.
+        spec: its symmetries, or the architecture that has them.
         inputs, kwargs: as in ``model(*inputs, **kwargs)``; any nesting. Call again with inputs of other sizes.
         seed: of parameters and transforms.
         draws: how many random transforms; one alone may happen to exchange two units that are dead on these inputs.
@@ -41,9 +45,15 @@ def verify(
         progress: show a bar.
 
     Raises:
-        MetanetError: the spec does not fit the model, a parameter is on the meta device, the forward pass raises,
-            gives no numbers, or is not deterministic.
+        MetanetError: no spec or one that does not fit the model, a parameter on the meta device, a forward pass
+            that raises, gives no numbers, or is not deterministic.
     """
+    spec = spec.spec if isinstance(spec, Architecture) else spec
+    if not isinstance(spec, SymmetrySpec):
+        raise MetanetError(
+            f"verify(model, spec, *inputs) takes arch.spec of arch=metanet.trace(model, ...) second, not "
+            f"{type(spec).__name__}; inputs come after it"
+        )
     with torch.random.fork_rng():  # a network that draws random numbers leaves the caller's generator alone
         return _verify(model, spec, inputs, kwargs, seed, draws, axes if sensitivity else 0, probes, progress)
 

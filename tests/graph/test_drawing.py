@@ -1,5 +1,6 @@
 """Pictures of graphs: what they show is what the graph holds, and where it stands makes sense."""
 
+import itertools
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from metanet.graph._compose import compose
 from metanet.graph._drawing import draw
 from metanet.graph._html import draw_html
 from metanet.graph._layout import arrange
+from metanet.graph._rows import number_of
 from metanet.testing import Residual
 from networks import ARCHITECTURES
 
@@ -146,6 +148,7 @@ class TestWhereItStands:
                 assert upper.y + upper.half < lower.y - lower.half
         layers = [template.nodes[places[0].number].layer for _, places in sorted(columns.items())]
         assert layers == sorted(set(layers))
+        assert len(picture.rows) == 1
         x, y = picture.spots[:, 0], picture.spots[:, 1]
         assert (x > 0).all() and (x < picture.width).all() and (y > 0).all() and (y < picture.height).all()
         for strokes in picture.strokes:
@@ -199,7 +202,7 @@ class TestDeepNetworks:
         graph, template, model = deep()
         picture = compose(graph, template)
         assert picture.whole and picture.drawn == 0 and len(picture.spots) == len(template.nodes)
-        assert picture.width > 4 * picture.height
+        assert len(picture.rows) > 1 and 1 < picture.width / picture.height < 2.5
         names = dict(model.named_parameters())
         for strokes in picture.strokes:
             blocks = [template.blocks[i] for i in strokes.blocks]
@@ -208,6 +211,40 @@ class TestDeepNetworks:
                 assert float(strokes.values[0]) == pytest.approx(float(names[name].detach().norm()), rel=1e-5)
             else:
                 assert float(strokes.values[0]) ** 2 == pytest.approx(sum(b.count for b in blocks))
+
+    @pytest.mark.parametrize("neurons", [None, 3])
+    def test_rows_read_like_lines_of_text(self, neurons):
+        graph, template, _ = deep()
+        picture = compose(graph, template, max_neurons=neurons)
+        assert picture.caption.endswith("rows go on like lines of text")
+        sites = [p for p in picture.places if p.kind == "site"]
+        for place in sites:  # by layer: from left to right, then the next row below
+            row = number_of(picture.rows, place.along)
+            assert place.x == pytest.approx(place.along + picture.rows[row].left)
+            assert 0 < place.x < picture.width and 0 < place.y < picture.height
+        bottoms = [max(p.y for p in sites if number_of(picture.rows, p.along) == n) for n in range(len(picture.rows))]
+        tops = [min(p.y for p in sites if number_of(picture.rows, p.along) == n) for n in range(len(picture.rows))]
+        assert all(bottom < top for bottom, top in zip(bottoms, tops[1:], strict=False))
+
+    def test_edges_go_on_in_the_next_row(self):
+        graph, template, _ = deep()
+        picture = compose(graph, template)
+        broken = 0
+        for strokes in picture.strokes:
+            paths = picture.paths(strokes)
+            ends = picture.ends(strokes)
+            first, last = (number_of(picture.rows, float(ends[0, side, 0])) for side in (0, 1))
+            gaps = np.flatnonzero(np.isnan(paths[0, :, 0]))
+            assert len(gaps) >= abs(last - first)
+            broken += len(gaps)
+            for gap in gaps:  # leaves at a row's end, enters at the next one's beginning, on the ribbon at one place
+                leaving, entering = paths[0, gap - 1], paths[0, gap + 1]
+                assert entering[0] == pytest.approx(picture.rows[0].start)
+                assert leaving[0] == pytest.approx(picture.rows[0].stop)
+                shifts = {round(entering[1] - leaving[1] - (b.down - a.down), 6) for a, b in
+                          zip(picture.rows, picture.rows[1:], strict=False)}  # fmt: skip
+                assert 0 in shifts
+        assert broken >= len(picture.rows) - 1
 
     def test_neurons_are_shown_when_asked_for(self):
         graph, template, _ = deep()
@@ -315,12 +352,30 @@ class TestHtml:
         assert block.tensor in said["edge"] and ("norm" if which == "deep" else "value") in said["edge"]
         assert 0 < said["hidden"] < said["lines"]
 
+    @pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
+    def test_names_stand_at_fit_zoom_and_do_not_cover_each_other(self, tmp_path):
+        graph, template, _ = deep()
+        draw_html(graph, template, tmp_path / "a.html")
+        scripts = re.findall(r"<script>(.*?)</script>", (tmp_path / "a.html").read_text(), re.S)
+        data = json.dumps(page_data(tmp_path / "a.html"))
+        probe = "console.log(JSON.stringify({ taken, rows: data.rows.length }));"
+        (tmp_path / "page.js").write_text(STUB.replace("@DATA@", json.dumps(data)) + scripts[0] + probe)
+        done = subprocess.run(["node", tmp_path / "page.js"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert said["rows"] > 1
+        sites = sum(r.type not in (NodeType.BIAS, NodeType.SCALE) for r in template.nodes)
+        assert len(said["taken"]) > sites / 2
+        for one, other in itertools.combinations(said["taken"], 2):
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
 
 # As much of a browser as the page's script asks for.
 STUB = """
 const drawn = { lines: 0 }, nothing = () => {};
 const stub = new Proxy({}, {
-  get: (o, k) => k === "stroke" ? () => { drawn.lines++; } : k in o ? o[k] : nothing,
+  get: (o, k) => k === "measureText" ? text => ({ width: 6 * text.length })
+    : k === "stroke" ? () => { drawn.lines++; } : k in o ? o[k] : nothing,
   set: (o, k, v) => { o[k] = v; return true; },
 });
 const made = {};
