@@ -92,7 +92,7 @@ def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST, error: type[M
 
 def read_json(
     path: str | os.PathLike, *, largest: int = LARGEST, error: type[MetanetError] = MetanetError,
-    unique: bool = False, constants: bool = False,
+    unique: bool = False, nan: bool = False,
 ) -> Any:  # fmt: skip
     """The JSON in a regular file, parsed but not checked: pass it to :func:`validated`.
 
@@ -101,18 +101,18 @@ def read_json(
         largest: more bytes than this are refused unread.
         error: the class of what is raised.
         unique: refuse objects that give a key twice.
-        constants: read NaN and Infinity, which Python programs write.
+        nan: read NaN and Infinity, which Python programs write.
 
     Raises:
         MetanetError: no regular file (a pipe, a device, a folder), too large, unreadable, or no JSON.
     """
     content = read_bytes(path, largest=largest, error=error)
-    return parse_json(content, f"'{path}'", error=error, unique=unique, constants=constants)
+    return parse_json(content, f"'{path}'", error=error, unique=unique, nan=nan)
 
 
 def parse_json(
     content: bytes | str, place: str, *, error: type[MetanetError] = MetanetError, unique: bool = False,
-    constants: bool = False,
+    nan: bool = False,
 ) -> Any:  # fmt: skip
     """JSON as the standard has it: UTF-8 without a mark, no NaN, no half characters, no nesting without end.
 
@@ -121,13 +121,13 @@ def parse_json(
         place: how messages name it.
         error: the class of what is raised.
         unique: refuse objects that give a key twice.
-        constants: read NaN and Infinity, which Python programs write.
+        nan: read NaN and Infinity, which Python programs write.
 
     Raises:
         MetanetError: it is none of that.
     """
     options: dict[str, Any] = {"object_pairs_hook": _distinct} if unique else {}
-    if not constants:
+    if not nan:
         options |= {"parse_constant": _no_constant, "parse_float": _finite}
     try:
         content = content.encode("utf-8") if isinstance(content, str) else content

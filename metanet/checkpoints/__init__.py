@@ -32,6 +32,7 @@ from ._mapping import Checkpoint as Checkpoint
 from ._nonfinite import report_nonfinite as report_nonfinite
 from ._readers import load_checkpoint as load_checkpoint
 from ._sharded import files_of as files_of
+from ._torch import load_objects as load_objects
 from ._writing import save_checkpoint as save_checkpoint
 from ._writing import shard_plan as shard_plan
 from ._writing import write_index as write_index

@@ -187,7 +187,7 @@ def decode(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     place = f"checkpoint '{path}': its metadata {METADATA_KEY!r}"
     text = validated(TypeAdapter(str), metadata[METADATA_KEY], place, error=CheckpointError)
     # NaN is written there too: a loss that was none is worth knowing.
-    content = parse_json(text, place, error=CheckpointError, constants=True)
+    content = parse_json(text, place, error=CheckpointError, nan=True)
     return validated(_METADATA, content, place, error=CheckpointError)
 
 

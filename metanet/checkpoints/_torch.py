@@ -3,7 +3,9 @@
 import pickle
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +94,21 @@ def _check_dense(path: Path, name: str, tensor: Tensor) -> None:
             f"checkpoint '{path}': {brief(name)} is {kind}; metanet reads dense tensors. Make it dense where it "
             f'was made (to_dense(), dequantize()), or leave it out: load_checkpoint(path, foreign_classes="inert")'
         )
+
+
+def load_objects(path: Path, classes: Iterable[type]) -> Any:
+    """What a torch file holds, which may have objects of these classes; looked at first as checkpoints are.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or holds objects of other classes.
+    """
+    file = FileBytes(path)
+    _inspect(file)
+    with torch.serialization.safe_globals([*classes]):
+        try:
+            return _load(file, mapped=False)
+        except OSError as error:
+            raise CheckpointError(f"'{path}' can't be read: {error.strerror or error}") from error
 
 
 def _inspect(file: FileBytes) -> bool:
