@@ -34,6 +34,7 @@ LARGEST_YAML = 2**20
 _SHOWN = 6  # mistakes that a message lists
 _VALUE = 60  # characters of a value that a message quotes
 _MANY = 10_000  # mistakes of which none is listed: it would take more memory than the file
+_INSTANCE = re.compile(r" or instance of \w+")  # no value of a file is one
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 Shape = TypeVar("Shape")
@@ -184,7 +185,9 @@ def validated(
         mistakes = failure.errors(include_url=False, include_context=False)
     except RecursionError:
         raise error(f"{place} is no file that metanet reads: it is nested too deep") from None
-    lines = [f"  {_where(m['loc'])}: {m['msg']}, got {_quoted(m['input'])}" for m in mistakes[:_SHOWN]]
+    lines = [
+        f"  {_where(m['loc'])}: {_INSTANCE.sub('', m['msg'])}, got {_quoted(m['input'])}" for m in mistakes[:_SHOWN]
+    ]
     if len(mistakes) > _SHOWN:
         lines.append(f"  and {len(mistakes) - _SHOWN} more")
     raise error("\n".join([f"{place} is damaged or of another format:", *lines]))

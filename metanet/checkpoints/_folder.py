@@ -1,10 +1,10 @@
 """Folders as Hugging Face libraries write them: the weights in one file or in shards, a config beside them."""
 
-import json
 import re
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..documents import read_json
+from ..errors import CheckpointError, listed
 from ._mapping import Checkpoint
 from ._readers import Options, open_path, reader
 from ._sharded import INDEX, is_index
@@ -27,11 +27,11 @@ def _read(path: Path, options: Options) -> Checkpoint:
     config = path / "config.json"
     if config.is_file():
         try:
-            found.metadata["config"] = json.loads(config.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"checkpoint '{path}': its config.json is no JSON ({error}); {found.path.name} alone can be opened"
-            ) from error
+            found.metadata["config"] = read_json(
+                config, error=CheckpointError, nan=True
+            )  # transformers writes Infinity
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {found.path.name} alone can be opened") from error
     return found
 
 
@@ -45,7 +45,7 @@ def _only(folder: Path) -> str:
             candidates = [each for each in (name, name + INDEX) if each in candidates] or candidates
         if len(candidates) > 1:
             raise CheckpointError(
-                f"checkpoint '{folder}' is a folder with several checkpoints: {', '.join(candidates)}. Give one."
+                f"checkpoint '{folder}' is a folder with several checkpoints: {listed(candidates)}. Give one."
             )
         if candidates:
             return candidates[0]
@@ -54,7 +54,7 @@ def _only(folder: Path) -> str:
             f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says what is in which: "
             f"its writing or its copy was cut off. Restore or remake it."
         )
-    there = f"it has {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "it is empty"
+    there = f"it has {listed(names, 5)}" if names else "it is empty"
     raise CheckpointError(
         f"checkpoint '{folder}' is a folder without a checkpoint: {there}; known: .safetensors, {', '.join(SUFFIXES)}"
     )

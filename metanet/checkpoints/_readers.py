@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import CheckpointError, MetanetError
+from ..errors import CheckpointError, MetanetError, listed
 from ._content import UNKNOWN, Kind, kind_of
 from ._mapping import Checkpoint
 from ._state_dicts import bare_names
@@ -127,5 +127,4 @@ def _nearby(path: Path) -> str:
         return f": nor does its folder '{path.parent}'"
     beside = (each for each in path.parent.iterdir() if not each.is_dir())
     names = sorted(each.name for each in beside if any(known.accepts(each) for known in READERS))
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"; its folder has {', '.join(names[:5])}{more}" if names else "; its folder holds no checkpoint"
+    return f"; its folder has {listed(names, 5)}" if names else "; its folder holds no checkpoint"
