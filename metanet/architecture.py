@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, overload
 from torch import Tensor, nn
 
 from .checkpoints import Checkpoint, atomic_write, load_checkpoint
-from .errors import MetanetError, TraceError
+from .documents import Document, read_json, validated
+from .errors import MetanetError, TraceError, brief
 from .graph import GraphTemplate, TemplateBuilder
-from .symmetry import Derivation, SymmetrySpec, derive, read_json
+from .symmetry import Derivation, SymmetrySpec, derive
 from .tracing import Trace, example_inputs, record
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from .graph import ParameterGraph
 
 _FORMAT = 1
+
+
+class _File(Document):
+    """What :meth:`Architecture.save` writes."""
+
+    metanet: int
+    name: str
+    spec: dict[str, Any]
+    template: dict[str, Any]
+    warnings: list[str]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,11 +146,16 @@ class Architecture:
         data = read_json(path)
         if not isinstance(data, dict) or data.get("metanet") != _FORMAT:
             raise MetanetError(f"{path} is not an architecture saved by this version of metanet")
-        try:
-            spec, template = SymmetrySpec.from_json(data["spec"]), GraphTemplate.from_json(data["template"])
-            return cls(data["name"], spec, tuple(data["warnings"]), _loaded=template)
-        except KeyError as e:
-            raise MetanetError(f"{path} is not an architecture: {e} is missing") from e
+        file = validated(_File, data, f"'{path}'")
+        spec = SymmetrySpec.from_json(file.spec, f"the symmetry spec in '{path}'")
+        template = GraphTemplate.from_json(file.template, f"the graph template in '{path}'")
+        for name, shape in template.shapes.items():
+            if name in spec.tensors and spec.tensors[name].shape != shape:
+                raise MetanetError(
+                    f"'{path}' is damaged: {brief(name)} is {brief(shape)} in its graph template, "
+                    f"{brief(spec.tensors[name].shape)} in its symmetry spec"
+                )
+        return cls(file.name, spec, tuple(file.warnings), _loaded=template)
 
 
 def trace(model: nn.Module, *inputs: Any, check_inputs: Any = None, **kwargs: Any) -> Architecture:

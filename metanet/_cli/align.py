@@ -133,7 +133,7 @@ def _shard_size(stored: Checkpoint) -> int:
     """The bytes of tensors in the largest shard that there was; one file stays one."""
     if not stored.path.name.endswith(".index.json"):
         return sys.maxsize
-    where = json.loads(stored.path.read_bytes())["weight_map"]
+    where, _ = read_index(stored.path)
     sizes: Counter[str] = Counter()
     for name, in_file in stored.sources.items():
         sizes[where[in_file]] += stored.shapes[name].numel() * stored.dtypes[name].itemsize

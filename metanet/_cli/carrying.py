@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint
-from ..errors import CheckpointError
+from ..documents import read_json
+from ..errors import CheckpointError, MetanetError
 from .folders import files_beside, folder_of
 
 CONFIG = "config.json"
@@ -88,10 +89,7 @@ def carried(
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / CONFIG} is no JSON: {error}") from error
+    found = read_json(folder / CONFIG, error=CheckpointError, nan=True)  # transformers writes Infinity
     return found if isinstance(found, dict) else {}
 
 
@@ -168,6 +166,6 @@ def _same(one: Path, other: Path) -> bool:
     if one.suffix != ".json":
         return False
     try:
-        return json.loads(one.read_bytes()) == json.loads(other.read_bytes())
-    except ValueError:
+        return read_json(one) == read_json(other)
+    except MetanetError:
         return False

@@ -118,13 +118,10 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_tree(key: str, given: str) -> Any:
-    path = Path(given).expanduser()
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MetanetError(f"{key}={given} can't be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MetanetError(f"{key}={given} is no YAML: {error}") from error
+        return read_yaml(Path(given).expanduser())
+    except MetanetError as error:
+        raise MetanetError(f"{key}={given}: {error}") from error
 
 
 def _check_place(out: Path, inputs: Sequence[str]) -> None:

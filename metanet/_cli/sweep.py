@@ -1,7 +1,6 @@
 """The table at the end of a sweep: mean and spread of every metric, over the seeds, for each setting."""
 
 import csv
-import json
 import math
 import re
 import statistics
@@ -10,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from ..documents import read_bytes, read_json, read_yaml, validated
+from ..errors import MetanetError, brief
 from .overrides import unquote
 
 METRICS_FILE = "metrics.json"  # what a run writes into its directory: {"name": number, ...}, may be nested
@@ -17,6 +20,10 @@ ERROR_FILE = "error.txt"  # of a run that failed: the message, then the tracebac
 SEED = "seed"
 
 _WIDE = 120  # a table wider than a terminal is turned: one row per metric
+
+
+_OVERRIDES = TypeAdapter(list[str] | None)
+_METRICS = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +99,30 @@ def group(jobs: Iterable[Job]) -> list[Row]:
 
 
 def _read_job(directory: Path) -> Job:
-    import yaml
-
-    overrides = yaml.safe_load((directory / ".hydra" / "overrides.yaml").read_text()) or []
+    record = directory / ".hydra" / "overrides.yaml"
+    overrides = validated(_OVERRIDES, read_yaml(record), f"'{record}'") or []
     pairs = (override.lstrip("+").partition("=")[::2] for override in overrides)
     metrics, error = None, ""
     if (directory / ERROR_FILE).is_file():
-        lines = [line for line in (directory / ERROR_FILE).read_text().splitlines() if line.strip()]
-        error = lines[0] if lines else "unknown error"
+        text = read_bytes(directory / ERROR_FILE).decode("utf-8", "replace")
+        error = brief(next((line for line in text.splitlines() if line.strip()), "unknown error"), 1_000)
     elif (directory / METRICS_FILE).is_file():
         try:
-            metrics = dict(_numbers(json.loads((directory / METRICS_FILE).read_text())))
-        except ValueError as problem:
-            error = f"{METRICS_FILE} is damaged: {problem}"
+            metrics = _metrics(directory / METRICS_FILE)
+        except MetanetError as problem:
+            error = " ".join(str(problem).split())
     return Job(
         name=directory.name, overrides={key: unquote(value) for key, value in pairs}, metrics=metrics, error=error
     )
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    """The numbers of one run; NaN and infinities are results too."""
+    metrics = validated(_METRICS, read_json(path, nan=True), f"'{path}'")
+    try:
+        return dict(_numbers(metrics))
+    except (OverflowError, RecursionError):
+        raise MetanetError(f"'{path}' is damaged: it has numbers too large, or nests too deep") from None
 
 
 def _numbers(tree: Any, name: str = "") -> Iterable[tuple[str, float]]:

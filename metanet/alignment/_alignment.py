@@ -3,13 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
 from ..checkpoints import load_checkpoint, save_checkpoint
-from ..errors import CheckpointError
-from ..symmetry import SymmetrySpec, Transform
+from ..documents import Document, validated
+from ..errors import CheckpointError, brief, listed
+from ..symmetry import Transform
+
+
+class _Metadata(Document):
+    """What a saved alignment says beside its permutations."""
+
+    spec: dict[str, Any]
+    objective: Annotated[list[float], MinLen(1)]
+    identity: dict[str, str]
+    seconds: Annotated[float, Ge(0)]
+    method: Annotated[str, MinLen(1)]
+    options: dict[str, Any]
+    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +60,8 @@ class Alignment:
         known = self.transform.spec.tensors
         if not any(name in known for name in state):
             raise CheckpointError(
-                f"none of the {len(state)} names ({', '.join(list(state)[:3])}, ...) is one of the aligned "
-                f"architecture's ({', '.join(list(known)[:3])}, ...): give parameters by their state dict names"
+                f"none of the {len(state)} names ({listed(state, 3)}) is one of the aligned "
+                f"architecture's ({listed(known, 3)}): give parameters by their state dict names"
             )
         return self.transform(state)
 
@@ -62,8 +76,8 @@ class Alignment:
         if lacking:
             more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
             raise CheckpointError(
-                f"the alignment is of another network: it moves {lacking[0]}{more}, which this checkpoint "
-                f"({', '.join(list(checkpoint)[:3])}, ...) does not have"
+                f"the alignment is of another network: it moves {brief(lacking[0])}{more}, which this checkpoint "
+                f"({listed(checkpoint, 3)}) does not have"
             )
 
     def __str__(self) -> str:
@@ -91,13 +105,15 @@ class Alignment:
         Raises:
             CheckpointError: the file is missing, damaged or holds no alignment.
         """
-        file = load_checkpoint(path)
-        data = file.metadata
-        missing = [k for k in ("spec", "objective", "identity", "method") if k not in data]
-        if missing:
-            raise CheckpointError(f"{path} is not a saved alignment: its metadata has no {', '.join(missing)}")
-        transform = Transform(SymmetrySpec.from_json(data["spec"]), dict(file))
+        file = load_checkpoint(path, unwrap=False)
+        place = f"'{path}' is not a saved alignment: its metadata"
+        data = validated(_Metadata, file.metadata, place, error=CheckpointError)
+        transform = Transform.of_file(data.spec, file)
+        if unknown := [group for group in data.identity if group not in transform.spec.by_name]:
+            raise CheckpointError(
+                f"{place} is damaged: it left groups as they are that there aren't: {listed(unknown)}"
+            )
         return cls(
-            transform, tuple(data["objective"]), data["identity"], data["seconds"], data["method"], data["options"],
-            data["seed"],
+            transform, tuple(map(float, data.objective)), data.identity, float(data.seconds), data.method, data.options,
+            data.seed,
         )  # fmt: skip

@@ -29,10 +29,15 @@ from . import _folder as _folder
 from . import _sharded as _sharded
 from . import _torch as _torch
 from ._atomic import atomic_write as atomic_write
+from ._bytes import budget as budget
+from ._content import Kind as Kind
+from ._content import kind_of as kind_of
 from ._mapping import Checkpoint as Checkpoint
 from ._nonfinite import report_nonfinite as report_nonfinite
 from ._readers import load_checkpoint as load_checkpoint
 from ._sharded import files_of as files_of
+from ._sharded import read_index as read_index
+from ._torch import load_objects as load_objects
 from ._writing import save_checkpoint as save_checkpoint
 from ._writing import shard_plan as shard_plan
 from ._writing import write_index as write_index

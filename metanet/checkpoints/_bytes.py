@@ -1,13 +1,51 @@
 """Bytes of a file by position, straight into a tensor's memory."""
 
+import lzma
+import mmap
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..documents import check_regular
+from ..errors import CheckpointError, brief
+
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, NotImplementedError, RuntimeError,
+    EOFError, OverflowError,
+)  # fmt: skip
+"""What ``zipfile`` raises where an archive is damaged."""
+
+_SPARE = 256 * 2**20
+
+
+def budget(size: int) -> int:
+    """Bytes of memory that a file of this size may ask for: three times its size and 256 MiB."""
+    return 3 * size + _SPARE
+
+
+def check_size(path: Path, name: str, shape: Sequence[int], dtype: torch.dtype, size: int) -> None:
+    """Refuse a tensor that takes far more memory than its file: a view that repeats its values, a made-up shape.
+
+    >>> check_size(Path("x.pt"), "w", (2**20, 2**20), torch.float32, 1_000)
+    Traceback (most recent call last):
+    metanet.errors.CheckpointError: checkpoint 'x.pt': w is (1048576, 1048576) of torch.float32, ...
+
+    Raises:
+        CheckpointError: it takes more than three times the file and 256 MiB, or its sizes can't be multiplied.
+    """
+    needed = prod(shape) * dtype.itemsize
+    if needed > budget(size) or prod(max(1, n) for n in shape) * dtype.itemsize >= 2**63:
+        raise CheckpointError(
+            f"checkpoint '{path}': {brief(name)} is {brief(tuple(shape))} of {dtype}, {needed:,} bytes, which a file "
+            f"of {size:,} bytes does not hold: it is damaged, or made to fill the memory. Restore or remake it."
+        )
 
 
 class FileBytes:
@@ -21,6 +59,7 @@ class FileBytes:
     """
 
     def __init__(self, path: Path) -> None:
+        check_regular(path, error=CheckpointError)
         self.path = path
         self.place = path.absolute()  # a process that reads later may stand in another folder
         status = os.stat(self.place)
@@ -32,12 +71,17 @@ class FileBytes:
         self._fill(memoryview(content), start)
         return bytes(content)
 
+    def mapped(self) -> mmap.mmap:
+        """The whole file as bytes that are read when looked at; close it (``with``) soon."""
+        with open(self.place, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
     def tensor(self, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A new contiguous tensor of the bytes from ``start`` on, bit for bit."""
+        """A new contiguous tensor of the bytes from ``start`` on, bit for bit; of bool, all bytes but 0 are True."""
         tensor = torch.empty(tuple(shape), dtype=dtype)
         if tensor.numel():
             self._fill(memoryview(tensor.view(-1).view(torch.uint8).numpy()), start)
-        return tensor
+        return sound_bools(tensor)
 
     def check(self) -> None:
         """Raise ``CheckpointError`` if the file is not the one that was opened."""
@@ -67,3 +111,10 @@ class FileBytes:
 
     def _unreadable(self, error: OSError) -> CheckpointError:
         return CheckpointError(f"checkpoint '{self.path}' can't be read: {error.strerror or error}")
+
+
+def sound_bools(tensor: Tensor) -> Tensor:
+    """Bytes other than 0 and 1 in a bool tensor become True: operations on them would give anything."""
+    if tensor.dtype is torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
+        return tensor.view(torch.uint8).ne(0)
+    return tensor

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ._bytes import FileBytes
+from ..errors import CheckpointError, brief
+from ._bytes import FileBytes, budget
 from ._inert_pickle import Inert, unpickle
 from ._mapping import Checkpoint
 from ._readers import Options, reader
 from ._state_dicts import find_state_dict
+from ._torch import check_storages
 
 METADATA = ".metadata"
 _LARGEST = 2**30  # bytes of .metadata that are read
@@ -76,6 +77,8 @@ class _Folder:
     def _part(self, name: str, part: _Part, dtype: torch.dtype) -> Tensor:
         content = self.files[part.file].read(part.start, part.length)
         try:
+            reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+            check_storages(reader, budget(len(content)), lambda record: len(reader.get_record(record)))
             value = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         except Exception as error:  # damaged bytes make the unpickler raise nearly anything
             raise CheckpointError(
@@ -113,7 +116,7 @@ def _read(path: Path, options: Options) -> Checkpoint:
     except Exception as error:  # a damaged pickle makes the unpickler, and what it leaves, raise nearly anything
         raise CheckpointError(
             f"checkpoint '{path}': its {METADATA} is damaged, or not of torch.distributed.checkpoint "
-            f"({type(error).__name__.strip('_')}: {str(error)[:200]}). Restore or remake it."
+            f"({type(error).__name__.strip('_')}: {brief(error, 200)}). Restore or remake it."
         ) from error
 
 
@@ -126,7 +129,8 @@ def _metadata(folder: Path) -> _Metadata:
     file = FileBytes(folder / METADATA)
     if file.size > _LARGEST:
         raise _Refused(f"it has {file.size:,} bytes")
-    state = _state(unpickle(io.BytesIO(file.read(0, file.size)), {}))
+    content, _, _ = unpickle(file.read(0, file.size), 0, {}, budget(file.size))
+    state = _state(content)
     places = dict(_places(folder, state["storage_data"]))
     tensors = {
         name: _described(name, _state(value), places)
@@ -151,7 +155,7 @@ def _places(folder: Path, storage: Mapping[Any, Any]) -> Iterator[tuple[tuple[st
             continue  # no part of a tensor
         file, start, length = info["relative_path"], info["offset"], info["length"]
         if not isinstance(file, str) or set(file) & {"/", "\\", "\0"} or file in ("", ".", ".."):
-            raise _Refused(f"it names {str(file)[:100]!r}; parts are files in the folder")
+            raise _Refused(f"it names {brief(file)!r}; parts are files in the folder")
         if info.get("transform_descriptors"):
             raise _Refused(f"{index['fqn']} is transformed ({info['transform_descriptors']}), which metanet can't undo")
         if not (_are_sizes((start, length)) and start + length <= (folder / file).stat().st_size):

@@ -1,17 +1,22 @@
 """Comparing a checkpoint's names, shapes and dtypes with those of a network."""
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ..errors import CheckpointError, MetanetError
+from ..errors import CheckpointError, MetanetError, brief, listed
 from ._spelling import spelled
 
 _LISTED = 10  # of each kind of difference
+_NAME = 60  # characters of each name in a message
+_DEEPEST = 64  # modules inside modules that a prefix may name
+_COMPARED, _SEARCHED = 300, 5_000  # characters of names, and names, among which similar ones are looked for
 _DTYPES = ("kind", "exact", "any")
 
 
@@ -61,7 +66,7 @@ def _without(path: Path, names: Iterable[str], prefix: str) -> dict[str, str]:
     taken = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
     if not taken:
         firsts = list(dict.fromkeys(name.partition(".")[0] + "." for name in names))[:_LISTED]
-        raise CheckpointError(f"checkpoint '{path}': no name starts with {prefix!r}, but {', '.join(firsts)}")
+        raise CheckpointError(f"checkpoint '{path}': no name starts with {brief(prefix)!r}, but {listed(firsts)}")
     return taken
 
 
@@ -77,9 +82,8 @@ def _by_prefix(path: Path, names: Mapping[str, Any], expected: Mapping[str, Any]
     putting = [start for start, count in put.items() if count == best]
     if len(taking) + len(putting) > 1:
         ways = [f"without {start}" for start in taking] + [f"with {start}" for start in putting]
-        more = f" or {len(ways) - _LISTED} more" if len(ways) > _LISTED else ""
         raise CheckpointError(
-            f"checkpoint '{path}' fits the network in several ways: {' or '.join(ways[:_LISTED])}{more}; "
+            f"checkpoint '{path}' fits the network in several ways: {listed(ways, _LISTED, join=' or ')}; "
             f"name the prefix to take off by prefix="
         )
     if putting:
@@ -89,7 +93,7 @@ def _by_prefix(path: Path, names: Mapping[str, Any], expected: Mapping[str, Any]
 
 def _splits(name: str) -> Iterable[tuple[str, str]]:
     """``a.b.c`` as (``a.``, ``b.c``) and (``a.b.``, ``c``)."""
-    places = [i + 1 for i, character in enumerate(name) if character == "."]
+    places = [match.end() for match in islice(re.finditer(r"\.", name), _DEEPEST)]
     return [(name[:i], name[i:]) for i in places]
 
 
@@ -107,21 +111,22 @@ def check(
         raise MetanetError(f"dtypes={dtypes!r}: give one of {', '.join(_DTYPES)}")
     missing = [name for name in wanted if name not in found]
     lines = [
-        f"  missing     {name} {tuple(wanted[name].shape)}{_near(name, wanted[name], surplus)}"
+        f"  missing     {_line(name, wanted[name].shape)}{_near(name, wanted[name], surplus)}"
         for name in missing[:_LISTED]
     ]
     lines += _rest(missing, "missing")
-    lines += [f"  unexpected  {name} {tuple(surplus[name].shape)}" for name in list(surplus)[:_LISTED]]
+    lines += [f"  unexpected  {_line(name, surplus[name].shape)}" for name in list(surplus)[:_LISTED]]
     lines += _rest(surplus, "unexpected")
     shapes = [name for name, each in found.items() if each.shape != wanted[name].shape]
     lines += [
-        f"  shape       {name} is {tuple(found[name].shape)}, expected {tuple(wanted[name].shape)}"
+        f"  shape       {_line(name, found[name].shape, 'is ')}, expected {brief(tuple(wanted[name].shape), 60)}"
         for name in shapes[:_LISTED]
     ]
     lines += _rest(shapes, "of other shapes")
     others = [name for name, each in found.items() if not _agree(each.dtype, wanted[name].dtype, dtypes)]
     lines += [
-        f"  dtype       {name} is {found[name].dtype}, expected {wanted[name].dtype}" for name in others[:_LISTED]
+        f"  dtype       {brief(name, _NAME)} is {found[name].dtype}, expected {wanted[name].dtype}"
+        for name in others[:_LISTED]
     ]
     lines += _rest(others, "of other dtypes")
     if missing and not found:
@@ -136,9 +141,17 @@ def _rest(names: Iterable[str], what: str) -> list[str]:
 
 def _near(name: str, wanted: Described, surplus: Mapping[str, Described]) -> str:
     """The unexpected name that may be meant: a similar one, of the same shape if there is one."""
-    same = [other for other, each in surplus.items() if each.shape == wanted.shape]
-    near = difflib.get_close_matches(name, same, 1) or difflib.get_close_matches(name, list(surplus), 1)
-    return f"; near: {near[0]} {tuple(surplus[near[0]].shape)}" if near else ""
+    if len(name) > _COMPARED:
+        return ""
+    names = [other for other in islice(surplus, _SEARCHED) if len(other) <= _COMPARED]
+    same = [other for other in names if surplus[other].shape == wanted.shape]
+    near = difflib.get_close_matches(name, same, 1) or difflib.get_close_matches(name, names, 1)
+    return f"; near: {_line(near[0], surplus[near[0]].shape)}" if near else ""
+
+
+def _line(name: str, shape: torch.Size, verb: str = "") -> str:
+    """A name and a shape for one line of ten; both may be of any length."""
+    return f"{brief(name, _NAME)} {verb}{brief(tuple(shape), 60)}"
 
 
 def _agree(one: torch.dtype | None, other: torch.dtype | None, how: str) -> bool:

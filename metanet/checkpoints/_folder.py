@@ -1,10 +1,11 @@
 """Folders as Hugging Face libraries write them: the weights in one file or in shards, a config beside them."""
 
-import json
 import re
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..documents import read_json
+from ..errors import CheckpointError, listed
+from ._content import SAFETENSORS, TORCH, TORCH_OLD, kind_of
 from ._layouts import inside, refuse_partitioned, refuse_pipeline, sub_folders
 from ._mapping import Checkpoint
 from ._readers import Options, open_path, reader
@@ -19,6 +20,8 @@ _STANDARD = {
 _SHARD = re.compile(r".*-\d+-of-\d+\.\w+")
 # What trainers write beside the weights, with the suffixes of weights.
 _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*|.*_optim_states)\.(bin|pt|pth)")
+
+_LOOKED_AT = 50  # files whose content is looked at where no name tells
 
 
 @reader("a folder with one of them", accepts=lambda path: path.is_dir())
@@ -40,12 +43,10 @@ def _with_config(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
     config = folder / "config.json"
     if config.is_file():
         try:
-            checkpoint.metadata["config"] = json.loads(config.read_bytes())
-        except (ValueError, RecursionError) as error:
-            name = checkpoint.path.name
-            raise CheckpointError(
-                f"checkpoint '{folder}': its config.json is no JSON ({error}); {name} alone can be opened"
-            ) from error
+            # transformers writes Infinity
+            checkpoint.metadata["config"] = read_json(config, error=CheckpointError, nan=True)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {checkpoint.path.name} alone can be opened") from error
     return checkpoint
 
 
@@ -58,11 +59,25 @@ def _only(folder: Path, names: list[str]) -> str | None:
             candidates = [each for each in (name, name + INDEX) if each in candidates] or candidates
         if len(candidates) > 1:
             raise CheckpointError(
-                f"checkpoint '{folder}' is a folder with several checkpoints: {', '.join(candidates)}. Give one."
+                f"checkpoint '{folder}' is a folder with several checkpoints: {listed(candidates)}. Give one."
             )
         if candidates:
             return candidates[0]
-    return None
+    return _by_content(folder, names)
+
+
+def _several(folder: Path, names: list[str]) -> CheckpointError:
+    return CheckpointError(f"checkpoint '{folder}' is a folder with several checkpoints: {listed(names)}. Give one.")
+
+
+def _by_content(folder: Path, names: list[str]) -> str | None:
+    """The one file that is a checkpoint under a name that doesn't tell: ``model_best.pth.tar``, ``checkpoints``."""
+    files = [name for name in names if (folder / name).is_file() and not _NO_WEIGHTS.fullmatch(name)]
+    kinds = {name: kind_of(folder / name) for name in files[:_LOOKED_AT] if not _SHARD.fullmatch(name)}
+    candidates = [name for name, kind in kinds.items() if kind in (SAFETENSORS, TORCH, TORCH_OLD)]
+    if len(candidates) > 1:
+        raise _several(folder, candidates)
+    return candidates[0] if candidates else None
 
 
 def _nothing(folder: Path, names: list[str]) -> str:
@@ -75,7 +90,7 @@ def _nothing(folder: Path, names: list[str]) -> str:
     known = f"known: .safetensors, {', '.join(SUFFIXES)}"
     if deeper := sub_folders(folder):
         return f"checkpoint '{folder}' is a folder without a checkpoint of its own{deeper}"
-    there = f"it has {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "it is empty"
+    there = f"it has {listed(names, 5)}" if names else "it is empty"
     return f"checkpoint '{folder}' is a folder without a checkpoint: {there}; {known}"
 
 

@@ -1,9 +1,6 @@
 """Torch files with foreign objects: the tensors are read, the objects stay placeholders, no code runs."""
 
-import io
-import re
 import struct
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ._bytes import FileBytes
+from ..errors import CheckpointError, brief
+from ._archive import Archive, Refused, is_compressed, open_archive
+from ._bytes import ZIP_ERRORS, FileBytes, budget, check_size, sound_bools
+from ._content import TORCH, TORCHSCRIPT, kind_of
 from ._inert_pickle import Inert, Storage, Stored, unpickle
 from ._mapping import Checkpoint
 from ._state_dicts import find_state_dict
@@ -22,8 +21,12 @@ _DEEPEST, _MOST = 100, 100_000  # modules inside modules, and all of them: a pic
 
 
 class _Place(NamedTuple):
-    """Where a tensor's values are: ``span`` values from byte ``start`` on, of which it is a view."""
+    """Where a tensor's values are: ``span`` values from byte ``start`` of the file on, of which it is a view.
 
+    In a compressed file they start so far within ``record``.
+    """
+
+    record: str | None
     start: int
     span: int
     dtype: torch.dtype
@@ -33,22 +36,39 @@ class _Place(NamedTuple):
     neg: bool
 
 
-class _Refused(ValueError):
-    """What is wrong with a file, in a few words."""
-
-
 class _File:
     """The tensors of one torch file, by what its pickle said of them."""
 
-    def __init__(self, file: FileBytes, places: dict[str, _Place]) -> None:
-        self.file, self.places = file, places
+    def __init__(self, file: FileBytes, archive: Archive | None, places: dict[str, _Place]) -> None:
+        self.file, self.archive, self.places = file, archive, places
+        self._inflated: tuple[str, bytes] = "", b""  # the last record that was: many tensors may be views of it
 
     def __call__(self, name: str) -> Tensor:
         place = self.places[name]
-        tensor = self.file.tensor(place.start, (place.span,), place.dtype)
-        tensor = tensor.as_strided(place.shape, place.stride).contiguous()
+        tensor = self._values(place).as_strided(place.shape, place.stride).contiguous()
         tensor = tensor.conj_physical() if place.conj else tensor
         return tensor.neg() if place.neg else tensor
+
+    def _values(self, place: _Place) -> Tensor:
+        if place.record is None:
+            return self.file.tensor(place.start, (place.span,), place.dtype)
+        if self._inflated[0] != place.record:
+            self.file.check()
+            self._inflated = place.record, self._inflate(place.record)
+        end = place.start + place.span * place.dtype.itemsize
+        part = bytearray(self._inflated[1][place.start : end])
+        return sound_bools(torch.frombuffer(part, dtype=torch.uint8).view(place.dtype))
+
+    def _inflate(self, record: str) -> bytes:
+        try:
+            return self.archive.read(record)
+        except ZIP_ERRORS as error:
+            raise CheckpointError(
+                f"checkpoint '{self.file.path}': its record {brief(record)} is damaged ({brief(error)})"
+            ) from error
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_inflated": ("", b"")}
 
 
 def read_inert(path: Path, key: str | None) -> Checkpoint:
@@ -63,20 +83,23 @@ def read_inert(path: Path, key: str | None) -> Checkpoint:
     file = FileBytes(path)
     foreign: dict[str, type[Inert]] = {}
     try:
-        content, first = (_zip if zipfile.is_zipfile(path) else _older)(file, foreign)
+        archive = open_archive(file) if kind_of(path) in (TORCH, TORCHSCRIPT) else None
+        content, first = _older(file, foreign) if archive is None else _zip(archive, foreign)
         state = find_state_dict(path, content, key, lambda value: isinstance(value, Stored), _view)
-        found = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Stored)}
-        places = {name: _place(name, value, first, file.size) for name, value in found.items()}
+        stored = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Stored)}
+        places = {name: _place(name, value, first, file.size) for name, value in stored.items()}
+        for name, place in places.items():
+            check_size(path, name, place.shape, place.dtype, file.size)
     except (OSError, CheckpointError):
         raise
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything (KeyError, EOFError, ...)
         raise CheckpointError(
             f"checkpoint '{path}' is damaged, cut off, or was not written by torch.save "
-            f"({type(error).__name__.strip('_')}: {str(error)[:200]}). Restore or remake it."
+            f"({type(error).__name__}: {brief(error, 300)}). Restore or remake it."
         ) from error
     return Checkpoint(
         path,
-        _File(file, places),
+        _File(file, archive if archive is not None and archive.compressed else None, places),
         {name: place.shape for name, place in places.items()},
         {name: place.dtype for name, place in places.items()},
         skipped=(str(name) for name in state if name not in places),
@@ -84,44 +107,24 @@ def read_inert(path: Path, key: str | None) -> Checkpoint:
     )
 
 
-# Gives the byte at which a storage starts, and how many bytes it has.
-_First = Callable[[Storage], tuple[int, int]]
+# Gives the record in which a storage is, if it is compressed, the byte at which it starts, and how many bytes it has.
+_First = Callable[[Storage], tuple[str | None, int, int]]
 
 
-def _zip(file: FileBytes, foreign: dict[str, type[Inert]]) -> tuple[Any, _First]:
-    """The zip format: ``name/data.pkl``, and a record ``name/data/KEY`` for each storage, not compressed."""
-    with zipfile.ZipFile(file.place) as archive:
-        records = {record.filename: record for record in archive.infolist()}
-        names = [name for name in records if re.fullmatch(r"[^/]+/data\.pkl", name)]
-        if len(names) != 1:
-            raise _Refused("it has no data.pkl")
-        folder = names[0].partition("/")[0]
-        if any(name.startswith(f"{folder}/code/") for name in records):
-            raise CheckpointError(
-                f"checkpoint '{file.path}' is a TorchScript archive: "
-                f"load it with torch.jit.load and save its state_dict()"
-            )
-        _check_stored(records[names[0]])
-        content = unpickle(io.BytesIO(archive.read(names[0])), foreign)
-        order = records.get(f"{folder}/byteorder")
-        if order is not None and archive.read(order) != b"little":
-            raise _Refused("its numbers are not little-endian")
+def _zip(archive: Archive, foreign: dict[str, type[Inert]]) -> tuple[Any, _First]:
+    """The zip format: ``name/data.pkl``, and a record ``name/data/KEY`` for each storage."""
+    content, _, _ = unpickle(archive.read("data.pkl"), 0, foreign, budget(archive.file.size))
+    if "byteorder" in archive.records and archive.read("byteorder") != b"little":
+        raise Refused("its numbers are not little-endian")
 
-    def first(storage: Storage) -> tuple[int, int]:
-        name = f"{folder}/data/{storage.key}"
-        if name not in records:
-            raise _Refused(f"it lacks the record {name}")
-        record = records[name]
-        _check_stored(record)
-        lengths = struct.unpack("<HH", file.read(record.header_offset + 26, 4))  # of the name and of the extra field
-        return record.header_offset + 30 + sum(lengths), record.file_size
+    def first(storage: Storage) -> tuple[str | None, int, int]:
+        name = f"data/{storage.key}"
+        record = archive.record(name)
+        if is_compressed(record):
+            return name, 0, record.file_size
+        return None, archive.start(name), record.file_size
 
     return content, first
-
-
-def _check_stored(record: zipfile.ZipInfo) -> None:
-    if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
-        raise _Refused(f"its record {record.filename} is compressed")
 
 
 def _older(file: FileBytes, foreign: dict[str, type[Inert]]) -> tuple[Any, _First]:
@@ -129,27 +132,31 @@ def _older(file: FileBytes, foreign: dict[str, type[Inert]]) -> tuple[Any, _Firs
 
     Each storage is its number of values in 8 bytes, then the values.
     """
-    with file.place.open("rb") as stream:
-        if unpickle(stream, {}) != _MAGIC or unpickle(stream, {}) != _PROTOCOL:
-            raise _Refused("its first bytes are those of another format")
-        if not unpickle(stream, {}).get("little_endian", True):
-            raise _Refused("its numbers are not little-endian")
-        content = unpickle(stream, foreign)
-        keys = unpickle(stream, {})
-        start = stream.tell()
+    with file.mapped() as data:
+        parts, start = [], 0
+        for kinds in ({}, {}, {}, foreign, {}):
+            value, start, _ = unpickle(data, start, kinds, budget(file.size))
+            parts.append(value)
+            if len(parts) == 2 and parts != [_MAGIC, _PROTOCOL]:
+                raise Refused("its first bytes are those of another format")
+    _, _, system, content, keys = parts
+    if not system.get("little_endian", True):
+        raise Refused("its numbers are not little-endian")
     # The widths of the values are with the tensors; storages without one can't be skipped over.
     widths = {stored.storage.key: stored.storage.dtype.itemsize for stored in _tensors(content)}
     spans: dict[str, tuple[int, int]] = {}
     for key in keys:
         if key not in widths:
-            raise _Refused(f"nothing says of what dtype its storage {key} is")
+            raise Refused(f"nothing says of what dtype its storage {brief(key)} is")
         head = file.read(start, 8)
         if len(head) < 8:
-            raise _Refused("it ends before its last storage")
-        size = struct.unpack("<q", head)[0] * widths[key]
-        spans[key] = (start + 8, size)
-        start += 8 + size
-    return content, lambda storage: spans[storage.key]
+            raise Refused("it ends before its last storage")
+        (count,) = struct.unpack("<q", head)
+        if count < 0:
+            raise Refused(f"its storage {brief(key)} has {count:,} values")
+        spans[key] = (start + 8, count * widths[key])
+        start += 8 + count * widths[key]
+    return content, lambda storage: (None, *spans[storage.key])
 
 
 def _tensors(content: Any) -> Iterator[Stored]:
@@ -176,18 +183,19 @@ def _place(name: str, tensor: Stored, first: _First, size: int) -> _Place:
     storage, dtype, offset, shape, stride, flags = tensor
     numbers = [offset, *shape, *stride]
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype) or len(shape) != len(stride):
-        raise _Refused(f"{name} is no tensor of this file")
+        raise Refused(f"{brief(name)} is no tensor of this file")
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise _Refused(f"{name} has a shape or strides that are no sizes")
+        raise Refused(f"{brief(name)} has a shape or strides that are no sizes")
     shape = torch.Size(shape)
     span = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) if 0 not in shape else 0
-    start, length = first(storage) if span else (0, 0)
+    record, start, length = first(storage) if span else (None, 0, 0)
     skip = storage.start * storage.dtype.itemsize + offset * dtype.itemsize
     end = skip + span * dtype.itemsize
-    if span and (end > length or start + length > size or storage.start < 0):
-        raise _Refused(f"{name} ends at byte {end:,} of a storage of {length:,}")
+    if span and (end > length or (record is None and start + length > size) or storage.start < 0):
+        raise Refused(f"{brief(name)} ends at byte {end:,} of a storage of {length:,}")
     flags = flags if isinstance(flags, dict) else {}
-    return _Place(start + skip, span, dtype, shape, tuple(stride), bool(flags.get("conj")), bool(flags.get("neg")))
+    conj, neg = bool(flags.get("conj")), bool(flags.get("neg"))
+    return _Place(record, start + skip, span, dtype, shape, tuple(stride), conj, neg)
 
 
 def _view(value: Any) -> Any:
@@ -224,4 +232,4 @@ def _module(state: Mapping) -> Iterator[tuple[str, Any]]:
         if inside and depth == _DEEPEST:
             break
         waiting += reversed(inside)
-    raise _Refused("its modules stand in one another without end")
+    raise Refused("its modules stand in one another without end")

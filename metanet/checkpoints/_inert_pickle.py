@@ -8,16 +8,13 @@ No tensor is built either: ``_inert.py`` checks the descriptions against the fil
 
 import io
 import pickle
-import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
-# Extension codes name objects that some other part of the program registered: they would bypass find_class.
-_REFUSED = {"EXT1", "EXT2", "EXT4"}
-_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
+from ._pickle_scan import scan
 
 
 class Storage(NamedTuple):
@@ -142,6 +139,7 @@ class Unpickler(pickle.Unpickler):
     def __init__(self, file: io.BufferedIOBase, foreign: dict[str, type[Inert]]) -> None:
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self.foreign = foreign
+        self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Never imports: a known object from a fixed table, else a placeholder."""
@@ -158,27 +156,37 @@ class Unpickler(pickle.Unpickler):
             case ("module", kind, *_):
                 return kind
             case ("storage", _StorageClass(dtype), str(key), _, int(count)):
-                return Storage(key, dtype, 0, count)
+                return self._noted(Storage(key, dtype, 0, count), count)
             case ("storage", _StorageClass(dtype), str(key), _, int(count), None):
-                return Storage(key, dtype, 0, count)
-            case ("storage", _StorageClass(dtype), str(key), _, int(), (_, int(start), int(count))):
-                return Storage(key, dtype, start, count)
+                return self._noted(Storage(key, dtype, 0, count), count)
+            case ("storage", _StorageClass(dtype), str(key), _, int(whole), (_, int(start), int(count))):
+                return self._noted(Storage(key, dtype, start, count), whole)
         raise pickle.UnpicklingError("it refers to something that is no storage of this file")
 
+    def _noted(self, storage: Storage, whole: int) -> Storage:
+        """Keep the largest size that is claimed of each storage in the file."""
+        known = self.storages.get(storage.key)
+        if known is None or known.count * known.dtype.itemsize < whole * storage.dtype.itemsize:
+            self.storages[storage.key] = storage._replace(start=0, count=whole)
+        return storage
 
-def unpickle(file: io.BufferedIOBase, foreign: dict[str, type[Inert]]) -> Any:
-    """Read the pickle at a file's position, after a look at its operations.
+
+def unpickle(data: Any, start: int, foreign: dict[str, type[Inert]], most: int) -> tuple[Any, int, dict[str, Storage]]:
+    """Read one pickle, after a look at its operations.
+
+    Args:
+        data: bytes, or a mapped file.
+        start: where the pickle starts.
+        foreign: names of what placeholders stand for; those met are added.
+        most: bytes of memory that what it makes may take.
+
+    Returns:
+        What it holds, the position behind it, and the storages that it refers to, by their keys.
 
     Raises:
-        pickle.UnpicklingError: an operation that no torch file needs. What else is wrong with a pickle makes the
-            unpickler raise nearly anything.
+        pickle.UnpicklingError: see :func:`scan`. What else is wrong with a pickle makes the unpickler raise nearly
+            anything.
     """
-    start = file.tell()
-    for operation, argument, _ in pickletools.genops(file):
-        if operation.name in _REFUSED:
-            raise pickle.UnpicklingError(f"it has the operation {operation.name}")
-        # Memory for all smaller numbers is taken at once: one operation could ask for gigabytes.
-        if operation.name in _PUTS and argument > file.tell() - start:
-            raise pickle.UnpicklingError(f"it numbers an object {argument:,}")
-    file.seek(start)
-    return Unpickler(file, foreign).load()
+    end = scan(data, start, most)
+    unpickler = Unpickler(io.BytesIO(data[start:end]), foreign)
+    return unpickler.load(), end, unpickler.storages

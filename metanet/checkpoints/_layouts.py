@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _MODEL_STATES = re.compile(r"mp_rank_\d+_model_states\.pt")
@@ -30,7 +30,7 @@ def refuse_partitioned(folder: Path, names: list[str]) -> None:
     ranks = [name for name in names if _MODEL_STATES.fullmatch(name)]
     if parts or len(ranks) > 1:
         raise CheckpointError(
-            f"checkpoint '{folder}' is of DeepSpeed, in parts ({', '.join([*parts, *ranks][:_LISTED])}): gather them "
+            f"checkpoint '{folder}' is of DeepSpeed, in parts ({listed([*parts, *ranks], _LISTED)}): gather them "
             f"first, by `python zero_to_fp32.py . OUT --safe_serialization` in the folder above (ZeRO), or by the "
             f"conversion script of the program that trained it (tensor or pipeline parallel)"
         )
@@ -39,7 +39,7 @@ def refuse_partitioned(folder: Path, names: list[str]) -> None:
 def refuse_pipeline(folder: Path) -> None:
     """Raise for a folder that is several networks."""
     if (folder / "model_index.json").is_file():
-        parts = ", ".join(f"{folder.name}/{name}" for name in _with_checkpoint(folder)) or "none here"
+        parts = listed(f"{folder.name}/{name}" for name in _with_checkpoint(folder)) or "none here"
         raise CheckpointError(
             f"checkpoint '{folder}' is a pipeline of several networks (model_index.json): give one of them: {parts}"
         )
@@ -61,8 +61,8 @@ def inside(folder: Path) -> Path | None:
     if steps:
         names = [name for _, name in steps]
         raise CheckpointError(
-            f"checkpoint '{folder}' is a folder with {len(steps)} checkpoints inside: {', '.join(names[-_LISTED:])}. "
-            f"Give one, e.g. '{folder / names[-1]}'."
+            f"checkpoint '{folder}' is a folder with {len(steps)} checkpoints inside: "
+            f"{listed(reversed(names), _LISTED)}. Give one, e.g. '{folder / names[-1]}'."
         )
     return None
 
@@ -76,7 +76,7 @@ def _snapshot(folder: Path) -> Path:
         return snapshots / name
     if len(names) == 1:
         return snapshots / names[0]
-    there = f"it has {', '.join(names[:_LISTED])}" if names else "it is empty"
+    there = f"it has {listed(names, _LISTED)}" if names else "it is empty"
     raise CheckpointError(f"checkpoint '{folder}' is a cached repository, but nothing says which snapshot: {there}")
 
 
@@ -96,8 +96,7 @@ def sub_folders(folder: Path) -> str:
     names = list(_with_checkpoint(folder))
     if not names:
         return ""
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"; its sub-folders have: give '{folder}/NAME' with NAME one of {', '.join(names[:_LISTED])}{more}"
+    return f"; its sub-folders have: give '{folder}/NAME' with NAME one of {listed(names, _LISTED)}"
 
 
 def _with_checkpoint(folder: Path) -> Iterator[str]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import CheckpointError, MetanetError
+from ..errors import CheckpointError, MetanetError, listed
+from ._content import UNKNOWN, Kind, kind_of
 from ._mapping import Checkpoint
 from ._state_dicts import bare_names
 
 _FOREIGN = ("refuse", "inert")
-_LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,26 +24,28 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """One format: ``accepts`` looks at the path only, ``read`` opens it."""
+    """One format: ``accepts`` looks at the path only, ``kinds`` are those of its content, ``read`` opens it."""
 
     format: str
     accepts: Callable[[Path], bool]
+    kinds: tuple[Kind, ...]
     read: Callable[[Path, Options], Checkpoint]
 
 
 READERS: list[Reader] = []
 
 
-def reader(format: str, accepts: Callable[[Path], bool]) -> Callable:
+def reader(format: str, accepts: Callable[[Path], bool], kinds: tuple[Kind, ...] = ()) -> Callable:
     """Register a function ``(path, options) -> Checkpoint`` as the reader of the paths that ``accepts`` takes.
 
     Args:
         format: how error messages call it, with its suffixes.
         accepts: says whether the path is of this format, by name or kind alone; the first reader that accepts reads.
+        kinds: what its files are by their content, which counts for more than their names.
     """
 
     def register(read: Callable[[Path, Options], Checkpoint]) -> Callable[[Path, Options], Checkpoint]:
-        READERS.append(Reader(format=format, accepts=accepts, read=read))
+        READERS.append(Reader(format=format, accepts=accepts, kinds=kinds, read=read))
         return read
 
     return register
@@ -87,30 +89,37 @@ def load_checkpoint(
 
 def open_path(path: Path, options: Options) -> Checkpoint:
     """The checkpoint at a path with its names as stored; readers of several files open each by it."""
-    found = next((each for each in READERS if each.accepts(path)), None)
+    reader = next((each for each in READERS if each.accepts(path)), None)
     formats = "; ".join(each.format for each in READERS)
     if not path.exists():
         raise CheckpointError(f"checkpoint '{path}' does not exist{_nearby(path)}")
-    if found is None:
-        raise CheckpointError(f"checkpoint '{path}' has the unknown suffix {path.suffix!r}; known: {formats}")
     try:
-        if path.is_file():
-            _check_content(path)
-        return found.read(path, options)
+        if not path.is_dir():
+            reader = _by_content(path, reader)
+        if reader is None:
+            raise CheckpointError(f"checkpoint '{path}' has the unknown suffix {path.suffix!r}; known: {formats}")
+        return reader.read(path, options)
     except OSError as error:
         raise CheckpointError(f"checkpoint '{path}' can't be read: {error.strerror or error}") from error
 
 
-def _check_content(path: Path) -> None:
-    """What is wrong with files of any format."""
-    with path.open("rb") as file:
-        start = file.read(len(_LFS))
-    if not start:
-        raise CheckpointError(f"checkpoint '{path}' is empty (0 bytes): its writing was cut off. Restore or remake it.")
-    if start == _LFS:
-        raise CheckpointError(
-            f"checkpoint '{path}' is a Git LFS pointer, which stands for the file: fetch that by `git lfs pull`"
-        )
+def _by_content(path: Path, named: Reader | None) -> Reader | None:
+    """The reader of what a file is: a torch file called ``x.safetensors`` is a torch file.
+
+    Args:
+        named: the reader that goes by its name; it judges what is of no known format, and reads what has no kind.
+
+    Raises:
+        CheckpointError: a file of another format, with what it is and what to do.
+    """
+    kind = kind_of(path)
+    for each in READERS:
+        if kind in each.kinds:
+            return each
+    if kind is UNKNOWN or (named is not None and not named.kinds and kind.name == "json"):
+        return named
+    advice = f" {kind.advice[:1].upper()}{kind.advice[1:]}." if kind.advice else ""
+    raise CheckpointError(f"checkpoint '{path}' is {kind.says}.{advice}")
 
 
 def _nearby(path: Path) -> str:
@@ -119,5 +128,4 @@ def _nearby(path: Path) -> str:
         return f": nor does its folder '{path.parent}'"
     beside = (each for each in path.parent.iterdir() if not each.is_dir())
     names = sorted(each.name for each in beside if any(known.accepts(each) for known in READERS))
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"; its folder has {', '.join(names[:5])}{more}" if names else "; its folder holds no checkpoint"
+    return f"; its folder has {listed(names, 5)}" if names else "; its folder holds no checkpoint"

@@ -5,17 +5,22 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Ge, Len, Lt
+from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ._bytes import FileBytes
+from ..documents import Document, parse_json, validated
+from ..errors import CheckpointError, MetanetError, brief
+from ._bytes import FileBytes, check_size
+from ._content import SAFETENSORS
 from ._mapping import Checkpoint
 from ._readers import Options, reader
 
 METADATA_KEY = "metanet"  # our metadata is one JSON string under this key: safetensors knows only strings
+_STRINGS_KEY = "__metadata__"  # where the format has its metadata
 MAX_HEADER = 100_000_000  # what safetensors itself takes
 
 DTYPES = {
@@ -42,12 +47,38 @@ if hasattr(torch, "float8_e8m0fnu"):  # torch >= 2.7
     DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 
 
+_Size = Annotated[int, Ge(0), Lt(2**63)]
+
+
 class _Place(NamedTuple):
     """Where a tensor's bytes start in the file, and what they are."""
 
     start: int
     shape: torch.Size
     dtype: torch.dtype
+
+
+class _Entry(Document):
+    """What a header says of a tensor; programs may write more."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dtype: str
+    shape: list[_Size]
+    data_offsets: Annotated[list[_Size], Len(2, 2)]
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
+_STRINGS = TypeAdapter(dict[str, str] | None)
+_METADATA = TypeAdapter(dict[str, Any])
+
+
+class _Cut(ValueError):
+    """The file ends before what its header announces."""
+
+
+class _Mistake(MetanetError):
+    """A header that is no JSON, or of another form."""
 
 
 class _Damaged(ValueError):
@@ -65,7 +96,11 @@ class _File:
         return self.file.tensor(place.start, place.shape, place.dtype)
 
 
-@reader("safetensors files (.safetensors)", accepts=lambda path: path.suffix == ".safetensors" and not path.is_dir())
+@reader(
+    "safetensors files (.safetensors)",
+    accepts=lambda path: path.suffix == ".safetensors" and not path.is_dir(),
+    kinds=(SAFETENSORS,),
+)
 def read(path: Path, options: Options) -> Checkpoint:
     """Open a safetensors file: its header is read and checked, its tensors are not."""
     if options.key is not None:
@@ -73,19 +108,24 @@ def read(path: Path, options: Options) -> Checkpoint:
     file = FileBytes(path)
     try:
         header, start = _header(file)
-        places = _places(path, header, start, file.size)
-        metadata = _strings(header.get("__metadata__", {}))
-    except _Damaged as error:
+        strings = validated(_STRINGS, header.pop(_STRINGS_KEY, {}), "its metadata", error=_Mistake) or {}
+        entries = validated(_ENTRIES, header, "its header", error=_Mistake)
+        places = _places(path, entries, start, file.size)
+    except (_Damaged, _Mistake, _Cut) as error:
+        why = (
+            "it was cut off while it was written or copied" if isinstance(error, _Cut)
+            else "it is damaged, or another program wrote it wrongly"
+        )  # fmt: skip
         raise CheckpointError(
             f"checkpoint '{path}' is no whole safetensors file ({error}; {file.size:,} bytes): "
-            f"it was cut off while it was written or copied. Restore or remake it."
+            f"{why}. Restore or remake it."
         ) from error
     return Checkpoint(
         path,
         _File(file, places),
         {name: place.shape for name, place in places.items()},
         {name: place.dtype for name, place in places.items()},
-        decode(path, metadata),
+        decode(path, strings),
     )
 
 
@@ -93,80 +133,62 @@ def _header(file: FileBytes) -> tuple[dict[str, Any], int]:
     """The header, and where the tensors' bytes start."""
     start = file.read(0, 8)
     if len(start) < 8:
-        raise _Damaged("its header's length takes 8 bytes")
+        raise _Cut("its header's length takes 8 bytes")
     (length,) = struct.unpack("<Q", start)
-    if length > min(MAX_HEADER, file.size - 8):
-        raise _Damaged(f"its header should have {length:,} bytes")
-    try:
-        header = json.loads(file.read(8, length), object_pairs_hook=_distinct)
-    except _Damaged:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise _Damaged(f"its header is no JSON: {error}") from error
+    if length > file.size - 8:
+        raise _Cut(f"its header should have {length:,} bytes")
+    if length > MAX_HEADER:
+        raise CheckpointError(
+            f"checkpoint '{file.path}' is intact, but its header has {length:,} bytes, and programs of safetensors, "
+            f"this one too, take {MAX_HEADER:,}. It has too many tensors for one file: write them to several "
+            f"(save_checkpoint(folder, tensors, max_shard_size=...)), or stack the small ones into larger tensors."
+        )
+    header = parse_json(file.read(8, length), "its header", error=_Mistake, unique=True)
     if not isinstance(header, dict):
         raise _Damaged("its header is no JSON object")
     return header, 8 + length
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Damaged(f"{next(name for name in found if names.count(name) > 1)} stands twice in its header")
-    return found
-
-
-def _places(path: Path, header: dict[str, Any], start: int, size: int) -> dict[str, _Place]:
+def _places(path: Path, entries: Mapping[str, _Entry], start: int, size: int) -> dict[str, _Place]:
     """Where each tensor stands; together they must cover the file from the header to its end, each byte once."""
     places, spans = {}, []
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise _Damaged(f"the entry of {name} lacks dtype, shape or two data_offsets") from error
-        if not isinstance(shape, list) or not all(_is_size(number) for number in [*shape, begin, end]):
-            raise _Damaged(f"the entry of {name} has a shape or offsets that are no sizes")
-        if dtype not in DTYPES:
+    for name, entry in entries.items():
+        if entry.dtype not in DTYPES:
             raise CheckpointError(
-                f"checkpoint '{path}': {name} has dtype {dtype}, which metanet doesn't know; known: {', '.join(DTYPES)}"
+                f"checkpoint '{path}': {brief(name)} has dtype {brief(entry.dtype)}, which metanet doesn't know; "
+                f"known: {', '.join(DTYPES)}"
             )
-        needed = math.prod(shape) * DTYPES[dtype].itemsize
+        begin, end = entry.data_offsets
+        dtype = DTYPES[entry.dtype]
+        needed = math.prod(entry.shape) * dtype.itemsize
         if end - begin != needed:
-            raise _Damaged(f"{name} has {end - begin:,} bytes, its shape {shape} of {dtype} takes {needed:,}")
-        places[name] = _Place(start + begin, torch.Size(shape), DTYPES[dtype])
+            raise _Damaged(
+                f"{brief(name)} has {end - begin:,} bytes, its shape {brief(entry.shape)} of {entry.dtype} takes "
+                f"{brief(f'{needed:,}')}"
+            )
+        check_size(path, name, entry.shape, dtype, size)
+        places[name] = _Place(start + begin, torch.Size(entry.shape), dtype)
         spans.append((begin, end, name))
     reached = 0
     for begin, end, name in sorted(spans):
         if begin != reached:
-            raise _Damaged(f"{name} starts at byte {begin:,} of the data, expected {reached:,}")
+            raise _Damaged(f"{brief(name)} starts at byte {begin:,} of the data, expected {reached:,}")
         reached = end
     if start + reached != size:
-        raise _Damaged(f"its header and tensors take {start + reached:,} bytes")
+        wrong = _Cut if start + reached > size else _Damaged
+        raise wrong(f"its header and tensors take {start + reached:,} bytes")
     return places
-
-
-def _is_size(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63
-
-
-def _strings(metadata: Any) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _Damaged("its metadata are no strings by name")
-    return metadata
 
 
 def decode(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """Our own metadata if the file (or index) has it, else what it has."""
     if METADATA_KEY not in metadata:
         return metadata
-    try:
-        return dict(json.loads(metadata[METADATA_KEY]))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"checkpoint '{path}': its metadata {METADATA_KEY!r} is no JSON object: {error}"
-        ) from error
+    place = f"checkpoint '{path}': its metadata {METADATA_KEY!r}"
+    text = validated(TypeAdapter(str), metadata[METADATA_KEY], place, error=CheckpointError)
+    # NaN is written there too: a loss that was none is worth knowing.
+    content = parse_json(text, place, error=CheckpointError, nan=True)
+    return validated(_METADATA, content, place, error=CheckpointError)
 
 
 def encode(

@@ -1,20 +1,31 @@
 """Checkpoints in several files, with an index that says which tensor is where."""
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MinLen
+from pydantic import ConfigDict
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..documents import Document, read_json, validated
+from ..errors import CheckpointError, brief, listed
 from ._mapping import Checkpoint
 from ._readers import Options, open_path, reader
 from ._safetensors import decode
 from ._torch import SUFFIXES
 
 INDEX = ".index.json"
+
+
+class _Index(Document):
+    """What ``x.index.json`` says; programs write more beside."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    weight_map: Annotated[dict[str, str], MinLen(1)]
+    metadata: dict[str, Any] | None = None
 
 
 class _Shards:
@@ -41,8 +52,8 @@ def _read(path: Path, options: Options) -> Checkpoint:
     for name, file in where.items():
         if name not in shards[file]:
             raise CheckpointError(
-                f"checkpoint '{path}': its index says that {name} is in {file}, which has no such tensor: "
-                f"index and shards are of different versions. Restore or remake them."
+                f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)}, which has no such "
+                f"tensor: index and shards are of different versions. Restore or remake them."
             )
     unlisted = [name for file, shard in shards.items() for name in shard if where.get(name) != file]
     if unlisted:
@@ -67,23 +78,16 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     Raises:
         CheckpointError: no JSON, no weight map, or a shard that isn't a plain file name with the index's suffix.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint '{path}' is no JSON ({error}). Restore or remake it.") from error
-    where = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(where, dict) or not where:
-        raise CheckpointError(f"checkpoint '{path}' has no weight_map that says which tensor is in which shard")
+    content = read_json(path, error=CheckpointError, unique=True)
+    index = validated(_Index, content, f"checkpoint '{path}'", error=CheckpointError)
     allowed = (".safetensors",) if ".safetensors" in path.suffixes else SUFFIXES
-    for name, file in where.items():
-        plain = isinstance(file, str) and not set(file) & {"/", "\\", ":", "\0"} and Path(file).suffix in allowed
-        if not plain:
+    for name, file in index.weight_map.items():
+        if set(file) & {"/", "\\", ":", "\0"} or Path(file).suffix not in allowed:
             raise CheckpointError(
-                f"checkpoint '{path}': its index says that {name} is in {file!r}; "
+                f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)!r}; "
                 f"shards are files beside the index, named without a folder and ending in {' or '.join(allowed)}"
             )
-    metadata = content.get("metadata")
-    return where, metadata if isinstance(metadata, dict) else {}
+    return index.weight_map, index.metadata or {}
 
 
 def files_of(path: Path) -> list[Path]:
@@ -98,9 +102,11 @@ def _open(path: Path, where: Mapping[str, str], options: Options) -> dict[str, C
     if missing := [file for file in files if not (path.parent / file).exists()]:
         names = [name for name, file in where.items() if file == missing[0]]
         more = f"; {len(missing)} of {len(files)} shards are missing" if len(missing) > 1 else ""
-        raise CheckpointError(f"checkpoint '{path}' lacks its shard {missing[0]}, which has {_some(names)}{more}")
+        raise CheckpointError(
+            f"checkpoint '{path}' lacks its shard {brief(missing[0])}, which has {_some(names)}{more}"
+        )
     return {file: open_path(path.parent / file, options) for file in files}
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more tensors" if len(names) > 5 else "")
+    return listed(names, 5) + (" tensors" if len(names) > 5 else "")

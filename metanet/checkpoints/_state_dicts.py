@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, brief, listed
 from ._spelling import WRAPPERS as WRAPPED
 from ._spelling import unwrapped
 
@@ -37,16 +37,21 @@ def find_state_dict(
         CheckpointError: no state dict, several, or no entry ``key``.
     """
 
+    known: dict[tuple[int, int], bool] = {}  # mappings may be shared: each is looked into once at a depth
+
     def holds(value: Any, depth: int) -> bool:
         """Whether a value is a mapping with tensors in it, or in mappings in it."""
-        value = view(value)
-        if not isinstance(value, Mapping):
-            return False
-        return any(is_tensor(each) or (depth > 0 and holds(each, depth - 1)) for each in value.values())
+        key = id(value), depth
+        if key not in known:
+            inside = view(value)
+            known[key] = isinstance(inside, Mapping) and any(
+                is_tensor(each) or (depth > 0 and holds(each, depth - 1)) for each in inside.values()
+            )
+        return known[key]
 
     def chosen(content: Mapping) -> list[str]:
-        known = [name for name in WRAPPERS if name in content and holds(content[name], _DEPTH)]
-        return known or [
+        usual = [name for name in WRAPPERS if name in content and holds(content[name], _DEPTH)]
+        return usual or [
             name
             for name, value in content.items()
             # A module's extra state may be a dict with tensors: it stands inside a state dict, not around it.
@@ -62,8 +67,8 @@ def find_state_dict(
         names = chosen(content)
         if len(names) > 1:
             raise CheckpointError(
-                f"checkpoint '{path}' holds several state dicts, {', '.join(names)}: "
-                f"name one, as in load_checkpoint(path, key={names[0]!r})"
+                f"checkpoint '{path}' holds several state dicts, {listed(names)}: "
+                f"name one, as in load_checkpoint(path, key={brief(names[0])!r})"
             )
         if not names:
             break
@@ -74,7 +79,7 @@ def find_state_dict(
         )
     if content and not any(is_tensor(value) for value in content.values()):
         raise CheckpointError(
-            f"checkpoint '{path}' has no tensors at its top level, only {', '.join(map(str, list(content)[:10]))}; "
+            f"checkpoint '{path}' has no tensors at its top level, only {listed(content)}; "
             f"save the state dict alone, or under one of {', '.join(WRAPPERS)}, or name the entry by key="
         )
     return content
@@ -87,9 +92,7 @@ def _entry(path: Path, content: Any, key: str, view: Callable[[Any], Any]) -> An
         first, _, rest = key.partition(".")
         if rest and first in content:
             return _entry(path, view(content[first]), rest, view)
-        raise CheckpointError(
-            f"checkpoint '{path}' has no entry {key!r}; it has {', '.join(map(str, list(content)[:10]))}"
-        )
+        raise CheckpointError(f"checkpoint '{path}' has no entry {brief(key)!r}; it has {listed(content)}")
     raise CheckpointError(f"checkpoint '{path}': there is no entry {key!r} in a {type(content).__name__}")
 
 

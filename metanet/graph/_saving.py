@@ -8,17 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.storage import GlobalStorage
 
-from ..checkpoints import atomic_write, load_checkpoint, save_checkpoint
+from ..checkpoints import atomic_write, load_checkpoint, load_objects, save_checkpoint
+from ..documents import Document, parse_json, read_json, validated
 from ..errors import MetanetError
+from ._checked import graph_of, refuse_unexpandable
 from ._graph import ParameterGraph
 from ._template import GraphTemplate
 
 _FORMAT = 1
 _EDGES, _EXTRA, _ATTRIBUTE = "edge_attr", "extras/", "attributes/"  # names of tensors in the file
 _OWN = ("edge_attr", "extras", "dtypes", "num_nodes")
+
+
+class _Description(Document):
+    """What ``NAME.json`` says of a graph."""
+
+    format: int
+    pair: str
+    template: dict[str, Any]
+    dtypes: dict[str, str]
+    attributes: dict[str, Any]
 
 
 def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, structure: bool = False) -> list[Path]:
@@ -99,46 +114,40 @@ def load_graph(path: str | os.PathLike) -> tuple[ParameterGraph, GraphTemplate]:
         return _load_torch(path)
     path = path.with_suffix(".safetensors")
     checkpoint = load_checkpoint(path, unwrap=False)
-    description = _read_json(_json_of(path))
-    if description.get("format") != _FORMAT:
-        raise MetanetError(f"'{_json_of(path)}' is no graph of format {_FORMAT}, which this version of metanet reads")
-    if missing := {"pair", "template", "dtypes", "attributes"} - set(description):
-        raise MetanetError(
-            f"'{_json_of(path)}' is no whole description of a graph: it lacks {', '.join(sorted(missing))}"
-        )
-    if checkpoint.metadata.get("pair") != description["pair"]:
-        raise MetanetError(f"'{path}' and '{_json_of(path).name}' are not of the same save: save the graph again")
-    template = GraphTemplate.from_json(description["template"])
+    beside = _json_of(path)
+    if not beside.exists():
+        raise MetanetError(f"'{beside}' does not exist: a graph is NAME.safetensors and NAME.json together")
+    content = read_json(beside, nan=True)  # attributes may be NaN
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise MetanetError(f"'{beside}' is no graph of format {_FORMAT}, which this version of metanet reads")
+    description = validated(_Description, content, f"'{beside}'")
+    if checkpoint.metadata.get("pair") != description.pair:
+        raise MetanetError(f"'{path}' and '{beside.name}' are not of the same save: save the graph again")
+    template = GraphTemplate.from_json(description.template, f"the template in '{beside}'")
     if _EDGES not in checkpoint or checkpoint.shapes[_EDGES][:1] != (template.num_edges,):
         raise MetanetError(f"'{path}' has no {_EDGES} of {template.num_edges} edges, as its template says")
+    refuse_unexpandable(template, beside)
     held = {name.removeprefix(_ATTRIBUTE): checkpoint[name] for name in checkpoint if name.startswith(_ATTRIBUTE)}
-    graph = ParameterGraph(**{
-        **template.static, **held, **description["attributes"], "edge_attr": checkpoint[_EDGES],
-        "num_nodes": template.num_nodes, "dtypes": [description["dtypes"]],
+    attributes = {
+        **template.static, **held, **description.attributes, "edge_attr": checkpoint[_EDGES],
+        "num_nodes": template.num_nodes, "dtypes": [description.dtypes],
         "extras": [{n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}],
-    })  # fmt: skip
-    graph.validate()
-    return graph, template
+    }  # fmt: skip
+    return graph_of(attributes, template, path), template
 
 
 def _load_torch(path: Path) -> tuple[ParameterGraph, GraphTemplate]:
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import GlobalStorage
-
-    if not path.is_file():
+    if not path.exists():
         raise MetanetError(f"graph '{path}' does not exist")
+    data = load_objects(path, (Data, DataEdgeAttr, DataTensorAttr, GlobalStorage))
+    place = f"'{path}' is damaged, or no graph that metanet saved"
     try:
-        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
-            data = torch.load(path, weights_only=True, map_location="cpu")
-        attributes = data.to_dict()
-        template = GraphTemplate.from_json(json.loads(attributes.pop("template")))
-    except MetanetError:
-        raise
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything (KeyError, EOFError, ...)
-        raise MetanetError(f"'{path}' is damaged, or no graph that metanet saved: {type(error).__name__}") from error
-    graph = ParameterGraph(**attributes)
-    graph.validate()
-    return graph, template
+        attributes = dict(data.to_dict())
+    except Exception as error:  # it is whatever the file makes of it
+        raise MetanetError(f"{place}: {type(error).__name__}") from error
+    text = validated(TypeAdapter(str), attributes.pop("template", None), f"{place}: its template")
+    template = GraphTemplate.from_json(parse_json(text, f"the template in '{path}'"), f"the template in '{path}'")
+    return graph_of(attributes, template, path), template
 
 
 def _attributes(graph: Data, template: GraphTemplate, structure: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -173,15 +182,3 @@ def _compact(x: Tensor) -> Tensor:
 
 def _json_of(path: Path) -> Path:
     return path.with_suffix(".json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise MetanetError(f"'{path}' does not exist: a graph is NAME.safetensors and NAME.json together") from error
-    except (OSError, ValueError) as error:
-        raise MetanetError(f"'{path}' can't be read: {error}") from error
-    if not isinstance(found, dict):
-        raise MetanetError(f"'{path}' holds a {type(found).__name__}, expected the description of a graph")
-    return found

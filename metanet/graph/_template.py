@@ -11,10 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..checkpoints import Checkpoint
+from ..documents import validated
 from ..errors import CheckpointError, MetanetError
 from ._bits import same_bits
 from ._blocks import Block, NodeRange, strided_integers, window
-from ._schema import ACTIVATIONS, EdgeType, NodeType
+from ._documents import CoarseFile, TemplateFile, block_of, check_template, node_range_of
+from ._schema import ACTIVATIONS
 from ._summary import summaries
 
 _LISTED = 10  # differences of one kind that an error names
@@ -292,8 +294,8 @@ class GraphTemplate:
         if self.fine is not None:
             return {"coarse": self.fine.to_json()}
         return {
-            "nodes": [asdict(r) for r in self.nodes],
-            "blocks": [asdict(b) for b in self.blocks],
+            "nodes": [_plain(r) for r in self.nodes],
+            "blocks": [_plain(b) for b in self.blocks],
             "dtypes": dict(self.dtypes),
             "shapes": {k: list(v) for k, v in self.shapes.items()},
             "extras": list(self.extras),
@@ -301,21 +303,30 @@ class GraphTemplate:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "GraphTemplate":
-        if "coarse" in data:
-            return cls.from_json(data["coarse"]).coarse()
-        try:
-            nodes = tuple(NodeRange(**{**r, "type": NodeType(r["type"])}) for r in data["nodes"])
-            blocks = tuple(
-                Block(
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in {**b, "type": EdgeType(b["type"])}.items()}
-                )
-                for b in data["blocks"]
-            )
-            shapes = {k: tuple(v) for k, v in data["shapes"].items()}
-            return cls(nodes, blocks, dict(data["dtypes"]), shapes, tuple(data["extras"]), tuple(data["groups"]))
-        except (KeyError, TypeError, ValueError) as e:
-            raise MetanetError(f"not a graph template: {type(e).__name__}: {e}") from e
+    def from_json(
+        cls, data: Any, place: str = "the graph template", *, error: type[MetanetError] = MetanetError
+    ) -> "GraphTemplate":
+        """The template that :meth:`to_json` describes, checked: nodes, edges and shapes fit each other.
+
+        Args:
+            data: parsed JSON.
+            place: how messages name where it comes from.
+            error: the class of what is raised.
+
+        Raises:
+            MetanetError: it is of another form, or its parts contradict each other.
+        """
+        if isinstance(data, Mapping) and "coarse" in data:
+            return cls._of_file(validated(CoarseFile, data, place, error=error).coarse, place, error).coarse()
+        return cls._of_file(validated(TemplateFile, data, place, error=error), place, error)
+
+    @classmethod
+    def _of_file(cls, file: TemplateFile, place: str, error: type[MetanetError]) -> "GraphTemplate":
+        shapes = {name: tuple(shape) for name, shape in file.shapes.items()}
+        nodes, blocks = tuple(map(node_range_of, file.nodes)), tuple(map(block_of, file.blocks))
+        template = cls(nodes, blocks, file.dtypes, shapes, tuple(file.extras), tuple(file.groups))
+        check_template(template, place, error)
+        return template
 
 
 class _Chosen(Mapping[str, Tensor]):
@@ -332,6 +343,11 @@ class _Chosen(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _plain(part: NodeRange | Block) -> dict[str, Any]:
+    """Its fields, of which JSON has no tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(part).items()}
 
 
 def _some(lines: list[str]) -> list[str]:

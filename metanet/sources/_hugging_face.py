@@ -1,16 +1,23 @@
 """``hf:ID-OR-FOLDER``: networks of transformers, made from their configuration with random weights."""
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from torch import nn
 
-from ..errors import MetanetError
+from ..documents import read_json, validated
+from ..errors import MetanetError, brief, listed
 from ._reference import need_extra, scheme
+
+_FIELDS = TypeAdapter(dict[str, Any])
+_LARGEST = 16 * 2**20  # bytes of a config.json
+_DEEPEST = 10_000
+_DEPTH = re.compile(r"(^|_)(n|num|number_of)_.*(layers?|blocks?|stages?)$|^n_?layers?$|(^|_)layers$|(^|_)depth$")
 
 
 @scheme("hf")
@@ -60,18 +67,52 @@ def _read(transformers: Any, name: str) -> dict[str, Any]:
 
 def _read_file(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MetanetError(f"the folder {folder} has no config.json, which would say what network it is of") from None
-    except ValueError as error:
-        raise MetanetError(f"{path} is damaged: {error}") from error
-    if isinstance(fields, dict) and isinstance(fields.get("model_type"), str):
+    if not path.exists():
+        raise MetanetError(f"the folder {folder} has no config.json, which would say what network it is of")
+    fields = validated(_FIELDS, read_json(path, largest=_LARGEST, nan=True), f"'{path}'")  # Infinity is written there
+    if isinstance(fields.get("model_type"), str):
+        _check_depth(fields, f"'{path}'")
         return fields
     # timm writes a config.json too, with the name of the network instead.
-    timm = fields.get("architecture") if isinstance(fields, dict) else None
-    hint = f"; it is one of timm: arch=timm:{timm}" if timm else ", so it is no configuration of transformers"
+    timm = fields.get("architecture")
+    hint = f"; it is one of timm: arch=timm:{brief(timm)}" if timm else ", so it is no configuration of transformers"
     raise MetanetError(f"{path} has no model_type{hint}")
+
+
+def _check_depth(fields: Mapping[str, Any], place: str) -> None:
+    """Refuse configurations of more layers than there is time to make: ``num_hidden_layers``, ``depth``, ...
+
+    Raises:
+        MetanetError: names the field.
+    """
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            _check_depth(value, place)
+        elif _DEPTH.search(key) and isinstance(value, int) and not 0 <= value <= _DEEPEST:
+            raise MetanetError(
+                f"{place} says {brief(key)}={brief(value, 40)}: networks have 0 to {_DEEPEST:,} of these"
+            )
+
+
+def _explained(create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """The same function, whose errors name the configuration: transformers checks few of its fields."""
+
+    @wraps(create)
+    def explained(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Module:
+        try:
+            return create(name, fields, **arch_args)
+        except MetanetError:
+            raise
+        except Exception as error:
+            # whoever made it on the meta device, or gave arguments, says more about these
+            if "meta tensor" in str(error) or (arch_args and "unexpected keyword argument" in str(error)):
+                raise
+            raise MetanetError(
+                f"hf:{name}: transformers can't make the network of its configuration: "
+                f"{type(error).__name__}: {brief(error, 500)}"
+            ) from error
+
+    return explained
 
 
 def _from_hub(transformers: Any, name: str, **options: Any) -> dict[str, Any]:
@@ -81,14 +122,15 @@ def _from_hub(transformers: Any, name: str, **options: Any) -> dict[str, Any]:
     return fields
 
 
+@_explained
 def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Module:
     import transformers
 
     kind = fields["model_type"]
     if kind not in transformers.CONFIG_MAPPING:
         raise MetanetError(
-            f"hf:{name}: transformers {transformers.__version__} has no model type {kind!r}. A newer version may have "
-            "it; code that comes with a repository never runs here: wrap it in a function of your own, "
+            f"hf:{name}: transformers {transformers.__version__} has no model type {brief(kind)!r}. A newer version "
+            "may have it; code that comes with a repository never runs here: wrap it in a function of your own, "
             "arch=my_networks:FUNCTION"
         )
     config = _config(transformers.CONFIG_MAPPING[kind], name, fields, arch_args)
@@ -103,15 +145,15 @@ def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[
     for key in given:
         if not hasattr(known, key):
             close = get_close_matches(key, known.to_dict(), n=3)
-            listed = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known.to_dict())}"
-            raise MetanetError(f"hf:{name}: {kind.__name__} has no field {key!r}; {listed}")
+            known_ones = f"did you mean {' or '.join(close)}?" if close else f"it has {listed(known.to_dict(), 40)}"
+            raise MetanetError(f"hf:{name}: {kind.__name__} has no field {key!r}; {known_ones}")
     try:
         return kind.from_dict(_merged(fields, given))
     except Exception as error:
         if not given:
             raise
-        listed = ", ".join(f"arch_args.{key}={value!r}" for key, value in given.items())
-        raise MetanetError(f"hf:{name} can't be configured with {listed}: {type(error).__name__}: {error}") from error
+        options = ", ".join(f"arch_args.{key}={value!r}" for key, value in given.items())
+        raise MetanetError(f"hf:{name} can't be configured with {options}: {type(error).__name__}: {error}") from error
 
 
 def _merged(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +169,7 @@ def _class(transformers: Any, name: str, config: Any) -> Any:
         found = getattr(transformers, names[0], None)
         if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
             raise MetanetError(
-                f"hf:{name} is a {names[0]}, which transformers {transformers.__version__} doesn't have. "
+                f"hf:{name} is a {brief(names[0])}, which transformers {transformers.__version__} doesn't have. "
                 "Another class of its model type: arch_args.architectures=[NAME]"
             )
         return found

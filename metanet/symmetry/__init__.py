@@ -6,7 +6,6 @@ from ._axes import Concat as Concat
 from ._axes import Fixed as Fixed
 from ._axes import Leaf as Leaf
 from ._axes import Product as Product
-from ._axes import axis_from_json as axis_from_json
 from ._axes import axis_to_json as axis_to_json
 from ._axes import fixed_of as fixed_of
 from ._axes import leaves_of as leaves_of
@@ -24,5 +23,4 @@ from ._semantics import rule as rule
 from ._spec import Group as Group
 from ._spec import SymmetrySpec as SymmetrySpec
 from ._spec import TensorAxes as TensorAxes
-from ._spec import read_json as read_json
 from ._transform import Transform as Transform

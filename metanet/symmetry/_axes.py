@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ..errors import MetanetError
-
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
@@ -130,7 +128,10 @@ def fixed_of(axis: Axis) -> Iterator[Fixed]:
 
 
 def axis_to_json(axis: Axis) -> Any:
-    """As JSON: ``{"fixed": 3, "why": ""}``, ``{"group": "", "size": 3}``, ``{"product": []}``, and so on."""
+    """As JSON, which ``_documents.py`` declares and reads.
+
+    ``{"fixed": 3, "why": ""}``, ``{"group": "", "size": 3}``, ``{"product": []}``, and so on.
+    """
     match axis:
         case Fixed(size, reason, group):
             return {"fixed": size, "why": reason} | ({"key": group} if group else {})
@@ -142,23 +143,3 @@ def axis_to_json(axis: Axis) -> Any:
             return {"concat": [axis_to_json(p) for p in parts]} | ({"name": name} if name else {})
         case Choice(by, parts):
             return {"choice": [axis_to_json(p) for p in parts], "by": by}
-
-
-def axis_from_json(data: Any) -> Axis:
-    """The inverse of :func:`axis_to_json`.
-
-    Raises:
-        MetanetError: the data is no axis expression.
-    """
-    match data:
-        case {"fixed": int(size)}:
-            return Fixed(size, data.get("why", ""), data.get("key", ""))
-        case {"group": str(group), "size": int(size)}:
-            return Leaf(group, size)
-        case {"product": list(parts)}:
-            return Product(tuple(map(axis_from_json, parts)))
-        case {"concat": list(parts)}:
-            return Concat(tuple(map(axis_from_json, parts)), data.get("name", ""))
-        case {"choice": list(parts), "by": str(by)}:
-            return Choice(by, tuple(map(axis_from_json, parts)))
-    raise MetanetError(f"not an axis expression: {data!r}")

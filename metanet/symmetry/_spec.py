@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checkpoints import atomic_write
-from ..errors import MetanetError
-from ._axes import Axis, axis_from_json, axis_to_json, fixed_of, leaves_of
+from ..documents import read_json, validated
+from ..errors import MetanetError, brief, listed
+from ._axes import Axis, axis_to_json, fixed_of, leaves_of
+from ._documents import SpecFile, axis_of, check_spec
 
 if TYPE_CHECKING:
     from ._transform import Transform
@@ -76,7 +78,7 @@ class SymmetrySpec:
         try:
             return self.by_name[group]
         except KeyError:
-            raise MetanetError(f"no group {group!r}; the groups are {', '.join(self.by_name)}") from None
+            raise MetanetError(f"no group {brief(group)!r}; the groups are {listed(self.by_name)}") from None
 
     @cached_property
     def _users(self) -> Mapping[str, list[str]]:
@@ -115,7 +117,7 @@ class SymmetrySpec:
             MetanetError: no tensor of this name.
         """
         if name not in self.tensors:
-            raise MetanetError(f"no tensor {name!r} in this spec; names look like {', '.join(list(self.tensors)[:3])}")
+            raise MetanetError(f"no tensor {brief(name)!r} in this spec; names look like {listed(self.tensors, 3)}")
         tensor = self.tensors[name]
         lines = [f"{name} {tensor.shape} {tensor.dtype}"]
         if tensor.tied_to:
@@ -172,23 +174,33 @@ class SymmetrySpec:
         return {"groups": groups, "tensors": tensors}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "SymmetrySpec":
-        try:
-            groups = tuple(
-                Group(**{**g, "keys": tuple(g["keys"]), "also": frozenset(g["also"])}) for g in data["groups"]
+    def from_json(
+        cls, data: Any, place: str = "the symmetry spec", *, error: type[MetanetError] = MetanetError
+    ) -> "SymmetrySpec":
+        """The spec that :meth:`to_json` describes, checked: sizes, groups and shapes fit each other.
+
+        Args:
+            data: parsed JSON.
+            place: how messages name where it comes from.
+            error: the class of what is raised.
+
+        Raises:
+            MetanetError: it is of another form, or its parts contradict each other.
+        """
+        file = validated(SpecFile, data, place, error=error)
+        groups = tuple(
+            Group(name=g.name, size=g.size, keys=tuple(g.keys), kind=g.kind, also=frozenset(g.also))
+            for g in file.groups
+        )
+        tensors = {
+            n: TensorAxes(
+                shape=tuple(t.shape), dtype=t.dtype, axes=tuple(map(axis_of, t.axes)), tied_to=t.tied_to
             )
-            tensors = {
-                n: TensorAxes(
-                    shape=tuple(t["shape"]),
-                    dtype=t["dtype"],
-                    axes=tuple(map(axis_from_json, t["axes"])),
-                    tied_to=t["tied_to"],
-                )
-                for n, t in data["tensors"].items()
-            }
-        except (KeyError, TypeError) as e:
-            raise MetanetError(f"not a symmetry spec: {type(e).__name__}: {e}") from e
-        return cls(groups, tensors)
+            for n, t in file.tensors.items()
+        }  # fmt: skip
+        spec = cls(groups, tensors)
+        check_spec(spec, place, error)
+        return spec
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
@@ -202,7 +214,7 @@ class SymmetrySpec:
         Raises:
             MetanetError: the file is missing or no spec.
         """
-        return cls.from_json(read_json(path))
+        return cls.from_json(read_json(path), f"'{path}'")
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -219,17 +231,3 @@ def _by_reason(axis: Axis) -> dict[str, int]:
     for part in fixed_of(axis):
         sizes[part.reason] = sizes.get(part.reason, 0) + part.size
     return sizes
-
-
-def read_json(path: str | Path) -> Any:
-    """A JSON file's content.
-
-    Raises:
-        MetanetError: the file is missing or no JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise MetanetError(f"no such file: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise MetanetError(f"{path} is not JSON: {e}") from None

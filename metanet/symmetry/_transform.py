@@ -3,14 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_checkpoint, save_checkpoint
-from ..errors import CheckpointError, MetanetError
+from ..checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from ..documents import Document, validated
+from ..errors import CheckpointError, MetanetError, brief
 from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, leaves_of
 from ._spec import SymmetrySpec
+
+
+class _Metadata(Document):
+    """What a saved transform says beside its elements."""
+
+    spec: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +40,16 @@ class Transform:
         for name, element in self.elements.items():
             group = self.spec[name]
             shape = (*(self.spec[k].size for k in group.keys), group.size)
+            if element.dtype is not torch.int64:
+                raise MetanetError(f"element of group {brief(name)!r} is of {element.dtype}, expected torch.int64")
+            if group.kind != "permutation":
+                raise MetanetError(f"group {brief(name)!r} is {group.kind}: it has no element but the identity")
             if tuple(element.shape) != shape:
-                raise MetanetError(f"element of group {name!r} has shape {tuple(element.shape)}, expected {shape}")
+                raise MetanetError(
+                    f"element of group {brief(name)!r} has shape {tuple(element.shape)}, expected {shape}"
+                )
             if not torch.equal(element.sort(-1).values, torch.arange(group.size).expand(shape)):
-                raise MetanetError(f"element of group {name!r} is not a permutation of {group.size} items")
+                raise MetanetError(f"element of group {brief(name)!r} is not a permutation of {group.size} items")
 
     def element(self, group: str) -> Tensor:
         """The permutation of a group: ``(*sizes of its keys, size)`` int64."""
@@ -179,10 +193,24 @@ class Transform:
         Raises:
             CheckpointError: the file is missing, damaged or holds no transform.
         """
-        file = load_checkpoint(path)
-        if "spec" not in file.metadata:
-            raise CheckpointError(f"{path} is not a saved transform: its metadata has no symmetry spec")
-        return cls(SymmetrySpec.from_json(file.metadata["spec"]), dict(file))
+        file = load_checkpoint(path, unwrap=False)
+        metadata = validated(
+            _Metadata, file.metadata, f"'{path}' is not a saved transform: its metadata", error=CheckpointError
+        )
+        return cls.of_file(metadata.spec, file)
+
+    @classmethod
+    def of_file(cls, spec: Any, file: Checkpoint) -> "Transform":
+        """The transform whose spec is parsed JSON and whose elements are a file's tensors.
+
+        Raises:
+            CheckpointError: no spec, or elements that are none of its groups'.
+        """
+        spec = SymmetrySpec.from_json(spec, f"the symmetry spec in '{file.path}'", error=CheckpointError)
+        try:
+            return cls(spec, dict(file))
+        except MetanetError as error:
+            raise CheckpointError(f"'{file.path}': {error}") from error
 
 
 def _is_plain(axis: Axis, spec: SymmetrySpec) -> bool:

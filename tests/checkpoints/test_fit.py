@@ -73,7 +73,7 @@ class TestNames:
     def test_a_layer_among_many_like_it(self, opened):
         layer = nn.Linear(2, 2).state_dict()
         state = {f"{i}.{name}": tensor for i in range(14) for name, tensor in layer.items()}
-        with pytest.raises(CheckpointError, match="without 0. or .* or without 9. or 4 more; name the prefix"):
+        with pytest.raises(CheckpointError, match="without 0. or .* or without 9. and 4 more; name the prefix"):
             opened(state).fit(layer)
         assert_fits(opened(state).fit(layer, prefix="7."), layer)
 

@@ -71,7 +71,7 @@ def test_the_config_is_part_of_the_metadata(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert load_checkpoint(tmp_path).metadata == {"epoch": 3, "config": {"model_type": "bert"}}
     (tmp_path / "config.json").write_text('{"model_type"')
-    with pytest.raises(CheckpointError, match=r"its config.json is no JSON .*; model.safetensors alone can be opened"):
+    with pytest.raises(CheckpointError, match=r"is damaged or no JSON.*; model.safetensors alone can be opened"):
         load_checkpoint(tmp_path)
 
 
@@ -88,11 +88,23 @@ def test_a_folder_without_a_checkpoint_says_what_it_has(tmp_path):
         load_checkpoint(tmp_path)
     for i in range(7):
         (tmp_path / f"{i}.txt").touch()
-    with pytest.raises(CheckpointError, match="it has 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...; known"):
+    with pytest.raises(CheckpointError, match="it has 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more; known"):
         load_checkpoint(tmp_path)
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path):
     (tmp_path / "model.safetensors").symlink_to("../blobs/gone")
     with pytest.raises(CheckpointError, match="model.safetensors' does not exist"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "checkpoints", "net.th", "NET.PT", "weights.pkl"])
+def test_a_name_that_does_not_tell_is_opened_by_what_it_is(name, tmp_path):
+    (tmp_path / "README.md").write_text("# a model")
+    torch.save({"state_dict": {"name": torch.ones(2)}}, tmp_path / name)
+    torch.save({"lr": 1.0}, tmp_path / "optimizer.pt")
+    for path in (tmp_path, tmp_path / name):
+        assert torch.equal(load_checkpoint(path)["name"], torch.ones(2))
+    (tmp_path / "b.th").write_bytes((tmp_path / name).read_bytes())
+    with pytest.raises(CheckpointError, match=rf"several checkpoints: .*{name}.*Give one"):
         load_checkpoint(tmp_path)

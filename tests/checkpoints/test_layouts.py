@@ -34,7 +34,7 @@ class TestTrainer:
     def test_several_are_listed_by_step(self, tmp_path):
         for step in (1000, 500, 90):
             put(tmp_path / f"checkpoint-{step}/pytorch_model.bin")
-        with pytest.raises(CheckpointError, match=r"3 checkpoints inside: checkpoint-90, .*500, .*1000.*e.g.*-1000'"):
+        with pytest.raises(CheckpointError, match=r"3 checkpoints inside: checkpoint-1000, .*500, .*-90.*e.g.*-1000'"):
             load_checkpoint(tmp_path)
 
     def test_the_final_model_wins(self, tmp_path):

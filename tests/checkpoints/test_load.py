@@ -256,7 +256,7 @@ BROKEN = {
         "damaged, cut off",
     ),
     "text.pt": (lambda: b"not what it should be", "not written by torch.save"),
-    "pickle.pt": (lambda: pickle.dumps({"w": 1}), "not written by torch.save"),
+    "pickle.pt": (lambda: pickle.dumps({"w": 1}), "a Python pickle that torch.save did not write"),
     "evil.pt": (
         lambda: torch_bytes({"w": Evil()}),
         r"object of type (posix|nt)\.mkdir.*could run code.*foreign_classes=.inert.* reads its tensors",

@@ -143,7 +143,7 @@ class TestBadInput:
     def test_an_index_names_checkpoints_only(self, index, value):
         change(index, **{"a.bias": value})
         with pytest.raises(
-            CheckpointError, match="shards are files beside the index, named without a folder and ending"
+            CheckpointError, match="shards are files beside the index, named without a folder and ending|valid string"
         ):
             load_checkpoint(index)
 
@@ -165,13 +165,17 @@ class TestBadInput:
         ("content", "reason"),
         [
             (b"", "is empty"),
-            (b"{", "is no JSON"),
-            (b"\xff", "is no JSON"),
+            (b"{", "is damaged or no JSON"),
+            (b"\xff", "is damaged or no JSON"),
             (b"[" * 100_000, "is no JSON"),
-            (b"[]", "has no weight_map"),
-            (b"{}", "has no weight_map"),
-            (b'{"weight_map": {}}', "has no weight_map"),
-            (b'{"weight_map": ["x.safetensors"]}', "has no weight_map"),
+            (b"[]", r"is damaged .*\n.* valid dictionary, got \[\]"),
+            (b"{}", r"is damaged .*\n  weight_map: Field required"),
+            (b'{"weight_map": {}}', r"is damaged .*\n  weight_map: .* at least 1 item"),
+            (
+                b'{"weight_map": {"a": "x.safetensors"}, "weight_map": {}}',
+                "is damaged .* 'weight_map' .* twice",
+            ),
+            (b'{"weight_map": ["x.safetensors"]}', r"is damaged .*\n  weight_map: .* valid dictionary"),
         ],
     )
     def test_a_broken_index(self, index, content, reason):

@@ -171,20 +171,22 @@ class TestErrors:
         folder = saved[2]
         whole = (folder / "a.pt").read_bytes()
         (folder / "a.pt").write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(MetanetError, match="'.*a.pt' is damaged, or no graph that metanet saved"):
+        with pytest.raises(MetanetError, match="'.*a.pt' is damaged, cut off"):
             load_graph(folder / "a.pt")
         torch.save({"weight": torch.ones(2)}, folder / "a.pt")
         with pytest.raises(MetanetError, match="no graph that metanet saved"):
             load_graph(folder / "a.pt")
         text = (folder / "a.json").read_text()
         (folder / "a.json").write_text(text[:-10])
-        with pytest.raises(MetanetError, match="'.*a.json' can't be read"):
+        with pytest.raises(MetanetError, match="'.*a.json' is damaged or no JSON"):
             load_graph(folder / "a.safetensors")
         (folder / "a.json").write_text("[]")
-        with pytest.raises(MetanetError, match="holds a list, expected the description of a graph"):
+        with pytest.raises(MetanetError, match="is no graph of format 1"):
             load_graph(folder / "a.safetensors")
         (folder / "a.json").write_text('{"format": 1, "template": {}}')
-        with pytest.raises(MetanetError, match="it lacks attributes, dtypes, pair"):
+        with pytest.raises(
+            MetanetError, match=r"pair: Field required[\s\S]*dtypes: Field required[\s\S]*attributes: Field required"
+        ):
             load_graph(folder / "a.safetensors")
         (folder / "a.json").write_text(text.replace('"format": 1', '"format": 9'))
         with pytest.raises(MetanetError, match="is no graph of format 1"):

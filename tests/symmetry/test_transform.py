@@ -102,7 +102,7 @@ def test_bad_input(tmp_path):
     with pytest.raises(CheckpointError, match="not a saved transform"):
         Transform.load(tmp_path / "weights.safetensors")
     (tmp_path / "text.json").write_text("{")
-    with pytest.raises(MetanetError, match="is not JSON"):
+    with pytest.raises(MetanetError, match="is damaged or no JSON"):
         SymmetrySpec.load(tmp_path / "text.json")
 
 

@@ -1,20 +1,38 @@
 """A folder of images, one subfolder a class, read as the network wants them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Lt
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from ...errors import MetanetError
+from ...checkpoints import budget
+from ...documents import Document, check_regular, read_json, validated
+from ...errors import MetanetError, brief
 from ...tracing import example_inputs
 from ._batches import Samples
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _KEPT = 2**31  # bytes of decoded images that stay in memory; larger folders are decoded anew at every reading
+
+
+_Pixels = Annotated[int, Ge(1), Lt(2**16)]
+_Scale = Annotated[float, Gt(0), Lt(2**16)]
+
+
+class _Preprocessor(Document):
+    """What is read of a ``preprocessor_config.json``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    size: _Pixels | dict[str, _Pixels] | None = None
+    crop_size: _Pixels | dict[str, _Pixels] | None = None
+    image_mean: float | list[float] | None = None
+    image_std: _Scale | list[_Scale] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,14 +140,11 @@ def _configured(model: nn.Module, arch: str) -> Mapping[str, Any]:
     path = Path(arch.removeprefix("hf:")).expanduser() / "preprocessor_config.json"
     if not path.is_file():
         return {}
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MetanetError(f"{path} is damaged: {error}") from error
-    size = said.get("crop_size") or said.get("size")
-    if isinstance(size, Mapping):
-        size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
-    names = {"size": size, "mean": said.get("image_mean"), "std": said.get("image_std")}
+    said = validated(_Preprocessor, read_json(path), f"'{path}'")
+    size = said.crop_size or said.size
+    if isinstance(size, dict):
+        size = (size["height"], size["width"]) if {"height", "width"} <= set(size) else size.get("shortest_edge")
+    names = {"size": size, "mean": said.image_mean, "std": said.image_std}
     return {name: value for name, value in names.items() if value is not None}
 
 
@@ -149,11 +164,20 @@ def _read(path: Path, look: Look) -> Tensor:
     from PIL import Image
 
     height, width = look.size
+    check_regular(path)
+    most = budget(path.stat().st_size)
     try:
         with Image.open(path) as file:
+            if 4 * file.width * file.height > most:
+                raise MetanetError(
+                    f"the image {path} says that it has {file.width} x {file.height} pixels, more than a file of "
+                    f"its size is read for ({most:,} bytes of memory): scale it down"
+                )
             image = file.convert("L" if look.channels == 1 else "RGB")
-    except (OSError, ValueError) as error:
-        raise MetanetError(f"the image {path} can't be read: {error}") from error
+    except MetanetError:
+        raise
+    except Exception as error:  # the decoders of some fifty formats raise nearly anything
+        raise MetanetError(f"the image {path} can't be read: {type(error).__name__}: {brief(error)}") from error
     scale = max(height / image.height, width / image.width) / look.crop
     scaled = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     if scaled != image.size:

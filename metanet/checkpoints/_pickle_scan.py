@@ -1,0 +1,176 @@
+"""A look at the operations of a pickle before anything reads it: how deep it nests, how much memory it asks for.
+
+Reading a pickle takes the C stack where its tuples become keys of a dict: hashing one goes into all that is in it, as
+deep as it nests, and nothing in Python bounds that. So the depth is counted here first, on numbers alone:
+
+    MARK  K\x01  TUPLE1  TUPLE1  TUPLE         the stack of the pickle      (1, ...)   ((1,),)   ((((1,),),))
+          0      1       2       3             the stack of this module     0 -> 1 -> 2 -> 3
+
+A depth that came with an object of the memo stays with it. What is put into a list, a dict or an object counts too.
+"""
+
+import pickle
+import pickletools
+from collections.abc import Sequence
+
+DEEPEST = 500
+"""Containers inside each other; what pickle itself writes by default ends before."""
+
+_REFUSED = {"EXT1", "EXT2", "EXT4"}  # names of objects that some other part of the program registered
+
+# What operations do to the stack.
+_PUSH, _KEEP, _MARK, _WRAP, _COLLECT, _FILL, _FILL_MARKED, _GET, _PUT, _POP, _POP_MARK, _DUP, _STOP = range(13)
+_EFFECTS = {
+    **dict.fromkeys(("PROTO", "FRAME", "READONLY_BUFFER"), (_KEEP, 0)),
+    "MARK": (_MARK, 0), "TUPLE": (_COLLECT, 0), "LIST": (_COLLECT, 0), "DICT": (_COLLECT, 0),
+    "FROZENSET": (_COLLECT, 0), "OBJ": (_COLLECT, 0), "INST": (_COLLECT, 0),
+    "TUPLE1": (_WRAP, 1), "TUPLE2": (_WRAP, 2), "TUPLE3": (_WRAP, 3), "BINPERSID": (_WRAP, 1),
+    "STACK_GLOBAL": (_WRAP, 2), "REDUCE": (_WRAP, 2), "NEWOBJ": (_WRAP, 2), "NEWOBJ_EX": (_WRAP, 3),
+    "APPEND": (_FILL, 1), "SETITEM": (_FILL, 2), "BUILD": (_FILL, 1),
+    "APPENDS": (_FILL_MARKED, 0), "SETITEMS": (_FILL_MARKED, 0), "ADDITEMS": (_FILL_MARKED, 0),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), (_GET, 0)),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), (_PUT, 0)),
+    "POP": (_POP, 0), "POP_MARK": (_POP_MARK, 0), "DUP": (_DUP, 0), "STOP": (_STOP, 0),
+}  # fmt: skip
+
+# Bytes of memory that what an operation makes takes, about; a tensor is made by two calls.
+_COSTS = {
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST"), 400),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT", "FROZENSET"), 72),
+    **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 48),
+}  # fmt: skip
+_MARKED = 72  # bytes that a mark takes until it is gone
+
+_Entry = tuple[str, int, int, int, int, int]  # name, effect, its count, bytes of argument, bytes of its length, lines
+
+
+def _table() -> list[_Entry | None]:
+    """What there is to know of each operation, by its byte."""
+    table: list[_Entry | None] = [None] * 256
+    counted = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
+               pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}  # fmt: skip
+    for each in pickletools.opcodes:
+        effect, count = _EFFECTS.get(each.name, (_PUSH, 0))
+        size = each.arg.n if each.arg is not None else 0
+        lines = 2 if each.name in ("GLOBAL", "INST") else int(size == pickletools.UP_TO_NEWLINE)
+        table[ord(each.code)] = (each.name, effect, count, max(size, 0), counted.get(size, 0), lines)
+    return table
+
+
+_TABLE = _table()
+_COST = [_COSTS.get(entry[0], 8) if entry else 0 for entry in _TABLE]
+
+
+def scan(data: Sequence[int], start: int, most: int) -> int:
+    """Go through the operations of one pickle without doing any of them.
+
+    Args:
+        data: bytes, or a mapped file.
+        start: where the pickle starts.
+        most: bytes of memory that what it makes may take.
+
+    Returns:
+        The position behind it.
+
+    Raises:
+        pickle.UnpicklingError: it nests too deep, makes too much, is cut off, or has an operation that no torch file
+            needs.
+    """
+    try:
+        return _scan(data, start, most)
+    except (IndexError, KeyError) as error:
+        raise pickle.UnpicklingError("its pickle is cut off or damaged") from error
+
+
+def _scan(data: Sequence[int], start: int, most: int) -> int:
+    stack: list[int] = []
+    marks: list[list[int]] = []
+    memo: dict[int, int] = {}
+    at, cost = start, 0
+    while True:
+        byte = data[at]
+        entry = _TABLE[byte]
+        if entry is None:
+            raise pickle.UnpicklingError(f"it has the unknown operation {byte}")
+        name, effect, count, width, length, lines = entry
+        argument = at + 1
+        at = _behind(data, argument, width, length, lines)
+        cost += _COST[byte]
+        if cost > most:
+            raise pickle.UnpicklingError(f"what it makes would take more than {most:,} bytes of memory")
+        if effect == _PUSH:
+            if name in _REFUSED:
+                raise pickle.UnpicklingError(f"it has the operation {name}")
+            stack.append(0)
+        elif effect == _PUT:
+            number = len(memo) if name == "MEMOIZE" else _number(data, argument, width)
+            # Memory for all smaller numbers is taken at once: one operation could ask for gigabytes.
+            if number > at - start:
+                raise pickle.UnpicklingError(f"it numbers an object {number:,}")
+            memo[number] = stack[-1]
+        elif effect == _GET:
+            stack.append(memo[_number(data, argument, width)])
+        elif effect == _MARK:
+            marks.append(stack)
+            stack = []
+            cost += _MARKED
+        elif effect == _WRAP:
+            stack.append(_checked(1 + max(_taken(stack, count))))
+        elif effect == _COLLECT:
+            depth = 1 + max(stack, default=0)
+            stack = marks.pop()
+            cost -= _MARKED
+            stack.append(_checked(depth))
+        elif effect == _FILL_MARKED:
+            depth = 1 + max(stack, default=0)
+            stack = marks.pop()
+            cost -= _MARKED
+            stack[-1] = max(stack[-1], _checked(depth))
+        elif effect == _FILL:
+            depth = 1 + max(_taken(stack, count))
+            stack[-1] = max(stack[-1], _checked(depth))
+        elif effect == _STOP:
+            return at
+        elif effect == _DUP:
+            stack.append(stack[-1])
+        elif effect == _POP_MARK or (effect == _POP and not stack):
+            stack = marks.pop()
+            cost -= _MARKED
+        elif effect == _POP:
+            stack.pop()
+
+
+def _taken(stack: list[int], count: int) -> list[int]:
+    """The last entries, which leave the stack."""
+    if len(stack) < count:
+        raise IndexError
+    top = stack[-count:]
+    del stack[-count:]
+    return top
+
+
+def _behind(data: Sequence[int], at: int, width: int, length: int, lines: int) -> int:
+    """The position behind an operation's argument."""
+    if length:
+        return at + length + int.from_bytes(data[at : at + length], "little")
+    for _ in range(lines):
+        at = data.find(b"\n", at) + 1
+        if not at:
+            raise IndexError
+    return at + width
+
+
+def _number(data: Sequence[int], at: int, width: int) -> int:
+    """The number of an object in the memo; of the text form (GET, PUT) too."""
+    if width:
+        return int.from_bytes(data[at : at + width], "little")
+    text = bytes(data[at : data.find(b"\n", at)])
+    if not text.isdigit() or len(text) > 18:
+        raise pickle.UnpicklingError("it numbers an object by something that is no number")
+    return int(text)
+
+
+def _checked(depth: int) -> int:
+    if depth > DEEPEST:
+        raise pickle.UnpicklingError(f"its containers stand more than {DEEPEST} deep in one another")
+    return depth
