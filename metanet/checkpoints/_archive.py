@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import CheckpointError, brief
 from ._bytes import ZIP_ERRORS, FileBytes, budget
 
+_HEAD = struct.Struct("<4s5H3I2H")  # mark, ..., method, ..., lengths of the name and of the extra field
 _DATA = re.compile(r"[^/]+/data\.pkl")
 
 
@@ -54,10 +55,20 @@ class Archive:
     def start(self, name: str) -> int:
         """The byte of the file at which the content of a stored record starts."""
         place = self.record(name).header_offset
-        head = self.file.read(place + 26, 4)  # lengths of the name and of the extra field
-        if len(head) < 4:
-            raise Refused(f"its record {brief(name)} stands behind its end")
-        return place + 30 + sum(struct.unpack("<HH", head))
+        head = self.check_place(name)
+        return place + _HEAD.size + sum(head[-2:])
+
+    def check_place(self, name: str) -> tuple[int, ...]:
+        """The head of a record, where the directory says that it is.
+
+        Raises:
+            Refused: something else is there.
+        """
+        content = self.file.read(self.record(name).header_offset, _HEAD.size)
+        head = _HEAD.unpack(content) if len(content) == _HEAD.size else (b"",)
+        if head[0] != b"PK\x03\x04" or head[3] != self.record(name).compress_type:
+            raise Refused(f"its record {brief(name)} is not where its directory says")
+        return head
 
 
 def open_archive(file: FileBytes) -> Archive:

@@ -22,7 +22,7 @@ from ._readers import Options, reader
 from ._state_dicts import find_state_dict
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_PICKLES = 5  # that a file of the older format starts with
+_FIRST = 3  # pickles before the content in a file of the older format
 _OTHER = ".safetensors"  # of a path that ends so, torch does not look at the content
 _MAPPED = 64 * 2**20  # bytes of a mapped file that may stay in memory after they were read
 
@@ -132,10 +132,16 @@ def _inspect(file: FileBytes) -> bool:
 
 
 def _inspect_older(file: FileBytes) -> None:
+    """Storages that the last pickle does not list are never read: their values would be whatever lay in memory."""
+    most = budget(file.size)
     with file.mapped() as data:
         place = 0
-        for _ in range(_PICKLES):
-            place = scan(data, place, budget(file.size))
+        for _ in range(_FIRST):
+            place = scan(data, place, most)
+        _, place, storages = unpickle(data, place, {}, most)
+        keys, _, _ = unpickle(data, place, {}, most)
+    if lacking := sorted(set(storages) - set(keys)):
+        raise Refused(f"its storage {brief(lacking[0])} is not among those that it has")
 
 
 def _inspect_archive(archive: Archive) -> bool:
@@ -146,6 +152,7 @@ def _inspect_archive(archive: Archive) -> bool:
     _, _, storages = unpickle(reader.get_record("data.pkl"), 0, {}, budget(archive.file.size))
     for key, storage in storages.items():
         name = f"data/{key}"
+        archive.check_place(name)
         size = archive.record(name).file_size if mapped else len(reader.get_record(name))
         if storage.count * storage.dtype.itemsize > size:
             raise Refused(f"its storage {brief(key)} of {storage.count:,} values has {size:,} bytes")
