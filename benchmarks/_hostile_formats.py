@@ -82,7 +82,7 @@ def _deflated(path: Path) -> None:
         records = [(info.filename, archive.read(info)) for info in archive.infolist()]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in records:
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # of no date: the same each time
 
 
 def _foreign(path: Path, older: bool) -> None:
@@ -101,7 +101,8 @@ def _shards(folder: Path) -> None:
 def _hugging_face(folder: Path) -> None:
     fields = {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 8, "n_layer": 1, "n_head": 2,
-        "vocab_size": 11, "n_positions": 16, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
+        "vocab_size": 11, "n_positions": 16, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
         "eos_token_id": 1, "bos_token_id": 1, "resid_pdrop": 0.1, "summary_type": "cls_index",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(fields))

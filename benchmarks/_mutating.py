@@ -13,7 +13,8 @@ from typing import Any
 DEEP = "[" * 5_000 + "]" * 5_000
 STRANGE: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31, 2**53, 2**62, 2**63, 2**64, -(2**63), 10**400, 0.5, -0.0, 1e308, "", "x",
-    "../x",    "a\0b", "/dev/zero", "\ud800", "\u202e\u0000", "é", "é", "x" * 100_000, [], {}, [[]], [0], [-1], [2**62, 2**62],
+    "../x", "a\0b", "/dev/zero", "\ud800", "\u202e\u0000", "é", "e\u0301", "x" * 100_000, [], {}, [[]], [0], [-1],
+    [2**62, 2**62],
     {"a": 1}, ["x"], [None], [1.5], "float32", "F4", "permutation", ["relu"], [0] * 1_000,
 )  # fmt: skip
 
@@ -210,7 +211,7 @@ def _changed_zip(content: bytes, rng: random.Random) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, data, how in records:
-            archive.writestr(name, data, compress_type=how)
+            archive.writestr(zipfile.ZipInfo(name), data, compress_type=how)
     packed = file.getvalue()
     return _claimed_sizes(packed, rng) if rng.random() < 0.2 else packed
 

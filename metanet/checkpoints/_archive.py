@@ -64,9 +64,15 @@ class Archive:
         Raises:
             Refused: something else is there.
         """
-        content = self.file.read(self.record(name).header_offset, _HEAD.size)
-        head = _HEAD.unpack(content) if len(content) == _HEAD.size else (b"",)
-        if head[0] != b"PK\x03\x04" or head[3] != self.record(name).compress_type:
+        record = self.record(name)
+        place = record.header_offset
+        expected = _name_of(record)
+        content = self.file.read(place, _HEAD.size + len(expected))
+        if len(content) < _HEAD.size:
+            raise Refused(f"its record {brief(name)} is not where its directory says")
+        head = _HEAD.unpack_from(content)
+        found = head[0], head[3], head[-2], content[_HEAD.size :]
+        if found != (b"PK\x03\x04", record.compress_type, len(expected), expected):
             raise Refused(f"its record {brief(name)} is not where its directory says")
         return head
 
@@ -101,6 +107,11 @@ def torchscript(path: Path) -> CheckpointError:
     return CheckpointError(
         f"checkpoint '{path}' is a TorchScript archive: load it with torch.jit.load and save its state_dict()"
     )
+
+
+def _name_of(record: zipfile.ZipInfo) -> bytes:
+    """Its name as the archive has it."""
+    return record.orig_filename.encode("utf-8" if record.flag_bits & 0x800 else "cp437")
 
 
 def is_compressed(record: zipfile.ZipInfo) -> bool:

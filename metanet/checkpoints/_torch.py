@@ -153,7 +153,9 @@ def _inspect_archive(archive: Archive) -> bool:
     for key, storage in storages.items():
         name = f"data/{key}"
         archive.check_place(name)
-        size = archive.record(name).file_size if mapped else len(reader.get_record(name))
+        size = archive.record(name).file_size
+        if not mapped and archive.read(name) != reader.get_record(name):
+            raise Refused(f"its record {brief(name)} is damaged, or another than its directory says")
         if storage.count * storage.dtype.itemsize > size:
             raise Refused(f"its storage {brief(key)} of {storage.count:,} values has {size:,} bytes")
     return mapped
