@@ -110,7 +110,7 @@ def _read_job(directory: Path) -> Job:
         try:
             metrics = _metrics(directory / METRICS_FILE)
         except MetanetError as problem:
-            error = " ".join(str(problem).split())
+            error = " ".join(str(problem).replace(f"'{directory / METRICS_FILE}'", METRICS_FILE).split())
     return Job(
         name=directory.name, overrides={key: unquote(value) for key, value in pairs}, metrics=metrics, error=error
     )

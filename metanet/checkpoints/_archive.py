@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import CheckpointError, brief
 from ._bytes import ZIP_ERRORS, FileBytes, budget
 
+_HEAD = struct.Struct("<4s5H3I2H")  # mark, ..., method, ..., lengths of the name and of the extra field
 _DATA = re.compile(r"[^/]+/data\.pkl")
 
 
@@ -54,10 +55,26 @@ class Archive:
     def start(self, name: str) -> int:
         """The byte of the file at which the content of a stored record starts."""
         place = self.record(name).header_offset
-        head = self.file.read(place + 26, 4)  # lengths of the name and of the extra field
-        if len(head) < 4:
-            raise Refused(f"its record {brief(name)} stands behind its end")
-        return place + 30 + sum(struct.unpack("<HH", head))
+        head = self.check_place(name)
+        return place + _HEAD.size + sum(head[-2:])
+
+    def check_place(self, name: str) -> tuple[int, ...]:
+        """The head of a record, where the directory says that it is.
+
+        Raises:
+            Refused: something else is there.
+        """
+        record = self.record(name)
+        place = record.header_offset
+        expected = _name_of(record)
+        content = self.file.read(place, _HEAD.size + len(expected))
+        if len(content) < _HEAD.size:
+            raise Refused(f"its record {brief(name)} is not where its directory says")
+        head = _HEAD.unpack_from(content)
+        found = head[0], head[3], head[-2], content[_HEAD.size :]
+        if found != (b"PK\x03\x04", record.compress_type, len(expected), expected):
+            raise Refused(f"its record {brief(name)} is not where its directory says")
+        return head
 
 
 def open_archive(file: FileBytes) -> Archive:
@@ -90,6 +107,11 @@ def torchscript(path: Path) -> CheckpointError:
     return CheckpointError(
         f"checkpoint '{path}' is a TorchScript archive: load it with torch.jit.load and save its state_dict()"
     )
+
+
+def _name_of(record: zipfile.ZipInfo) -> bytes:
+    """Its name as the archive has it."""
+    return record.orig_filename.encode("utf-8" if record.flag_bits & 0x800 else "cp437")
 
 
 def is_compressed(record: zipfile.ZipInfo) -> bool:

@@ -12,7 +12,7 @@ from ..errors import CheckpointError, brief
 from ._archive import Archive, Refused, is_compressed, open_archive
 from ._bytes import ZIP_ERRORS, FileBytes, budget, check_size, sound_bools
 from ._content import TORCH, TORCHSCRIPT, kind_of
-from ._inert_pickle import Inert, Storage, Stored, unpickle
+from ._inert_pickle import QUANTISED, Inert, Storage, Stored, unpickle
 from ._mapping import Checkpoint
 from ._state_dicts import find_state_dict
 
@@ -184,6 +184,8 @@ def _place(name: str, tensor: Stored, first: _First, size: int) -> _Place:
     numbers = [offset, *shape, *stride]
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype) or len(shape) != len(stride):
         raise Refused(f"{brief(name)} is no tensor of this file")
+    if dtype in QUANTISED:
+        raise Refused(f"{brief(name)} is quantised ({dtype})")
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise Refused(f"{brief(name)} has a shape or strides that are no sizes")
     shape = torch.Size(shape)

@@ -22,7 +22,7 @@ from ._readers import Options, reader
 from ._state_dicts import find_state_dict
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_PICKLES = 5  # that a file of the older format starts with
+_FIRST = 3  # pickles before the content in a file of the older format
 _OTHER = ".safetensors"  # of a path that ends so, torch does not look at the content
 _MAPPED = 64 * 2**20  # bytes of a mapped file that may stay in memory after they were read
 
@@ -132,10 +132,16 @@ def _inspect(file: FileBytes) -> bool:
 
 
 def _inspect_older(file: FileBytes) -> None:
+    """Storages that the last pickle does not list are never read: their values would be whatever lay in memory."""
+    most = budget(file.size)
     with file.mapped() as data:
         place = 0
-        for _ in range(_PICKLES):
-            place = scan(data, place, budget(file.size))
+        for _ in range(_FIRST):
+            place = scan(data, place, most)
+        _, place, storages = unpickle(data, place, {}, most)
+        keys, _, _ = unpickle(data, place, {}, most)
+    if lacking := sorted(set(storages) - set(keys)):
+        raise Refused(f"its storage {brief(lacking[0])} is not among those that it has")
 
 
 def _inspect_archive(archive: Archive) -> bool:
@@ -143,8 +149,14 @@ def _inspect_archive(archive: Archive) -> bool:
     mapped = not archive.compressed and archive.file.place.suffix != _OTHER
     # By torch's own reader, whose records could be others than those of zipfile if an archive is made so.
     reader = torch._C.PyTorchFileReader(str(archive.file.place))
-    sizes = (lambda name: archive.record(name).file_size) if mapped else (lambda name: len(reader.get_record(name)))
-    check_storages(reader, budget(archive.file.size), sizes)
+
+    def size_of(name: str) -> int:
+        archive.check_place(name)
+        if not mapped and archive.read(name) != reader.get_record(name):
+            raise Refused(f"its record {brief(name)} is damaged, or another than its directory says")
+        return archive.record(name).file_size
+
+    check_storages(reader, budget(archive.file.size), size_of)
     return mapped
 
 

@@ -22,6 +22,7 @@ def zip_bytes(payload, records=(), **kwargs):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", payload, **kwargs)
         archive.writestr("archive/byteorder", b"little")
+        archive.writestr("archive/version", b"3\n")
         for name, content in records:
             archive.writestr(f"archive/{name}", content)
     return file.getvalue()
