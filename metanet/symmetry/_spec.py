@@ -11,6 +11,7 @@ import torch
 
 from ..checkpoints import atomic_write
 from ..errors import MetanetError
+from ..tracing import is_integer
 from ._axes import Axis, axis_from_json, axis_to_json, fixed_of, leaves_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class TensorAxes:
     axes: tuple[Axis, ...]
     tied_to: str | None = None
 
+    @property
+    def integer(self) -> bool:
+        """Whether it holds integers or truth values, which move with the neurons but are no weights."""
+        return is_integer(self.dtype)
+
 
 @dataclass(frozen=True)
 class SymmetrySpec:
@@ -60,7 +66,8 @@ class SymmetrySpec:
 
     Attributes:
         groups: in the order of the network.
-        tensors: every parameter and floating-point buffer, by state dict name.
+        tensors: every parameter and floating-point buffer, by state dict name, and those buffers of integers and
+            bools (masks, index tables) that move with some group.
     """
 
     groups: tuple[Group, ...]
