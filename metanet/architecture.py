@@ -13,7 +13,7 @@ from .checkpoints import atomic_write
 from .errors import MetanetError, TraceError
 from .graph import GraphTemplate, TemplateBuilder
 from .symmetry import Derivation, SymmetrySpec, derive, read_json
-from .tracing import Trace, example_inputs, record
+from .tracing import Trace, check_module, example_inputs, record
 
 _FORMAT = 1
 
@@ -142,8 +142,9 @@ def trace(model: nn.Module, *inputs: Any, check_inputs: Any = None, **kwargs: An
             ``(args, kwargs)``. What comes out holds for both.
 
     Raises:
-        TraceError: inputs missing, a forward that raises, no tensor among the outputs.
+        TraceError: no module, TorchScript, inputs missing, a forward that raises, no tensor among the outputs.
     """
+    check_module(model)
     examples = [(inputs, kwargs)]
     if not inputs and not kwargs:
         example = example_inputs(model)

@@ -37,6 +37,7 @@ class _File:
             content = _load(self.file, self.mapped)
             found = find_state_dict(self.file.path, content, self.key)
             self._state = {k: v.detach() for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
+            _refuse_nested(self.file.path, self._state)
             self.skipped = tuple(str(name) for name in found if name not in self._state)
         return self._state
 
@@ -64,6 +65,16 @@ def _read(path: Path, options: Options) -> Checkpoint:
         {name: tensor.dtype for name, tensor in state.items()},
         skipped=file.skipped,
     )
+
+
+def _refuse_nested(path: Path, state: dict[str, Tensor]) -> None:
+    """A tensor whose rows have lengths of their own has no shape to go by."""
+    nested = [name for name, tensor in state.items() if tensor.is_nested]
+    if nested:
+        raise CheckpointError(
+            f"checkpoint '{path}': {nested[0]} is a nested tensor, whose rows have different lengths: save its rows as "
+            "tensors of their own (tensor.unbind())"
+        )
 
 
 def _load(file: FileBytes, mapped: bool) -> object:

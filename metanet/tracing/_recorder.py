@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from ..errors import TraceError
 from ._ledger import Ledger
 from ._memory import Node, release
+from ._modules import check_module
 from ._outputs import results
 from ._places import line_of_the_network
 from ._prepare import prepare
@@ -32,11 +33,10 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
     time. Constants (positions, masks) are then computed for real beside it, so that their values are known.
 
     Raises:
-        TraceError: no module, no tensor among the inputs or outputs, lazy modules that never ran, a forward that raises
+        TraceError: no module, TorchScript, no tensor among the inputs or outputs, lazy modules that never ran, a forward that raises
             or that needs numbers on the meta device.
     """
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"expected a torch.nn.Module to trace, got {type(model).__name__}")
+    check_module(model)
     name = type(model).__name__
     if not any(True for _ in tensors_in((args, kwargs))):
         raise TraceError(
