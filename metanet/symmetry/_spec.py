@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,18 @@ import torch
 from ..checkpoints import atomic_write
 from ..errors import MetanetError
 from ..tracing import is_integer
-from ._axes import Axis, axis_from_json, axis_to_json, fixed_of, leaves_of
+from ._axes import (
+    Axis,
+    Choice,
+    Concat,
+    Fixed,
+    Leaf,
+    Product,
+    axis_from_json,
+    axis_to_json,
+    fixed_of,
+    leaves_of,
+)
 
 if TYPE_CHECKING:
     from ._transform import Transform
@@ -114,6 +125,21 @@ class SymmetrySpec:
                 elements[group.name] = torch.rand(*keys, group.size, generator=generator).argsort(-1)
         return Transform(self, elements)
 
+    def holding(self, groups: Mapping[str, str]) -> "SymmetrySpec":
+        """The spec in which some groups keep their place.
+
+        Args:
+            groups: their names, and why.
+        """
+        kept = tuple(
+            replace(g, kind="fixed", keys=(), also=frozenset()) if g.name in groups else g for g in self.groups
+        )
+        tensors = {
+            name: replace(tensor, axes=tuple(_held(axis, groups) for axis in tensor.axes))
+            for name, tensor in self.tensors.items()
+        }
+        return SymmetrySpec(kept, tensors)
+
     def explain(self, name: str) -> str:
         """Why the axes of a tensor are as they are.
 
@@ -196,6 +222,16 @@ class SymmetrySpec:
             MetanetError: the file is missing or no spec.
         """
         return cls.from_json(read_json(path))
+
+
+def _held(axis: Axis, groups: Mapping[str, str]) -> Axis:
+    """The axis with some groups fixed."""
+    match axis:
+        case Leaf(group, size) if group in groups:
+            return Fixed(size, groups[group], group)
+        case Product() | Concat() | Choice():
+            return replace(axis, parts=tuple(_held(part, groups) for part in axis.parts))
+    return axis
 
 
 def _by_reason(axis: Axis) -> dict[str, int]:

@@ -15,7 +15,7 @@ def check_module(model: Any) -> None:
         TraceError: with the way out.
     """
     if isinstance(model, torch.export.ExportedProgram):
-        raise TraceError("expected a torch.nn.Module to trace, got an ExportedProgram: give its module, program.module()")
+        raise TraceError("expected a torch.nn.Module to trace, got an ExportedProgram: give program.module()")
     if not isinstance(model, nn.Module):
         kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise TraceError(f"expected a torch.nn.Module to trace, got {kind}: {_way_out(model)}")

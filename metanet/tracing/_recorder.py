@@ -33,8 +33,8 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
     time. Constants (positions, masks) are then computed for real beside it, so that their values are known.
 
     Raises:
-        TraceError: no module, TorchScript, no tensor among the inputs or outputs, lazy modules that never ran, a forward that raises
-            or that needs numbers on the meta device.
+        TraceError: no module, TorchScript, no tensor among the inputs or outputs, lazy modules that never ran, a
+            forward that raises or that needs numbers on the meta device.
     """
     check_module(model)
     name = type(model).__name__
@@ -282,6 +282,9 @@ class _Border(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _EXITS:
             args = (self.recorder.left(args[0], func.__name__), *args[1:])
+        if func in _ENTRIES:  # from a list of tensors it takes the numbers
+            for tensor in tensors_in([x for x in (*args, *kwargs.values()) if isinstance(x, (list, tuple))]):
+                self.recorder.left(tensor, func.__name__)
         self.recorder.checks = _only_checks(func, args, kwargs)
         try:
             out = func(*args, **kwargs)
@@ -294,7 +297,7 @@ class _Border(TorchFunctionMode):
 
 _EXITS = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
 _LOOK_UPS = {"aten.index", "aten._unsafe_index"}
-_ENTRIES = {torch.tensor, Tensor.new_tensor}
+_ENTRIES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 
 
 def _only_checks(func: Any, args: Any, kwargs: Any) -> bool:

@@ -12,6 +12,7 @@ UNSEEN = 1e-6
 INDEPENDENT = "the function does not depend on this tensor on these inputs: random noise on all of it does not show"
 UNREAD = "the function does not depend on the entries that move on these inputs: random noise on them does not show"
 ALONE = "its groups act on nothing else: to move this axis alone is to relabel the network"
+ALIKE = "it kept its values, which are alike along the axis"
 INVARIANT = "the function is invariant in this direction: steps between the two orders do not show, other noise does"
 
 

@@ -9,7 +9,7 @@ from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ..tracing import record
 from ._integers import redraw_integers
 from ._network import PROBES, Network
-from ._verification import ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
+from ._verification import ALIKE, ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
 
 Place = tuple[str, int]  # tensor, axis
 
@@ -73,7 +73,7 @@ def _verify(
     seen: dict[Place, float] = {}
     reasons: dict[Place, str] = {}
     for place in _bar(checked, progress):
-        seen[place] = _seen(network, transforms, place)
+        seen[place] = _seen(network, _moving(network, transforms, place, generator), place)
         if seen[place] < UNSEEN:
             reason = _reason(network, transforms[0], place, generator)
             reasons |= {place: reason} if reason else {}
@@ -93,7 +93,9 @@ def _other_ways(
     """
     stuck, changes = dict.fromkeys(network.ways), [0.0]
     if stuck:
-        data = set(record(model, inputs, kwargs).reads.values())  # the others read buffers and constants
+        trace = record(model, inputs, kwargs)
+        tables = trace.known()  # the others read data
+        data = {place for value, place in trace.reads.items() if value not in tables}
         stuck = {place: None for place in stuck if place in data}
     for _ in range(_MORE_DRAWS):
         if not stuck:
@@ -144,6 +146,21 @@ def _names(spec: SymmetrySpec, name: str) -> list[str]:
     return [n for n, t in spec.tensors.items() if n == name or t.tied_to == name]
 
 
+def _moving(
+    network: Network, transforms: list[Transform], place: Place, generator: torch.Generator
+) -> list[Transform]:  # fmt: skip
+    """The transforms; for a table of few values, which these may leave as it is, others that do not."""
+    name, axis = place
+    spec, old = transforms[0].spec, network.state[name]
+    if not spec.tensors[name].integer:
+        return transforms
+    found = [*transforms, *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS))]
+    return [t for t in found if not torch.equal(t.apply(name, old, (axis,)), old)][: len(transforms)] or transforms
+
+
+_MORE_TRANSFORMS = 12
+
+
 def _seen(network: Network, transforms: list[Transform], place: Place) -> float:
     """Output change when one axis moves alone: of the first transform that shows, else the largest of all."""
     name, axis = place
@@ -167,6 +184,8 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
         runs = (network.run({n: network.state[n] + shift for n in names}) for shift in shifts)
         return all(network.change(outputs) < TOLERANCE for outputs in runs)
 
+    if t.spec.tensors[name].integer and torch.equal(new, old):
+        return ALIKE
     if t.spec.tensors[name].integer:
         other = dict.fromkeys(_names(t.spec, name), redraw_integers(old, generator))
         if network.change(network.run(other)) < TOLERANCE:
