@@ -81,7 +81,8 @@ def align(
         matches = found.function(each, **options)
         seconds = time.perf_counter() - begin
         for place, match in enumerate(matches if found.many else [matches]):
-            match = replace(match, transform=Transform(spec, match.transform.elements))
+            if held:
+                match = replace(match, transform=Transform(spec, match.transform.elements))
             out.append(_alignment(match, spec, reference, moving[number + place], seconds, method, used, seed, held))
     return out if many else out[0]
 

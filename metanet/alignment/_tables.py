@@ -30,6 +30,8 @@ def holding(problem: Problem) -> tuple[Problem, dict[str, str]]:
 
 
 def _held(spec: SymmetrySpec, sides: Sequence[Mapping[str, Tensor]]) -> Iterator[tuple[str, str]]:
+    if not any(known.integer for known in spec.tensors.values()):
+        return
     generator = torch.Generator().manual_seed(0)
     probes = [spec.sample(generator) for _ in range(3)]
     for name, known in spec.tensors.items():

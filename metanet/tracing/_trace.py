@@ -201,12 +201,10 @@ def references(x: Any) -> Iterator[Ref]:
 
 def is_integer(dtype: torch.dtype | str) -> bool:
     """Whether a dtype, or one by its name as in :class:`Value`, holds whole numbers or truth values."""
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
-    return dtype is torch.bool or not (dtype.is_floating_point or dtype.is_complex or dtype in _QUANTISED)
+    return str(dtype).removeprefix("torch.") in _INTEGERS
 
 
-_QUANTISED = {torch.qint8, torch.qint32, torch.quint8, torch.quint4x2, torch.quint2x4}
+_INTEGERS = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:

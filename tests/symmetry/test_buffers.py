@@ -144,3 +144,22 @@ def test_where_writes_are_added_up_their_order_does_not_matter():
     spec = metanet.trace(net, x).spec
     assert [g.size for g in spec.groups] == [6] and "index" in spec.tensors
     assert metanet.verify(net, spec, x).ok
+
+
+TIES = {
+    "argsort of a table": lambda m, h: h[:, m.index.argsort()],
+    "argmax of truth values": lambda m, h: h[:, :1] * (h > 0).int().argmax(-1, keepdim=True),
+    "topk of truth values": lambda m, h: h.gather(1, (h > 0).to(torch.uint8).topk(2).indices).sum(1, keepdim=True),
+    "largest of truth values": lambda m, h: h[:, :1] * (h > 0).max(-1, keepdim=True).indices,
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_of_equal_integers_their_places_decide(name):
+    def run(m: nn.Module, x: Tensor) -> Tensor:
+        return m.head(TIES[name](m, m.stem(x).tanh()).relu().expand(-1, 6))
+
+    net = Net(run, stem=nn.Linear(4, 6), index=torch.arange(6), head=nn.Linear(6, 3))
+    spec = metanet.trace(net, torch.randn(5, 4)).spec
+    assert not list(metanet.symmetry.leaves_of(spec.tensors["stem.weight"].axes[0]))
+    assert metanet.verify(net, spec, torch.randn(5, 4)).change < 1e-10

@@ -230,7 +230,7 @@ def _ranked(call: Call, x: Operand, dim: int) -> Semantics:
     rank = call.fresh((call.shapes[0] or ())[dim] if call.shapes[0] else 1)
     axes = (*x.axes[:dim], rank, *x.axes[dim + 1 :]) if len(x) else ()
     label = x[dim] if len(x) else ()
-    pins = ((rank, "its items are ranked by size"), *call.ties(label), *call.as_numbers(x))
+    pins = ((rank, "its items are ranked by size"), *call.ties(x, label), *call.as_numbers(x))
     return Semantics(outputs=(axes, axes), pins=pins, labels=(None, label))
 
 
@@ -239,11 +239,11 @@ def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False
     """Integers that name the largest item of an axis."""
     if dim is None:
         label = sum(x.axes, ())
-        pins = call.ties(label) + call.as_numbers(x)
+        pins = call.ties(x, label) + call.as_numbers(x)
         return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), pins=pins, labels=(label,))
     dim = normal_axis(dim, len(x))
     axes = tuple(() if a == dim else e for a, e in enumerate(x) if keepdim or a != dim)
-    return Semantics(outputs=(axes,), pins=call.ties(x[dim]) + call.as_numbers(x), labels=(x[dim],))
+    return Semantics(outputs=(axes,), pins=call.ties(x, x[dim]) + call.as_numbers(x), labels=(x[dim],))
 
 
 @rule("aten.nonzero", "aten.masked_select", "aten.repeat_interleave")
