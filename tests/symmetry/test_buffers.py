@@ -150,12 +150,13 @@ TIES = {
     "argsort of a table": lambda m, h: h[:, m.index.argsort()],
     "argmax of truth values": lambda m, h: h[:, :1] * (h > 0).int().argmax(-1, keepdim=True),
     "topk of truth values": lambda m, h: h.gather(1, (h > 0).to(torch.uint8).topk(2).indices).sum(1, keepdim=True),
+    "topk of what is alike": lambda m, h: h.gather(1, h.mean(-1, keepdim=True).expand(-1, 6).topk(2).indices)[:, :1],
     "largest of truth values": lambda m, h: h[:, :1] * (h > 0).max(-1, keepdim=True).indices,
 }
 
 
 @pytest.mark.parametrize("name", TIES)
-def test_of_equal_integers_their_places_decide(name):
+def test_of_equal_items_their_places_decide(name):
     def run(m: nn.Module, x: Tensor) -> Tensor:
         return m.head(TIES[name](m, m.stem(x).tanh()).relu().expand(-1, 6))
 
