@@ -16,7 +16,7 @@ from .documents import Document, read_json, validated
 from .errors import MetanetError, TraceError, brief
 from .graph import GraphTemplate, TemplateBuilder
 from .symmetry import Derivation, SymmetrySpec, derive
-from .tracing import Trace, example_inputs, record
+from .tracing import Trace, check_module, example_inputs, record
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
@@ -173,8 +173,9 @@ def trace(model: nn.Module, *inputs: Any, check_inputs: Any = None, **kwargs: An
             ``(args, kwargs)``. What comes out holds for both.
 
     Raises:
-        TraceError: inputs missing, a forward that raises, no tensor among the outputs.
+        TraceError: no module, TorchScript, inputs missing, a forward that raises, no tensor among the outputs.
     """
+    check_module(model)
     examples = [(inputs, kwargs)]
     if not inputs and not kwargs:
         example = example_inputs(model)

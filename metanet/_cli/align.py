@@ -73,7 +73,7 @@ def _numbers(found: Alignment, pair: Pair) -> dict[str, float]:
     groups = [g.name for g in moved.spec.groups if g.kind == "permutation"]
     before = after = 0.0
     for name, known in moved.spec.tensors.items():
-        if name in pair.a and known.tied_to is None:
+        if name in pair.a and known.tied_to is None and not known.integer:
             a, b = pair.a[name].double(), pair.b[name]
             before += float((a - b.double()).square().sum())
             after += float((a - moved.apply(name, b).double()).square().sum())

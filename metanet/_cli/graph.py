@@ -108,7 +108,7 @@ def _fitted(checkpoint: Checkpoint, arch: Architecture, options: Mapping[str, An
     Raises:
         CheckpointError: names or shapes differ, or names that are one tensor in the network have different values.
     """
-    tensors = arch.spec.tensors
+    tensors = {name: each for name, each in arch.spec.tensors.items() if not each.integer}
     tied = {name: each.tied_to for name, each in tensors.items() if each.tied_to}
     expected = {
         name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device="meta") for name, each in tensors.items()

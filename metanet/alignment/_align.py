@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..errors import MetanetError
-from ..symmetry import SymmetrySpec
+from ..symmetry import SymmetrySpec, Transform
 from ._alignment import Alignment
 from ._checks import checked
 from ._registry import Match, Problem, find_matcher
+from ._tables import holding
 from ._untold import untold_groups
 
 Weights = nn.Module | Mapping[str, Tensor]
@@ -89,10 +90,13 @@ def align(
     out = []
     for number, each in enumerate([problem] if found.many else [_one(problem, n) for n in range(len(moving))]):
         begin = time.perf_counter()
+        each, held = holding(each)
         matches = found.function(each, **options)
         seconds = time.perf_counter() - begin
         for place, match in enumerate(matches if found.many else [matches]):
-            out.append(_alignment(match, spec, reference, moving[number + place], seconds, method, used, seed))
+            if held:
+                match = replace(match, transform=Transform(spec, match.transform.elements))
+            out.append(_alignment(match, spec, reference, moving[number + place], seconds, method, used, seed, held))
     return out if many else out[0]
 
 
@@ -122,18 +126,19 @@ def _one(problem: Problem, number: int) -> Problem:
 
 def _alignment(
     match: Match, spec: SymmetrySpec, reference: Mapping[str, Tensor] | None, moving: Mapping[str, Tensor],
-    seconds: float, method: str, options: Mapping[str, Any], seed: int,
+    seconds: float, method: str, options: Mapping[str, Any], seed: int, held: Mapping[str, str],
 ) -> Alignment:  # fmt: skip
     """With the reasons for every group that stays, and a warning for those that nothing is known of."""
     still = [g.name for g in spec.groups if g.kind == "permutation" and g.name not in match.transform.elements]
     sides = [s for s in (reference, moving) if s is not None]
     untold = {**untold_groups(spec, still, sides), **match.untold}
-    untold = {g: why for g, why in untold.items() if g in still}
+    untold = {g: why for g, why in untold.items() if g in still and g not in held}
     if untold:
         lines = "\n".join(f"  {g}: {why}" for g, why in untold.items())
         warnings.warn(
             f"{len(untold)} groups stay as they are, nothing tells their neurons apart:\n{lines}", stacklevel=3
         )
-    identity = {g: untold.get(g, "no relabelling that was found fits better") for g in still}
+    known = {**untold, **held}
+    identity = {g: known.get(g, "no relabelling that was found fits better") for g in still}
     shown = {k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v) for k, v in options.items()}
     return Alignment(match.transform, match.objective, identity, seconds, method, shown, seed)

@@ -28,7 +28,8 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
     if not isinstance(given, Mapping):
         raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
     names = list(given)
-    tied = {n: t.tied_to or n for n, t in spec.tensors.items()}
+    weights = {n: t for n, t in spec.tensors.items() if not t.integer}
+    tied = {n: t.tied_to or n for n, t in weights.items()}
     present = {tied[n] for n in names if n in tied}
     missing = [n for n, first in tied.items() if first not in present]
     found = {kind: [n for n in names if p.search(n)] for kind, p in (("adapter", _ADAPTER), ("quantised", _QUANTISED))}
@@ -37,14 +38,14 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
             f"{who} is an adapter ({found['adapter'][0]}, ...) without the {len(missing)} weights it belongs to "
             f"({missing[0]}, ...): merge it into its base model first"
         )
-    odd = [n for n in spec.tensors if n in given and not stored_dtype(given, n).is_floating_point]
+    odd = [n for n in weights if n in given and not stored_dtype(given, n).is_floating_point]
     if odd or found["quantised"]:
         example = f"{odd[0]} is {stored_dtype(given, odd[0])}" if odd else f"it has {found['quantised'][0]}"
         raise CheckpointError(f"{who} is quantised ({example}): dequantise it to floating point first")
     if missing:
         extra = [n for n in names if n not in spec.tensors]
         raise CheckpointError(
-            f"{who} is of another architecture: it lacks {len(missing)} of {len(spec.tensors)} tensors "
+            f"{who} is of another architecture: it lacks {len(missing)} of {len(weights)} tensors "
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
             + (f" and has others ({', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''})" if extra else "")
         )

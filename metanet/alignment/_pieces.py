@@ -58,14 +58,14 @@ class Piece:
 
 
 def pieces_of(spec: SymmetrySpec, leave_out: Sequence[str] = STATISTICS) -> list[Piece]:
-    """The pieces of all tensors, tied ones once.
+    """The pieces of all tensors, tied ones once; masks and index tables follow the weights and do not count.
 
     Args:
         leave_out: last parts of the names of tensors that follow but do not count (statistics of BatchNorm).
     """
     out: list[Piece] = []
     for name, tensor in spec.tensors.items():
-        if tensor.tied_to is None and name.rpartition(".")[2] not in leave_out:
+        if tensor.tied_to is None and not tensor.integer and name.rpartition(".")[2] not in leave_out:
             axes = [(axis, n) for n, axis in enumerate(tensor.axes)]
             out += (_ordered(name, spec, inside, cuts) for inside, cuts in _cut(axes, ()))
     return out

@@ -11,7 +11,7 @@ from ..architecture import Architecture
 from ..errors import MetanetError
 from ..evaluation import batch_inputs
 from ..symmetry import derive
-from ..tracing import Trace, record, tensors_in
+from ..tracing import Trace, is_integer, record, tensors_in
 from ._taps import Tap, find_taps
 
 
@@ -80,12 +80,12 @@ class NeuronRunner:
 
     def _prepared(self, trace: Trace, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The parameters on the device, in the dtype that the model has them in; tied names from one another."""
-        spec = self.arch.spec
         out = {}
         for name, number in trace.parameters.items():
-            names = (name, *trace.values[number].names)
-            stored = next(n for n in names if n in state)
-            out[name] = state[stored].detach().to(self.device, getattr(torch, spec.tensors[name].dtype))
+            value = trace.values[number]
+            stored = next((n for n in (name, *value.names) if n in state), None)
+            if stored is not None or not is_integer(value.dtype):  # checkpoints may lack integers
+                out[name] = state[stored or name].detach().to(self.device, getattr(torch, value.dtype))
         return out
 
 

@@ -70,4 +70,6 @@ def match_straight_through(
 
 def _counts(spec: SymmetrySpec, name: str) -> bool:
     known = spec.tensors.get(name)
-    return known is not None and known.tied_to is None and name.rpartition(".")[2] not in STATISTICS
+    return (
+        known is not None and known.tied_to is None and not known.integer and name.rpartition(".")[2] not in STATISTICS
+    )

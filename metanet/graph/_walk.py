@@ -6,13 +6,14 @@ parameters, sums and products make new neurons; everything else stays on the neu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 
 import torch
 from torch import Tensor
 
 from ..symmetry import Attach, Contraction, Derivation, Follow, Join, Product, Semantics
-from ..tracing import Op, Trace
+from ..tracing import Op, Trace, is_integer
 from ._beside import concatenate, write
 from ._contract import contract
 from ._flows import Entries, Flow, Neurons, distinct, place, rearrange, rearranges, varies, whole
@@ -61,10 +62,14 @@ class Walk:
 
     def __post_init__(self) -> None:
         values = self.trace.values
-        numbers = dict.fromkeys(self.trace.parameters.values())
+        numbers = [n for n in dict.fromkeys(self.trace.parameters.values()) if not is_integer(values[n].dtype)]
         names = {n: values[n].names[0] for n in numbers}
         self.made = Made(self.pool)
         self.uses = Uses(self.pool, {n: values[n].shape for n in numbers}, names, keyed=self._keyed(names))
+
+    @cached_property
+    def _known(self) -> Mapping[int, Tensor]:
+        return self.trace.known(but=self.solved.spec.tensors.keys())
 
     def _keyed(self, names: Mapping[int, str]) -> dict[int, list[tuple[Factor, Factor]]]:
         """For every parameter pairs of factors of its axes: one that moves by what the other says, and the other."""
@@ -122,8 +127,8 @@ class Walk:
         self.kept[number] = self.flows[number]
 
     def constant(self, number: int) -> Tensor | None:
-        """Values of a constant."""
-        return self.trace.constants.get(number)
+        """Values of a constant, or of what follows from index tables that no relabelling touches."""
+        return self._known.get(number)
 
     # ---------------------------------------------------------------- one operation
 

@@ -81,6 +81,10 @@ def candidates(spec: SymmetrySpec, roles: Roles) -> tuple[list[str], dict[str, s
     keyed = {k for g in spec.groups for k in g.keys}
     why: dict[str, str] = {}
     for name, tensor in spec.tensors.items():
+        if tensor.integer:
+            masked = {leaf.group for axis in tensor.axes for leaf in leaves_of(axis)}
+            why |= {g: f"{name} holds integers or truth values, which have no mean" for g in masked if g not in why}
+            continue
         for number, axis in enumerate(tensor.axes):
             chosen = {leaf.group for part in _choices(axis) for leaf in leaves_of(part)}
             for group in {leaf.group for leaf in leaves_of(axis)}:

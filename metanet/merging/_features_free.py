@@ -48,10 +48,11 @@ class _Trial:
         self.trace, self.spec, self.roles = trace, spec, roles
         self.generator = torch.Generator().manual_seed(0)
         self.state: dict[str, Tensor] = {}
-        for name in trace.parameters:
+        for name in (n for n in trace.parameters if n not in trace.others):
             first = spec.tensors[name].tied_to or name
             known = self.state.get(first)
             self.state[name] = self._near(state[stored_name(spec, first, state)]) if known is None else known
+        self.state |= {n: state[n] for n in trace.others if n in state}
         self.inputs = [self._input(trace.values[n].shape, trace.values[n].dtype) for n in trace.inputs]
 
     def _near(self, tensor: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class _Trial:
     def _same(self, groups: Sequence[str]) -> bool:
         equal, moved = dict(self.state), dict(self.state)
         for name, tensor in self.state.items():
-            if groups_on(self.spec, name, groups):
+            if name not in self.trace.others and groups_on(self.spec, name, groups):
                 axes = self.spec.tensors[name].axes
                 equal[name] = along(tensor, axes, _Pairs(name, self.roles, groups, None))
                 moved[name] = along(tensor, axes, _Pairs(name, self.roles, groups, self.generator))

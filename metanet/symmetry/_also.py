@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..tracing import Op, Ref
+from ..tracing import Op, Ref, is_integer
 from . import laws  # noqa: F401  (registers the laws)
 from ._charges import SCALE, SIGN, Balance, Charges, Form, Number
 from ._laws import Axes, Flow, Step, find_law
@@ -99,6 +99,9 @@ class _Follower:
         for number in self.walk.trace.outputs:
             for axis in self.value(number).axes:
                 self.balance.pin(axis)
+        for number in self.walk.trace.reads:
+            for axis in self.value(number).axes:
+                self.balance.pin(axis)
 
     def value(self, number: int) -> Flow:
         """The charges of a value."""
@@ -107,7 +110,7 @@ class _Follower:
                 return cache[number]
         value = self.walk.trace.values[number]
         axes: Axes = ((),) * len(value.shape)
-        if value.origin == "parameter":
+        if value.origin == "parameter" and not is_integer(value.dtype):
             name = value.names[0]
             if name not in self.parameters:
                 self.parameters[name] = tuple(map(self.balance.unknown, self.walk.axes[number]))

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..tracing import Trace
+from ..tracing import Trace, is_integer
 from ._also import also
-from ._axes import Axis, Choice, Fixed, Leaf, axis_concat, axis_product
+from ._axes import Axis, Choice, Fixed, Leaf, axis_concat, axis_product, leaves_of
 from ._leaves import Leaves
 from ._semantics import Semantics
 from ._solver import Solver
@@ -88,10 +88,11 @@ def _keys(leaves: Leaves, tensors: Sequence[tuple[Expr, ...]]) -> dict[int, tupl
 
 
 def _in_order(trace: Trace, solver: Solver) -> dict[str, tuple[Expr, ...]]:
-    """The parameters in the order in which the network reads them, then those that it does not."""
+    """The parameters in the order in which the network reads them, then those that it does not, integers last."""
     first = {number: trace.values[number].names[0] for number in trace.parameters.values()}
     read = dict.fromkeys(first[n] for op in trace.ops for n in op.inputs() if n in first)
-    return {name: solver.parameters[name] for name in (*read, *(n for n in solver.parameters if n not in read))}
+    names = sorted({**read, **dict.fromkeys(solver.parameters)}, key=lambda n: n in solver.integers)
+    return {name: solver.parameters[name] for name in names}
 
 
 def _names(
@@ -122,9 +123,10 @@ def _spec(
         value = trace.values[number]
         axes = solver.parameters[value.names[0]]
         tied = value.names[0] if value.names[0] != tensor else None
-        tensors[tensor] = TensorAxes(
-            shape=value.shape, dtype=value.dtype, axes=_Reader(leaves, names).axes(axes), tied_to=tied
-        )
+        made = _Reader(leaves, names).axes(axes)
+        if is_integer(value.dtype) and not any(True for axis in made for _ in leaves_of(axis)):
+            continue  # counters, tables of positions: nothing ever happens to them
+        tensors[tensor] = TensorAxes(shape=value.shape, dtype=value.dtype, axes=made, tied_to=tied)
         for expr in axes:
             for leaf in leaves.unbound(expr):
                 if leaf in names:
@@ -186,10 +188,10 @@ def _warnings(traces: Sequence[Trace], solver: Solver, checked: bool) -> tuple[s
             f"{name} has no rule: the axes it touches stay fixed{tensors}.\n"
             "  Sound, but some neurons cannot be relabelled. Add a rule: metanet/symmetry/rules/, one function."
         )
-    read = [{n for op in t.ops for n in op.inputs()} | set(t.outputs) for t in traces]
+    read = [{n for op in t.ops for n in op.inputs()} | {*t.outputs, *t.reads} for t in traces]
     unread = [
-        name for name, number in traces[0].parameters.items()
-        if not any(t.parameters[name] in r for t, r in zip(traces, read, strict=True))
+        name for name in traces[0].parameters
+        if name not in traces[0].others and not any(t.parameters[name] in r for t, r in zip(traces, read, strict=True))
     ]  # fmt: skip
     if unread:
         out.append(f"the example inputs did not read {len(unread)} tensors, which stay fixed: {', '.join(unread[:5])}")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tracing import is_integer
 from ._leaves import Expr, Leaves
 
 
@@ -77,9 +78,12 @@ class Call:
         found = [o.label for o in operands if isinstance(o, Operand) and o.label is not None]
         return tuple((label, "integers that name its items are used as numbers") for label in found)
 
-    def ties(self, axis: Expr) -> tuple[tuple[Expr, str], ...]:
-        """Pins for an axis whose items are chosen by size: where some are equal for sure, all their places decide."""
-        if any(map(self.leaves.is_wild, self.leaves.unbound(axis))):
+    def ties(self, x: Operand, axis: Expr) -> tuple[tuple[Expr, str], ...]:
+        """Pins for an axis whose items are chosen by size: where some may well be equal, all their places decide.
+
+        Numbers with a point are hardly ever equal, unless nothing varies along the axis; integers often are.
+        """
+        if is_integer(x.dtype) or any(map(self.leaves.is_wild, self.leaves.unbound(axis))):
             return ((axis, "equal items are told apart by their places"),)
         return ()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MetanetError
-from ..tracing import Op, Ref, Trace
+from ..tracing import Op, Ref, Trace, is_integer
 from . import rules  # noqa: F401  (registers the rules)
 from ._leaves import Leaves
 from ._semantics import Call, Operand, Semantics, Take, find_rule
@@ -18,6 +18,8 @@ from ._store import Expr, Table
 INPUT = "axis of the network's input"
 OUTPUT = "axis of the network's output"
 UNREAD = "the example did not read it"
+READ = "read as a Python number"
+ALONE = "no floating-point tensor moves with it"
 
 
 @dataclass
@@ -38,12 +40,14 @@ class Solver:
 
     Attributes:
         parameters: axes of every parameter by its first name.
+        integers: which of them hold integers or truth values.
         reads: expressions that some operation computed with, rather than only moved about.
         unruled: operations without a rule.
     """
 
     leaves: Leaves = field(default_factory=Leaves)
     parameters: dict[str, tuple[Expr, ...]] = field(default_factory=dict)
+    integers: set[str] = field(default_factory=set)
     reads: set[Expr] = field(default_factory=set)
     unruled: dict[str, list[tuple[Op, Trace]]] = field(default_factory=dict)
 
@@ -54,13 +58,21 @@ class Solver:
         """Follow one recording from its inputs to its outputs."""
         walk = Walk(trace)
         for number in dict.fromkeys(trace.parameters.values()):
-            walk.axes[number] = self._parameter(trace.values[number].names[0], trace.values[number].shape)
+            value = trace.values[number]
+            walk.axes[number] = self._parameter(value.names[0], value.shape)
+            if is_integer(value.dtype):
+                self.integers.add(value.names[0])
         for op in trace.ops:
             walk.semantics.append(self._operation(walk, op))
         for number in trace.outputs:
             operand = self._operand(walk, number)
             for expr in (*operand.axes, *([operand.label] if operand.label else [])):
                 self.leaves.fix(expr, OUTPUT)
+            self.reads.update(operand.axes)
+        for number, place in trace.reads.items():
+            operand = self._operand(walk, number)
+            for expr in (*operand.axes, *([operand.label] if operand.label else [])):
+                self.leaves.fix(expr, f"{READ} ({place})")
             self.reads.update(operand.axes)
         return walk
 
@@ -78,8 +90,18 @@ class Solver:
                 for leaf in self.leaves.unbound(expr):
                     if leaf not in alive:
                         self.leaves.fix((leaf,), UNREAD)
+        self._fix_alone()
         self.leaves.settle()
         self.spaces.settle()
+
+    def _fix_alone(self) -> None:
+        """To reorder nothing but an index buffer and what is looked up by it relabels no neurons."""
+        leaves, floating = self.leaves, set[int]()
+        for name in self.parameters.keys() - self.integers:
+            floating.update(leaf for expr in self.parameters[name] for leaf in leaves.unbound(expr))
+        for name in self.integers:
+            for leaf in {x for expr in self.parameters[name] for x in leaves.unbound(expr)} - floating:
+                leaves.fix((leaf,), ALONE)
 
     def _alive(self) -> set[int]:
         return {leaf for expr in self.reads for leaf in self.leaves.unbound(expr)}

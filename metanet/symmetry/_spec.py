@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from ..checkpoints import atomic_write
 from ..documents import read_json, validated
 from ..errors import MetanetError, brief, listed
-from ._axes import Axis, axis_to_json, fixed_of, leaves_of
+from ..tracing import is_integer
+from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, axis_to_json, fixed_of, leaves_of
 from ._documents import SpecFile, axis_of, check_spec
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class TensorAxes:
     axes: tuple[Axis, ...]
     tied_to: str | None = None
 
+    @property
+    def integer(self) -> bool:
+        """Whether it holds integers or truth values, which move with the neurons but are no weights."""
+        return is_integer(self.dtype)
+
 
 @dataclass(frozen=True, repr=False)
 class SymmetrySpec:
@@ -63,7 +69,8 @@ class SymmetrySpec:
 
     Attributes:
         groups: in the order of the network.
-        tensors: every parameter and floating-point buffer, by state dict name.
+        tensors: every parameter and floating-point buffer, by state dict name, and those buffers of integers and
+            bools (masks, index tables) that move with some group.
     """
 
     groups: tuple[Group, ...]
@@ -109,6 +116,21 @@ class SymmetrySpec:
                 keys = [self[k].size for k in group.keys]
                 elements[group.name] = torch.rand(*keys, group.size, generator=generator).argsort(-1)
         return Transform(self, elements)
+
+    def holding(self, groups: Mapping[str, str]) -> "SymmetrySpec":
+        """The spec in which some groups keep their place.
+
+        Args:
+            groups: their names, and why.
+        """
+        kept = tuple(
+            replace(g, kind="fixed", keys=(), also=frozenset()) if g.name in groups else g for g in self.groups
+        )
+        tensors = {
+            name: replace(tensor, axes=tuple(_held(axis, groups) for axis in tensor.axes))
+            for name, tensor in self.tensors.items()
+        }
+        return SymmetrySpec(kept, tensors)
 
     def explain(self, name: str) -> str:
         """Why the axes of a tensor are as they are.
@@ -223,6 +245,16 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _held(axis: Axis, groups: Mapping[str, str]) -> Axis:
+    """The axis with some groups fixed."""
+    match axis:
+        case Leaf(group, size) if group in groups:
+            return Fixed(size, groups[group], group)
+        case Product() | Concat() | Choice():
+            return replace(axis, parts=tuple(_held(part, groups) for part in axis.parts))
+    return axis
 
 
 def _by_reason(axis: Axis) -> dict[str, int]:

@@ -61,7 +61,7 @@ class Transform:
     def __call__(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Apply to a state dict, or to many stacked ones (a leading axis on every tensor).
 
-        Entries that the spec does not know (integer buffers) are passed on. Device and dtype are kept.
+        Entries that the spec does not know (integer buffers that stay) are passed on. Device and dtype are kept.
 
         Raises:
             CheckpointError: a tensor has another shape than the architecture's.

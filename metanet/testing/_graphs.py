@@ -56,7 +56,7 @@ def _coverage(architecture: Architecture, template: GraphTemplate) -> list[str]:
         seen.index_add_(0, b.edges(), torch.ones(b.count, dtype=torch.int32))
     if (seen != 1).any():
         return [f"{int((seen != 1).sum())} of {len(seen)} edges are in no block, or in several"]
-    tensors = {n: t for n, t in architecture.spec.tensors.items() if t.tied_to is None}
+    tensors = {n: t for n, t in architecture.spec.tensors.items() if t.tied_to is None and not t.integer}
     have, want = template.shapes, {n: tuple(t.shape) for n, t in tensors.items() if torch.Size(t.shape).numel()}
     if missing := sorted(want.keys() - have.keys()):
         problems.append(f"{len(missing)} tensors have no edges: {', '.join(missing[:5])}")

@@ -26,10 +26,11 @@ def step(function: Callable[["Draw", list[Tensor]], Run | None]) -> Callable[["D
 
 @dataclass
 class Draw:
-    """The source of randomness of one program, and the parameters it has made."""
+    """The source of randomness of one program, and the parameters and buffers it has made."""
 
     generator: torch.Generator
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
 
     def below(self, n: int) -> int:
         return int(torch.randint(n, (), generator=self.generator))
@@ -49,6 +50,12 @@ class Draw:
         name = f"p{len(self.parameters)}"
         scale = max(1, shape[-1]) ** -0.5
         self.parameters[name] = nn.Parameter(torch.randn(shape, generator=self.generator) * scale)
+        return name
+
+    def buffer(self, values: Tensor) -> str:
+        """A new buffer of integers or truth values, in the state dict."""
+        name = f"b{len(self.buffers)}"
+        self.buffers[name] = values
         return name
 
 
@@ -74,7 +81,7 @@ class Program(nn.Module):
             if run is None:
                 continue
             with torch.no_grad():
-                out = run(draw.parameters, tensors)
+                out = run({**draw.parameters, **draw.buffers}, tensors)
             if out.numel() > 5_000 or out.ndim > 6 or not out.numel() or not out.isfinite().all():
                 continue
             tensors.append(out)
@@ -87,9 +94,11 @@ class Program(nn.Module):
             self.heads.append((i, draw.parameter(3, width) if x.ndim > 1 and draw.below(4) else None))
         for name, parameter in draw.parameters.items():
             self.register_parameter(name, parameter)
+        for name, values in draw.buffers.items():
+            self.register_buffer(name, values)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        state, tensors = dict(self._parameters), [x]
+        state, tensors = {**self._parameters, **self._buffers}, [x]
         for run in self.runs:
             tensors.append(run(state, tensors))
         return tuple(tensors[i] if w is None else F.linear(tensors[i], state[w]) for i, w in self.heads)

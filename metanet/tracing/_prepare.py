@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import TraceError
+from ._modules import check_module
 
 
 def prepare(model: nn.Module) -> nn.Module:
@@ -15,8 +16,9 @@ def prepare(model: nn.Module) -> nn.Module:
     transformers models use eager attention, batched matrix products for experts, and no cache. Parameters stay tied.
 
     Raises:
-        TraceError: the module cannot be copied.
+        TraceError: no module, TorchScript, or a module that cannot be copied.
     """
+    check_module(model)
     # Tensors computed from parameters and kept on the module (old-style weight norm) refuse to be deep-copied.
     computed = {
         id(t): t.detach().clone()

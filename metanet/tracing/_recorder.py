@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -14,11 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from ..errors import TraceError
 from ._ledger import Ledger
 from ._memory import Node, release
+from ._modules import check_module
 from ._outputs import results
+from ._places import line_of_the_network
 from ._prepare import prepare
 from ._schemas import facts
 from ._shadow import LIMIT, needs_numbers, run, to_meta
-from ._trace import Ref, Trace, tensors_in
+from ._trace import Op, Ref, Trace, is_integer, tensors_in
 
 aten = torch.ops.aten
 
@@ -30,11 +33,10 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
     time. Constants (positions, masks) are then computed for real beside it, so that their values are known.
 
     Raises:
-        TraceError: no module, no tensor among the inputs or outputs, lazy modules that never ran, a forward that raises
-            or that needs numbers on the meta device.
+        TraceError: no module, TorchScript, no tensor among the inputs or outputs, lazy modules that never ran, a
+            forward that raises or that needs numbers on the meta device.
     """
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"expected a torch.nn.Module to trace, got {type(model).__name__}")
+    check_module(model)
     name = type(model).__name__
     if not any(True for _ in tensors_in((args, kwargs))):
         raise TraceError(
@@ -95,18 +97,24 @@ class Recorder(TorchDispatchMode):
         self.parameters: dict[str, int] = {}
         self.others: list[str] = []
         self.warnings: dict[str, None] = {}
+        self.reads: dict[int, str] = {}
+        self.checks = False  # PyTorch is looking whether arguments are legal
+        self.defaults: dict[int, Tensor] = {}
         self.path: list[str] = [""]
         self.deepest = ""
         names: dict[int, list[str]] = {}
         state = model.state_dict(keep_vars=True)
         for name, tensor in state.items():
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+            floating = isinstance(tensor, Tensor) and tensor.is_floating_point()
+            if floating or (isinstance(tensor, Tensor) and is_integer(tensor.dtype)):
                 names.setdefault(id(tensor), []).append(name)
-            else:
+            if not floating:
                 self.others.append(name)
         for name, tensor in state.items():
             if id(tensor) in names:
-                self.parameters[name] = self.ledger.add(tensor, "parameter", tuple(names[id(tensor)]))
+                number = self.parameters[name] = self.ledger.add(tensor, "parameter", tuple(names[id(tensor)]))
+                if is_integer(tensor.dtype) and not tensor.is_meta:
+                    self.defaults[number] = tensor.detach().clone()  # the forward pass may write into it
 
     @property
     def where(self) -> str:
@@ -180,8 +188,8 @@ class Recorder(TorchDispatchMode):
                 self.ledger.wrote_known(node)
         else:
             self.ledger.wrote(func, recorded, nodes, results_, written)
-        if not known and any(isinstance(x, (bool, int, float)) for x in results_):
-            self._warn(about.name)
+        if not known and any(isinstance(x, (bool, int, float, complex)) for x in results_):
+            self._read(nodes, about.name)
         return out
 
     def left(self, tensor: Tensor, how: str) -> Tensor:
@@ -194,7 +202,7 @@ class Recorder(TorchDispatchMode):
                 return value
             if self.meta:
                 raise needs_numbers(f"tensor.{how}()", self.where)
-            self._warn(f"tensor.{how}()")
+            self._read([self.ledger.node(tensor)], f"tensor.{how}()")
             return tensor
 
     def _have_values(self, written: list[tuple[Tensor, Node]]) -> bool:
@@ -220,18 +228,25 @@ class Recorder(TorchDispatchMode):
     def _shadow(self, tensor: Tensor) -> Tensor | None:
         return self.ledger.node(tensor).value
 
-    def _warn(self, name: str) -> None:
+    def _read(self, nodes: list[Node], name: str) -> None:
+        """Python got the numbers in these tensors: a use of all their axes that no operation tells of."""
+        if self.checks:
+            return
+        place = line_of_the_network()
+        for node in nodes:
+            if node.value is None:
+                self.reads.setdefault(self.ledger.current(node), place)
         self.warnings[
-            f"{name} in {self.where} turned data into a Python number: only the path taken by the example inputs is "
-            "covered"
+            f"{name} in {self.where} turned data into a Python number at {place}: only the path taken by the example "
+            "inputs is covered, and the axes that were read stay fixed"
         ] = None
 
     def finish(self, outputs: tuple[int, ...]) -> Trace:
         """The recording, without operations that no output needs."""
         ledger = self.ledger
-        needed, kept = set(outputs), []
+        needed, kept = {*outputs, *self.reads}, []
         for op in reversed(ledger.ops):
-            if any(o in needed for o in op.outputs):
+            if any(o in needed for o in op.outputs) or self._tells_by_shape(op):
                 kept.append(op)
                 needed.update(op.inputs())
         constants = {n: t for n, t in ledger.constants.items() if n in needed}
@@ -244,7 +259,16 @@ class Recorder(TorchDispatchMode):
             others=tuple(self.others),
             constants={n: t.clone() if n in ledger.borrowed else t for n, t in constants.items()},
             warnings=tuple(self.warnings),
+            reads=self.reads,
+            defaults=self.defaults,
         )
+
+    def _tells_by_shape(self, op: Op) -> bool:
+        """Whether the shape of a result depends on values: Python may have read it, whoever uses the result itself."""
+        if op.call is None or torch.Tag.dynamic_output_shape not in op.call.tags:
+            return False
+        by_mask = (self.ledger.values[n].dtype in ("bool", "uint8") for n in op.inputs()[1:])
+        return op.name not in _LOOK_UPS or any(by_mask)  # integers that are looked up choose no number of items
 
 
 class _Border(TorchFunctionMode):
@@ -258,14 +282,27 @@ class _Border(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _EXITS:
             args = (self.recorder.left(args[0], func.__name__), *args[1:])
-        out = func(*args, **kwargs)
+        if func in _ENTRIES:  # from a list of tensors it takes the numbers
+            for tensor in tensors_in([x for x in (*args, *kwargs.values()) if isinstance(x, (list, tuple))]):
+                self.recorder.left(tensor, func.__name__)
+        self.recorder.checks = _only_checks(func, args, kwargs)
+        try:
+            out = func(*args, **kwargs)
+        finally:
+            self.recorder.checks = False
         if func in _ENTRIES and out.is_meta:  # the meta device forgot them
             return func(*args, **{**kwargs, "device": "cpu"}).to("meta")
         return out
 
 
 _EXITS = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
-_ENTRIES = {torch.tensor, Tensor.new_tensor}
+_LOOK_UPS = {"aten.index", "aten._unsafe_index"}
+_ENTRIES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
+
+
+def _only_checks(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a function reads numbers for nothing but to refuse some: that classes are within their given number."""
+    return func is one_hot and (kwargs.get("num_classes", -1) if len(args) < 2 else args[1]) != -1
 
 
 def _results(out: Any) -> list[Any]:

@@ -24,7 +24,7 @@ class Value:
 
     Attributes:
         shape, dtype: of the recorded example; dtype as text, e.g. ``"float32"``.
-        origin: ``"input"``, ``"parameter"`` (a floating-point entry of the state dict, buffers included),
+        origin: ``"input"``, ``"parameter"`` (an entry of the state dict, buffers included, also of integers and bools),
             ``"constant"`` (depends on neither), ``"unknown"`` (a constant on the meta device whose values nothing
             tells) or ``"result"`` of an operation.
         names: state dict names of a parameter; several when tied.
@@ -83,10 +83,13 @@ class Trace:
         values: every tensor, numbered by position.
         ops: in the order of execution.
         inputs, outputs: value numbers.
-        parameters: value number of every parameter, by each of its state dict names, in state dict order.
-        others: state dict names that are no parameters (integer and bool buffers).
+        parameters: value number of every parameter, by each of its state dict names, in state dict order. What the
+            network owns is no constant, whatever values it has when traced: a mask of ones may be trained.
+        others: state dict names that hold no floating-point numbers (integer and bool buffers).
         constants: the tensors that depend on neither inputs nor parameters, by value number, never on the meta device.
         warnings: what the reader of results should know (control flow that depended on data, ...).
+        reads: values whose numbers Python read (``item``, ``tolist``, a branch), with ``file:line`` of the first time.
+        defaults: what the parameters of integers and bools held when traced, by value number, never on the meta device.
     """
 
     values: tuple[Value, ...]
@@ -97,6 +100,8 @@ class Trace:
     others: tuple[str, ...] = ()
     constants: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
+    reads: Mapping[int, str] = field(default_factory=dict)
+    defaults: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
 
     def replay(
         self, state: Mapping[str, Tensor], *inputs: Tensor, keep: Collection[int] | None = None
@@ -106,7 +111,7 @@ class Trace:
         Works under ``torch.func`` transforms, so that ``vmap`` over stacked state dicts runs many networks at once.
 
         Args:
-            state: parameters by name.
+            state: parameters by name. Integers and bools that are left out are as they were when traced.
             inputs: tensors of exactly the recorded shapes, in the order they were found among the arguments.
             keep: numbers of the values to return; all others are dropped once nothing reads them any more.
 
@@ -118,14 +123,9 @@ class Trace:
                 device and reads a constant whose values are not known.
         """
         device = inputs[0].device if inputs else None
-        env: dict[int, Tensor] = {n: t.to(device) for n, t in self.constants.items()}
+        env: dict[int, Tensor] = {n: t.to(device) for n, t in (*self.defaults.items(), *self.constants.items())}
         env.update({number: state[name] for name, number in self.parameters.items() if name in state})
         env.update(zip(self.inputs, inputs, strict=True))
-
-        def value(x: Any) -> Any:
-            if isinstance(x, Ref):
-                return env[x.value]
-            return type(x)(map(value, x)) if isinstance(x, (list, tuple)) else x
 
         last = {} if keep is None else {n: i for i, op in enumerate(self.ops) for n in (*op.inputs(), *op.outputs)}
         for place, op in enumerate(self.ops):
@@ -133,7 +133,7 @@ class Trace:
             if op.call is None or unknown:
                 why = "reads a constant whose values the meta device did not tell" if unknown else "is no function"
                 raise NotImplementedError(f"{op.name} in {op.module or 'the network'} cannot be replayed: it {why}")
-            args, kwargs = value(op.args), {k: value(v) for k, v in op.kwargs.items()}
+            args, kwargs = _filled(op.args, env), {k: _filled(v, env) for k, v in op.kwargs.items()}
             if kwargs.get("device") is not None:
                 kwargs["device"] = device
             for number, tensor in zip(op.outputs, _call(op.call, args, kwargs), strict=False):
@@ -144,6 +144,33 @@ class Trace:
                     if last[number] == place and number not in keep:
                         env.pop(number, None)
         return env if keep is None else {n: t for n, t in env.items() if n in keep}
+
+    def known(self, but: Collection[str] = ()) -> dict[int, Tensor]:
+        """Constants, and what follows from them and the integers that the network owned when traced, by value number.
+
+        Args:
+            but: integers that are not to be counted on.
+        """
+        env = dict(self.constants)
+        env.update((n, t) for n, t in self.defaults.items() if not {*self.values[n].names} & {*but})
+        if not self.defaults:
+            return env
+        for op in self.ops:
+            inputs = op.inputs()
+            if op.call is None or not inputs or not all(n in env for n in inputs):
+                continue
+            args, kwargs = _filled(op.args, env), {k: _filled(v, env) for k, v in op.kwargs.items()}
+            for number, tensor in zip(op.outputs, _call(op.call, args, kwargs), strict=False):
+                if number is not None:
+                    env[number] = tensor
+        return env
+
+
+def _filled(x: Any, env: Mapping[int, Tensor]) -> Any:
+    """Arguments with tensors for references."""
+    if isinstance(x, Ref):
+        return env[x.value]
+    return type(x)(_filled(v, env) for v in x) if isinstance(x, (list, tuple)) else x
 
 
 def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -183,6 +210,14 @@ def references(x: Any) -> Iterator[Ref]:
     elif isinstance(x, (list, tuple)):
         for v in x:
             yield from references(v)
+
+
+def is_integer(dtype: torch.dtype | str) -> bool:
+    """Whether a dtype, or one by its name as in :class:`Value`, holds whole numbers or truth values."""
+    return str(dtype).removeprefix("torch.") in _INTEGERS
+
+
+_INTEGERS = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:

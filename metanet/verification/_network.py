@@ -11,8 +11,10 @@ from torch.utils._pytree import tree_map
 
 from ..errors import MetanetError
 from ..symmetry import SymmetrySpec
-from ..tracing import prepare, results, tensors_in
+from ..tracing import is_integer, prepare, results, tensors_in
 from ._float64 import float64, to_double, widen
+from ._integers import redraw_integers
+from ._paths import ways
 from ._redraw import calibrated, redraw
 
 # Gain of the matrices and size of the offsets, tried in this order until the output shows what every part does. In a
@@ -32,6 +34,8 @@ class Network:
     Attributes:
         state: the redrawn tensors that the spec names.
         want: the outputs at this state.
+        kept: buffers of integers that stay as they are: with other values the network raises, or returns no numbers.
+        ways: what it did where it read numbers from tensors.
     """
 
     def __init__(
@@ -50,8 +54,12 @@ class Network:
         self.args, self.kwargs = args, kwargs
         self.tensors = _tensors(self.model, spec, self.name)
         self._all = list(self.model.modules())
+        self._remember()
+        self.kept = self._draw_integers(generator)
         self._draw(spec, generator, probes)
-        noise = self.change(self.run())
+        with ways() as self.ways:
+            again = self.run()
+        noise = self.change(again)
         if noise > 1e-11:
             raise MetanetError(
                 f"{self.name} is not deterministic: two runs with the same parameters and inputs differ by "
@@ -59,10 +67,36 @@ class Network:
                 "as an input, or switch it off"
             )
 
+    def _draw_integers(self, generator: torch.Generator) -> tuple[str, ...]:
+        """New values for masks and index tables; the names of those that do not allow it."""
+        old = {n: t.clone() for n, t in self.tensors.items() if is_integer(t.dtype) and t.ndim and t.numel() > 1}
+        if not old:
+            return ()
+        sound = all(map(_healthy, self._run()))
+        new = {n: redraw_integers(t, generator) for n, t in old.items()}
+        if self._works(new, sound):
+            return ()
+        self.write(old)
+        kept = []
+        for name in old:  # one by one: which is it?
+            if not self._works({name: new[name]}, sound):
+                self._works({name: old[name]}, sound)
+                kept.append(name)
+        return tuple(kept)
+
+    def _works(self, integers: Mapping[str, Tensor], sound: bool) -> bool:
+        """Whether the network runs with these values, and returns numbers if it did before."""
+        self.write(integers)
+        self._remember()
+        try:
+            return all(map(_healthy, self._run())) or not sound
+        except MetanetError:
+            return False
+
     def _draw(self, spec: SymmetrySpec, generator: torch.Generator, probes: int) -> None:
         """New values for all tensors, at the first scale where the output shows every part, else at the best."""
-        old = {n: t.clone() for n, t in self.tensors.items()}
-        matrices = [n for n, t in spec.tensors.items() if len(t.shape) > 1 and t.tied_to is None]
+        old = {n: t.clone() for n, t in self.tensors.items() if not is_integer(t.dtype)}
+        matrices = [n for n, t in spec.tensors.items() if len(t.shape) > 1 and not (t.tied_to or t.integer)]
         order = torch.randperm(len(matrices), generator=generator).tolist()
         best: tuple[int, dict[str, Tensor]] | None = None
         self._remember()
@@ -119,6 +153,7 @@ class Network:
             with torch.no_grad(), float64(), context or nullcontext():
                 out = self.model(*args, **kwargs)
         except Exception as e:
+            self._undo(versions, undo)
             raise MetanetError(
                 f"the forward pass of {self.name} raised {type(e).__name__}: {e}\n"
                 "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); verification runs a "
@@ -126,15 +161,20 @@ class Network:
             ) from e
         found = [t.detach().to(torch.float64, copy=True) for t in results(out) if not t.is_complex()]
         found += [torch.view_as_real(t.detach()).clone() for t in results(out) if t.is_complex()]
+        self._undo(versions, undo)
+        if not any(t.numel() for t in found):
+            raise MetanetError(f"{self.name} returned {type(out).__name__} without a tensor: nothing to compare")
+        return found
+
+    def _undo(self, versions: list[int], buffers: bool) -> None:
+        """Modules as they were before a run, and buffers that it wrote into if asked for."""
         for module, attributes in zip(self._all, self._attributes, strict=True):
             vars(module).clear()
             vars(module).update({k: _shallow(v) for k, v in attributes.items()})
         for (buffer, value), version in zip(self._buffers.items(), versions, strict=True):
-            if undo and buffer._version != version:
-                buffer.copy_(value)
-        if not any(t.numel() for t in found):
-            raise MetanetError(f"{self.name} returned {type(out).__name__} without a tensor: nothing to compare")
-        return found
+            if buffers and buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
 
     def _remember(self) -> None:
         """What modules keep on themselves: some cache tensors made from parameters, which must not outlive a run."""
@@ -149,17 +189,17 @@ class Network:
 
 
 def _tensors(model: nn.Module, spec: SymmetrySpec, name: str) -> dict[str, Tensor]:
-    """The module's own floating-point tensors by state dict name.
+    """The module's own tensors by state dict name.
 
     Raises:
         MetanetError: the spec is of another architecture.
     """
     state = model.state_dict(keep_vars=True)
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and not v.is_complex()}
     absent = [n for n in spec.tensors if n not in tensors]
     if absent:
         raise MetanetError(f"the spec names tensors that {name} does not have: {', '.join(absent[:5])}")
-    unknown = [n for n in tensors if n not in spec.tensors]
+    unknown = [n for n, t in tensors.items() if t.is_floating_point() and n not in spec.tensors]
     if unknown:
         raise MetanetError(f"{name} has tensors that the spec does not name: {', '.join(unknown[:5])}")
     for key, known in spec.tensors.items():

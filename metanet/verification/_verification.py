@@ -12,6 +12,7 @@ UNSEEN = 1e-6
 INDEPENDENT = "the function does not depend on this tensor on these inputs: random noise on all of it does not show"
 UNREAD = "the function does not depend on the entries that move on these inputs: random noise on them does not show"
 ALONE = "its groups act on nothing else: to move this axis alone is to relabel the network"
+ALIKE = "it kept its values, which are alike along the axis"
 INVARIANT = "the function is invariant in this direction: steps between the two orders do not show, other noise does"
 
 
@@ -28,6 +29,9 @@ class Verification:
             this axis moves: the twin of ``change``, which proves that the test would notice a wrong relabelling.
         reasons: for axes among ``unseen`` why the output cannot show them, where that could be measured.
         movable: number of movable axes, checked or not.
+        stuck: lines that read numbers from data and after which the network did the same in every draw: a branch there
+            is covered on one side only.
+        kept: buffers of integers that stayed as they are: other values make the network raise, or return no numbers.
     """
 
     change: float
@@ -35,6 +39,8 @@ class Verification:
     sensitivity: Mapping[tuple[str, int], float]
     reasons: Mapping[tuple[str, int], str] = field(default_factory=dict)
     movable: int = 0
+    stuck: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def unseen(self) -> tuple[tuple[str, int], ...]:
@@ -57,7 +63,8 @@ class Verification:
 
     def __str__(self) -> str:
         if not self.movable:
-            return f"legal change {self.change:.1e}; the spec moves nothing: there was nothing to check"
+            first = f"legal change {self.change:.1e}; the spec moves nothing: there was nothing to check"
+            return "\n".join([first, *self._notes()])
         count = len(self.sensitivity)
         checked = f"{count} axes" if count == self.movable else f"{count} of {self.movable} axes"
         lines = [
@@ -66,4 +73,11 @@ class Verification:
         ]
         for name, axis in self.unseen:
             lines.append(f"  {name} axis {axis}: {self.reasons.get((name, axis), 'no reason found')}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """What was not tried."""
+        stuck = [
+            f"  {place}: reads data as numbers, and no draw made the network go another way" for place in self.stuck
+        ]
+        return stuck + [f"  {name}: kept its values, with others the network does not run" for name in self.kept]

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from ..architecture import Architecture
 from ..errors import MetanetError
 from ..symmetry import SymmetrySpec, Transform, leaves_of
+from ..tracing import record
+from ._integers import redraw_integers
 from ._network import PROBES, Network
-from ._verification import ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
+from ._verification import ALIKE, ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
 
 Place = tuple[str, int]  # tensor, axis
 
@@ -20,9 +22,10 @@ def verify(
 ) -> Verification:  # fmt: skip
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
 
-    Everything runs on a float64 copy whose parameters and floating-point buffers are all drawn anew, because freshly
-    initialised networks hide mistakes (zero biases, unit scales, residual branches that start at zero). The caller's
-    model is not touched.
+    Everything runs on a float64 copy whose parameters and buffers are all drawn anew, masks and index tables too,
+    because freshly initialised networks hide mistakes (zero biases, unit scales, residual branches that start at zero,
+    masks of ones). The caller's model is not touched. Where the network reads numbers from data and branches on them,
+    it is drawn anew until it goes another way; ``Verification.stuck`` names the lines where it never did.
 
     An illegal relabelling moves one axis of one tensor by its groups' elements and nothing else. Where the output does
     not show it under any of the draws, two measurements look for the reason (``Verification.reasons``): random noise
@@ -80,11 +83,40 @@ def _verify(
     seen: dict[Place, float] = {}
     reasons: dict[Place, str] = {}
     for place in _bar(checked, progress):
-        seen[place] = _seen(network, transforms, place)
+        seen[place] = _seen(network, _moving(network, transforms, place, generator), place)
         if seen[place] < UNSEEN:
             reason = _reason(network, transforms[0], place, generator)
             reasons |= {place: reason} if reason else {}
-    return Verification(change, moved / total if total else 0.0, seen, reasons, len(places))
+    stuck, changes = _other_ways(model, spec, inputs, kwargs, network, transforms, generator)
+    share = moved / total if total else 0.0
+    return Verification(max(change, *changes), share, seen, reasons, len(places), stuck, network.kept)
+
+
+def _other_ways(
+    model: nn.Module, spec: SymmetrySpec, inputs: Any, kwargs: Any, network: Network, transforms: list[Transform],
+    generator: torch.Generator,
+) -> tuple[tuple[str, ...], list[float]]:  # fmt: skip
+    """Draws the network anew until it did something else behind every line that reads data.
+
+    Returns:
+        The lines where it never did, and the output changes under the transforms at the other draws.
+    """
+    stuck, changes = dict.fromkeys(network.ways), [0.0]
+    if stuck:
+        trace = record(model, inputs, kwargs)
+        tables = trace.known()  # the others read data
+        data = {place for value, place in trace.reads.items() if value not in tables}
+        stuck = {place: None for place in stuck if place in data}
+    for _ in range(_MORE_DRAWS):
+        if not stuck:
+            break
+        other = Network(model, spec, inputs, kwargs, generator, probes=0)
+        changes += (other.change(other.run(t(other.state))) for t in transforms)
+        stuck = {place: None for place in stuck if other.ways.get(place) == network.ways[place]}
+    return tuple(stuck), changes
+
+
+_MORE_DRAWS = 8
 
 
 def _places(spec: SymmetrySpec) -> list[Place]:
@@ -124,6 +156,21 @@ def _names(spec: SymmetrySpec, name: str) -> list[str]:
     return [n for n, t in spec.tensors.items() if n == name or t.tied_to == name]
 
 
+def _moving(
+    network: Network, transforms: list[Transform], place: Place, generator: torch.Generator
+) -> list[Transform]:  # fmt: skip
+    """The transforms; for a table of few values, which these may leave as it is, others that do not."""
+    name, axis = place
+    spec, old = transforms[0].spec, network.state[name]
+    if not spec.tensors[name].integer:
+        return transforms
+    found = [*transforms, *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS))]
+    return [t for t in found if not torch.equal(t.apply(name, old, (axis,)), old)][: len(transforms)] or transforms
+
+
+_MORE_TRANSFORMS = 12
+
+
 def _seen(network: Network, transforms: list[Transform], place: Place) -> float:
     """Output change when one axis moves alone: of the first transform that shows, else the largest of all."""
     name, axis = place
@@ -147,6 +194,13 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
         runs = (network.run({n: network.state[n] + shift for n in names}) for shift in shifts)
         return all(network.change(outputs) < TOLERANCE for outputs in runs)
 
+    if t.spec.tensors[name].integer and torch.equal(new, old):
+        return ALIKE
+    if t.spec.tensors[name].integer:
+        other = dict.fromkeys(_names(t.spec, name), redraw_integers(old, generator))
+        if network.change(network.run(other)) < TOLERANCE:
+            return INDEPENDENT
+        return ALONE if _is_whole(t.spec, place) else ""
     noise = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old) * old.square().mean().sqrt()
     if blind_to(noise):
         return INDEPENDENT

@@ -307,3 +307,16 @@ def test_a_key_is_for_files_with_keys(tmp_path):
 def test_what_can_be_done_with_foreign_classes(tmp_path):
     with pytest.raises(MetanetError, match="foreign_classes='allow': give one of refuse, inert"):
         load_checkpoint(tmp_path / "x.pt", foreign_classes="allow")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_a_nested_tensor_is_named(layout, tmp_path):
+    """Its rows have lengths of their own, so that it has no shape to go by."""
+    rows = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+    torch.save({"state_dict": {"a.weight": torch.ones(2), "b.rows": rows}}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "x.pt")
+    assert "x.pt" in str(caught.value) and len(str(caught.value)) < 2_000
+    if layout is torch.strided:
+        assert "b.rows is a nested tensor" in str(caught.value) and "unbind" in str(caught.value)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metanet.symmetry import _semantics
 from metanet.symmetry._semantics import RULES, find_rule
+from symmetry.deformable import deform_conv2d
 from symmetry.programs import differences, movable, solve
 
 A = torch.ops.aten
@@ -114,6 +115,14 @@ CASES = {
         op(A.convolution, [1, 1], [0, 0], [1, 1], False, [0, 0], 6), r(2, 6, 5, 5), r(6, 1, 3, 3), r(6)),
     "transposed convolution": (
         op(A.convolution, [2, 2], [0, 0], [1, 1], True, [0, 0], 2), r(2, 6, 4, 4), r(6, 2, 2, 2), r(4)),
+    "deformable convolution": (
+        op(deform_conv2d, 1, 1, 1, 1, 1, 1, 1, 1, True), r(2, 6, 5, 5), r(4, 6, 3, 3), r(2, 18, 5, 5), r(2, 9, 5, 5),
+        r(4)),
+    "deformable convolution in groups": (
+        op(deform_conv2d, 2, 1, 0, 1, 1, 1, 2, 4, True), r(2, 8, 5, 5), r(6, 4, 2, 2), r(2, 32, 2, 6),
+        r(2, 16, 2, 6), r(6)),
+    "deformable convolution with more groups than offset groups": (
+        op(deform_conv2d, 1, 1, 0, 0, 1, 1, 4, 2, False), r(2, 8, 5, 5), r(4, 2, 2, 2), r(2, 16, 4, 4), r(2, 1), r(4)),
     "native_batch_norm": (
         lambda x, w, b, m, v: A.native_batch_norm(x, w, b, m, v.abs(), False, 0.1, 1e-5)[0],
         r(2, 3, 4), r(3), r(3), r(3), r(3)),
@@ -205,7 +214,9 @@ def test_every_rule_has_a_case():
 
 
 def test_names_belong_to_operations_that_exist():
-    unknown = [n for n in RULES if n != "pointwise" and not hasattr(A, n.removeprefix("aten."))]
+    homes = {"aten": A, "torchvision": torch.ops.torchvision}
+    names = [n.partition(".") for n in RULES if n != "pointwise"]
+    unknown = [f"{home}.{name}" for home, _, name in names if not hasattr(homes[home], name)]
     assert not unknown, f"misspelt: {unknown}"
 
 

@@ -1,6 +1,7 @@
 """One rule per family of operations; importing this package registers them all."""
 
 from . import contraction as contraction
+from . import deformable as deformable
 from . import indexing as indexing
 from . import normalisation as normalisation
 from . import pointwise as pointwise

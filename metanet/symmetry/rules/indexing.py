@@ -21,6 +21,15 @@ def _looked_up(axis: Expr, integers: Operand) -> tuple[Equal, Pins]:
     return (), ((axis, "its items are looked up by number"),)
 
 
+def _last_wins(integers: Operand, axes: tuple[Expr, ...]) -> Pins:
+    """Integers that are written by overwriting: where two are equal, the one that comes later stays.
+
+    Those that name items by rank (``topk``) are different along their axis.
+    """
+    why = "of several items that are written to one place the last one stays"
+    return tuple((e, why) for e in axes) if integers.label is None else ()
+
+
 def _along(x: Operand, other: Operand, axes: Any) -> tuple[Equal, Pins]:
     """Axes that both share; where one has more items only the first ones take part, so that they are told apart."""
     equal = tuple((x[a], other[a]) for a in axes if x.shape[a] == other.shape[a])
@@ -152,6 +161,8 @@ def scatter(call: Call, x: Operand, dim: int, integers: Operand, source: Any, *_
     if isinstance(source, Operand) and source.shape:
         e, p = _along(source, integers, range(len(source)))
         equal, pins = equal + e, pins + p
+        if call.name == "aten.scatter":
+            pins += _last_wins(integers, (integers[dim],))
     return Semantics(outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,))
 
 
@@ -164,11 +175,15 @@ def index_add(call: Call, x: Operand, dim: int, integers: Operand, source: Any, 
         equal += tuple((x[a], source[a]) for a in range(len(x)) if a != dim)
         if len(integers):
             equal += ((source[dim], integers[0]),)
+        if call.name == "aten.index_copy":
+            pins += _last_wins(integers, integers.axes)
     return Semantics(outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,))
 
 
 @rule("aten.index_put", "aten._unsafe_index_put")
-def index_put(call: Call, x: Operand, indices: list[Operand | None], values: Operand, *_: Any) -> Semantics:
+def index_put(
+    call: Call, x: Operand, indices: list[Operand | None], values: Operand, accumulate: bool = False, *_: Any
+) -> Semantics:
     """``x[indices] = values``: what ``index`` reads is written."""
     read = index(Call(call.name, (_indexed_shape(x, indices, values),), call.leaves), x, indices)
     shape = _indexed_shape(x, indices, values)
@@ -178,6 +193,8 @@ def index_put(call: Call, x: Operand, indices: list[Operand | None], values: Ope
         if values.shape[-back] == shape[-back]:
             equal.append((out[-back], values[-back]))
     pins = (*read.pins, *call.as_numbers(x, values))
+    if not accumulate and any(n > 1 for n in values.shape):
+        pins += tuple(p for i in indices if i is not None for p in _last_wins(i, i.axes))
     return Semantics(outputs=(x.axes,), equal=tuple(equal), pins=pins, labels=(None,))
 
 
@@ -213,7 +230,7 @@ def _ranked(call: Call, x: Operand, dim: int) -> Semantics:
     rank = call.fresh((call.shapes[0] or ())[dim] if call.shapes[0] else 1)
     axes = (*x.axes[:dim], rank, *x.axes[dim + 1 :]) if len(x) else ()
     label = x[dim] if len(x) else ()
-    pins = ((rank, "its items are ranked by size"), *call.ties(label), *call.as_numbers(x))
+    pins = ((rank, "its items are ranked by size"), *call.ties(x, label), *call.as_numbers(x))
     return Semantics(outputs=(axes, axes), pins=pins, labels=(None, label))
 
 
@@ -222,11 +239,11 @@ def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False
     """Integers that name the largest item of an axis."""
     if dim is None:
         label = sum(x.axes, ())
-        pins = call.ties(label) + call.as_numbers(x)
+        pins = call.ties(x, label) + call.as_numbers(x)
         return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), pins=pins, labels=(label,))
     dim = normal_axis(dim, len(x))
     axes = tuple(() if a == dim else e for a, e in enumerate(x) if keepdim or a != dim)
-    return Semantics(outputs=(axes,), pins=call.ties(x[dim]) + call.as_numbers(x), labels=(x[dim],))
+    return Semantics(outputs=(axes,), pins=call.ties(x, x[dim]) + call.as_numbers(x), labels=(x[dim],))
 
 
 @rule("aten.nonzero", "aten.masked_select", "aten.repeat_interleave")

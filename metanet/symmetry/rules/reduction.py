@@ -30,7 +30,7 @@ def reduce(call: Call, x: Operand, dim: Any = None, *args: Any, keepdim: bool = 
     labels = tuple(label if named and i == 1 else None for i in range(len(call.shapes)))
     if x.label is not None:
         labels = None
-    pins = call.ties(label) if named and label is not None else ()
+    pins = call.ties(x, label) if named and label is not None else ()
     return Semantics(outputs=(axes,) * len(call.shapes), pins=pins, labels=labels, flow=(Follow(x, kept),))
 
 

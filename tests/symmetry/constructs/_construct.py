@@ -37,8 +37,8 @@ class Construct:
     Attributes:
         make: builds the module with two examples of its inputs, of other sizes where it allows them.
         groups: as text, ``"heads 2, qk 3 per heads"``.
-        tensors: names of tensors, or of modules, with their axes. A module's vectors have the first of the axes that
-            its matrix has; axes that are not written (of kernels) are fixed.
+        tensors: names of tensors, or of modules, with their axes; of buffers of integers those that move. A module's
+            vectors have the first of the axes that its matrix has; axes that are not written (of kernels) are fixed.
     """
 
     make: Callable[[], Made]
@@ -47,7 +47,9 @@ class Construct:
 
     def spec(self, model: nn.Module) -> SymmetrySpec:
         """The truth as a spec of the module."""
-        entries = {n: t for n, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
+        named = {name for names in self.tensors for name in names.split()}
+        state = model.state_dict(keep_vars=True)
+        entries = {n: t for n, t in state.items() if t.is_floating_point() or n in named}
         written: dict[str, str] = {}
         for names, text in self.tensors.items():
             for name in names.split():

@@ -1,0 +1,18 @@
+"""Where in a network's code something happens."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+
+def line_of_the_network() -> str:
+    """``file:line`` of the innermost running code that is neither PyTorch's nor that of recording or verifying."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OUTSIDE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+_OWN = Path(__file__).parent
+_OUTSIDE = tuple(f"{folder}/" for folder in (_OWN, _OWN.parent / "verification", Path(torch.__file__).parent))

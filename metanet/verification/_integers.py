@@ -1,0 +1,39 @@
+"""Other values for the buffers of integers and truth values that a network owns: what training may leave in them."""
+
+import torch
+from torch import Tensor
+
+
+def redraw_integers(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Values that are as legal as the ones that are there, as far as these tell.
+
+    Truth values: random bits, of both kinds in every row of the last axis, so that a mask hides neither all nor
+    nothing. Integers: drawn from those that are there (an index stays within the axis that it was made for); where
+    all are alike, from that number on to 0 and 1: a mask of ones, the number of the first row. Counters, numbers
+    without an axis, stay.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> redraw_integers(torch.ones(4, dtype=torch.bool), generator).sum() in (1, 2, 3)
+    True
+    """
+    if tensor.ndim == 0 or tensor.numel() < 2:
+        return tensor.clone()
+    if tensor.dtype == torch.bool:
+        return _bits(tensor, generator)
+    values = tensor.detach().cpu().unique()
+    if len(values) == 1:
+        least, most = min(0, int(values)), max(1, int(values))
+        values = torch.arange(least, most + 1).to(values.dtype) if most - least < _MANY else values
+    chosen = torch.randint(len(values), tuple(tensor.shape), generator=generator)
+    return values[chosen].to(tensor.device)
+
+
+_MANY = 2**16
+
+
+def _bits(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.rand(tuple(tensor.shape), generator=generator)
+    bits = noise < 0.5
+    if tensor.shape[-1] > 1:
+        bits = bits.scatter(-1, noise.argmax(-1, keepdim=True), False).scatter(-1, noise.argmin(-1, keepdim=True), True)
+    return bits.to(tensor.device)
