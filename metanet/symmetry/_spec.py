@@ -60,7 +60,7 @@ class SymmetrySpec:
 
     Attributes:
         groups: in the order of the network.
-        tensors: every parameter and floating-point buffer, by state dict name.
+        tensors: every parameter and floating-point or complex buffer, by state dict name.
     """
 
     groups: tuple[Group, ...]

@@ -100,7 +100,7 @@ class Recorder(TorchDispatchMode):
         names: dict[int, list[str]] = {}
         state = model.state_dict(keep_vars=True)
         for name, tensor in state.items():
-            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+            if isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
                 names.setdefault(id(tensor), []).append(name)
             else:
                 self.others.append(name)

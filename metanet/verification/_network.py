@@ -13,7 +13,7 @@ from ..errors import MetanetError
 from ..symmetry import SymmetrySpec
 from ..tracing import prepare, results, tensors_in
 from ._float64 import float64, to_double, widen
-from ._redraw import calibrated, redraw
+from ._redraw import calibrated, noise_like, redraw
 
 # Gain of the matrices and size of the offsets, tried in this order until the output shows what every part does. In a
 # deep network whose norms stand on the residual stream (BERT) large offsets add up until all tokens are alike, and
@@ -94,8 +94,7 @@ class Network:
     def _dim(self, name: str, generator: torch.Generator) -> bool:
         """Whether the output hardly shows noise as large as the tensor itself."""
         old = self.state[name]
-        noise = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old) * old.square().mean().sqrt()
-        return self.change(self.run({name: old + noise})) < _DIM
+        return self.change(self.run({name: old + noise_like(old, generator)})) < _DIM
 
     def write(self, state: Mapping[str, Tensor]) -> None:
         """Set tensors in place, so that everything which shares their memory (ties, LSTM's flat list) sees it."""
@@ -125,7 +124,8 @@ class Network:
                 "float64 copy."
             ) from e
         found = [t.detach().to(torch.float64, copy=True) for t in results(out) if not t.is_complex()]
-        found += [torch.view_as_real(t.detach()).clone() for t in results(out) if t.is_complex()]
+        wide = [t.detach().to(torch.complex128, copy=True).resolve_conj() for t in results(out) if t.is_complex()]
+        found += map(torch.view_as_real, wide)
         for module, attributes in zip(self._all, self._attributes, strict=True):
             vars(module).clear()
             vars(module).update({k: _shallow(v) for k, v in attributes.items()})
@@ -149,13 +149,13 @@ class Network:
 
 
 def _tensors(model: nn.Module, spec: SymmetrySpec, name: str) -> dict[str, Tensor]:
-    """The module's own floating-point tensors by state dict name.
+    """The module's own floating-point and complex tensors by state dict name.
 
     Raises:
         MetanetError: the spec is of another architecture.
     """
     state = model.state_dict(keep_vars=True)
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex())}
     absent = [n for n in spec.tensors if n not in tensors]
     if absent:
         raise MetanetError(f"the spec names tensors that {name} does not have: {', '.join(absent[:5])}")

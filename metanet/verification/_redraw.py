@@ -20,11 +20,12 @@ def redraw(
     state: Mapping[str, Tensor], generator: torch.Generator, *,
     model: nn.Module | None = None, gain: float = 1.0, offset: float = 0.5,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Every floating-point entry drawn anew, at the scale of a working network.
+    """Every floating-point or complex entry drawn anew, at the scale of a working network.
 
     Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit around some value
     (scales around 1, temperatures, logarithms of decay rates) stay within some 40 % of it, all other vectors (biases,
-    residual scales that start at 0 or 1e-5) are normal around 0; running variances positive.
+    residual scales that start at 0 or 1e-5) are normal around 0; running variances positive. Real and imaginary part
+    of a complex tensor are drawn as two tensors.
 
     Args:
         state: by state dict name; integer entries are passed on.
@@ -36,6 +37,12 @@ def redraw(
     modules = dict(model.named_modules()) if model is not None else {}
     out = {}
     for name, tensor in state.items():
+        if tensor.is_complex():
+            parts = torch.view_as_real(tensor.resolve_conj()).unbind(-1)
+            narrow = {"model": model, "gain": gain * 0.5**0.5, "offset": offset}
+            new = [redraw({name: part}, generator, **narrow)[name] for part in parts]
+            out[name] = torch.view_as_complex(torch.stack(new, -1))
+            continue
         if not tensor.is_floating_point():
             out[name] = tensor
             continue
@@ -74,6 +81,13 @@ def _scale(leaf: str, tensor: Tensor, module: nn.Module | None) -> float:
     if tensor.ndim == 2:
         return shape[1] ** -0.5
     return max(shape) ** -0.5  # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
+
+
+def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise as large as the tensor itself, of both parts where it is complex."""
+    dtype = torch.complex128 if tensor.is_complex() else torch.float64
+    noise = torch.randn(tensor.shape, generator=generator, dtype=dtype).to(tensor)
+    return noise * tensor.abs().square().mean().sqrt()
 
 
 @contextmanager

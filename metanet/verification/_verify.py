@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ._network import PROBES, Network
+from ._redraw import noise_like
 from ._verification import ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
 
 Place = tuple[str, int]  # tensor, axis
@@ -18,9 +19,9 @@ def verify(
 ) -> Verification:  # fmt: skip
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
 
-    Everything runs on a float64 copy whose parameters and floating-point buffers are all drawn anew, because freshly
-    initialised networks hide mistakes (zero biases, unit scales, residual branches that start at zero). The caller's
-    model is not touched.
+    Everything runs on a float64 copy whose parameters and floating-point or complex buffers are all drawn anew (complex
+    ones in both parts, as complex128), because freshly initialised networks hide mistakes (zero biases, unit scales,
+    residual branches that start at zero). The caller's model is not touched.
 
     An illegal relabelling moves one axis of one tensor by its groups' elements and nothing else. Where the output does
     not show it under any of the draws, two measurements look for the reason (``Verification.reasons``): random noise
@@ -137,7 +138,7 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
         runs = (network.run({n: network.state[n] + shift for n in names}) for shift in shifts)
         return all(network.change(outputs) < TOLERANCE for outputs in runs)
 
-    noise = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old) * old.square().mean().sqrt()
+    noise = noise_like(old, generator)
     if blind_to(noise):
         return INDEPENDENT
     if blind_to(noise * (new != old)):
