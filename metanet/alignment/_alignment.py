@@ -57,8 +57,9 @@ class Alignment:
         Raises:
             CheckpointError: it lacks a tensor of the aligned architecture.
         """
-        floating = {n: t for n, t in self.transform.spec.tensors.items() if t.dtype.startswith(("float", "bfloat"))}
-        lacking = [n for n, known in floating.items() if known.tied_to is None and n not in checkpoint]
+        kinds = ("float", "bfloat", "complex")
+        numbers = {n: t for n, t in self.transform.spec.tensors.items() if t.dtype.startswith(kinds)}
+        lacking = [n for n, known in numbers.items() if known.tied_to is None and n not in checkpoint]
         if lacking:
             more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
             raise CheckpointError(

@@ -51,6 +51,11 @@ class TensorAxes:
     axes: tuple[Axis, ...]
     tied_to: str | None = None
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether its entries are complex numbers; its axes are those of the tensor, without one for the parts."""
+        return self.dtype.startswith("complex")
+
 
 @dataclass(frozen=True)
 class SymmetrySpec:

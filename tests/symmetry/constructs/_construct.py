@@ -47,7 +47,8 @@ class Construct:
 
     def spec(self, model: nn.Module) -> SymmetrySpec:
         """The truth as a spec of the module."""
-        entries = {n: t for n, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
+        state = model.state_dict(keep_vars=True)
+        entries = {n: t for n, t in state.items() if t.is_floating_point() or t.is_complex()}
         written: dict[str, str] = {}
         for names, text in self.tensors.items():
             for name in names.split():
