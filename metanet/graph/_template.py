@@ -248,7 +248,8 @@ class GraphTemplate:
             part = part.to(given[0].to_real()) if given else part
             shape = (*values.shape[:-2], *self.shapes[name])
             if self.parts(name) == 2:
-                part = torch.view_as_complex(part.reshape((*shape, 2)).contiguous())
+                pairs = part.reshape((*shape, 2)).clone(memory_format=torch.contiguous_format)  # at an even address
+                part = torch.view_as_complex(pairs)
             else:
                 part = part.reshape(shape)
             for each in names:
