@@ -14,11 +14,12 @@ TOLERANCE = 1e-8
 
 
 # A seed is the program that it was only with the kinds of steps that there were.
-FIRST = (
-    "linear activation softmax combine parameter gate normalise normalise_groups root_mean_square reduce gram product "
-    "attention convolve mixture contract recurrent split_axis join_axes permute stretch select concatenate "
-    "rotate_halves stack shuffle_channels in_order look_up gather_chosen positions written pad spread windows"
-).split()
+FIRST = [
+    "linear", "activation", "softmax", "combine", "parameter", "gate", "normalise", "normalise_groups",
+    "root_mean_square", "reduce", "gram", "product", "attention", "convolve", "mixture", "contract", "recurrent",
+    "split_axis", "join_axes", "permute", "stretch", "select", "concatenate", "rotate_halves", "stack",
+    "shuffle_channels", "in_order", "look_up", "gather_chosen", "positions", "written", "pad", "spread", "windows",
+]  # fmt: skip
 COMPLEX = [name for name, function in STEPS.items() if function.__module__.endswith("_steps_complex")]
 
 
@@ -39,7 +40,7 @@ def test_which_of_several_equal_items_topk_takes_depends_on_where_all_of_them_ar
     assert_sound(Program(seed, kinds=FIRST))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**9))
 def test_symmetries_and_graphs_of_complex_programs_hold(seed):
     program = Program(seed, kinds=[*COMPLEX, "linear", "activation", "split_axis", "permute", "concatenate", "combine"])
@@ -57,7 +58,7 @@ def test_complex_parameters_of_random_programs_move():
 def test_programs_are_of_all_kinds_and_have_symmetries():
     """The twin: a fuzzer whose programs had nothing to move would find nothing."""
     kinds, groups, keyed = set(), 0, 0
-    for seed in range(60):
+    for seed in range(100):
         program = Program(seed)
         kinds.update(program.kinds)
         spec = metanet.trace(program, program.example).spec
