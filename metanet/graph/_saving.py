@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from ..checkpoints import atomic_write, load_checkpoint, save_checkpoint
+from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
 from ..errors import MetanetError
+from ._bits import real_parts
 from ._graph import ParameterGraph
+from ._schema import parts_of
 from ._template import GraphTemplate
 
 _FORMAT = 1
@@ -69,7 +71,7 @@ def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, st
         return [path]
     tensors, others = _attributes(graph, template, structure)
     for name, value in _only(graph, "extras").items():
-        tensors[f"{_EXTRA}{name}"] = value
+        tensors[f"{_EXTRA}{name}"] = real_parts(value)  # safetensors knows one complex dtype alone
     pair = uuid.uuid4().hex  # tells that both files are of one save, should a save over an old one be interrupted
     description = {
         "format": _FORMAT, "pair": pair, "template": template.to_json(), "dtypes": _only(graph, "dtypes"),
@@ -115,10 +117,16 @@ def load_graph(path: str | os.PathLike) -> tuple[ParameterGraph, GraphTemplate]:
     graph = ParameterGraph(**{
         **template.static, **held, **description["attributes"], "edge_attr": checkpoint[_EDGES],
         "num_nodes": template.num_nodes, "dtypes": [description["dtypes"]],
-        "extras": [{n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}],
+        "extras": [_extras(checkpoint, description["dtypes"])],
     })  # fmt: skip
     graph.validate()
     return graph, template
+
+
+def _extras(checkpoint: Checkpoint, dtypes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors that travel beside the edges, complex ones made of their parts again."""
+    stored = {n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}
+    return {n: torch.view_as_complex(t) if parts_of(dtypes.get(n, "")) == 2 else t for n, t in stored.items()}
 
 
 def _load_torch(path: Path) -> tuple[ParameterGraph, GraphTemplate]:
