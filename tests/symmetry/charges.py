@@ -125,7 +125,8 @@ def law_error(function: Callable, tensors: Sequence[Tensor], seed: int = 0) -> t
     ):
         integers = not (want.is_floating_point() or want.is_complex())
         want = want if integers else charged(want, outputs[number], follower.value(number).axes)
-        worst = max(worst, float((want - got).abs().double().nan_to_num().max()) if want.numel() else 0.0)
+        wide = torch.promote_types(want.dtype, torch.float64)
+        worst = max(worst, float((want.to(wide) - got.to(wide)).abs().nan_to_num().max()) if want.numel() else 0.0)
     return worst, {("sign", "scale")[u & 1] for u in free}
 
 
