@@ -15,7 +15,6 @@ from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkp
 from ..errors import MetanetError
 from ._bits import real_parts
 from ._graph import ParameterGraph
-from ._schema import parts_of
 from ._template import GraphTemplate
 
 _FORMAT = 1
@@ -123,10 +122,27 @@ def load_graph(path: str | os.PathLike) -> tuple[ParameterGraph, GraphTemplate]:
     return graph, template
 
 
+_PARTS = {"complex32": torch.float16, "complex64": torch.float32, "complex128": torch.float64}
+
+
 def _extras(checkpoint: Checkpoint, dtypes: Mapping[str, str]) -> dict[str, Tensor]:
-    """Tensors that travel beside the edges, complex ones made of their parts again."""
-    stored = {n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}
-    return {n: torch.view_as_complex(t) if parts_of(dtypes.get(n, "")) == 2 else t for n, t in stored.items()}
+    """Tensors that travel beside the edges, complex ones made of their parts again.
+
+    Raises:
+        MetanetError: a complex one is not stored as its parts.
+    """
+    extras = {n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}
+    for name, tensor in extras.items():
+        part = _PARTS.get(dtypes.get(name, ""))
+        if part is None:
+            continue
+        if tensor.dtype != part or tensor.shape[-1:] != (2,):
+            raise MetanetError(
+                f"'{checkpoint.path}': {_EXTRA}{name} is {tuple(tensor.shape)} {tensor.dtype}, expected real and "
+                f"imaginary parts of {dtypes[name]} numbers, (..., 2) {part}"
+            )
+        extras[name] = torch.view_as_complex(tensor.contiguous())
+    return extras
 
 
 def _load_torch(path: Path) -> tuple[ParameterGraph, GraphTemplate]:

@@ -103,7 +103,7 @@ def calibrated(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
         if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != mean.numel() or not torch.isfinite(x).all():
             return
         x = x.detach().transpose(0, 1).flatten(1)
-        spread = x.var(1, correction=0) + 0.1 * x.square().mean() + 1e-12
+        spread = x.var(1, correction=0) + 0.1 * x.abs().square().mean() + 1e-12
         noise = torch.randn(2, mean.numel(), generator=generator, dtype=torch.float64).to(mean)
         mean.copy_((x.mean(1) + 0.3 * spread.sqrt() * noise[0]).view_as(mean))
         var.copy_((spread * (0.5 + noise[1].abs())).view_as(var))

@@ -8,7 +8,7 @@ from torch import nn
 from torch_geometric.data import Batch
 
 import metanet
-from metanet.errors import CheckpointError
+from metanet.errors import CheckpointError, MetanetError
 from metanet.graph import EdgeType, draw, fill, load_graph, node_order, permute_nodes, read, same_bits, save_graph
 from metanet.testing import assert_graph, random_values
 
@@ -170,3 +170,18 @@ def test_scalars_and_parts_read_apart_have_their_place():
     assert not arch.template_warnings
     graph = metanet.to_graph(Parts(), arch)
     assert graph.num_edges >= 18 + 6 + 12 + 2 + 2 + 12
+
+
+@pytest.mark.parametrize("stored", [torch.zeros(6, 1, 3, dtype=torch.float16), torch.zeros(6, 1, 2)])
+def test_parts_that_make_no_complex_numbers_are_refused(arch, tmp_path, stored):
+    state = random_values(arch, torch.Generator().manual_seed(0))
+    state["gain"] = torch.full((6, 1, 2), 31745, dtype=torch.int16).view(torch.complex32).squeeze(-1)  # quiet it is not
+    graph = metanet.to_graph(state, arch)
+    assert "gain" in graph.extras[0]
+    save_graph(graph, arch.template, tmp_path / "graph.safetensors")
+    assert same_bits(read(*reversed(load_graph(tmp_path / "graph.safetensors")))["gain"], state["gain"])
+    file = metanet.load_checkpoint(tmp_path / "graph.safetensors", unwrap=False)
+    broken = {**file, "extras/gain": stored}
+    metanet.save_checkpoint(tmp_path / "graph.safetensors", broken, dict(file.metadata))
+    with pytest.raises(MetanetError, match=r"extras/gain is .* expected real and imaginary parts of complex32"):
+        load_graph(tmp_path / "graph.safetensors")
