@@ -19,6 +19,7 @@ from ..checkpoints import Checkpoint, atomic_write, save_checkpoint
 from ..config import plain
 from ..errors import MetanetError
 from ..evaluation import find_loss
+from ..graph import real_parts
 from ..sources import on_disk
 from ..symmetry import Transform
 from .folders import check_free, files_beside, folder_of
@@ -74,9 +75,10 @@ def _numbers(found: Alignment, pair: Pair) -> dict[str, float]:
     before = after = 0.0
     for name, known in moved.spec.tensors.items():
         if name in pair.a and known.tied_to is None and not known.integer:
-            a, b = pair.a[name].double(), pair.b[name]
-            before += float((a - b.double()).square().sum())
-            after += float((a - moved.apply(name, b).double()).square().sum())
+            b = pair.b[name]
+            start, end, fitted = (real_parts(t).double() for t in (pair.a[name], b, moved.apply(name, b)))
+            before += float((start - end).square().sum())
+            after += float((start - fitted).square().sum())
     return {
         "objective/before": found.objective[0], "objective/after": found.objective[-1],
         "distance/before": before**0.5, "distance/after": after**0.5, "seconds": found.seconds,

@@ -14,7 +14,7 @@ from ..architecture import Architecture, to_graph
 from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, report_nonfinite
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
-from ..graph import GraphTemplate
+from ..graph import GraphTemplate, real_parts
 from ..graph._memory import size
 from ..sources import in_memory
 from .sweep import METRICS_FILE
@@ -183,7 +183,7 @@ def _table(template: GraphTemplate, state: Mapping[str, Tensor], tensors: Iterab
     rows = [("tensor", "shape", "dtype", "edges", "from", "to", "rms", "largest")]
     for name in tensors:
         blocks = [b for b in template.blocks if b.tensor == name]
-        x = state[name].double()
+        x = real_parts(state[name]).double()
         x = x[x.isfinite()]
         size = (f"{float(x.square().mean().sqrt()):.3g}", f"{float(x.abs().max()):.3g}") if x.numel() else ("-", "-")
         ends = (_some(dict.fromkeys(template.nodes[i].name for i in each), 2) for each in (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..evaluation import is_integer
 from ..symmetry import SymmetrySpec
 from ._pieces import STATISTICS
 
@@ -21,7 +22,8 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
         who: what to call it in messages.
 
     Raises:
-        CheckpointError: it is an adapter alone, quantised, of another architecture, or has NaN in its statistics.
+        CheckpointError: it is an adapter alone, quantised, of another architecture (real where that is complex), or has
+            NaN in its statistics.
     """
     if isinstance(given, nn.Module):
         given = given.state_dict()
@@ -38,7 +40,7 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
             f"{who} is an adapter ({found['adapter'][0]}, ...) without the {len(missing)} weights it belongs to "
             f"({missing[0]}, ...): merge it into its base model first"
         )
-    odd = [n for n in weights if n in given and not stored_dtype(given, n).is_floating_point]
+    odd = [n for n in weights if n in given and is_integer(stored_dtype(given, n))]
     if odd or found["quantised"]:
         example = f"{odd[0]} is {stored_dtype(given, odd[0])}" if odd else f"it has {found['quantised'][0]}"
         raise CheckpointError(f"{who} is quantised ({example}): dequantise it to floating point first")
@@ -60,6 +62,11 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
             "Only networks of equal shapes can be aligned"
         )
     for name in names:
+        if name in spec.tensors and stored_dtype(given, name).is_complex != spec.tensors[name].is_complex:
+            kind = "complex" if spec.tensors[name].is_complex else "real"
+            raise CheckpointError(
+                f"{who} does not fit the architecture: {name} is {stored_dtype(given, name)}, expected {kind} numbers"
+            )
         if name in spec.tensors and name.rpartition(".")[2] in STATISTICS:
             require_finite(given[name], name, who)
     return given

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..graph import real_parts
 from ..symmetry import Transform
 from ._ascent import Ascent
 from ._moves import keys_of, moves_of
@@ -21,7 +22,7 @@ class Universe:
     the sum of their squared distances.
 
     Attributes:
-        states: what counts of every checkpoint, tied tensors once, in one floating dtype.
+        states: what counts of every checkpoint, tied tensors once, in one precision.
         elements: of every checkpoint.
     """
 
@@ -34,9 +35,10 @@ class Universe:
         given = ([] if problem.reference is None else [problem.reference]) + list(problem.moving)
         names = dict.fromkeys(p.tensor for p in self.pieces)
         stored = [{n: s[stored_name(spec, n, s)].detach() for n in names} for s in given]
-        double = all(t.dtype == torch.float64 for s in stored for t in s.values())
+        double = all(t.dtype.to_real() == torch.float64 for s in stored for t in s.values())
         self.dtype = torch.float64 if double else torch.float32
-        self.states = [{n: t.to(self.device, self.dtype) for n, t in s.items()} for s in stored]
+        wide = {False: self.dtype, True: self.dtype.to_complex()}
+        self.states = [{n: t.to(self.device, wide[t.is_complex()]) for n, t in s.items()} for s in stored]
         self.elements = [to_elements(spec.identity(), self.keys) for _ in self.states]
 
     def moved(self, number: int) -> dict[str, Tensor]:
@@ -47,9 +49,10 @@ class Universe:
         """The objective, in float64."""
         total, own = {}, 0.0
         for number in range(len(self.states)):
-            for name, t in self.moved(number).items():
-                total[name] = total[name] + t.double() if name in total else t.double()
-                own += float(t.double().square().sum())
+            for name, tensor in self.moved(number).items():
+                t = real_parts(tensor).double()
+                total[name] = total[name] + t if name in total else t
+                own += float(t.square().sum())
         return (sum(float(t.square().sum()) for t in total.values()) - own) / 2
 
     def improve(self, number: int, generator: torch.Generator, max_sweeps: int, fresh: bool) -> bool:

@@ -1,7 +1,9 @@
 """Tensors cut into dense pieces, every axis of which is the items of one group, or fixed.
 
-A fused projection is three pieces, a weight behind a concatenation one per part. All that matching needs of a spec is
-which groups the axes of every piece are, so nothing behind this file knows of concatenations, products or choices.
+A fused projection is three pieces, a weight behind a concatenation one per part. A complex tensor counts as the real
+one that ``view_as_real`` makes of it, so that inner products are the real parts of complex ones. All that matching
+needs of a spec is which groups the axes of every piece are, so nothing behind this file knows of concatenations,
+products or choices.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..graph import real_parts
 from ..symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, SymmetrySpec
 
 STATISTICS = ("running_mean", "running_var")
@@ -42,7 +45,8 @@ class Piece:
     cuts: tuple[tuple, ...]
 
     def take(self, tensor: Tensor) -> Tensor:
-        """The piece of a tensor, with one axis per atom."""
+        """The piece of a tensor, with one axis per atom; real, of a complex tensor too."""
+        tensor = real_parts(tensor)
         for kind, *how in self.cuts:
             tensor = tensor.narrow(*how) if kind == "narrow" else getattr(tensor, kind)(how[0])
         return tensor
@@ -66,7 +70,8 @@ def pieces_of(spec: SymmetrySpec, leave_out: Sequence[str] = STATISTICS) -> list
     out: list[Piece] = []
     for name, tensor in spec.tensors.items():
         if tensor.tied_to is None and not tensor.integer and name.rpartition(".")[2] not in leave_out:
-            axes = [(axis, n) for n, axis in enumerate(tensor.axes)]
+            parts = (Fixed(2, "real and imaginary part"),) if tensor.is_complex else ()
+            axes = [(axis, n) for n, axis in enumerate((*tensor.axes, *parts))]
             out += (_ordered(name, spec, inside, cuts) for inside, cuts in _cut(axes, ()))
     return out
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..architecture import Architecture
 from ..errors import MetanetError
 from ..evaluation import batch_inputs
+from ..graph import real_parts
 from ..symmetry import derive
 from ..tracing import Trace, is_integer, record, tensors_in
 from ._taps import Tap, find_taps
@@ -90,14 +91,14 @@ class NeuronRunner:
 
 
 def _flat(value: Tensor, axis: int, mask: Tensor | None, positions: int | None) -> Tensor:
-    """A value as ``(neurons, samples)``, padding left out."""
+    """A value as ``(neurons, samples)``, padding left out; real and imaginary parts are samples of their own."""
     if mask is not None:
         mask = mask.to(value.device).bool()
         if axis > 1 and value.shape[:2] == mask.shape:
             value, axis = value[mask], axis - 1
         elif axis > 0 and len(value) == mask.numel():  # linear layers run on (batch x tokens, neurons)
             value = value[mask.flatten()]
-    value = value.movedim(axis, 0).flatten(1)
+    value = real_parts(value).movedim(axis, 0).flatten(1)
     if positions is not None and value.shape[1] > positions:
         value = value[:, torch.linspace(0, value.shape[1] - 1, positions).long().to(value.device)]
     return value

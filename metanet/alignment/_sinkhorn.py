@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MetanetError
+from ..evaluation import is_integer
 from ._moves import keys_of
 from ._pieces import pieces_of
 from ._registry import Match, Problem, matcher
@@ -156,7 +157,7 @@ class _Task:
         self._batches = iter(())
 
     def _between(self, moved: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        return {n: torch.lerp(t, moved[n], share) if t.is_floating_point() else t for n, t in self.a.items()}
+        return {n: t if is_integer(t.dtype) else torch.lerp(t, moved[n], share) for n, t in self.a.items()}
 
     def loss(self, matrices: Mapping[str, Tensor]) -> Tensor:
         batch = next(self._batches, None)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..graph import real_parts
 from ..symmetry import SymmetrySpec
 from ._assignment import assign
 from ._moves import Keys
@@ -46,7 +47,7 @@ class SoftTransform:
         # where in a tensor the entries of its pieces belong, one piece behind the other
         self._places = {}
         for name, pieces in self.pieces.items():
-            shape = spec.tensors[name].shape
+            shape = (*spec.tensors[name].shape, 2) if spec.tensors[name].is_complex else spec.tensors[name].shape
             numbers = torch.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
             self._places[name] = torch.cat([p.take(numbers).flatten() for p in pieces]).argsort()
 
@@ -58,5 +59,6 @@ class SoftTransform:
                 moved = [soft_arrange(p.take(state[name]), [a.group for a in p.atoms], matrices, self.keys).flatten()
                          for p in pieces]  # fmt: skip
                 places = self._places[name].to(state[name].device)
-                out[name] = torch.cat(moved)[places].reshape(state[name].shape)
+                whole = torch.cat(moved)[places].reshape(real_parts(state[name]).shape)
+                out[name] = torch.view_as_complex(whole) if state[name].is_complex() else whole
         return out

@@ -26,7 +26,7 @@ class Stock:
         balance: see :func:`balanced`.
 
     Attributes:
-        dtype: of all pieces: float64 if both checkpoints are, else float32.
+        dtype: of all pieces, which are real: float64 if both checkpoints are (or complex128), else float32.
         sizes: number of items of every group.
     """
 
@@ -43,7 +43,7 @@ class Stock:
         self._last: tuple[tuple[int, str], Tensor] | None = None
         self._names = [{t: stored_name(spec, t, side) for t in {p.tensor for p in pieces}} for side in self._sides]
         double = all(
-            stored_dtype(side, n) == torch.float64
+            stored_dtype(side, n).to_real() == torch.float64
             for side, names in zip(self._sides, self._names, strict=True)
             for n in names.values()
         )

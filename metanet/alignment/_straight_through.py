@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..evaluation import is_integer
 from ..symmetry import SymmetrySpec
 from ._ascent import Ascent
 from ._moves import keys_of, moves_of
@@ -50,7 +51,7 @@ def match_straight_through(
 
     def half_way(elements: Mapping[str, Tensor]) -> dict[str, Tensor]:
         moved = to_transform(dict(elements), spec)(b)
-        return {n: (t + moved[n]) / 2 if t.is_floating_point() else t for n, t in a.items()}
+        return {n: t if is_integer(t.dtype) else (t + moved[n]) / 2 for n, t in a.items()}
 
     best, objective = elements, [-task.mean(half_way(elements), data)]
     for _ in range(epochs):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import MetanetError
-from ..evaluation import batch_inputs, default_loss
+from ..evaluation import batch_inputs, default_loss, is_integer
 from ..tracing import tensors_in
 
 
@@ -35,14 +35,14 @@ class TaskLoss:
         entries = self.model.state_dict(keep_vars=True)
         first: dict[int, str] = {}
         self._first = {n: first.setdefault(id(t), n) for n, t in entries.items()}
-        self._floating = {n: t.dtype for n, t in entries.items() if t.is_floating_point()}
+        self._dtypes = {n: t.dtype for n, t in entries.items() if not is_integer(t.dtype)}
 
     def prepared(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint on the device, in the module's dtypes, with one name for what is tied."""
         out = {}
         for name, tensor in state.items():
             if name in self._first:
-                dtype = self._floating.get(name, tensor.dtype)
+                dtype = self._dtypes.get(name, tensor.dtype)
                 out.setdefault(self._first[name], tensor.detach().to(self.device, dtype))
         return out
 

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._bits import real_parts as real_parts
 from ._bits import same_bits as same_bits
 from ._blocks import Block as Block
 from ._blocks import NodeRange as NodeRange

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..tracing import Op, references
-from ._flows import Entries, Flow, Neurons, varies
+from ._flows import Entries, Flow, Neurons, place, varies
 from ._join import merge
 from ._schema import EdgeType, NodeType
 from ._uses import ROLES_OF_VECTORS
@@ -150,14 +150,19 @@ def _unsqueezed(flow: Flow, dim: int) -> Flow:
 
 
 def activate(walk: Walk, value: int, axis: int | None, entries: Sequence[Entries] | None = None) -> Neurons:
-    """A parameter that flows like an activation: neurons along one of its axes (its last), fed by the others' rows."""
+    """A parameter that flows like an activation: neurons along one of its axes (its last), fed by the others' rows.
+
+    Where these move by the item of another axis (states of each channel's own), there are neurons for all its items.
+    """
     entries = walk.flows[value].entries if entries is None else entries
     shape = entries[0].ids.shape
     axis = len(shape) - 1 if axis is None else axis
     own = min(axis, len(walk.trace.values[value].shape) - 1)
     name = walk.uses.names[entries[0].parameter]
-    site = walk.new_site(name, (shape[axis],), NodeType.HIDDEN, 1, value, [own])
-    ids = site.ids.view(*(-1 if a == axis else 1 for a in range(len(shape)))).expand(shape)
+    along = [*sorted({a for e in entries for a in walk.uses.key_axes(e, [axis])}), axis]
+    sizes = [shape[a] for a in along]
+    site = walk.new_site(name, sizes, NodeType.HIDDEN, 1, value, [own])
+    ids = place(site.ids.view(sizes), along, shape)
     for e in entries:
         walk.uses.attach(e, ids, *ROLES_OF_VECTORS[e.role])
     return Neurons(ids)

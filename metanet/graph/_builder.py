@@ -16,7 +16,7 @@ from ._fit import Box, boxes
 from ._flows import distinct, unique_pairs, varies
 from ._leftovers import place_leftovers
 from ._pool import Site, stand_ins
-from ._schema import ACTIVATIONS, EdgeType, NodeType
+from ._schema import ACTIVATIONS, EdgeType, NodeType, parts_of
 from ._template import GraphTemplate
 from ._uses import Use
 from ._walk import Walk
@@ -219,8 +219,9 @@ class _Numbering:
             for u in uses:
                 for box in self._boxes(u, number, position):
                     type = kinds.get((u.type, box.source, box.destination), u.type)
+                    box = _both_parts(box) if parts_of(value.dtype) == 2 else box
                     blocks.append(_block(box, edge, value.names, type, nodes))
-            edge += prod(value.shape)
+            edge += prod(value.shape) * parts_of(value.dtype)
         for (type, _), pairs in self.constant.items():
             for box in self._constant_boxes(pairs, number, position):
                 blocks.append(_block(replace(box, offset=0), edge, (), type, nodes))
@@ -305,6 +306,14 @@ def _block(box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: t
         strides=strides, source_start=box.source_start, source_strides=source,
         destination_start=box.destination_start, destination_strides=destination,
     ).simplified(nodes)  # fmt: skip
+
+
+def _both_parts(box: Box) -> Box:
+    """A box of complex entries as one of their parts, which are parallel edges: entry n has edges 2 n and 2 n + 1."""
+    return replace(
+        box, offset=2 * box.offset, sizes=(*box.sizes, 2), strides=(*(2 * s for s in box.strides), 1),
+        source_strides=(*box.source_strides, 0), destination_strides=(*box.destination_strides, 0),
+    )  # fmt: skip
 
 
 def _narrow(ids: Tensor) -> np.ndarray:

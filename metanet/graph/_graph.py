@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
-from ._bits import same_bits
+from ._bits import real_parts, same_bits
 from ._memory import refuse_too_large
 from ._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
 from ._template import GraphStack, GraphTemplate
@@ -210,7 +210,7 @@ def _beside(
         tensor = state.get(name)
         if tensor is not None:
             dtypes[name] = _name(tensor.dtype)
-            if tensor.dtype != dtype and not _survives(tensor, dtype):
+            if tensor.dtype != dtype and not _survives(real_parts(tensor), dtype):
                 extras[name] = tensor
     return extras, dtypes
 

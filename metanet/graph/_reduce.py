@@ -18,7 +18,7 @@ from ._uses import Uses
 if TYPE_CHECKING:
     from ._walk import Walk
 
-_SUMS = ("aten.sum", "aten.mean")
+_SUMS = ("aten.sum", "aten.mean", "aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,14 +31,14 @@ def node_order(template: GraphTemplate, transform: Transform) -> Int[Tensor, " n
     numbers: dict[str, Tensor] = {}
     for name, _, start, count in template.stretches:
         if name is not None:
-            numbers[name] = torch.arange(start, start + count).view(template.shapes[name])
+            numbers[name] = torch.arange(start, start + count, template.parts(name)).view(template.shapes[name])
     moved = transform(_all_names(template, numbers))
     for name, _, start, count in template.stretches:
         if name is None:
             continue
         came_from = moved[name].reshape(-1)
-        for side in (source, destination):
-            _note(order, side[start : start + count], side[came_from])
+        for side in (source, destination):  # both parts of a complex entry have the same ends
+            _note(order, side[start : start + count : template.parts(name)], side[came_from])
     constant = [b for b in template.blocks if b.tensor is None]
     if constant:
         edges = torch.cat([b.edges() for b in constant])

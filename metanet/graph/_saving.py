@@ -14,9 +14,10 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
 
-from ..checkpoints import atomic_write, load_checkpoint, load_objects, save_checkpoint
+from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, load_objects, save_checkpoint
 from ..documents import Document, parse_json, read_json, validated
 from ..errors import MetanetError
+from ._bits import real_parts
 from ._checked import graph_of, refuse_unexpandable
 from ._graph import ParameterGraph
 from ._template import GraphTemplate
@@ -84,7 +85,7 @@ def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, st
         return [path]
     tensors, others = _attributes(graph, template, structure)
     for name, value in _only(graph, "extras").items():
-        tensors[f"{_EXTRA}{name}"] = value
+        tensors[f"{_EXTRA}{name}"] = real_parts(value)  # safetensors knows one complex dtype alone
     pair = uuid.uuid4().hex  # tells that both files are of one save, should a save over an old one be interrupted
     description = {
         "format": _FORMAT, "pair": pair, "template": template.to_json(), "dtypes": _only(graph, "dtypes"),
@@ -131,9 +132,32 @@ def load_graph(path: str | os.PathLike) -> tuple[ParameterGraph, GraphTemplate]:
     attributes = {
         **template.static, **held, **description.attributes, "edge_attr": checkpoint[_EDGES],
         "num_nodes": template.num_nodes, "dtypes": [description.dtypes],
-        "extras": [{n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}],
+        "extras": [_extras(checkpoint, description.dtypes)],
     }  # fmt: skip
     return graph_of(attributes, template, path), template
+
+
+_PARTS = {"complex32": torch.float16, "complex64": torch.float32, "complex128": torch.float64}
+
+
+def _extras(checkpoint: Checkpoint, dtypes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors that travel beside the edges, complex ones made of their parts again.
+
+    Raises:
+        MetanetError: a complex one is not stored as its parts.
+    """
+    extras = {n.removeprefix(_EXTRA): checkpoint[n] for n in checkpoint if n.startswith(_EXTRA)}
+    for name, tensor in extras.items():
+        part = _PARTS.get(dtypes.get(name, ""))
+        if part is None:
+            continue
+        if tensor.dtype != part or tensor.shape[-1:] != (2,):
+            raise MetanetError(
+                f"'{checkpoint.path}': {_EXTRA}{name} is {tuple(tensor.shape)} {tensor.dtype}, expected real and "
+                f"imaginary parts of {dtypes[name]} numbers, (..., 2) {part}"
+            )
+        extras[name] = torch.view_as_complex(tensor.contiguous())
+    return extras
 
 
 def _load_torch(path: Path) -> tuple[ParameterGraph, GraphTemplate]:

@@ -6,7 +6,8 @@ New kinds are appended, never inserted or renumbered: saved metanetworks embed t
 attribute        shape      dtype    in a batch      meaning
 ===============  =========  =======  ==============  =================================================================
 edge_index       (2, E)     int64    shifted by N    source and destination node of every edge, in the order data flows
-edge_attr        (E, 1)     float    concatenated    the parameter's entry; 1 on constant edges
+edge_attr        (E, 1)     float    concatenated    the parameter's entry (of a complex one its real or its imaginary
+                                                     part); 1 on constant edges
 edge_type        (E,)       int64    concatenated    :class:`EdgeType`
 edge_layer       (E,)       int64    concatenated    layer of the destination
 edge_tensor      (E,)       int64    concatenated    number of the block (tensor, or part of one) within its graph
@@ -28,6 +29,9 @@ dtypes           [dict]     text     list of dicts   dtype of every tensor in th
 ===============  =========  =======  ==============  =================================================================
 
 ``graph.x`` ``(N, features)`` is made of the node attributes when it is asked for.
+
+A complex entry is two parallel edges, one behind the other: a complex tensor counts as the real one that
+``torch.view_as_real`` makes of it, with a last axis of 2 that is a kernel position (0 real, 1 imaginary).
 
 Attributes of one template are the same for all its checkpoints, ``edge_attr``, ``extras`` and ``dtypes`` apart.
 """
@@ -87,6 +91,12 @@ ACTIVATIONS: tuple[str, ...] = (
     "none", "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "sin", "softplus", "hardtanh",
     "hardswish", "hardsigmoid", "celu", "selu", "mish", "softmax", "log_softmax", "exp", "other",
 )  # fmt: skip
+
+
+def parts_of(dtype: str) -> int:
+    """Edges of one entry of a tensor: two where it is complex, one where it is real."""
+    return 2 if dtype.startswith("complex") else 1
+
 
 ROLES: tuple[str, ...] = ("group", "destination", "source", "kernel")
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from ..checkpoints import Checkpoint
 from ..documents import validated
 from ..errors import CheckpointError, MetanetError
-from ._bits import same_bits
+from ._bits import real_parts, same_bits
 from ._blocks import Block, NodeRange, strided_integers, window
 from ._documents import CoarseFile, TemplateFile, block_of, check_template, node_range_of
-from ._schema import ACTIVATIONS
+from ._schema import ACTIVATIONS, parts_of
 from ._summary import summaries
 
 _LISTED = 10  # differences of one kind that an error names
@@ -88,6 +88,10 @@ class GraphTemplate:
         """For each block: how many of its entries leave one source neuron."""
         return tuple(b.size("destination") * b.size("kernel") for b in self.blocks)
 
+    def parts(self, tensor: str) -> int:
+        """Edges of one entry: two where the tensor is complex; the edges of a coarse template are no entries."""
+        return parts_of(self.dtypes[tensor]) if self.fine is None else 1
+
     @cached_property
     def stretches(self) -> tuple[tuple[str | None, tuple[str, ...], int, int], ...]:
         """Consecutive edges: ``(tensor, its names, first edge, count)``; constant edges (no tensor) block by block."""
@@ -99,7 +103,7 @@ class GraphTemplate:
                 name, names, start, count = found[b.tensor]
                 found[b.tensor] = (name, names, min(start, b.start), count)
             else:
-                found[b.tensor] = (b.tensor, b.names, b.start, prod(self.shapes[b.tensor]))
+                found[b.tensor] = (b.tensor, b.names, b.start, prod(self.shapes[b.tensor]) * self.parts(b.tensor))
         return tuple(sorted(found.values(), key=lambda s: (s[2], s[3])))
 
     @cached_property
@@ -195,13 +199,13 @@ class GraphTemplate:
                 enough. Tensors with other names are not looked at.
 
         Returns:
-            ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is, else float32: float16, bfloat16 and
-            float8 widen exactly. Of a coarse template the features of :data:`~metanet.graph.SUMMARY`. Gradients pass
-            to tensors that require them, save from a coarse template.
+            ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is (or complex128), else float32: float16,
+            bfloat16, float8 and complex32 widen exactly. Of a coarse template the features of
+            :data:`~metanet.graph.SUMMARY`. Gradients pass to tensors that require them, save from a coarse template.
 
         Raises:
-            CheckpointError: a tensor is missing, has another shape, or holds no floating-point numbers; tied names have
-                different values.
+            CheckpointError: a tensor is missing, has another shape, or holds no floating-point numbers (no complex ones
+                where the architecture has complex ones); tied names have different values.
         """
         if self.fine is not None:
             return summaries(self.fine, *self.fine._chosen(state))
@@ -229,7 +233,8 @@ class GraphTemplate:
         """The inverse of :meth:`values`: every tensor (under all its names) in its own shape.
 
         Args:
-            dtypes: of the checkpoint, by tensor; tensors left out keep the dtype of ``values``.
+            dtypes: of the checkpoint, by tensor; tensors left out keep the dtype (and complex ones the precision) of
+                ``values``.
 
         Raises:
             MetanetError: of a coarse template.
@@ -240,16 +245,21 @@ class GraphTemplate:
         for name, names, start, count in self.stretches:
             if name is None:
                 continue
-            part = values[..., start : start + count, 0].reshape((*values.shape[:-2], *self.shapes[name]))
-            given = [dtypes[n] for n in names if n in dtypes] if dtypes else []
-            if given:
-                part = part.to(getattr(torch, given[0]))
+            given = [getattr(torch, dtypes[n]) for n in names if n in dtypes] if dtypes else []
+            part = values[..., start : start + count, 0]
+            part = part.to(given[0].to_real()) if given else part
+            shape = (*values.shape[:-2], *self.shapes[name])
+            if self.parts(name) == 2:
+                pairs = part.reshape((*shape, 2)).clone(memory_format=torch.contiguous_format)  # at an even address
+                part = torch.view_as_complex(pairs)
+            else:
+                part = part.reshape(shape)
             for each in names:
                 out[each] = part
         return out
 
     def _chosen(self, state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], tuple[int, ...]]:
-        """One tensor for each stretch of edges, and the shape of the batch; says all that is wrong at once.
+        """One real tensor for each stretch of edges, and the shape of the batch; says all that is wrong at once.
 
         A lazy checkpoint stays lazy: its shapes and dtypes are known without reading.
         """
@@ -274,9 +284,11 @@ class GraphTemplate:
                 batches.add(got[:1])
             else:
                 shapes.append(f"  shape    {first} is {got}, expected {shape}")
-            if not dtype.is_floating_point or device == "meta":
+            wanted = dtype.is_complex if self.dtypes[name].startswith("complex") else dtype.is_floating_point
+            if not wanted or device == "meta":
                 what = "no data (meta device)" if device == "meta" else str(dtype)
-                kinds.append(f"  dtype    {first} holds {what}, expected floating-point numbers")
+                kind = "complex" if self.dtypes[name].startswith("complex") else "floating-point"
+                kinds.append(f"  dtype    {first} holds {what}, expected {kind} numbers")
             for other in there[1:]:
                 if not same_bits(state[other], state[first]):
                     tied.append(f"  tied     {other} and {first} are one tensor here, but have different values")
@@ -284,8 +296,8 @@ class GraphTemplate:
             raise CheckpointError("checkpoint does not fit the architecture:\n" + "\n".join(problems))
         if len(batches) > 1:
             raise CheckpointError(f"stacked tensors disagree about the number of checkpoints: {sorted(batches)}")
-        tensors = _Chosen(state, chosen) if lazy else {name: state[first] for name, first in chosen.items()}
-        return tensors, batches.pop() if batches else ()
+        tensors = _Chosen(state, chosen)
+        return (tensors if lazy else dict(tensors)), batches.pop() if batches else ()
 
     # ---------------------------------------------------------------- JSON
 
@@ -330,13 +342,13 @@ class GraphTemplate:
 
 
 class _Chosen(Mapping[str, Tensor]):
-    """Tensors of a lazy checkpoint under the names that edges go by, read when asked for."""
+    """Tensors under the names that edges go by, complex ones as real ones; read when asked for."""
 
     def __init__(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
         self._state, self._names = state, names
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._state[self._names[name]]
+        return real_parts(self._state[self._names[name]])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

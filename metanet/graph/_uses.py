@@ -55,10 +55,18 @@ class Use:
         else:
             order = self.entries.ids.reshape(-1).argsort()
             own = self.entries.ids.reshape(-1)[order]
-            at = torch.searchsorted(own, entries).clamp(max=len(own) - 1)
+            at = torch.searchsorted(own, entries.contiguous()).clamp(max=len(own) - 1)
             inside = own[at] == entries
             ends = [side.reshape(-1)[order[at]] for side in (self.source, self.destination)]
         return torch.where(inside, ends[0], -1), torch.where(inside, ends[1], -1)
+
+    def tells_apart(self, entries: Entries, axis: int) -> bool:
+        """Whether the items of an axis of entries (the first ones along all others) go to different nodes."""
+        if not varies(entries.ids, axis):
+            return False
+        first = tuple(slice(None) if a == axis else slice(0, 1) for a in range(entries.ids.ndim))
+        nodes = self.ends(replace(entries, ids=entries.ids[first]).real().ids.reshape(-1))[1]
+        return len(torch.unique(nodes[nodes >= 0])) > 1
 
 
 @dataclass
@@ -202,8 +210,17 @@ class Uses:
                     pool.unite(s_now, s_then)
                     pool.unite(d_now, d_then)
                     continue
-            tied = d_then if one_to_one(d_now, d_then) or not one_to_one(d_now, d_from) else d_from
-            self.connect(EdgeType.TIED, tied, d_now)
+            if one_to_one(d_now, d_then) or not one_to_one(d_now, d_from):
+                self._tie(use, entries, destination)
+            else:
+                self.connect(EdgeType.TIED, d_from, d_now)
+
+    def _tie(self, use: Use, entries: Entries, nodes: Tensor) -> None:
+        """Every node that entries went to is tied to the one that they go to now, which may be one for many."""
+        ids, now = _along(entries, nodes, use)
+        then = self.pool.find(use.ends(ids)[1])
+        if (then >= 0).any():
+            self.connect(EdgeType.TIED, then, self.pool.find(now))
 
     def _is_origin(self, ids: Tensor) -> bool:
         return all(self.pool.sites[i].type == NodeType.ORIGIN for i in self._sites(ids))
@@ -263,10 +280,7 @@ class Uses:
 
     def _attached_again(self, entries: Entries, neurons: Tensor) -> None:
         for use in [u for u in self.found if u.parameter == entries.parameter]:
-            ids, now = _along(entries, neurons)
-            then = self.pool.find(use.ends(ids)[1])
-            if (then >= 0).any():
-                self.connect(EdgeType.TIED, then, now)
+            self._tie(use, entries, neurons)
 
     def _share(self, neurons: Tensor, several: Sequence[int], name: str, outwards: bool = True) -> Tensor:
         """One node for all neurons along some axes."""
@@ -339,9 +353,10 @@ def explicit(
     return entries, source, destination
 
 
-def _along(entries: Entries, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """Entries and nodes along those axes along which the nodes differ, written out."""
-    keep = tuple(slice(None) if varies(nodes, a) else slice(0, 1) for a in range(nodes.ndim))
+def _along(entries: Entries, nodes: Tensor, use: Use | None = None) -> tuple[Tensor, Tensor]:
+    """Entries and nodes along those axes along which the nodes differ (or those of another use), written out."""
+    differ = [varies(nodes, a) or (use is not None and use.tells_apart(entries, a)) for a in range(nodes.ndim)]
+    keep = tuple(slice(None) if d else slice(0, 1) for d in differ)
     ids, nodes = replace(entries, ids=entries.ids[keep], hidden={}).real().ids, nodes[keep]
     chosen = ids.reshape(-1) >= 0
     return ids.reshape(-1)[chosen], nodes.reshape(-1)[chosen]

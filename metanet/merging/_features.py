@@ -49,7 +49,7 @@ def roles_of(template: GraphTemplate) -> Roles:
             continue
         if block.type == EdgeType.TENSOR:
             unknown.update(block.names)
-        shape = template.shapes[block.tensor]
+        shape = (*template.shapes[block.tensor], template.parts(block.tensor))
         for axis, role in _digits(block, shape):
             for name in block.names:
                 if role in ("destination", "group"):  # of a depthwise kernel, too: one for each neuron
@@ -88,7 +88,9 @@ def candidates(spec: SymmetrySpec, roles: Roles) -> tuple[list[str], dict[str, s
         for number, axis in enumerate(tensor.axes):
             chosen = {leaf.group for part in _choices(axis) for leaf in leaves_of(part)}
             for group in {leaf.group for leaf in leaves_of(axis)}:
-                if name in roles.unknown or group in chosen:
+                if tensor.is_complex:
+                    why.setdefault(group, f"{name} holds complex numbers")
+                elif name in roles.unknown or group in chosen:
                     why.setdefault(group, f"the place of {name} in the network is not known")
                 elif roles.makes(name, number) == (number in roles.read.get(name, ())):
                     why.setdefault(group, f"{name} makes and reads neurons along one axis")

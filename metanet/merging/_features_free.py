@@ -14,6 +14,7 @@ from torch import Tensor
 from ..alignment import stored_name
 from ..architecture import Architecture
 from ..errors import MetanetError
+from ..graph import real_parts
 from ..symmetry import SymmetrySpec
 from ..tracing import Trace
 from ..verification import change_of, float64
@@ -56,11 +57,12 @@ class _Trial:
         self.inputs = [self._input(trace.values[n].shape, trace.values[n].dtype) for n in trace.inputs]
 
     def _near(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.detach().to("cpu", torch.float64)
-        size = tensor.square().mean().sqrt().clamp(min=0.02) if tensor.numel() else 1.0
+        wide = torch.complex128 if tensor.is_complex() else torch.float64
+        tensor = tensor.detach().to("cpu", wide)
+        size = tensor.abs().square().mean().sqrt().clamp(min=0.02) if tensor.numel() else 1.0
         if tensor.ndim > 1:
-            return tensor + 0.05 * size * torch.randn(tensor.shape, generator=self.generator, dtype=torch.float64)
-        return tensor + 0.1 * size * torch.rand(tensor.shape, generator=self.generator, dtype=torch.float64)
+            return tensor + 0.05 * size * torch.randn(tensor.shape, generator=self.generator, dtype=wide)
+        return tensor + 0.1 * size * torch.rand(tensor.shape, generator=self.generator, dtype=wide)
 
     def _input(self, shape: Sequence[int], dtype: str) -> Tensor:
         kind = getattr(torch, dtype)
@@ -95,7 +97,7 @@ class _Trial:
             values = self.trace.replay(state, *self.inputs, keep=set(self.trace.outputs))
         given = dict(zip(self.trace.inputs, self.inputs, strict=True))
         found = [values[n] if n in values else given[n] for n in self.trace.outputs if n in values or n in given]
-        return [torch.view_as_real(t) if t.is_complex() else t.double() for t in found]
+        return [real_parts(t).double() for t in found]
 
 
 class _Pairs:

@@ -38,7 +38,7 @@ class Zip:
         name = part.name
         if name not in self.spec.tensors:
             return average(part.tensors, [1.0] * len(part.tensors), "zipit")
-        moved = [t.apply(name, x) for t, x in zip(self.transforms, part.tensors, strict=True)]
+        moved = [self._moved(t, name, x) for t, x in zip(self.transforms, part.tensors, strict=True)]
         groups = groups_on(self.spec, name, self.found)
         if name in self.own:
             return self._zipped(name, self.task, moved[self.task])
@@ -50,6 +50,12 @@ class Zip:
         for other in others:
             first = first + other
         return first / len(moved)
+
+    def _moved(self, transform: Transform, name: str, tensor: Tensor) -> Tensor:
+        """A network's tensor, complex ones as their parts, as the spec's axes do not count these."""
+        if self.spec.tensors[name].is_complex:
+            return torch.view_as_real(transform.apply(name, torch.view_as_complex(tensor.contiguous())))
+        return transform.apply(name, tensor)
 
     def _head(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
         axis = self.roles.outputs[name]

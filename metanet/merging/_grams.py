@@ -127,7 +127,7 @@ class _Watch(TorchDispatchMode):
         else:
             return []
         one, two = self._name(left), self._name(right)
-        if (one is None) == (two is None):
+        if (one is None) == (two is None) or left.is_complex():
             return []
         if one is not None:  # W x is x' W' transposed
             left, right, matrix = right.mT, left.mT, args[0] if packet in (_aten.mm, _aten.bmm) else args[1]

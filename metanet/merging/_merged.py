@@ -11,6 +11,7 @@ from ..alignment import STATISTICS, Alignment
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
 from ..evaluation import is_integer
+from ..graph import real_parts
 from ._options import Options
 from ._part import Part
 from .methods.linear import linear
@@ -94,7 +95,7 @@ class Tensors:
         complex_ = stored.is_complex()
 
         def widened(tensor: Tensor) -> Tensor:
-            tensor = torch.view_as_real(tensor) if complex_ else tensor
+            tensor = real_parts(tensor) if complex_ else tensor
             return tensor.to(self.device, wide)
 
         part = Part(

@@ -16,12 +16,12 @@ from ..errors import MetanetError
 
 @dataclass(frozen=True)
 class Part:
-    """One floating tensor of every model that takes part, ``n`` in all.
+    """One floating or complex tensor of every model that takes part, ``n`` in all.
 
     Attributes:
         name: what the result is called.
-        tensors: of one shape, in the dtype that is computed in (float32 or wider), on the computing device. They belong
-            to the caller: a method must not change them in place.
+        tensors: of one shape, in the dtype that is computed in (float32 or wider), on the computing device; complex
+            ones as real ones with a last axis of 2. They belong to the caller: a method must not change them in place.
         base: the base's, likewise; ``None`` if there is none.
         numbers: which of the models these are, from 0 on: all of them, save in slices.
         seed: of the merge.

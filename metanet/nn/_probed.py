@@ -138,9 +138,11 @@ class ProbedGMN(NeuralMetanet):
 def _by_probe(shown: Float[Tensor, "neurons ..."], probes: int) -> Float[Tensor, "neurons probes"] | None:
     """Means over positions; inside a network these may have been merged with the probes, which then come first.
 
+    Both parts of a complex number count as positions.
     ``None`` where there are no probes among the axes: what neurons show there does not depend on the input.
     """
     axes = shown.shape[1:]
+    shown = torch.view_as_real(shown) if shown.is_complex() else shown
     if probes in axes:
         shown = shown.movedim(1 + axes.index(probes), 1)
     elif axes.numel() % probes or not axes.numel():

@@ -60,6 +60,11 @@ class TensorAxes:
         """Whether it holds integers or truth values, which move with the neurons but are no weights."""
         return is_integer(self.dtype)
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether its entries are complex numbers; its axes are those of the tensor, without one for the parts."""
+        return self.dtype.startswith("complex")
+
 
 @dataclass(frozen=True, repr=False)
 class SymmetrySpec:
@@ -69,8 +74,8 @@ class SymmetrySpec:
 
     Attributes:
         groups: in the order of the network.
-        tensors: every parameter and floating-point buffer, by state dict name, and those buffers of integers and
-            bools (masks, index tables) that move with some group.
+        tensors: every parameter and floating-point or complex buffer, by state dict name, and those buffers of integers
+            and bools (masks, index tables) that move with some group.
     """
 
     groups: tuple[Group, ...]

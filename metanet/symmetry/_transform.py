@@ -88,8 +88,9 @@ class Transform:
         ]  # fmt: skip
         if not moved:
             return tensor
-        if tensor.dtype.itemsize == 1 and tensor.dtype.is_floating_point:  # float8 knows few operations
-            return self.apply(name, tensor.view(torch.uint8), axes).view(tensor.dtype)
+        integers = _bits_of(tensor.dtype)
+        if integers is not None:
+            return self.apply(name, tensor.resolve_conj().view(integers), axes).view(tensor.dtype)
         if all(_is_plain(known.axes[n], self.spec) for n in moved):
             for n in moved:
                 tensor = tensor.index_select(lead + n, self._positions(known.axes[n]).to(tensor.device))
@@ -211,6 +212,13 @@ class Transform:
             return cls(spec, dict(file))
         except MetanetError as error:
             raise CheckpointError(f"'{file.path}': {error}") from error
+
+
+def _bits_of(dtype: torch.dtype) -> torch.dtype | None:
+    """Integers of the same size as numbers of a dtype that knows few operations (float8, complex32)."""
+    if dtype == torch.complex32:
+        return torch.int32
+    return torch.uint8 if dtype.itemsize == 1 and dtype.is_floating_point else None
 
 
 def _is_plain(axis: Axis, spec: SymmetrySpec) -> bool:

@@ -94,10 +94,11 @@ def assert_invariant(
 
 
 def random_states(architecture: Architecture, networks: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
-    """State dicts of random networks in float64, nothing left at an initial value."""
+    """State dicts of random networks in float64 (complex128), nothing left at an initial value."""
     scales = {n for b in architecture.template.blocks if b.type == EdgeType.SCALE for n in b.names}
     weights = {n: t for n, t in architecture.spec.tensors.items() if not t.integer}
-    usual = {n: torch.full(t.shape, float(n in scales), dtype=torch.float64) for n, t in weights.items()}
+    wide = {True: torch.complex128, False: torch.float64}
+    usual = {n: torch.full(t.shape, float(n in scales), dtype=wide[t.is_complex]) for n, t in weights.items()}
     states = [redraw(usual, generator) for _ in range(networks)]
     tied = {n: t.tied_to for n, t in weights.items() if t.tied_to}
     return [{n: state[tied.get(n, n)] for n in state} for state in states]

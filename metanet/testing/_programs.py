@@ -5,7 +5,7 @@ made. New kinds of steps are one function with ``@step``; what a step cannot be 
 ``None``, and another one is drawn.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +44,7 @@ class Draw:
 
     def parameter(self, *shape: int) -> str:
         """A new parameter, now and then one of the same shape that is there already (a tied weight)."""
-        same = [n for n, p in self.parameters.items() if tuple(p.shape) == shape]
+        same = [n for n, p in self.parameters.items() if tuple(p.shape) == shape and p.is_floating_point()]
         if same and self.below(4) == 0:
             return self.pick(*same)
         name = f"p{len(self.parameters)}"
@@ -65,14 +65,16 @@ class Program(nn.Module):
     Args:
         seed: which one.
         length: number of steps before the outputs.
+        kinds: names of the steps to draw from, all of :data:`STEPS` when left out. A seed is another program whenever
+            one is added.
     """
 
-    def __init__(self, seed: int, length: int = 12) -> None:
+    def __init__(self, seed: int, length: int = 12, kinds: Sequence[str] = ()) -> None:
         super().__init__()
         draw = Draw(torch.Generator().manual_seed(seed))
         self.example = torch.randn(2, draw.pick(3, 5), draw.pick(4, 6), generator=draw.generator)
         tensors, self.runs, self.kinds = [self.example], [], []
-        names = list(STEPS)
+        names = list(kinds or STEPS)
         tries = 0
         while len(self.runs) < length and tries < 20 * length:
             tries += 1

@@ -13,6 +13,7 @@ def random_values(architecture: Architecture, generator: torch.Generator) -> dic
         if tensor.tied_to is not None:
             state[name] = state[tensor.tied_to]
         else:
-            numbers = torch.randn(tuple(tensor.shape), generator=generator)
-            state[name] = numbers.to(getattr(torch, tensor.dtype))
+            dtype = getattr(torch, tensor.dtype)
+            wide = torch.complex64 if dtype.is_complex else torch.float32
+            state[name] = torch.randn(tuple(tensor.shape), generator=generator, dtype=wide).to(dtype)
     return state

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TraceError
-from ._memory import Memories, Memory, Node, attach, node_of, release, storage_key
+from ._memory import Memories, Memory, Node, attach, is_lazy, node_of, release, storage_key
 from ._schemas import Facts, facts
 from ._trace import Op, Ref, Value
 from ._views import View, alias, invertible, rebuild, view_of, window
@@ -78,7 +78,11 @@ class Ledger:
             node = Node(self, self._new(tensor, "result"), None, memory, root, view)
             self._derive(node)
             return self._from_outside(tensor, node)
-        value = None if tensor.is_meta or (root is not None and root.value is None) else tensor.detach()
+        if root is not None and root.value is None:  # no function says how it follows from what is there
+            node = Node(self, self._new(tensor, "result"), None, memory, root)
+            self._derive(node)
+            return self._from_outside(tensor, node)
+        value = None if tensor.is_meta else tensor.detach()
         if value is None:
             number = self._new(tensor, "unknown")
         else:
@@ -89,8 +93,11 @@ class Ledger:
     def _inside(self, tensor: Tensor, root: Node) -> bool:
         steps = zip(tensor.shape, tensor.stride(), strict=True)
         end = tensor.storage_offset() + sum((n - 1) * step for n, step in steps)
-        whole = self.values[root.number]
-        return str(tensor.dtype) == f"torch.{whole.dtype}" and end < torch.Size(whole.shape).numel()
+        return self._counts_alike(tensor, root) and end < torch.Size(self._shape(root)).numel()
+
+    def _counts_alike(self, tensor: Tensor, root: Node) -> bool:
+        """Whether an entry of a tensor is one of its memory's root: not half of a complex one, nor a conjugate."""
+        return str(tensor.dtype) == f"torch.{self.values[root.number].dtype}" and not is_lazy(tensor)
 
     def _from_outside(self, tensor: Tensor, node: Node) -> Node:
         self._outside.append(tensor)
@@ -210,7 +217,7 @@ class Ledger:
         if func is aten.as_strided.default and parent is not root:
             view = None  # it may reach beyond what its operand shows
         node.folded = parent.folded or func is aten.expand.default or not invertible(view)
-        if node.folded and parent.memory.plain:
+        if node.folded and parent.memory.plain and self._counts_alike(tensor, root):
             node.window = window(Ref(root.number), tensor)
         if view is None or (parent.folded and node.window is None):
             parent, view = root, node.window

@@ -17,7 +17,8 @@ class Memory:
 
     Attributes:
         key: names the storage.
-        plain: its root lies in it in the order of its entries, from the start.
+        plain: its root lies in it in the order of its entries, from the start, and is read as it lies there (neither
+            conjugated nor negated).
         version: how often it was written.
         constants: numbers of constants whose tensors look into it: what is still needed is copied before a write.
         root: the node that looks at all of it, by a weak reference: nodes hold their memory.
@@ -28,7 +29,8 @@ class Memory:
 
     def __init__(self, tensor: Tensor, key: int) -> None:
         self.key = key
-        self.plain = tensor.layout is torch.strided and tensor.is_contiguous() and tensor.storage_offset() == 0
+        ordered = tensor.layout is torch.strided and tensor.is_contiguous() and tensor.storage_offset() == 0
+        self.plain = ordered and not is_lazy(tensor)
         self.version = 0
         self.constants: list[int] = []
         self.root: Any = lambda: None
@@ -90,6 +92,11 @@ def release(tensor: Tensor) -> None:
     """Leave a tensor without a node."""
     if hasattr(tensor, _ATTRIBUTE):
         delattr(tensor, _ATTRIBUTE)
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """Whether a tensor shows other numbers than lie in its memory: their conjugates, or their negatives."""
+    return tensor.is_conj() or tensor.is_neg()
 
 
 def storage_key(tensor: Tensor) -> int:

@@ -105,10 +105,10 @@ class Recorder(TorchDispatchMode):
         names: dict[int, list[str]] = {}
         state = model.state_dict(keep_vars=True)
         for name, tensor in state.items():
-            floating = isinstance(tensor, Tensor) and tensor.is_floating_point()
-            if floating or (isinstance(tensor, Tensor) and is_integer(tensor.dtype)):
+            numbers = isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+            if numbers or (isinstance(tensor, Tensor) and is_integer(tensor.dtype)):
                 names.setdefault(id(tensor), []).append(name)
-            if not floating:
+            if not numbers:
                 self.others.append(name)
         for name, tensor in state.items():
             if id(tensor) in names:

@@ -28,7 +28,8 @@ class Facts:
     """Of one overload.
 
     Attributes:
-        name: without overload, functional: ``"aten.relu"`` for ``aten.relu_.default``.
+        name: without overload, functional: ``"aten.relu"`` for ``aten.relu_.default``. Only ``"aten.view.dtype"``,
+            which has nothing in common with ``aten.view`` but the name, keeps its overload.
         base: the last part of the name as called: ``"relu_"``.
         functional: the overload that returns what this one writes; the function itself if it writes nothing, and
             ``None`` if there is no such overload.
@@ -78,7 +79,7 @@ def facts(func: OpOverload) -> Facts:
     functional = _functional(func, namespace, name, out) if writes else func
     known = namespace == "aten"
     return Facts(
-        name=f"{namespace}.{name}",
+        name="aten.view.dtype" if func is torch.ops.aten.view.dtype else f"{namespace}.{name}",
         base=base,
         functional=functional,
         writes=writes,

@@ -24,7 +24,7 @@ class Value:
 
     Attributes:
         shape, dtype: of the recorded example; dtype as text, e.g. ``"float32"``.
-        origin: ``"input"``, ``"parameter"`` (an entry of the state dict, buffers included, also of integers and bools),
+        origin: ``"input"``, ``"parameter"`` (an entry of the state dict, buffers included, of whatever dtype),
             ``"constant"`` (depends on neither), ``"unknown"`` (a constant on the meta device whose values nothing
             tells) or ``"result"`` of an operation.
         names: state dict names of a parameter; several when tied.
@@ -124,7 +124,7 @@ class Trace:
         """
         device = inputs[0].device if inputs else None
         env: dict[int, Tensor] = {n: t.to(device) for n, t in (*self.defaults.items(), *self.constants.items())}
-        env.update({number: state[name] for name, number in self.parameters.items() if name in state})
+        env.update({number: _plain(state[name]) for name, number in self.parameters.items() if name in state})
         env.update(zip(self.inputs, inputs, strict=True))
 
         last = {} if keep is None else {n: i for i, op in enumerate(self.ops) for n in (*op.inputs(), *op.outputs)}
@@ -138,7 +138,7 @@ class Trace:
                 kwargs["device"] = device
             for number, tensor in zip(op.outputs, _call(op.call, args, kwargs), strict=False):
                 if number is not None:
-                    env[number] = tensor
+                    env[number] = _plain(tensor) if isinstance(tensor, Tensor) else tensor
             if keep is not None:
                 for number in {*op.inputs(), *op.outputs} - {None}:
                     if last[number] == place and number not in keep:
@@ -179,7 +179,7 @@ def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]
     # What was laid out in memory as these need it may now be laid out otherwise.
     if call in (aten.view.default, aten._unsafe_view.default):
         call = aten.reshape.default
-    elif call in (aten.as_strided.default, aten.as_strided_scatter.default):
+    elif call in _IN_ORDER:
         args = (args[0].contiguous(), *args[1:])
     if schema.is_mutable:
         args, kwargs = _cloned(args), {k: _cloned(v) for k, v in kwargs.items()}
@@ -192,6 +192,16 @@ def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]
             if not any(tensor is r for r in results):
                 results.append(tensor)
     return results
+
+
+_IN_ORDER = {
+    aten.as_strided.default, aten.as_strided_scatter.default, aten.view.dtype, aten.view_as_complex.default,
+}  # fmt: skip
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor that is not conjugated or negated on reading: ``view_as_real`` refuses one that is."""
+    return tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
 
 
 def _cloned(x: Any) -> Any:

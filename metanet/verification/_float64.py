@@ -39,11 +39,16 @@ class _Widen(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.view.dtype:  # reads the same bits as another type: no conversion
-            return func(*args, **(kwargs or {}))
+            return func(args[0], _as_wide(args[0].dtype, args[1]))
         written = _written(func)
         args = [a if i in written else widen(a) for i, a in enumerate(args)]
         kwargs = {k: v if k in written else widen(v) for k, v in (kwargs or {}).items()}
         return func(*args, **kwargs)
+
+
+def _as_wide(old: torch.dtype, new: torch.dtype) -> torch.dtype:
+    """Pairs of numbers read as complex ones, and these as pairs, are both wide already: ``x.view(torch.complex64)``."""
+    return _WIDE.get(new, new) if old in _WIDE.values() and old.is_complex != new.is_complex else new
 
 
 def _written(func: Any) -> set[int | str]:
@@ -68,6 +73,9 @@ def widen(x: Any) -> Any:
 def to_double(model: nn.Module) -> nn.Module:
     """The module itself, now in float64: parameters, all buffers, and tensors kept as plain attributes."""
     model.double()
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_complex():  # which double() leaves as they are
+            tensor.data = widen(tensor.data)
     own = set(vars(nn.Module()))
     for module in model.modules():
         for name, value in vars(module).items():

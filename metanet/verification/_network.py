@@ -15,7 +15,7 @@ from ..tracing import is_integer, prepare, results, tensors_in
 from ._float64 import float64, to_double, widen
 from ._integers import redraw_integers
 from ._paths import ways
-from ._redraw import calibrated, redraw
+from ._redraw import calibrated, noise_like, redraw
 
 # Gain of the matrices and size of the offsets, tried in this order until the output shows what every part does. In a
 # deep network whose norms stand on the residual stream (BERT) large offsets add up until all tokens are alike, and
@@ -128,8 +128,7 @@ class Network:
     def _dim(self, name: str, generator: torch.Generator) -> bool:
         """Whether the output hardly shows noise as large as the tensor itself."""
         old = self.state[name]
-        noise = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old) * old.square().mean().sqrt()
-        return self.change(self.run({name: old + noise})) < _DIM
+        return self.change(self.run({name: old + noise_like(old, generator)})) < _DIM
 
     def write(self, state: Mapping[str, Tensor]) -> None:
         """Set tensors in place, so that everything which shares their memory (ties, LSTM's flat list) sees it."""
@@ -160,7 +159,8 @@ class Network:
                 "float64 copy."
             ) from e
         found = [t.detach().to(torch.float64, copy=True) for t in results(out) if not t.is_complex()]
-        found += [torch.view_as_real(t.detach()).clone() for t in results(out) if t.is_complex()]
+        wide = [t.detach().to(torch.complex128, copy=True).resolve_conj() for t in results(out) if t.is_complex()]
+        found += map(torch.view_as_real, wide)
         self._undo(versions, undo)
         if not any(t.numel() for t in found):
             raise MetanetError(f"{self.name} returned {type(out).__name__} without a tensor: nothing to compare")
@@ -195,7 +195,7 @@ def _tensors(model: nn.Module, spec: SymmetrySpec, name: str) -> dict[str, Tenso
         MetanetError: the spec is of another architecture.
     """
     state = model.state_dict(keep_vars=True)
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and not v.is_complex()}
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     absent = [n for n in spec.tensors if n not in tensors]
     if absent:
         raise MetanetError(f"the spec names tensors that {name} does not have: {', '.join(absent[:5])}")

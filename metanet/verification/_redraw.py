@@ -20,11 +20,12 @@ def redraw(
     state: Mapping[str, Tensor], generator: torch.Generator, *,
     model: nn.Module | None = None, gain: float = 1.0, offset: float = 0.5,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Every floating-point entry drawn anew, at the scale of a working network.
+    """Every floating-point or complex entry drawn anew, at the scale of a working network.
 
     Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit around some value
     (scales around 1, temperatures, logarithms of decay rates) stay within some 40 % of it, all other vectors (biases,
-    residual scales that start at 0 or 1e-5) are normal around 0; running variances positive.
+    residual scales that start at 0 or 1e-5) are normal around 0; running variances positive. Real and imaginary part
+    of a complex tensor are drawn as two tensors.
 
     Args:
         state: by state dict name; integer entries are passed on.
@@ -36,6 +37,12 @@ def redraw(
     modules = dict(model.named_modules()) if model is not None else {}
     out = {}
     for name, tensor in state.items():
+        if tensor.is_complex():
+            parts = torch.view_as_real(tensor.resolve_conj()).unbind(-1)
+            narrow = {"model": model, "gain": gain * 0.5**0.5, "offset": offset}
+            new = [redraw({name: part}, generator, **narrow)[name] for part in parts]
+            out[name] = torch.view_as_complex(torch.stack(new, -1))
+            continue
         if not tensor.is_floating_point():
             out[name] = tensor
             continue
@@ -76,6 +83,13 @@ def _scale(leaf: str, tensor: Tensor, module: nn.Module | None) -> float:
     return max(shape) ** -0.5  # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
 
 
+def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise as large as the tensor itself, of both parts where it is complex."""
+    dtype = torch.complex128 if tensor.is_complex() else torch.float64
+    noise = torch.randn(tensor.shape, generator=generator, dtype=dtype).to(tensor)
+    return noise * tensor.abs().square().mean().sqrt()
+
+
 @contextmanager
 def calibrated(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
     """While active, running the model sets the running statistics of its norms near those of the data.
@@ -89,7 +103,7 @@ def calibrated(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
         if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != mean.numel() or not torch.isfinite(x).all():
             return
         x = x.detach().transpose(0, 1).flatten(1)
-        spread = x.var(1, correction=0) + 0.1 * x.square().mean() + 1e-12
+        spread = x.var(1, correction=0) + 0.1 * x.abs().square().mean() + 1e-12
         noise = torch.randn(2, mean.numel(), generator=generator, dtype=torch.float64).to(mean)
         mean.copy_((x.mean(1) + 0.3 * spread.sqrt() * noise[0]).view_as(mean))
         var.copy_((spread * (0.5 + noise[1].abs())).view_as(var))

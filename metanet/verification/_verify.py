@@ -11,6 +11,7 @@ from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ..tracing import record
 from ._integers import redraw_integers
 from ._network import PROBES, Network
+from ._redraw import noise_like
 from ._verification import ALIKE, ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
 
 Place = tuple[str, int]  # tensor, axis
@@ -23,9 +24,10 @@ def verify(
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
 
     Everything runs on a float64 copy whose parameters and buffers are all drawn anew, masks and index tables too,
-    because freshly initialised networks hide mistakes (zero biases, unit scales, residual branches that start at zero,
-    masks of ones). The caller's model is not touched. Where the network reads numbers from data and branches on them,
-    it is drawn anew until it goes another way; ``Verification.stuck`` names the lines where it never did.
+    and complex ones in both parts, because freshly initialised networks hide mistakes (zero biases, unit scales,
+    residual branches that start at zero, masks of ones). The caller's model is not touched. Where the network reads
+    numbers from data and branches on them, it is drawn anew until it goes another way; ``Verification.stuck`` names the
+    lines where it never did.
 
     An illegal relabelling moves one axis of one tensor by its groups' elements and nothing else. Where the output does
     not show it under any of the draws, two measurements look for the reason (``Verification.reasons``): random noise
@@ -201,7 +203,7 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
         if network.change(network.run(other)) < TOLERANCE:
             return INDEPENDENT
         return ALONE if _is_whole(t.spec, place) else ""
-    noise = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old) * old.square().mean().sqrt()
+    noise = noise_like(old, generator)
     if blind_to(noise):
         return INDEPENDENT
     if blind_to(noise * (new != old)):

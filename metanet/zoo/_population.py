@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..evaluation import is_integer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
@@ -34,7 +36,7 @@ class Population:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        parameters = sum(t[0].numel() for t in self.state.values() if t.is_floating_point())
+        parameters = sum(t[0].numel() for t in self.state.values() if not is_integer(t.dtype))
         return f"Population({self.architecture}: {len(self)} networks of {parameters:,} numbers, {self.ref})"
 
     def build(self) -> nn.Module:

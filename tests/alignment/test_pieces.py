@@ -30,7 +30,10 @@ def spec_of(name):
 def draws(spec, seed):
     """Two random checkpoints and their stock in float64."""
     g = torch.Generator().manual_seed(seed)
-    a, b = ({n: torch.randn(t.shape, generator=g, dtype=torch.float64) for n, t in spec.tensors.items()} for _ in "ab")
+    wide = {True: torch.complex128, False: torch.float64}
+    a, b = (
+        {n: torch.randn(t.shape, generator=g, dtype=wide[t.is_complex]) for n, t in spec.tensors.items()} for _ in "ab"
+    )
     for state in (a, b):
         state.update({n: state[t.tied_to] for n, t in spec.tensors.items() if t.tied_to})
     return a, b, Stock(spec, pieces_of(spec), a, b, torch.device("cpu"), 2**30), g
@@ -39,7 +42,7 @@ def draws(spec, seed):
 def inner_product(a, b, spec):
     statistics = ("running_mean", "running_var")
     return sum(
-        float((a[n] * b[n]).sum())
+        float((a[n] * b[n].conj()).sum().real)
         for n, t in spec.tensors.items()
         if t.tied_to is None and not n.endswith(statistics)
     )  # fmt: skip

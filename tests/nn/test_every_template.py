@@ -29,7 +29,7 @@ TRUTHS: dict[str, Truth] = {
 BUILT = (
     "dense", "channel_shuffle", "channel_shuffle_into_three", "shortcut_padded", "fused_within_heads", "multihead",
     "grouped_queries", "linear_attention", "rotary_interleaved", "bilinear", "outer_products", "experts_mixed",
-    "gru_cell", "tied_transposed", "unread", "weights_made", "bag",
+    "gru_cell", "tied_transposed", "unread", "weights_made", "bag", "fourier_operator_on_images", "complex_layers",
 )  # fmt: skip
 NAMES = (*BUILT, *TRUTHS)
 SMALL = {"gmn": {"width": 8, "layers": 1}, "deep_sets": {"width": 8}, "flat_mlp": {"width": 8, "layers": 1}}

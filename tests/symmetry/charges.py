@@ -14,7 +14,8 @@ from metanet.symmetry._leaves import Leaves
 from metanet.symmetry._solver import Solver
 from metanet.symmetry._store import Expr
 from metanet.tracing import Trace, record, results, tensors_in
-from metanet.verification import redraw
+from metanet.verification import float64, redraw
+from metanet.verification._float64 import to_double
 from symmetry.programs import Program
 
 
@@ -53,7 +54,7 @@ def change(found: Found, model: nn.Module, leaf: int, kind: str, *inputs: Tensor
     if kind == "sign":
         factors = (torch.rand(shape, generator=generator) < 0.5).double() * 2 - 1
         factors.view(-1)[:2] = torch.tensor([1.0, -1.0])
-    model = model.eval().double()
+    model = to_double(model.eval())
     usual = {k: v for k, v in model.state_dict().items() if k in found.trace.parameters}
     state = redraw(usual, generator)
     others = {k: v for k, v in model.state_dict().items() if k not in usual}
@@ -65,7 +66,7 @@ def change(found: Found, model: nn.Module, leaf: int, kind: str, *inputs: Tensor
         seen += not torch.equal(moved[name], tensor)
     assert seen, "no parameter is multiplied by anything"
     args = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-    with torch.no_grad():
+    with torch.no_grad(), float64():
         want, got = (results(functional_call(model, {**s, **others}, args, tie_weights=False)) for s in (state, moved))
     size = max(float(a.abs().max()) for a in want)
     return max(float((a - b).abs().max()) for a, b in zip(want, got, strict=True)) / max(size, 1e-300)
@@ -122,8 +123,10 @@ def law_error(function: Callable, tensors: Sequence[Tensor], seed: int = 0) -> t
     for number, want, got in zip(
         trace.outputs, tensors_in(function(*tensors)), tensors_in(function(*moved)), strict=True
     ):
-        want = charged(want, outputs[number], follower.value(number).axes) if want.is_floating_point() else want
-        worst = max(worst, float((want.double() - got.double()).nan_to_num().abs().max()) if want.numel() else 0.0)
+        integers = not (want.is_floating_point() or want.is_complex())
+        want = want if integers else charged(want, outputs[number], follower.value(number).axes)
+        wide = torch.promote_types(want.dtype, torch.float64)
+        worst = max(worst, float((want.to(wide) - got.to(wide)).abs().nan_to_num().max()) if want.numel() else 0.0)
     return worst, {("sign", "scale")[u & 1] for u in free}
 
 

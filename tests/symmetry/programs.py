@@ -75,10 +75,14 @@ def differences(
     worst = 0.0
     for name in outs:
         i = int(name.removeprefix("out"))
-        expected, found = t.apply(name, want[i]).double(), got[i].double()
+        expected, found = _as_real(t.apply(name, want[i])), _as_real(got[i])
         if expected.numel():
             worst = max(worst, float((expected - found).nan_to_num().abs().max()))
     return worst
+
+
+def _as_real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.double()
 
 
 def movable(spec: SymmetrySpec) -> bool:

@@ -18,6 +18,10 @@ def r(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=GENERATOR)
 
 
+def c(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.complex128, generator=GENERATOR)
+
+
 GENERATOR = torch.Generator().manual_seed(0)
 I = torch.tensor  # noqa: E741
 
@@ -146,6 +150,20 @@ CASES = {
     "im2col": (op(A.im2col, [2, 2], [1, 1], [0, 0], [1, 1]), r(2, 3, 4, 4)),
     "col2im": (op(A.col2im, [4, 4], [2, 2], [1, 1], [0, 0], [2, 2]), r(2, 12, 4)),
     "fft": (lambda x: A.view_as_real(A._fft_r2c(x, [1], 0, True)), r(3, 4, 5)),
+    "fft and back": (lambda x: A._fft_c2r(A._fft_c2c(x, [1, 2], 0, True), [2], 0, 6), c(3, 4, 4)),
+    "view_as_real": (op(A.view_as_real), c(3, 4)),
+    "two as one complex number": (op(A.view.dtype, torch.complex128), r(3, 6)),
+    "one complex number as two": (op(A.view.dtype, torch.float64), c(3, 4)),
+    "bits of the same size": (lambda x: A.view.dtype(x, torch.int64).double(), r(3, 4)),
+    "mm of complex numbers": (op(A.mm), c(3, 4), c(4, 5)),
+    "mm with the conjugate": (lambda x: x @ x.mH, c(3, 4)),
+    "mm with a part of the conjugate": (lambda x, y: x.conj().imag @ y, c(3, 4), r(4, 5)),
+    "vdot": (op(A.vdot), c(4), c(4)),
+    "complex": (op(A.complex), r(3, 4), r(4)),
+    "polar": (op(A.polar), r(3, 1), r(3, 4)),
+    "abs and angle": (lambda x, y: A.abs(x) + A.angle(y), c(3, 4), c(3, 4)),
+    "negated on reading": (lambda x, y: x.conj().imag * y, c(3, 4), r(4)),
+    "unfold_backward": (op(A.unfold_backward, [3, 6], 1, 2, 2), r(3, 3, 2)),
     "mean": (op(A.mean.dim, [-1]), r(2, 3, 4)),
     "sum of axes": (op(A.sum.dim_IntList, [0, 2], True), r(2, 3, 4)),
     "var_mean": (op(A.var_mean.correction, [1]), r(2, 3, 4)),
@@ -215,8 +233,12 @@ def test_every_rule_has_a_case():
 
 def test_names_belong_to_operations_that_exist():
     homes = {"aten": A, "torchvision": torch.ops.torchvision}
-    names = [n.partition(".") for n in RULES if n != "pointwise"]
-    unknown = [f"{home}.{name}" for home, _, name in names if not hasattr(homes[home], name)]
+
+    def exists(name: str) -> bool:
+        home, packet, *overload = name.split(".")
+        return hasattr(homes[home], packet) and all(hasattr(getattr(homes[home], packet), o) for o in overload)
+
+    unknown = [n for n in RULES if n != "pointwise" and not exists(n)]
     assert not unknown, f"misspelt: {unknown}"
 
 

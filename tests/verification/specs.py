@@ -11,12 +11,13 @@ def spec_of(model: nn.Module, groups: list[Group], axes: dict[str, tuple[str | A
     tensors: dict[str, TensorAxes] = {}
     first: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() or tensor.is_complex():
             given = zip(axes.get(name, (None,) * tensor.ndim), tensor.shape, strict=True)
             made = tuple(Leaf(a, sizes[a]) if isinstance(a, str) else a or Fixed(n) for a, n in given)
+            dtype = str(tensor.dtype).removeprefix("torch.")
             owner = first.setdefault(id(tensor), name)
             tied = None if owner == name else owner
-            tensors[name] = TensorAxes(shape=tuple(tensor.shape), dtype="float32", axes=made, tied_to=tied)
+            tensors[name] = TensorAxes(shape=tuple(tensor.shape), dtype=dtype, axes=made, tied_to=tied)
     return SymmetrySpec(tuple(groups), tensors)
 
 

@@ -28,6 +28,9 @@ def test_every_narrow_type_becomes_float64():
         assert {t.dtype for t in made} == {torch.float64}
         assert x.to(torch.complex64).dtype == torch.complex128
         assert torch.arange(3).dtype == x.view(torch.int64).dtype == torch.int64
+        pairs = torch.randn(5, 8)
+        assert torch.equal(pairs.double().view(torch.complex64), pairs.view(torch.complex64).to(torch.complex128))
+        assert torch.equal(torch.complex(x.float(), x).view(torch.float32), torch.stack([x, x], -1).flatten(1))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(x.float() @ x.float().T, x @ x.T)
     assert torch.get_default_dtype() == torch.float32
@@ -38,6 +41,29 @@ def test_the_default_dtype_comes_back_after_an_error():
     with pytest.raises(RuntimeError, match="shapes"), float64():
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert torch.get_default_dtype() == torch.float32
+
+
+class Waves(nn.Module):
+    """Complex parameters, buffers and constants in single precision, some of them written in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.register_buffer("shifts", torch.randn(1, dtype=torch.complex64), persistent=False)
+        self.plain, self.scratch = [torch.ones(1) * 1j], torch.zeros(5, 6, dtype=torch.complex64)
+        self.gain = nn.Parameter(torch.full((), 0.5 + 1j))
+
+    def forward(self, x):
+        self.scratch[1:] = (self.a(x).float().to(torch.cfloat) * self.gain * self.shifts + self.plain[0])[1:]
+        return self.b(torch.view_as_real(self.scratch).float().square().sum(-1))
+
+
+def test_complex_networks_are_verified_to_float64_accuracy():
+    model = Waves()
+    report = verify(model, spec_of(model, AB_GROUPS, AB_AXES), torch.randn(5, 4))
+    assert report.ok
+    assert report.change < 1e-14
+    assert model.gain.dtype == model.shifts.dtype == torch.complex64
 
 
 class Upcasts(nn.Module):

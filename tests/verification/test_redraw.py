@@ -41,6 +41,21 @@ def test_redraw_keeps_what_a_network_needs():
     assert all(torch.equal(again[n], new[n]) for n in state)
 
 
+def test_both_parts_of_complex_tensors_are_drawn():
+    state = {
+        "gain": torch.ones(500, dtype=torch.complex64), "w": torch.zeros(30, 40, dtype=torch.complex128),
+        "decay": torch.complex(torch.full((500,), -0.5), torch.arange(500.0)).conj(),
+    }  # fmt: skip
+    new = redraw(state, torch.Generator().manual_seed(0))
+    assert all(new[n].dtype == t.dtype and new[n].shape == t.shape for n, t in state.items())
+    assert new["gain"].real.min() > 0
+    assert 0.4 < new["gain"].imag.std() < 0.6
+    assert 0.9 < new["w"].abs().square().mean().sqrt() * 40**0.5 < 1.1
+    assert 0.9 < new["w"].real.std() / new["w"].imag.std() < 1.1
+    assert new["decay"].real.max() < 0
+    assert ((new["decay"].imag - state["decay"].imag).abs() > 0).all()
+
+
 def test_modules_tell_embeddings_and_kernels_apart():
     model = nn.ModuleDict({"e": nn.Embedding(90, 70), "c": nn.Conv1d(40, 30, 5), "l": nn.Linear(40, 50, bias=False)})
     new = redraw(model.state_dict(), torch.Generator().manual_seed(0), model=model, gain=0.5, offset=0.1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import MetanetError
 from ...evaluation import Flips, Runner, flips, is_integer, right_answers
+from ...graph import real_parts
 from .._fisher import fishers, mean_of
 from .._network import average, load, wide, working_copy
 from .._part import Part, Problem
@@ -139,7 +140,7 @@ def _interpolate(network: nn.Module, problem: Problem, update: _Update) -> None:
         old, *new = wide([old, *(m[name] for m in problem.models)], problem.device)
         if not old.is_complex():
             return update.of(name, old, new)
-        real = update.of(name, torch.view_as_real(old), [torch.view_as_real(t) for t in new])
+        real = update.of(name, real_parts(old), list(map(real_parts, new)))
         return torch.view_as_complex(real)
 
     load(network, read)

@@ -81,6 +81,7 @@ def _unary(step: Step, x: Flow, keep: Callable[[Form], Form], *pinned: int) -> l
     "aten.imag",
     "aten.conj",
     "aten._conj",
+    "aten._neg_view",
     "aten.positive",
     "aten.conj_physical",
     "aten.native_dropout",
@@ -88,6 +89,19 @@ def _unary(step: Step, x: Flow, keep: Callable[[Form], Form], *pinned: int) -> l
 def linear(step: Step, x: Flow, *_: Any, **__: Any) -> list[Axes | None]:
     """Linear entry by entry."""
     return [x.axes]
+
+
+@law("aten.complex")
+def from_parts(step: Step, real: Flow, imaginary: Flow) -> list[Axes | None]:
+    """``real + i imaginary``: both parts have the same charges."""
+    return [step.agree((real, imaginary))]
+
+
+@law("aten.polar")
+def from_length(step: Step, length: Flow, angle: Flow) -> list[Axes | None]:
+    """Linear in the length, whose sign may be anything."""
+    step.pin(angle)
+    return [step.aligned(length)]
 
 
 @law(

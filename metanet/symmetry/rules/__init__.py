@@ -1,5 +1,6 @@
 """One rule per family of operations; importing this package registers them all."""
 
+from . import complex_numbers as complex_numbers
 from . import contraction as contraction
 from . import deformable as deformable
 from . import indexing as indexing

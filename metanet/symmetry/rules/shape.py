@@ -145,5 +145,5 @@ def complex_view(call: Call, x: Operand) -> Semantics:
     why = "real and imaginary part"
     if call.name.endswith("real"):
         part = call.fresh(2)
-        return Semantics(outputs=((*x.axes, part),), pins=((part, why),))
-    return Semantics(outputs=(x.axes[:-1],), pins=((x[-1], why),))
+        return Semantics(outputs=((*x.axes, part),), pins=((part, why),), flow=(Follow(x, (*range(len(x)), None)),))
+    return Semantics(outputs=(x.axes[:-1],), pins=((x[-1], why),), flow=(Follow(x, tuple(range(len(x) - 1))),))

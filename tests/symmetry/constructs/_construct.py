@@ -49,7 +49,7 @@ class Construct:
         """The truth as a spec of the module."""
         named = {name for names in self.tensors for name in names.split()}
         state = model.state_dict(keep_vars=True)
-        entries = {n: t for n, t in state.items() if t.is_floating_point() or n in named}
+        entries = {n: t for n, t in state.items() if t.is_floating_point() or t.is_complex() or n in named}
         written: dict[str, str] = {}
         for names, text in self.tensors.items():
             for name in names.split():
