@@ -29,7 +29,8 @@ class Command:
     short: Mapping[str, str] = field(default_factory=dict)  # keys that may be given without their group
 
 
-_ZOO = {key: f"zoo.{key}" for key in ("input_shape", "label", "path", "table")}  # zoo=folder path=DIR table=CSV ...
+# zoo=folder path=DIR table=CSV ...
+_ZOO = {key: f"zoo.{key}" for key in ("arch", "arch_args", "input_shape", "label", "nan", "path", "table")}
 COMMANDS = {
     "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
     "predict": Command(summary="ask a trained metanetwork about a checkpoint", run="metanet.tasks:predict"),

@@ -72,7 +72,9 @@ def read_json(
     return parse_json(content, f"'{path}'", error=error, unique=unique)
 
 
-def parse_json(content: bytes, place: str, *, error: type[MetanetError] = MetanetError, unique: bool = False) -> Any:
+def parse_json(
+    content: bytes, place: str, *, error: type[MetanetError] = MetanetError, unique: bool = False, nan: bool = False
+) -> Any:
     """JSON as the standard has it: UTF-8 without a mark, no NaN, no half characters, no nesting without end.
 
     Args:
@@ -80,6 +82,7 @@ def parse_json(content: bytes, place: str, *, error: type[MetanetError] = Metane
         place: how messages name it.
         error: the class of what is raised.
         unique: refuse objects that give a key twice.
+        nan: read NaN and Infinity, which Python writes; for measurements.
 
     Raises:
         MetanetError: it is none of that.
@@ -87,7 +90,7 @@ def parse_json(content: bytes, place: str, *, error: type[MetanetError] = Metane
     pairs = _distinct if unique else None
     try:
         text = content.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=pairs)
+        value = json.loads(text, parse_constant=None if nan else _no_constant, object_pairs_hook=pairs)
         if _SURROGATE.search(content):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:

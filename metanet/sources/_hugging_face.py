@@ -1,6 +1,7 @@
 """``hf:ID-OR-FOLDER``: networks of transformers, made from their configuration with random weights."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
@@ -9,8 +10,20 @@ from typing import Any
 
 from torch import nn
 
+from .. import trust
 from ..errors import MetanetError
+from ._pinned import offline, pinned, refuse_unpinned
 from ._reference import need_extra, scheme
+
+
+def _is_model_type(reference: str) -> bool:
+    """Whether it is ``hf:MODEL_TYPE``: code of transformers itself, and nothing that is looked up elsewhere."""
+    if re.fullmatch(r"hf:[\w-]+", reference) is None:
+        return False
+    return reference.removeprefix("hf:") in need_extra("transformers", reference).CONFIG_MAPPING
+
+
+trust.allow_references(_is_model_type)
 
 
 @scheme("hf")
@@ -91,14 +104,15 @@ def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Mod
             "it; code that comes with a repository never runs here: wrap it in a function of your own, "
             "arch=my_networks:FUNCTION"
         )
-    config = _config(transformers.CONFIG_MAPPING[kind], name, fields, arch_args)
-    return _class(transformers, name, config)._from_config(config, dtype=arch_args.get("dtype", "float32"))
+    refuse_unpinned(arch_args, f"hf:{name}")
+    with offline():
+        config = _config(transformers.CONFIG_MAPPING[kind], name, pinned(fields, f"hf:{name}"), arch_args)
+        return _class(transformers, name, config)._from_config(config, dtype=arch_args.get("dtype", "float32"))
 
 
 def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[str, Any]) -> Any:
     """The configuration with some fields replaced, as if it had been written so: derived fields follow."""
     given = {key: value for key, value in arch_args.items() if key != "dtype"}
-    fields = {key: value for key, value in fields.items() if key not in ("auto_map", "quantization_config")}
     known = kind.from_dict(dict(fields)) if given else None
     for key in given:
         if not hasattr(known, key):
