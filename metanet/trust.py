@@ -16,14 +16,17 @@ The memory is one small JSON file for each folder in ``$METANET_STATE``, else ``
 
 import contextlib
 import hashlib
+import inspect
 import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, create_model
 
 from .documents import Document, read_json, validated
 from .errors import MetanetError
@@ -71,6 +74,29 @@ def allow_references(test: Callable[[str], bool]) -> None:
 def is_open(reference: str) -> bool:
     """Whether any file may name this reference."""
     return any(test(reference) for test in _tests)
+
+
+def check_arguments(function: Callable, given: Mapping[str, Any], place: str) -> None:
+    """Refuse keyword arguments from a file that the signature of ``function`` does not have or does not type so.
+
+    Raises:
+        MetanetError: lists them with their place.
+    """
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # annotations that only type checkers see
+        hints = {}
+    takes = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in takes)
+    fields: dict[str, Any] = {
+        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
+        for p in takes
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    config = ConfigDict(
+        strict=True, extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, protected_namespaces=()
+    )
+    validated(create_model("Arguments", __config__=config, **fields), dict(given), place)
 
 
 # ---------------------------------------------------------------- whom the user trusts
@@ -149,7 +175,7 @@ def is_trusted(folder: str | os.PathLike) -> bool:
 
 
 def remember(folder: str | os.PathLike, references: Iterable[str]) -> None:
-    """Trust these in this folder from now on. Where nothing can be written, a warning says that it is not remembered."""
+    """Trust these in this folder from now on; a warning where nothing can be written."""
     folder = Path(folder).expanduser().resolve()
     known = _remembered(folder)
     path = _memory_of(folder)
