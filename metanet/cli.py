@@ -144,7 +144,7 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
     def task(cfg: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
 
-        from . import config
+        from . import config, trust
         from ._cli.directories import is_main_rank, tell_ranks
 
         sys.argv = argv  # Lightning starts further processes by the command line of this one
@@ -156,8 +156,12 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
             config.plain(cfg)
+            if name == "train" and is_main_rank():
+                # made here: it may be resumed as it is
+                trust.remember(run_dir, HydraConfig.get().overrides.task)
             module, _, function = COMMANDS[name].run.partition(":")
-            return getattr(importlib.import_module(module), function)(cfg)
+            with trust.trusting(*trust.folders_named(config.plain(cfg).get("trust"))):
+                return getattr(importlib.import_module(module), function)(cfg)
         except KeyboardInterrupt:
             if is_main_rank() and name == "train":
                 print(f"go on with: metanet train resume={shlex.quote(str(run_dir))}", file=sys.stderr)

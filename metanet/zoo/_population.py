@@ -1,6 +1,6 @@
 """What a zoo is once it is in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .. import trust
+
+
+def sample_inputs(
+    shape: Sequence[int], bounds: Sequence[float] = (0.0, 1.0), batch: int = 2
+) -> Float[Tensor, "batch ..."]:
+    """Inputs of ``shape`` each, the same random ones every time, uniform between the bounds."""
+    low, high = bounds
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, *shape, generator=generator) * (high - low) + low
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +72,7 @@ class Population:
 
     def example(self, batch: int = 2) -> Float[Tensor, "batch ..."]:
         """The same random inputs every time, uniform in ``input_range``."""
-        low, high = self.input_range
-        generator = torch.Generator().manual_seed(0)
-        return torch.rand(batch, *self.input_shape, generator=generator) * (high - low) + low
+        return sample_inputs(self.input_shape, self.input_range, batch)
 
     def state_dict(self, index: int) -> dict[str, Tensor]:
         """The state of one network (views, not copies)."""
