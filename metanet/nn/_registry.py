@@ -19,6 +19,7 @@ Graphs = Sequence[GraphStack] | Any
 """Stacks of graphs of one architecture each, or a torch-geometric ``Data`` or ``Batch`` of parameter graphs."""
 
 
+_LISTED, _LONGEST = 12, 120  # tensors that a message names, and characters of a line
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -85,7 +86,9 @@ class NeuralMetanet(Metanet, nn.Module):
             if name in tensors and tensors[name].shape != t.shape
         ]
         if problems:
-            raise MetanetError(f"the tensors do not fit model {self.name!r}:\n" + "\n".join(problems))
+            listed = [line[:_LONGEST] for line in problems[:_LISTED]]
+            listed += [f"  and {len(problems) - _LISTED} more"] * (len(problems) > _LISTED)
+            raise MetanetError(f"the tensors do not fit model {self.name!r}:\n" + "\n".join(listed))
         dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
         if dtype not in _DTYPES:
             raise MetanetError(f"model {self.name!r} can't compute in {dtype}: its tensors are of no trained model")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..documents import Document, validated
 from ..errors import MetanetError
-from ..zoo import Population, Zoo, settle_labels
+from ..zoo import Population, Zoo, settle_labels, settle_weights
 from ._data import Member, WeightData, split_runs, trace_population
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Task:
             ZooError: networks without a finite label, which the zoo does not leave out.
         """
         self.column(zoo)
+        if zoo.nan == "drop":  # zoos of metanet's own have done so when they were loaded
+            zoo = settle_weights(zoo, zoo.nan)
         zoo = settle_labels(zoo, self.label)
         members = {}
         for name, population in zoo.populations.items():

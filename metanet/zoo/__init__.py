@@ -4,6 +4,7 @@ from ._digits import DigitsClassifiers as DigitsClassifiers
 from ._errors import DamagedZooError as DamagedZooError
 from ._errors import ZooError as ZooError
 from ._finite import settle_labels as settle_labels
+from ._finite import settle_weights as settle_weights
 from ._folder import FolderZoo as FolderZoo
 from ._format import ArchitectureEntry as ArchitectureEntry
 from ._population import Population as Population
