@@ -105,9 +105,15 @@ def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Mod
             "arch=my_networks:FUNCTION"
         )
     refuse_unpinned(arch_args, f"hf:{name}")
-    with offline():
-        config = _config(transformers.CONFIG_MAPPING[kind], name, pinned(fields, f"hf:{name}"), arch_args)
-        return _class(transformers, name, config)._from_config(config, dtype=arch_args.get("dtype", "float32"))
+    try:
+        with offline():
+            config = _config(transformers.CONFIG_MAPPING[kind], name, pinned(fields, f"hf:{name}"), arch_args)
+            return _class(transformers, name, config)._from_config(config, dtype=arch_args.get("dtype", "float32"))
+    except OSError as error:
+        raise MetanetError(
+            f"hf:{name}: its configuration is not whole: transformers would look on the Hub for a part of it, which no "
+            f"configuration may here. Give the part itself, as backbone_config\n  {str(error)[:300]}"
+        ) from error
 
 
 def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[str, Any]) -> Any:

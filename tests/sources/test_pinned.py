@@ -106,7 +106,7 @@ def test_backbones_of_repositories_and_other_folders_are_refused(fields, folder)
 def test_backbones_that_ask_the_hub_end_in_a_message(folder):
     """Of a plain name transformers asks whether a repository has it, where its arguments are given too."""
     fields = {"use_timm_backbone": False, "backbone": "resnet18", "backbone_kwargs": {"out_indices": [1]}}
-    with pytest.raises(MetanetError, match="hf:"):
+    with pytest.raises(MetanetError, match="transformers would look on the Hub"):
         load_source(folder(**DETR, **fields))
 
 
