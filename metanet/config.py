@@ -32,6 +32,7 @@ REFUSED = (
     "metanet.sources",
     "metanet.checkpoints",
     "metanet.config",
+    "metanet.trust",
     "metanet.cli",
     "metanet.tasks.train",
     "metanet.tasks.predict",
@@ -198,15 +199,15 @@ def _locate(target: str, where: str) -> Callable:
         path = f"{path}.{name}"
     if not callable(found):
         raise MetanetError(f"_target_ {target!r}{_at(where)} is no class or function, it is {found!r}")
-    if not isinstance(found, type) and _is_named(target, TRUSTED):
-        raise MetanetError(
-            f"refused to build _target_ {target!r}{_at(where)}: it is a function or a method, and configurations name "
-            f"classes. A function of your own package is built where {TRUSTED_VARIABLE}=PACKAGE says so"
-        )
     home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
     if not _is_trusted(home):
         raise MetanetError(
             f"refused to build _target_ {target!r}{_at(where)}: it leads to {home}, which is not trusted"
+        )
+    if not isinstance(found, type) and _is_named(target, TRUSTED):
+        raise MetanetError(
+            f"refused to build _target_ {target!r}{_at(where)}: it is a function or a method, and configurations name "
+            f"classes. A function of your own package is built where {TRUSTED_VARIABLE}=PACKAGE says so"
         )
     return found
 
