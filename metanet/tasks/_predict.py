@@ -22,6 +22,8 @@ from ._run import MODEL
 from ._saved import SavedRun, read_run, restore_task
 from ._task import Task
 
+_LISTED = 5  # architectures that a message shows
+
 
 def predict(cfg: DictConfig) -> str:
     """Predict for one network what the run's metanetwork was trained to predict.
@@ -112,31 +114,34 @@ def _only_fit(run: SavedRun, folder: Path, checkpoint: Checkpoint) -> str:
     """
     if not run.architectures:
         raise MetanetError("this run did not record its architectures: give arch=REF, the network of the checkpoint")
-    doubtful: dict[str, str] = {}
-    fitting = []
+    doubtful, fitting = [], []
+    reasons: dict[str, str] = {}
     for name, entry in run.architectures.items():
         try:
             fit_to(_recorded(name, entry, folder, checkpoint), checkpoint)
             fitting.append(name)
         except trust.TrustError:
-            doubtful[name] = entry.ref
-        except MetanetError:
-            continue  # of another size, or with other names
+            doubtful.append(entry.ref)
+        except MetanetError as error:  # of another size, with other names, or refused altogether
+            if len(run.architectures) == 1:
+                raise
+            reasons[name] = " ".join(str(error).split())
     if len(fitting) == 1:
         return fitting[0]
     if not fitting and doubtful:
-        trust.require(doubtful.values(), folder, "the code of architectures, which would be imported")
+        trust.require(doubtful, folder, "the code of architectures, which would be imported")
     known = fitting or list(run.architectures)
     many = f"fits {len(fitting)} of the architectures" if fitting else "fits none of the architectures"
-    listed = "\n".join(f"  arch={name}  {_called(run.architectures[name])}" for name in known[:_LISTED])
-    more = f"\n  and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    lines = [f"  arch={_short(name, 40)}  {_called(run.architectures[name])}" for name in known[:_LISTED]]
+    if not fitting:
+        lines = [f"{line}: {_short(reasons[name], 120)}" for line, name in zip(lines, known, strict=False)]
+    if len(known) > _LISTED:
+        lines.append(f"  and {len(known) - _LISTED} more")
+    listed = "\n".join(lines)
     raise MetanetError(
-        f"checkpoint '{checkpoint.path}' {many} that {folder.parent} was trained on:\n{listed}{more}\n"
+        f"checkpoint '{checkpoint.path}' {many} that {folder.parent} was trained on:\n{listed}\n"
         "Choose one of them, or give another network by arch=package.module:factory"
     )
-
-
-_LISTED = 12
 
 
 def _recorded(name: str, entry: ArchitectureEntry, folder: Path, checkpoint: Checkpoint) -> nn.Module:
@@ -152,8 +157,11 @@ def _recorded(name: str, entry: ArchitectureEntry, folder: Path, checkpoint: Che
 
 
 def _called(entry: ArchitectureEntry) -> str:
-    text = f"{entry.ref}({', '.join(f'{key}={value}' for key, value in entry.arch_args.items())})"
-    return text if len(text) <= 120 else f"{text[:120]}..."
+    return _short(f"{entry.ref}({', '.join(f'{key}={value}' for key, value in entry.arch_args.items())})", 80)
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _input_shape(run: SavedRun) -> tuple[int, ...]:

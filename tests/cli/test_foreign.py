@@ -182,3 +182,12 @@ def test_hydras_files_in_a_run_are_nothing_to_predict(stranger, calls):
     assert cli.main(["predict", "run=theirs", "checkpoint=x"]) == 0  # a stand-in, which is called
     assert untouched()
     assert trust.is_known("theirs") is False
+
+
+def test_short_keys_of_a_zoo_reach_it(calls, capsys):
+    """arch= and arch_args. are the zoo's in train, with a plus or without."""
+    args = ["zoo=pair", "++zoo.arch=x", "arch=nets:cnn", "++zoo.arch_args={}", "arch_args.width=3"]
+    assert cli.main(["train", *args]) == 0
+    assert (calls[0].zoo.arch, calls[0].zoo.arch_args.width) == ("nets:cnn", 3)
+    assert cli.main(["train", "zoo=pair", "+arch=nets:cnn"]) == 1, "a zoo without that key says so"
+    assert "zoo.arch" in capsys.readouterr().err and len(calls) == 1
