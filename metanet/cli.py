@@ -155,12 +155,12 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
                 tell_ranks(str(run_dir))
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
-            config.plain(cfg)
+            options = config.plain(cfg)
             if name == "train" and is_main_rank():
                 # made here: it may be resumed as it is
                 trust.remember(run_dir, HydraConfig.get().overrides.task)
             module, _, function = COMMANDS[name].run.partition(":")
-            with trust.trusting(*trust.folders_named(config.plain(cfg).get("trust"))):
+            with trust.trusting(*trust.folders_named(options.get("trust"))):
                 return getattr(importlib.import_module(module), function)(cfg)
         except KeyboardInterrupt:
             if is_main_rank() and name == "train":

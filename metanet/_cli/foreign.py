@@ -19,6 +19,7 @@ from typing import Any
 from ..config import conf_dir
 from .overrides import TEXT_KEYS
 
+_NAME = re.compile(r"[\w-]+")  # of a file in a group
 _WORD = re.compile(r"[\w.+-]*")
 _VALUES = frozenset({"model", "optim", "task", "zoo"})  # groups of settings that are nothing but values
 _TRAINER = frozenset(
@@ -53,8 +54,8 @@ def _is_plain(override: str) -> bool:
     if parsed.is_sweep_override():
         return False
     key, value = parsed.key_or_group, parsed.value()
-    if (conf_dir() / key).is_dir() and "." not in key:
-        return value is None or (isinstance(value, str) and re.fullmatch(r"[\w-]+", value) is not None)
+    if re.fullmatch(r"\w+", key) and (conf_dir() / key).is_dir():
+        return value is None or (isinstance(value, str) and _NAME.fullmatch(value) is not None)
     return _may_be_set(key) and _is_value(value)
 
 
@@ -73,9 +74,8 @@ def _is_value(value: Any) -> bool:
     from hydra.core.override_parser.types import QuotedString
 
     if isinstance(value, dict):
-        return all(isinstance(k, str) and not k.startswith("_") and _is_value(v) for k, v in value.items()) and not (
-            _PATHS & value.keys()
-        )
+        words = all(isinstance(key, str) and not key.startswith("_") for key in value)
+        return words and not _PATHS & value.keys() and all(map(_is_value, value.values()))
     if isinstance(value, list):
         return all(map(_is_value, value))
     if isinstance(value, QuotedString):

@@ -70,12 +70,7 @@ class FolderZoo:
             ZooError: the first thing that does not fit, naming row and file.
             TrustError: the table names code, and nobody trusts it.
         """
-        check_choice(self.nan)
-        folder = Path(self.path).expanduser()
-        if not folder.is_dir():
-            raise ZooError(f"zoo.path: {folder} is not a folder; give the one that your checkpoints lie in")
-        if not self.input_shape:
-            raise ZooError("zoo.input_shape is empty; give the shape of one input sample, such as [1,28,28]")
+        folder = self._checked_folder()
         table = find_table(folder, self.table)
         rows = read_rows(table, self.label)
         check_splits(rows, table)
@@ -88,15 +83,24 @@ class FolderZoo:
         kept = self._labelled(rows, labels, table)
         rows, kinds, files = ([each[i] for i in kept] for each in (rows, kinds, files))
         names = _names(kinds)
+        columns = _columns(rows, self.label, labels[kept])
+        columns["architecture"] = np.array([names[kind] for kind in kinds])
         populations = {}
         for kind, name in names.items():
             members = [index for index, other in enumerate(kinds) if other == kind]
             given_by = table.parent if kind.ref in named else None
             populations[name] = self._population(name, kind, members, [files[i] for i in members], given_by, progress)
-        columns = _columns(rows, self.label, labels[kept])
-        columns["architecture"] = np.array([names[kind] for kind in kinds])
         zoo = Zoo(name=folder.resolve().name, path=folder, table=columns, populations=populations)
         return settle_weights(zoo, self.nan)
+
+    def _checked_folder(self) -> Path:
+        check_choice(self.nan)
+        folder = Path(self.path).expanduser()
+        if not folder.is_dir():
+            raise ZooError(f"zoo.path: {folder} is not a folder; give the one that your checkpoints lie in")
+        if not self.input_shape:
+            raise ZooError("zoo.input_shape is empty; give the shape of one input sample, such as [1,28,28]")
+        return folder
 
     def _kind(self, row: Mapping[str, str], table: Path, line: int) -> _Kind:
         ref = row.get("architecture") or self.arch

@@ -56,6 +56,8 @@ ATTACKS = {
     "uploaded": "logger.mode=online",
     "configuration outside": "model=../../evil",
     "absolute configuration": "model=/tmp/evil",
+    "a group outside": "/tmp=evil",
+    "a group above": "model/../model=gmn",
     "configuration into a package": "model@hydra=gmn",
     "added configuration": "+experiment=wide",
     "deleted": "~trainer.gradient_clip_val",
