@@ -33,7 +33,11 @@ class Command:
 _ZOO = {key: f"zoo.{key}" for key in ("arch", "arch_args", "input_shape", "label", "nan", "path", "table")}
 COMMANDS = {
     "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
-    "predict": Command(summary="ask a trained metanetwork about a checkpoint", run="metanet.tasks:predict"),
+    "predict": Command(
+        summary="ask a trained metanetwork about a checkpoint",
+        run="metanet.tasks:predict",
+        short={"model": "model_class"},  # to Hydra, model is a group
+    ),
     "inspect": Command(summary="derive and test the symmetries of an architecture", run="metanet._cli.inspect:inspect"),
     "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it", run="metanet._cli.graph:graph"),
     "align": Command(summary="move one network's neurons onto those of another", run="metanet._cli.align:align"),

@@ -218,6 +218,14 @@ def _memory_of(folder: Path) -> Path:
 # ---------------------------------------------------------------- paths and messages
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder once its links are followed; circles of links do not."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def check_inside(folder: Path) -> None:
     """Refuse a folder that holds links out of it, pipes or devices, before anything is written into it.
 
@@ -230,7 +238,7 @@ def check_inside(folder: Path) -> None:
     for number, path in enumerate(root.rglob("*")):
         if number > _MOST_ENTRIES:
             raise TrustError(f"{folder} holds more than {_MOST_ENTRIES} files: that is no run's directory")
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not is_inside(path, root):
             raise TrustError(
                 f"{folder} was not made here, and {shown(str(path.relative_to(root)))} in it is a link that leads out "
                 f"of it. Remove the link, or add trust={folder} if you made it"

@@ -1,5 +1,6 @@
 """Ask a trained metanetwork about one checkpoint."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ._saved import SavedRun, read_run, restore_task
 from ._task import Task
 
 _LISTED = 5  # architectures that a message shows
+_LARGEST_EXAMPLE = 2**26  # numbers that are made at the word of a file
 
 
 def predict(cfg: DictConfig) -> str:
@@ -43,8 +45,8 @@ def predict(cfg: DictConfig) -> str:
     folder = Path(options["run"]).expanduser() / MODEL
     if not folder.is_dir():
         raise MetanetError(f"run={options['run']}: no finished training run (it has no folder {MODEL}/)")
-    if options.get("model") is not None:
-        metanets.find(options["model"])  # imports and so registers it, at the user's word
+    if options.get("model_class") is not None:
+        metanets.find(options["model_class"])  # imports and so registers it, at the user's word
     model = metanets.load(folder)
     run = read_run(model.meta, f"'{folder / 'model.json'}'")
     task = restore_task(run, folder)
@@ -100,6 +102,11 @@ def _network(
     if ref in run.architectures:
         entry = run.architectures[ref]
         network = _recorded(ref, entry, folder, checkpoint)
+        if shape is None and batch * math.prod(entry.input_shape) > _LARGEST_EXAMPLE:
+            raise MetanetError(
+                f"{folder}: {batch} example inputs of the shape {entry.input_shape} would have more than "
+                f"{_LARGEST_EXAMPLE:,} numbers. If that is right, say so: input_shape={entry.input_shape}"
+            )
         return network, sample_inputs(shape or entry.input_shape, entry.input_range, batch)
     bounds = {tuple(entry.input_range) for entry in run.architectures.values()}
     example = sample_inputs(shape or _input_shape(run), *(bounds if len(bounds) == 1 else [(0.0, 1.0)]), batch)

@@ -190,11 +190,7 @@ def _called(ref: str, arguments: Mapping[str, Any]) -> str:
 
 def _inside(folder: Path, name: str, table: Path, line: int) -> Path:
     path = folder / name
-    try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError):  # circles of links, zeros, names without end
-        inside = False
-    if not inside:
+    if not trust.is_inside(path, folder):
         raise ZooError(
             f"line {line} of {table}: the path {short(name)!r} leads out of {folder}; only files inside it are read"
         )

@@ -11,7 +11,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 # A name and no path: a file of a zoo lies in its folder, and is none of the hidden ones
 FileName = Annotated[str, Field(pattern=r"^[^./\\\x00][^/\\\x00]*$", max_length=200)]
-_LARGEST_SAMPLE = 2**26  # numbers: examples of this shape are made to trace a network
+_LARGEST_SAMPLE = 2**22  # numbers: examples of this shape are made to trace a network
 
 
 def _small(shape: list[int]) -> list[int]:

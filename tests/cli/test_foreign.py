@@ -156,6 +156,12 @@ def test_links_out_of_the_folder_are_not_written_through(name, stranger, calls, 
     assert calls == [] and untouched()
 
 
+def test_circles_of_links_end(stranger, capsys):
+    Path("theirs/a").symlink_to("a")
+    assert cli.main(["train", "resume=theirs"]) == 1
+    assert "link that leads out" in capsys.readouterr().err
+
+
 def test_pipes_do_not_block(stranger, calls, capsys):
     os.mkfifo("theirs/train.log")
     assert cli.main(["train", "resume=theirs"]) == 1

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 import metanet
-from metanet import trust
+from metanet import cli, trust
 from metanet.errors import MetanetError
 from metanet.tasks import predict, train
 from metanet.trust import TrustError, trusting
@@ -113,6 +113,9 @@ ATTACKS = {
     "an architecture of code": architecture(ref="evil:cnn", arch_args={}),
     "a command as the architecture": architecture(ref="os:system", arch_args={"command": "touch canary"}),
     "code beside an open module": architecture(ref="metanet.zoo.networks:torch.hub.load", arch_args={}),
+    "sizes of an architecture": architecture(arch_args={"widths": [2**40]}),
+    "sizes that a machine has": architecture(arch_args={"widths": [10**5, 10**5]}),
+    "layers of an architecture": architecture(arch_args={"widths": [3] * 5000}),
     "a folder as the architecture": architecture(ref="/tmp", arch_args={}),
 }
 
@@ -173,6 +176,13 @@ def test_examples_of_absurd_shapes_are_not_made(shape, run):
         ask()
 
 
+def test_many_examples_of_large_shapes_are_made_at_the_users_word_only(run, monkeypatch):
+    monkeypatch.setattr("metanet.tasks._predict._LARGEST_EXAMPLE", 100)
+    with pytest.raises(MetanetError, match=r"more than 100 numbers.*input_shape=\[1, 8, 8\]"):
+        ask()
+    assert ask(input_shape=[1, 8, 8]).startswith("quality: ")
+
+
 def test_which_architecture_is_said_where_none_or_several_fit(run, place):
     def more(description):
         known = description["meta"]["architectures"]
@@ -228,8 +238,9 @@ class TestCodeOfOnesOwn:
     def test_or_its_names_on_the_command_line(self, own, place):
         own.rename(place / "theirs")
         with pytest.raises(TrustError, match="'evil:cnn'"):
-            ask(run="theirs", model="evil:Net")
-        assert ask(run="theirs", model="evil:Net", arch="evil:cnn", input_shape=[1, 8, 8]).startswith("quality: ")
+            ask(run="theirs", model_class="evil:Net")
+        named = ["model=evil:Net", "arch=evil:cnn", "input_shape=[1,8,8]"]
+        assert cli.main(["predict", "run=theirs", "checkpoint=one.safetensors", *named]) == 0
 
     def test_a_model_that_nobody_can_import(self, own):
         edit(own, lambda d: d.update(model="gone", reference=None))

@@ -129,6 +129,14 @@ def test_no_link_leads_out_of_it(target, zoo, place):
     assert sha256(secret)[:6] not in str(caught.value)
 
 
+def test_circles_of_links_end(zoo):
+    path = zoo / "mlp-00000.safetensors"
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(DamagedZooError, match="a link that leads out"):
+        open_zoo(zoo)
+
+
 def test_pipes_do_not_block(zoo):
     for name in ("mlp-00000.safetensors", "zoo.json"):
         (zoo / name).unlink()
