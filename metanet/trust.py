@@ -120,8 +120,8 @@ def trusting(*folders: str | os.PathLike | bool) -> Iterator[None]:
 def folders_named(value: Any) -> list[str | bool]:
     """The value of ``trust=`` as folders.
 
-    >>> folders_named("runs/mine"), folders_named(True), folders_named(None)
-    (['runs/mine'], [True], [])
+    >>> folders_named("."), folders_named(True), folders_named(None)
+    (['.'], [True], [])
 
     Raises:
         MetanetError: it is neither a folder, nor a list of folders, nor true.
