@@ -29,10 +29,15 @@ class Command:
     short: Mapping[str, str] = field(default_factory=dict)  # keys that may be given without their group
 
 
-_ZOO = {key: f"zoo.{key}" for key in ("input_shape", "label", "path", "table")}  # zoo=folder path=DIR table=CSV ...
+# zoo=folder path=DIR table=CSV ...
+_ZOO = {key: f"zoo.{key}" for key in ("arch", "arch_args", "input_shape", "label", "nan", "path", "table")}
 COMMANDS = {
     "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
-    "predict": Command(summary="ask a trained metanetwork about a checkpoint", run="metanet.tasks:predict"),
+    "predict": Command(
+        summary="ask a trained metanetwork about a checkpoint",
+        run="metanet.tasks:predict",
+        short={"model": "model_class"},  # to Hydra, model is a group
+    ),
     "inspect": Command(summary="derive and test the symmetries of an architecture", run="metanet._cli.inspect:inspect"),
     "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it", run="metanet._cli.graph:graph"),
     "align": Command(summary="move one network's neurons onto those of another", run="metanet._cli.align:align"),
@@ -143,7 +148,7 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
     def task(cfg: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
 
-        from . import config
+        from . import config, trust
         from ._cli.directories import is_main_rank, tell_ranks
 
         sys.argv = argv  # Lightning starts further processes by the command line of this one
@@ -154,9 +159,13 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
                 tell_ranks(str(run_dir))
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
-            config.plain(cfg)
+            options = config.plain(cfg)
+            if name == "train" and is_main_rank():
+                # made here: it may be resumed as it is
+                trust.remember(run_dir, HydraConfig.get().overrides.task)
             module, _, function = COMMANDS[name].run.partition(":")
-            return getattr(importlib.import_module(module), function)(cfg)
+            with trust.trusting(*trust.folders_named(options.get("trust"))):
+                return getattr(importlib.import_module(module), function)(cfg)
         except KeyboardInterrupt:
             if is_main_rank() and name == "train":
                 print(f"go on with: metanet train resume={shlex.quote(str(run_dir))}", file=sys.stderr)

@@ -1,8 +1,9 @@
-"""The one place that builds objects from configuration.
+"""The one place that builds objects from configuration, which is what the user types: files name registered things.
 
-Configurations travel with checkpoints, so a ``_target_`` is input like any other: it is built only if it names
-something in a package that metanet trusts, and only if what it names really lives there (``metanet.config.os.system``
-does not). Hydra's own list of forbidden targets is a second net, not the first.
+(What a file may name is decided in :mod:`metanet.trust`.) Still, configurations are passed around, so a ``_target_`` is
+input like any other: it is built only if it names a class in a package that metanet trusts, and only if that really
+lives there (``metanet.config.os.system`` does not). Functions and methods are refused: ``metanet.zoo.Population.build``
+imports what its instance says. Hydra's own list of forbidden targets is a second net, not the first.
 """
 
 import difflib
@@ -31,6 +32,7 @@ REFUSED = (
     "metanet.sources",
     "metanet.checkpoints",
     "metanet.config",
+    "metanet.trust",
     "metanet.cli",
     "metanet.tasks.train",
     "metanet.tasks.predict",
@@ -159,7 +161,11 @@ def _trusted() -> tuple[str, ...]:
 def _is_trusted(name: str) -> bool:
     if any(name == refused or name.startswith(f"{refused}.") for refused in REFUSED):
         return False
-    return any(name.startswith(prefix) if prefix.endswith(".") else name == prefix for prefix in _trusted())
+    return _is_named(name, _trusted())
+
+
+def _is_named(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name.startswith(prefix) if prefix.endswith(".") else name == prefix for prefix in prefixes)
 
 
 def _check_name(target: Any, where: str) -> None:
@@ -197,6 +203,11 @@ def _locate(target: str, where: str) -> Callable:
     if not _is_trusted(home):
         raise MetanetError(
             f"refused to build _target_ {target!r}{_at(where)}: it leads to {home}, which is not trusted"
+        )
+    if not isinstance(found, type) and _is_named(target, TRUSTED):
+        raise MetanetError(
+            f"refused to build _target_ {target!r}{_at(where)}: it is a function or a method, and configurations name "
+            f"classes. A function of your own package is built where {TRUSTED_VARIABLE}=PACKAGE says so"
         )
     return found
 

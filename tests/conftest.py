@@ -10,10 +10,14 @@ os.environ["MPLBACKEND"] = "agg"
 
 import logging
 import random
+import tempfile
 
 import numpy as np
 import pytest
 import torch
+
+# What tests trust is no matter of the person who runs them.
+os.environ["METANET_STATE"] = tempfile.mkdtemp(prefix="metanet-state-")
 
 from metanet.sources import import_torchvision
 

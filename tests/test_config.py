@@ -79,6 +79,11 @@ HOSTILE = [
     "metanet.cli.main",
     "metanet.tasks.train",
     "metanet.errors.MetanetError.__init__",
+    "metanet.zoo.Population.build",  # imports what its instance says
+    "metanet.SymmetrySpec.save",  # writes where its argument says
+    "metanet.zoo.open_zoo",
+    "metanet.trust.remember",
+    "torch.optim.swa_utils.get_ema_multi_avg_fn",
     "metanet",
     "",
     7,
@@ -118,6 +123,15 @@ class TestRefusals:
     def test_refuses_a_target_that_an_interpolation_brings_in(self, value, parameters):
         with pytest.raises(MetanetError, match="refused|interpolation"):
             build(OmegaConf.create({**ADAMW, "lr": value}), params=parameters)
+
+    def test_a_method_is_refused_with_an_instance_that_brings_code(self, tmp_path):
+        instance = {
+            "_target_": "metanet.zoo.Population", "architecture": "a", "ref": "os:system", "input_shape": [1],
+            "arch_args": {"command": f"touch {tmp_path}/canary"}, "state": {}, "rows": [],
+        }  # fmt: skip
+        with pytest.raises(MetanetError, match="it is a function or a method, and configurations name classes"):
+            build({"_target_": "metanet.zoo.Population.build", "self": instance})
+        assert not (tmp_path / "canary").exists()
 
     def test_a_package_of_the_users_own_is_trusted_by_name(self, monkeypatch, tmp_path):
         (tmp_path / "mylab_things.py").write_text("class Thing:\n    pass\n")

@@ -4,15 +4,18 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from .. import trust
 from ..errors import MetanetError
+
+_LARGEST = 2**20  # bytes of overrides
 
 # Keys whose values are paths, references or column names: plain text, whatever characters it has.
 TEXT_KEYS = frozenset(
     {"a", "alignment", "arch", "b", "base", "checkpoint", "data", "explain", "label", "out", "path", "resume", "run"}
-    | {"data_args.tokenizer", "table", "train_data"}
+    | {"data_args.tokenizer", "table", "train_data", "trust"}
     | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
 )
-TEXT_LIST_KEYS = frozenset({"alignment", "data", "models"})  # [A,B], each one text
+TEXT_LIST_KEYS = frozenset({"alignment", "data", "models", "trust"})  # [A,B], each one text
 TREE_KEYS = frozenset({"overrides", "slices"})  # {...} or [...], whose keys may be quoted; or the path of a file
 # Dictionaries that take any key, so that nobody has to write +
 OPEN_KEYS = ("arch_args.", "data_args.", "zoo.arch_args.")
@@ -67,8 +70,11 @@ def resumed(args: list[str]) -> list[str]:
     Args:
         args: prepared arguments; nothing happens without ``resume=RUN_DIR``.
 
+    A run that was made here goes on as it is. What a stranger's overrides may say is in :mod:`metanet._cli.foreign`.
+
     Raises:
         MetanetError: RUN_DIR is no directory of a run, or is given together with a sweep or another run directory.
+        TrustError: RUN_DIR is a stranger's, and its overrides are more than values.
     """
     given = value_of("resume", args)
     if not given:
@@ -86,19 +92,40 @@ def resumed(args: list[str]) -> list[str]:
     if elsewhere and Path(elsewhere).absolute() != run_dir:
         raise MetanetError(f"resume={given} writes into that directory; remove hydra.run.dir={elsewhere}")
     # What is given now wins. Hydra adds a key (+key=value) only once, so what is replaced is left out.
-    replaced = {_key(arg) for arg in args}
+    replaced = {"trust", *(_key(arg) for arg in args)}  # whom to trust is for the command line alone to say
     old = [override for override in _read(record) if _key(override) not in replaced]
+    _check_origin(run_dir, old, args)
     now = [arg for arg in args if _key(arg) not in ("resume", "hydra.run.dir")]
     return [*old, *now, f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}"]
+
+
+def _check_origin(run_dir: Path, old: list[str], args: list[str]) -> None:
+    """Refuse what a stranger's run would have this one do."""
+    from .foreign import doubtful
+
+    with trust.trusting(*trust_named(args)):
+        if not trust.is_known(run_dir) and not trust.is_trusted(run_dir):
+            trust.check_inside(run_dir)
+        trust.require(doubtful(old), run_dir, "overrides that are more than values: code, paths, or Hydra's own")
+
+
+def trust_named(args: list[str]) -> list[str | bool]:
+    """The folders that ``trust=`` on the command line names."""
+    given = value_of("trust", args)
+    if given is not None and given.startswith("[") and given.endswith("]"):
+        return trust.folders_named([unquote(each) for each in _split(given[1:-1])])
+    return trust.folders_named(given)
 
 
 def _read(record: Path) -> list[str]:
     import yaml
 
+    if record.stat().st_size > _LARGEST:
+        raise MetanetError(f"can't resume: {record} is larger than {_LARGEST:,} bytes, which no list of overrides is")
     try:
-        overrides = yaml.safe_load(record.read_text())
-    except yaml.YAMLError as error:
-        raise MetanetError(f"can't resume: {record} is damaged: {error}") from error
+        overrides = yaml.safe_load(record.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MetanetError(f"can't resume: {record} is damaged: {str(error)[:300]}") from error
     if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
         raise MetanetError(f"can't resume: {record} holds no list of overrides")
     return overrides
@@ -113,7 +140,9 @@ def _prepare(arg: str, short: Mapping[str, str], sweep: bool) -> str:
     found = _OVERRIDE.fullmatch(arg)
     if found is None:
         return arg
-    prefix, key, value = found["prefix"], short.get(found["key"], found["key"]), found["value"]
+    prefix, key, value = found["prefix"], _long(found["key"], short), found["value"]
+    if key != found["key"]:
+        prefix = ""  # a short key stands for one that is there: +arch= is arch=
     if key.startswith(OPEN_KEYS) and not prefix:
         prefix = "++"
     if key in TEXT_LIST_KEYS and value.startswith("[") and value.endswith("]"):
@@ -124,6 +153,12 @@ def _prepare(arg: str, short: Mapping[str, str], sweep: bool) -> str:
     elif key in TEXT_KEYS or key in TREE_KEYS or key in TEXT_LIST_KEYS:
         value = ",".join(map(_quoted, _split(value))) if sweep and key in TEXT_KEYS else _quoted(value)
     return f"{prefix}{key}={value}"
+
+
+def _long(key: str, short: Mapping[str, str]) -> str:
+    """Where a short key stands: ``path`` -> ``zoo.path``, ``arch_args.width`` -> ``zoo.arch_args.width``."""
+    first, dot, rest = key.partition(".")
+    return f"{short[first]}{dot}{rest}" if first in short else key
 
 
 def _escaped(key: str) -> str:

@@ -11,6 +11,8 @@ from ._registry import Graphs as Graphs
 from ._registry import Metanet as Metanet
 from ._registry import NeuralMetanet as NeuralMetanet
 from ._registry import build as build
+from ._registry import find as find
+from ._registry import reference as reference
 from ._registry import register as register
 from ._saving import load as load
 from ._saving import save as save

@@ -8,13 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .. import trust
 from ..errors import MetanetError
 from ..graph import GraphStack
+from ..sources import load_factory
 from ._layout import DenseLayout, Layout
 from ._sparse import SparseLayout
 
 Graphs = Sequence[GraphStack] | Any
 """Stacks of graphs of one architecture each, or a torch-geometric ``Data`` or ``Batch`` of parameter graphs."""
+
+
+_LISTED, _LONGEST = 12, 120  # tensors that a message names, and characters of a line
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Metanet:
@@ -85,8 +91,12 @@ class NeuralMetanet(Metanet, nn.Module):
             if name in tensors and tensors[name].shape != t.shape
         ]
         if problems:
-            raise MetanetError(f"the tensors do not fit model {self.name!r}:\n" + "\n".join(problems))
+            listed = [line[:_LONGEST] for line in problems[:_LISTED]]
+            listed += [f"  and {len(problems) - _LISTED} more"] * (len(problems) > _LISTED)
+            raise MetanetError(f"the tensors do not fit model {self.name!r}:\n" + "\n".join(listed))
         dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+        if dtype not in _DTYPES:
+            raise MetanetError(f"model {self.name!r} can't compute in {dtype}: its tensors are of no trained model")
         self.to(dtype)
         self.load_state_dict(dict(tensors))
 
@@ -122,19 +132,51 @@ def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
     return decorate
 
 
+def find(name: str) -> type[Metanet]:
+    """The class of a model: by the name that it is registered under, or ``package.module:Class`` of one's own.
+
+    Args:
+        name: from the command line or from Python: a module that it names is imported.
+
+    Raises:
+        MetanetError: there is none; the message lists the choices.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if ":" not in name:
+        own = "or package.module:CLASS for one of your own"
+        raise MetanetError(f"there is no model {name!r}. Choices: {', '.join(sorted(MODELS))}, {own}")
+    found = load_factory(name)
+    if not (isinstance(found, type) and issubclass(found, Metanet) and hasattr(found, "name")):
+        raise MetanetError(f"{name} is no metanetwork: expected a class derived from Metanet, decorated by @register")
+    return found
+
+
+def reference(cls: type[Metanet]) -> str | None:
+    """``package.module:Class`` of a model that is none of metanet's own; None where nobody could import it."""
+    module, qualname = cls.__module__, cls.__qualname__
+    if module == "__main__" or module.split(".")[0] == "metanet" or "<" in qualname:
+        return None
+    return f"{module}:{qualname}"
+
+
 def build(name: str, **arguments: Any) -> Metanet:
     """A model by name.
 
     >>> build("gmn", width=8, layers=1, out_dim=3).name
     'gmn'
 
+    Args:
+        name: as for :func:`find`.
+        **arguments: of its class.
+
     Raises:
         MetanetError: no such model, or no such argument; the message lists the choices.
     """
-    if name not in MODELS:
-        raise MetanetError(f"there is no model {name!r}. Choices: {', '.join(sorted(MODELS))}")
-    allowed = [p for p in inspect.signature(MODELS[name].__init__).parameters if p != "self"]
+    cls = find(name)
+    allowed = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
     unknown = [k for k in arguments if k not in allowed]
     if unknown:
-        raise MetanetError(f"model {name!r} has no argument {', '.join(unknown)}. It takes: {', '.join(allowed)}")
-    return MODELS[name](**arguments)
+        listed = ", ".join(trust.shown(k)[1:-1] for k in unknown[:5])
+        raise MetanetError(f"model {name!r} has no argument {listed}. It takes: {', '.join(allowed)}")
+    return cls(**arguments)

@@ -1,5 +1,6 @@
-"""A trained metanetwork in two files: tensors, and how to build the model they belong to. No code is ever read."""
+"""A trained metanetwork in two files: tensors, and how to build the model they belong to."""
 
+import inspect
 import json
 import os
 import uuid
@@ -8,12 +9,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import atomic_write, load_checkpoint, save_checkpoint
+from .. import trust
+from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
+from ..documents import Document, read_json, validated
 from ..errors import MetanetError
-from ._registry import MODELS, Metanet, build
+from ..sources import build_within
+from ._registry import MODELS, Metanet, build, find, reference
 
 _TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
 _FORMAT = 1
+_SMALL = 4096  # what a setting that is no size may be in the smallest model: iterations, positions
+_LONGEST = 60  # characters of a name or number in a message
+
+
+class _Description(Document):
+    """``model.json``."""
+
+    format: int
+    metanet: str
+    model: str
+    arguments: dict[str, Any]
+    pair: str
+    meta: dict[str, Any]
+    reference: str | None = None  # package.module:Class of a model that is none of metanet's own
 
 
 def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | None = None) -> None:
@@ -37,9 +55,10 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
         "arguments": model.arguments,
         "pair": pair,
         "meta": model.meta,
+        "reference": reference(type(model)),
     }
     try:
-        text = json.dumps(description, indent=1)
+        text = json.dumps(description, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise MetanetError(f"the model's arguments and meta must be plain JSON types: {error}") from error
     save_checkpoint(folder / _TENSORS, model.tensors(), {"pair": pair})
@@ -50,35 +69,91 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
 def load(folder: str | os.PathLike) -> Metanet:
     """The model that :func:`save` wrote: same outputs bit for bit, ``meta`` as it was.
 
+    ``model.json`` names a registered model and gives plain arguments; what sizes it states is checked against the
+    tensors before anything is made. A model of somebody's own must be registered already, by importing its module, or
+    the folder must be trusted (:mod:`metanet.trust`).
+
     Raises:
         MetanetError: no model there, a model this version does not know, or files that do not belong together.
+        TrustError: the model's class is code of its author, and nobody trusts the folder.
     """
     folder = Path(folder)
     missing = [name for name in (_DESCRIPTION, _TENSORS) if not (folder / name).is_file()]
     if missing:
         raise MetanetError(f"no saved metanetwork in {folder}: it lacks {' and '.join(missing)}")
-    try:
-        description = json.loads((folder / _DESCRIPTION).read_text())
-        name, arguments = description["model"], description["arguments"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise MetanetError(f"{folder / _DESCRIPTION} is damaged: {type(error).__name__}: {error}") from error
-    written = f"It was written by metanet {description.get('metanet')}; this is {_version()}."
-    if description.get("format") != _FORMAT:
-        raise MetanetError(f"{folder} has format {description.get('format')}, known is {_FORMAT}. {written}")
-    if name not in MODELS:
-        raise MetanetError(f"{folder} holds a model {name!r}, known are: {', '.join(sorted(MODELS))}. {written}")
+    description = _read(folder)
+    cls = _class(description, folder)
     checkpoint = load_checkpoint(folder / _TENSORS)
-    if checkpoint.metadata.get("pair") != description.get("pair"):
+    if checkpoint.metadata.get("pair") != description.pair:
         raise MetanetError(
             f"{folder}: {_TENSORS} and {_DESCRIPTION} are not of the same save: one was interrupted. Save again."
         )
     try:
-        model = build(name, **arguments)
+        model = _build(cls, description.arguments, checkpoint, str(folder / _DESCRIPTION))
         model.load_tensors(dict(checkpoint))
     except MetanetError as error:
-        raise MetanetError(f"{folder}: {error}\n{written}") from error
-    model.meta.update(description.get("meta", {}))
+        raise MetanetError(f"{folder}: {error}{_written(description)}") from error
+    model.meta.update(description.meta)
     return model
+
+
+def _read(folder: Path) -> _Description:
+    path = folder / _DESCRIPTION
+    given = read_json(path)
+    known = given.get("format", _FORMAT) if isinstance(given, dict) else _FORMAT
+    if known != _FORMAT:
+        raise MetanetError(
+            f"{folder} has format {trust.shown(known)}, known is {_FORMAT}: use the metanet that wrote it"
+        )
+    return validated(_Description, given, f"'{path}'")
+
+
+def _class(description: _Description, folder: Path) -> type[Metanet]:
+    """The class that a file names: a registered one, or else code that needs trust."""
+    if description.model in MODELS:
+        return MODELS[description.model]
+    name = trust.shown(description.model)
+    if description.reference is None:
+        raise MetanetError(
+            f"{folder} holds a model {name}, known are: {', '.join(sorted(MODELS))}.{_written(description)} "
+            "Is it one of your own? Import the module that registers it first: in predict, model=package.module:CLASS"
+        )
+    trust.require([description.reference], folder, "the code of a metanetwork, which would be imported")
+    return find(description.reference)
+
+
+def _build(cls: type[Metanet], arguments: Mapping[str, Any], tensors: Checkpoint, place: str) -> Metanet:
+    def make() -> Metanet:
+        return build(cls.name, **arguments)
+
+    if reference(cls) is not None:
+        return make()  # code that the user imported, or trusts
+    allowed = inspect.signature(cls.__init__).parameters
+    if all(key in allowed for key in arguments):  # else build says what is allowed
+        trust.check_arguments(cls.__init__, arguments, f"'{place}', arguments")
+    _check_sizes(arguments, tensors, place)
+    return build_within(make, tensors.shapes, f"'{place}'")
+
+
+def _check_sizes(value: Any, tensors: Checkpoint, place: str, key: str = "arguments") -> None:
+    """No count in the arguments is larger than that of all numbers: loops over it would not end."""
+    most = max(_SMALL, sum(shape.numel() for shape in tensors.shapes.values()))
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_sizes(inner, tensors, place, f"{key}.{name}"[:_LONGEST])
+    elif isinstance(value, list):
+        for inner in value:
+            _check_sizes(inner, tensors, place, key)
+    elif isinstance(value, int) and abs(value) > most and not key.endswith(".seed"):
+        raise MetanetError(
+            f"'{place}': {key}={str(value)[:_LONGEST]} can't be: its tensors have {most:,} numbers at most"
+        )
+
+
+def _written(description: _Description) -> str:
+    if description.metanet == _version():
+        return ""
+    return f" It was written by metanet {trust.shown(description.metanet)}; this is {_version()}."
 
 
 def _version() -> str:

@@ -14,7 +14,7 @@ from ._layout import Layout
 from ._registry import Graphs, Metanet, read_graphs, register
 from ._statistics import STATISTICS
 from ._tables import CONSTANT_TYPES, EDGE_TYPES
-from ._trees import evaluate, export
+from ._trees import check, evaluate, export
 
 
 @register("stat")
@@ -68,6 +68,11 @@ class StatNN(Metanet):
         )
         table[layout.tensor_graph[tensor], slot] = layout.statistics()[tensor]
         return torch.cat([table.flatten(1), layout.architecture], 1).numpy()
+
+    @property
+    def _width(self) -> int:
+        """Columns of the whole table."""
+        return 2 * EDGE_TYPES * self.positions * len(STATISTICS) + len(ARCHITECTURE_FEATURES)
 
     def column_names(self) -> list[str]:
         """What the columns in use mean, e.g. ``"LINEAR 0 from the output, quantile_50"``."""
@@ -155,7 +160,7 @@ class StatNN(Metanet):
         arrays: dict[str, Any] = {name: t.numpy() for name, t in tensors.items()}
         if "columns" not in arrays:
             raise MetanetError("the tensors do not fit model 'stat':\n  missing     columns")
-        self.columns = arrays.pop("columns")
+        columns = arrays.pop("columns")
         missing = {
             "feature",
             "threshold",
@@ -172,4 +177,6 @@ class StatNN(Metanet):
             raise MetanetError(
                 "the tensors do not fit model 'stat':\n" + "\n".join(f"  missing     {m}" for m in sorted(missing))
             )
-        self.trees = arrays
+        if arrays:
+            check(arrays, columns, self._width)
+        self.trees, self.columns = arrays, columns

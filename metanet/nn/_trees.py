@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import MetanetError
+
 _FIELDS = {
     "feature": ("feature_idx", np.int64),
     "threshold": ("num_threshold", np.float64),
@@ -68,3 +70,36 @@ def evaluate(trees: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarra
         for output in range(out.shape[1]):
             out[start : start + _CHUNK, output] += values[:, trees["output"] == output].sum(1)
     return out
+
+
+def check(trees: Mapping[str, np.ndarray], columns: np.ndarray, width: int) -> None:
+    """Refuse arrays that are no trees: evaluating them would not end, or would read beyond their ends.
+
+    Args:
+        columns: of the feature table, those that the trees use.
+        width: of that table.
+
+    Raises:
+        MetanetError: what is wrong.
+    """
+    nodes = len(trees["feature"]) if trees["feature"].ndim == 1 else -1
+    fields = {name: trees[name].shape == (nodes,) for name in _FIELDS}
+    kinds = {name: np.can_cast(trees[name].dtype, dtype, "same_kind") for name, (_, dtype) in _FIELDS.items()}
+    more = [trees[name] for name in ("root", "output")] + [columns]
+    if not all(fields.values()) or not all(kinds.values()) or trees["baseline"].ndim != 1:
+        raise MetanetError("the tensors are no trees: their fields differ in length or kind")
+    if any(a.ndim != 1 or not np.issubdtype(a.dtype, np.integer) for a in more) or len(more[0]) != len(more[1]):
+        raise MetanetError("the tensors are no trees: roots, outputs and columns must be lists of numbers")
+    inner = np.flatnonzero(trees["leaf"] == 0)
+    bounds = {
+        # children stand behind their parents: every path ends
+        "left": (trees["left"][inner], inner + 1, nodes),
+        "right": (trees["right"][inner], inner + 1, nodes),
+        "feature": (trees["feature"][inner], 0, len(columns)),
+        "root": (trees["root"], 0, nodes),
+        "output": (trees["output"], 0, len(trees["baseline"])),
+        "columns": (columns, 0, width),
+    }
+    for name, (values, low, high) in bounds.items():
+        if ((values < low) | (values >= high)).any():
+            raise MetanetError(f"the tensors are no trees: {name} leads out of them")

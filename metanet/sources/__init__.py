@@ -6,8 +6,10 @@ otherwise than its modules, ``in_memory`` and ``on_disk`` translate.
 
 from . import _hugging_face as _hugging_face  # registers its scheme
 from . import _timm as _timm
+from ._bounded import build_within as build_within
 from ._conversion import in_memory as in_memory
 from ._conversion import on_disk as on_disk
+from ._pinned import offline as offline
 from ._reference import load_factory as load_factory
 from ._reference import load_source as load_source
 from ._torchvision import import_torchvision as import_torchvision

@@ -10,14 +10,26 @@ from typing import Any
 from pydantic import TypeAdapter
 from torch import nn
 
+from .. import trust
 from ..documents import read_json, validated
 from ..errors import MetanetError, brief, listed
+from ._pinned import offline, pinned, refuse_unpinned
 from ._reference import need_extra, scheme
 
 _FIELDS = TypeAdapter(dict[str, Any])
 _LARGEST = 16 * 2**20  # bytes of a config.json
 _DEEPEST = 10_000
 _DEPTH = re.compile(r"(^|_)(n|num|number_of)_.*(layers?|blocks?|stages?)$|^n_?layers?$|(^|_)layers$|(^|_)depth$")
+
+
+def _is_model_type(reference: str) -> bool:
+    """Whether it is ``hf:MODEL_TYPE``: code of transformers itself, and nothing that is looked up elsewhere."""
+    if re.fullmatch(r"hf:[\w-]+", reference) is None:
+        return False
+    return reference.removeprefix("hf:") in need_extra("transformers", reference).CONFIG_MAPPING
+
+
+trust.allow_references(_is_model_type)
 
 
 @scheme("hf")
@@ -133,14 +145,21 @@ def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Mod
             "may have it; code that comes with a repository never runs here: wrap it in a function of your own, "
             "arch=my_networks:FUNCTION"
         )
-    config = _config(transformers.CONFIG_MAPPING[kind], name, fields, arch_args)
-    return _class(transformers, name, config)._from_config(config, dtype=arch_args.get("dtype", "float32"))
+    refuse_unpinned(arch_args, f"hf:{name}")
+    try:
+        with offline():
+            config = _config(transformers.CONFIG_MAPPING[kind], name, pinned(fields, f"hf:{name}"), arch_args)
+            return _class(transformers, name, config)._from_config(config, dtype=arch_args.get("dtype", "float32"))
+    except OSError as error:
+        raise MetanetError(
+            f"hf:{name}: its configuration is not whole: transformers would look on the Hub for a part of it, which no "
+            f"configuration may here. Give the part itself, as backbone_config\n  {str(error)[:300]}"
+        ) from error
 
 
 def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[str, Any]) -> Any:
     """The configuration with some fields replaced, as if it had been written so: derived fields follow."""
     given = {key: value for key, value in arch_args.items() if key != "dtype"}
-    fields = {key: value for key, value in fields.items() if key not in ("auto_map", "quantization_config")}
     known = kind.from_dict(dict(fields)) if given else None
     for key in given:
         if not hasattr(known, key):

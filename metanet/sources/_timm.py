@@ -1,5 +1,6 @@
 """``timm:NAME``: networks of timm, with random weights."""
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
@@ -7,8 +8,16 @@ from typing import Any
 
 from torch import nn
 
+from .. import trust
 from ..errors import MetanetError
+from ._pinned import offline
 from ._reference import need_extra, scheme
+
+# Weights from elsewhere, whatever they are called
+_WEIGHTS = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+
+# installed code and plain arguments: a file may name it. Not hf-hub:ORG/NAME or local-dir:PATH
+trust.allow_references(lambda reference: re.fullmatch(r"timm:[\w.]+", reference) is not None)
 
 
 @scheme("timm")
@@ -35,6 +44,7 @@ def timm_model(name: str) -> Callable[..., nn.Module]:
 
 
 def _create(create_model: Callable[..., nn.Module], name: str, /, **arch_args: Any) -> nn.Module:
-    if "pretrained" in arch_args:
-        raise MetanetError(f"timm:{name} has random weights here: remove arch_args.pretrained, and load a checkpoint")
-    return create_model(name, pretrained=False, **arch_args)
+    if given := [key for key in _WEIGHTS if key in arch_args]:
+        raise MetanetError(f"timm:{name} has random weights here: remove arch_args.{given[0]}, and load a checkpoint")
+    with offline():
+        return create_model(name, pretrained=False, **arch_args)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ._predict import predict as predict
     from ._run import train as train
     from ._task import Task as Task
+    from ._task import register as register
 
 # lightning imports torchvision where there is one, and fails where its compiled part is of another build than PyTorch
 import_torchvision()
@@ -18,6 +19,7 @@ _WHERE = {
     "AccuracyPrediction": "_accuracy",
     "InrClassification": "_inr",
     "Task": "_task",
+    "register": "_task",
     "predict": "_predict",
     "train": "_run",
 }

@@ -3,21 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from pydantic import Field
 from scipy.stats import kendalltau
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..documents import Document
 from ..errors import MetanetError
 from ..zoo import Zoo
 from ._data import WeightData
-from ._task import Task
+from ._task import Task, register
 
 
+class _Scale(Document):
+    mean: float
+    std: Annotated[float, Field(gt=0)]
+    loss_kind: Literal["huber", "mse", "bce"]
+
+
+@register("accuracy_prediction")
 @dataclass(kw_only=True)
 class AccuracyPrediction(Task):
     """Regression on one column of the zoo's table.
@@ -27,6 +36,8 @@ class AccuracyPrediction(Task):
     Args:
         loss_kind: ``"huber"`` or ``"mse"`` on standardised targets, or ``"bce"`` for targets in [0, 1].
     """
+
+    Scale = _Scale
 
     label: str = "test_accuracy"
     loss_kind: str = "huber"

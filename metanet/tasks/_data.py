@@ -178,6 +178,9 @@ def split_runs(
 ) -> dict[str, Tensor]:
     """Divide the table's rows into train, val, test and unseen; all rows of a run fall on the same side.
 
+    A column ``split`` of the table decides instead, where there is one: its rows are ``train``, ``val``, ``test`` or
+    ``unseen``. Rows for validation may be missing; a fraction of the training runs then takes their place.
+
     Args:
         zoo: its table has the columns ``run`` and ``architecture``.
         fractions: of the runs for ``val`` and ``test``; the rest trains.
@@ -187,7 +190,7 @@ def split_runs(
         architectures: leave out all others; all take part when empty.
 
     Raises:
-        MetanetError: an unseen architecture that the zoo does not have.
+        MetanetError: an unseen architecture that the zoo does not have, or a split without rows.
     """
     for key, names in (("unseen", unseen), ("architectures", architectures)):
         unknown = sorted(set(names) - set(zoo.populations))
@@ -197,6 +200,9 @@ def split_runs(
     architecture = np.asarray(zoo.table["architecture"]).astype(str)
     present = np.isin(architecture, list(architectures or zoo.populations))
     hidden = np.isin(architecture, list(unseen)) & present
+    stated = np.asarray(zoo.table["split"]).astype(str) if "split" in zoo.table else None
+    if stated is not None:
+        hidden |= (stated == "unseen") & present
     seen = torch.from_numpy(present & ~hidden)
     _, run = np.unique(np.asarray(zoo.table["run"]).astype(str)[seen.numpy()], return_inverse=True)
     runs = int(run.max()) + 1 if len(run) else 0
@@ -205,16 +211,32 @@ def split_runs(
     val, test = round(fractions["val"] * runs), round(fractions["test"] * runs)
     side[order[:test]], side[order[test : test + val]] = 2, 1
     rows = seen.nonzero().flatten()
-    out = {}
-    for number, name in enumerate(("train", "val", "test")):
-        out[name] = rows[side[torch.from_numpy(run)] == number]
+    side = side[torch.from_numpy(run)]
+    if stated is not None:
+        side = _as_stated(stated[rows.numpy()], side)
+    out = {name: rows[side == number] for number, name in enumerate(("train", "val", "test"))}
     out["unseen"] = torch.from_numpy(hidden).nonzero().flatten()
     if eval_rows is not None:
         for name in ("val", "test", "unseen"):
             out[name] = out[name][eval_rows[out[name]]]
     empty = [n for n in ("train", "val", "test") if not len(out[n])]
+    if empty and stated is not None:
+        raise MetanetError(f"the column split of the zoo's table leaves {' and '.join(empty)} empty")
     if empty:
         raise MetanetError(f"the {' and '.join(empty)} split is empty: {runs} runs at fractions {dict(fractions)}")
     if not len(out["unseen"]):
         del out["unseen"]
     return out
+
+
+def _as_stated(stated: np.ndarray, drawn: Tensor) -> Tensor:
+    """The sides (0 train, 1 val, 2 test) as a table states them; without a val, what was drawn of its training rows."""
+    names = ("train", "val", "test")
+    if unknown := sorted(set(stated) - set(names)):
+        raise MetanetError(
+            f"the column split of the zoo's table says {', '.join(unknown[:5])[:200]}; choose train, val, test, unseen"
+        )
+    side = torch.tensor([names.index(name) for name in stated])
+    if not (side == 1).any():
+        side[(side == 0) & (drawn == 1)] = 1
+    return side

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..graph import GraphStack
 from ._data import WeightBatch, WeightData
+from ._module import check_finite
 from ._task import Task
 
 
@@ -35,7 +36,11 @@ class Evaluation:
 def evaluate(
     model: Any, task: Task, data: WeightData, splits: tuple[str, ...], seed: int, device: Any = "cpu"
 ) -> Evaluation:
-    """Evaluate on the given splits and run the relabelling check on all of them."""
+    """Evaluate on the given splits and run the relabelling check on all of them.
+
+    Raises:
+        MetanetError: outputs that are not finite.
+    """
     predictions, metrics, relabelled, outputs, moved = {}, {}, {}, [], []
     generator = torch.Generator().manual_seed(seed)
     seconds = count = 0.0
@@ -45,6 +50,7 @@ def evaluate(
         seconds, count = seconds + time.perf_counter() - start, count + len(output)
         other = outputs_of(model, data, split, generator, device)
         target = data.target[data.splits[split]]
+        check_finite(output, float(task.loss(output, target)), f"on the split {split}")
         predictions[split] = task.predict(output)
         metrics[split] = task.metrics(predictions[split], target)
         relabelled[split] = task.metrics(task.predict(other), target)

@@ -3,22 +3,31 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..documents import Document
 from ..errors import MetanetError
 from ..zoo import Zoo
 from ._data import WeightData
-from ._task import Task
+from ._task import Task, register
 
 CANONICAL = ("none", "sign", "phase")
 
 
+class _Scale(Document):
+    classes: Annotated[list[str], Field(min_length=1)]
+    canonical: Literal["none", "sign", "phase"]
+    w0: Annotated[float, Field(gt=0)]
+
+
+@register("inr_classification")
 @dataclass(kw_only=True)
 class InrClassification(Task):
     """Cross-entropy on a column of classes.
@@ -31,6 +40,8 @@ class InrClassification(Task):
         fits: train on this many of the fits of each image; all when left out. One fit of an image is evaluated.
         label_smoothing: of the cross-entropy.
     """
+
+    Scale = _Scale
 
     label: str = "label"
     canonical: str = "sign"
@@ -63,6 +74,10 @@ class InrClassification(Task):
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return state if self.canonical == "none" else canonical_siren(state, self.w0, phase=self.canonical == "phase")
+
+    def restore(self, scale: Mapping[str, Any]) -> None:
+        super().restore(scale)
+        self.out_dim = len(self.classes)
 
     def scale(self) -> dict[str, Any]:
         return {"classes": self.classes, "canonical": self.canonical, "w0": self.w0}

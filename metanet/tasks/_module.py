@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..config import build
+from ..errors import MetanetError
 from ._data import WeightBatch, WeightData
 from ._task import Task
 
@@ -51,10 +52,9 @@ class MetanetModule(L.LightningModule):
         # every process sees the whole split, so there is nothing to gather
         output, target = (torch.cat(x) for x in zip(*self._collected, strict=True))
         self._collected.clear()
-        metrics = {
-            "loss": float(self.task.loss(output, target)),
-            **self.task.metrics(self.task.predict(output), target),
-        }
+        loss = float(self.task.loss(output, target))
+        check_finite(output, loss, f"in epoch {self.current_epoch}")
+        metrics = {"loss": loss, **self.task.metrics(self.task.predict(output), target)}
         self.log_dict({f"val/{k}": v for k, v in metrics.items()}, prog_bar=False)
         self.log("val", metrics[self.task.monitor], prog_bar=True, logger=False)
 
@@ -79,6 +79,28 @@ class MetanetModule(L.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def check_finite(output: Tensor, loss: float, when: str) -> None:
+    """Refuse to go on with a model that diverged: every later metric would be NaN.
+
+    A metric may be undefined where outputs and loss are finite (a rank correlation of equal predictions); that is no
+    error.
+
+    Args:
+        output: ``(networks, out_dim)``, raw.
+        when: for the message.
+
+    Raises:
+        MetanetError: outputs or loss are NaN or infinite.
+    """
+    bad = int((~output.isfinite()).flatten(1).any(1).sum())
+    if bad or not math.isfinite(loss):
+        raise MetanetError(
+            f"the metanetwork diverged: {when} its loss is {loss} and its outputs for {bad} of {len(output)} networks "
+            "are NaN or infinite. Are there networks in the zoo that diverged (zoo.nan=drop leaves them out)? Else try "
+            "a smaller optim.optimizer.lr"
+        )
 
 
 class WeightLoaders(L.LightningDataModule):

@@ -3,8 +3,10 @@
 import csv
 import json
 import logging
+import math
 import os
 import platform
+import re
 import secrets
 import time
 import warnings
@@ -21,6 +23,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from .. import nn as metanets
+from .. import trust
 from ..checkpoints import atomic_write
 from ..config import build, plain
 from ..errors import MetanetError
@@ -28,6 +31,7 @@ from ._callbacks import LAST, AtomicCheckpointIO, EpochBar, KeepBest
 from ._data import WeightData
 from ._evaluate import Evaluation, evaluate
 from ._module import MetanetModule, WeightLoaders
+from ._saved import describe_run, references
 from ._task import Task
 
 _log = logging.getLogger(__name__)
@@ -174,8 +178,8 @@ def _check_login(settings: Mapping[str, Any]) -> None:
 def _wandb_id(folder: Path) -> str:
     """The W&B id of this run directory, made once: a resumed run goes on under the same id when online."""
     path = folder / "wandb_id"
-    if path.is_file():
-        return path.read_text().strip()
+    if path.is_file() and re.fullmatch(r"[0-9a-z]{1,64}", given := path.read_text(errors="replace")[:100].strip()):
+        return given  # it becomes a part of paths, so it may be nothing else
     folder.mkdir(parents=True, exist_ok=True)
     new = secrets.token_hex(4)
     path.write_text(new)
@@ -186,16 +190,18 @@ def _report(
     config: Mapping[str, Any], folder: Path, task: Task, data: WeightData, model: Any, result: Evaluation,
     numbers: dict[str, float], loggers: list[Logger],
 ) -> None:  # fmt: skip
+    run = describe_run(task, config["task"], data)
     meta = {
-        "task": {"_target_": config["task"]["_target_"], "label": task.label},
-        "scale": task.scale(),
-        "metrics": numbers,
+        **run,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
         "seed": config["seed"],
-        "input_shapes": {n: list(m.population.input_shape) for n, m in data.members.items()},
         "config": config,
         "versions": versions(),
     }
     metanets.save(folder / MODEL, model, meta)
+    own = metanets.reference(type(model))
+    # made here, of what the user named: `predict` need not ask
+    trust.remember(folder / MODEL, [*references(run), *([own] if own else [])])
     with atomic_write(folder / "metrics.json") as temporary:
         Path(temporary).write_text(json.dumps(numbers, indent=1))
     _write_predictions(folder / "predictions.csv", data, result)

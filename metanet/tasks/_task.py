@@ -1,24 +1,47 @@
 """What a task is: a target in the zoo's table, a loss, metrics and plots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..documents import Document, validated
 from ..errors import MetanetError
-from ..zoo import Population, Zoo
+from ..zoo import Population, Zoo, settle_labels, settle_weights
 from ._data import Member, WeightData, split_runs, trace_population
 
 if TYPE_CHECKING:
     from ..architecture import Architecture
 
+TASKS: dict[str, type["Task"]] = {}
+"""Every task by its name: what a saved model may name."""
+
+
+def register(name: str) -> Callable[[type["Task"]], type["Task"]]:
+    """Registers a task under a name, by which a saved model names it.
+
+    Raises:
+        MetanetError: there are two of that name.
+    """
+
+    def decorate(cls: type["Task"]) -> type["Task"]:
+        if name in TASKS:
+            raise MetanetError(f"there are two tasks named {name!r}: {TASKS[name].__name__} and {cls.__name__}")
+        TASKS[name] = cls
+        return cls
+
+    return decorate
+
 
 @dataclass(kw_only=True)
 class Task:
-    """Base of all tasks; a new one overrides the methods that differ and is named by ``_target_`` in ``conf/task/``.
+    """Base of all tasks; a new one overrides the methods that differ, and is registered by :func:`register`.
+
+    It is named by ``_target_`` in ``conf/task/``. What :meth:`fit_scale` learns is kept with a saved model as
+    :meth:`scale` gives it, and put back by :meth:`restore` after a check against ``Scale``.
 
     Args:
         label: column of the zoo's table.
@@ -28,6 +51,8 @@ class Task:
         batch_size: networks a step, over all processes.
         split_seed: of the division into splits; the run's own seed when left out.
     """
+
+    Scale: ClassVar[type[Document] | None] = None  # what scale() gives
 
     label: str
     unseen: Sequence[str] | None = None
@@ -69,7 +94,14 @@ class Task:
         Args:
             seed: of the division, unless the task has its own.
             examples: batch size of the example inputs, for models that run the networks at so many probes.
+
+        Raises:
+            ZooError: networks without a finite label, which the zoo does not leave out.
         """
+        self.column(zoo)
+        if zoo.nan == "drop":  # zoos of metanet's own have done so when they were loaded
+            zoo = settle_weights(zoo, zoo.nan)
+        zoo = settle_labels(zoo, self.label)
         members = {}
         for name, population in zoo.populations.items():
             if self.architectures and name not in self.architectures:
@@ -97,6 +129,22 @@ class Task:
     def scale(self) -> dict[str, Any]:
         """What :meth:`fit_scale` learned, as plain JSON, kept with the saved model."""
         return {}
+
+    def restore(self, scale: Mapping[str, Any]) -> None:
+        """Take over what :meth:`scale` of a saved task gave.
+
+        Args:
+            scale: from a file, unchecked.
+
+        Raises:
+            MetanetError: it is not of this task.
+        """
+        if self.Scale is not None:
+            validated(self.Scale, dict(scale), f"the scale of the task {type(self).__name__}")
+        for name, value in scale.items():
+            if name.startswith("_") or callable(getattr(type(self), name, None)):
+                raise MetanetError(f"the scale of the task {type(self).__name__} has no {name[:60]!r}")
+            setattr(self, name, value)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss of raw outputs ``(networks, out_dim)``."""

@@ -3,9 +3,13 @@
 from ._digits import DigitsClassifiers as DigitsClassifiers
 from ._errors import DamagedZooError as DamagedZooError
 from ._errors import ZooError as ZooError
+from ._finite import settle_labels as settle_labels
+from ._finite import settle_weights as settle_weights
 from ._folder import FolderZoo as FolderZoo
+from ._format import ArchitectureEntry as ArchitectureEntry
 from ._population import Population as Population
 from ._population import Zoo as Zoo
+from ._population import sample_inputs as sample_inputs
 from ._sirens import MnistSirens as MnistSirens
 from ._sirens import coordinates as coordinates
 from ._sirens import psnr as psnr

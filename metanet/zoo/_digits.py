@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import networks
 from ._errors import ZooError
+from ._finite import check_choice, settle_weights
 from ._making import Chunk, Tick, load_or_make, make_chunks
 from ._population import Zoo
 from ._store import Architecture, Shard
@@ -71,6 +72,7 @@ class DigitsClassifiers:
         train_fraction: of the 1,200 training images, log-uniform.
         label_noise: half of the networks have none, of the others a uniform share of labels is replaced by a wrong one.
         chunk: networks trained together (and stored in one shard) at most.
+        nan: what becomes of networks that are not finite: ``drop``, ``keep`` or ``error``.
 
     The default ranges keep training finite (no number in the zoo is above 31); with others, a network that diverges is
     left out.
@@ -87,6 +89,7 @@ class DigitsClassifiers:
     train_fraction: Sequence[float] = (0.05, 1.0)
     label_noise: Sequence[float] = (0.0, 0.6)
     chunk: int = 64
+    nan: str = "drop"
 
     name = "digits_classifiers"
     unit = "network-epochs"
@@ -97,6 +100,7 @@ class DigitsClassifiers:
             raise ZooError(
                 f"zoo.architectures: {', '.join(unknown)} not known; choose among {', '.join(ARCHITECTURES)}"
             )
+        check_choice(self.nan)
         for field in ("networks", "epochs", "chunk"):
             if getattr(self, field) < 1:
                 raise ZooError(f"zoo.{field} is {getattr(self, field)}; it must be at least 1")
@@ -117,7 +121,7 @@ class DigitsClassifiers:
 
     def load(self, progress: bool = True) -> Zoo:
         """The zoo, made first where it is missing or damaged: about three minutes on two cores."""
-        zoo = load_or_make(self, self.root, progress)
+        zoo = settle_weights(load_or_make(self, self.root, progress), self.nan)
         return replace(zoo, unseen=tuple(name for name in UNSEEN if name in zoo.populations))
 
     # What the rest of this room asks of a maker:

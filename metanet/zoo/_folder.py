@@ -1,17 +1,34 @@
 """A zoo of one's own: checkpoint files and a table of labels."""
 
-import csv
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
+from .. import trust
 from ._errors import ZooError
+from ._finite import check_choice, settle_weights
 from ._population import Population, Zoo
+from ._table import arguments_of, check_splits, column, find_table, labels_of, read_rows, short
+
+log = logging.getLogger(__name__)
+
+
+class _Kind(NamedTuple):
+    """What tells the architectures of a table apart."""
+
+    ref: str
+    own: str  # keyword arguments from the table, as JSON
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return json.loads(self.own)
 
 
 @dataclass(frozen=True)
@@ -21,15 +38,21 @@ class FolderZoo:
     Columns of the table: ``path`` (required), the checkpoint file relative to the folder and inside it; the label
     column (required), numbers; ``run``, what a split must not cut through, such as several checkpoints of one training.
     Without it the sub-folder that a file lies in is its run, and each file directly in the folder is one of its own;
-    ``id``, default the path; ``architecture``, a REF for each row in place of ``arch``. All other columns are kept.
+    ``split``, one of ``train``, ``val``, ``test``, ``unseen``, which then divides the networks; ``id``, default the
+    path; ``architecture``, a REF for each row in place of ``arch``; ``arch_args`` (a JSON object) or ``arch_args.NAME``
+    (JSON or text), keyword arguments of the row's own factory. All other columns are kept.
+
+    References in the table are a file's: metanet's own and ``timm:`` are free, for others the folder must be trusted
+    (``trust=DIR``, see :mod:`metanet.trust`).
 
     Args:
         path: the folder.
         table: the CSV file, relative to the folder or to the current one.
         label: name of the label column.
-        arch: REF (``package.module:factory``) of the one architecture of all checkpoints.
-        arch_args: keyword arguments of the factory (of every factory, with a column ``architecture``).
+        arch: REF (``package.module:factory``) of all checkpoints whose row names none.
+        arch_args: keyword arguments of every factory.
         input_shape: of one sample, for instance ``[1, 28, 28]``.
+        nan: networks with NaN or infinite weights, and rows without a label: ``drop``, ``keep`` or ``error``.
     """
 
     path: str
@@ -38,112 +61,141 @@ class FolderZoo:
     arch: str | None = None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     input_shape: Sequence[int] = ()
+    nan: str = "drop"
 
     def load(self, progress: bool = True) -> Zoo:
-        """Read all checkpoints. Raises ``ZooError`` for the first thing that does not fit, naming row and file."""
+        """Read all checkpoints.
+
+        Raises:
+            ZooError: the first thing that does not fit, naming row and file.
+            TrustError: the table names code, and nobody trusts it.
+        """
+        folder = self._checked_folder()
+        table = find_table(folder, self.table)
+        rows = read_rows(table, self.label)
+        check_splits(rows, table)
+        kinds = [self._kind(row, table, line) for line, row in enumerate(rows, start=2)]
+        files = [_inside(folder, row["path"], table, line) for line, row in enumerate(rows, start=2)]
+        named = {row["architecture"] for row in rows if row.get("architecture")}
+        trust.require(named, table.parent, "the code of architectures, which would be imported")
+
+        labels = labels_of(rows, self.label, table)
+        kept = self._labelled(rows, labels, table)
+        rows, kinds, files = ([each[i] for i in kept] for each in (rows, kinds, files))
+        names = _names(kinds)
+        columns = _columns(rows, self.label, labels[kept])
+        columns["architecture"] = np.array([names[kind] for kind in kinds])
+        populations = {}
+        for kind, name in names.items():
+            members = [index for index, other in enumerate(kinds) if other == kind]
+            given_by = table.parent if kind.ref in named else None
+            populations[name] = self._population(name, kind, members, [files[i] for i in members], given_by, progress)
+        zoo = Zoo(name=folder.resolve().name, path=folder, table=columns, populations=populations)
+        return settle_weights(zoo, self.nan)
+
+    def _checked_folder(self) -> Path:
+        check_choice(self.nan)
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
             raise ZooError(f"zoo.path: {folder} is not a folder; give the one that your checkpoints lie in")
         if not self.input_shape:
             raise ZooError("zoo.input_shape is empty; give the shape of one input sample, such as [1,28,28]")
-        rows, table_path = self._rows(folder)
-        files = [_inside(folder, row["path"], table_path, line) for line, row in enumerate(rows, start=2)]
-        refs = [self._ref(row, table_path, line) for line, row in enumerate(rows, start=2)]
-        columns: dict[str, np.ndarray] = {name: _column([row[name] for row in rows]) for name in rows[0]}
-        columns[self.label] = self._labels(rows, table_path)
-        columns["path"] = np.array([row["path"] for row in rows])
-        for name, default in (("id", [row["path"] for row in rows]), ("run", [_run(row["path"]) for row in rows])):
-            columns[name] = np.array([row[name] for row in rows] if name in rows[0] else default)
-        names = _names(refs)
-        columns["architecture"] = np.array([names[ref] for ref in refs])
-        populations = {}
-        for ref, name in names.items():
-            members = [index for index, other in enumerate(refs) if other == ref]
-            populations[name] = self._population(name, ref, members, [files[index] for index in members], progress)
-        return Zoo(name=folder.resolve().name, path=folder, table=columns, populations=populations)
+        return folder
 
-    def _rows(self, folder: Path) -> tuple[list[dict[str, str]], Path]:
-        choices = [folder / self.table, Path(self.table).expanduser()]
-        path = next((choice for choice in choices if choice.is_file()), None)
-        if path is None:
-            raise ZooError(f"zoo.table: there is neither {choices[0]} nor {choices[1]}")
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ZooError(f"zoo.table: {path} is not a UTF-8 text file ({error})") from None
-        reader = csv.DictReader(text.splitlines())
-        names = list(reader.fieldnames or [])
-        for needed, where in (("path", "the checkpoint file of each row"), (self.label, "zoo.label")):
-            if needed not in names:
-                raise ZooError(
-                    f"zoo.table: {path} has no column {needed!r} ({where}); it has {', '.join(names) or 'none'}"
-                )
-        rows = []
-        for line, row in enumerate(reader, start=2):
-            if None in row or None in row.values():
-                raise ZooError(f"zoo.table: line {line} of {path} does not have {len(names)} fields as the first has")
-            rows.append(row)
-        if not rows:
-            raise ZooError(f"zoo.table: {path} has no rows below its header")
-        return rows, path
-
-    def _labels(self, rows: Sequence[Mapping[str, str]], table: Path) -> np.ndarray:
-        values = []
-        for line, row in enumerate(rows, start=2):
-            try:
-                values.append(float(row[self.label]))
-            except ValueError:
-                values.append(float("nan"))
-            if not np.isfinite(values[-1]):
-                raise ZooError(
-                    f"zoo.label: {row[self.label]!r} in column {self.label!r}, line {line} of {table}, is no finite "
-                    "number; fill it in or take the row out (classes must be numbered)"
-                )
-        labels = np.array(values)
-        return labels.astype(np.int64) if (labels == np.round(labels)).all() else labels
-
-    def _ref(self, row: Mapping[str, str], table: Path, line: int) -> str:
+    def _kind(self, row: Mapping[str, str], table: Path, line: int) -> _Kind:
         ref = row.get("architecture") or self.arch
         if not ref:
             raise ZooError(
                 f"line {line} of {table} names no architecture: set zoo.arch=package.module:factory for all rows, or "
                 "fill a column `architecture`"
             )
-        return ref
+        return _Kind(ref, json.dumps(arguments_of(row, line, table), sort_keys=True))
 
-    def _population(self, name: str, ref: str, rows: list[int], files: Sequence[Path], progress: bool) -> Population:
+    def _labelled(self, rows: Sequence[Mapping[str, str]], labels: np.ndarray, table: Path) -> list[int]:
+        """Positions of the rows that stay."""
+        missing = [index for index in range(len(rows)) if np.isnan(labels[index])]
+        if not missing:
+            return list(range(len(rows)))
+        line, text = missing[0] + 2, short(rows[missing[0]][self.label])
+        said = (
+            f"zoo.label: {len(missing)} of {len(rows)} rows have no finite number in column {self.label!r}, the first "
+            f"is {text!r} in line {line} of {table} ({short(rows[missing[0]]['path'])})"
+        )
+        if self.nan == "error":
+            raise ZooError(f"{said}. Fill them in, take them out, or leave them out with zoo.nan=drop")
+        if self.nan == "keep":
+            log.warning("%s; they are kept (zoo.nan=keep)", said)
+            return list(range(len(rows)))
+        if len(missing) == len(rows):
+            raise ZooError(f"{said}; without them nothing is left")
+        log.warning("%s; they are left out (zoo.nan=drop)", said)
+        return [index for index in range(len(rows)) if not np.isnan(labels[index])]
+
+    def _population(
+        self, name: str, kind: _Kind, rows: list[int], files: Sequence[Path], given_by: Path | None, progress: bool
+    ) -> Population:
         from tqdm import tqdm
 
-        from metanet.checkpoints import load_checkpoint
-        from metanet.sources import load_source
+        from ..evaluation import fit_to
 
-        module = load_source(ref, **self.arch_args)
-        wanted = module.state_dict()
-        found: dict[str, list[Tensor]] = {key: [] for key in wanted}
+        arguments = {**self.arch_args, **kind.arguments}
+        module = _network(kind, arguments, files[0])
+        states = []
         for file in tqdm(files, desc=f"reading {name}", unit=" checkpoints", disable=None if progress else True):
-            checkpoint = load_checkpoint(file)
-            _check_fit(checkpoint, wanted, file, ref, self.arch_args)
-            for key, tensors in found.items():
-                tensors.append(checkpoint[key])
+            states.append(_read(file, module, kind.ref, arguments, fit_to))
+        common = [key for key in module.state_dict() if all(key in state for state in states)]
         return Population(
             architecture=name,
-            ref=ref,
-            arch_args=dict(self.arch_args),
+            ref=kind.ref,
+            arch_args=arguments,
             input_shape=tuple(self.input_shape),
             input_range=(-1.0, 1.0),
-            state={key: torch.stack(tensors) for key, tensors in found.items()},
+            state={key: torch.stack([state[key] for state in states]) for key in common},
             rows=torch.tensor(rows),
+            named_in=given_by,
         )
+
+
+def _network(kind: _Kind, arguments: Mapping[str, Any], first: Path) -> nn.Module:
+    """The network of an architecture; where a table states its sizes, no larger than its first checkpoint."""
+    from ..checkpoints import load_checkpoint
+    from ..sources import build_within, load_source
+
+    def make() -> nn.Module:
+        return load_source(kind.ref, **arguments)
+
+    if not kind.arguments or not trust.is_open(kind.ref):
+        return make()
+    return build_within(make, load_checkpoint(first).shapes, f"the table's {_called(kind.ref, arguments)}")
+
+
+def _read(file: Path, module: nn.Module, ref: str, arguments: Mapping[str, Any], fit_to: Any) -> dict[str, Any]:
+    """The tensors of a file by the names of its network."""
+    from ..checkpoints import load_checkpoint
+    from ..errors import CheckpointError
+
+    checkpoint = load_checkpoint(file)
+    try:
+        return dict(fit_to(module, checkpoint))
+    except CheckpointError as error:
+        raise ZooError(
+            f"{file} does not fit {_called(ref, arguments)}: {error}\n  Give the architecture that it belongs to by "
+            "zoo.arch and zoo.arch_args, or in the table's columns architecture and arch_args"
+        ) from error
+
+
+def _called(ref: str, arguments: Mapping[str, Any]) -> str:
+    return f"{ref}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 def _inside(folder: Path, name: str, table: Path, line: int) -> Path:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not trust.is_inside(path, folder):
         raise ZooError(
-            f"line {line} of {table}: the path {name!r} leads out of {folder}; only files inside it are read"
+            f"line {line} of {table}: the path {short(name)!r} leads out of {folder}; only files inside it are read"
         )
     if not path.is_file():
-        raise ZooError(f"line {line} of {table}: there is no file {path}")
+        raise ZooError(f"line {line} of {table}: there is no file {short(str(path))}")
     return path
 
 
@@ -152,45 +204,25 @@ def _run(path: str) -> str:
     return path if parent == Path(".") else parent.as_posix()
 
 
-def _names(refs: Sequence[str]) -> dict[str, str]:
-    """REF -> a short name for it: its last part, or all of it where two would be the same."""
-    distinct = list(dict.fromkeys(refs))
-    short = [ref.rsplit(":", 1)[-1] for ref in distinct]
-    return {ref: name if short.count(name) == 1 else ref for ref, name in zip(distinct, short, strict=True)}
+def _names(kinds: Sequence[_Kind]) -> dict[_Kind, str]:
+    """A short name for each architecture: ``mlp``, or ``mlp(widths=[3])`` where the table gives several of them."""
+    distinct = list(dict.fromkeys(kinds))
+    refs = list(dict.fromkeys(kind.ref for kind in distinct))
+    last = [ref.rsplit(":", 1)[-1] for ref in refs]
+    called = {ref: name if last.count(name) == 1 else ref for ref, name in zip(refs, last, strict=True)}
+    several = {ref for ref in refs if sum(kind.ref == ref for kind in distinct) > 1}
+    return {
+        kind: _called(called[kind.ref], kind.arguments) if kind.ref in several else called[kind.ref]
+        for kind in distinct
+    }
 
 
-def _column(values: list[str]) -> np.ndarray:
-    """Integers if all are, else floats if all are, else text."""
-    for kind in (np.int64, np.float64):
-        try:
-            return np.array([kind(value) for value in values])
-        except (ValueError, OverflowError):
-            continue
-    return np.array(values)
-
-
-def _check_fit(
-    checkpoint: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    file: Path,
-    ref: str,
-    arch_args: Mapping[str, Any],
-) -> None:
-    missing = [key for key in wanted if key not in checkpoint]
-    unexpected = [key for key in checkpoint if key not in wanted]
-    shapes = [
-        f"{key} is {tuple(checkpoint[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in checkpoint and checkpoint[key].shape != wanted[key].shape
-    ]
-    listed = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
-        if names
-    ]
-    if listed:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in arch_args.items())
-        raise ZooError(
-            f"{file} does not fit {ref}({arguments}): {'; '.join(listed)}. "
-            "Give the architecture that it belongs to by zoo.arch and zoo.arch_args"
-        )
+def _columns(rows: Sequence[Mapping[str, str]], label: str, labels: np.ndarray) -> dict[str, np.ndarray]:
+    columns = {name: column([row[name] for row in rows]) for name in rows[0]}
+    whole = bool((labels == np.round(labels)).all())  # classes; False with NaN
+    columns[label] = labels.astype(np.int64) if whole else labels
+    paths = [row["path"] for row in rows]
+    columns["path"] = np.array(paths)
+    for name, default in (("id", paths), ("run", [_run(path) for path in paths])):
+        columns[name] = np.array([row[name] for row in rows] if name in rows[0] else default)
+    return columns

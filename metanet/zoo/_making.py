@@ -114,7 +114,7 @@ def load_or_make(maker: Maker, root: str | None = None, progress: bool = True) -
 
 
 def _open(folder: Path, maker: Maker) -> Zoo:
-    if (found := read_manifest(folder)["recipe"]) != maker.recipe():
+    if (found := read_manifest(folder).recipe) != maker.recipe():
         raise ZooError(
             f"{folder} holds a zoo of another recipe: {found}, where {maker.recipe()} is asked for. "
             "Move that folder away or use another root (METANET_DATA)"
@@ -124,7 +124,7 @@ def _open(folder: Path, maker: Maker) -> Zoo:
 
 def _recorded(folder: Path) -> dict[str, str]:
     try:
-        return {file: entry["sha256"] for file, entry in read_manifest(folder)["files"].items()}
+        return {file: entry.sha256 for file, entry in read_manifest(folder).files.items()}
     except ZooError:
         return {}
 

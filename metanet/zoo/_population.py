@@ -1,6 +1,6 @@
 """What a zoo is once it is in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .. import trust
 from ..evaluation import is_integer
+
+
+def sample_inputs(
+    shape: Sequence[int], bounds: Sequence[float] = (0.0, 1.0), batch: int = 2
+) -> Float[Tensor, "batch ..."]:
+    """Inputs of ``shape`` each, the same random ones every time, uniform between the bounds."""
+    low, high = bounds
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, *shape, generator=generator) * (high - low) + low
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,8 @@ class Population:
     """Row of each network in ``Zoo.table``."""
     input_range: tuple[float, float] = (0.0, 1.0)
     """Smallest and largest input value that the networks were made for."""
+    named_in: Path | None = None
+    """The folder of the file that says all this; None where the user's own configuration does."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -40,16 +52,28 @@ class Population:
         return f"Population({self.architecture}: {len(self)} networks of {parameters:,} numbers, {self.ref})"
 
     def build(self) -> nn.Module:
-        """A freshly initialised network of this architecture, in evaluation mode."""
-        from metanet.sources import load_source
+        """A freshly initialised network of this architecture, in evaluation mode.
 
-        return load_source(self.ref, **self.arch_args).eval()
+        Raises:
+            TrustError: a file names its code, and the user has not said that the file's folder is to be trusted.
+            MetanetError: there is no such code, or it makes no network of these arguments.
+        """
+        from ..sources import build_within, load_source
+
+        def make() -> nn.Module:
+            return load_source(self.ref, **self.arch_args)
+
+        if self.named_in is None:
+            return make().eval()
+        trust.require([self.ref], self.named_in)
+        if not trust.is_open(self.ref):
+            return make().eval()  # code that the user trusts, which need not work without memory
+        shapes = {name: tensor.shape[1:] for name, tensor in self.state.items()}
+        return build_within(make, shapes, f"{self.named_in}: architecture {self.architecture!r}").eval()
 
     def example(self, batch: int = 2) -> Float[Tensor, "batch ..."]:
         """The same random inputs every time, uniform in ``input_range``."""
-        low, high = self.input_range
-        generator = torch.Generator().manual_seed(0)
-        return torch.rand(batch, *self.input_shape, generator=generator) * (high - low) + low
+        return sample_inputs(self.input_shape, self.input_range, batch)
 
     def state_dict(self, index: int) -> dict[str, Tensor]:
         """The state of one network (views, not copies)."""
@@ -70,6 +94,9 @@ class Zoo:
     """Long format, one entry per network and epoch: ``id``, ``epoch`` (from 1), then what was recorded."""
     unseen: tuple[str, ...] = ()
     """Architectures meant to be kept out of training, to see what a model makes of one that it never saw."""
+
+    nan: str = "drop"
+    """What becomes of networks without a finite label: ``drop``, ``keep`` or ``error``."""
 
     pictures: Callable[[Int[Tensor, " k"]], tuple[Tensor, Tensor]] | None = None
     """For networks that stand for images: rows of the table -> originals and renderings, each ``(k, size, size)``."""

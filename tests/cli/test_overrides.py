@@ -82,7 +82,7 @@ class TestPaths:
             "zoo=folder",
             "zoo.path='a (1)'",
             "zoo.label='test accuracy'",
-            "+zoo.table='t.csv'",
+            "zoo.table='t.csv'",  # the key is there: nothing is added
             "model.path=x",
         ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from metanet.config import conf_dir
 from metanet.tasks import train
@@ -24,6 +25,12 @@ def tiny_data(tmp_path_factory) -> Path:
     return root
 
 
+def compose_train(*overrides: str) -> DictConfig:
+    """The configuration of ``metanet train``."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
 @pytest.fixture
 def run(tiny_data, tmp_path, monkeypatch):
     """Run ``metanet train`` in this process: ``run("model=stat", name="a")`` -> (folder, metrics)."""
@@ -31,10 +38,8 @@ def run(tiny_data, tmp_path, monkeypatch):
 
     def go(*overrides: str, name: str = "run", zoo: str = "digits_tiny") -> tuple[Path, dict[str, float]]:
         folder = tmp_path / name
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            given = [f"zoo={zoo}", "logger=none", "trainer.max_epochs=2", f"paths.run_dir={folder}", "device=cpu"]
-            cfg = compose("train", overrides=[*given, "task.batch_size=8", "trainer.log_every_n_steps=1", *overrides])
-        train(cfg)
+        given = [f"zoo={zoo}", "logger=none", "trainer.max_epochs=2", f"paths.run_dir={folder}", "device=cpu"]
+        train(compose_train(*given, "task.batch_size=8", "trainer.log_every_n_steps=1", *overrides))
         return folder, json.loads((folder / "metrics.json").read_text())
 
     return go

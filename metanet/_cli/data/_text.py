@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import MetanetError
+from ...sources import offline
 from ._batches import Samples
 
 _WINDOW = 512  # tokens, or the longest that the network takes if that is less
@@ -67,7 +68,8 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
             f"data={path} is text and needs a tokenizer: {folder} is no folder; give data_args.tokenizer=FOLDER"
         )
     try:
-        read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with offline():  # a tokenizer's configuration may name others
+            read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MetanetError(f"the folder {folder} has no tokenizer that can be read: {first}") from error
