@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .checkpoints import atomic_write
+from .checkpoints import atomic_write, check_plain
 from .errors import MetanetError, TraceError
 from .graph import GraphTemplate, TemplateBuilder
 from .symmetry import Derivation, SymmetrySpec, derive, read_json
@@ -189,12 +189,15 @@ def to_graph(
         granularity: ``"neuron"`` or ``"tensor"``, see :meth:`Architecture.graph_template`.
 
     Raises:
-        CheckpointError: the checkpoint does not fit the architecture; the message lists what differs.
+        CheckpointError: the checkpoint does not fit the architecture, or holds no plain weights
+            (:func:`metanet.checkpoints.check_plain`); the message says what differs.
         MetanetError: the graph would not fit into memory.
     """
     from .graph import fill
 
     state = source.state_dict() if isinstance(source, nn.Module) else source
+    for each in [state] if isinstance(state, Mapping) else state:
+        check_plain(each, network=arch.spec.tensors)
     return fill(arch.graph_template(granularity), state)
 
 

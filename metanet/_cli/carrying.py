@@ -37,23 +37,6 @@ class Carried:
     library: str | None = None
 
 
-def check_plain(stored: Sequence[Checkpoint]) -> None:
-    """Refuse weights that are numbers of another kind.
-
-    Raises:
-        CheckpointError: a configuration says that its weights are quantised.
-    """
-    for each in stored:
-        folder = folder_of(each)
-        found = None if folder is None else _read(folder).get("quantization_config")
-        if found:
-            how = found.get("quant_method", "unknown method") if isinstance(found, Mapping) else found
-            raise CheckpointError(
-                f"checkpoint '{each.path}' is quantised ({how}), which averages of its numbers would not survive: "
-                "dequantise it first (model.dequantize() in transformers, and save it)"
-            )
-
-
 def carried(
     stored: Sequence[Checkpoint], *, out_dtype: str | None = None, layers: Sequence[int] | None = None,
     tied: bool = False,

@@ -19,7 +19,7 @@ from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..merging import METHODS, Merged, model_card, save_merged
 from ..merging import merge as merge_networks
-from .carrying import Carried, carried, check_plain
+from .carrying import Carried, carried
 from .folders import check_free
 from .naming import as_stored
 from .networks import (
@@ -54,7 +54,6 @@ def merge(cfg: Any) -> None:
     device = find_device(options["device"])
     base, paths = options["base"], options["models"]
     networks = open_networks(options, [*([] if base is None else [base]), *paths])  # the base first, as in files
-    check_plain(networks.stored)
     how, arch = _alignment(options, networks)
     chosen = dict(options["method"])
     with warnings.catch_warnings():

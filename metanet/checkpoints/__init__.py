@@ -28,6 +28,8 @@ from . import _folder as _folder
 from . import _sharded as _sharded
 from . import _torch as _torch
 from ._atomic import atomic_write as atomic_write
+from ._gate import check_dequantised as check_dequantised
+from ._gate import check_plain as check_plain
 from ._mapping import Checkpoint as Checkpoint
 from ._nonfinite import report_nonfinite as report_nonfinite
 from ._readers import load_checkpoint as load_checkpoint

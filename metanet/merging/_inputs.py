@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import Checkpoint, load_checkpoint
+from ..checkpoints import Checkpoint, check_plain, load_checkpoint
 from ..errors import CheckpointError, MetanetError
 from ..evaluation import as_checkpoint, entries, fit_to, is_integer
 
@@ -54,12 +54,15 @@ def open_inputs(
 
     Raises:
         MetanetError: there is no model.
-        CheckpointError: one can't be opened, or they are not of one architecture; the message lists what differs.
+        CheckpointError: one can't be opened or holds no plain weights (:func:`metanet.checkpoints.check_plain`), or
+            they are not of one architecture; the message lists what differs.
     """
     if isinstance(models, str | os.PathLike | nn.Module | Mapping) or not models:
         raise MetanetError("merge takes a list of models: metanet.merge([a, b], method=...)")
     found = [opened(each, f"model {k}") for k, each in enumerate(models)]
     of_base = None if base is None else opened(base, "the base")
+    for each in [*found, *([] if of_base is None else [of_base])]:
+        check_plain(each, averaged=True, taken=takes)
     if model is not None:
         fitted = [fit_to(model, each, str(each.path)) for each in found]
         of_base = None if of_base is None else fit_to(model, of_base, str(of_base.path))

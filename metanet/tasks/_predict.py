@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from .. import nn as metanets
 from ..architecture import trace
-from ..checkpoints import load_checkpoint
+from ..checkpoints import check_plain, load_checkpoint
 from ..config import build, plain
 from ..errors import MetanetError
 from ..graph import GraphStack
@@ -38,6 +38,7 @@ def predict(cfg: DictConfig) -> str:
     example = torch.rand(max(2, model.arguments.get("probes", 0)), *_input_shape(cfg.get("input_shape"), model.meta))
     architecture = trace(module, example)
     state = load_checkpoint(cfg.checkpoint)
+    check_plain(state, network=architecture.spec.tensors)
     template = architecture.template
     stacked = {name: state[name].unsqueeze(0) for name in architecture.spec.tensors if name in state}
     template.values(stacked)  # names what does not fit

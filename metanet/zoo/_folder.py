@@ -114,7 +114,7 @@ class FolderZoo:
     def _population(self, name: str, ref: str, rows: list[int], files: Sequence[Path], progress: bool) -> Population:
         from tqdm import tqdm
 
-        from metanet.checkpoints import load_checkpoint
+        from metanet.checkpoints import check_plain, load_checkpoint
         from metanet.sources import load_source
 
         module = load_source(ref, **self.arch_args)
@@ -122,6 +122,7 @@ class FolderZoo:
         found: dict[str, list[Tensor]] = {key: [] for key in wanted}
         for file in tqdm(files, desc=f"reading {name}", unit=" checkpoints", disable=None if progress else True):
             checkpoint = load_checkpoint(file)
+            check_plain(checkpoint, network=wanted)
             _check_fit(checkpoint, wanted, file, ref, self.arch_args)
             for key, tensors in found.items():
                 tensors.append(checkpoint[key])
