@@ -31,6 +31,7 @@ from ._atomic import atomic_write as atomic_write
 from ._gate import check_dequantised as check_dequantised
 from ._gate import check_plain as check_plain
 from ._mapping import Checkpoint as Checkpoint
+from ._mapping import shared_memory as shared_memory
 from ._nonfinite import report_nonfinite as report_nonfinite
 from ._readers import load_checkpoint as load_checkpoint
 from ._sharded import files_of as files_of

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ._bytes import FileBytes
 from ._inert import read_inert
-from ._mapping import Checkpoint
+from ._mapping import Checkpoint, shared_memory
 from ._readers import Options, reader
 from ._state_dicts import find_state_dict
 
@@ -63,6 +63,7 @@ def _read(path: Path, options: Options) -> Checkpoint:
         {name: tensor.shape for name, tensor in state.items()},
         {name: tensor.dtype for name, tensor in state.items()},
         skipped=file.skipped,
+        tied=shared_memory(state),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import Checkpoint, check_plain, report_nonfinite
+from ..checkpoints import Checkpoint, check_plain, report_nonfinite, shared_memory
 from ..errors import CheckpointError
 from ..sources import in_memory
 
@@ -39,7 +39,7 @@ def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoi
         raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
     tensors = {n: t.detach() for n, t in found.items() if isinstance(t, Tensor)}
     shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
-    return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
+    return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes, tied=shared_memory(tensors))
 
 
 def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str = "") -> Checkpoint:
