@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 
 from ..alignment import Alignment
 from ..architecture import Architecture
-from ..checkpoints import Checkpoint, atomic_write
+from ..checkpoints import PARTS, Checkpoint, atomic_write
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..merging import METHODS, Merged, model_card, save_merged
@@ -33,6 +33,7 @@ from .networks import (
 )
 from .overrides import typed
 from .sweep import METRICS_FILE
+from .vocabulary import vocabulary_of
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "merge_config.yaml"
@@ -63,7 +64,8 @@ def merge(cfg: Any) -> None:
             base=None if base is None else networks.stored[0], arch=arch, model=networks.model, data=networks.data,
             loss=loss_of(options["loss"]), repair=options["repair"], repair_passes=options["repair_passes"],
             overrides=options["overrides"], slices=options["slices"], dtype=options["dtype"],
-            out_dtype=options["out_dtype"], seed=options["seed"], device=device, progress=True, **how, **chosen,
+            out_dtype=options["out_dtype"], overflow=options["overflow"], seed=options["seed"], device=device,
+            progress=True, **how, **chosen,
         )  # fmt: skip
     named, others = (merged, []) if networks.model is None else as_stored(merged, networks.stored[0], networks.model)
     beside = _beside(named, others, merged, networks.stored, options)
@@ -72,6 +74,7 @@ def merge(cfg: Any) -> None:
     recipe = {**merged.recipe, "models": paths, "base": base, **_given(options, merged.alignments)}
     save_merged(
         out, named, recipe=recipe, max_shard_size=options["max_shard_size"], progress=True,
+        parts=_folders([*_parts(networks.stored), *beside.files]),
         files=lambda hashes: _files(options, merged, recipe, hashes, beside),
     )  # fmt: skip
     numbers = _numbers(merged, named) | {"seconds": time.perf_counter() - started}
@@ -200,8 +203,10 @@ def _beside(
     if options["slices"] is not None:
         spans = [next(iter(each.values())) for each in options["slices"]]
         layers = [layer for first, behind in spans for layer in range(first, behind)]
-    tied = any(name.startswith("left out: ") for name in merged.report)
-    found = carried(stored, out_dtype=options["out_dtype"], layers=layers, tied=tied)
+    vocabulary = vocabulary_of(named, merged, stored, _says_tied(stored[0]))
+    found = carried(
+        stored, out_dtype=options["out_dtype"], layers=layers, vocabulary=vocabulary, parts=_folders(_parts(stored))
+    )  # fmt: skip
     notes = list(found.warnings)
     like = stored[0].shapes
     if changed := [n for n, shape in named.shapes.items() if like.get(n, shape) != shape and layers is None]:
@@ -210,6 +215,23 @@ def _beside(
         notes.append(f"{len(others)} tensors are none of the network's and stay as they are: {_some(others)}")
     library = "timm" if found.library is None and str(options["arch"]).startswith("timm:") else found.library
     return Carried(found.files, tuple(notes), library)
+
+
+def _says_tied(stored: Checkpoint) -> bool | None:
+    """Whether a configuration says that the output layer is the embedding."""
+    config = stored.metadata.get("config")
+    found = config.get("tie_word_embeddings") if isinstance(config, dict) else None
+    return found if isinstance(found, bool) else None
+
+
+def _parts(stored: Sequence[Checkpoint]) -> list[str]:
+    """Sub-folders of a pipeline that the merge has weights for, as ``PART/``."""
+    return [f"{part}/" for part in stored[0].metadata.get(PARTS, {})]
+
+
+def _folders(files: Iterable[str]) -> list[str]:
+    """The sub-folders that files lie in, each once."""
+    return list(dict.fromkeys(name.rpartition("/")[0] for name in files if "/" in name))
 
 
 def _files(

@@ -12,6 +12,7 @@ from ..documents import read_json
 from ..errors import CheckpointError
 from ._forms import ADAPTER, EIGHT_BITS, FORMS, NARROW, QUANTISED, SCALE, SCALED
 from ._mapping import Checkpoint
+from ._pipelines import PARTS
 
 _OF_PYTORCH = frozenset({torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4})
 _KEYS = ("quantization_config", "compression_config")  # in config.json, or in a part of it (text_config)
@@ -43,6 +44,7 @@ def check_plain(
         CheckpointError: it is quantised or an adapter; names the form, one tensor, and what to do.
     """
     check_dequantised(given, who)
+    _check_single(given, bool(network))
     _check_adapters(given, called(given, who), list(network), averaged, list(taken))
 
 
@@ -73,6 +75,15 @@ def dtypes_of(given: Mapping[str, Tensor]) -> Mapping[str, torch.dtype]:
     if isinstance(given, Checkpoint):
         return given.dtypes
     return {name: tensor.dtype for name, tensor in given.items() if isinstance(tensor, Tensor)}
+
+
+def _check_single(given: Mapping[str, Tensor], of_network: bool) -> None:
+    parts = given.metadata.get(PARTS) if isinstance(given, Checkpoint) else None
+    if parts and of_network:
+        raise CheckpointError(
+            f"{called(given)} is a pipeline of several networks, arch= is one: {', '.join(list(parts)[:5])} has "
+            f"weights of its own. Give the file of that one, such as '{given.path}'; a merge without arch= takes all"
+        )
 
 
 # ---------------------------------------------------------------- quantised

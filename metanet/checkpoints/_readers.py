@@ -34,16 +34,17 @@ class Reader:
 READERS: list[Reader] = []
 
 
-def reader(format: str, accepts: Callable[[Path], bool]) -> Callable:
+def reader(format: str, accepts: Callable[[Path], bool], first: bool = False) -> Callable:
     """Register a function ``(path, options) -> Checkpoint`` as the reader of the paths that ``accepts`` takes.
 
     Args:
         format: how error messages call it, with its suffixes.
         accepts: says whether the path is of this format, by name or kind alone; the first reader that accepts reads.
+        first: ask this one before those that are there: it knows a special case of theirs.
     """
 
     def register(read: Callable[[Path, Options], Checkpoint]) -> Callable[[Path, Options], Checkpoint]:
-        READERS.append(Reader(format=format, accepts=accepts, read=read))
+        READERS.insert(0 if first else len(READERS), Reader(format=format, accepts=accepts, read=read))
         return read
 
     return register

@@ -30,11 +30,16 @@ def same_tensors(checkpoint: Checkpoint) -> dict[str, str]:
     alike: dict[tuple[torch.Size, torch.dtype], list[str]] = {}
     for name, shape in checkpoint.shapes.items():
         dtype = checkpoint.dtypes[name]
-        table = name.endswith(HEADS) or any(word in name.lower() for word in _EMBEDDINGS)
-        if table and len(shape) > 1 and dtype.is_floating_point and place_of(name) is None and first[name] == name:
+        if is_table(name, shape) and dtype.is_floating_point and first[name] == name:
             alike.setdefault((shape, dtype), []).append(name)
     again = {name: one for names in alike.values() if len(names) > 1 for name, one in _repeated(checkpoint, names)}
     return {name: again.get(one, one) for name, one in first.items()}
+
+
+def is_table(name: str, shape: torch.Size) -> bool:
+    """Whether a tensor is an embedding or an output layer, by its name: outside the layers, of two axes or more."""
+    called_so = name.endswith(HEADS) or any(word in name.lower() for word in _EMBEDDINGS)
+    return called_so and len(shape) > 1 and place_of(name) is None
 
 
 def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterable[tuple[str, str]]:
