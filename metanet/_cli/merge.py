@@ -1,5 +1,6 @@
 """The command ``merge``: several checkpoints into one, and everything that belongs to it."""
 
+import glob
 import hashlib
 import json
 import os
@@ -31,12 +32,12 @@ from .networks import (
     open_networks,
     trace_networks,
 )
-from .overrides import typed
+from .overrides import key_of, typed
+from .recipe import CONFIG_FILE, DIGESTS
 from .sweep import METRICS_FILE
 from .vocabulary import vocabulary_of
 
 CARD_FILE = "README.md"
-CONFIG_FILE = "merge_config.yaml"
 
 
 def merge(cfg: Any) -> None:
@@ -96,7 +97,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MetanetError: something has another form, or ``out`` is no place to write to.
     """
-    models = options["models"]
+    models = options["models"] = _expanded(options["models"])
     if not isinstance(models, list) or not all(isinstance(each, str) for each in models) or not models:
         shown = models if isinstance(models, str) else "A"
         raise MetanetError(f"models={models}: give a list of checkpoints, models=[{shown},B]")
@@ -117,6 +118,26 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     inputs = [*([] if options["base"] is None else [options["base"]]), *options["models"]]
     _check_place(Path(options["out"]), inputs)
     return options
+
+
+def _expanded(models: Any) -> Any:
+    """Patterns of file names as the files that they match, sorted: ``runs/*.safetensors``.
+
+    Raises:
+        MetanetError: nothing matches.
+    """
+    listed = [models] if isinstance(models, str) and glob.has_magic(models) else models
+    if not isinstance(listed, list):
+        return models
+    out: list[Any] = []
+    for each in listed:
+        if not isinstance(each, str) or not glob.has_magic(each) or Path(each).expanduser().exists():
+            out.append(each)
+        elif matched := sorted(glob.glob(os.path.expanduser(each))):
+            out += matched
+        else:
+            raise MetanetError(f"models={each}: no file or folder is called like that")
+    return out
 
 
 def _read_tree(key: str, given: str) -> Any:
@@ -238,7 +259,7 @@ def _files(
     options: Mapping[str, Any], merged: Merged, recipe: Mapping[str, Any], hashes: Mapping[str, str], beside: Carried
 ) -> dict[str, bytes | Path]:  # fmt: skip
     """All that lies beside the weights."""
-    chosen = {key: value for key, value in options.items() if key != "paths"}
+    chosen = {key: value for key, value in options.items() if key not in ("paths", "recipe")} | {DIGESTS: dict(hashes)}
     given = {key: value for key, value in chosen.items() if value not in (None, {}) and key != "data_args"}
     given |= {"data_args": options["data_args"]} if options["data"] is not None else {}
     config, shown = (yaml.safe_dump(each, sort_keys=False, allow_unicode=True) for each in (chosen, given))
@@ -253,7 +274,8 @@ def _command() -> str:
     """The command line, as a person would type it."""
     from hydra.core.hydra_config import HydraConfig
 
-    return " ".join(["metanet merge", *(shlex.quote(typed(each)) for each in HydraConfig.get().overrides.task)])
+    given = [each for each in HydraConfig.get().overrides.task if key_of(each) != "recipe"]  # it is among them, in full
+    return " ".join(["metanet merge", *(shlex.quote(typed(each)) for each in given)])
 
 
 def _numbers(merged: Merged, named: Checkpoint) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ._merged import Merged as Merged
 from ._network import DataPerModel as DataPerModel
 from ._part import Part as Part
 from ._part import Problem as Problem
+from ._parts import mains_of as mains_of
 from ._registry import METHODS as METHODS
 from ._registry import Method as Method
 from ._registry import PerModel as PerModel

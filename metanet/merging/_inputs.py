@@ -14,7 +14,7 @@ from ..checkpoints import Checkpoint, check_plain, load_checkpoint
 from ..errors import CheckpointError, MetanetError
 from ..evaluation import as_checkpoint, entries, fit_to, is_integer
 from ._advice import on_extra_names, overrides_text
-from ._ties import HEADS, by_network, in_all, in_some, same_tensors
+from ._ties import HEADS, by_network, completed, in_all, in_some, same_tensors
 
 Weights = str | os.PathLike | nn.Module | Mapping[str, Tensor]
 
@@ -75,23 +75,41 @@ def open_inputs(
         own = {name: name for name in network}
         return Inputs(tuple(fitted), of_base, by_network(own, network, [*fitted, *filter(None, [of_base])]))
     both = [*([] if of_base is None else [of_base]), *found]
-    exempt = [[n for n in each if any(fnmatchcase(n, pattern) for pattern in takes)] for each in both]
     labels = [*([] if of_base is None else ["base"]), *range(len(found))]
-    agreed, told, dropped = _agreed([_without(each, names) for each, names in zip(both, exempt, strict=True)], labels)
-    first = in_all(agreed[0], told)
-    untied = in_some(first, agreed, told)
-    first = by_network(first, ties, agreed)
-    both = [_with(each, whole, names) for each, whole, names in zip(agreed, both, exempt, strict=True)]
-    first |= {name: name for names in exempt for name in names}
+    both, first, dropped, untied = _by_names(both, labels, takes, ties)
     return Inputs(tuple(both[len(both) - len(found) :]), None if of_base is None else both[0], first, dropped, untied)
 
 
-def _agreed(
-    given: list[Checkpoint], labels: Sequence[int | str]
-) -> tuple[list[Checkpoint], list[dict[str, str]], tuple[str, ...]]:
-    """Checkpoints by the names of the first of them; what is tied in each, by these; names that were left out."""
+def _by_names(
+    given: list[Checkpoint], labels: Sequence[int | str], takes: Sequence[str], network: Mapping[str, str]
+) -> tuple[list[Checkpoint], dict[str, str], tuple[str, ...], dict[str, str]]:
+    """Checkpoints by the names of the first of them, and the other fields of :class:`Inputs`."""
     alike = len({frozenset(n for n in each if n.endswith(HEADS)) for each in given}) == 1
-    told = [dict(each.tied) if alike and _is_untied(each) else same_tensors(each) for each in given]
+    told = completed(given, [each.tied if alike and _is_untied(each) else same_tensors(each) for each in given])
+    everywhere = in_all([n for n in given[0] if all(n in each for each in given)], told)
+    matched = {n for each in given for n in each if any(fnmatchcase(n, pattern) for pattern in takes)}
+    tensors = {everywhere.get(n, n) for n in matched}  # whoever takes one of its names takes the tensor
+    exempt = [[n for n in each if n in matched or everywhere.get(n) in tensors] for each in given]
+    rest = [_without(each, names) for each, names in zip(given, exempt, strict=True)]
+    agreed, told, dropped = _agreed(rest, told, labels)
+    first = in_all(agreed[0], told)
+    untied = in_some(first, agreed, told)
+    first = by_network(first, network, agreed)
+    first |= {name: everywhere.get(name, name) for names in exempt for name in names}
+    whole = [_with(each, one, names) for each, one, names in zip(agreed, given, exempt, strict=True)]
+    return whole, first, dropped, untied
+
+
+def _agreed(
+    given: list[Checkpoint], told: list[dict[str, str]], labels: Sequence[int | str]
+) -> tuple[list[Checkpoint], list[dict[str, str]], tuple[str, ...]]:
+    """Checkpoints by the names of the first of them; what is tied in each, by these; names that were left out.
+
+    Args:
+        told: what is tied in each, by its own names.
+        labels: what ``take`` calls each of them.
+    """
+    told = [{n: one for n, one in ties.items() if n in each} for ties, each in zip(told, given, strict=True)]
     duplicates = [_duplicate_head(ties) for ties in told]
     tied = next((d for d in duplicates if d is not None), None)
     dropped: tuple[str, ...] = ()

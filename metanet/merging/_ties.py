@@ -53,6 +53,23 @@ def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterable[tuple[st
             yield name, one
 
 
+def completed(given: Sequence[Checkpoint], told: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """What is tied in each checkpoint, where copies of tensors that are tied in another count as tied.
+
+    A state dict that was read from a file has memory of its own for every name.
+    """
+    pairs = {(name, one): None for ties in told for name, one in ties.items() if name != one}
+    out = []
+    for checkpoint, ties in zip(given, told, strict=True):
+        more = dict(ties)
+        for name, one in pairs:
+            apart = name in checkpoint and one in checkpoint and ties.get(name, name) != ties.get(one, one)
+            if apart and torch.equal(checkpoint[name], checkpoint[one]):
+                more[name] = more.get(one, one)
+        out.append(more)
+    return out
+
+
 def in_all(names: Iterable[str], told: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Name -> the first name that it is tied to in every input.
 
