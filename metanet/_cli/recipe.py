@@ -24,9 +24,8 @@ _OPEN = ("arch_args", "data_args")
 _REFERENCES = ("arch", "data", "loss")
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"(?!(?:timm|hf):)[^\W\d][\w.]*:[^\W\d]\w*")
-_WORD = re.compile(r"\w+")
-_NAME = re.compile(r"[A-Za-z]\w*")  # needs no quotes
-_WORDS = ("null", "true", "false", "nan", "inf")  # of Hydra's grammar
+_NAME = re.compile(r"[A-Za-z]\w*")
+_WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra's grammar takes for something else
 
 
 def check_primary(args: Sequence[str]) -> None:
@@ -182,18 +181,32 @@ def _overrides(path: Path, key: str, value: Any) -> Iterator[str]:
         if value is None:
             return
         name = value.get("name") if isinstance(value, dict) else None
-        if not isinstance(name, str) or not _WORD.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise MetanetError(f"recipe={path}: {key} needs a name and options, got {str(value)[:80]}")
         yield f"{key}={name}"
         value = {option: inner for option, inner in value.items() if option != "name"}
+        known = _options_of(key, name)
+        if known is not None and (unknown := [str(option)[:40] for option in value if option not in known]):
+            raise MetanetError(
+                f"recipe={path}: {key} {name} has no option {unknown[0]}; its options are {', '.join(known)}"
+            )
     if key in _GROUPS or key in _OPEN:
         for option, inner in (value or {}).items() if isinstance(value, dict | None) else ():
-            if not isinstance(option, str) or not _WORD.fullmatch(option):
+            if not isinstance(option, str) or not _NAME.fullmatch(option):
                 raise MetanetError(f"recipe={path}: {key} has no option {str(option)[:40]!r}")
             if inner is not None or key not in _OPEN:
                 yield from _one(path, f"{'++' if key in _OPEN else ''}{key}.{option}", inner)
     else:
         yield from _one(path, key, value)
+
+
+def _options_of(group: str, name: str) -> list[str] | None:
+    """Options of a method or matcher, by the file that has their defaults; ``None`` if there is none of this name."""
+    from ..config import conf_dir
+
+    defaults = conf_dir() / group / f"{name}.yaml"
+    found = yaml.safe_load(defaults.read_text()) if defaults.is_file() else None
+    return [option for option in found if option != "name"] if isinstance(found, dict) else None
 
 
 def _one(path: Path, key: str, value: Any) -> Sequence[str]:
