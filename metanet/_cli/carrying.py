@@ -84,8 +84,8 @@ def carried(
         config, out_dtype=out_dtype, layers=layers, vocabulary=vocabulary,
         tokens=None if tokens == source else _read(tokens),
     )  # fmt: skip
-    rows = {key: new[key] for key in VOCABULARY if key in new}
-    warnings += [*left_beside(source), *_other_configs(source, config | rows, folders)]
+    settled = VOCABULARY if vocabulary is not None and vocabulary.rows else ()
+    warnings += [*left_beside(source), *_other_configs(source, folders, settled)]
     warnings += _other_tokenizers(tokens, folders) if tokens == source else ()
     if code := sorted(each.name for each in source.glob("*.py")):
         names = ", ".join(code[:_LISTED])
@@ -150,11 +150,16 @@ def _library(config: Mapping[str, Any]) -> str | None:
 # ---------------------------------------------------------------- what others say
 
 
-def _other_configs(source: Path, one: Mapping[str, Any], folders: Sequence[Path]) -> Iterator[str]:
-    """What the configurations of other folders say otherwise than that of the source."""
+def _other_configs(source: Path, folders: Sequence[Path], settled: Sequence[str]) -> Iterator[str]:
+    """What the configurations of other folders say otherwise than that of the source.
+
+    Args:
+        settled: fields that the stored tensors decide.
+    """
+    one, indifferent = _read(source), _INDIFFERENT.union(settled)
     for folder in folders[1:]:
         other = _read(folder)
-        keys = [key for key in {**one, **other} if key not in _INDIFFERENT and one.get(key) != other.get(key)]
+        keys = [key for key in {**one, **other} if key not in indifferent and one.get(key) != other.get(key)]
         if keys:
             shown = [f"{key} {_short(one.get(key))} and {_short(other.get(key))}" for key in keys[:_LISTED]]
             more = f", and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""

@@ -110,7 +110,7 @@ HOSTILE = {
     "a target": ({"method": {"name": "linear", "_target_": "os.system"}}, "method linear has no option _target_"),
     "an unknown option": (
         {"method": {"name": "linear", "speed": 2}},
-        "method linear has no option speed; its options are weights",
+        "has no option speed; its options are weights",
     ),
     "an unknown method": ({"method": {"name": "nosuch"}}, "nosuch"),
     "another group": ({"hydra": {"run": {"dir": "x"}}}, "a merge has no hydra"),
