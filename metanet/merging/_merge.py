@@ -146,7 +146,7 @@ def merge(
     computed: Checkpoint = Checkpoint(Path("merged"), compute, shapes, dtypes)
     if repair is not None:
         shares = chosen.shares(prepared) if repair != "bn_reset" else []
-        computed = repaired(repair, computed, problem, shares, repair_passes)
+        computed = repaired(repair, computed, problem, shares, repair_passes, overflow)
     recipe = _recipe(
         found,
         chosen,

@@ -79,7 +79,8 @@ class Method:
     def describe(self) -> str:
         """What it does and its options, from docstring and signature."""
         purpose = (inspect.getdoc(self.function) or "").partition("\n")[0]
-        lines = [f"{self.name}: {purpose}" + (f" ({self.reference})" if self.reference else "")]
+        told = f"{self.name}: {purpose}" if purpose else self.name
+        lines = [told + (f" ({self.reference})" if self.reference else "")]
         explained = {
             **explanations(self.function), **({} if self.prepare is None else explanations(self.prepare))
         }  # fmt: skip

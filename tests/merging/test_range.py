@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 import metanet
 from metanet.errors import CheckpointError, MetanetError
@@ -86,3 +87,16 @@ def test_nothing_is_written(tmp_path):
 
 def test_empty_tensors():
     assert doubled(torch.zeros(0, 3))["w"].shape == (0, 3)
+
+
+def test_repaired_statistics():
+    """Measured variances may lie beyond float16, too."""
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    state = {n: t.half() if t.is_floating_point() else t for n, t in net.state_dict().items()}
+    data = [(1e4 * torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(32, 3))]
+    merged = metanet.merge([state, state], model=net, data=data, repair="bn_reset")
+    assert torch.equal(merged["0.weight"], state["0.weight"])
+    with pytest.raises(MetanetError, match=r"1.running_var: . of 3 values beyond torch.float16"):
+        merged["1.running_var"]
+    clipped = metanet.merge([state, state], model=net, data=data, repair="bn_reset", overflow="clip")
+    assert clipped["1.running_var"].max() == LARGEST and "overflow/1.running_var" in clipped.report
