@@ -124,7 +124,7 @@ def _with_parts(source: Path, folders: Sequence[Path], parts: list[str]) -> tupl
     for folder in others:
         theirs = files_beside(folder)
         for name in own.keys() | {name for name in theirs if "/" in name}:
-            if not (name in own and name in theirs and _same(own[name], theirs[name])):
+            if not (name in own and name in theirs and _same(first / name, folder / name)):
                 raise CheckpointError(
                     f"{name} of '{first}' and '{folder}' differ: how their parts work can't be merged. Make them "
                     "alike, or merge the networks alone (give model.safetensors of each folder)"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..documents import read_json
 from ..errors import CheckpointError
-from ._forms import ADAPTER, EIGHT_BITS, FORMS, NARROW, QUANTISED, SCALE, SCALED
+from ._forms import ADAPTER, EIGHT_BITS, FORMS, NARROW, QUANTISED, SCALE, SCALED, Form
 from ._mapping import Checkpoint
 from ._pipelines import PARTS
 
@@ -90,14 +91,13 @@ def _check_single(given: Mapping[str, Tensor], of_network: bool) -> None:
 
 
 def _signs_of_numbers(dtypes: Mapping[str, torch.dtype]) -> Iterator[str]:
-    forms = [form for form in FORMS if form.kind == QUANTISED]
     for name, dtype in dtypes.items():
         if dtype in _OF_PYTORCH:
             yield f"{name} is {dtype}"
         if (owner := _scaled_by(name, dtypes)) is not None:
             yield f"it has {name}, by which {owner} ({dtypes[owner]}) is to be multiplied"
-        for form in forms:
-            if form.names.search(name) and (form.dtypes is None or dtype in form.dtypes):
+        for form in _forms_of(name):
+            if form.kind == QUANTISED and (form.dtypes is None or dtype in form.dtypes):
                 yield f"it has {name}: {form.word}"
 
 
@@ -107,13 +107,25 @@ def _scaled_by(name: str, dtypes: Mapping[str, torch.dtype]) -> str | None:
     ``l.weight_scale`` and ``l.scale`` belong to ``l.weight``, ``e.up_scales`` to ``e.up_blocks``. In a network cast to
     8 bits as a whole, a parameter called ``scale`` has 8 bits too: that is no scale of numbers.
     """
-    found = SCALE.fullmatch(name)
     whole = dtypes[name] in EIGHT_BITS and not name.endswith(("_scale", "_scales"))
-    if found is None or whole:
-        return None
+    return None if whole else next((owner for owner in _owners(name) if dtypes.get(owner) in NARROW), None)
+
+
+@lru_cache(maxsize=1 << 16)  # graphs of many checkpoints ask for the same names
+def _owners(name: str) -> tuple[str, ...]:
+    """What a tensor may be the scale of, by its name; nothing if it is called otherwise."""
+    found = SCALE.fullmatch(name)
+    if found is None:
+        return ()
     stem = found["of"] if found["of"] is not None else found["module"]
     owners = (f"{stem}{behind}" if stem else behind.lstrip(".") for behind in SCALED)
-    return next((owner for owner in owners if owner != name and dtypes.get(owner) in NARROW), None)
+    return tuple(owner for owner in owners if owner != name)
+
+
+@lru_cache(maxsize=1 << 16)
+def _forms_of(name: str) -> tuple[Form, ...]:
+    """The forms whose names match."""
+    return tuple(form for form in FORMS if form.names.search(name))
 
 
 def _by_config(given: Mapping[str, Tensor]) -> str | None:
@@ -159,7 +171,7 @@ def _check_adapters(
 
 
 def _word_of(name: str) -> str | None:
-    return next((form.word for form in FORMS if form.kind == ADAPTER and form.names.search(name)), None)
+    return next((form.word for form in _forms_of(name) if form.kind == ADAPTER), None)
 
 
 def _by_adapter_config(given: Mapping[str, Tensor]) -> str | None:

@@ -104,9 +104,8 @@ def merge(
     labels = [source(given, each) for given, each in zip(models, inputs.models, strict=True)]
     of_base = None if inputs.base is None else source(base, inputs.base)
     sources = _sources(_names(inputs, model, takes), slices, len(inputs.models))
-    chosen = Options(
-        found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None, inputs.first
-    )
+    first = _tied(inputs.first, sources)
+    chosen = Options(found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None, first)
     data = None if data is None else repeatable(data)
     if arch is None and (isinstance(align, str) or "arch" in found.needs):
         if model is None:
@@ -140,7 +139,7 @@ def merge(
         floating = stored.dtypes[each.base].is_floating_point
         dtypes[name] = narrow if narrow is not None and floating else stored.dtypes[each.base]
     compute = Tensors(
-        moved, inputs.base, sources, inputs.first, chosen, prepared, wide, dtypes, shapes, seed, device, overflow,
+        moved, inputs.base, sources, first, chosen, prepared, wide, dtypes, shapes, seed, device, overflow,
         report,
     )  # fmt: skip
     computed: Checkpoint = Checkpoint(Path("merged"), compute, shapes, dtypes)
@@ -164,7 +163,7 @@ def merge(
     report.update({f"left out: {name}": "stored by some models only, twice the embedding" for name in inputs.dropped})
     report.update({f"tied in some inputs only: {name}": told for name, told in inputs.untied.items()})
     taken = {name: chosen.taken(name) for name in sources}
-    provenance = Provenance(inputs.first, inputs.dropped, {n: k for n, k in taken.items() if k is not None})
+    provenance = Provenance(first, inputs.dropped, {n: k for n, k in taken.items() if k is not None})
     return Merged.of(computed, recipe, report, alignments, provenance)
 
 
@@ -206,6 +205,16 @@ def _ties(arch: Architecture | SymmetrySpec | None) -> dict[str, str]:
         return {}
     spec = arch if isinstance(arch, SymmetrySpec) else arch.spec
     return {name: known.tied_to for name, known in spec.tensors.items() if known.tied_to}
+
+
+def _tied(first: Mapping[str, str], sources: Mapping[str, Source]) -> dict[str, str]:
+    """Name of the result -> the first name there of the same tensor.
+
+    Layers that slices put elsewhere go by what is in them: of these nothing is known.
+    """
+    known: dict[str, str] = {}
+    stays = {name: set(each.models.values()) == {name} for name, each in sources.items()}
+    return {name: known.setdefault(first.get(name, name), name) if stays[name] else name for name in sources}
 
 
 def _dtype(what: str, given: str | torch.dtype | None, choices: Sequence[str]) -> torch.dtype | None:

@@ -44,7 +44,10 @@ class Merged(Checkpoint):
         alignments: Sequence[Alignment | None], provenance: "Provenance",
     ) -> "Merged":  # fmt: skip
         """A computed checkpoint with what is to be told of it."""
-        out = cls(computed.path, computed.__getitem__, computed.shapes, computed.dtypes, computed.metadata)
+        out = cls(
+            computed.path, computed.__getitem__, computed.shapes, computed.dtypes, computed.metadata,
+            tied=provenance.first,
+        )  # fmt: skip
         out.recipe, out.report, out.alignments = recipe, report, tuple(alignments)
         out.provenance = provenance
         return out
@@ -109,7 +112,7 @@ class Tensors:
     def __call__(self, name: str) -> Tensor:
         first = self.first.get(name, name)
         names = self._groups.get(first, ())
-        if first not in self.sources or len(names) < 2:
+        if len(names) < 2:
             return self._computed(name)
         tensor, left = self.waiting.pop(first, (None, set()))
         if tensor is None or name not in left:

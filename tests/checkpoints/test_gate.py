@@ -163,7 +163,10 @@ def test_every_container_and_every_call(kind, state, tmp_path):
 @pytest.mark.parametrize("state", [QUANTISED["fp8 by blocks"], LORA], ids=["fp8", "LoRA"])
 def test_every_command(state, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "gate_networks.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(4, 4)\n")
+    (tmp_path / "gate_networks.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Linear(4, 4)\n"
+        "def data():\n    return [(torch.ones(2, 4), torch.ones(2, 4))]\n"
+    )
     metanet.save_checkpoint("x.safetensors", state)
     of = ["arch=gate_networks:net", "input_shape=[4]", "out=out"]
     commands = [
@@ -171,6 +174,7 @@ def test_every_command(state, tmp_path, monkeypatch, capsys):
         ["merge", "models=[x.safetensors,x.safetensors]", "matcher=weight", *of],
         ["align", "a=x.safetensors", "b=x.safetensors", *of],
         ["graph", "checkpoint=x.safetensors", *of],
+        ["barrier", "a=x.safetensors", "b=x.safetensors", *of[:2], "data=gate_networks:data", "logger=none"],
     ]
     for command in commands:
         assert cli.main(command) == 1

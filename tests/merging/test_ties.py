@@ -139,3 +139,20 @@ def test_is_computed_once():
         assert found["head.weight"].abs().sum() > 0 and merged["first.weight"].abs().sum() > 0
     finally:
         del METHODS["counted"]
+
+
+def test_the_result_of_a_merge_tells_its_ties():
+    base, *nets = networks()
+    once = metanet.merge(nets, "dare_linear", base=base, density=0.5)
+    assert all(tied_in(metanet.merge([once, nets[0]], "della", base=base, density=0.5)))
+
+
+def test_layers_that_slices_put_elsewhere_are_no_longer_those_that_were_tied():
+    """layers.0 and layers.1 are one tensor; the result has layers 2 and 1 of the models."""
+    models = []
+    for seed in (0, 1):
+        shared, own = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(seed))
+        models.append({"layers.0.w": shared, "layers.1.w": shared, "layers.2.w": own})
+    merged = metanet.merge(models, slices=[{0: [2, 3], 1: [2, 3]}, {0: [1, 2], 1: [1, 2]}])
+    assert torch.equal(merged["layers.0.w"], torch.lerp(models[0]["layers.2.w"], models[1]["layers.2.w"], 0.5))
+    assert torch.equal(merged["layers.1.w"], torch.lerp(models[0]["layers.1.w"], models[1]["layers.1.w"], 0.5))
