@@ -66,15 +66,17 @@ def carried(
     if not folders:
         return Carried()
     source = folders[0]
-    config = _read(source)
+    config = read_config(source)
     files, warnings = _with_parts(source, folders, list(parts))
     taken = None if vocabulary is None or vocabulary.taken is None else places[vocabulary.taken]
     tokens = source
     if taken is not None and taken != source:
         tokens = taken
         files = {name: path for name, path in files.items() if not _is_of_tokens(name)}
-        files |= {name: path for name, path in files_beside(taken).items() if _is_of_tokens(name)}
-        warnings.append(f"the tokenizer is that of {taken}, as the embedding is")
+        theirs = {name: path for name, path in files_beside(taken).items() if _is_of_tokens(name)}
+        files |= theirs
+        lacking = "" if any(name in _TOKENIZER for name in theirs) else ", which has none"
+        warnings.append(f"the tokenizer is that of {taken}, as the embedding is{lacking}")
     elif taken is None and vocabulary is not None and vocabulary.taken is not None:
         other = stored[vocabulary.taken].path
         warnings.append(
@@ -82,7 +84,7 @@ def carried(
         )
     new, missing = updated(
         config, out_dtype=out_dtype, layers=layers, vocabulary=vocabulary,
-        tokens=None if tokens == source else _read(tokens),
+        tokens=None if tokens == source else read_config(tokens),
     )  # fmt: skip
     settled = VOCABULARY if vocabulary is not None and vocabulary.rows else ()
     warnings += [*left_beside(source), *_other_configs(source, folders, settled)]
@@ -94,7 +96,7 @@ def carried(
     elif "auto_map" in config:
         warnings.append(f"{source / CONFIG} needs code from elsewhere (auto_map), which is not carried along")
     warnings += [f"no field of {CONFIG} says {what} yourself" for what in missing]
-    if new != config:
+    if config and new != config:
         files[CONFIG] = (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
     return Carried(files, tuple(warnings), _library(config))
 
@@ -121,19 +123,31 @@ def _with_parts(source: Path, folders: Sequence[Path], parts: list[str]) -> tupl
                 "folder instead of a file in it, and merge without arch="
             )
     own = {name: path for name, path in files_beside(first).items() if "/" in name or name == MODULES}
-    for folder in others:
-        theirs = files_beside(folder)
-        for name in own.keys() | {name for name in theirs if "/" in name}:
-            if not (name in own and name in theirs and _same(first / name, folder / name)):
-                raise CheckpointError(
-                    f"{name} of '{first}' and '{folder}' differ: how their parts work can't be merged. Make them "
-                    "alike, or merge the networks alone (give model.safetensors of each folder)"
-                )
     lacking = [folder for folder in folders if folder not in pipelines]
-    return files | own, [f"{folder} is no pipeline: the parts of {first} are carried along" for folder in lacking]
+    warnings = [f"{folder} is no pipeline: the parts of {first} are carried along" for folder in lacking]
+    for folder in others:
+        theirs = {name for name in files_beside(folder) if "/" in name}
+        for name in sorted(own.keys() | theirs):
+            if _alike(first / name, folder / name):
+                continue
+            if name == MODULES or name.endswith(CONFIG):
+                raise CheckpointError(
+                    f"{name} of '{first}' and '{folder}' differ: how their parts work can't be merged. Make them alike"
+                )
+            warnings.append(f"{name} of {first} is carried along and differs from that of {folder}")
+    return files | own, warnings
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two files say the same, but for what says nothing of the network."""
+    if not one.is_file() or not other.is_file() or _same(one, other) or one.name != CONFIG:
+        return one.is_file() and other.is_file() and _same(one, other)
+    first, second = (read_config(path.parent) for path in (one, other))
+    return all(first.get(key) == second.get(key) for key in {**first, **second} if key not in _INDIFFERENT)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder; empty without one."""
     path = folder / CONFIG
     found = read_json(path, error=CheckpointError) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
@@ -156,9 +170,9 @@ def _other_configs(source: Path, folders: Sequence[Path], settled: Sequence[str]
     Args:
         settled: fields that the stored tensors decide.
     """
-    one, indifferent = _read(source), _INDIFFERENT.union(settled)
+    one, indifferent = read_config(source), _INDIFFERENT.union(settled)
     for folder in folders[1:]:
-        other = _read(folder)
+        other = read_config(folder)
         keys = [key for key in {**one, **other} if key not in indifferent and one.get(key) != other.get(key)]
         if keys:
             shown = [f"{key} {_short(one.get(key))} and {_short(other.get(key))}" for key in keys[:_LISTED]]

@@ -43,6 +43,13 @@ def updated(
     return new, missing
 
 
+def says_tied(config: Mapping[str, Any]) -> bool | None:
+    """Whether a configuration says that the output layer is the embedding; ``None`` where it says nothing."""
+    parts = [config, *(value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict))]
+    found = next((part[_TIED] for part in parts if _TIED in part), None)
+    return found if isinstance(found, bool) else None
+
+
 def _set_layers(parts: Sequence[dict[str, Any]], layers: Sequence[int]) -> Iterator[str]:
     counted = [(part, key) for part in parts for key in _LAYERS if key in part]
     for part, key in counted:

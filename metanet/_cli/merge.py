@@ -20,8 +20,9 @@ from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..merging import METHODS, Merged, model_card, save_merged
 from ..merging import merge as merge_networks
-from .carrying import Carried, carried
-from .folders import check_free
+from .carrying import Carried, carried, read_config
+from .configuration import says_tied
+from .folders import check_free, folder_of
 from .naming import as_stored
 from .networks import (
     Networks,
@@ -35,7 +36,7 @@ from .networks import (
 from .overrides import key_of, typed
 from .recipe import CONFIG_FILE, DIGESTS
 from .sweep import METRICS_FILE
-from .vocabulary import vocabulary_of
+from .vocabulary import Vocabulary, vocabulary_of
 
 CARD_FILE = "README.md"
 
@@ -224,7 +225,7 @@ def _beside(
     if options["slices"] is not None:
         spans = [next(iter(each.values())) for each in options["slices"]]
         layers = [layer for first, behind in spans for layer in range(first, behind)]
-    vocabulary = vocabulary_of(named, merged, stored, _says_tied(stored[0]))
+    vocabulary = _vocabulary(named, merged, stored)
     found = carried(
         stored, out_dtype=options["out_dtype"], layers=layers, vocabulary=vocabulary, parts=_folders(_parts(stored))
     )  # fmt: skip
@@ -238,11 +239,12 @@ def _beside(
     return Carried(found.files, tuple(notes), library)
 
 
-def _says_tied(stored: Checkpoint) -> bool | None:
-    """Whether a configuration says that the output layer is the embedding."""
-    config = stored.metadata.get("config")
-    found = config.get("tie_word_embeddings") if isinstance(config, dict) else None
-    return found if isinstance(found, bool) else None
+def _vocabulary(named: Checkpoint, merged: Merged, stored: Sequence[Checkpoint]) -> Vocabulary:
+    """That of the result, against the input whose configuration goes with it."""
+    for each in stored:
+        if (folder := folder_of(each)) is not None:
+            return vocabulary_of(named, merged, stored, each, says_tied(read_config(folder)))
+    return vocabulary_of(named, merged, stored, stored[0], None)
 
 
 def _parts(stored: Sequence[Checkpoint]) -> list[str]:
@@ -259,10 +261,11 @@ def _files(
     options: Mapping[str, Any], merged: Merged, recipe: Mapping[str, Any], hashes: Mapping[str, str], beside: Carried
 ) -> dict[str, bytes | Path]:  # fmt: skip
     """All that lies beside the weights."""
-    chosen = {key: value for key, value in options.items() if key not in ("paths", "recipe")} | {DIGESTS: dict(hashes)}
+    chosen = {key: value for key, value in options.items() if key not in ("paths", "recipe")}
     given = {key: value for key, value in chosen.items() if value not in (None, {}) and key != "data_args"}
     given |= {"data_args": options["data_args"]} if options["data"] is not None else {}
-    config, shown = (yaml.safe_dump(each, sort_keys=False, allow_unicode=True) for each in (chosen, given))
+    whole = chosen | {DIGESTS: dict(hashes)}  # the card has them in a table
+    config, shown = (yaml.safe_dump(each, sort_keys=False, allow_unicode=True) for each in (whole, given))
     card = model_card(
         recipe, title=Path(options["out"]).absolute().name, hashes=hashes, report=merged.report,
         alignments=merged.alignments, library=beside.library, notes=beside.warnings, command=_command(), config=shown,

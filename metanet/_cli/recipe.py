@@ -23,6 +23,7 @@ _GROUPS = ("method", "matcher")
 _OPEN = ("arch_args", "data_args")
 _REFERENCES = ("arch", "data", "loss")
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_ROW = re.compile(r"^\| (.+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)  # of the table of files in a model card
 _CODE = re.compile(r"(?!(?:timm|hf):)[^\W\d][\w.]*:[^\W\d]\w*")
 _NAME = re.compile(r"[A-Za-z]\w*")
 _WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra's grammar takes for something else
@@ -88,7 +89,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise MetanetError(f"recipe={path} can't be read: {getattr(error, 'strerror', None) or 'no text'}") from error
-    if path.suffix == ".md":
+    card = path.suffix == ".md"
+    digests = {file.replace("\\|", "|"): digest for file, digest in _ROW.findall(text)} if card else {}
+    if card:
         blocks = _BLOCK.findall(text)
         if not blocks:
             raise MetanetError(f"recipe={path}: this model card has no recipe in it (a block ```yaml)")
@@ -96,7 +99,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     found = _parsed(path, text)
     if not isinstance(found, dict) or "models" not in found:
         raise MetanetError(f"recipe={path} is no recipe of a merge: it has no models")
-    return found
+    return found | {DIGESTS: digests} if card else found
 
 
 def _parsed(path: Path, text: str) -> Any:

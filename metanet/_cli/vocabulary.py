@@ -17,7 +17,7 @@ class Vocabulary:
     """What the stored tensors say of the vocabulary.
 
     Attributes:
-        rows: of every table of tokens in the result -> how many it had in the first input.
+        rows: of every table of tokens in the result -> how many it had in the input that is referred to.
         tied: whether the output layer is the embedding; ``None`` where nothing changed.
         taken: number of the input whose embedding it is as it was; ``None`` if all were merged.
     """
@@ -28,7 +28,7 @@ class Vocabulary:
 
 
 def vocabulary_of(
-    named: Checkpoint, merged: Merged, stored: Sequence[Checkpoint], says_tied: bool | None
+    named: Checkpoint, merged: Merged, stored: Sequence[Checkpoint], reference: Checkpoint, says_tied: bool | None
 ) -> Vocabulary:  # fmt: skip
     """The vocabulary of a result.
 
@@ -36,13 +36,14 @@ def vocabulary_of(
         named: the result by the names of the first input's file.
         merged: what :func:`metanet.merge` returned.
         stored: the inputs, the base first if there is one.
-        says_tied: what the configuration of the first input says.
+        reference: the one of them whose configuration goes with the result.
+        says_tied: what that says.
 
     Raises:
         MetanetError: embedding and output layer have different numbers of rows, which no network can use.
     """
-    like = stored[0].shapes
-    tables = [n for n in named if is_table(n, named.shapes[n]) and not any(word in n for word in _POSITIONS)]
+    like = reference.shapes
+    tables = [n for n in named if _is_of_tokens(n, named.shapes[n])]
     rows = {named.shapes[n][0]: like[n][0] for n in tables if n in like and named.shapes[n][0] != like[n][0]}
     sizes = {named.shapes[n][0]: n for n in tables if n not in like or like[n][0] in {*rows.values(), *rows}}
     if rows and len(sizes) > 1:
@@ -52,10 +53,15 @@ def vocabulary_of(
             f'"{first}": {{take: K}}, "{second}": {{take: K}}}}'
         )
     embeddings = [n for n in tables if not n.endswith(HEADS)]
-    where = merged.provenance.taken.get(_in(merged, embeddings[0])) if embeddings else None
+    changed = [n for n in embeddings if n in like and named.shapes[n] != like[n]]
+    where = merged.provenance.taken.get(_in(merged, [*changed, *embeddings][0])) if embeddings else None
     base = len(stored) - len(merged.recipe["models"])
     taken = where + base if isinstance(where, int) else 0 if where == "base" else None
-    return Vocabulary(rows, _tied(named, merged, stored[0], embeddings, says_tied), taken)
+    return Vocabulary(rows, _tied(named, merged, reference, embeddings, says_tied), taken)
+
+
+def _is_of_tokens(name: str, shape: torch.Size) -> bool:
+    return is_table(name, shape) and len(shape) == 2 and not any(word in name for word in _POSITIONS)
 
 
 def _tied(

@@ -76,6 +76,18 @@ class TestVocabulary:
             "bos_token_id": 0
         }
 
+    def test_of_the_folder_whose_configuration_it_is(self, run):
+        """The first input is a file without a configuration, of another vocabulary than the folder that has one."""
+        self.llama("folder", 1, 10)
+        large = self.llama("large", 2, 12)
+        torch.save(large.state_dict(), "large.pt")
+        overrides = 'overrides={"*embed_tokens*": {take: 0}, "lm_head*": {take: 0}}'
+        code, out, err = run("merge", "models=[large.pt,folder]", overrides, "out=out")
+        assert code == 0, err
+        assert written("out")["vocab_size"] == 12
+        assert "the embedding is that of large.pt, which has no folder with a tokenizer: that of folder stays" in out
+        self.loaded("out")
+
     def test_stays_where_the_embedding_of_the_first_is_taken(self, run):
         self.llama("small", 1, 10)
         self.llama("large", 2, 12)
@@ -176,6 +188,8 @@ class TestPipelines:
         sentences("a", 1), sentences("b", 2, mean=False), sentences("c", 3, dense=False)
         code, _, err = run("merge", "models=[a,b]", "out=out")
         assert code == 1 and "1_Pooling/config.json of 'a' and 'b' differ" in err
+        Path("b/1_Pooling/config.json").write_text('{"mean": true, "transformers_version": "5"}')
+        assert run("merge", "models=[a,b]", "out=alike")[0] == 0
         code, _, err = run("merge", "models=[a,c]", "out=out")
         assert code == 1 and "2_Dense/linear" in err
         assert not Path("out").exists()

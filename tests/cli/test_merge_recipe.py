@@ -80,10 +80,11 @@ def test_what_is_typed_wins(run):
     )
 
 
-def test_an_input_that_was_changed_is_named(run):
+@pytest.mark.parametrize("kind", ["merge_config.yaml", "README.md"])
+def test_an_input_that_was_changed_is_named(kind, run):
     assert run("merge", PAIR, "base=c (1).safetensors", "method=ties", "out=one")[0] == 0
     metanet.save_checkpoint("c (1).safetensors", weights(9))
-    code, _, err = run("merge", "recipe=one", "out=two")
+    code, _, err = run("merge", f"recipe=one/{kind}", "out=two")
     assert code == 1 and "c (1).safetensors is not the file that it was made with" in err
     assert not Path("two").exists()
     assert run("merge", "recipe=one", "base=c (1).safetensors", "out=two")[0] == 0  # asked for by name
