@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
-from .checkpoints import Checkpoint, atomic_write, load_checkpoint
+from .checkpoints import Checkpoint, atomic_write, check_plain, load_checkpoint
 from .documents import Document, read_json, validated
 from .errors import MetanetError, TraceError, brief
 from .graph import GraphTemplate, TemplateBuilder
@@ -237,7 +237,8 @@ def to_graph(
         granularity: ``"neuron"`` or ``"tensor"``, see :meth:`Architecture.graph_template`.
 
     Raises:
-        CheckpointError: the checkpoint does not fit the architecture; the message lists what differs.
+        CheckpointError: the checkpoint does not fit the architecture, or holds no plain weights
+            (:func:`metanet.checkpoints.check_plain`); the message says what differs.
         MetanetError: the graph would not fit into memory, or the arguments are of other kinds.
     """
     from .graph import fill
@@ -247,11 +248,15 @@ def to_graph(
     template = arch.graph_template(granularity)
     if isinstance(source, (str, os.PathLike)):
         return fill(template, _fitting(load_checkpoint(source), arch))
-    return fill(template, source.state_dict() if isinstance(source, nn.Module) else source)
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    for each in [state] if isinstance(state, Mapping) else state:
+        check_plain(each, network=arch.spec.tensors)
+    return fill(template, state)
 
 
 def _fitting(checkpoint: Checkpoint, arch: Architecture) -> Checkpoint:
     """A checkpoint by the names of the architecture; integer buffers may be missing, as may names of tied tensors."""
+    check_plain(checkpoint, network=arch.spec.tensors)
     template = arch.template
     tied = {name: names[0] for _, names, _, _ in template.stretches for name in names}
     expected: dict[str, Any] = {name: template.shapes[first] for name, first in tied.items()}

@@ -94,7 +94,7 @@ def make_zoo(cfg: Any) -> None:
 
 
 def _run(name: str, args: list[str]) -> int:
-    from ._cli import directories, errors, overrides, sweep
+    from ._cli import directories, errors, overrides, recipe, sweep
 
     # Hydra's parser takes overrides in one stretch only: flags without a value may stand anywhere here
     flags = [a for a in args if a in _FLAGS]
@@ -105,6 +105,9 @@ def _run(name: str, args: list[str]) -> int:
     failure: Exception | None = None
     try:
         final = overrides.resumed(directories.follow_main_rank(prepared))
+        if name == "merge":
+            recipe.check_primary(final)
+            final = recipe.replayed(final)
         _hydra(name, final)
     except Exception as error:
         failure = error

@@ -22,7 +22,7 @@ from ..evaluation import find_loss
 from ..graph import real_parts
 from ..sources import on_disk
 from ..symmetry import Transform
-from .folders import check_free, files_beside, folder_of
+from .folders import check_free, files_beside, folder_of, left_beside
 from .networks import (
     ALIGNMENT_FILE,
     Pair,
@@ -61,6 +61,9 @@ def align(cfg: Any) -> None:
             loss=loss, device=device, **chosen,
         )  # fmt: skip
     numbers = _numbers(found, pair)
+    folder = folder_of(pair.stored[1])
+    for left in [] if folder is None else left_beside(folder):
+        print(f"warning: {left}")
     _write(out, pair, found, numbers)
     with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
         Path(temporary).write_text(json.dumps(numbers))
@@ -122,7 +125,8 @@ def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) 
         found.save(temporary / ALIGNMENT_FILE)
         (temporary / METRICS_FILE).write_text(json.dumps({**numbers, "identity": dict(found.identity)}, indent=1))
         folder = folder_of(stored)
-        for name, each in ({} if folder is None else files_beside(folder)).items():
+        for name, each in ({} if folder is None else files_beside(folder, weights=True)).items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(each, temporary / name)
         os.replace(temporary, out)
     except OSError as error:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import MODULES, Checkpoint, has_weights, parts_of
 from ..documents import read_json
-from ..errors import CheckpointError, MetanetError
-from .folders import files_beside, folder_of
+from ..errors import CheckpointError
+from .configuration import VOCABULARY, updated
+from .folders import files_beside, folder_of, left_beside
+from .vocabulary import Vocabulary
 
 CONFIG = "config.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
@@ -19,7 +21,10 @@ _INDIFFERENT = frozenset(
     {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache"}
     | {"bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "tie_word_embeddings", "pretrained_cfg"}
 )
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# What else goes with a tokenizer
+_OF_TOKENS = frozenset(
+    {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "generation_config.json"}
+)
 _LISTED = 5
 
 
@@ -38,58 +43,113 @@ class Carried:
     library: str | None = None
 
 
-def check_plain(stored: Sequence[Checkpoint]) -> None:
-    """Refuse weights that are numbers of another kind.
-
-    Raises:
-        CheckpointError: a configuration says that its weights are quantised.
-    """
-    for each in stored:
-        folder = folder_of(each)
-        found = None if folder is None else _read(folder).get("quantization_config")
-        if found:
-            how = found.get("quant_method", "unknown method") if isinstance(found, Mapping) else found
-            raise CheckpointError(
-                f"checkpoint '{each.path}' is quantised ({how}), which averages of its numbers would not survive: "
-                "dequantise it first (model.dequantize() in transformers, and save it)"
-            )
-
-
 def carried(
     stored: Sequence[Checkpoint], *, out_dtype: str | None = None, layers: Sequence[int] | None = None,
-    tied: bool = False,
+    vocabulary: Vocabulary | None = None, parts: Iterable[str] = (),
 ) -> Carried:  # fmt: skip
     """The files of the first of these checkpoints that lies in a Hugging Face folder.
+
+    The tokenizer is that of the embedding, where this is one model's.
 
     Args:
         stored: the base if there is one, then the models.
         out_dtype: of the result, if it is another than that of the inputs.
         layers: for every layer of the result the one that it comes from; ``None``: those of the inputs.
-        tied: the output layer was left out of the result, for it is the embedding.
+        vocabulary: of the result.
+        parts: sub-folders that the result has weights for.
+
+    Raises:
+        CheckpointError: pipelines that differ in what can't be merged, or of which a part would be lost.
     """
-    folders = list(dict.fromkeys(each for each in map(folder_of, stored) if each is not None))
+    places = [folder_of(each) for each in stored]
+    folders = list(dict.fromkeys(each for each in places if each is not None))
     if not folders:
         return Carried()
     source = folders[0]
-    config = _read(source)
-    files: dict[str, bytes | Path] = dict(files_beside(source))
-    warnings = [*_other_configs(source, folders), *_other_tokenizers(source, folders)]
+    config = read_config(source)
+    files, warnings = _with_parts(source, folders, list(parts))
+    taken = None if vocabulary is None or vocabulary.taken is None else places[vocabulary.taken]
+    tokens = source
+    if taken is not None and taken != source:
+        tokens = taken
+        files = {name: path for name, path in files.items() if not _is_of_tokens(name)}
+        theirs = {name: path for name, path in files_beside(taken).items() if _is_of_tokens(name)}
+        files |= theirs
+        lacking = "" if any(name in _TOKENIZER for name in theirs) else ", which has none"
+        warnings.append(f"the tokenizer is that of {taken}, as the embedding is{lacking}")
+    elif taken is None and vocabulary is not None and vocabulary.taken is not None:
+        other = stored[vocabulary.taken].path
+        warnings.append(
+            f"the embedding is that of {other}, which has no folder with a tokenizer: that of {source} stays"
+        )
+    new, missing = updated(
+        config, out_dtype=out_dtype, layers=layers, vocabulary=vocabulary,
+        tokens=None if tokens == source else read_config(tokens),
+    )  # fmt: skip
+    settled = VOCABULARY if vocabulary is not None and vocabulary.rows else ()
+    warnings += [*left_beside(source), *_other_configs(source, folders, settled)]
+    warnings += _other_tokenizers(tokens, folders) if tokens == source else ()
     if code := sorted(each.name for each in source.glob("*.py")):
         names = ", ".join(code[:_LISTED])
         needed = ", which its config.json needs (auto_map): copy it yourself" if "auto_map" in config else ""
         warnings.append(f"code is not carried along: {names} of {source}{needed}")
     elif "auto_map" in config:
         warnings.append(f"{source / CONFIG} needs code from elsewhere (auto_map), which is not carried along")
-    new, counted = _updated(config, out_dtype, layers, tied)
-    if layers is not None and not counted:
-        warnings.append(f"no field of {CONFIG} says the number of layers: set it to {len(layers)} yourself")
-    if new != config:
+    warnings += [f"no field of {CONFIG} says {what} yourself" for what in missing]
+    if config and new != config:
         files[CONFIG] = (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
     return Carried(files, tuple(warnings), _library(config))
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    found = read_json(folder / CONFIG, error=CheckpointError, nan=True)  # transformers writes Infinity
+def _is_of_tokens(name: str) -> bool:
+    return name in _OF_TOKENS or name in _TOKENIZER or name in _TEMPLATE
+
+
+def _with_parts(source: Path, folders: Sequence[Path], parts: list[str]) -> tuple[dict[str, bytes | Path], list[str]]:
+    """The files of a folder, with those of its parts if it is a pipeline, or else of the first that is one.
+
+    Raises:
+        CheckpointError: parts of other pipelines say otherwise, or one with weights is none of the merge's.
+    """
+    files: dict[str, bytes | Path] = dict(files_beside(source))
+    pipelines = [folder for folder in folders if (folder / MODULES).is_file()]
+    if not pipelines:
+        return files, []
+    first, *others = pipelines
+    for part in parts_of(first):
+        if has_weights(first / part) and part not in parts:
+            raise CheckpointError(
+                f"'{first}' is a pipeline whose part {part} has weights of its own, which would be lost: give the "
+                "folder instead of a file in it, and merge without arch="
+            )
+    own = {name: path for name, path in files_beside(first).items() if "/" in name or name == MODULES}
+    lacking = [folder for folder in folders if folder not in pipelines]
+    warnings = [f"{folder} is no pipeline: the parts of {first} are carried along" for folder in lacking]
+    for folder in others:
+        theirs = {name for name in files_beside(folder) if "/" in name}
+        for name in sorted(own.keys() | theirs):
+            if _alike(first / name, folder / name):
+                continue
+            if name == MODULES or name.endswith(CONFIG):
+                raise CheckpointError(
+                    f"{name} of '{first}' and '{folder}' differ: how their parts work can't be merged. Make them alike"
+                )
+            warnings.append(f"{name} of {first} is carried along and differs from that of {folder}")
+    return files | own, warnings
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two files say the same, but for what says nothing of the network."""
+    if not one.is_file() or not other.is_file() or _same(one, other) or one.name != CONFIG:
+        return one.is_file() and other.is_file() and _same(one, other)
+    first, second = (read_config(path.parent) for path in (one, other))
+    return all(first.get(key) == second.get(key) for key in {**first, **second} if key not in _INDIFFERENT)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder; empty without one."""
+    path = folder / CONFIG
+    found = read_json(path, error=CheckpointError, nan=True) if path.is_file() else {}  # transformers writes Infinity
     return found if isinstance(found, dict) else {}
 
 
@@ -101,36 +161,19 @@ def _library(config: Mapping[str, Any]) -> str | None:
     return "timm" if isinstance(config.get("architecture"), str) else None
 
 
-# ---------------------------------------------------------------- config.json
+# ---------------------------------------------------------------- what others say
 
 
-def _updated(
-    config: Mapping[str, Any], out_dtype: str | None, layers: Sequence[int] | None, tied: bool
-) -> tuple[dict[str, Any], bool]:  # fmt: skip
-    """The configuration of the result, and whether it has a field with the number of layers."""
-    new: dict[str, Any] = json.loads(json.dumps(config))
-    parts = [new, *(value for key, value in new.items() if key.endswith("_config") and isinstance(value, dict))]
-    if out_dtype is not None and "model_type" in config:
-        known = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if key in part]
-        for part, key in known or [(new, "torch_dtype")]:
-            part[key] = out_dtype
-    if tied and config.get("tie_word_embeddings") is not True:
-        new["tie_word_embeddings"] = True
-    counted = [(part, key) for part in parts for key in _LAYERS if key in part]
-    if layers is not None:
-        for part, key in counted:
-            before, part[key] = part[key], len(layers)
-            for name, value in part.items():
-                if "layer" in name and isinstance(value, list) and len(value) == before > max(layers):
-                    part[name] = [value[k] for k in layers]  # layer_types
-    return new, bool(counted)
+def _other_configs(source: Path, folders: Sequence[Path], settled: Sequence[str]) -> Iterator[str]:
+    """What the configurations of other folders say otherwise than that of the source.
 
-
-def _other_configs(source: Path, folders: Iterable[Path]) -> Iterator[str]:
-    one = _read(source)
-    for folder in folders:
-        other = _read(folder)
-        keys = [key for key in {**one, **other} if key not in _INDIFFERENT and one.get(key) != other.get(key)]
+    Args:
+        settled: fields that the stored tensors decide.
+    """
+    one, indifferent = read_config(source), _INDIFFERENT.union(settled)
+    for folder in folders[1:]:
+        other = read_config(folder)
+        keys = [key for key in {**one, **other} if key not in indifferent and one.get(key) != other.get(key)]
         if keys:
             shown = [f"{key} {_short(one.get(key))} and {_short(other.get(key))}" for key in keys[:_LISTED]]
             more = f", and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""

@@ -1,16 +1,19 @@
 """Folders of checkpoints: new ones, and what lies beside the weights of old ones."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from .. import merging
-from ..checkpoints import Checkpoint
-from ..errors import MetanetError
+from ..checkpoints import MODULES, Checkpoint, parts_of
+from ..errors import CheckpointError, MetanetError
 
 # Configuration, tokenizer and processors of a Hugging Face folder, chat templates, and the licence they come under
 _BESIDE = re.compile(r"[^.].*\.(jinja|json|model|tiktoken|txt)|(LICEN[CS]E|NOTICE)(\..*)?", re.IGNORECASE)
 # What a run or a command says of itself, and the index of shards that are not there
 _OF_THE_RUN = re.compile(r".*\.index\.json|metrics\.json|trainer_state\.json|\w+_results\.json")
+_WEIGHTS = re.compile(r"[^.].*\.(safetensors|bin|pt|pth|ckpt)(\.index\.json)?")
+_LARGEST = 256 * 2**20  # bytes of a file that is copied because it lies there
 
 
 def check_free(out: Path, gets: str) -> None:
@@ -28,12 +31,66 @@ def check_free(out: Path, gets: str) -> None:
 
 
 def folder_of(stored: Checkpoint) -> Path | None:
-    """The folder of a checkpoint that is a Hugging Face one: it has a ``config.json``."""
+    """The folder of a checkpoint that is a Hugging Face one: it has a ``config.json`` (or a ``modules.json``).
+
+    Raises:
+        CheckpointError: that file lies elsewhere, behind a link.
+    """
     folder = stored.path.parent
-    return folder if (folder / "config.json").is_file() else None
+    here = [folder / name for name in ("config.json", MODULES) if (folder / name).is_file()]
+    for path in here:
+        if (why := _reason(path, folder)) is not None:
+            raise CheckpointError(
+                f"'{path}' {why}: what a folder brings along must lie in it. Put the file itself there"
+            )
+    return folder if here else None
 
 
-def files_beside(folder: Path) -> dict[str, Path]:
-    """The files that belong to a checkpoint besides its weights: name -> path."""
-    found = {each.name: each for each in sorted(folder.iterdir()) if each.is_file()}
-    return {n: p for n, p in found.items() if _BESIDE.fullmatch(n) and not _OF_THE_RUN.fullmatch(n)}
+def files_beside(folder: Path, weights: bool = False) -> dict[str, Path]:
+    """The files that belong to a checkpoint besides its weights: name -> path; of pipelines the parts' files, too.
+
+    Only regular files of the folder are among them, and links to such; in the cache of the Hugging Face hub, links to
+    its blobs. See :func:`left_beside` for the others.
+
+    Args:
+        weights: with those of the parts.
+    """
+    return {name: path.resolve() for name, path in _beside(folder, weights) if _reason(path, folder) is None}
+
+
+def left_beside(folder: Path) -> list[str]:
+    """What is to be said of files that lie there by name, but are not carried along."""
+    reasons = ((name, _reason(path, folder)) for name, path in _beside(folder, False))
+    return [f"{name} of {folder} is not carried along: it {why}" for name, why in reasons if why is not None]
+
+
+def _beside(folder: Path, weights: bool) -> Iterator[tuple[str, Path]]:
+    for part in ("", *parts_of(folder)):
+        place = folder / part
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            belongs = _BESIDE.fullmatch(path.name) and not _OF_THE_RUN.fullmatch(path.name)
+            if belongs or (part and weights and _WEIGHTS.fullmatch(path.name)):
+                yield f"{part}/{path.name}" if part else path.name, path
+
+
+def _reason(path: Path, folder: Path) -> str | None:
+    """Why a file is none that may be copied; ``None`` if it may.
+
+    A stranger's folder may hold a link ``tokenizer.json -> ~/.ssh/id_rsa``: copied, it would be shared with the result.
+    """
+    if not path.is_file():
+        return "is a link to nothing" if path.is_symlink() else "is no regular file"
+    root, real = folder.resolve(), path.resolve()
+    if not any(real.is_relative_to(place) for place in (root, *_blobs(root))):
+        return "is a link out of the folder"
+    if not _WEIGHTS.fullmatch(path.name) and real.stat().st_size > _LARGEST:
+        return f"is larger than {_LARGEST:,} bytes"
+    return None
+
+
+def _blobs(folder: Path) -> Iterator[Path]:
+    """Where the files of a snapshot in the Hub's cache lie: ``models--OWNER--NAME/snapshots/REVISION`` -> ``blobs``."""
+    for snapshot in (folder, *folder.parents):
+        repo = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and repo.name.startswith("models--"):
+            yield repo / "blobs"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..architecture import Architecture, to_graph
-from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, report_nonfinite
+from ..checkpoints import Checkpoint, atomic_write, check_dequantised, check_plain, load_checkpoint, report_nonfinite
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..graph import GraphTemplate, real_parts
@@ -49,7 +49,9 @@ def graph(cfg: Any) -> None:
     checkpoint = load_checkpoint(
         Path(options["checkpoint"]).expanduser(), key=options["key"], foreign_classes=options["foreign_classes"]
     )
+    check_dequantised(checkpoint)
     arch, model = _architecture(options)
+    check_plain(checkpoint, network=arch.spec.tensors)
     state = _fitted(in_memory(checkpoint, model), arch, options)
     template = arch.graph_template(options["granularity"])
     started = time.perf_counter()

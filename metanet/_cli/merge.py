@@ -1,12 +1,13 @@
 """The command ``merge``: several checkpoints into one, and everything that belongs to it."""
 
+import glob
 import hashlib
 import json
 import os
 import shlex
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import yaml
 
 from ..alignment import Alignment
 from ..architecture import Architecture
-from ..checkpoints import Checkpoint, atomic_write
+from ..checkpoints import PARTS, Checkpoint, atomic_write
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..merging import METHODS, Merged, model_card, save_merged
 from ..merging import merge as merge_networks
-from .carrying import Carried, carried, check_plain
-from .folders import check_free
+from .carrying import Carried, carried, read_config
+from .configuration import says_tied
+from .folders import check_free, folder_of
 from .naming import as_stored
 from .networks import (
     Networks,
@@ -31,11 +33,12 @@ from .networks import (
     open_networks,
     trace_networks,
 )
-from .overrides import typed
+from .overrides import key_of, typed
+from .recipe import CONFIG_FILE, DIGESTS
 from .sweep import METRICS_FILE
+from .vocabulary import Vocabulary, vocabulary_of
 
 CARD_FILE = "README.md"
-CONFIG_FILE = "merge_config.yaml"
 
 
 def merge(cfg: Any) -> None:
@@ -54,7 +57,6 @@ def merge(cfg: Any) -> None:
     device = find_device(options["device"])
     base, paths = options["base"], options["models"]
     networks = open_networks(options, [*([] if base is None else [base]), *paths])  # the base first, as in files
-    check_plain(networks.stored)
     how, arch = _alignment(options, networks)
     chosen = dict(options["method"])
     with warnings.catch_warnings():
@@ -64,7 +66,8 @@ def merge(cfg: Any) -> None:
             base=None if base is None else networks.stored[0], arch=arch, model=networks.model, data=networks.data,
             loss=loss_of(options["loss"]), repair=options["repair"], repair_passes=options["repair_passes"],
             overrides=options["overrides"], slices=options["slices"], dtype=options["dtype"],
-            out_dtype=options["out_dtype"], seed=options["seed"], device=device, progress=True, **how, **chosen,
+            out_dtype=options["out_dtype"], overflow=options["overflow"], seed=options["seed"], device=device,
+            progress=True, **how, **chosen,
         )  # fmt: skip
     named, others = (merged, []) if networks.model is None else as_stored(merged, networks.stored[0], networks.model)
     beside = _beside(named, others, merged, networks.stored, options)
@@ -73,6 +76,7 @@ def merge(cfg: Any) -> None:
     recipe = {**merged.recipe, "models": paths, "base": base, **_given(options, merged.alignments)}
     save_merged(
         out, named, recipe=recipe, max_shard_size=options["max_shard_size"], progress=True,
+        parts=_folders([*_parts(networks.stored), *beside.files]),
         files=lambda hashes: _files(options, merged, recipe, hashes, beside),
     )  # fmt: skip
     numbers = _numbers(merged, named) | {"seconds": time.perf_counter() - started}
@@ -94,7 +98,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MetanetError: something has another form, or ``out`` is no place to write to.
     """
-    models = options["models"]
+    models = options["models"] = _expanded(options["models"])
     if not isinstance(models, list) or not all(isinstance(each, str) for each in models) or not models:
         shown = models if isinstance(models, str) else "A"
         raise MetanetError(f"models={models}: give a list of checkpoints, models=[{shown},B]")
@@ -115,6 +119,26 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     inputs = [*([] if options["base"] is None else [options["base"]]), *options["models"]]
     _check_place(Path(options["out"]), inputs)
     return options
+
+
+def _expanded(models: Any) -> Any:
+    """Patterns of file names as the files that they match, sorted: ``runs/*.safetensors``.
+
+    Raises:
+        MetanetError: nothing matches.
+    """
+    listed = [models] if isinstance(models, str) and glob.has_magic(models) else models
+    if not isinstance(listed, list):
+        return models
+    out: list[Any] = []
+    for each in listed:
+        if not isinstance(each, str) or not glob.has_magic(each) or Path(each).expanduser().exists():
+            out.append(each)
+        elif matched := sorted(glob.glob(os.path.expanduser(each))):
+            out += matched
+        else:
+            raise MetanetError(f"models={each}: no file or folder is called like that")
+    return out
 
 
 def _read_tree(key: str, given: str) -> Any:
@@ -198,8 +222,10 @@ def _beside(
     if options["slices"] is not None:
         spans = [next(iter(each.values())) for each in options["slices"]]
         layers = [layer for first, behind in spans for layer in range(first, behind)]
-    tied = any(name.startswith("left out: ") for name in merged.report)
-    found = carried(stored, out_dtype=options["out_dtype"], layers=layers, tied=tied)
+    vocabulary = _vocabulary(named, merged, stored)
+    found = carried(
+        stored, out_dtype=options["out_dtype"], layers=layers, vocabulary=vocabulary, parts=_folders(_parts(stored))
+    )  # fmt: skip
     notes = list(found.warnings)
     like = stored[0].shapes
     if changed := [n for n, shape in named.shapes.items() if like.get(n, shape) != shape and layers is None]:
@@ -210,14 +236,33 @@ def _beside(
     return Carried(found.files, tuple(notes), library)
 
 
+def _vocabulary(named: Checkpoint, merged: Merged, stored: Sequence[Checkpoint]) -> Vocabulary:
+    """That of the result, against the input whose configuration goes with it."""
+    for each in stored:
+        if (folder := folder_of(each)) is not None:
+            return vocabulary_of(named, merged, stored, each, says_tied(read_config(folder)))
+    return vocabulary_of(named, merged, stored, stored[0], None)
+
+
+def _parts(stored: Sequence[Checkpoint]) -> list[str]:
+    """Sub-folders of a pipeline that the merge has weights for, as ``PART/``."""
+    return [f"{part}/" for part in stored[0].metadata.get(PARTS, {})]
+
+
+def _folders(files: Iterable[str]) -> list[str]:
+    """The sub-folders that files lie in, each once."""
+    return list(dict.fromkeys(name.rpartition("/")[0] for name in files if "/" in name))
+
+
 def _files(
     options: Mapping[str, Any], merged: Merged, recipe: Mapping[str, Any], hashes: Mapping[str, str], beside: Carried
 ) -> dict[str, bytes | Path]:  # fmt: skip
     """All that lies beside the weights."""
-    chosen = {key: value for key, value in options.items() if key != "paths"}
+    chosen = {key: value for key, value in options.items() if key not in ("paths", "recipe")}
     given = {key: value for key, value in chosen.items() if value not in (None, {}) and key != "data_args"}
     given |= {"data_args": options["data_args"]} if options["data"] is not None else {}
-    config, shown = (yaml.safe_dump(each, sort_keys=False, allow_unicode=True) for each in (chosen, given))
+    whole = chosen | {DIGESTS: dict(hashes)}  # the card has them in a table
+    config, shown = (yaml.safe_dump(each, sort_keys=False, allow_unicode=True) for each in (whole, given))
     card = model_card(
         recipe, title=Path(options["out"]).absolute().name, hashes=hashes, report=merged.report,
         alignments=merged.alignments, library=beside.library, notes=beside.warnings, command=_command(), config=shown,
@@ -229,7 +274,8 @@ def _command() -> str:
     """The command line, as a person would type it."""
     from hydra.core.hydra_config import HydraConfig
 
-    return " ".join(["metanet merge", *(shlex.quote(typed(each)) for each in HydraConfig.get().overrides.task)])
+    given = [each for each in HydraConfig.get().overrides.task if key_of(each) != "recipe"]  # it is among them, in full
+    return " ".join(["metanet merge", *(shlex.quote(typed(each)) for each in given)])
 
 
 def _numbers(merged: Merged, named: Checkpoint) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..alignment import MATCHERS, Alignment
 from ..architecture import Architecture
-from ..checkpoints import Checkpoint, load_checkpoint
+from ..checkpoints import Checkpoint, check_dequantised, load_checkpoint
 from ..errors import MetanetError
 from ..evaluation import batch_inputs, fit_to
 from ..merging import DataPerModel
@@ -75,6 +75,8 @@ def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
         MetanetError: one of them does not exist, or they do not belong together.
     """
     stored = tuple(load_checkpoint(Path(path).expanduser()) for path in paths)
+    for each in stored:
+        check_dequantised(each)  # before the network is made, which may take long
     model = None
     if options["arch"] is not None:
         large = sum(math.prod(shape) for shape in stored[0].shapes.values()) > _LARGE

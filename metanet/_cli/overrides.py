@@ -11,8 +11,8 @@ _LARGEST = 2**20  # bytes of overrides
 
 # Keys whose values are paths, references or column names: plain text, whatever characters it has.
 TEXT_KEYS = frozenset(
-    {"a", "alignment", "arch", "b", "base", "checkpoint", "data", "explain", "label", "out", "path", "resume", "run"}
-    | {"data_args.tokenizer", "table", "train_data", "trust"}
+    {"a", "alignment", "arch", "b", "base", "checkpoint", "data", "explain", "label", "out", "path", "recipe"}
+    | {"data_args.tokenizer", "resume", "run", "table", "train_data", "trust"}
     | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
 )
 TEXT_LIST_KEYS = frozenset({"alignment", "data", "models", "trust"})  # [A,B], each one text
@@ -92,10 +92,10 @@ def resumed(args: list[str]) -> list[str]:
     if elsewhere and Path(elsewhere).absolute() != run_dir:
         raise MetanetError(f"resume={given} writes into that directory; remove hydra.run.dir={elsewhere}")
     # What is given now wins. Hydra adds a key (+key=value) only once, so what is replaced is left out.
-    replaced = {"trust", *(_key(arg) for arg in args)}  # whom to trust is for the command line alone to say
-    old = [override for override in _read(record) if _key(override) not in replaced]
+    replaced = {"trust", *(key_of(arg) for arg in args)}  # whom to trust is for the command line alone to say
+    old = [override for override in _read(record) if key_of(override) not in replaced]
     _check_origin(run_dir, old, args)
-    now = [arg for arg in args if _key(arg) not in ("resume", "hydra.run.dir")]
+    now = [arg for arg in args if key_of(arg) not in ("resume", "hydra.run.dir")]
     return [*old, *now, f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}"]
 
 
@@ -131,7 +131,7 @@ def _read(record: Path) -> list[str]:
     return overrides
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
     """What an override is about: ``+optim.lr=1`` -> ``optim.lr``, ``~debug`` -> ``debug``."""
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
@@ -149,7 +149,7 @@ def _prepare(arg: str, short: Mapping[str, str], sweep: bool) -> str:
         lists = _BETWEEN_LISTS.split(value) if sweep else [value]
         value = ",".join(f"[{','.join(map(_quoted, _split(each[1:-1])))}]" for each in lists)
     elif key in TREE_KEYS and value[:1] in ("{", "["):
-        value = _QUOTED_KEY.sub(lambda found: f"{_escaped(found['key'])}:", value)
+        value = _QUOTED_KEY.sub(lambda found: f"{escaped(found['key'])}:", value)
     elif key in TEXT_KEYS or key in TREE_KEYS or key in TEXT_LIST_KEYS:
         value = ",".join(map(_quoted, _split(value))) if sweep and key in TEXT_KEYS else _quoted(value)
     return f"{prefix}{key}={value}"
@@ -161,7 +161,7 @@ def _long(key: str, short: Mapping[str, str]) -> str:
     return f"{short[first]}{dot}{rest}" if first in short else key
 
 
-def _escaped(key: str) -> str:
+def escaped(key: str) -> str:
     """A dictionary's key for Hydra's grammar, which has none in quotes."""
     return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", key)
 

@@ -1,18 +1,15 @@
 """Checkpoints that cannot be aligned are refused before anything is computed."""
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import check_plain
 from ..errors import CheckpointError
 from ..evaluation import is_integer
 from ..symmetry import SymmetrySpec
 from ._pieces import STATISTICS
-
-_QUANTISED = re.compile(r"\.(qweight|qzeros|weight_packed|absmax|quant_map|SCB|weight_scale(_inv)?|scales|zero_point)$")
-_ADAPTER = re.compile(r"\blora_[AB]\b|\blora_(up|down|embedding)|\.(hada|lokr|oft)_")
 
 
 def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: str) -> Mapping[str, Tensor]:
@@ -34,15 +31,10 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
     tied = {n: t.tied_to or n for n, t in weights.items()}
     present = {tied[n] for n in names if n in tied}
     missing = [n for n, first in tied.items() if first not in present]
-    found = {kind: [n for n in names if p.search(n)] for kind, p in (("adapter", _ADAPTER), ("quantised", _QUANTISED))}
-    if missing and found["adapter"]:
-        raise CheckpointError(
-            f"{who} is an adapter ({found['adapter'][0]}, ...) without the {len(missing)} weights it belongs to "
-            f"({missing[0]}, ...): merge it into its base model first"
-        )
+    check_plain(given, who, network=spec.tensors)
     odd = [n for n in weights if n in given and is_integer(stored_dtype(given, n))]
-    if odd or found["quantised"]:
-        example = f"{odd[0]} is {stored_dtype(given, odd[0])}" if odd else f"it has {found['quantised'][0]}"
+    if odd:
+        example = f"{odd[0]} is {stored_dtype(given, odd[0])}"
         raise CheckpointError(f"{who} is quantised ({example}): dequantise it to floating point first")
     if missing:
         extra = [n for n in names if n not in spec.tensors]

@@ -26,14 +26,22 @@ A new format is one function ``(path, options) -> Checkpoint`` in a file of its 
 
 from . import _distributed as _distributed
 from . import _folder as _folder
+from . import _pipelines as _pipelines
 from . import _sharded as _sharded
 from . import _torch as _torch
 from ._atomic import atomic_write as atomic_write
 from ._bytes import budget as budget
 from ._content import Kind as Kind
 from ._content import kind_of as kind_of
+from ._gate import check_dequantised as check_dequantised
+from ._gate import check_plain as check_plain
 from ._mapping import Checkpoint as Checkpoint
+from ._mapping import shared_memory as shared_memory
 from ._nonfinite import report_nonfinite as report_nonfinite
+from ._pipelines import MODULES as MODULES
+from ._pipelines import PARTS as PARTS
+from ._pipelines import has_weights as has_weights
+from ._pipelines import parts_of as parts_of
 from ._readers import load_checkpoint as load_checkpoint
 from ._sharded import files_of as files_of
 from ._sharded import read_index as read_index

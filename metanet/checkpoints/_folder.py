@@ -6,7 +6,7 @@ from pathlib import Path
 from ..documents import read_json
 from ..errors import CheckpointError, listed
 from ._content import SAFETENSORS, TORCH, TORCH_OLD, kind_of
-from ._layouts import inside, refuse_partitioned, refuse_pipeline, sub_folders
+from ._layouts import inside, refuse_partitioned, sub_folders
 from ._mapping import Checkpoint
 from ._readers import Options, open_path, reader
 from ._sharded import INDEX, is_index
@@ -32,7 +32,6 @@ def _read(path: Path, options: Options) -> Checkpoint:
     name = _only(path, names)
     if name is not None:
         return _with_config(path, open_path(path / name, options))
-    refuse_pipeline(path)
     deeper = inside(path)
     if deeper is None:
         raise CheckpointError(_nothing(path, names))

@@ -7,7 +7,6 @@ Hub cache: ``models--a--b/snapshots/HASH``               the snapshot that ``ref
 Trainer: ``checkpoint-500``, ``checkpoint-1000``         the only one; several are listed
 DeepSpeed: ``latest``, ``TAG/mp_rank_00_model_states``   the tag's file, which has the whole network
 DeepSpeed ZeRO-3, tensor or pipeline parallel            nothing: the message says what gathers the parts
-diffusers: ``model_index.json``                          nothing: the message lists the parts
 =======================================================  ===========================================================
 """
 
@@ -33,15 +32,6 @@ def refuse_partitioned(folder: Path, names: list[str]) -> None:
             f"checkpoint '{folder}' is of DeepSpeed, in parts ({listed([*parts, *ranks], _LISTED)}): gather them "
             f"first, by `python zero_to_fp32.py . OUT --safe_serialization` in the folder above (ZeRO), or by the "
             f"conversion script of the program that trained it (tensor or pipeline parallel)"
-        )
-
-
-def refuse_pipeline(folder: Path) -> None:
-    """Raise for a folder that is several networks."""
-    if (folder / "model_index.json").is_file():
-        parts = listed(f"{folder.name}/{name}" for name in _with_checkpoint(folder)) or "none here"
-        raise CheckpointError(
-            f"checkpoint '{folder}' is a pipeline of several networks (model_index.json): give one of them: {parts}"
         )
 
 

@@ -12,6 +12,18 @@ from ..errors import CheckpointError, MetanetError
 from ._fit import Described, check, describe, match
 
 
+def shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name -> the first name of the same memory, for tensors that share all of theirs with another."""
+    first: dict[tuple, str] = {}
+    out = {}
+    for name, tensor in tensors.items():
+        if tensor.layout is torch.strided and not tensor.is_meta and tensor.numel():
+            view = tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+            out[name] = first.setdefault((tensor.untyped_storage().data_ptr(), *view), name)
+    several = {one for name, one in out.items() if name != one}
+    return {name: one for name, one in out.items() if one in several}
+
+
 class Checkpoint(Mapping[str, Tensor]):
     """A read-only mapping from names to tensors (on the CPU) that reads a tensor when it is asked for.
 
@@ -29,6 +41,7 @@ class Checkpoint(Mapping[str, Tensor]):
         metadata: what the file says beside its tensors.
         skipped: names of entries that were left out: those that are no tensors.
         foreign: full names of the classes and functions that inert placeholders stand for.
+        tied: name -> the first name that shares its memory, in files and state dicts that keep that.
     """
 
     def __init__(
@@ -40,6 +53,7 @@ class Checkpoint(Mapping[str, Tensor]):
         metadata: Mapping[str, Any] | None = None,
         skipped: Iterable[str] = (),
         foreign: Iterable[str] = (),
+        tied: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.path = path
         self.metadata = dict(metadata or {})
@@ -49,6 +63,7 @@ class Checkpoint(Mapping[str, Tensor]):
         self._shapes = dict(shapes)
         self._dtypes = dict(dtypes)
         self._stored = {name: name for name in self._shapes}  # name here -> name in the file
+        self._tied = dict(tied)  # by names in the file
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
@@ -64,6 +79,13 @@ class Checkpoint(Mapping[str, Tensor]):
     def sources(self) -> Mapping[str, str]:
         """The name that ``read`` is asked for, by each name: renaming and fitting change the latter only."""
         return MappingProxyType(self._stored)
+
+    @property
+    def tied(self) -> Mapping[str, str]:
+        """Name -> the first name of the same memory, for those that share theirs; files may repeat values besides."""
+        first: dict[str, str] = {}
+        shared = {name: self._tied[stored] for name, stored in self._stored.items() if stored in self._tied}
+        return {name: first.setdefault(one, name) for name, one in shared.items()}
 
     def rename(self, names: Mapping[str, str]) -> "Checkpoint":
         """The same tensors under other names: ``names`` maps each present name to its new one.
@@ -137,6 +159,7 @@ class Checkpoint(Mapping[str, Tensor]):
             self.metadata,
             skipped,
             self.foreign,
+            self._tied,
         )
         new._stored = {new: self._stored[name] for new, name in names.items()}
         return new

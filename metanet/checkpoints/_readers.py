@@ -29,23 +29,27 @@ class Reader:
     format: str
     accepts: Callable[[Path], bool]
     kinds: tuple[Kind, ...]
-    read: Callable[[Path, Options], Checkpoint]
+    read: "Read"
 
 
+Read = Callable[[Path, Options], Checkpoint]
 READERS: list[Reader] = []
 
 
-def reader(format: str, accepts: Callable[[Path], bool], kinds: tuple[Kind, ...] = ()) -> Callable:
+def reader(
+    format: str, accepts: Callable[[Path], bool], kinds: tuple[Kind, ...] = (), first: bool = False
+) -> Callable[[Read], Read]:
     """Register a function ``(path, options) -> Checkpoint`` as the reader of the paths that ``accepts`` takes.
 
     Args:
         format: how error messages call it, with its suffixes.
         accepts: says whether the path is of this format, by name or kind alone; the first reader that accepts reads.
         kinds: what its files are by their content, which counts for more than their names.
+        first: ask this one before those that are there: it knows a special case of theirs.
     """
 
-    def register(read: Callable[[Path, Options], Checkpoint]) -> Callable[[Path, Options], Checkpoint]:
-        READERS.append(Reader(format=format, accepts=accepts, kinds=kinds, read=read))
+    def register(read: Read) -> Read:
+        READERS.insert(0 if first else len(READERS), Reader(format=format, accepts=accepts, kinds=kinds, read=read))
         return read
 
     return register

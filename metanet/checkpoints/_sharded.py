@@ -66,6 +66,7 @@ def _read(path: Path, options: Options) -> Checkpoint:
         decode(path, metadata),
         (*unlisted, *(name for shard in shards.values() for name in shard.skipped)),
         dict.fromkeys(name for shard in shards.values() for name in shard.foreign),
+        {name: one for shard in shards.values() for name, one in shard.tied.items()},
     )
 
 

@@ -16,7 +16,7 @@ from ._bytes import FileBytes, budget, check_size, sound_bools
 from ._content import TORCH, TORCH_OLD, TORCHSCRIPT, kind_of
 from ._inert import read_inert
 from ._inert_pickle import unpickle
-from ._mapping import Checkpoint
+from ._mapping import Checkpoint, shared_memory
 from ._pickle_scan import scan
 from ._readers import Options, reader
 from ._state_dicts import find_state_dict
@@ -77,6 +77,7 @@ def _read(path: Path, options: Options) -> Checkpoint:
         {name: tensor.shape for name, tensor in state.items()},
         {name: tensor.dtype for name, tensor in state.items()},
         skipped=file.skipped,
+        tied=shared_memory(state),
     )
 
 

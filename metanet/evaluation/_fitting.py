@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import Checkpoint, report_nonfinite
+from ..checkpoints import Checkpoint, check_plain, report_nonfinite, shared_memory
 from ..errors import CheckpointError
 from ..sources import in_memory
 
@@ -39,7 +39,7 @@ def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoi
         raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
     tensors = {n: t.detach() for n, t in found.items() if isinstance(t, Tensor)}
     shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
-    return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes)
+    return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes, tied=shared_memory(tensors))
 
 
 def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str = "") -> Checkpoint:
@@ -55,10 +55,13 @@ def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str =
         who: what to call it in messages where it has no path.
 
     Raises:
-        CheckpointError: names, shapes or kinds of dtype differ from the network's.
+        CheckpointError: names, shapes or kinds of dtype differ from the network's, or it holds no plain weights
+            (:func:`metanet.checkpoints.check_plain`).
     """
     expected, tied = entries(model)
-    given = in_memory(as_checkpoint(given, who), model)
+    given = as_checkpoint(given, who)
+    check_plain(given, network=expected)
+    given = in_memory(given, model)
     stored = list(given)
     needed = {n: t for n, t in expected.items() if not is_integer(t.dtype) or any(s.endswith(n) for s in stored)}
     return given.fit(needed, tied=tied)

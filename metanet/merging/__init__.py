@@ -10,9 +10,12 @@ from ._merged import Merged as Merged
 from ._network import DataPerModel as DataPerModel
 from ._part import Part as Part
 from ._part import Problem as Problem
+from ._parts import mains_of as mains_of
 from ._registry import METHODS as METHODS
 from ._registry import Method as Method
 from ._registry import PerModel as PerModel
 from ._registry import method as method
+from ._ties import HEADS as HEADS
+from ._ties import is_table as is_table
 from ._writing import check_free as check_free
 from ._writing import save_merged as save_merged

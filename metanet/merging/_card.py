@@ -66,11 +66,10 @@ def _summary(recipe: Mapping[str, Any]) -> str:
     what = "one network" if count == 1 else f"{count} networks"
     on = "" if recipe["base"] is None else " and their base"
     method = METHODS[recipe["method"]]
-    purpose = (inspect.getdoc(method.function) or "").splitlines()[0]
-    return (
-        f"Made of {what}{on} by the method [`{method.name}`]({method.reference}) of metanet {recipe['version']} "
-        f"(torch {torch.__version__}): {purpose[:1].lower()}{purpose[1:]}"
-    )
+    purpose = (inspect.getdoc(method.function) or "").partition("\n")[0]
+    named = f"[`{method.name}`]({method.reference})" if method.reference else f"`{method.name}`"
+    told = f": {purpose[:1].lower()}{purpose[1:]}" if purpose else ""
+    return f"Made of {what}{on} by the method {named} of metanet {recipe['version']} (torch {torch.__version__}){told}"
 
 
 def _table_of_inputs(recipe: Mapping[str, Any], hashes: Mapping[str, str]) -> str:

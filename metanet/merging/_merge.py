@@ -21,9 +21,10 @@ from ..symmetry import SymmetrySpec
 from . import methods as methods  # registers them
 from ._inputs import Inputs, Weights, open_inputs, source
 from ._layers import sliced
-from ._merged import Merged, Source, Tensors
+from ._merged import Merged, Provenance, Source, Tensors
 from ._options import TAKE, Options
 from ._part import Problem
+from ._range import check_overflow
 from ._registry import Method, find_method
 from ._repair import check_repair, repaired
 
@@ -40,8 +41,8 @@ def merge(
     repair_passes: int | None = 1,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     slices: Sequence[Mapping[int, Sequence[int]]] | None = None, dtype: str | torch.dtype | None = None,
-    out_dtype: str | torch.dtype | None = None, seed: int = 0, device: str | torch.device | None = None,
-    progress: bool = False, **options: Any,
+    out_dtype: str | torch.dtype | None = None, overflow: str = "error", seed: int = 0,
+    device: str | torch.device | None = None, progress: bool = False, **options: Any,
 ) -> Merged:  # fmt: skip
     """Merge two or more networks of one architecture into one, their neurons aligned first if asked for.
 
@@ -79,6 +80,9 @@ def merge(
             models of one slice are merged, slices follow one another.
         dtype: to compute in: float32, or float64; by the inputs when left out.
         out_dtype: of floating tensors in the result; as the base (or first model) stores each when left out.
+        overflow: what to do about results beyond the dtype that they are stored in: ``"error"`` refuses them by name,
+            ``"clip"`` stores the largest number instead, ``"keep"`` what the cast makes of them, infinity; ``report``
+            then counts them.
         seed: of everything random.
         device: where to compute; the CPU when left out.
         progress: show bars.
@@ -92,14 +96,16 @@ def merge(
     found = find_method(method, options)
     given_too = {"model": model, "data": data, "arch": arch, "repair_passes": repair_passes}
     _check_call(found, models, base, given_too, repair, slices, align)
+    check_overflow(overflow)
     device = torch.device(device or "cpu")
     wide, narrow = _dtype("dtype", dtype, tuple(_DTYPES)), _dtype("out_dtype", out_dtype, _OUT)
     takes = {p: each[TAKE] for p, each in (overrides or {}).items() if isinstance(each, Mapping) and TAKE in each}
-    inputs = open_inputs(models, base, model, list(takes))
+    inputs = open_inputs(models, base, model, list(takes), _ties(arch))
     labels = [source(given, each) for given, each in zip(models, inputs.models, strict=True)]
     of_base = None if inputs.base is None else source(base, inputs.base)
     sources = _sources(_names(inputs, model, takes), slices, len(inputs.models))
-    chosen = Options(found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None)
+    first = _tied(inputs.first, sources)
+    chosen = Options(found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None, first)
     data = None if data is None else repeatable(data)
     if arch is None and (isinstance(align, str) or "arch" in found.needs):
         if model is None:
@@ -133,12 +139,13 @@ def merge(
         floating = stored.dtypes[each.base].is_floating_point
         dtypes[name] = narrow if narrow is not None and floating else stored.dtypes[each.base]
     compute = Tensors(
-        moved, inputs.base, sources, inputs.first, chosen, prepared, wide, dtypes, shapes, seed, device
+        moved, inputs.base, sources, first, chosen, prepared, wide, dtypes, shapes, seed, device, overflow,
+        report,
     )  # fmt: skip
     computed: Checkpoint = Checkpoint(Path("merged"), compute, shapes, dtypes)
     if repair is not None:
         shares = chosen.shares(prepared) if repair != "bn_reset" else []
-        computed = repaired(repair, computed, problem, shares, repair_passes)
+        computed = repaired(repair, computed, problem, shares, repair_passes, overflow)
     recipe = _recipe(
         found,
         chosen,
@@ -150,10 +157,14 @@ def merge(
         slices=slices,
         dtype=wide,
         out_dtype=narrow,
+        overflow=overflow,
         seed=seed,
     )
     report.update({f"left out: {name}": "stored by some models only, twice the embedding" for name in inputs.dropped})
-    return Merged.of(computed, recipe, report, alignments)
+    report.update({f"tied in some inputs only: {name}": told for name, told in inputs.untied.items()})
+    taken = {name: chosen.taken(name) for name in sources}
+    provenance = Provenance(first, inputs.dropped, {n: k for n, k in taken.items() if k is not None})
+    return Merged.of(computed, recipe, report, alignments, provenance)
 
 
 def _check_call(
@@ -186,6 +197,24 @@ def _check_call(
         )
     if repair is not None:
         check_repair(repair, others["model"], others["data"], others["repair_passes"])
+
+
+def _ties(arch: Architecture | SymmetrySpec | None) -> dict[str, str]:
+    """Name -> the first name that it is tied to, by the architecture."""
+    if arch is None:
+        return {}
+    spec = arch if isinstance(arch, SymmetrySpec) else arch.spec
+    return {name: known.tied_to for name, known in spec.tensors.items() if known.tied_to}
+
+
+def _tied(first: Mapping[str, str], sources: Mapping[str, Source]) -> dict[str, str]:
+    """Name of the result -> the first name there of the same tensor.
+
+    Layers that slices put elsewhere go by what is in them: of these nothing is known.
+    """
+    known: dict[str, str] = {}
+    stays = {name: set(each.models.values()) == {name} for name, each in sources.items()}
+    return {name: known.setdefault(first.get(name, name), name) if stays[name] else name for name in sources}
 
 
 def _dtype(what: str, given: str | torch.dtype | None, choices: Sequence[str]) -> torch.dtype | None:

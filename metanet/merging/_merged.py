@@ -1,7 +1,9 @@
 """The result of a merge: a checkpoint whose tensors are computed when they are asked for."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from ..evaluation import is_integer
 from ..graph import real_parts
 from ._options import Options
 from ._part import Part
+from ._range import largest_of, stored_as
 from .methods.linear import linear
 
 _WIDE = {torch.float64, torch.complex128}
@@ -28,21 +31,42 @@ class Merged(Checkpoint):
         recipe: method, options, inputs and all else that says how to make it again; JSON.
         report: what the method, the alignment and the repair have to tell, by name.
         alignments: of the models, in their order, ``None`` for those that stayed; empty without ``align``.
+        provenance: which tensors are tied, were left out, or are one model's.
     """
 
     recipe: Mapping[str, Any]
     report: Mapping[str, Any]
     alignments: Sequence[Alignment | None]
+    provenance: "Provenance"
 
     @classmethod
     def of(
         cls, computed: Checkpoint, recipe: Mapping[str, Any], report: Mapping[str, Any],
-        alignments: Sequence[Alignment | None],
+        alignments: Sequence[Alignment | None], provenance: "Provenance",
     ) -> "Merged":  # fmt: skip
         """A computed checkpoint with what is to be told of it."""
-        out = cls(computed.path, computed.__getitem__, computed.shapes, computed.dtypes, computed.metadata)
+        out = cls(
+            computed.path, computed.__getitem__, computed.shapes, computed.dtypes, computed.metadata,
+            tied=provenance.first,
+        )  # fmt: skip
         out.recipe, out.report, out.alignments = recipe, report, tuple(alignments)
+        out.provenance = provenance
         return out
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What whoever writes a configuration beside the result must know of its tensors.
+
+    Attributes:
+        first: name -> the first name of the same tensor.
+        dropped: names that only some inputs store, because they hold the values of another tensor.
+        taken: name -> the model, or ``"base"``, whose tensor it is as it was.
+    """
+
+    first: Mapping[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    taken: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,12 +84,15 @@ class Tensors:
     Attributes:
         models, base: the checkpoints.
         sources: of every tensor.
-        first: tied names -> the name whose random numbers they share.
+        first: name -> the first name of its tensor: tied names are computed once, by the options of all their names.
         options: of the method.
         prepared: what its ``prepare`` returned.
         dtype: what is computed in; float32, or float64 where a tensor has it, for ``None``.
         dtypes: of the result.
         shapes: of the result.
+        overflow: what is done about results beyond their dtype: see :func:`._range.stored_as`.
+        report: what there is to tell goes here.
+        waiting: tied tensors that were computed for one of their names, and the names that have not asked yet.
     """
 
     models: Sequence[Checkpoint]
@@ -79,8 +106,31 @@ class Tensors:
     shapes: Mapping[str, torch.Size]
     seed: int
     device: torch.device
+    overflow: str = "error"
+    report: dict[str, Any] = field(default_factory=dict)
+    waiting: dict[str, tuple[Tensor, set[str]]] = field(default_factory=dict)
 
     def __call__(self, name: str) -> Tensor:
+        first = self.first.get(name, name)
+        names = self._groups.get(first, ())
+        if len(names) < 2:
+            return self._computed(name)
+        tensor, left = self.waiting.pop(first, (None, set()))
+        if tensor is None or name not in left:
+            tensor, left = self._computed(first), set(names)
+        if left := left - {name}:
+            self.waiting[first] = tensor, left
+        return tensor.clone()
+
+    @cached_property
+    def _groups(self) -> dict[str, list[str]]:
+        """First name -> all names of the result that are tied to it."""
+        groups: dict[str, list[str]] = {}
+        for name in self.sources:
+            groups.setdefault(self.first.get(name, name), []).append(name)
+        return groups
+
+    def _computed(self, name: str) -> Tensor:
         source = self.sources[name]
         taken = self.options.taken(name)
         if taken is not None:
@@ -105,9 +155,16 @@ class Tensors:
         options = self.options.of(name, part.numbers)
         del read, base, stored  # as stored, they are not needed any more
         merged = _averaged(part, options) if self._is_statistic(name) else self.options.method.function(part, **options)
-        self._check(name, merged, part)
-        merged = torch.view_as_complex(merged.contiguous()) if complex_ else merged
-        return merged.to("cpu", self.dtypes[name])
+        largest = largest_of(merged)
+        self._check(name, merged, part, largest)
+        if complex_:
+            return torch.view_as_complex(self._stored(name, merged, largest).contiguous())
+        return self._stored(name, merged, largest)
+
+    def _stored(self, name: str, merged: Tensor, largest: float | None = None) -> Tensor:
+        """In the dtype of the result; of a complex one, in that of its parts."""
+        dtype = self.dtypes[name].to_real() if self.dtypes[name].is_complex else self.dtypes[name]
+        return stored_as(dtype, name, merged, self.overflow, self.report.__setitem__, largest)
 
     def _is_statistic(self, name: str) -> bool:
         """Whether a tensor is averaged because what models changed of it means nothing.
@@ -123,11 +180,12 @@ class Tensors:
         if taken != "base" and taken not in source.models:
             raise MetanetError(f"{name}: model {taken} takes no part in this slice, so that it can't be taken from it")
         tensor = self.base[source.base] if taken == "base" else self.models[taken][source.models[taken]]
-        return tensor if is_integer(tensor.dtype) else tensor.to(self.dtypes[name])
+        if tensor.dtype is self.dtypes[name] or not tensor.is_floating_point():
+            return tensor
+        return self._stored(name, tensor.float() if tensor.dtype.itemsize < 4 else tensor)
 
-    def _check(self, name: str, merged: Tensor, part: Part) -> None:
-        # The sum is quick, and may be infinite for large values, too.
-        if not bool(torch.isfinite(merged.sum())) and not bool(torch.isfinite(merged).all()):
+    def _check(self, name: str, merged: Tensor, part: Part, largest: float) -> None:
+        if not math.isfinite(largest):
             given = {**dict(zip(part.numbers, part.tensors, strict=True)), "base": part.base}
             for who, tensor in given.items():
                 if tensor is not None and not bool(torch.isfinite(tensor).all()):

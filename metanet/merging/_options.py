@@ -1,8 +1,9 @@
 """Options of a method for one tensor: one value for all, one per model, by name pattern, or changing with depth."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from ..errors import MetanetError
@@ -24,6 +25,7 @@ class Options:
         models: how many models there are.
         names: of the result's tensors.
         base: whether there is a base.
+        first: name -> the first name of its tensor: a pattern is about a tensor if it matches any of its names.
 
     Raises:
         MetanetError: unknown options, values of another form, a pattern that no name matches.
@@ -35,6 +37,7 @@ class Options:
     models: int
     names: tuple[str, ...]
     base: bool
+    first: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for pattern, values in self.overrides.items():
@@ -51,7 +54,18 @@ class Options:
             for name, value in values.items():
                 if name != TAKE:
                     self._at(name, value, 0.0)
-        object.__setattr__(self, "_depths", depths(self.names))
+
+    @cached_property
+    def _depths(self) -> dict[str, float]:
+        return depths(self.names)
+
+    @cached_property
+    def _tied(self) -> dict[str, list[str]]:
+        """First name -> all names of that tensor."""
+        groups: dict[str, list[str]] = {}
+        for name, one in self.first.items():
+            groups.setdefault(one, []).append(name)
+        return groups
 
     def taken(self, name: str) -> int | str | None:
         """The model (a number, or ``"base"``) whose tensor is taken as it is; ``None`` where all are merged."""
@@ -100,8 +114,9 @@ class Options:
 
     def _found(self, name: str) -> dict[str, Any]:
         found = dict(self.given)
+        names = self._tied.get(self.first.get(name, name), [name])
         for pattern, values in self.overrides.items():
-            if fnmatchcase(name, pattern):
+            if any(fnmatchcase(each, pattern) for each in names):
                 found.update(values)
         return found
 

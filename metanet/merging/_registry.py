@@ -39,7 +39,7 @@ class Method:
         shape: ``shape(prepared, name, shape)`` of the result, for methods that change shapes.
         shares: ``shares(prepared, options, models)``: how much each of so many models counts in the result, where that
             is not the option ``weights``; repairs have it for a goal.
-        reference: where the method comes from.
+        reference: where the method comes from; may be empty.
     """
 
     name: str
@@ -78,7 +78,9 @@ class Method:
 
     def describe(self) -> str:
         """What it does and its options, from docstring and signature."""
-        lines = [f"{self.name}: {inspect.getdoc(self.function).splitlines()[0]} ({self.reference})"]
+        purpose = (inspect.getdoc(self.function) or "").partition("\n")[0]
+        told = f"{self.name}: {purpose}" if purpose else self.name
+        lines = [told + (f" ({self.reference})" if self.reference else "")]
         explained = {
             **explanations(self.function), **({} if self.prepare is None else explanations(self.prepare))
         }  # fmt: skip
@@ -93,7 +95,7 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, *, reference: str, base: str = "none", models: tuple[int, int | None] = (2, None),
+    name: str, *, reference: str = "", base: str = "none", models: tuple[int, int | None] = (2, None),
     needs: Sequence[str] = (), prepare: Callable[..., Any] | None = None,
     shape: Callable[[Any, str, torch.Size], torch.Size] | None = None,
     shares: Callable[[Any, Mapping[str, Any], int], Sequence[float]] | None = None,

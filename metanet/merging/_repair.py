@@ -1,7 +1,7 @@
 """Repair of a merged network's statistics."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from ..errors import MetanetError
 from ..evaluation import Runner, entries
 from ._network import load, working_copy
 from ._part import Problem
+from ._range import stored_as
 from .repairs import REPAIRS, Corrections, Measured, between, calibrate, measure_layers, normalisers
 
 
@@ -37,7 +38,8 @@ def check_repair(
 
 
 def repaired(
-    name: str, merged: Checkpoint, problem: Problem, weights: Sequence[float], passes: int | None = 1
+    name: str, merged: Checkpoint, problem: Problem, weights: Sequence[float], passes: int | None = 1,
+    overflow: str = "error",
 ) -> Checkpoint:  # fmt: skip
     """The merged checkpoint with its statistics repaired, tensor by tensor when they are asked for.
 
@@ -51,6 +53,7 @@ def repaired(
         problem: the models, aligned already, the module and the data; what was done goes to its report.
         weights: how much each model counts; they sum to 1.
         passes: how often the merged network reads the data; ``None``: until its statistics are exact.
+        overflow: what is done about corrected values beyond their dtype: see :func:`._range.stored_as`.
 
     Raises:
         MetanetError: the method changed shapes, there is nothing to repair, or a network can't run the data.
@@ -71,7 +74,7 @@ def repaired(
     found = calibrate(stage, problem.data, run, goals, correct, passes=passes, progress=problem.progress)
     _, first = entries(problem.model)
     _report(problem.report, found, goals, ends[0].left if ends else {}, len(normalisers(stage)))
-    read = _Read(merged, found, first)
+    read = _Read(merged, found, first, overflow, problem.report)
     return Checkpoint(merged.path, read, merged.shapes, merged.dtypes, merged.metadata)
 
 
@@ -83,14 +86,23 @@ class _Read:
         merged: the checkpoint.
         found: the corrections.
         first: name -> the first of the names of its tensor.
+        overflow: what is done about values beyond their dtype.
+        report: what there is to tell goes here.
     """
 
     merged: Checkpoint
     found: Corrections
     first: Mapping[str, str]
+    overflow: str = "error"
+    report: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, name: str) -> Tensor:
-        return self.found(self.first.get(name, name), self.merged[name])
+        tensor, first = self.merged[name], self.first.get(name, name)
+        narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+        if first not in self.found or not narrow:
+            return self.found(first, tensor)
+        corrected = self.found(first, tensor.float())
+        return stored_as(tensor.dtype, name, corrected, self.overflow, self.report.__setitem__)
 
 
 def _check_shapes(merged: Checkpoint, stage: nn.Module) -> None:

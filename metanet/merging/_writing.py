@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoints import Checkpoint, files_of, load_checkpoint, save_checkpoint, shard_plan, write_index
+from ..checkpoints import Checkpoint, files_of, load_checkpoint, save_checkpoint
 from ..errors import CheckpointError, MetanetError
+from ._parts import mains_of, plan_of, restricted, write_indexes
 
 Files = Mapping[str, bytes | Path]
 
@@ -22,7 +23,7 @@ Files = Mapping[str, bytes | Path]
 def save_merged(
     folder: str | os.PathLike, tensors: Checkpoint, *, recipe: Mapping[str, Any],
     files: Files | Callable[[dict[str, str]], Files] | None = None, max_shard_size: str | int = "5GB",
-    progress: bool = False,
+    progress: bool = False, parts: Sequence[str] = (),
 ) -> dict[str, str]:  # fmt: skip
     """Compute a merge's tensors one by one and write them to a new folder, with other files beside them.
 
@@ -38,6 +39,8 @@ def save_merged(
             given the inputs' hashes.
         max_shard_size: bytes of tensors in one file, as a number or like ``"5GB"``.
         progress: show a bar with bytes and time left.
+        parts: sub-folders of a pipeline: tensors called ``PART/NAME`` are written there, as ``NAME``, and so are
+            ``files``.
 
     Returns:
         SHA-256 by path, of all files of all inputs that are files.
@@ -48,14 +51,14 @@ def save_merged(
     """
     folder = Path(folder).expanduser().absolute()
     check_free(folder)
-    plan = shard_plan(tensors, max_shard_size)
+    plan = plan_of(tensors, max_shard_size, parts)
     inputs = _input_files(recipe)
     work = folder.with_name(f".{folder.name}.{_fingerprint(tensors, plan, recipe, inputs)}.partial")
     try:
         work.mkdir(parents=True, exist_ok=True)
         for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
             left.unlink()
-        done = [name for name, shard in plan.items() if _is_done(work / name, shard, tensors)]
+        done = [name for name, shard in plan.items() if _is_done(work, name, restricted(tensors, shard, name))]
         _check_room(work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done))
         try:
             with ThreadPoolExecutor(1) as pool:
@@ -66,7 +69,9 @@ def save_merged(
             if not _is_of_the_surroundings(error):
                 shutil.rmtree(work, ignore_errors=True)  # of these inputs nothing can be made: nobody goes on with it
             raise
-        write_index(work, tensors, plan)
+        write_indexes(work, tensors, plan)
+        for part in parts:
+            (work / part).mkdir(exist_ok=True)
         _write_files(work, files(hashes) if callable(files) else files or {}, plan)
         if folder.is_dir():
             folder.rmdir()  # empty, or this fails
@@ -105,8 +110,8 @@ def check_free(folder: Path, called: str = "") -> None:
 def _input_files(recipe: Mapping[str, Any]) -> list[Path]:
     """Of all inputs that are files, in order, each once."""
     given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
-    found = [files_of(load_checkpoint(path).path) for path in given if Path(path).exists()]
-    return list(dict.fromkeys(path for files in found for path in files))
+    opened = [load_checkpoint(path) for path in given if Path(path).exists()]
+    return list(dict.fromkeys(path for each in opened for main in mains_of(each) for path in files_of(main)))
 
 
 def _fingerprint(
@@ -121,14 +126,12 @@ def _fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _is_done(path: Path, names: Sequence[str], tensors: Checkpoint) -> bool:
+def _is_done(work: Path, file: str, shard: Checkpoint) -> bool:
     """Whether a shard is there as a whole: its name is given when it is."""
-    if not path.is_file():
+    if not (work / file).is_file():
         return False
-    found = load_checkpoint(path, unwrap=False)
-    return dict(found.shapes) == {n: tensors.shapes[n] for n in names} and all(
-        found.dtypes[n] is tensors.dtypes[n] for n in names
-    )
+    found = load_checkpoint(work / file, unwrap=False)
+    return dict(found.shapes) == dict(shard.shapes) and dict(found.dtypes) == dict(shard.dtypes)
 
 
 def _size(tensors: Checkpoint, names: Sequence[str]) -> int:
@@ -151,19 +154,18 @@ def _write_shards(
     ) as bar:  # fmt: skip
         for name, shard in plan.items():
             if name not in done:
-                save_checkpoint(work / name, _counted(tensors, shard, bar))
+                save_checkpoint(work / name, _counted(restricted(tensors, shard, name), bar))
 
 
-def _counted(tensors: Checkpoint, names: Sequence[str], bar: tqdm) -> Checkpoint:
-    """Some of the tensors, each telling the bar when it is there."""
+def _counted(shard: Checkpoint, bar: tqdm) -> Checkpoint:
+    """The tensors of a shard, each telling the bar when it is there."""
 
     def read(name: str) -> Tensor:
-        tensor = tensors[name]
+        tensor = shard[name]
         bar.update(tensor.numel() * tensor.dtype.itemsize)
         return tensor
 
-    shapes, dtypes = {n: tensors.shapes[n] for n in names}, {n: tensors.dtypes[n] for n in names}
-    return Checkpoint(tensors.path, read, shapes, dtypes)
+    return Checkpoint(shard.path, read, shard.shapes, shard.dtypes)
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:
@@ -178,8 +180,11 @@ def _hashes(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _write_files(work: Path, files: Files, plan: Mapping[str, Sequence[str]]) -> None:
+    parts = {"", *(each.name for each in work.iterdir() if each.is_dir())}
     for name, content in files.items():
-        if Path(name).name != name or name in plan or name.endswith(".safetensors.index.json"):
+        part, _, plain = name.rpartition("/")
+        strange = part not in parts or Path(plain).name != plain
+        if strange or name in plan or name.endswith(".safetensors.index.json"):
             raise MetanetError(f"can't write {name!r} into the merge's folder: no plain name, or taken by the weights")
         if isinstance(content, bytes):
             (work / name).write_bytes(content)

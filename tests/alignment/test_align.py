@@ -184,7 +184,7 @@ def test_checkpoints_that_do_not_fit_are_refused(planted):
     integers = {**b, "fc.weight": torch.ones(3, 8, dtype=torch.int8)}
     assert "is quantised (fc.weight is torch.int8)" in refused(integers, a, arch)
     packed = {**{n: t for n, t in b.items() if n != "fc.weight"}, "fc.qweight": torch.ones(3, 1, dtype=torch.int32)}
-    assert "is quantised (it has fc.qweight)" in refused(packed, a, arch)
+    assert "is quantised (it has fc.qweight: GPTQ or AWQ)" in refused(packed, a, arch)
     for name in ("fc.weight", "stem.1.running_var"):
         broken = {**b, name: b[name] * torch.where(torch.arange(b[name].shape[-1]) == 1, float("nan"), 1.0)}
         assert f"{name} are NaN or infinite" in refused(broken, a, arch)

@@ -361,7 +361,7 @@ def test_one_file_twice(merge):
         (["out_dtype=int8"], "out_dtype=int8: give one of float64, float32, bfloat16"),
         (["max_shard_size=large"], "max_shard_size='large': give bytes"),
         (["device=nowhere"], "device=nowhere can't be used"),
-        (["models=[quantised,a.safetensors]"], "is quantised (fp8), which averages of its numbers would not survive"),
+        (["models=[quantised,a.safetensors]"], "is quantised (fp8, says its config.json), which averages"),
     ],
 )
 def test_says_what_is_wrong(args, message, merge):

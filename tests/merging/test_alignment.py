@@ -27,14 +27,16 @@ def base_of(network):
 
 @cache
 def tuned(network, seed):
-    """Near the base, as fine-tuned networks are."""
+    """Near the base, as fine-tuned networks are; tied names stay one tensor."""
     generator = torch.Generator().manual_seed(seed)
-    return {
+    known = traced(network)[0].spec.tensors
+    state = {
         n: t + 0.05 * t.std() * torch.randn(t.shape, generator=generator)
         if t.is_floating_point() and t.ndim > 1
         else t.clone()
         for n, t in base_of(network).items()
     }
+    return {n: state[known[n].tied_to or n] if n in known else t for n, t in state.items()}
 
 
 @cache

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import metanet
+from metanet import cli
 from metanet.errors import MetanetError
 from metanet.sources import load_factory
 from metanet.zoo import open_zoo
@@ -75,7 +76,7 @@ def test_probes_run_the_networks(run):
     assert metrics["relabelled/largest_change"] < 1e-4
 
 
-def test_prediction_for_one_checkpoint(run, tiny_data, tmp_path, monkeypatch):
+def test_prediction_for_one_checkpoint(run, tiny_data, tmp_path, monkeypatch, capsys):
     folder, _ = run("model=probed_gmn", "model.probes=4", "model.gmn={width: 8, layers: 1}")
     path = next(p for p in tiny_data.iterdir() if p.is_dir())  # beside it lies a lock
     population = open_zoo(path).populations["mlp2_tanh"]
@@ -91,6 +92,12 @@ def test_prediction_for_one_checkpoint(run, tiny_data, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     said = float(done.stdout.strip().split(": ")[-1])
     assert said == pytest.approx(wanted[table[row]], abs=1e-3)
+    metanet.save_checkpoint(tmp_path / "adapter.safetensors", {"0.lora_A.weight": torch.ones(2, 4)})
+    arguments = [f"+arch_args.{k}={v}".replace(" ", "") for k, v in population.arch_args.items()]
+    given = [f"run={folder}", f"checkpoint={tmp_path}/adapter.safetensors", f"arch={population.ref}"]
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["predict", *given, *arguments]) == 1
+    assert "is an adapter (0.lora_A.weight, ...: LoRA)" in capsys.readouterr().err
 
 
 def test_a_zoo_of_ones_own(run, tmp_path):

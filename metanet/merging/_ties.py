@@ -1,0 +1,138 @@
+"""Names of one tensor: a merge computes it once, so that what was tied stays tied.
+
+Ties are told by storage (modules, state dicts, torch files), by values (a file that holds the embedding twice), or by
+the network. Only those that hold in every input hold in the result:
+
+    a: emb = head,  b: emb = head    ->  one tensor, one draw of random numbers
+    a: emb = head,  b: emb, head     ->  two tensors, and the report says so
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import Checkpoint
+from ..errors import CheckpointError
+from ._layers import place_of
+
+HEADS = ("lm_head.weight", "embed_out.weight", "output_projection.weight", "decoder.weight")
+"""How the names of output layers end that may be the embedding."""
+_EMBEDDINGS = ("emb", "wte", "shared")
+
+
+def same_tensors(checkpoint: Checkpoint) -> dict[str, str]:
+    """Name -> the first name of its tensor, for every name: by storage, and by the values of embeddings and heads.
+
+    Only these are compared, for that takes reading them.
+    """
+    first = {name: name for name in checkpoint} | dict(checkpoint.tied)
+    alike: dict[tuple[torch.Size, torch.dtype], list[str]] = {}
+    for name, shape in checkpoint.shapes.items():
+        dtype = checkpoint.dtypes[name]
+        if is_table(name, shape) and dtype.is_floating_point and first[name] == name:
+            alike.setdefault((shape, dtype), []).append(name)
+    again = {name: one for names in alike.values() if len(names) > 1 for name, one in _repeated(checkpoint, names)}
+    return {name: again.get(one, one) for name, one in first.items()}
+
+
+def is_table(name: str, shape: torch.Size) -> bool:
+    """Whether a tensor is an embedding or an output layer, by its name: outside the layers, of two axes or more."""
+    called_so = name.endswith(HEADS) or any(word in name.lower() for word in _EMBEDDINGS)
+    return called_so and len(shape) > 1 and place_of(name) is None
+
+
+def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterable[tuple[str, str]]:
+    distinct: dict[str, Tensor] = {}
+    for name in names:
+        tensor = checkpoint[name]
+        one = next((other for other, known in distinct.items() if torch.equal(known, tensor)), None)
+        if one is None:
+            distinct[name] = tensor
+        else:
+            yield name, one
+
+
+def completed(given: Sequence[Checkpoint], told: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """What is tied in each checkpoint, where copies of tensors that are tied in another count as tied.
+
+    A state dict that was read from a file has memory of its own for every name.
+    """
+    pairs = {(name, one): None for ties in told for name, one in ties.items() if name != one}
+    out = []
+    for checkpoint, ties in zip(given, told, strict=True):
+        more = dict(ties)
+        for name, one in pairs:
+            apart = name in checkpoint and one in checkpoint and ties.get(name, name) != ties.get(one, one)
+            if apart and torch.equal(checkpoint[name], checkpoint[one]):
+                more[name] = more.get(one, one)
+        out.append(more)
+    return out
+
+
+def in_all(names: Iterable[str], told: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Name -> the first name that it is tied to in every input.
+
+    >>> in_all(["emb", "head"], [{"emb": "emb", "head": "emb"}, {"emb": "emb", "head": "emb"}])
+    {'emb': 'emb', 'head': 'emb'}
+    >>> in_all(["emb", "head"], [{"emb": "emb", "head": "emb"}, {"emb": "emb", "head": "head"}])
+    {'emb': 'emb', 'head': 'head'}
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    return {name: seen.setdefault(tuple(one.get(name, name) for one in told), name) for name in names}
+
+
+def in_some(
+    first: Mapping[str, str], inputs: Sequence[Checkpoint], told: Sequence[Mapping[str, str]]
+) -> dict[str, str]:
+    """Names that are tied in some inputs only -> what there is to say of it."""
+    out: dict[str, str] = {}
+    for checkpoint, ties in zip(inputs, told, strict=True):
+        for name, one in ties.items():
+            if name in first and one in first and first[name] != first[one]:
+                out.setdefault(name, f"one tensor with {one} in '{checkpoint.path}', two in others: two in the result")
+    return out
+
+
+def by_network(first: Mapping[str, str], network: Mapping[str, str], inputs: Sequence[Checkpoint]) -> dict[str, str]:
+    """Ties of the inputs and those of the network.
+
+    Args:
+        first: name -> first name, by the inputs.
+        network: the same by the network.
+
+    Raises:
+        CheckpointError: an input holds two tensors where the network has one, so that one of them would be lost.
+    """
+    place = {name: number for number, name in enumerate(first)}
+    root = {name: name for name in first}
+
+    def root_of(name: str) -> str:
+        while root[name] != name:
+            name = root[name]
+        return name
+
+    for name in first:
+        for other in (first[name], network.get(name, name)):
+            if other in root:
+                early, late = sorted((root_of(name), root_of(other)), key=place.__getitem__)
+                root[late] = early
+    out = {name: root_of(name) for name in first}
+    for name, one in out.items():
+        if first[name] != first[one]:
+            for checkpoint in inputs:
+                _check_one(checkpoint, name, one)
+    return out
+
+
+def _check_one(checkpoint: Checkpoint, name: str, other: str) -> None:
+    stored, tied = checkpoint.sources, checkpoint.tied
+    if name not in stored or other not in stored or stored[name] == stored[other]:
+        return
+    if tied.get(name, name) == tied.get(other, other):
+        return
+    if not torch.equal(checkpoint[name], checkpoint[other]):
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.path}': {name} and {other} differ, but are one tensor in the network: one of "
+            "them would be lost. Merge without the network (no arch=, no model=), or make them equal"
+        )
