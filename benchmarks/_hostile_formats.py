@@ -167,7 +167,9 @@ def _safe_open(path: Path) -> Value:
 
 def _torch_load(path: Path) -> Value:
     content = torch.load(path, weights_only=True, map_location="cpu")
-    return content.get("state_dict") if isinstance(content, dict) else None
+    inside = [content, *(content.values() if isinstance(content, dict) else ())]
+    states = [each for each in inside if isinstance(each, dict) and any(isinstance(x, Tensor) for x in each.values())]
+    return states[0] if states else None
 
 
 def _inert(path: Path) -> Value:

@@ -38,6 +38,7 @@ from _mutating import mutated
 from metanet import MetanetError
 
 SECONDS = 5
+WAITING = 90  # seconds without a sign of life after which a process is ended
 SPARE = 256 * 2**20
 COLUMNS = (
     "format", "mutations", "value", "our error", "other exception", "crash", "hang", "memory", "long message",
@@ -52,8 +53,9 @@ MEANT = {
     r"its storage .* values has|of two sizes|two records of one name|ends behind the file": "torch reads beside it",
     r"is (sparse|quantised|nested|without data|of the class)": "tensors that are not dense",
     r"records can't be listed|no data.pkl|several data.pkl|lacks the record|where its directory": "a damaged archive",
-    r"its record .* is damaged, or another": "a deflated record with a wrong checksum, which torch does not look at",
+    r"record .* is damaged, or another|Bad CRC-32|while decompressing": "torch reads it as far as it goes",
     r"damaged or no JSON": "metadata of ours that is no JSON",
+    r"pickle that torch.save did not write": "the number that older files start with, spelt otherwise",
     r"is not among those that it has": "torch leaves the storage as the memory was",
     r"numbers an object|containers stand more|would take more than": "pickles that take the stack or the memory",
     r"metadata 'metanet'": "metadata of ours that are damaged",
@@ -98,8 +100,8 @@ def verdict(sound: Sound, number: int, compare: bool = True) -> dict[str, Any]:
     """
     size = sound.change(number)
     before = _peak()
-    signal.signal(signal.SIGALRM, _alarm)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.signal(signal.SIGPROF, _alarm)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of its own work: other programs may hold it up
     value, detail, message = None, "", ""
     try:
         value = sound.format.read(sound.folder)
@@ -115,7 +117,7 @@ def verdict(sound: Sound, number: int, compare: bool = True) -> dict[str, Any]:
             f"{type(error).__name__} at {place.filename}:{place.lineno}: {str(error)[:200]}",
         )
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if _peak() - before > 3 * size + SPARE:
         what, detail = "memory", f"{(_peak() - before) / 2**20:,.0f} MiB"
     compared = ""
@@ -173,7 +175,7 @@ def run(name: str, numbers: range) -> Iterator[dict[str, Any]]:
         ended = ""
         with os.fdopen(reading) as lines:
             while True:
-                ready, _, _ = select.select([lines], [], [], 60 if at == numbers.start else 3 * SECONDS)
+                ready, _, _ = select.select([lines], [], [], WAITING)
                 line = lines.readline() if ready else ""
                 if not line:
                     ended = "crash" if ready else "hang"

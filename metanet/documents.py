@@ -154,7 +154,7 @@ def read_yaml(path: str | os.PathLike, *, largest: int = LARGEST_YAML, error: ty
 
     content = read_bytes(path, largest=largest, error=error)
     try:
-        return yaml.load(content.decode("utf-8"), yaml.SafeLoader)
+        return yaml.safe_load(content.decode("utf-8"))
     except RecursionError:
         raise error(f"'{path}' is no YAML that metanet reads: it is nested too deep") from None
     # Its constructors pass on what int(), float() and datetime make of a value.

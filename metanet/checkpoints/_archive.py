@@ -50,7 +50,10 @@ class Archive:
         """The content of a record, inflated where it must be."""
         record = self.record(name)
         with zipfile.ZipFile(self.file.place) as archive:
-            return archive.read(record)
+            content = archive.read(record)
+        if len(content) != record.file_size:
+            raise Refused(f"its record {brief(name)} inflates to {len(content):,} bytes, not {record.file_size:,}")
+        return content
 
     def start(self, name: str) -> int:
         """The byte of the file at which the content of a stored record starts."""

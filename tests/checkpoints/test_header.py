@@ -70,6 +70,85 @@ def test_a_damaged_header_is_refused_with_its_reason(content, reason, tmp_path):
         safetensors.safe_open(path, "pt")
 
 
+def raw(text, data=b"abcdefgh"):
+    return file_of(text.encode("utf-8", "surrogatepass"), data)
+
+
+ENTRY = json.dumps(entry(0, 8))
+HEADERS = {
+    "plain": raw(f'{{"a": {ENTRY}}}'),
+    "more fields": raw(f'{{"a": {ENTRY[:-1]}, "x": 1}}}}'),
+    "UTF-16": file_of(f'{{"a": {ENTRY}}}'.encode("utf-16")),
+    "UTF-16, no mark": file_of(f'{{"a": {ENTRY}}}'.encode("utf-16-le")),
+    "UTF-32": file_of(f'{{"a": {ENTRY}}}'.encode("utf-32")),
+    "byte order mark": file_of(b"\xef\xbb\xbf" + f'{{"a": {ENTRY}}}'.encode()),
+    "Latin-1": file_of(f'{{"ä": {ENTRY}}}'.encode("latin-1")),
+    "NaN": raw(f'{{"a": {ENTRY[:-1]}, "x": NaN}}}}'),
+    "infinite": raw(f'{{"a": {ENTRY[:-1]}, "x": -Infinity}}}}'),
+    "out of range": raw(f'{{"a": {ENTRY[:-1]}, "x": 1e999}}}}'),
+    "half a character in a name": raw(f'{{"\\ud800": {ENTRY}}}'),
+    "half a character in a field": raw(f'{{"a": {ENTRY[:-1]}, "x": "\\udc00"}}}}'),
+    "half a character in metadata": raw(f'{{"__metadata__": {{"x": "\\ud800"}}, "a": {ENTRY}}}'),
+    "half a character, encoded": raw(f'{{"\ud800": {ENTRY}}}'),
+    "a whole pair": raw(f'{{"\\ud83d\\ude00": {ENTRY}}}'),
+    "minus zero": raw('{"a": {"dtype": "U8", "shape": [8], "data_offsets": [-0, 8]}}'),
+    "a fraction": raw('{"a": {"dtype": "U8", "shape": [8.0], "data_offsets": [0, 8]}}'),
+    "an exponent": raw('{"a": {"dtype": "U8", "shape": [8e0], "data_offsets": [0, 8]}}'),
+    "a leading zero": raw('{"a": {"dtype": "U8", "shape": [08], "data_offsets": [0, 8]}}'),
+    "a field twice": raw('{"a": {"dtype": "U8", "dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}'),
+    "metadata twice": raw(f'{{"__metadata__": {{}}, "__metadata__": {{}}, "a": {ENTRY}}}'),
+    "metadata null": raw(f'{{"__metadata__": null, "a": {ENTRY}}}'),
+    "metadata a list": raw(f'{{"__metadata__": [], "a": {ENTRY}}}'),
+    "metadata a number": raw(f'{{"__metadata__": {{"x": 1}}, "a": {ENTRY}}}'),
+    "spaces": raw(f' \n{{"a": {ENTRY}}} \t\r\n '),
+    "no-break space": raw(f'{{"a":\u00a0{ENTRY}}}'),
+    "zeros behind": raw(f'{{"a": {ENTRY}}}\0\0'),
+    "more behind": raw(f'{{"a": {ENTRY}}} {{}}'),
+    "a comma too many": raw(f'{{"a": {ENTRY},}}'),
+    "control character": raw(f'{{"a\x01": {ENTRY}}}'),
+    "single quotes": raw("{'a': 1}"),
+    "nothing": raw("{}", b""),
+    "nothing, with data": raw("{}"),
+    "an empty tensor inside": file_of({"a": entry(0, 4), "z": entry(4, 4, [0]), "b": entry(4, 8)}),
+    "an empty tensor elsewhere": file_of({"a": entry(0, 4), "z": entry(2, 2, [0]), "b": entry(4, 8)}),
+    "not aligned": file_of({"a": entry(0, 1), "b": entry(1, 5, [1], "F32")}, b"12345"),
+    "overlapping": file_of({"a": entry(0, 5), "b": entry(4, 8)}),
+    "with a hole": file_of({"a": entry(0, 3), "b": entry(4, 8)}),
+    "sizes that overflow": file_of({"a": entry(0, 8), "z": entry(8, 8, [2**62, 2**62, 0])}),
+    "a size beyond all": file_of({"a": entry(0, 8), "z": entry(8, 8, [2**64, 0])}),
+    "another dtype": file_of({"a": entry(0, 8, None, "u8")}),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_the_verdict_is_that_of_the_library(name, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(HEADERS[name])
+    try:
+        theirs = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    except safetensors.SafetensorError:
+        with pytest.raises(CheckpointError):
+            load_checkpoint(tmp_path / "x.safetensors")
+    else:
+        ours = dict(load_checkpoint(tmp_path / "x.safetensors"))
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+STRICTER = {
+    "a name twice": raw(f'{{"a": {ENTRY}, "a": {ENTRY}}}'),
+    "an entry as a list": raw('{"a": ["U8", [8], [0, 8]]}'),
+    "a dtype as an object": raw('{"a": {"dtype": {"U8": null}, "shape": [8], "data_offsets": [0, 8]}}'),
+    "half bytes": file_of({"a": entry(0, 8, [16], "F4")}),
+}
+
+
+@pytest.mark.parametrize("name", STRICTER)
+def test_where_we_are_stricter_than_the_library(name, tmp_path):
+    """It takes the last of two tensors of one name, and spellings that its parser allows by accident."""
+    (tmp_path / "x.safetensors").write_bytes(STRICTER[name])
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
 def test_every_cut_of_a_file_is_noticed(tmp_path):
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, {"a": torch.arange(3), "b": torch.ones(2, 2)}, {"epoch": 1})

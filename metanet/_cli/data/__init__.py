@@ -22,7 +22,7 @@ from typing import Any
 from torch import nn
 
 from ...checkpoints import load_checkpoint
-from ...errors import MetanetError
+from ...errors import MetanetError, listed
 from ...sources import load_factory
 from ._batches import Batches, Limited
 from ._images import image_folder
@@ -88,7 +88,7 @@ def _tensors(path: Path) -> Any:
     file = load_checkpoint(path)
     missing = [name for name in ("inputs", "targets") if name not in file]
     if missing:
-        raise MetanetError(f"data={path} has no {' and no '.join(missing)}; it has {', '.join(file) or 'nothing'}")
+        raise MetanetError(f"data={path} has no {' and no '.join(missing)}; it has {listed(file) or 'nothing'}")
     inputs, targets = file["inputs"], file["targets"]
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
         raise MetanetError(

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import MetanetError
+from ...documents import read_bytes
+from ...errors import MetanetError, brief
 from ...sources import offline
 from ._batches import Samples
 
+_LARGEST = 2**30  # bytes of text
 _WINDOW = 512  # tokens, or the longest that the network takes if that is less
 
 
@@ -70,11 +72,11 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
     try:
         with offline():  # a tokenizer's configuration may name others
             read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # its files are read by several libraries, which check little
+        first = brief((str(error).strip() or type(error).__name__).splitlines()[0], 300)
         raise MetanetError(f"the folder {folder} has no tokenizer that can be read: {first}") from error
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, largest=_LARGEST).decode("utf-8")
     except UnicodeDecodeError as error:
         raise MetanetError(
             f"data={path} is no text in UTF-8 ({error.reason} at byte {error.start}). An image folder, a .safetensors "
