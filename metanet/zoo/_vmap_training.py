@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
+from ._errors import ZooError
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 EVALUATION_BATCH = 128  # images at once: the activations of some hundred networks then stay near the cache
 
@@ -116,12 +118,20 @@ class _Stack:
 
     Adam is written out because torch's takes one learning rate for all; over one flat matrix it is five
     operations a step, whatever the number of layers.
+
+    Raises:
+        ZooError: a parameter is complex, which would make all of them complex.
     """
 
     def __init__(self, modules: Sequence[nn.Module]):
         self.module = modules[0]
         self.names = list(self.module.state_dict())
         parameters, buffers = stack_module_state(list(modules))
+        if odd := [name for name, tensor in parameters.items() if tensor.is_complex()]:
+            raise ZooError(
+                f"{type(self.module).__name__} has complex parameters ({', '.join(odd[:3])}): zoos are trained in real "
+                "numbers; store them as pairs, torch.view_as_real(...), and read them by torch.view_as_complex"
+            )
         self.shapes = {name: tensor.shape[1:] for name, tensor in parameters.items()}
         self.flat = torch.cat([tensor.detach().flatten(1) for tensor in parameters.values()], 1)
         self.buffers = {name: tensor.clone() for name, tensor in buffers.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from metanet.zoo import networks
+from metanet.zoo import ZooError, networks
 from metanet.zoo._vmap_training import Plan, batch_indices, bytes_per_network, train_networks
 
 N, SAMPLES, BATCH = 3, 24, 6
@@ -118,3 +118,20 @@ def test_memory_estimate_grows_with_the_batch():
     small, large = (bytes_per_network(module, torch.rand(b, 1, 8, 8)) for b in (4, 40))
     state = 4 * sum(t.numel() * t.element_size() for t in module.state_dict().values())
     assert state < small < large < 11 * small
+
+
+class Turned(nn.Module):
+    """A complex gain between real layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.gain = nn.Linear(64, 10), nn.Parameter(torch.ones(10, dtype=torch.cfloat))
+
+    def forward(self, x):
+        return (self.layer(x.flatten(1)) * self.gain).abs()
+
+
+def test_complex_parameters_are_refused_before_anything_is_trained():
+    modules, plan, images, tests, test_labels = problem(Turned)
+    with pytest.raises(ZooError, match=r"Turned has complex parameters \(gain\)"):
+        train_networks(modules, plan, images, tests, test_labels)
