@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import MetanetError
 from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ..tracing import record
 from ._integers import redraw_integers
@@ -100,7 +101,10 @@ def _other_ways(
     for _ in range(_MORE_DRAWS):
         if not stuck:
             break
-        other = Network(model, spec, inputs, kwargs, generator, probes=0)
+        try:
+            other = Network(model, spec, inputs, kwargs, generator, probes=0)
+        except MetanetError:  # a way that raises, or without numbers: nothing can be compared there
+            continue
         changes += (other.change(other.run(t(other.state))) for t in transforms)
         stuck = {place: None for place in stuck if other.ways.get(place) == network.ways[place]}
     return tuple(stuck), changes
