@@ -6,6 +6,7 @@ from ._examples import example_inputs as example_inputs
 from ._examples import examples_for as examples_for
 from ._modules import check_module as check_module
 from ._outputs import results as results
+from ._places import EXITS as EXITS
 from ._places import line_of_the_network as line_of_the_network
 from ._prepare import prepare as prepare
 from ._recorder import record as record

@@ -1,9 +1,14 @@
-"""Where in a network's code something happens."""
+"""Where in a network's code Python reads numbers."""
 
+import os
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+EXITS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
+"""By these numbers leave a tensor for Python, and no operation tells of it."""
 
 
 def line_of_the_network() -> str:
@@ -15,4 +20,4 @@ def line_of_the_network() -> str:
 
 
 _OWN = Path(__file__).parent
-_OUTSIDE = tuple(f"{folder}/" for folder in (_OWN, _OWN.parent / "verification", Path(torch.__file__).parent))
+_OUTSIDE = tuple(f"{folder}{os.sep}" for folder in (_OWN, _OWN.parent / "verification", Path(torch.__file__).parent))

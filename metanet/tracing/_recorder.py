@@ -17,7 +17,7 @@ from ._ledger import Ledger
 from ._memory import Node, release
 from ._modules import check_module
 from ._outputs import results
-from ._places import line_of_the_network
+from ._places import EXITS, line_of_the_network
 from ._prepare import prepare
 from ._schemas import facts
 from ._shadow import LIMIT, needs_numbers, run, to_meta
@@ -280,7 +280,7 @@ class _Border(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _EXITS:
+        if func in EXITS:
             args = (self.recorder.left(args[0], func.__name__), *args[1:])
         if func in _ENTRIES:  # from a list of tensors it takes the numbers
             for tensor in tensors_in([x for x in (*args, *kwargs.values()) if isinstance(x, (list, tuple))]):
@@ -295,7 +295,6 @@ class _Border(TorchFunctionMode):
         return out
 
 
-_EXITS = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
 _LOOK_UPS = {"aten.index", "aten._unsafe_index"}
 _ENTRIES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..tracing import line_of_the_network
+from ..tracing import EXITS, line_of_the_network
 
 Ways = dict[str, tuple[Hashable, ...]]
 """For every line that reads numbers what the network did after each time: truth value read, operations and settings."""
@@ -60,7 +60,7 @@ class _Exits(TorchFunctionMode):
         self.watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
+        if func in EXITS:
             self.watch.read()
         return func(*args, **(kwargs or {}))
 

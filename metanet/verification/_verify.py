@@ -112,7 +112,10 @@ def _other_ways(
     for _ in range(_MORE_DRAWS):
         if not stuck:
             break
-        other = Network(model, spec, inputs, kwargs, generator, probes=0)
+        try:
+            other = Network(model, spec, inputs, kwargs, generator, probes=0)
+        except MetanetError:  # a way that raises, or without numbers: nothing can be compared there
+            continue
         changes += (other.change(other.run(t(other.state))) for t in transforms)
         stuck = {place: None for place in stuck if other.ways.get(place) == network.ways[place]}
     return tuple(stuck), changes

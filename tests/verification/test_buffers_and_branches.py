@@ -103,6 +103,25 @@ def test_only_the_branch_that_never_changes_is_named():
     assert place.endswith(f":{inspect.getsourcelines(run)[1] + 2}")
 
 
+def test_a_way_that_raises_is_not_taken():
+    """A check of its own values that some draws fail; the draw of this seed passes it."""
+
+    def run(m: nn.Module, h: Tensor) -> Tensor:
+        assert h[0, 1] > 0, "unit 1 is off"
+        return h
+
+    net = Layers(run)
+    spec = metanet.trace(Layers(lambda m, h: h), X).spec
+    reports, errors = [], []
+    for seed in range(6):
+        try:
+            reports.append(metanet.verify(net, spec, X, seed=seed, sensitivity=False, draws=0))
+        except metanet.MetanetError as error:
+            errors.append(str(error))
+    assert errors and all("unit 1 is off" in text for text in errors)
+    assert reports and all(len(report.stuck) == 1 for report in reports)
+
+
 def test_numbers_that_come_back_into_the_network_are_ways_too():
     report = metanet.verify(net := Layers(lambda m, h: h * float(h.sum())), metanet.trace(net, X).spec, X)
     assert report.stuck == ()
