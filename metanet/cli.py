@@ -103,10 +103,13 @@ def _run(name: str, args: list[str]) -> int:
         _hydra(name, final)
     except Exception as error:
         failure = error
+    except directories.Refused as refused:
+        failure = refused.error
     except KeyboardInterrupt:
         print(f"metanet {name}: stopped", file=sys.stderr)
         return 130
     finally:
+        directories.release()
         if directories.sweep_dir is not None and (table := sweep.summarize(directories.sweep_dir)):
             print(f"\n{table}")
     if failure is None:
@@ -145,6 +148,7 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
 
         from . import config
         from ._cli.directories import is_main_rank, tell_ranks
+        from ._cli.folders import alone
 
         sys.argv = argv  # Lightning starts further processes by the command line of this one
         run_dir = Path(HydraConfig.get().runtime.output_dir)
@@ -154,9 +158,11 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
                 tell_ranks(str(run_dir))
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
-            config.plain(cfg)
+            options = config.plain(cfg)
             module, _, function = COMMANDS[name].run.partition(":")
-            return getattr(importlib.import_module(module), function)(cfg)
+            run = getattr(importlib.import_module(module), function)
+            with alone(options, run_dir):
+                return run(cfg)
         except KeyboardInterrupt:
             if is_main_rank() and name == "train":
                 print(f"go on with: metanet train resume={shlex.quote(str(run_dir))}", file=sys.stderr)

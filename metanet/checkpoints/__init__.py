@@ -28,10 +28,17 @@ from . import _folder as _folder
 from . import _sharded as _sharded
 from . import _torch as _torch
 from ._atomic import atomic_write as atomic_write
+from ._locks import hold as hold
+from ._locks import is_full as is_full
+from ._locks import remove_leftovers as remove_leftovers
+from ._locks import unwritable as unwritable
 from ._mapping import Checkpoint as Checkpoint
 from ._nonfinite import report_nonfinite as report_nonfinite
 from ._readers import load_checkpoint as load_checkpoint
 from ._sharded import files_of as files_of
+from ._together import settle as settle
+from ._together import write_folder as write_folder
+from ._together import write_together as write_together
 from ._writing import save_checkpoint as save_checkpoint
 from ._writing import shard_plan as shard_plan
 from ._writing import write_index as write_index

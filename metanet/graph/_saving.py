@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from ..checkpoints import atomic_write, load_checkpoint, save_checkpoint
+from ..checkpoints import atomic_write, load_checkpoint, save_checkpoint, write_together
 from ..errors import MetanetError
 from ._graph import ParameterGraph
 from ._template import GraphTemplate
@@ -65,12 +65,13 @@ def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, st
         attributes = {k: _compact(v) if isinstance(v, Tensor) else v for k, v in graph.to_dict().items()}
         data = Data(**attributes, template=json.dumps(template.to_json()))
         with atomic_write(path) as temporary:
-            torch.save(data.cpu(), temporary)
+            with open(temporary, "wb") as file:  # by a file of Python's, errors of the disk are OSErrors
+                torch.save(data.cpu(), file)
         return [path]
     tensors, others = _attributes(graph, template, structure)
     for name, value in _only(graph, "extras").items():
         tensors[f"{_EXTRA}{name}"] = value
-    pair = uuid.uuid4().hex  # tells that both files are of one save, should a save over an old one be interrupted
+    pair = uuid.uuid4().hex  # tells that both files are of one save, should somebody copy only one
     description = {
         "format": _FORMAT, "pair": pair, "template": template.to_json(), "dtypes": _only(graph, "dtypes"),
         "attributes": others,
@@ -79,9 +80,9 @@ def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, st
         text = json.dumps(description)
     except (TypeError, ValueError) as error:
         raise MetanetError(f"can't write '{path}': its attributes {', '.join(others)} are no JSON: {error}") from error
-    save_checkpoint(path, tensors, {"pair": pair})
-    with atomic_write(_json_of(path)) as temporary:
-        Path(temporary).write_text(text)
+    with write_together(path.parent, path.stem) as beside:
+        save_checkpoint(beside / path.name, tensors, {"pair": pair})
+        (beside / _json_of(path).name).write_text(text)
     return [path, _json_of(path)]
 
 

@@ -8,11 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import atomic_write, load_checkpoint, save_checkpoint
+from ..checkpoints import load_checkpoint, save_checkpoint, settle, write_together
 from ..errors import MetanetError
 from ._registry import MODELS, Metanet, build
 
 _TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
+_TOGETHER = Path(_TENSORS).stem
 _FORMAT = 1
 
 
@@ -20,7 +21,7 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
     """Writes a model with its normalisation, so that :func:`load` needs nothing else.
 
     Args:
-        folder: is made if need be; a model in it is replaced.
+        folder: is made if need be; a model in it is replaced, both files as one.
         model: any registered model.
         meta: anything else to keep, JSON types only; added to ``model.meta``.
 
@@ -29,7 +30,7 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
     """
     folder = Path(folder)
     model.meta.update(meta or {})
-    pair = uuid.uuid4().hex  # tells that both files are of one save, should a save over an old one be interrupted
+    pair = uuid.uuid4().hex  # tells that both files are of one save, should somebody copy only one
     description = {
         "format": _FORMAT,
         "metanet": _version(),
@@ -42,9 +43,9 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
         text = json.dumps(description, indent=1)
     except (TypeError, ValueError) as error:
         raise MetanetError(f"the model's arguments and meta must be plain JSON types: {error}") from error
-    save_checkpoint(folder / _TENSORS, model.tensors(), {"pair": pair})
-    with atomic_write(folder / _DESCRIPTION) as temporary:
-        Path(temporary).write_text(text + "\n")
+    with write_together(folder, _TOGETHER) as beside:
+        save_checkpoint(beside / _TENSORS, model.tensors(), {"pair": pair})
+        (beside / _DESCRIPTION).write_text(text + "\n")
 
 
 def load(folder: str | os.PathLike) -> Metanet:
@@ -54,6 +55,7 @@ def load(folder: str | os.PathLike) -> Metanet:
         MetanetError: no model there, a model this version does not know, or files that do not belong together.
     """
     folder = Path(folder)
+    settle(folder, _TOGETHER)
     missing = [name for name in (_DESCRIPTION, _TENSORS) if not (folder / name).is_file()]
     if missing:
         raise MetanetError(f"no saved metanetwork in {folder}: it lacks {' and '.join(missing)}")

@@ -24,9 +24,10 @@ from .. import nn as metanets
 from ..checkpoints import atomic_write
 from ..config import build, plain
 from ..errors import MetanetError
-from ._callbacks import LAST, AtomicCheckpointIO, EpochBar, KeepBest
+from ._callbacks import LAST, EpochBar, KeepBest
 from ._data import WeightData
 from ._evaluate import Evaluation, evaluate
+from ._last import SafeCheckpointIO, load_last
 from ._module import MetanetModule, WeightLoaders
 from ._task import Task
 
@@ -124,16 +125,25 @@ def _fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # lightning, of itself
     trainer: L.Trainer = build(
-        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[AtomicCheckpointIO()], enable_progress_bar=False,
+        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()], enable_progress_bar=False,
         enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
     module = MetanetModule(model, task, config["optim"], cfg.seed)
     last = folder / LAST
-    if cfg.resume and not last.is_file():
+    go_on = bool(cfg.resume) and last.exists()
+    if cfg.resume and not go_on:
         _log.warning("%s has no finished epoch: starting from the first", folder)
-    # our own file, from our own run directory: the only place where a pickled checkpoint is read
-    resume = {"ckpt_path": last, "weights_only": False} if cfg.resume and last.is_file() else {}
-    trainer.fit(module, WeightLoaders(data), **resume)
+    if go_on:
+        load_last(last)
+    try:
+        trainer.fit(module, WeightLoaders(data), ckpt_path=last if go_on else None)
+    except Exception as error:  # of data, Lightning and torch raise nearly anything
+        if not go_on or best.began or isinstance(error, MetanetError | OSError | torch.OutOfMemoryError):
+            raise
+        raise MetanetError(
+            f"can't go on from '{last}': it does not fit this run ({type(error).__name__}: {str(error)[:300]}). "
+            f"Was the model or the optimizer changed? Go on with the same, or train in a new directory."
+        ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     if best.weights:

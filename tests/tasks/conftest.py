@@ -37,6 +37,7 @@ def run(tiny_data, tmp_path, monkeypatch):
         train(cfg)
         return folder, json.loads((folder / "metrics.json").read_text())
 
+    go.folder = tmp_path
     return go
 
 
