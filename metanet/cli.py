@@ -147,7 +147,7 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
         from hydra.core.hydra_config import HydraConfig
 
         from . import config
-        from ._cli.directories import is_main_rank, tell_ranks
+        from ._cli.directories import is_main_rank, record, tell_ranks
         from ._cli.folders import alone
 
         sys.argv = argv  # Lightning starts further processes by the command line of this one
@@ -155,6 +155,8 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
         try:
             if is_main_rank():
                 (run_dir / "error.txt").unlink(missing_ok=True)
+                if cfg.get("resume"):
+                    record(cfg, run_dir)
                 tell_ranks(str(run_dir))
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package

@@ -8,9 +8,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from ..checkpoints import hold
+from ..checkpoints import atomic_write, hold
 from ..errors import MetanetError
 from .overrides import is_sweep, quote, value_of
 
@@ -20,11 +20,14 @@ _PATIENCE = timedelta(minutes=5)
 # The directory of the sweep that this process has started, for the table at its end.
 sweep_dir: Path | None = None
 
+# Where this process writes, or has written last.
+run_dir = Path()
+
 _locks = ExitStack()
 
 
 class Refused(BaseException):
-    """The run directory can't be had. No Exception, which Hydra would turn into a warning, and write there all the same.
+    """The run directory can't be had. No Exception: Hydra would turn it into a warning, and write there all the same.
 
     Args:
         error: why.
@@ -57,7 +60,8 @@ class RunDirectories(Callback):
 
 
 def _claim(config: DictConfig, kind: str) -> Path:
-    path = _choose(config, kind)
+    global run_dir
+    path = run_dir = _choose(config, kind)
     if is_main_rank():  # the others write nothing
         try:
             _locks.enter_context(hold(path))
@@ -86,6 +90,14 @@ def _choose(config: DictConfig, kind: str) -> Path:
         node.dir = str(path)
         config.hydra.overrides.hydra.append(f"{key}={quote(str(path))}")  # jobs of a sweep compose anew
     return path
+
+
+def record(cfg: DictConfig, run_dir: Path) -> None:
+    """Write what a resumed run was asked for where Hydra wrote that of the first, each file whole or not at all."""
+    asked = OmegaConf.to_yaml(HydraConfig.get().overrides.task)
+    for name, text in (("config.yaml", OmegaConf.to_yaml(cfg)), ("overrides.yaml", asked)):
+        with atomic_write(run_dir / ".hydra" / name) as temporary:
+            temporary.write_text(text)
 
 
 def is_main_rank() -> bool:

@@ -30,25 +30,26 @@ def alone(options: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
     Raises:
         MetanetError: another process is writing there, nothing can be written there, or an input lies there.
     """
-    keep_inputs(options, [run_dir / name for name in _OF_A_RUN])
+    keep_inputs(options, [run_dir / name for name in _OF_A_RUN], run_dir)
     out = options.get("out")
     with nullcontext() if out is None else hold(Path(out).expanduser()):
         yield
 
 
-def keep_inputs(options: Mapping[str, Any], outputs: Iterable[Path]) -> None:
+def keep_inputs(options: Mapping[str, Any], outputs: Iterable[Path], own: Path | None = None) -> None:
     """Refuse to write over what is read, whatever names it has: links of both kinds are looked through.
 
     Args:
         options: of the command; every text in them that is the path of something counts as an input.
         outputs: the files that will be written.
+        own: the run directory, which options may name and which is no input.
 
     Raises:
         MetanetError: one of the outputs is an input, or a file of one.
     """
     inputs: dict[tuple[int, int], str] = {}
     for text in _texts({key: value for key, value in options.items() if key not in _NO_INPUTS}):
-        for path in _files_at(text):
+        for path in [] if own is not None and Path(text).absolute() == own.absolute() else _files_at(text):
             inputs.setdefault(_identity(path), text)
     for path in outputs:
         if path.exists() and (text := inputs.get(_identity(path))):

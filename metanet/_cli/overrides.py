@@ -89,7 +89,9 @@ def resumed(args: list[str]) -> list[str]:
     replaced = {_key(arg) for arg in args}
     old = [override for override in _read(record) if _key(override) not in replaced]
     now = [arg for arg in args if _key(arg) not in ("resume", "hydra.run.dir")]
-    return [*old, *now, f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}"]
+    # Hydra would write its record over the old one, and half of it if it is killed: directories.record does that
+    here = [f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}", "hydra.output_subdir=null"]
+    return [*old, *now, *here]
 
 
 def _read(record: Path) -> list[str]:

@@ -82,6 +82,7 @@ def hold(target: str | os.PathLike, wait: bool = False) -> Iterator[None]:
         finally:
             _held[key] -= 1
         return
+    missing = [folder for folder in path.parents if not folder.exists()]
     handle = _acquire(place, path, wait)
     _held[key] = 1
     try:
@@ -90,6 +91,8 @@ def hold(target: str | os.PathLike, wait: bool = False) -> Iterator[None]:
         del _held[key]
         with contextlib.suppress(OSError):
             path.unlink()  # still held: whoever opened it meanwhile finds that it has no name any more
+            for folder in missing:
+                folder.rmdir()  # unless something was written there
         os.close(handle)
 
 

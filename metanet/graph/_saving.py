@@ -64,9 +64,8 @@ def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, st
     if path.suffix == ".pt":
         attributes = {k: _compact(v) if isinstance(v, Tensor) else v for k, v in graph.to_dict().items()}
         data = Data(**attributes, template=json.dumps(template.to_json()))
-        with atomic_write(path) as temporary:
-            with open(temporary, "wb") as file:  # by a file of Python's, errors of the disk are OSErrors
-                torch.save(data.cpu(), file)
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            torch.save(data.cpu(), file)  # to a file of Python's: errors of the disk are OSErrors then
         return [path]
     tensors, others = _attributes(graph, template, structure)
     for name, value in _only(graph, "extras").items():

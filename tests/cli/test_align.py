@@ -205,7 +205,8 @@ class TestOut:
         monkeypatch.setattr(Alignment, "save", full)
         code, _, err = align("out=new/out")
         assert code == 1
-        assert "can't write out=new/out: No space left on device" in err
+        assert f"can't write {Path('new/out').absolute()}: No space left on device" in err
+        assert "make room or choose another folder" in err
         assert list(Path("new").iterdir()) == []
 
 

@@ -214,8 +214,8 @@ def renamed(text: str):
 MISFITS = {
     "other weights": renamed('"model.'),
     "other optimizer": lambda tree: json.dumps(tree).replace('["param_groups"', '["groups"'),
-    "other moments": lambda tree: json.dumps(tree).replace('["exp_avg", {"tensor"', '["exp_avg", "x"], ["x", {"tensor"'),
-    "other loops": renamed('"epoch_progress'),
+    "other moments": renamed('"exp_avg'),
+    "other loops": renamed('"fit_loop'),
     "other best weights": lambda tree: json.dumps(tree).replace('["score"', '["points"'),
     "other Lightning": lambda tree: json.dumps(tree).replace('lightning_version", "', 'lightning_version", "x'),
 }  # fmt: skip
