@@ -46,7 +46,7 @@ class Case:
 
     run: Callable[[], int]
     state: Callable[[Path], State]
-    prepare: Callable[[], Any] = lambda: None
+    prepare: Callable[[], Any] | None = None
     again: Callable[[], int] | None = None
     volatile: Sequence[str] = ()
 

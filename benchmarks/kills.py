@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import csv
 import ctypes
+import gc
 import math
 import os
 import random
@@ -44,13 +45,9 @@ def main() -> int:
         return _with_shim()
     work = Path(tempfile.mkdtemp(prefix="kills-"))
     try:
-        rows = measure(work, args.only, args.at_most, args.random)
+        rows = measure(work, args.only, args.at_most, args.random, Path(args.out))
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    with open(args.out, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
     return int(any(row["losses"] or row["leftovers"] for row in rows))
 
 
@@ -67,8 +64,8 @@ def _with_shim() -> int:
         return subprocess.run([sys.executable, *sys.argv], env={**os.environ, **more}).returncode
 
 
-def measure(work: Path, only: list[str], at_most: int, moments: int) -> list[dict[str, Any]]:
-    """One row for the events of each case, and one for random moments."""
+def measure(work: Path, only: list[str], at_most: int, moments: int, out: Path) -> list[dict[str, Any]]:
+    """One row for the events of each case, and one for random moments; written as they come."""
     from _kill_cases import CASES, make_inputs
 
     inputs = work / "inputs"
@@ -80,36 +77,33 @@ def measure(work: Path, only: list[str], at_most: int, moments: int) -> list[dic
     # Once: makes the zoo that training reads, and imports and caches whatever is imported and cached at first use.
     for name in names:
         _warm(work, inputs, CASES[name])
-    rows = []
+    gc.freeze()  # so that children don't copy what they never change
+    rows: list[dict[str, Any]] = []
     for name in names:
-        rows.append(_at_events(work, inputs, log, name, CASES[name], at_most))
-        print(rows[-1], flush=True)
-        rows.append(_at_moments(work, inputs, log, name, CASES[name], moments // len(names)))
-        print(rows[-1], flush=True)
+        rows += _measured(work, inputs, log, name, CASES[name], at_most, moments // len(names))
+        with open(out, "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
     return rows
 
 
-def _at_events(work: Path, inputs: Path, log: Path, name: str, case: Any, at_most: int) -> dict[str, Any]:
-    old, new, events, _ = _undisturbed(work, inputs, log, case)
-    points = sorted({1 + i * events // min(events, at_most) for i in range(min(events, at_most))})
-    row = _row(name, "before events", events)
-    for point in points:
-        _one(work, inputs, log, case, old, new, row, f"before event {point}", point, None)
-    return row
-
-
-def _at_moments(work: Path, inputs: Path, log: Path, name: str, case: Any, count: int) -> dict[str, Any]:
+def _measured(
+    work: Path, inputs: Path, log: Path, name: str, case: Any, at_most: int, moments: int
+) -> list[dict[str, Any]]:
     old, new, events, seconds = _undisturbed(work, inputs, log, case)
-    row = _row(name, "at random moments", events)
+    kinds = ("before events", "at random moments")
+    first, second = ({"case": name, "kills": each, "events": events, **dict.fromkeys(COLUMNS[3:], 0)} for each in kinds)
+    count = min(events, at_most)
+    for point in sorted({1 + i * events // count for i in range(count)}):
+        _one(work, inputs, log, case, old, new, first, f"before event {point}", point, None)
+    print(first, flush=True)
     draw = random.Random(0)
-    for _ in range(count):
+    for _ in range(moments):
         after = draw.uniform(0, seconds)
-        _one(work, inputs, log, case, old, new, row, f"after {after:.3f} s", 0, after)
-    return row
-
-
-def _row(name: str, kills: str, events: int) -> dict[str, Any]:
-    return {"case": name, "kills": kills, "events": events, **dict.fromkeys(COLUMNS[3:], 0)}
+        _one(work, inputs, log, case, old, new, second, f"after {after:.3f} s", 0, after)
+    print(second, flush=True)
+    return [first, second]
 
 
 def _undisturbed(work: Path, inputs: Path, log: Path, case: Any) -> tuple[Any, Any, int, float]:
@@ -177,8 +171,7 @@ def _folder(work: Path, inputs: Path, log: Path, case: Any) -> Path:
     folder = work / "folder"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(inputs, folder)
-    status, _ = _in_child(folder, log, lambda: case.prepare() and 0, 0, None)
-    if status:
+    if case.prepare is not None and _in_child(folder, log, lambda: case.prepare() and 0, 0, None)[0]:
         raise RuntimeError(f"can't prepare:\n{log.read_text()}")
     return folder
 
@@ -192,7 +185,8 @@ def _warm(work: Path, inputs: Path, case: Any) -> None:
     os.chdir(folder)
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            case.prepare()
+            if case.prepare is not None:
+                case.prepare()
             case.run()
     finally:
         os.chdir(before)
@@ -209,11 +203,9 @@ def _in_child(folder: Path, log: Path, run: Callable[[], int], point: int, after
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            shim = ctypes.CDLL(os.environ[_SHIM])
-            shim.kills_count.restype = ctypes.c_long
-            shim.kills_arm(ctypes.c_long(point))
+            events = _armed(point)
             code = run() or 0
-            os.write(writing, str(shim.kills_count()).encode())
+            os.write(writing, str(events()).encode())
         except BaseException:
             traceback.print_exc()
         finally:
@@ -228,6 +220,14 @@ def _in_child(folder: Path, log: Path, run: Callable[[], int], point: int, after
     told = os.read(reading, 20)
     os.close(reading)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), int(told or 0)
+
+
+def _armed(point: int) -> Callable[[], int]:
+    """Let the preloaded library count, and kill before the event of this number."""
+    shim = ctypes.CDLL(os.environ[_SHIM])
+    shim.kills_count.restype = ctypes.c_long
+    shim.kills_arm(ctypes.c_long(point))
+    return shim.kills_count
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from ..checkpoints import atomic_write, hold
+from ..checkpoints import atomic_write, hold, remove_leftovers
 from ..errors import MetanetError
 from .overrides import is_sweep, quote, value_of
 
@@ -65,6 +65,7 @@ def _claim(config: DictConfig, kind: str) -> Path:
     if is_main_rank():  # the others write nothing
         try:
             _locks.enter_context(hold(path))
+            remove_leftovers(path / "any", r"[0-9a-f]{8}\.partial\..*")  # of a run that was killed here
         except MetanetError as error:
             raise Refused(error) from error
     return path

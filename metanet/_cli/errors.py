@@ -45,7 +45,7 @@ def message(error: Exception, config_name: str, overrides: Sequence[str]) -> str
 
 def _of_the_surroundings(error: OSError) -> str:
     """Always with a path: where the system doesn't say which file it was, the run directory."""
-    path = Path(error.filename) if error.filename else directories.run_dir
+    path = Path(error.filename or directories.run_dir).absolute()
     if is_full(error):
         return str(unwritable(path, error))
     return f"{path}: {error.strerror}. Choose another folder, or change its rights."

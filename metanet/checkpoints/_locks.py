@@ -234,9 +234,10 @@ def unwritable(target: Path, error: OSError, size: int | None = None) -> Metanet
         advice = " Choose another folder." if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else ""
         return MetanetError(f"can't write {target}: {why}.{advice}")
     needed = "" if size is None else f" {size:,} bytes needed,"
+    limit = " Files may be no larger here (see ulimit -f)." if error.errno == errno.EFBIG else ""
     return MetanetError(
-        f"can't write {target}: {why};{needed} {_free(target.parent)} bytes free. "
-        f"Nothing was changed; make room or choose another folder."
+        f"can't write {target}: {why};{needed} {_free(target.parent)} bytes free.{limit} "
+        f"What was there before is kept; make room or choose another folder."
     )
 
 

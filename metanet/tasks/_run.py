@@ -186,9 +186,9 @@ def _wandb_id(folder: Path) -> str:
     path = folder / "wandb_id"
     if path.is_file():
         return path.read_text().strip()
-    folder.mkdir(parents=True, exist_ok=True)
     new = secrets.token_hex(4)
-    path.write_text(new)
+    with atomic_write(path) as temporary:
+        temporary.write_text(new)
     return new
 
 
@@ -211,7 +211,8 @@ def _report(
     _write_predictions(folder / "predictions.csv", data, result)
     figures = task.plots(data, result.predictions)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=130)
+        with atomic_write(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=130, format="png")
     text = table(config["model"]["name"], result, numbers)
     with atomic_write(folder / "results.md") as temporary:
         Path(temporary).write_text(text + "\n")
