@@ -8,6 +8,7 @@ exit with 1, wrong usage with 2; programming errors keep the traceback, from our
 """
 
 import importlib
+import logging
 import os
 import shlex
 import sys
@@ -150,6 +151,7 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
         from ._cli.directories import is_main_rank, record, tell_ranks
         from ._cli.folders import alone
 
+        logging.raiseExceptions = False  # a full disk is told once, not with a traceback for every line of the log
         sys.argv = argv  # Lightning starts further processes by the command line of this one
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         try:

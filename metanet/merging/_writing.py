@@ -76,9 +76,7 @@ def save_merged(
             if not _is_of_the_surroundings(error):
                 shutil.rmtree(work, ignore_errors=True)  # of these inputs nothing can be made: nobody goes on with it
                 raise
-            raise type(error)(
-                f"{error}{_waiting(work, plan)}".replace(f"{work}{os.sep}", f"{folder}{os.sep}")
-            ) from error
+            raise type(error)(f"{str(error).replace(str(work), str(folder))}{_waiting(work, plan)}") from error
         finally:
             if not _finished(work, plan):
                 shutil.rmtree(work, ignore_errors=True)
@@ -175,9 +173,7 @@ def _check_room(work: Path, needed: int) -> None:
     free = shutil.disk_usage(work).free
     if free < needed:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise MetanetError(
-            f"the disk of {work.parent} is too full: {needed:,} bytes needed, {free:,} bytes free"
-        ) from full
+        raise unwritable(work, full, needed) from full
 
 
 def _write_shards(

@@ -23,9 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from _kill_cases import CASES, Case, make_inputs
 
 COMMANDS = [name for name in CASES if not name.startswith(("save_", "nn."))]
-LIMITS = (0, 1500)
-ROOM = (0, 24 * 2**10)
-NOT_OURS = (".hydra", ".log")
+LIMITS = (1500,)
+ROOM = (24 * 2**10,)
 
 
 def in_child(folder: Path, run: Callable[[], Any], limit: int | None = None) -> tuple[int, str]:

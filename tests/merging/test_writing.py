@@ -145,7 +145,7 @@ def test_a_full_disk_is_told_before_and_while(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         usage = namedtuple("usage", "total used free")
         patch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
-        with pytest.raises(MetanetError, match=r"too full: 1,536 bytes needed, 1,000 bytes free"):
+        with pytest.raises(MetanetError, match=r"out: No space left on device; 1,536 bytes needed, 1,000 bytes free"):
             write(pair, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with monkeypatch.context() as patch:
