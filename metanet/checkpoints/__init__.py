@@ -28,10 +28,10 @@ from . import _folder as _folder
 from . import _sharded as _sharded
 from . import _torch as _torch
 from ._atomic import atomic_write as atomic_write
+from ._disk import is_full as is_full
+from ._disk import unwritable as unwritable
 from ._locks import hold as hold
-from ._locks import is_full as is_full
 from ._locks import remove_leftovers as remove_leftovers
-from ._locks import unwritable as unwritable
 from ._mapping import Checkpoint as Checkpoint
 from ._nonfinite import report_nonfinite as report_nonfinite
 from ._readers import load_checkpoint as load_checkpoint

@@ -1,12 +1,13 @@
 """Writing a file so that it is either there as a whole or not at all."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._locks import is_full, private, remove_leftovers, unwritable
+from ._disk import is_full, sync, unwritable
+from ._locks import private, remove_leftovers, unlock
+from ._together import finish_saving
 
 
 @contextlib.contextmanager
@@ -34,10 +35,11 @@ def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[P
     target = Path(os.path.realpath(path))
     with _explained(target, size):
         target.parent.mkdir(parents=True, exist_ok=True)
+        finish_saving(target)  # or what a killed process had saved before would take the place of this one later
         remove_leftovers(target)
         temporary, handle = private(target)
     try:
-        mode = os.fstat(handle).st_mode  # what the umask gives; some writers replace the file by a private one
+        mode = temporary.stat().st_mode  # what the umask gives; some writers replace the file by a private one
         try:
             yield temporary
         except OSError as error:
@@ -53,7 +55,7 @@ def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[P
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        os.close(handle)
+        unlock(handle)
 
 
 @contextlib.contextmanager
@@ -62,21 +64,3 @@ def _explained(target: Path, size: int | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise unwritable(target, error, size) from error
-
-
-def sync(path: Path) -> None:
-    """fsync a file, or a folder where the system can (not on Windows)."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if path.is_dir():
-            return
-        raise
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some file systems can't sync a folder; the rename itself is done.
-        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ..documents import Document, parse_json, validated
 from ..errors import MetanetError
+from ._disk import unwritable
 
 try:
     import fcntl
@@ -137,8 +138,8 @@ def _holder(handle: int) -> str:
         return "it has not said which"
 
 
-def private(target: Path, folder: bool = False) -> tuple[Path, int]:
-    """A new temporary file or folder beside ``target``, and the handle that locks it as long as it is open.
+def private(target: Path, folder: bool = False) -> tuple[Path, int | None]:
+    """A new temporary file or folder beside ``target``, and the handle that locks it until :func:`unlock`.
 
     Its name ends in that of ``target``, so that writers which look at the suffix work.
     """
@@ -146,13 +147,31 @@ def private(target: Path, folder: bool = False) -> tuple[Path, int]:
         path = target.with_name(f".{uuid.uuid4().hex[:8]}.partial.{target.name}")
         if folder:
             path.mkdir()
-        try:
-            handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileNotFoundError:
-            continue
-        _lock(handle, wait=True)
-        if _is_at(handle, path):  # unless another process took it for a leftover before it was locked
+        else:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        handle, ours = lock(path)
+        if ours:  # unless another process took it for a leftover before it was locked
             return path, handle
+
+
+def lock(path: Path) -> tuple[int | None, bool]:
+    """Wait until a file or folder is ours: its handle, and whether it still has its name by then."""
+    if fcntl is None:
+        return None, path.exists()
+    try:
+        handle = os.open(path, os.O_RDONLY | _NO_FOLLOW)
+    except (OSError, ValueError):  # there is none, or no name
+        return None, False
+    _lock(handle, wait=True)
+    if _is_at(handle, path):
+        return handle, True
+    os.close(handle)
+    return None, False
+
+
+def unlock(handle: int | None) -> None:
+    """Give back what :func:`lock` gave."""
+    if handle is not None:
         os.close(handle)
 
 
@@ -211,40 +230,3 @@ def _is_at(handle: int, path: Path) -> bool:
     except OSError:
         return False
     return os.path.samestat(os.fstat(handle), there)
-
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the disk, a quota or a limit is behind an error."""
-    return error.errno in _FULL
-
-
-def unwritable(target: Path, error: OSError, size: int | None = None) -> MetanetError:
-    """One message for what the surroundings refuse: the path, why, and what to do.
-
-    Args:
-        target: what was to be written.
-        error: what the system said.
-        size: the bytes it takes, when known.
-    """
-    why = error.strerror or str(error)
-    if not is_full(error):
-        advice = " Choose another folder." if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else ""
-        return MetanetError(f"can't write {target}: {why}.{advice}")
-    needed = "" if size is None else f" {size:,} bytes needed,"
-    limit = " Files may be no larger here (see ulimit -f)." if error.errno == errno.EFBIG else ""
-    return MetanetError(
-        f"can't write {target}: {why};{needed} {_free(target.parent)} bytes free.{limit} "
-        f"What was there before is kept; make room or choose another folder."
-    )
-
-
-def _free(folder: Path) -> str:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return f"{shutil.disk_usage(folder).free:,}"
-    except OSError:
-        return "an unknown number of"

@@ -9,7 +9,7 @@ from typing import Literal
 from ..errors import CheckpointError, MetanetError
 from ._mapping import Checkpoint
 from ._state_dicts import bare_names
-from ._together import settle
+from ._together import finish_saving
 
 _FOREIGN = ("refuse", "inert")
 _LFS = b"version https://git-lfs"
@@ -81,17 +81,9 @@ def load_checkpoint(
     if foreign_classes not in _FOREIGN:
         raise MetanetError(f"foreign_classes={foreign_classes!r}: give one of {', '.join(_FOREIGN)}")
     path = Path(path)
-    _finish_saving(path)
+    finish_saving(path)
     checkpoint = open_path(path, Options(key=key, foreign_classes=foreign_classes))
     return checkpoint.rename(bare_names(path, checkpoint)) if unwrap else checkpoint
-
-
-def _finish_saving(path: Path) -> None:
-    """Finish a save that was killed while it moved its files; ``x.safetensors.index.json`` is of the save ``x``."""
-    if path.is_dir():
-        settle(path, "model")
-    else:
-        settle(path.parent, Path(path.name.removesuffix(".index.json")).stem)
 
 
 def open_path(path: Path, options: Options) -> Checkpoint:

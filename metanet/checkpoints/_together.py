@@ -19,8 +19,8 @@ from typing import TypeVar
 
 from ..documents import read_json, validated
 from ..errors import MetanetError
-from ._atomic import sync
-from ._locks import _is_at, _lock, is_full, private, remove_leftovers, unwritable
+from ._disk import is_full, sync, unwritable
+from ._locks import lock, private, remove_leftovers, unlock
 
 _REMOVED = ".removed.json"  # in the hidden folder: names of what goes
 
@@ -62,11 +62,11 @@ def write_together(
             yield beside
             _commit(place, name, beside, outdated)
         finally:
-            os.close(handle)  # its lock too, which whoever moves the files takes
+            unlock(handle)  # whoever moves the files takes it
         sync(place)
         settle(place, name)
     except MetanetError as error:
-        raise _without(error, beside, place) from error
+        raise _without(error, beside, place) from error.__cause__
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)  # so that what it took counts as free
         if not is_full(error) and str(beside) not in str(error.filename):
@@ -104,13 +104,28 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
         os.rename(beside, place)
         sync(place.parent)
     except MetanetError as error:
-        raise _without(error, beside, place) from error
+        raise _without(error, beside, place) from error.__cause__
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise unwritable(place, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-        os.close(handle)
+        unlock(handle)
+
+
+def finish_saving(path: Path) -> None:
+    """Settle what a path may belong to: ``x.safetensors``, ``x.json`` or their index are files of the save ``x``.
+
+    Args:
+        path: a file, or the folder of a checkpoint.
+
+    Raises:
+        MetanetError: there is something to move, and it can't be moved.
+    """
+    if path.is_dir():
+        settle(path, "model")
+    else:
+        settle(path.parent, Path(path.name.removesuffix(".index.json")).stem)
 
 
 def settle(folder: Path, name: str) -> bool:
@@ -120,14 +135,12 @@ def settle(folder: Path, name: str) -> bool:
         MetanetError: there is, and it can't be moved here.
     """
     waiting = _complete(folder, name)
-    try:
-        handle = os.open(waiting, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_DIRECTORY", 0))
-    except OSError:
+    if not waiting.is_dir() or waiting.is_symlink():
         return False
+    handle, ours = lock(waiting)
+    if not ours:
+        return False  # another process was faster
     try:
-        _lock(handle, wait=True)
-        if not _is_at(handle, waiting):
-            return False  # another process was faster
         _move(folder, waiting)
     except OSError as error:
         raise MetanetError(
@@ -135,7 +148,7 @@ def settle(folder: Path, name: str) -> bool:
             f"to their places ({error.strerror or error}). Open it where it can be written, or move them by hand."
         ) from error
     finally:
-        os.close(handle)
+        unlock(handle)
     return True
 
 
@@ -177,4 +190,5 @@ def _move(folder: Path, waiting: Path) -> None:
 
 def _without(error: Error, beside: Path, folder: Path) -> Error:
     """The same error about the places where files go, not about those where they are written."""
-    return type(error)(str(error).replace(str(beside), str(folder)))
+    text = str(error)
+    return type(error)(text.replace(str(beside), str(folder))) if str(beside) in text else error

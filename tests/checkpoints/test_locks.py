@@ -162,6 +162,16 @@ class TestTogether:
             settle(tmp_path / "in", "pair")
         assert (tmp_path / "outside").read_text() == "precious"
 
+    @pytest.mark.parametrize("name", ["pair.csv", "pair.json"])
+    def test_what_was_saved_before_never_replaces_what_is_saved_later(self, name, tmp_path):
+        (tmp_path / ".pair.complete").mkdir()
+        (tmp_path / ".pair.complete" / name).write_text("older")
+        with atomic_write(tmp_path / name) as temporary:
+            temporary.write_text("newer")
+        settle(tmp_path, "pair")
+        assert (tmp_path / name).read_text() == "newer"
+        assert names(tmp_path) == [name]
+
     def test_a_link_is_no_folder_of_finished_files(self, tmp_path):
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere/a").write_text("theirs")
