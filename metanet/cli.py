@@ -8,6 +8,7 @@ exit with 1, wrong usage with 2; programming errors keep the traceback, from our
 """
 
 import importlib
+import logging
 import os
 import shlex
 import sys
@@ -111,10 +112,13 @@ def _run(name: str, args: list[str]) -> int:
         _hydra(name, final)
     except Exception as error:
         failure = error
+    except directories.Refused as refused:
+        failure = refused.error
     except KeyboardInterrupt:
         print(f"metanet {name}: stopped", file=sys.stderr)
         return 130
     finally:
+        directories.release()
         if directories.sweep_dir is not None and (table := sweep.summarize(directories.sweep_dir)):
             print(f"\n{table}")
     if failure is None:
@@ -152,13 +156,17 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
         from hydra.core.hydra_config import HydraConfig
 
         from . import config, trust
-        from ._cli.directories import is_main_rank, tell_ranks
+        from ._cli.directories import is_main_rank, record, tell_ranks
+        from ._cli.folders import alone
 
+        logging.raiseExceptions = False  # a full disk is told once, not with a traceback for every line of the log
         sys.argv = argv  # Lightning starts further processes by the command line of this one
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         try:
             if is_main_rank():
                 (run_dir / "error.txt").unlink(missing_ok=True)
+                if cfg.get("resume"):
+                    record(cfg, run_dir)
                 tell_ranks(str(run_dir))
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
@@ -167,8 +175,9 @@ def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
                 # made here: it may be resumed as it is
                 trust.remember(run_dir, HydraConfig.get().overrides.task)
             module, _, function = COMMANDS[name].run.partition(":")
-            with trust.trusting(*trust.folders_named(options.get("trust"))):
-                return getattr(importlib.import_module(module), function)(cfg)
+            run = getattr(importlib.import_module(module), function)
+            with trust.trusting(*trust.folders_named(options.get("trust"))), alone(options, run_dir):
+                return run(cfg)
         except KeyboardInterrupt:
             if is_main_rank() and name == "train":
                 print(f"go on with: metanet train resume={shlex.quote(str(run_dir))}", file=sys.stderr)

@@ -1,10 +1,8 @@
 """The command ``align``: move one checkpoint's neurons onto those of another."""
 
 import json
-import os
 import shutil
 import sys
-import uuid
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -15,9 +13,8 @@ from torch import Tensor, nn
 
 from ..alignment import Alignment
 from ..alignment import align as align_to
-from ..checkpoints import Checkpoint, atomic_write, save_checkpoint
+from ..checkpoints import Checkpoint, read_index, save_checkpoint, write_folder
 from ..config import plain
-from ..errors import MetanetError
 from ..evaluation import find_loss
 from ..graph import real_parts
 from ..sources import on_disk
@@ -118,9 +115,7 @@ def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) 
     """The folder, whole or not at all."""
     stored = pair.stored[1]
     moved = moved_checkpoint(stored, pair.b, pair.model, found.transform)
-    temporary = out.absolute().with_name(f".{uuid.uuid4().hex[:8]}.partial.{out.name}")
-    try:
-        temporary.mkdir(parents=True)
+    with write_folder(out) as temporary:
         save_checkpoint(temporary, moved, metadata=moved.metadata, max_shard_size=_shard_size(stored))
         found.save(temporary / ALIGNMENT_FILE)
         (temporary / METRICS_FILE).write_text(json.dumps({**numbers, "identity": dict(found.identity)}, indent=1))
@@ -128,11 +123,6 @@ def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) 
         for name, each in ({} if folder is None else files_beside(folder, weights=True)).items():
             (temporary / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(each, temporary / name)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise MetanetError(f"can't write out={out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _shard_size(stored: Checkpoint) -> int:

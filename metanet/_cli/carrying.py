@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checkpoints import MODULES, Checkpoint, has_weights, parts_of
 from ..documents import read_json
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MetanetError
 from .configuration import VOCABULARY, updated
 from .folders import files_beside, folder_of, left_beside
 from .vocabulary import Vocabulary
@@ -209,6 +209,6 @@ def _same(one: Path, other: Path) -> bool:
     if one.suffix != ".json":
         return False
     try:
-        return read_json(one) == read_json(other)
+        return read_json(one, nan=True) == read_json(other, nan=True)
     except MetanetError:
         return False

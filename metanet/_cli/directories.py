@@ -1,14 +1,16 @@
 """Which directory a run writes to: one of its own, and the same for all ranks of a distributed run."""
 
 import os
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from ..checkpoints import atomic_write, hold, remove_leftovers
 from ..errors import MetanetError
 from .overrides import is_sweep, quote, value_of
 
@@ -18,12 +20,35 @@ _PATIENCE = timedelta(minutes=5)
 # The directory of the sweep that this process has started, for the table at its end.
 sweep_dir: Path | None = None
 
+# Where this process writes, or has written last.
+run_dir = Path()
+
+_locks = ExitStack()
+
+
+class Refused(BaseException):
+    """The run directory can't be had. No Exception: Hydra would turn it into a warning, and write there all the same.
+
+    Args:
+        error: why.
+    """
+
+    def __init__(self, error: MetanetError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def release() -> None:
+    """Let others write into the run directory."""
+    _locks.close()
+
 
 class RunDirectories(Callback):
-    """Hydra callback: a new run or sweep gets a directory that nobody has.
+    """Hydra callback: a new run or sweep gets a directory that nobody has, and is alone in it as long as it runs.
 
     Names are made of the time in seconds; where two runs start in the same second, the second one gets ``..._2``.
-    A directory that was asked for (``hydra.run.dir=``, ``resume=``) is taken as it is.
+    A directory that was asked for (``hydra.run.dir=``, ``resume=``) is taken as it is, unless another process is at
+    work in it: Hydra has not written anything by then.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -35,6 +60,18 @@ class RunDirectories(Callback):
 
 
 def _claim(config: DictConfig, kind: str) -> Path:
+    global run_dir
+    path = run_dir = _choose(config, kind)
+    if is_main_rank():  # the others write nothing
+        try:
+            _locks.enter_context(hold(path))
+            remove_leftovers(path / "any", r"[0-9a-f]{8}\.partial\..*")  # of a run that was killed here
+        except MetanetError as error:
+            raise Refused(error) from error
+    return path
+
+
+def _choose(config: DictConfig, kind: str) -> Path:
     HydraConfig.instance().set_config(config)  # the names hold ${hydra:...}
     node, key = config.hydra[kind], f"hydra.{kind}.dir"
     wanted = Path(node.dir)
@@ -49,11 +86,19 @@ def _claim(config: DictConfig, kind: str) -> Path:
             number += 1
             path = wanted.with_name(f"{wanted.name}_{number}")
         except OSError:
-            return wanted  # Hydra would only warn of an error here; it fails with the same one a moment later
+            return wanted  # locking it says why
     with read_write(config.hydra), open_dict(config.hydra):
         node.dir = str(path)
         config.hydra.overrides.hydra.append(f"{key}={quote(str(path))}")  # jobs of a sweep compose anew
     return path
+
+
+def record(cfg: DictConfig, run_dir: Path) -> None:
+    """Write what a resumed run was asked for where Hydra wrote that of the first, each file whole or not at all."""
+    asked = OmegaConf.to_yaml(HydraConfig.get().overrides.task)
+    for name, text in (("config.yaml", OmegaConf.to_yaml(cfg)), ("overrides.yaml", asked)):
+        with atomic_write(run_dir / ".hydra" / name) as temporary:
+            temporary.write_text(text)
 
 
 def is_main_rank() -> bool:

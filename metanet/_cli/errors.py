@@ -4,12 +4,15 @@ import errno
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+from ..checkpoints import is_full, unwritable
 from ..errors import MetanetError
+from . import directories
 
 # Full disks and missing rights are the surroundings' fault, wherever they strike.
-_SURROUNDINGS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+_RIGHTS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 def message(error: Exception, config_name: str, overrides: Sequence[str]) -> str | None:
@@ -28,8 +31,8 @@ def message(error: Exception, config_name: str, overrides: Sequence[str]) -> str
 
     if isinstance(error, MetanetError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
-        return str(error)
+    if isinstance(error, OSError) and (is_full(error) or error.errno in _RIGHTS):
+        return _of_the_surroundings(error)
     if not isinstance(error, CompactHydraException):
         return None
     if key := _unknown(error):
@@ -38,6 +41,14 @@ def message(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     details = [str(error), *([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])]
     text = "\n".join(dict.fromkeys(filter(None, details)))
     return text.partition("\nConfig search path:")[0]
+
+
+def _of_the_surroundings(error: OSError) -> str:
+    """Always with a path: where the system doesn't say which file it was, the run directory."""
+    path = Path(error.filename or directories.run_dir).absolute()
+    if is_full(error):
+        return str(unwritable(path, error))
+    return f"{path}: {error.strerror}. Choose another folder, or change its rights."
 
 
 def _unknown(error: Exception) -> str | None:

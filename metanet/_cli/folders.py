@@ -1,12 +1,16 @@
 """Folders of checkpoints: new ones, and what lies beside the weights of old ones."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from .. import merging
-from ..checkpoints import MODULES, Checkpoint, parts_of
+from ..checkpoints import MODULES, Checkpoint, files_of, hold, parts_of
 from ..errors import CheckpointError, MetanetError
+from .sweep import ERROR_FILE, METRICS_FILE
 
 # Configuration, tokenizer and processors of a Hugging Face folder, chat templates, and the licence they come under
 _BESIDE = re.compile(r"[^.].*\.(jinja|json|model|tiktoken|txt)|(LICEN[CS]E|NOTICE)(\..*)?", re.IGNORECASE)
@@ -14,6 +18,71 @@ _BESIDE = re.compile(r"[^.].*\.(jinja|json|model|tiktoken|txt)|(LICEN[CS]E|NOTIC
 _OF_THE_RUN = re.compile(r".*\.index\.json|metrics\.json|trainer_state\.json|\w+_results\.json")
 _WEIGHTS = re.compile(r"[^.].*\.(safetensors|bin|pt|pth|ckpt)(\.index\.json)?")
 _LARGEST = 256 * 2**20  # bytes of a file that is copied because it lies there
+
+# What commands write into the run directory
+_OF_A_RUN = (METRICS_FILE, ERROR_FILE, "barrier.csv", "barrier.png", "last.ckpt", "predictions.csv", "results.md")
+# What says where to write, and where an earlier run of the same has written
+_NO_INPUTS = frozenset({"out", "paths", "resume", "logger"})
+
+
+@contextmanager
+def alone(options: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
+    """Run a command while nobody else writes to its ``out``, and only if it writes over none of its inputs.
+
+    Raises:
+        MetanetError: another process is writing there, nothing can be written there, or an input lies there.
+    """
+    keep_inputs(options, [run_dir / name for name in _OF_A_RUN], run_dir)
+    out = options.get("out")
+    with nullcontext() if out is None else hold(Path(out).expanduser()):
+        yield
+
+
+def keep_inputs(options: Mapping[str, Any], outputs: Iterable[Path], own: Path | None = None) -> None:
+    """Refuse to write over what is read, whatever names it has: links of both kinds are looked through.
+
+    Args:
+        options: of the command; every text in them that is the path of something counts as an input.
+        outputs: the files that will be written.
+        own: the run directory, which options may name and which is no input.
+
+    Raises:
+        MetanetError: one of the outputs is an input, or a file of one.
+    """
+    inputs: dict[tuple[int, int], str] = {}
+    for text in _texts({key: value for key, value in options.items() if key not in _NO_INPUTS}):
+        for path in [] if own is not None and Path(text).absolute() == own.absolute() else _files_at(text):
+            inputs.setdefault(_identity(path), text)
+    for path in outputs:
+        if path.exists() and (text := inputs.get(_identity(path))):
+            raise MetanetError(f"{path} would be overwritten, and it is read as {text}: write to another folder")
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _texts(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _texts(value)
+
+
+def _files_at(text: str) -> list[Path]:
+    """The files behind a text that is a path (``hf:FOLDER`` too); none if it is something else."""
+    path = Path(text.partition(":")[2] if text.startswith(("hf:", "timm:")) else text).expanduser()
+    try:
+        if path.is_dir():
+            return [Path(entry.path) for entry in os.scandir(path) if entry.is_file()]
+        return [each for each in files_of(path) if each.exists()] if path.is_file() else []
+    except (OSError, ValueError, MetanetError):  # too long for a path, a broken index, a folder that can't be listed
+        return []
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def check_free(out: Path, gets: str) -> None:

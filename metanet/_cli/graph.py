@@ -11,12 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from ..architecture import Architecture, to_graph
-from ..checkpoints import Checkpoint, atomic_write, check_dequantised, check_plain, load_checkpoint, report_nonfinite
+from ..checkpoints import (
+    Checkpoint,
+    atomic_write,
+    check_dequantised,
+    check_plain,
+    load_checkpoint,
+    report_nonfinite,
+    settle,
+    write_together,
+)
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..graph import GraphTemplate, real_parts
 from ..graph._memory import size
 from ..sources import in_memory
+from .folders import keep_inputs
 from .sweep import METRICS_FILE
 from .tracing import make_network, trace_timed
 
@@ -84,14 +94,16 @@ def _check(options: Mapping[str, Any]) -> None:
 
 
 def _files(options: Mapping[str, Any]) -> list[Path]:
-    """What will be written; nothing of it may be there yet, unless ``overwrite``."""
+    """What will be written; nothing of it may be there yet, unless ``overwrite``, and no input ever."""
     folder = Path(options["out"] or options["paths"]["run_dir"]).expanduser()
     if folder.exists() and not folder.is_dir():
         raise MetanetError(f"out={folder} is a file; give a folder")
     suffixes = [".safetensors", ".json"] if options["format"] == "safetensors" else [".pt"]
     suffixes += [suffix for key, suffix in (("draw", ".png"), ("html", ".html")) if options[key]]
     files = [folder / f"{NAME}{suffix}" for suffix in suffixes]
-    if (there := [path.name for path in files if path.exists()]) and not options["overwrite"]:
+    keep_inputs(options, files)
+    stopped = settle(folder, NAME)  # by a run that was killed while its files moved to their places: this is the same
+    if (there := [path.name for path in files if path.exists()]) and not (options["overwrite"] or stopped):
         raise MetanetError(f"out={folder} has {', '.join(there)} already: choose another folder, or overwrite=true")
     return files
 
@@ -133,17 +145,18 @@ def _fitted(checkpoint: Checkpoint, arch: Architecture, options: Mapping[str, An
     return state
 
 
-def _write(made: Any, template: GraphTemplate, files: Iterable[Path], options: Mapping[str, Any]) -> None:
+def _write(made: Any, template: GraphTemplate, files: list[Path], options: Mapping[str, Any]) -> None:
     from ..graph import draw, draw_html, save_graph  # torch-geometric and matplotlib take seconds to import
 
     picture = {"title": options["arch"], "max_edges": options["max_edges"], "max_neurons": options["max_neurons"]}
-    for path in files:
-        if path.suffix in (".safetensors", ".pt"):
-            save_graph(made, template, path, structure=options["structure"])
-        elif path.suffix == ".png":
-            draw(made, template, path, **picture)
-        elif path.suffix == ".html":
-            draw_html(made, template, path, **picture)
+    with write_together(files[0].parent, NAME) as beside:
+        for path in (beside / each.name for each in files):
+            if path.suffix in (".safetensors", ".pt"):
+                save_graph(made, template, path, structure=options["structure"])
+            elif path.suffix == ".png":
+                draw(made, template, path, **picture)
+            elif path.suffix == ".html":
+                draw_html(made, template, path, **picture)
 
 
 # ---------------------------------------------------------------- the summary

@@ -12,6 +12,7 @@ from ..checkpoints import atomic_write
 from ..config import plain
 from ..errors import MetanetError
 from ..verification import Verification, verify
+from .folders import keep_inputs
 from .sweep import METRICS_FILE
 from .tracing import Inputs, make_network, trace_timed
 
@@ -28,6 +29,8 @@ def inspect(cfg: Any) -> None:
     """
     options = plain(cfg)
     ref = options["arch"]
+    if options["out"] is not None:
+        keep_inputs(options, [Path(options["out"]).expanduser()])
     model, examples, device = make_network(options)
     arch, seconds = trace_timed(model, ref, examples, options["input_shape"])
     print(arch)

@@ -17,6 +17,7 @@ from ..alignment import Alignment
 from ..architecture import Architecture
 from ..checkpoints import PARTS, Checkpoint, atomic_write
 from ..config import plain
+from ..documents import read_yaml
 from ..errors import CheckpointError, MetanetError
 from ..merging import METHODS, Merged, model_card, save_merged
 from ..merging import merge as merge_networks

@@ -96,7 +96,9 @@ def resumed(args: list[str]) -> list[str]:
     old = [override for override in _read(record) if key_of(override) not in replaced]
     _check_origin(run_dir, old, args)
     now = [arg for arg in args if key_of(arg) not in ("resume", "hydra.run.dir")]
-    return [*old, *now, f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}"]
+    # Hydra would write its record over the old one, and half of it if it is killed: directories.record does that
+    here = [f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}", "hydra.output_subdir=null"]
+    return [*old, *now, *here]
 
 
 def _check_origin(run_dir: Path, old: list[str], args: list[str]) -> None:

@@ -33,8 +33,12 @@ from ._atomic import atomic_write as atomic_write
 from ._bytes import budget as budget
 from ._content import Kind as Kind
 from ._content import kind_of as kind_of
+from ._disk import is_full as is_full
+from ._disk import unwritable as unwritable
 from ._gate import check_dequantised as check_dequantised
 from ._gate import check_plain as check_plain
+from ._locks import hold as hold
+from ._locks import remove_leftovers as remove_leftovers
 from ._mapping import Checkpoint as Checkpoint
 from ._mapping import shared_memory as shared_memory
 from ._nonfinite import report_nonfinite as report_nonfinite
@@ -45,6 +49,9 @@ from ._pipelines import parts_of as parts_of
 from ._readers import load_checkpoint as load_checkpoint
 from ._sharded import files_of as files_of
 from ._sharded import read_index as read_index
+from ._together import settle as settle
+from ._together import write_folder as write_folder
+from ._together import write_together as write_together
 from ._torch import load_objects as load_objects
 from ._writing import save_checkpoint as save_checkpoint
 from ._writing import shard_plan as shard_plan

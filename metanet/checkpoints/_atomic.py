@@ -1,16 +1,13 @@
 """Writing a file so that it is either there as a whole or not at all."""
 
 import contextlib
-import errno
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import MetanetError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from ._disk import is_full, sync, unwritable
+from ._locks import private, remove_leftovers, unlock
+from ._together import finish_saving
 
 
 @contextlib.contextmanager
@@ -20,6 +17,9 @@ def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[P
     Nobody ever sees half a file: the bytes are on the disk (fsync) before the name is (rename), an old ``path`` stays
     until then, and an exception in the block removes the temporary file. Missing folders are made. The temporary name
     ends in that of ``path``, so that writers which look at the suffix work; a symbolic link is written through.
+
+    A process that is killed leaves its temporary file, and the next one that writes ``path`` removes it. The block must
+    write into the file that is there, not put another in its place: its lock tells that somebody is at work.
 
     Args:
         path: the file to write.
@@ -33,55 +33,34 @@ def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[P
         ...     temporary.write_text("name,accuracy")
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.partial.{target.name}")
+    with _explained(target, size):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        finish_saving(target)  # or what a killed process had saved before would take the place of this one later
+        remove_leftovers(target)
+        temporary, handle = private(target)
     try:
-        with _explained(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.touch(exist_ok=False)
-            mode = temporary.stat().st_mode  # what the umask gives; some writers replace the file by a private one
+        mode = temporary.stat().st_mode  # what the umask gives; some writers replace the file by a private one
         try:
             yield temporary
         except OSError as error:
-            if error.errno not in _FULL:
+            if not is_full(error):
                 raise
             temporary.unlink(missing_ok=True)  # so that what it took counts as free
-            free = shutil.disk_usage(target.parent).free
-            needed = "" if size is None else f" {size:,} bytes needed,"
-            raise MetanetError(
-                f"can't write {target}: {os.strerror(error.errno)};{needed} {free:,} bytes free. "
-                f"Nothing was changed; make room or choose another folder."
-            ) from error
-        with _explained(target):
+            raise unwritable(target, error, size) from error
+        with _explained(target, size):
             temporary.chmod(mode)
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, target)
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        unlock(handle)
 
 
 @contextlib.contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _explained(target: Path, size: int | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MetanetError(f"can't write {target}: {error.strerror or error}") from error
-
-
-def _sync(path: Path) -> None:
-    """fsync a file, or a folder where the system can (not on Windows)."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if path.is_dir():
-            return
-        raise
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some file systems can't sync a folder; the rename itself is done.
-        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)
+        raise unwritable(target, error, size) from error

@@ -10,6 +10,7 @@ from ..errors import CheckpointError, MetanetError, listed
 from ._content import UNKNOWN, Kind, kind_of
 from ._mapping import Checkpoint
 from ._state_dicts import bare_names
+from ._together import finish_saving
 
 _FOREIGN = ("refuse", "inert")
 
@@ -87,6 +88,7 @@ def load_checkpoint(
     if foreign_classes not in _FOREIGN:
         raise MetanetError(f"foreign_classes={foreign_classes!r}: give one of {', '.join(_FOREIGN)}")
     path = Path(path)
+    finish_saving(path)
     checkpoint = open_path(path, Options(key=key, foreign_classes=foreign_classes))
     return checkpoint.rename(bare_names(path, checkpoint)) if unwrap else checkpoint
 

@@ -18,6 +18,7 @@ from ._atomic import atomic_write
 from ._mapping import Checkpoint
 from ._safetensors import DTYPES, METADATA_KEY, encode
 from ._sharded import INDEX, read_index
+from ._together import write_together
 
 _SUFFIX = ".safetensors"
 _WHOLE = f"model{_SUFFIX}"
@@ -42,8 +43,8 @@ def save_checkpoint(
 
     A folder gets ``model.safetensors`` if one file is enough, else ``model-00001-of-0000N.safetensors`` and
     ``model.safetensors.index.json``, as Hugging Face libraries lay them out. A checkpoint that was there stays complete
-    until the new one is: new shards never take the names of old ones (they get eight more characters then), and what
-    is old goes when the index is swapped. Other files of the folder are left alone.
+    until the new one is, and then all is swapped as one (:func:`write_together`); new shards never take the names of
+    old ones (they get eight more characters then). Other files of the folder are left alone.
 
     Args:
         path: a file, ending in ``.safetensors``, or a folder: any other path that exists as one, has no suffix, or is
@@ -203,27 +204,14 @@ def _write_index(folder: Path, index: Any) -> None:
 def _write_folder(
     folder: Path, mapping: Mapping[str, Tensor], described: Mapping[str, _Described], metadata: str | None, limit: int
 ) -> None:
-    """A folder's checkpoint. The last rename is the moment at which the new one takes the place of the old one."""
+    """A folder's checkpoint: all its files take the place of the old ones as one."""
     shards = _divide(described, limit)
-    if len(shards) == 1:
-        with atomic_write(folder / _WHOLE, size=_size(described)) as temporary:
-            _write(temporary, mapping, described, metadata)
-        _unlink(folder, [name for name in _present(folder) if name != _WHOLE])
-        return
-    names = _free_names(folder, len(shards))
-    index = _index(described, dict(zip(names, shards, strict=True)), metadata)
-    try:
-        with contextlib.ExitStack() as stack:  # all shards are written before the first gets its name
-            for name, shard in zip(names, shards, strict=True):
-                temporary = stack.enter_context(atomic_write(folder / name, size=_size(described)))
-                _write(temporary, mapping, {each: described[each] for each in shard}, None)
-        old = _present(folder)
-        _write_index(folder, index)
-    except BaseException:
-        if not set(names) & set(_present(folder)):  # unless the index was swapped, and what failed came after that
-            _unlink(folder, names)
-        raise
-    _unlink(folder, [name for name in old if name not in (_INDEX, *names)])
+    with write_together(folder, Path(_WHOLE).stem, lambda: _present(folder), _size(described)) as beside:
+        names = [_WHOLE] if len(shards) == 1 else _free_names(folder, len(shards))
+        for name, shard in zip(names, shards, strict=True):
+            _write(beside / name, mapping, {n: described[n] for n in shard}, metadata if name == _WHOLE else None)
+        if len(shards) > 1:
+            _write_index(beside, _index(described, dict(zip(names, shards, strict=True)), metadata))
 
 
 def _divide(described: Mapping[str, _Described], limit: int) -> list[list[str]]:
@@ -245,12 +233,10 @@ def _usual_names(count: int, mark: str = "") -> list[str]:
 
 
 def _free_names(folder: Path, count: int) -> list[str]:
-    """The usual names of shards, or others like them if one is taken or somebody is writing it."""
-    for mark in ("", f"{uuid.uuid4().hex[:8]}-"):
-        names = _usual_names(count, mark)
-        if not any(any(folder.glob(f"*{name}")) for name in names):
-            break
-    return names
+    """The usual names of shards, or others like them if one is taken: an old index never names new shards."""
+    names = _usual_names(count)
+    taken = any((folder / name).exists() for name in names)
+    return _usual_names(count, f"{uuid.uuid4().hex[:8]}-") if taken else names
 
 
 def _present(folder: Path) -> list[str]:
@@ -260,8 +246,3 @@ def _present(folder: Path) -> list[str]:
         with contextlib.suppress(CheckpointError):  # of a damaged index, nobody knows the shards: they stay
             present += dict.fromkeys(read_index(folder / _INDEX)[0].values())
     return [*present, _WHOLE]
-
-
-def _unlink(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        (folder / name).unlink(missing_ok=True)

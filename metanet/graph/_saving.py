@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
 
-from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, load_objects, save_checkpoint
+from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, load_objects, save_checkpoint, write_together
 from ..documents import Document, parse_json, read_json, validated
 from ..errors import MetanetError
 from ._bits import real_parts
@@ -80,13 +80,13 @@ def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, st
     if path.suffix == ".pt":
         attributes = {k: _compact(v) if isinstance(v, Tensor) else v for k, v in graph.to_dict().items()}
         data = Data(**attributes, template=json.dumps(template.to_json()))
-        with atomic_write(path) as temporary:
-            torch.save(data.cpu(), temporary)
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            torch.save(data.cpu(), file)  # to a file of Python's: errors of the disk are OSErrors then
         return [path]
     tensors, others = _attributes(graph, template, structure)
     for name, value in _only(graph, "extras").items():
         tensors[f"{_EXTRA}{name}"] = real_parts(value)  # safetensors knows one complex dtype alone
-    pair = uuid.uuid4().hex  # tells that both files are of one save, should a save over an old one be interrupted
+    pair = uuid.uuid4().hex  # tells that both files are of one save, should somebody copy only one
     description = {
         "format": _FORMAT, "pair": pair, "template": template.to_json(), "dtypes": _only(graph, "dtypes"),
         "attributes": others,
@@ -95,9 +95,9 @@ def save_graph(graph: Data, template: GraphTemplate, path: str | os.PathLike, st
         text = json.dumps(description)
     except (TypeError, ValueError) as error:
         raise MetanetError(f"can't write '{path}': its attributes {', '.join(others)} are no JSON: {error}") from error
-    save_checkpoint(path, tensors, {"pair": pair})
-    with atomic_write(_json_of(path)) as temporary:
-        Path(temporary).write_text(text)
+    with write_together(path.parent, path.stem) as beside:
+        save_checkpoint(beside / path.name, tensors, {"pair": pair})
+        (beside / _json_of(path).name).write_text(text)
     return [path, _json_of(path)]
 
 

@@ -1,5 +1,6 @@
 """Writing a merge: shard by shard beside the output's folder, which appears as a whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoints import Checkpoint, files_of, load_checkpoint, save_checkpoint
+from ..checkpoints import Checkpoint, files_of, hold, load_checkpoint, remove_leftovers, save_checkpoint, unwritable
 from ..errors import CheckpointError, MetanetError
 from ._parts import mains_of, plan_of, restricted, write_indexes
 
@@ -46,41 +47,64 @@ def save_merged(
         SHA-256 by path, of all files of all inputs that are files.
 
     Raises:
-        MetanetError: the folder is not empty, or the disk is (or gets) full; there is nothing under its name then.
+        MetanetError: the folder is not empty, another process writes there, or the disk is (or gets) full; there is
+            nothing under its name then.
         CheckpointError: an input can't be read, was changed meanwhile, or holds what can't be merged.
     """
     folder = Path(folder).expanduser().absolute()
-    check_free(folder)
-    plan = plan_of(tensors, max_shard_size, parts)
-    inputs = _input_files(recipe)
-    work = folder.with_name(f".{folder.name}.{_fingerprint(tensors, plan, recipe, inputs)}.partial")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
-            left.unlink()
-        done = [name for name, shard in plan.items() if _is_done(work, name, restricted(tensors, shard, name))]
-        _check_room(work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done))
+    with hold(folder):
+        check_free(folder)
+        plan = plan_of(tensors, max_shard_size, parts)
+        inputs = _input_files(recipe)
+        work = folder.with_name(f".{folder.name}.{_fingerprint(tensors, plan, recipe, inputs)}.partial")
         try:
-            with ThreadPoolExecutor(1) as pool:
-                hashing = pool.submit(_hashes, inputs)
-                _write_shards(work, tensors, plan, done, progress)
-                hashes = hashing.result()
+            hashes = _fill(work, tensors, plan, inputs, files, parts, progress)
+            if folder.is_dir():
+                folder.rmdir()  # empty, or this fails
+            os.replace(work, folder)
+            remove_leftovers(folder, r"{name}\.[0-9a-f]{12}\.partial")  # of other merges, which can't end here any more
+        except OSError as error:
+            raise MetanetError(f"{unwritable(folder, error)}{_waiting(work, plan)}") from error
         except MetanetError as error:
             if not _is_of_the_surroundings(error):
                 shutil.rmtree(work, ignore_errors=True)  # of these inputs nothing can be made: nobody goes on with it
-            raise
-        write_indexes(work, tensors, plan)
-        for part in parts:
-            (work / part).mkdir(exist_ok=True)
-        _write_files(work, files(hashes) if callable(files) else files or {}, plan)
-        if folder.is_dir():
-            folder.rmdir()  # empty, or this fails
-        os.replace(work, folder)
-    except OSError as error:
-        raise MetanetError(
-            f"can't write {folder}: {error.strerror or error}; finished shards wait in {work} for the same merge"
-        ) from error
+                raise
+            raise type(error)(f"{str(error).replace(str(work), str(folder))}{_waiting(work, plan)}") from error
+        finally:
+            if not _finished(work, plan):
+                shutil.rmtree(work, ignore_errors=True)
     return hashes
+
+
+def _fill(
+    work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]], inputs: Sequence[Path],
+    files: Files | Callable[[dict[str, str]], Files] | None, parts: Sequence[str], progress: bool,
+) -> dict[str, str]:  # fmt: skip
+    """All that the folder gets, as far as it isn't there yet; returns the inputs' hashes."""
+    work.mkdir(parents=True, exist_ok=True)
+    for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
+        left.unlink()
+    done = [name for name, shard in plan.items() if _is_done(work, name, restricted(tensors, shard, name))]
+    _check_room(work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done))
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(_hashes, inputs)
+        _write_shards(work, tensors, plan, done, progress)
+        hashes = hashing.result()
+    write_indexes(work, tensors, plan)
+    for part in parts:
+        (work / part).mkdir(exist_ok=True)
+    _write_files(work, files(hashes) if callable(files) else files or {}, plan)
+    return hashes
+
+
+def _finished(work: Path, plan: Mapping[str, Sequence[str]]) -> int:
+    return sum((work / name).is_file() for name in plan)
+
+
+def _waiting(work: Path, plan: Mapping[str, Sequence[str]]) -> str:
+    """What the same merge need not compute again, for messages."""
+    count = _finished(work, plan)
+    return f" {count} of {len(plan)} shards are finished and wait in {work} for the same merge." if count else ""
 
 
 def _is_of_the_surroundings(error: BaseException | None) -> bool:
@@ -141,7 +165,8 @@ def _size(tensors: Checkpoint, names: Sequence[str]) -> int:
 def _check_room(work: Path, needed: int) -> None:
     free = shutil.disk_usage(work).free
     if free < needed:
-        raise MetanetError(f"the disk of {work.parent} is too full: {needed:,} bytes needed, {free:,} bytes free")
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise unwritable(work, full, needed) from full
 
 
 def _write_shards(

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import trust
-from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
+from ..checkpoints import Checkpoint, load_checkpoint, save_checkpoint, settle, write_together
 from ..documents import Document, read_json, validated
 from ..errors import MetanetError
 from ..sources import build_within
 from ._registry import MODELS, Metanet, build, find, reference
 
 _TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
+_TOGETHER = Path(_TENSORS).stem
 _FORMAT = 1
 _SMALL = 4096  # what a setting that is no size may be in the smallest model: iterations, positions
 _LONGEST = 60  # characters of a name or number in a message
@@ -38,7 +39,7 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
     """Writes a model with its normalisation, so that :func:`load` needs nothing else.
 
     Args:
-        folder: is made if need be; a model in it is replaced.
+        folder: is made if need be; a model in it is replaced, both files as one.
         model: any registered model.
         meta: anything else to keep, JSON types only; added to ``model.meta``.
 
@@ -47,7 +48,7 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
     """
     folder = Path(folder)
     model.meta.update(meta or {})
-    pair = uuid.uuid4().hex  # tells that both files are of one save, should a save over an old one be interrupted
+    pair = uuid.uuid4().hex  # tells that both files are of one save, should somebody copy only one
     description = {
         "format": _FORMAT,
         "metanet": _version(),
@@ -61,9 +62,9 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
         text = json.dumps(description, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise MetanetError(f"the model's arguments and meta must be plain JSON types: {error}") from error
-    save_checkpoint(folder / _TENSORS, model.tensors(), {"pair": pair})
-    with atomic_write(folder / _DESCRIPTION) as temporary:
-        Path(temporary).write_text(text + "\n")
+    with write_together(folder, _TOGETHER) as beside:
+        save_checkpoint(beside / _TENSORS, model.tensors(), {"pair": pair})
+        (beside / _DESCRIPTION).write_text(text + "\n")
 
 
 def load(folder: str | os.PathLike) -> Metanet:
@@ -78,6 +79,7 @@ def load(folder: str | os.PathLike) -> Metanet:
         TrustError: the model's class is code of its author, and nobody trusts the folder.
     """
     folder = Path(folder)
+    settle(folder, _TOGETHER)
     missing = [name for name in (_DESCRIPTION, _TENSORS) if not (folder / name).is_file()]
     if missing:
         raise MetanetError(f"no saved metanetwork in {folder}: it lacks {' and '.join(missing)}")

@@ -5,22 +5,23 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from pydantic import ConfigDict
 from tqdm import tqdm
 
-from ..checkpoints import atomic_write
+from ..documents import Document, validated
 from ._module import MetanetModule
 
 LAST = "last.ckpt"
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, written beside and renamed: a run killed while writing keeps the epoch before."""
+class Best(Document):
+    """The state of :class:`KeepBest` in ``last.ckpt``."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    score: float
+    epoch: int
+    weights: dict[str, torch.Tensor]
 
 
 class KeepBest(L.Callback):
@@ -37,6 +38,15 @@ class KeepBest(L.Callback):
         self.path, self.monitor = folder / LAST, monitor
         self.score, self.epoch = -float("inf"), -1
         self.weights: dict[str, torch.Tensor] = {}
+        self.began = False  # a training step has ended: whatever was read was fit to go on from
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        expected = {name: value.shape for name, value in pl_module.model.state_dict().items()}
+        if self.weights and expected != {name: value.shape for name, value in self.weights.items()}:
+            raise ValueError("the best weights are those of another model")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.began = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         score = float(trainer.callback_metrics[self.monitor])
@@ -52,7 +62,8 @@ class KeepBest(L.Callback):
         return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
+        best = validated(Best, state, str(self.path))
+        self.score, self.epoch, self.weights = best.score, best.epoch, dict(best.weights)
 
 
 class EpochBar(L.Callback):

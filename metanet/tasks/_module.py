@@ -1,5 +1,6 @@
 """The LightningModule: a metanetwork, a task's loss and metrics, and nothing about devices."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,7 @@ class MetanetModule(L.LightningModule):
         model: called with a sequence of graph stacks, returns ``(networks, out_dim)``.
         task: loss, predictions and metrics.
         optim: the ``optim`` group: ``optimizer`` (a ``_target_`` node) and ``schedule``.
-        seed: of dropout, together with the epoch.
+        seed: of dropout, together with epoch, step and process.
     """
 
     def __init__(self, model: nn.Module, task: Task, optim: Mapping[str, Any], seed: int) -> None:
@@ -33,11 +34,10 @@ class MetanetModule(L.LightningModule):
     def forward(self, batch: WeightBatch) -> Tensor:
         return self.model(batch.stacks)
 
-    def on_train_epoch_start(self) -> None:
-        # A resumed run must continue as an undisturbed one would: randomness depends on (seed, epoch, process) alone.
-        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
-
-    def training_step(self, batch: WeightBatch, _: int) -> Tensor:
+    def training_step(self, batch: WeightBatch, step: int) -> Tensor:
+        # A resumed run must continue as an undisturbed one would: what is random in a step depends on this alone. It is
+        # set here because the hooks around an epoch are left out where Lightning resumes.
+        torch.manual_seed(step_seed(self.seed, self.current_epoch, step, self.global_rank))
         loss = self.task.loss(self(batch), batch.target)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         return loss
@@ -101,6 +101,12 @@ def check_finite(output: Tensor, loss: float, when: str) -> None:
             "are NaN or infinite. Are there networks in the zoo that diverged (zoo.nan=drop leaves them out)? Else try "
             "a smaller optim.optimizer.lr"
         )
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """A seed for one training step in one process: unrelated to those of all other steps, the same in every run."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{step}/{rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
 
 
 class WeightLoaders(L.LightningDataModule):

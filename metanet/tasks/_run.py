@@ -27,9 +27,10 @@ from .. import trust
 from ..checkpoints import atomic_write
 from ..config import build, plain
 from ..errors import MetanetError
-from ._callbacks import LAST, AtomicCheckpointIO, EpochBar, KeepBest
+from ._callbacks import LAST, EpochBar, KeepBest
 from ._data import WeightData
 from ._evaluate import Evaluation, evaluate
+from ._last import SafeCheckpointIO, load_last
 from ._module import MetanetModule, WeightLoaders
 from ._saved import describe_run, references
 from ._task import Task
@@ -128,16 +129,25 @@ def _fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # lightning, of itself
     trainer: L.Trainer = build(
-        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[AtomicCheckpointIO()], enable_progress_bar=False,
+        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()], enable_progress_bar=False,
         enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
     module = MetanetModule(model, task, config["optim"], cfg.seed)
     last = folder / LAST
-    if cfg.resume and not last.is_file():
+    go_on = bool(cfg.resume) and last.exists()
+    if cfg.resume and not go_on:
         _log.warning("%s has no finished epoch: starting from the first", folder)
-    # our own file, from our own run directory: the only place where a pickled checkpoint is read
-    resume = {"ckpt_path": last, "weights_only": False} if cfg.resume and last.is_file() else {}
-    trainer.fit(module, WeightLoaders(data), **resume)
+    if go_on:
+        load_last(last)
+    try:
+        trainer.fit(module, WeightLoaders(data), ckpt_path=last if go_on else None)
+    except Exception as error:  # of data, Lightning and torch raise nearly anything
+        if not go_on or best.began or isinstance(error, MetanetError | OSError | torch.OutOfMemoryError):
+            raise
+        raise MetanetError(
+            f"can't go on from '{last}': it does not fit this run ({type(error).__name__}: {str(error)[:300]}). "
+            f"Was the model or the optimizer changed? Go on with the same, or train in a new directory."
+        ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     if best.weights:
@@ -180,9 +190,9 @@ def _wandb_id(folder: Path) -> str:
     path = folder / "wandb_id"
     if path.is_file() and re.fullmatch(r"[0-9a-z]{1,64}", given := path.read_text(errors="replace")[:100].strip()):
         return given  # it becomes a part of paths, so it may be nothing else
-    folder.mkdir(parents=True, exist_ok=True)
     new = secrets.token_hex(4)
-    path.write_text(new)
+    with atomic_write(path) as temporary:
+        temporary.write_text(new)
     return new
 
 
@@ -207,7 +217,8 @@ def _report(
     _write_predictions(folder / "predictions.csv", data, result)
     figures = task.plots(data, result.predictions)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=130)
+        with atomic_write(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=130, format="png")
     text = table(config["model"]["name"], result, numbers)
     with atomic_write(folder / "results.md") as temporary:
         Path(temporary).write_text(text + "\n")

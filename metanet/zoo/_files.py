@@ -1,22 +1,15 @@
 """Files that are either whole or not there: atomic writes, checksums, a lock between processes."""
 
 import contextlib
-import errno
 import hashlib
-import logging
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..checkpoints import hold, is_full, unwritable
 from ._errors import ZooError
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: two makers of one zoo at the same time then waste work, but break nothing
-    fcntl = None
-
-log = logging.getLogger(__name__)
 TEMPORARY = ".tmp"
 
 
@@ -45,8 +38,8 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        if not is_full(error):
+            raise ZooError(f"{unwritable(path, error)} Or set METANET_DATA to another.") from error
         raise ZooError(
             f"the disk is full: {len(data):,} bytes were needed for {path.name} in {path.parent}, "
             f"{_free_bytes(path.parent)} are free. The files finished before it are kept: free some space there and "
@@ -78,16 +71,6 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into ``folder``; wait, saying so, while another one is.
-
-    The lock lies beside the folder and goes with the process that holds it, killed or not.
-    """
-    path = folder.with_name(f".{folder.name}.lock")
-    with open(path, "a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.warning("another process is making the zoo in %s; waiting for it (lock: %s)", folder, path)
-                fcntl.flock(file, fcntl.LOCK_EX)
+    """Be the only process that writes into ``folder``; wait, saying so, while another one is."""
+    with hold(folder, wait=True):
         yield

@@ -297,7 +297,7 @@ class TestOut:
         with monkeypatch.context() as patched:
             patched.setattr(_writing, "_write_files", full)
             code, _, err = merge()
-        assert code == 1 and "No space left on device; finished shards wait" in err
+        assert code == 1 and "No space left on device" in err and "1 of 1 shards are finished and wait in " in err
         assert not Path("out").exists()
         assert merge()[0] == 0
         assert front_matter("out")[0]["tags"] == ["merge", "metanet"]

@@ -71,10 +71,24 @@ def test_damaged_tensors(folder):
         metanet.nn.load(folder)
 
 
-def test_an_interrupted_save_over_an_old_model_is_noticed(folder, monkeypatch):
-    model = metanet.nn.load(folder)
-    monkeypatch.setattr("metanet.nn._saving.atomic_write", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        metanet.nn.save(folder, model)
-    with pytest.raises(MetanetError, match="not of the same save"):
-        metanet.nn.load(folder)
+@pytest.mark.parametrize("failing", ["save_checkpoint", "_move"])
+def test_an_interrupted_save_over_an_old_model_keeps_the_old_one_or_has_the_new_one(folder, failing, monkeypatch):
+    """Before the swap, and after it: never a mix."""
+    old = metanet.nn.load(folder)
+    new = metanet.nn.load(folder)
+    for value in new.parameters():
+        value.data += 1
+    place = {"save_checkpoint": "metanet.nn._saving", "_move": "metanet.checkpoints._together"}[failing]
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.{failing}", fail)
+        with pytest.raises(KeyboardInterrupt):
+            metanet.nn.save(folder, new, {"which": "new"})
+    found = metanet.nn.load(folder)
+    right = old if failing == "save_checkpoint" else new
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), right.parameters(), strict=True))
+    assert found.meta.get("which") == (None if failing == "save_checkpoint" else "new")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]

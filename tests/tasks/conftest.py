@@ -42,6 +42,7 @@ def run(tiny_data, tmp_path, monkeypatch):
         train(compose_train(*given, "task.batch_size=8", "trainer.log_every_n_steps=1", *overrides))
         return folder, json.loads((folder / "metrics.json").read_text())
 
+    go.folder = tmp_path
     return go
 
 

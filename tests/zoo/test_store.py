@@ -236,9 +236,9 @@ def test_a_failing_maker_stops_the_others(tmp_path):
 
 def test_waits_for_another_maker(tmp_path):
     maker, result, said, heard = Toy(), [], threading.Event(), logging.Handler()
-    heard.emit = lambda record: said.set() if "another process is making the zoo" in record.getMessage() else None
+    heard.emit = lambda record: said.set() if "is being written by another process" in record.getMessage() else None
     thread = threading.Thread(target=lambda: result.append(load_or_make(maker, str(tmp_path))))
-    logger = logging.getLogger("metanet.zoo._files")
+    logger = logging.getLogger("metanet.checkpoints._locks")
     logger.addHandler(heard)
     try:
         with locked(zoo_folder(maker, str(tmp_path))):

@@ -1,0 +1,106 @@
+"""Run commands where there is little room, or none to write: a program for test_full_disk.py.
+
+    python small_disks.py {limit | full | read-only}
+
+``limit``: no file of the process may grow beyond some bytes (``setrlimit``), which works everywhere. The others mount
+a small file system and have to run in a mount namespace of their own (``unshare -Urm``). Prints a line of JSON each.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from _kill_cases import CASES, Case, make_inputs
+
+COMMANDS = [name for name in CASES if not name.startswith(("save_", "nn."))]
+LIMITS = (1500,)
+ROOM = (24 * 2**10,)
+
+
+def in_child(folder: Path, run: Callable[[], Any], limit: int | None = None) -> tuple[int, str]:
+    """The exit code, and what was printed: through a pipe, which has no limit."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 99
+        try:
+            os.chdir(folder)
+            os.dup2(writing, 1)
+            os.dup2(writing, 2)
+            os.close(reading)
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            code = run() or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writing)
+    with open(reading) as file:
+        said = file.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+
+def report(name: str, room: int, case: Case, folder: Path, old: Any, code: int, said: str) -> None:
+    whole = True
+    try:
+        found = case.state(folder)
+    except Exception:
+        found, whole = {}, False
+    hidden = [path.name for path in folder.rglob(".*") if path.name != ".hydra" and not path.name.startswith(".out.")]
+    lost = whole and not set(old) <= set(found)
+    print(json.dumps({
+        "name": name, "room": room, "code": code, "said": said, "whole": whole, "lost": lost, "hidden": hidden,
+        "folder": str(folder), "waiting": any(folder.glob(".out.*/model*.safetensors")),
+    }), flush=True)  # fmt: skip
+
+
+def prepared(parent: Path, inputs: Path, case: Case) -> tuple[Path, Any]:
+    folder = parent / "folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(inputs, folder)
+    if case.prepare is not None:
+        code, said = in_child(folder, case.prepare)
+        assert code == 0, said
+    return folder, case.state(folder)
+
+
+def main(kind: str) -> None:
+    work = Path(tempfile.mkdtemp())
+    os.environ["METANET_DATA"] = str(work / "data")
+    (work / "inputs").mkdir()
+    make_inputs(work / "inputs")
+    for name in COMMANDS:
+        case = CASES[name]
+        for room in {"limit": LIMITS, "full": ROOM, "read-only": (0,)}[kind]:
+            if kind == "limit":
+                folder, old = prepared(work, work / "inputs", case)
+                report(name, room, case, folder, old, *in_child(folder, case.run, room))
+                continue
+            small = work / "small"
+            small.mkdir(exist_ok=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", small], check=True)
+            folder, old = prepared(small, work / "inputs", case)
+            if kind == "full":
+                (small / "filler").write_bytes(bytes(max(0, shutil.disk_usage(small).free - room)))
+            else:
+                subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+            report(name, room, case, folder, old, *in_child(folder, case.run))
+            subprocess.run(["umount", small], check=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
