@@ -60,7 +60,9 @@ class TestCommand:
         assert Path("a (1)/summary.csv").is_file()
 
     def test_a_command_that_measures_nothing_has_no_table(self, calls, capsys):
-        assert cli.main(["predict", "-m", "run=a (1),b", "checkpoint=c", "arch=d:e"]) == 0
+        for path in ("a (1)", "b", "c"):
+            Path(path).mkdir()
+        assert cli.main(["predict", "-m", "run=a (1),b", "checkpoint=c", "arch=metanet.zoo.networks:mlp"]) == 0
         assert [cfg.run for cfg in calls] == ["a (1)", "b"]
         assert "2 runs in outputs/sweeps/now" in capsys.readouterr().out
         assert not Path("outputs/sweeps/now/summary.csv").exists()
