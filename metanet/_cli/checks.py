@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from ..config import build
 from ..errors import MetanetError
-from .kinds import described, fits
+from .kinds import asked, described, fits
 from .places import unknown_name
-from .schema import BY_COMMAND, EVERYWHERE, RANGES, Key
+from .schema import BY_COMMAND, EVERYWHERE, EXCLUSIVE, RANGES, Key
 from .signatures import READ_ONLY, Parameter, parameters_of, read_parameters
 
 _REGISTRIES = {
@@ -67,6 +67,9 @@ def mistakes(command: str, cfg: Any) -> list[str]:
     if missing:
         out.append(f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}")
     out += _own_keys(command, plain)
+    for one, other, text in EXCLUSIVE:
+        if plain.get(one) is not None and plain.get(other) is not None:
+            out.append(text)
     for group, registry in _REGISTRIES.items():
         if isinstance(plain.get(group), Mapping):
             out += _registered(group, plain[group], registry)
@@ -96,11 +99,14 @@ def _at(plain: Any, name: str) -> Any:
 
 def _wrong(name: str, value: Any, key: Key, plain: Mapping[str, Any]) -> str | None:
     if not fits(value, key.kind):
-        return f"{name}={_shown(value)}: {key.advice or f'give {described(key.kind)}'}"
+        if value is None:
+            return f"no value for {name}: give {name}=VALUE"
+        advice = key.advice.replace("VALUE", value) if isinstance(value, str) else key.advice.replace("VALUE", "A")
+        return f"{name}={_shown(value)}: {advice or asked(key.kind)}"
     if key.names is not None and value is not None:
-        names = _named(key.names)
+        what, names = key.names.partition(" ")[0], _named(key.names.partition(" ")[2])
         for each in value if isinstance(value, list) else [value]:
-            if problem := unknown_name(name, each, names):
+            if problem := unknown_name(name, each, names, what):
                 return problem
     return None if key.check is None or value is None else key.check(name, value, plain)
 
@@ -116,7 +122,7 @@ def _named(reference: str) -> Any:
 def _registered(group: str, node: Mapping[str, Any], registry: str) -> list[str]:
     """A model, method or matcher: its name, and what it takes."""
     entries, name = _named(registry), node.get("name")
-    if problem := unknown_name(f"{group}.name", str(name), entries):
+    if problem := unknown_name(f"{group}.name", str(name), entries, group):
         return [problem]
     takes = _options(entries[name])
     found = _arguments(group, node, takes)
@@ -131,12 +137,16 @@ def _options(entry: Any) -> dict[str, Parameter] | None:
     known: dict[str, Parameter] = {}
     for function in functions:
         known |= parameters_of(function) or {}
-    by_depth = hasattr(entry, "per_model")  # options of methods may change with depth: {gradient: [0, 1]}
-    return {n: _by_depth(known[n]) if by_depth else known[n] for n in entry.options if n in known}
+    per_model = getattr(entry, "per_model", None)
+    takes = {n: known[n] for n in entry.options if n in known}
+    return takes if per_model is None else {n: _by_depth(p, n in per_model) for n, p in takes.items()}
 
 
-def _by_depth(parameter: Parameter) -> Parameter:
-    return Parameter(parameter.kind | dict if fits(0, parameter.kind) else parameter.kind, parameter.required)
+def _by_depth(parameter: Parameter, per_model: bool) -> Parameter:
+    """Options of methods may change with depth, ``{gradient: [0, 1]}``, and so may each model's own."""
+    if per_model:
+        return Parameter(float | dict | list[float | dict], False)
+    return Parameter(parameter.kind | dict if fits(0, parameter.kind) else parameter.kind, False)
 
 
 def _model(node: Mapping[str, Any]) -> list[str]:

@@ -29,9 +29,18 @@ class Range:
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
+        low, high = f"{self.low:.10g}", f"{self.high:.10g}"
         if self.high == float("inf"):
-            return f"above {self.low:.10g}" if self.above else f"{self.low:.10g} or more"
-        return f"above {self.low:.10g}, up to {self.high:.10g}" if self.above else f"from {self.low:.10g} to {self.high:.10g}"
+            return f"above {low}" if self.above else f"{low} or more"
+        return f"above {low}, up to {high}" if self.above else f"from {low} to {high}"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """For ``Annotated``: a list that has something in it."""
+
+    def holds(self, value: Any) -> bool:
+        return len(value) > 0
 
 
 _PLAIN = {
@@ -50,7 +59,7 @@ def fits(value: Any, kind: Any) -> bool:
     if isinstance(value, Mapping) and "_target_" in value:
         return True  # what is built of it is another matter
     if origin is Annotated:
-        return fits(value, parts[0]) and all(mark.holds(value) for mark in parts[1:] if isinstance(mark, Range))
+        return fits(value, parts[0]) and all(mark.holds(value) for mark in parts[1:])
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in _judged(parts))
     if origin is Literal:
@@ -73,12 +82,18 @@ def described(kind: Any) -> str:
         words = dict.fromkeys(described(part) for part in kinds if not (part is int and float in kinds))
         return ", or ".join(sorted(words, key=lambda word: word == "null"))
     if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
+        return ", ".join(map(str, parts))
     if (origin or kind) in _LISTS:
         return f"a list, each {described(parts[0])}" if parts and parts[0] is not Any else "a list"
     if (origin or kind) in _DICTS:
         return _PLAIN[dict]
     return _PLAIN.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def asked(kind: Any) -> str:
+    """What to do: ``give a whole number``, ``choose from a, b``."""
+    parts = _judged(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
+    return f"{'choose from' if any(get_origin(part) is Literal for part in parts) else 'give'} {described(kind)}"
 
 
 def _judged(parts: Iterable[Any]) -> list[Any]:

@@ -8,14 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MetanetError
+from .log import check_login
 
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _GLOB = re.compile(r"[*?\[]")
 
 
-def there(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
-    """A file or folder that is read. Patterns are left to whoever may expand them."""
+def checkpoint(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A file or folder of weights. Patterns are left to whoever may expand them."""
     missing = [each for each in _texts(value) if not _GLOB.search(each) and not _exists(each)]
+    if not missing:
+        return None
+    from ..checkpoints import load_checkpoint
+
+    try:
+        load_checkpoint(missing[0])
+    except MetanetError as error:  # says what there is instead
+        return f"{key}={missing[0]}: {error}"
+    return None
+
+
+def there(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A file or folder that is read."""
+    missing = [each for each in _texts(value) if not _exists(each)]
     return f"{key}={missing[0]}: there is no such file or folder{_nearby(missing[0])}" if missing else None
 
 
@@ -42,8 +57,6 @@ def data(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 def reference(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """The reference of a network. What a timm or transformers network is called is left to these, which load slowly."""
-    if value is None:
-        return None
     scheme, _, rest = value.partition(":")
     if rest and scheme in ("timm", "hf"):
         return None
@@ -52,13 +65,20 @@ def reference(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 def loss(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A loss by its name, or a function."""
-    if value is None:
-        return None
     if ":" in value:
         return _unimportable(key, value)
     from ..evaluation import LOSSES
 
-    return unknown_name(key, value, LOSSES, "or package.module:function")
+    return unknown_name(key, value, LOSSES, "loss", "or package.module:function")
+
+
+def login(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """Where runs are sent online, somebody must be logged in."""
+    try:
+        check_login({"mode": value})
+    except MetanetError as error:
+        return str(error)
+    return None
 
 
 def device(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
@@ -74,6 +94,11 @@ def device_or_meta(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 def free(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A folder that will be made."""
     path = Path(value).expanduser()
+    inputs = [each for name in ("a", "b", "base", "models") for each in _texts(cfg.get(name))]
+    for each in inputs:
+        if _exists(each) and Path(each).is_dir() and Path(each).resolve() in (path.resolve(), *path.resolve().parents):
+            where = "is" if Path(each).resolve() == path.resolve() else "lies in"
+            return f"{key}={value} {where} the folder of an input, {each}: give another one"
     if path.is_dir() and any(path.iterdir()):
         return f"{key}={value} is not empty: give a folder that does not exist yet, so that nothing is overwritten"
     return folder_or_new(key, value, cfg)
@@ -81,8 +106,6 @@ def free(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 def folder_or_new(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A folder that is there, or will be made."""
-    if value is None:
-        return None
     path = Path(value).expanduser()
     if path.is_file():
         return f"{key}={value} is a file: give a folder that does not exist yet"
@@ -91,21 +114,20 @@ def folder_or_new(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 def file(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A file that will be written."""
-    if value is None:
-        return None
     path = Path(value).expanduser()
     if path.is_dir():
         return f"{key}={value} is a folder; give a file"
     return _unwritable(key, value, path.parent)
 
 
-def unknown_name(key: str, value: str, names: Any, more: str = "") -> str | None:
+def unknown_name(key: str, value: str, names: Any, what: str, more: str = "") -> str | None:
     """Where ``value`` is none of the names: which there are, and the closest."""
     if value in names:
         return None
     close = get_close_matches(value, list(names), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{key}={value}: choose from {', '.join(filter(None, [*sorted(names), more]))}{hint}"
+    choices = ", ".join(filter(None, [*sorted(names), more]))
+    return f"{key}={value}: there is no {what} {value!r}. Choices: {choices}{hint}"
 
 
 def _unwritable(key: str, value: str, path: Path) -> str | None:
@@ -122,7 +144,8 @@ def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:
     if value.partition(":")[0] not in choices:
         close = get_close_matches(value, choices, n=1) or [choice for choice in choices if choice in value.lower()][:1]
         hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{key}={value}: choose from {', '.join(choices)}{hint}"
+        reason = "can't be used" if value != "meta" else "has no values"
+        return f"{key}={value} {reason}: choose from {', '.join(choices)}{hint}"
     if value in ("auto", "cpu", "meta"):
         return None
     import torch
@@ -159,11 +182,15 @@ def _exists(path: str) -> bool:
 
 
 def _nearby(path: str) -> str:
-    """The name in the same folder that is most like it."""
+    """What there is instead: the files in the same folder, and the one that is named most alike."""
     wanted = Path(path).expanduser()
     try:
-        names = [each.name for each in wanted.parent.iterdir()]
+        names = sorted(each.name for each in wanted.parent.iterdir() if not each.name.startswith("."))
+    except FileNotFoundError:
+        return f": nor does its folder '{wanted.parent}'"
     except (OSError, RuntimeError, ValueError):
         return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    listed = f"; its folder has {', '.join(names[:5])}{more}" if names else "; its folder is empty"
     close = get_close_matches(wanted.name, names, n=1)
-    return f"; did you mean {wanted.with_name(close[0])}?" if close else ""
+    return f"{listed}; did you mean {wanted.with_name(close[0])}?" if close else listed

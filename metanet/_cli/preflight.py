@@ -90,7 +90,7 @@ def _grammar(word: str, sweep: bool) -> str | None:
 
 
 def _variants(words: Sequence[str]) -> Iterator[list[str]]:
-    """Command lines without choices that have, together, every choice once: ``a=1,2 b=3,4`` -> ``13``, ``23``, ``14``."""
+    """Command lines without choices that have every choice once: ``a=1,2 b=3,4`` -> ``1 3``, ``2 3``, ``1 4``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     choices = []
@@ -110,7 +110,7 @@ def _variants(words: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str]) -> Iterator[str]:
-    """The mistakes of one command line without choices; keys that there are not go to ``unknown``, and are told once."""
+    """The mistakes of one command line without choices; unknown keys go to ``unknown``, and are told once."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import open_dict, read_write

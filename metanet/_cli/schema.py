@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from . import places
-from .kinds import Range
+from .kinds import Filled, Range
 
 Positive = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
@@ -24,9 +24,9 @@ class Key:
 
     Attributes:
         kind: what its value may be.
-        names: a registry, ``module:NAME``, one of whose names the value must be; a list: each of them.
+        names: a registry, ``what module:NAME``, one of whose names the value must be; a list: each of them.
         check: ``check(key, value, cfg)``: what is wrong with a value of the right kind, or ``None``.
-        advice: what to do where the kind is wrong.
+        advice: what to do where the kind is wrong; ``VALUE`` in it stands for what was given.
     """
 
     kind: Any
@@ -35,13 +35,13 @@ class Key:
     advice: str = ""
 
 
-_SHAPE = Key(Shape, advice="give the shape of one sample, such as [1,28,28] or [16]")
-_CHECKPOINT = Key(str | None, check=places.there)
+_SHAPE = Key(Shape, advice="give the shape of one sample, e.g. [1,28,28] or [16]")
+_CHECKPOINT = Key(str | None, check=places.checkpoint)
 _FREE = Key(str, check=places.free)
 _REFERENCE = Key(str | None, check=places.reference)
 _LOGGER = {
     "logger.name": Key(Literal["wandb", "none"]),
-    "logger.mode": Key(Literal["offline", "online", "disabled"], advice="it is $WANDB_MODE unless it is given"),
+    "logger.mode": Key(Literal["offline", "online", "disabled"], check=places.login),
     "logger.project": Key(str),
 }
 _DATA = {
@@ -105,18 +105,24 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
     "align": {"out": _FREE, "data": Key(str | None, check=places.data)},
     "barrier": {
         "data": Key(str, check=places.data),
-        "points": Key(Annotated[int, Range(2)]),
-        "metrics": Key(list[str] | str | None, names="metanet.evaluation:METRICS"),
-        "statistics": Key(str, names="metanet.landscape:STATISTICS"),
-        "alignment": Key(str | None, check=places.there),
+        "points": Key(Annotated[int, Range(3)], advice="a path has both ends and points between: give 3 or more"),
+        "metrics": Key(list[str] | str | None, names="metric metanet.evaluation:METRICS"),
+        "statistics": Key(str, names="statistics metanet.landscape:STATISTICS"),
+        "alignment": Key(str | None, check=places.checkpoint),
     },
     "merge": {
-        "models": Key(list[str], check=places.there, advice="give a list of checkpoints, models=[A,B]"),
+        "models": Key(
+            Annotated[list[str], Filled()],
+            check=places.checkpoint,
+            advice="give a list of checkpoints, models=[VALUE,B]",
+        ),
         "data": Key(list[str] | str | None, check=places.data),
-        "alignment": Key(list[str | None] | str | None, check=places.there),
-        "repair": Key(str | None, names="metanet.merging.repairs:REPAIRS"),
+        "alignment": Key(list[str | None] | str | None, check=places.checkpoint),
+        "repair": Key(str | None, names="repair metanet.merging.repairs:REPAIRS"),
         "repair_passes": Key(Positive | None),
-        "overrides": Key(dict | str | None, check=places.there, advice="give {PATTERN: {OPTION: VALUE}}, or a YAML file"),
+        "overrides": Key(
+            dict | str | None, check=places.there, advice="give {PATTERN: {OPTION: NUMBER}}, or a YAML file"
+        ),
         "slices": Key(
             list | str | None, check=places.there, advice="give [{MODEL: [FIRST, BEHIND_THE_LAST]}, ...], or a file"
         ),
@@ -126,6 +132,11 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
         "out": _FREE,
     },
 }
+
+EXCLUSIVE = (
+    ("matcher", "alignment", "give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one"),
+)
+"""Keys of which one at most may be given, and what is said of both."""
 
 RANGES: Mapping[str, Range] = {
     "model.*dropout": Range(0, 1),

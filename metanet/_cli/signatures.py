@@ -5,8 +5,10 @@ before lightning is there.
 """
 
 import ast
+import functools
 import importlib.util
 import inspect
+import operator
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,7 +109,7 @@ def _read(annotation: ast.expr | None) -> Any:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return _Class if name != "Any" and name[:1].isupper() else Any  # _PRECISION is an alias of many
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return typing.Union[_read(left), _read(right)]  # noqa: UP007
+            return _read(left) | _read(right)
         case ast.Subscript(value=ast.Name(id=name), slice=inner):
             return _subscript(name, inner.elts if isinstance(inner, ast.Tuple) else [inner])
     return Any
@@ -118,6 +120,7 @@ def _subscript(name: str, parts: list[ast.expr]) -> Any:
         return typing.Literal[tuple(part.value for part in parts if isinstance(part, ast.Constant))]
     kinds = tuple(map(_read, parts))
     if name in ("Union", "Optional"):
-        return typing.Union[(*kinds, type(None)) if name == "Optional" else kinds]
+        kinds = (*kinds, type(None)) if name == "Optional" else kinds
+        return functools.reduce(operator.or_, kinds)
     outer = _PLAIN.get(name, Any)
     return outer[kinds[0]] if outer is list else outer

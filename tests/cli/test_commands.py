@@ -163,7 +163,10 @@ class TestErrors:
                 ["optim.optimizer.lrr=1"],
                 ["optim.optimizer has: _target_, lr, weight_decay", "mean optim.optimizer.lr?", "plus: +optim"],
             ),
-            (["sed=1", "optm.lr=1"], ["2 mistakes", "unknown key 'sed'", "unknown key 'optm.lr'", "optim.optimizer.lr"]),
+            (
+                ["sed=1", "optm.lr=1"],
+                ["2 mistakes", "unknown key 'sed'", "unknown key 'optm.lr'", "optim.optimizer.lr"],
+            ),
             (["-m", "sed=1,2"], ["unknown key 'sed'", "did you mean seed?"]),
             (["model=nope"], ["model=nope: choose from gmn, other"]),
             (["seed=1,2"], ["seed=1,2: choices with commas are for a sweep: add -m", "[1,2]"]),
