@@ -10,8 +10,10 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
+from .. import config
 from ..config import build
 from ..errors import MetanetError
+from .help import defaults_of
 from .kinds import asked, described, fits
 from .places import unknown_name
 from .schema import BY_COMMAND, EVERYWHERE, EXCLUSIVE, RANGES, Key
@@ -66,6 +68,7 @@ def mistakes(command: str, cfg: Any) -> list[str]:
     out = []
     if missing:
         out.append(f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}")
+    out += _lacking(command, plain)
     out += _own_keys(command, plain)
     for one, other, text in EXCLUSIVE:
         if plain.get(one) is not None and plain.get(other) is not None:
@@ -78,13 +81,20 @@ def mistakes(command: str, cfg: Any) -> list[str]:
     return list(dict.fromkeys(out))
 
 
+def _lacking(command: str, plain: Mapping[str, Any]) -> list[str]:
+    """Groups that the command has a default for, and that were taken away: ``~model``, ``model=null``."""
+    groups = defaults_of(config.conf_dir() / f"{command}.yaml")
+    needed = [group for group, (name, _) in groups.items() if name != "null"]
+    return [f"there is no {g}: give {g}=NAME, or leave it out" for g in needed if plain.get(g) is None]
+
+
 # ---------------------------------------------------------------- our own keys
 
 
 def _own_keys(command: str, plain: Mapping[str, Any]) -> Iterator[str]:
     for name, key in {**EVERYWHERE, **BY_COMMAND.get(command, {})}.items():
         value = _at(plain, name)
-        if value is not _MISSING and (problem := _wrong(name, value, key, plain)):
+        if value != _MISSING and (problem := _wrong(name, value, key, plain)):
             yield problem
 
 
@@ -227,7 +237,7 @@ def _arguments(where: str, node: Mapping[str, Any], takes: Mapping[str, Paramete
     out = []
     for name, value in node.items():
         key = f"{where}.{name}"
-        if name in _HYDRA or value is _MISSING:
+        if name in _HYDRA or value == _MISSING:
             continue
         if name not in takes:
             close = get_close_matches(name, takes, n=1)

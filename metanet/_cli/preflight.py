@@ -5,12 +5,13 @@ Of a sweep, every choice is composed once.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from . import checks, usage
-from .overrides import is_sweep, typed
+from .overrides import TEXT_KEYS, is_sweep, typed
+from .schema import EVERYWHERE
 
 _UNKNOWN = re.compile(r"Could not (?:override|append to config|delete from config)\b[^']*'([^']+)'")
 _SHOWN = 40  # names that a message lists
@@ -264,13 +265,12 @@ def _builds(cfg: Any, parent: str) -> bool:
 
 
 def _unread(words: Sequence[str], cfg: Any) -> Iterator[str]:
-    """``+arch=...`` where the key that is read is ``zoo.arch``: added at the top, it would be taken and ignored."""
-    tops: Mapping[str, str] = {}
+    """``+arch=...`` where ``zoo.arch`` is read: added at the top, a key of another place would be taken and ignored."""
+    leaves = [leaf for leaf in _leaves(cfg) if "." in leaf]
     for word in words:
-        key = word.partition("=")[0]
-        if not key.startswith("+") or key.startswith("++") or "." in key:
-            continue
-        tops = {leaf.rpartition(".")[2]: leaf for leaf in _leaves(cfg) if "." in leaf}
-        if (name := key.lstrip("+")) in tops:
-            value = word.partition("=")[2]
-            yield f"{typed(word)}: nothing reads this key; did you mean {tops[name]}={value}?"
+        key, _, value = word.partition("=")
+        name = key.lstrip("+")
+        meant = [leaf for leaf in leaves if leaf.rpartition(".")[2] == name]
+        if key.startswith("+") and (meant or name in TEXT_KEYS or name in EVERYWHERE):
+            hint = f"; did you mean {meant[0]}={value}?" if meant else ""
+            yield f"{typed(word)}: this command does not read {name}{hint}"
