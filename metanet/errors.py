@@ -15,3 +15,7 @@ class CheckpointError(MetanetError):
 
 class TraceError(MetanetError):
     """A network could not be recorded: missing inputs, a forward that raises, no tensor as output."""
+
+
+class UntoldNeuronsWarning(UserWarning):
+    """An alignment leaves groups of neurons as they are, because nothing tells their neurons apart."""

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "metanet"
 ORDER = [
     "errors",
     "documents",
+    "progress",
     "config",
     "checkpoints",
     "tracing",

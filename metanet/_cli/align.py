@@ -17,7 +17,7 @@ from ..alignment import Alignment
 from ..alignment import align as align_to
 from ..checkpoints import Checkpoint, atomic_write, save_checkpoint
 from ..config import plain
-from ..errors import MetanetError
+from ..errors import MetanetError, UntoldNeuronsWarning
 from ..evaluation import find_loss
 from ..sources import on_disk
 from ..symmetry import Transform
@@ -54,7 +54,7 @@ def align(cfg: Any) -> None:
     for warning in arch.warnings:
         print(f"warning: {warning}")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ groups stay as they are")  # the summary says it
+        warnings.simplefilter("ignore", UntoldNeuronsWarning)  # the summary says it
         found = align_to(
             pair.b, to=pair.a, arch=arch, method=method, seed=options["seed"], model=pair.model, data=pair.data,
             loss=loss, device=device, **chosen,

@@ -27,7 +27,7 @@ _REGISTRIES = {
 _OF_CODE = frozenset({"out_dim"})  # what a model is told by the task
 _HYDRA = frozenset({"_target_", "_args_", "_partial_", "_convert_", "_recursive_", "name"})
 _MISSING = "???"
-_LONGEST = 1_900  # characters of a message
+_LONGEST, _SHORTEST = 1_900, 120  # characters of the whole message, and of one of many mistakes
 
 
 def check(command: str, cfg: Any) -> None:
@@ -48,15 +48,21 @@ def as_text(found: list[str]) -> str:
     """All mistakes as one message, of bounded length."""
     if len(found) == 1:
         return _cut(found[0], _LONGEST)
-    share = max(200, (_LONGEST - 200) // len(found))
-    shown = [f"- {_cut(mistake, share)}" for mistake in found[: _LONGEST // 200]]
+    share = max(_SHORTEST, _LONGEST // len(found) - 4)
+    shown = [f"- {_cut(mistake, share)}" for mistake in found[: _LONGEST // (_SHORTEST + 4)]]
     if len(found) > len(shown):
         shown.append(f"- and {len(found) - len(shown)} more")
     return "\n".join([f"{len(found)} mistakes:", *shown])
 
 
-def mistakes(command: str, cfg: Any) -> list[str]:
-    """Everything that is wrong with a composed configuration, each in a message of its own."""
+def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
+    """Everything that is wrong with a composed configuration, each in a message of its own.
+
+    Args:
+        command: whose keys they are.
+        cfg: the composed configuration.
+        missing_too: also name values that are missing; not where words of the command line could not be read.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -66,7 +72,7 @@ def mistakes(command: str, cfg: Any) -> list[str]:
     except OmegaConfBaseException as error:
         return [f"the configuration can't be resolved: {error}"]
     out = []
-    if missing:
+    if missing and missing_too:
         out.append(f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}")
     out += _lacking(command, plain)
     out += _own_keys(command, plain)

@@ -28,6 +28,13 @@ def checkpoint(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     return None
 
 
+def checkpoints(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A list of them, or a pattern."""
+    if isinstance(value, str) and not _GLOB.search(value):
+        return f"{key}={value}: give a list of checkpoints, {key}=[{value},B]"
+    return checkpoint(key, value, cfg)
+
+
 def there(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A file or folder that is read."""
     missing = [each for each in _texts(value) if not _exists(each)]

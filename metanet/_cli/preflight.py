@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from . import checks, usage
-from .overrides import TEXT_KEYS, is_sweep, typed
+from .overrides import TEXT_KEYS, TEXT_LIST_KEYS, TREE_KEYS, is_sweep, typed, unquote
 from .schema import EVERYWHERE
 
 _UNKNOWN = re.compile(r"Could not (?:override|append to config|delete from config)\b[^']*'([^']+)'")
@@ -51,7 +51,7 @@ def _mistakes(command: str, words: Sequence[str], sweep: bool) -> Iterator[str]:
             kept.append(word)
     unknown: set[str] = set()
     for variant in _variants(kept):
-        yield from _composed(command, variant, plain, unknown)
+        yield from _composed(command, variant, plain, unknown, not wrong)
 
 
 def _compose(command: str, overrides: Sequence[str]) -> Any:
@@ -78,14 +78,16 @@ def _grammar(word: str, sweep: bool) -> str | None:
     from hydra.errors import HydraException
 
     shown = typed(word)
+    key, _, value = word.partition("=")
+    text = unquote(value)
+    if key in TEXT_LIST_KEYS | TREE_KEYS and text[:1] in ("[", "{") and (reason := usage.unbalanced(text)):
+        return f"{shown}: {reason}"
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
-        value = word.partition("=")[2]
         reason = usage.unbalanced(value) or f"it can't be read ({str(error).splitlines()[0]})"
         return f"{shown}: {reason}; text with spaces, commas or brackets stands in quotes, 'KEY=\"TEXT\"'"
     if override.is_sweep_override() and not sweep:
-        value = word.partition("=")[2]
         return f"{shown}: choices with commas are for a sweep: add -m to run each, or write [{value}] for a list"
     return None
 
@@ -110,7 +112,7 @@ def _variants(words: Sequence[str]) -> Iterator[list[str]]:
 # ---------------------------------------------------------------- composition
 
 
-def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str]) -> Iterator[str]:
+def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str], missing: bool) -> Iterator[str]:
     """The mistakes of one command line without choices; unknown keys go to ``unknown``, and are told once."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
@@ -135,7 +137,7 @@ def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str])
         HydraConfig.instance().set_config(cfg)
         del cfg["hydra"]
     yield from _unread(kept, cfg)
-    yield from checks.mistakes(command, cfg)
+    yield from checks.mistakes(command, cfg, missing)
 
 
 def _culprit(command: str, error: Exception, words: Sequence[str]) -> str | None:

@@ -112,8 +112,8 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
     },
     "merge": {
         "models": Key(
-            Annotated[list[str], Filled()],
-            check=places.checkpoint,
+            Annotated[list[str], Filled()] | str | None,
+            check=places.checkpoints,
             advice="give a list of checkpoints, models=[VALUE,B]",
         ),
         "data": Key(list[str] | str | None, check=places.data),
@@ -164,6 +164,7 @@ RANGES: Mapping[str, Range] = {
     "trainer.accumulate_grad_batches": Range(1),
     "trainer.gradient_clip_val": Range(0),
     "optim.*lr": Range(0),
+    "optim.*betas": Range(0, 1),
     "optim.*weight_decay": Range(0),
     "method.density": Range(0, 1),
     "method.gamma": Range(0, 1),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..architecture import Architecture
-from ..errors import MetanetError
+from ..errors import MetanetError, UntoldNeuronsWarning
 from ..symmetry import SymmetrySpec
 from ._alignment import Alignment
 from ._checks import checked
@@ -119,7 +119,9 @@ def _alignment(
     if untold:
         lines = "\n".join(f"  {g}: {why}" for g, why in untold.items())
         warnings.warn(
-            f"{len(untold)} groups stay as they are, nothing tells their neurons apart:\n{lines}", stacklevel=3
+            f"{len(untold)} groups stay as they are, nothing tells their neurons apart:\n{lines}",
+            UntoldNeuronsWarning,
+            stacklevel=3,
         )
     identity = {g: untold.get(g, "no relabelling that was found fits better") for g in still}
     shown = {k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v) for k, v in options.items()}

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from ..checkpoints import Checkpoint, files_of, load_checkpoint, save_checkpoint, shard_plan, write_index
 from ..errors import CheckpointError, MetanetError
+from ..progress import Progress, track
 
 Files = Mapping[str, bytes | Path]
 
@@ -145,16 +145,14 @@ def _write_shards(
     work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]], done: Sequence[str], progress: bool
 ) -> None:
     sizes = {name: _size(tensors, shard) for name, shard in plan.items()}
-    with tqdm(
-        total=sum(sizes.values()), initial=sum(sizes[name] for name in done), unit="B", unit_scale=True, desc="merge",
-        disable=None if progress else True,
-    ) as bar:  # fmt: skip
+    before = sum(sizes[name] for name in done)
+    with track(what="merge", total=sum(sizes.values()), initial=before, unit="B", scaled=True, show=progress) as bar:
         for name, shard in plan.items():
             if name not in done:
                 save_checkpoint(work / name, _counted(tensors, shard, bar))
 
 
-def _counted(tensors: Checkpoint, names: Sequence[str], bar: tqdm) -> Checkpoint:
+def _counted(tensors: Checkpoint, names: Sequence[str], bar: Progress) -> Checkpoint:
     """Some of the tensors, each telling the bar when it is there."""
 
     def read(name: str) -> Tensor:

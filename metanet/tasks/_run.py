@@ -17,6 +17,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import nn
 
@@ -25,8 +26,10 @@ from ..checkpoints import atomic_write
 from ..config import build, plain
 from ..errors import MetanetError
 from ._callbacks import LAST, AtomicCheckpointIO, EpochBar, KeepBest
+from ._curves import draw_epochs
 from ._data import WeightData
 from ._evaluate import Evaluation, evaluate
+from ._interrupt import QuitAtOnce
 from ._module import MetanetModule, WeightLoaders
 from ._task import Task
 
@@ -49,7 +52,10 @@ def train(cfg: DictConfig) -> float:
     start = time.perf_counter()
     folder = Path(cfg.paths.run_dir)
     config = plain(cfg)
+    # Lightning's announcements would be all that a user sees of a run; what it warns of still shows
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     _check_login(config["logger"])  # before anything that takes time
+    _check_trainer(config["trainer"])
     L.seed_everything(cfg.seed, verbose=False)
     zoo = build(cfg.zoo).load(progress=True)
     task: Task = build(cfg.task)
@@ -119,9 +125,7 @@ def _fit(
 ) -> L.Trainer:
     monitor = f"val/{task.monitor}"
     best = KeepBest(folder, monitor)
-    bar = [EpochBar(monitor)] if cfg.trainer.enable_progress_bar else []
-    # Lightning's announcements would be all that a user sees of a run; what it warns of still shows
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    bar = [QuitAtOnce(), *([EpochBar(monitor)] if cfg.trainer.enable_progress_bar else [])]
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # lightning, of itself
     trainer: L.Trainer = build(
         cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[AtomicCheckpointIO()], enable_progress_bar=False,
@@ -162,6 +166,18 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     return loggers
 
 
+def _check_trainer(settings: Mapping[str, Any]) -> None:
+    """Make the Trainer once, to hear what Lightning says of its arguments before the zoo is made.
+
+    Raises:
+        MetanetError: it refuses them.
+    """
+    try:
+        build(settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise MetanetError(f"trainer can't be made of {settings}: {error}") from error
+
+
 def _check_login(settings: Mapping[str, Any]) -> None:
     if settings.get("mode") == "online" and not os.environ.get("WANDB_API_KEY"):
         import wandb
@@ -199,7 +215,7 @@ def _report(
     with atomic_write(folder / "metrics.json") as temporary:
         Path(temporary).write_text(json.dumps(numbers, indent=1))
     _write_predictions(folder / "predictions.csv", data, result)
-    figures = task.plots(data, result.predictions)
+    figures = {**task.plots(data, result.predictions), **draw_epochs(folder, f"val/{task.monitor}")}
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=130)
     text = table(config["model"]["name"], result, numbers)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..progress import track
 from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ._network import PROBES, Network
 from ._verification import ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
@@ -148,8 +149,4 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
 
 
 def _bar(places: list[Place], progress: bool) -> Any:
-    if not progress:
-        return places
-    from tqdm import tqdm
-
-    return tqdm(places, desc="illegal relabellings", unit="axis")
+    return track(places, "illegal relabellings", unit="axes", show=progress)

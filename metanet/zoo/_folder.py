@@ -112,15 +112,14 @@ class FolderZoo:
         return ref
 
     def _population(self, name: str, ref: str, rows: list[int], files: Sequence[Path], progress: bool) -> Population:
-        from tqdm import tqdm
-
         from metanet.checkpoints import load_checkpoint
+        from metanet.progress import track
         from metanet.sources import load_source
 
         module = load_source(ref, **self.arch_args)
         wanted = module.state_dict()
         found: dict[str, list[Tensor]] = {key: [] for key in wanted}
-        for file in tqdm(files, desc=f"reading {name}", unit=" checkpoints", disable=None if progress else True):
+        for file in track(files, f"reading {name}", unit="checkpoints", show=progress):
             checkpoint = load_checkpoint(file)
             _check_fit(checkpoint, wanted, file, ref, self.arch_args)
             for key, tensors in found.items():
