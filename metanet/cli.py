@@ -100,13 +100,9 @@ def _until_stopped(name: str, args: list[str]) -> int:
 
 def _run(name: str, args: list[str], outcome: Any) -> int:
     from ._cli import directories, errors, overrides, running, sweep, usage
+    from ._cli.help import help_of
 
     flags, words = usage.split(args)
-    if "-h" in flags or "--help" in flags:
-        from ._cli.help import help_of
-
-        print(help_of(name, words))
-        return 0
     # Hydra's parser takes overrides in one stretch only: flags may stand anywhere here
     prepared = overrides.prepare([*flags, *words], COMMANDS[name].short)
     if os.getcwd() not in sys.path:
@@ -115,6 +111,9 @@ def _run(name: str, args: list[str], outcome: Any) -> int:
     keep = os.environ.get("HYDRA_FULL_ERROR") == "1"
     failure: Exception | None = None
     try:
+        if "-h" in flags or "--help" in flags:
+            print(help_of(name, overrides.prepare(words, COMMANDS[name].short)))
+            return 0
         final = overrides.resumed(prepared)
         _check(name, final, flags)
         running.run(name, COMMANDS[name].run, directories.follow_main_rank(final), outcome)

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .overrides import prepare
-
 _KEY = re.compile(r"""(?P<indent> *)(?P<mark>["']?)(?P<key>[\w.]+)(?P=mark):(?P<rest>.*)""")
 _COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
 _DEFAULT = re.compile(r" *- (?P<group>[\w/]+): *(?P<name>[\w.]+)(?P<rest>.*)")
@@ -16,7 +14,7 @@ _WIDTH = 118
 
 
 def help_of(command: str, words: Sequence[str]) -> str:
-    """The help of a command, as the choices among ``words`` make it.
+    """The help of a command, as the choices among ``words``, prepared for Hydra, make it.
 
     Raises:
         MetanetError: a choice that there isn't.
@@ -26,16 +24,17 @@ def help_of(command: str, words: Sequence[str]) -> str:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    from .. import cli, config
+    from .. import config
     from ..errors import MetanetError
 
     folder = config.conf_dir()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(folder), version_base="1.3"):
         try:
-            cfg = compose(command, prepare(list(words), cli.COMMANDS[command].short), return_hydra_config=True)
+            cfg = compose(command, list(words), return_hydra_config=True)
         except HydraException as error:
-            raise MetanetError(str(error).partition("\nConfig search path:")[0]) from error
+            text = " ".join(str(error).partition("Config search path:")[0].split())
+            raise MetanetError(f"no help for metanet {command} {' '.join(words)}: {text}") from error
         loader = GlobalHydra.instance().config_loader()
         chosen = {g: n for g, n in cfg.hydra.runtime.choices.items() if not g.startswith("hydra/")}
         options = {group: loader.get_group_options(group) for group in chosen}

@@ -152,17 +152,18 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     settings = config["logger"]
     os.environ.setdefault("WANDB_SILENT", "true")
     if settings["name"] == "wandb" and settings["mode"] != "disabled":
-        loggers.append(
-            WandbLogger(
-                project=settings["project"],
-                save_dir=folder,
-                name=folder.name,
-                config={**config, "versions": versions()},
-                mode=settings["mode"],
-                id=_wandb_id(folder),
-                resume="allow" if settings["mode"] == "online" else None,
-            )
+        online = WandbLogger(
+            project=settings["project"],
+            save_dir=folder,
+            name=folder.name,
+            config={**config, "versions": versions()},
+            mode=settings["mode"],
+            id=_wandb_id(folder),
+            resume="allow" if settings["mode"] == "online" else None,
         )
+        # Lightning hands on an argument that W&B no longer has, and W&B warns of it in every run
+        getattr(online, "_wandb_init", {}).pop("anonymous", None)
+        loggers.append(online)
     return loggers
 
 
@@ -224,7 +225,8 @@ def _report(
     for logger in loggers:
         logger.log_metrics({k: v for k, v in numbers.items() if isinstance(v, (int, float))})
         if isinstance(logger, WandbLogger):
-            logger.log_image("plots", [str(folder / f"{n}.png") for n in figures], caption=list(figures))
+            for name in figures:  # each by itself: W&B shows images of different sizes badly side by side
+                logger.log_image(name, [str(folder / f"{name}.png")])
         logger.finalize("success")
     if any(isinstance(lg, WandbLogger) for lg in loggers):
         import wandb

@@ -105,6 +105,13 @@ class TestSummary:
         assert "big" not in summarize(tmp_path)
         assert {row["trainer"] for row in table(tmp_path / "summary.csv")} == {"big"}
 
+    def test_seeds_are_named_where_they_were_swept(self, tmp_path):
+        for number, overrides in enumerate((["model=a"], ["model=b"])):
+            job(tmp_path, str(number), overrides, {"m": number})
+        assert "over seeds" not in summarize(tmp_path)
+        job(tmp_path, "2", ["model=b", "seed=1"], {"m": 3})
+        assert summarize(tmp_path).endswith("mean ± standard deviation over seeds")
+
     def test_one_run_has_no_spread(self, tmp_path):
         job(tmp_path, "0", [], {"m": 2})
         assert "| 1    | 2 |" in summarize(tmp_path)
