@@ -114,7 +114,7 @@ def _run(name: str, args: list[str], outcome: Any) -> int:
         if "-h" in flags or "--help" in flags:
             print(help_of(name, overrides.prepare(words, COMMANDS[name].short)))
             return 0
-        final = overrides.resumed(prepared)
+        final = overrides.resumed(prepared) if name == "train" else prepared
         _check(name, final, flags)
         running.run(name, COMMANDS[name].run, directories.follow_main_rank(final), outcome)
         failure = outcome.failure

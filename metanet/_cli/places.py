@@ -70,6 +70,13 @@ def reference(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     return _unimportable(key, value)
 
 
+def reference_unread(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A reference by its looks: nothing is imported, as a resumed run's own record may have named it."""
+    if ":" in value or Path(value).expanduser().is_dir():
+        return None
+    return f"{key}={value} names no network: give timm:NAME, hf:FOLDER, package.module:factory, or a folder"
+
+
 def loss(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A loss by its name, or a function."""
     if ":" in value:

@@ -70,12 +70,12 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
     "train": {
         "optim.schedule.warmup_fraction": Key(Share),
         "optim.schedule.final_fraction": Key(Share),
-        "zoo.arch": _REFERENCE,
+        "zoo.arch": Key(str | None, check=places.reference_unread),
         "zoo.path": Key(str, check=places.folder),
         "zoo.input_shape": _SHAPE,
     },
     "zoo": {
-        "zoo.arch": _REFERENCE,
+        "zoo.arch": Key(str | None, check=places.reference_unread),
         "zoo.path": Key(str, check=places.folder),
         "zoo.input_shape": _SHAPE,
     },

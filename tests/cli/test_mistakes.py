@@ -1,6 +1,7 @@
 """The mistakes of new users: each ends in one message that says what was given, what is allowed, and what to do."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,16 @@ def test_all_mistakes_come_at_once(folder, capsys):
     assert [word for word in given if word not in err] == [], err
     assert len(err) < 2000
     assert not Path("outputs").exists(), "no run directory for a run that can't be"
+
+
+def test_what_a_resumed_run_names_is_not_imported(folder, capsys):
+    """The record of a stranger's run is data: whether its code may run is decided later, by who is asked."""
+    Path("run/.hydra").mkdir(parents=True)
+    Path("run/.hydra/overrides.yaml").write_text("[zoo=folder, zoo.arch=raises:mlp, arch=raises:mlp]\n")
+    for command in ("train", "inspect"):
+        assert cli.main([command, "resume=run", "lr=1"]) == 1
+        assert "half done" not in capsys.readouterr().err
+    assert "raises" not in sys.modules
 
 
 def test_a_new_matcher_is_checked_without_another_line(folder, capsys, monkeypatch):

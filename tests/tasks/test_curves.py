@@ -51,6 +51,7 @@ def test_models_without_epochs_have_none(tmp_path):
     [
         ((1, 1, 0), "black"),
         ((1, 1, 1), "black"),
+        ((0.99, 0.91, 0.14), "black"),  # the bright end of viridis, on which white could not be read
         ((0, 0, 0), "white"),
         ((0.27, 0.0, 0.33), "white"),
         ((0, 0, 1), "white"),
