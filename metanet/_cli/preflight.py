@@ -15,6 +15,7 @@ from .schema import EVERYWHERE
 
 _UNKNOWN = re.compile(r"Could not (?:override|append to config|delete from config)\b[^']*'([^']+)'")
 _SHOWN = 40  # names that a message lists
+_MOST = 32  # choices of one key that are tried: of range(0,1000) the first ones and the last
 
 
 def mistakes(command: str, args: Sequence[str]) -> list[str]:
@@ -101,7 +102,10 @@ def _variants(words: Sequence[str]) -> Iterator[list[str]]:
         override = OverridesParser.create().parse_override(word)
         swept = override.is_sweep_override() and override.is_discrete_sweep()
         key = word.partition("=")[0]
-        choices.append([f"{key}={value}" for value in override.sweep_string_iterator()] if swept else [word])
+        values = list(override.sweep_string_iterator()) if swept else []
+        if len(values) > _MOST:
+            values = [*values[: _MOST - 1], values[-1]]
+        choices.append([f"{key}={value}" for value in values] if swept else [word])
     first = [each[0] for each in choices if each]
     yield first
     for at, each in enumerate(choices):
@@ -273,6 +277,7 @@ def _unread(words: Sequence[str], cfg: Any) -> Iterator[str]:
         key, _, value = word.partition("=")
         name = key.lstrip("+")
         meant = [leaf for leaf in leaves if leaf.rpartition(".")[2] == name]
-        if key.startswith("+") and (meant or name in TEXT_KEYS or name in EVERYWHERE):
+        at_the_top = key.startswith("+") and not key.startswith("++") and "." not in name
+        if at_the_top and (meant or name in TEXT_KEYS or name in EVERYWHERE):
             hint = f"; did you mean {meant[0]}={value}?" if meant else ""
             yield f"{typed(word)}: this command does not read {name}{hint}"
