@@ -1,23 +1,18 @@
 """The console script: ``metanet COMMAND key=value ...``; every command is a Hydra app.
 
 A new command is one entry in :data:`COMMANDS` and one primary config, ``conf/COMMAND.yaml``. Around Hydra this adds:
-paths need no quoting, ``resume=RUN_DIR``, one run directory for all ranks, a table at the end of a sweep, and errors
-as messages. Expected errors (``MetanetError``, unknown keys and choices, a full disk) print without a traceback and
-exit with 1, wrong usage with 2; programming errors keep the traceback, from our own frames on. With
-``HYDRA_FULL_ERROR=1`` everything keeps its whole traceback.
+paths need no quoting, all mistakes of a command line are told at once and before anything starts, ``--help`` with the
+comments of the values, ``resume=RUN_DIR``, one run directory for all ranks, a table at the end of a sweep, Ctrl-C that
+says how to go on, and errors as messages. Expected errors (``MetanetError``, unknown keys and choices, a full disk)
+print without a traceback and exit with 1, wrong usage with 2; programming errors keep the traceback, from our own
+frames on. With ``HYDRA_FULL_ERROR=1`` everything keeps its whole traceback.
 """
 
-import importlib
-import logging
 import os
-import shlex
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 
@@ -46,9 +41,6 @@ COMMANDS = {
     "merge": Command(summary="merge checkpoints, aligned first if asked for", run="metanet._cli.merge:merge"),
     "zoo": Command(summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO),
 }
-
-
-_FLAGS = ("-m", "--multirun", "--resolve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f" Did you mean {close[0]}?" if close else ""
         print(f"metanet: there is no command {name!r}; choose from {', '.join(COMMANDS)}.{hint}", file=sys.stderr)
         return 2
-    return _run(name, rest)
+    return _until_stopped(name, rest)
 
 
 def make_zoo(cfg: Any) -> None:
@@ -94,123 +86,76 @@ def make_zoo(cfg: Any) -> None:
     print(repr(build(cfg.zoo).load(progress=True)))
 
 
-def _run(name: str, args: list[str]) -> int:
-    from ._cli import directories, errors, overrides, recipe, sweep
+def _until_stopped(name: str, args: list[str]) -> int:
+    """Run a command, and hear Ctrl-C from before the first import on."""
+    from ._cli import stopping
+    from ._cli.running import Outcome
 
-    # Hydra's parser takes overrides in one stretch only: flags without a value may stand anywhere here
-    flags = [a for a in args if a in _FLAGS]
-    args = [*flags, *(a for a in args if a not in _FLAGS)]
-    prepared = overrides.prepare(args, COMMANDS[name].short)
+    outcome = Outcome()
+    with stopping.listening() as stop:
+        try:
+            return _run(name, args, outcome)
+        except BaseException as error:
+            # Lightning makes SystemExit of Ctrl-C, and imports of compiled modules make what they like of it
+            if not (stop.asked or isinstance(error, KeyboardInterrupt)):
+                raise
+    print(f"metanet {name}: {stopping.how_to_go_on(name, args, outcome.run_dir)}", file=sys.stderr)
+    return stopping.EXIT_CODE
+
+
+def _run(name: str, args: list[str], outcome: Any) -> int:
+    from ._cli import directories, errors, overrides, recipe, running, sweep, usage
+    from ._cli.help import help_of
+
+    flags, words = usage.split(args)
+    # Hydra's parser takes overrides in one stretch only: flags may stand anywhere here
+    prepared = overrides.prepare([*flags, *words], COMMANDS[name].short)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
     directories.sweep_dir = None
     keep = os.environ.get("HYDRA_FULL_ERROR") == "1"
     failure: Exception | None = None
     try:
-        final = overrides.resumed(directories.follow_main_rank(prepared))
+        if "-h" in flags or "--help" in flags:
+            print(help_of(name, overrides.prepare(words, COMMANDS[name].short)))
+            return 0
+        final = overrides.resumed(prepared) if name == "train" else prepared
         if name == "merge":
             recipe.check_primary(final)
             final = recipe.replayed(final)
-        _hydra(name, final)
+        _check(name, final, flags)
+        running.run(name, COMMANDS[name].run, directories.follow_main_rank(final), outcome)
+        failure = outcome.failure
     except Exception as error:
         failure = error
     except directories.Refused as refused:
         failure = refused.error
-    except KeyboardInterrupt:
-        print(f"metanet {name}: stopped", file=sys.stderr)
-        return 130
     finally:
         directories.release()
         if directories.sweep_dir is not None and (table := sweep.summarize(directories.sweep_dir)):
             print(f"\n{table}")
     if failure is None:
         return 0
-    text = None if keep else errors.message(failure, name, prepared)
+    text = None if keep else errors.message(failure)
     if text is None:
-        raise failure if keep else failure.with_traceback(_own_frames(failure))
+        raise failure if keep else failure.with_traceback(running.own_frames(failure))
     print(f"metanet {name}: {text}", file=sys.stderr)
     return 1
 
 
-def _hydra(name: str, args: list[str]) -> None:
-    """Compose ``conf/NAME.yaml`` with ``args`` and call the command's function, once or once per job of a sweep."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
+def _check(name: str, prepared: list[str], flags: list[str]) -> None:
+    """All mistakes of a command line at once, before there is a run directory.
 
-    from .config import conf_dir
+    Raises:
+        MetanetError: there are some.
+    """
+    from ._cli import checks, preflight
+    from .errors import MetanetError
 
-    original = list(sys.argv)
-    app = hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(_task(name, original))
-    # Hydra prints errors and exits unless it is told to raise them; how they look is decided in one place, here.
-    with _environment("HYDRA_FULL_ERROR", "1"):
-        sys.argv = [original[0], *args]
-        try:
-            app()
-        finally:
-            sys.argv = original
-            GlobalHydra.instance().clear()
-
-
-def _task(name: str, argv: list[str]) -> Callable[[Any], Any]:
-    """What Hydra calls for each job: checks the configuration, then runs the command's function."""
-
-    def task(cfg: Any) -> Any:
-        from hydra.core.hydra_config import HydraConfig
-
-        from . import config, trust
-        from ._cli.directories import is_main_rank, record, tell_ranks
-        from ._cli.folders import alone
-
-        logging.raiseExceptions = False  # a full disk is told once, not with a traceback for every line of the log
-        sys.argv = argv  # Lightning starts further processes by the command line of this one
-        run_dir = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            if is_main_rank():
-                (run_dir / "error.txt").unlink(missing_ok=True)
-                if cfg.get("resume"):
-                    record(cfg, run_dir)
-                tell_ranks(str(run_dir))
-            if os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
-            options = config.plain(cfg)
-            if name == "train" and is_main_rank():
-                # made here: it may be resumed as it is
-                trust.remember(run_dir, HydraConfig.get().overrides.task)
-            module, _, function = COMMANDS[name].run.partition(":")
-            run = getattr(importlib.import_module(module), function)
-            with trust.trusting(*trust.folders_named(options.get("trust"))), alone(options, run_dir):
-                return run(cfg)
-        except KeyboardInterrupt:
-            if is_main_rank() and name == "train":
-                print(f"go on with: metanet train resume={shlex.quote(str(run_dir))}", file=sys.stderr)
-            raise
-        except Exception as error:
-            if is_main_rank():
-                with suppress(OSError):
-                    text = f"{type(error).__name__}: {error}\n\n{''.join(traceback.format_exception(error))}"
-                    (run_dir / "error.txt").write_text(text)
-            raise
-
-    return task
-
-
-def _own_frames(error: Exception) -> Any:
-    """The traceback from where Hydra called our task; the whole one for errors outside it."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_name != "task":
-        frames = frames.tb_next
-    return frames or error.__traceback__
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Any:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+    if {flag.partition("=")[0] for flag in flags} - {"-m", "--multirun", "-r", "--run"}:
+        return  # Hydra shows something, or reads configurations from elsewhere: each job is checked when it starts
+    if found := preflight.mistakes(name, prepared):
+        raise MetanetError(checks.as_text(found))
 
 
 def _help() -> str:

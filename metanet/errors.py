@@ -55,3 +55,7 @@ class TraceError(MetanetError):
 
 def _printable(text: str) -> str:
     return brief(brief(text, LONGEST).encode("utf-8", "backslashreplace").decode("utf-8"), LONGEST)
+
+
+class UntoldNeuronsWarning(UserWarning):
+    """An alignment leaves groups of neurons as they are, because nothing tells their neurons apart."""

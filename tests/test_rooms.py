@@ -10,6 +10,7 @@ ORDER = [
     "errors",
     "documents",
     "trust",
+    "progress",
     "config",
     "checkpoints",
     "tracing",

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..alignment import Alignment
 from ..alignment import align as align_to
-from ..checkpoints import Checkpoint, read_index, save_checkpoint, write_folder
+from ..checkpoints import Checkpoint, atomic_write, read_index, save_checkpoint, write_folder
 from ..config import plain
+from ..errors import UntoldNeuronsWarning
 from ..evaluation import find_loss
 from ..graph import real_parts
 from ..sources import on_disk
@@ -52,7 +53,7 @@ def align(cfg: Any) -> None:
     for warning in arch.warnings:
         print(f"warning: {warning}")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ groups stay as they are")  # the summary says it
+        warnings.simplefilter("ignore", UntoldNeuronsWarning)  # the summary says it
         found = align_to(
             pair.b, to=pair.a, arch=arch, method=method, seed=options["seed"], model=pair.model, data=pair.data,
             loss=loss, device=device, **chosen,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checkpoints import atomic_write
 from ..config import plain
-from ..errors import MetanetError
+from ..errors import MetanetError, UntoldNeuronsWarning
 from ..landscape import barrier as measure_barrier
 from .log import check_login, log_curve
 from .networks import Pair, find_device, load_alignment, loss_of, matcher_of, open_pair, trace_networks
@@ -35,7 +35,7 @@ def barrier(cfg: Any) -> None:
     print(f"network {options['arch']}, {_described(pair)}")
     how = _alignment(options, pair)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ groups stay as they are")  # the alignment's own text says it
+        warnings.simplefilter("ignore", UntoldNeuronsWarning)  # the alignment's own text says it
         curve = measure_barrier(
             pair.a, pair.b, model=pair.model, data=pair.data, train_data=pair.train_data,
             loss=loss_of(options["loss"]), points=options["points"], statistics=options["statistics"],

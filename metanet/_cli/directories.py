@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from ..checkpoints import atomic_write, hold, remove_leftovers
 from ..errors import MetanetError
 from .overrides import is_sweep, quote, value_of
 
@@ -60,6 +59,8 @@ class RunDirectories(Callback):
 
 
 def _claim(config: DictConfig, kind: str) -> Path:
+    from ..checkpoints import hold, remove_leftovers  # here, since it imports torch
+
     global run_dir
     path = run_dir = _choose(config, kind)
     if is_main_rank():  # the others write nothing
@@ -95,6 +96,8 @@ def _choose(config: DictConfig, kind: str) -> Path:
 
 def record(cfg: DictConfig, run_dir: Path) -> None:
     """Write what a resumed run was asked for where Hydra wrote that of the first, each file whole or not at all."""
+    from ..checkpoints import atomic_write
+
     asked = OmegaConf.to_yaml(HydraConfig.get().overrides.task)
     for name, text in (("config.yaml", OmegaConf.to_yaml(cfg)), ("overrides.yaml", asked)):
         with atomic_write(run_dir / ".hydra" / name) as temporary:

@@ -32,13 +32,6 @@ from .tracing import make_network, trace_timed
 
 NAME = "graph"  # of the files, before their suffix
 
-_CHOICES = {
-    "granularity": ("neuron", "tensor"),
-    "extra": ("refuse", "drop"),
-    "foreign_classes": ("refuse", "inert"),
-    "format": ("safetensors", "pt"),
-}
-_SWITCHES = ("structure", "draw", "html", "overwrite")
 _TABLE = 64  # tensors that are listed one by one
 
 
@@ -53,7 +46,6 @@ def graph(cfg: Any) -> None:
             graph that is too large for the memory.
     """
     options = plain(cfg)
-    _check(options)
     files = _files(options)
     # before the network is made, which may take long
     checkpoint = load_checkpoint(
@@ -77,20 +69,6 @@ def graph(cfg: Any) -> None:
     counts = {"nodes": template.num_nodes, "edges": template.num_edges, "nonfinite": sum(bad.values())}
     with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
         Path(temporary).write_text(json.dumps({**counts, "seconds": seconds}))
-
-
-def _check(options: Mapping[str, Any]) -> None:
-    """All mistakes in the options at once, before anything is read."""
-    wrong = [
-        f"{key}={options[key]}: choose from {', '.join(c)}" for key, c in _CHOICES.items() if options[key] not in c
-    ]
-    wrong += [f"{key}={options[key]}: true or false" for key in _SWITCHES if not isinstance(options[key], bool)]
-    for key, optional in (("max_edges", False), ("max_neurons", True)):
-        value = options[key]
-        if not (value is None and optional) and (type(value) is not int or value < 1):
-            wrong.append(f"{key}={value}: a number, 1 or more{', or null' if optional else ''}")
-    if wrong:
-        raise MetanetError("\n".join(wrong))
 
 
 def _files(options: Mapping[str, Any]) -> list[Path]:

@@ -18,7 +18,7 @@ from ..architecture import Architecture
 from ..checkpoints import PARTS, Checkpoint, atomic_write
 from ..config import plain
 from ..documents import read_yaml
-from ..errors import CheckpointError, MetanetError
+from ..errors import CheckpointError, MetanetError, UntoldNeuronsWarning
 from ..merging import METHODS, Merged, model_card, save_merged
 from ..merging import merge as merge_networks
 from .carrying import Carried, carried, read_config
@@ -61,7 +61,7 @@ def merge(cfg: Any) -> None:
     how, arch = _alignment(options, networks)
     chosen = dict(options["method"])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ groups stay as they are")  # the summary says it
+        warnings.simplefilter("ignore", UntoldNeuronsWarning)  # the summary says it
         merged = merge_networks(
             networks.stored[len(networks.stored) - len(paths) :], chosen.pop("name"),
             base=None if base is None else networks.stored[0], arch=arch, model=networks.model, data=networks.data,

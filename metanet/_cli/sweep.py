@@ -66,7 +66,8 @@ def summarize(sweep_dir: Path) -> str | None:
     rows = group(jobs)
     _write_csv(sweep_dir / "summary.csv", rows)
     text = _markdown(rows, turned=False)
-    notes = [f"{len(jobs)} runs in {sweep_dir}; mean ± standard deviation over seeds"]
+    over = "; mean ± standard deviation over seeds" if any(row.runs > 1 for row in rows) else ""
+    notes = [f"{len(jobs)} runs in {sweep_dir}{over}"]
     if failed:
         notes.append(f"{len(failed)} of {len(jobs)} runs failed:")
         notes += [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..architecture import Architecture
-from ..errors import MetanetError
+from ..errors import MetanetError, UntoldNeuronsWarning
 from ..symmetry import SymmetrySpec, Transform
 from ._alignment import Alignment
 from ._checks import checked
@@ -136,7 +136,9 @@ def _alignment(
     if untold:
         lines = "\n".join(f"  {g}: {why}" for g, why in untold.items())
         warnings.warn(
-            f"{len(untold)} groups stay as they are, nothing tells their neurons apart:\n{lines}", stacklevel=3
+            f"{len(untold)} groups stay as they are, nothing tells their neurons apart:\n{lines}",
+            UntoldNeuronsWarning,
+            stacklevel=3,
         )
     known = {**untold, **held}
     identity = {g: known.get(g, "no relabelling that was found fits better") for g in still}

@@ -23,6 +23,7 @@ from ..evaluation import (
     traced,
 )
 from ..merging.repairs import REPAIRS, Measured, between, calibrate, measure_layers, normalisers
+from ..progress import track
 from ._curve import Barrier
 from ._path import StraightPath
 
@@ -97,7 +98,7 @@ def barrier(
         align.check(second)
     ends = [second] if align is None else [second, align(second)]
     found = []
-    with _bar(len(ends) * points, progress) as bar:
+    with track(what="barrier", total=len(ends) * points, unit="points", show=progress) as bar:
         for end in ends:
             path = StraightPath(model, first, end, run.device)
             measured_ends = _measured_ends(path, statistics, train_data, run)
@@ -147,9 +148,3 @@ def _check_measured(values: Mapping[str, float], asked: Sequence[Metric]) -> Non
     missing = [m.name for m in asked if m.name not in values]
     if missing:
         raise MetanetError(f"{', '.join(missing)} can't be measured: the data's targets are no classes of samples")
-
-
-def _bar(total: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="barrier", unit=" points", disable=None if progress else True)

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import MetanetError
 from ..evaluation import Runner, batch_inputs, entries, find_loss, target_of, to_device
+from ..progress import track
 from ._likelihood import Likelihood
 from ._network import batch_size, cut, data_of, first_samples, load, working_copy
 from ._part import Problem
@@ -40,15 +41,13 @@ def fishers(
         MetanetError: the network can't run the data, a target is missing or of an unknown kind, or the outputs do not
             depend on the parameters.
     """
-    from tqdm import tqdm
-
     network, out = working_copy(problem), []
     for number, who in given:
         load(network, problem.base if number is None else problem.models[number])
         data = problem.data if number is None else data_of(problem, number)
         # The same random numbers for every network: equal ones get equal Fishers.
         estimate = _Estimate(network, problem, labels, torch.Generator().manual_seed(problem.seed))
-        with tqdm(desc=f"Fisher of {who}", unit=" samples", disable=None if problem.progress else True) as bar:
+        with track(what=f"Fisher of {who}", unit="samples", show=problem.progress) as bar:
             for batch in first_samples(data, samples):
                 estimate.add(batch)
                 bar.update(batch_size(batch))

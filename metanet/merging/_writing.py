@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from ..checkpoints import Checkpoint, files_of, hold, load_checkpoint, remove_leftovers, save_checkpoint, unwritable
 from ..errors import CheckpointError, MetanetError
+from ..progress import Progress, track
 from ._parts import mains_of, plan_of, restricted, write_indexes
 
 Files = Mapping[str, bytes | Path]
@@ -173,16 +173,14 @@ def _write_shards(
     work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]], done: Sequence[str], progress: bool
 ) -> None:
     sizes = {name: _size(tensors, shard) for name, shard in plan.items()}
-    with tqdm(
-        total=sum(sizes.values()), initial=sum(sizes[name] for name in done), unit="B", unit_scale=True, desc="merge",
-        disable=None if progress else True,
-    ) as bar:  # fmt: skip
+    before = sum(sizes[name] for name in done)
+    with track(what="merge", total=sum(sizes.values()), initial=before, unit="B", scaled=True, show=progress) as bar:
         for name, shard in plan.items():
             if name not in done:
                 save_checkpoint(work / name, _counted(restricted(tensors, shard, name), bar))
 
 
-def _counted(shard: Checkpoint, bar: tqdm) -> Checkpoint:
+def _counted(shard: Checkpoint, bar: Progress) -> Checkpoint:
     """The tensors of a shard, each telling the bar when it is there."""
 
     def read(name: str) -> Tensor:

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from ._task import Task as Task
     from ._task import register as register
 
-# lightning imports torchvision where there is one, and fails where its compiled part is of another build than PyTorch
-import_torchvision()
-
 _WHERE = {
     "AccuracyPrediction": "_accuracy",
     "InrClassification": "_inr",
@@ -23,6 +20,8 @@ _WHERE = {
     "predict": "_predict",
     "train": "_run",
 }
+# lightning imports torchvision where there is one, and fails where its compiled part is of another build than PyTorch
+_ON_LIGHTNING = ("predict", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -30,5 +29,7 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         import importlib
 
+        if name in _ON_LIGHTNING:
+            import_torchvision()
         return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

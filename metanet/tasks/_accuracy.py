@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from pydantic import Field
-from scipy.stats import kendalltau
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,6 +81,8 @@ class AccuracyPrediction(Task):
         return output[:, 0].sigmoid() if self.loss_kind == "bce" else output[:, 0] * self.std + self.mean
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        from scipy.stats import kendalltau  # takes most of a second to import
+
         p, t = prediction.double().cpu(), target.double().cpu()
         spread = (t - t.mean()).square().sum()
         r2 = float(1 - (p - t).square().sum() / spread) if spread > 0 else float("nan")

@@ -6,9 +6,9 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from pydantic import ConfigDict
-from tqdm import tqdm
 
 from ..documents import Document, validated
+from ..progress import Progress, track
 from ._module import MetanetModule
 
 LAST = "last.ckpt"
@@ -71,12 +71,12 @@ class EpochBar(L.Callback):
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
-        self.bar: tqdm | None = None
+        self.bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        off = True if trainer.global_rank else None  # None: only where somebody watches
-        self.bar = tqdm(
-            total=trainer.max_epochs, initial=trainer.current_epoch, desc="training", unit="epoch", disable=off
+        total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+        self.bar = track(
+            what="training", total=total, initial=trainer.current_epoch, unit="epochs", show=trainer.global_rank == 0
         )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,7 +86,7 @@ class EpochBar(L.Callback):
             for k in ("train/loss", self.monitor)
             if k in trainer.callback_metrics
         }
-        self.bar.set_postfix(shown, refresh=False)
+        self.bar.tell(shown)
         self.bar.update()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

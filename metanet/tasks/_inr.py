@@ -1,7 +1,7 @@
 """Classify the image that an implicit neural representation (a SIREN) holds, from its weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -98,13 +98,14 @@ class InrClassification(Task):
         counts.index_put_((target, prediction), torch.tensor(1), accumulate=True)
         figure = Figure(figsize=(5, 4.6), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(counts, cmap="viridis")
+        image = axes.imshow(counts, cmap="viridis")
         axes.set(xlabel="predicted", ylabel="true", xticks=range(self.out_dim), yticks=range(self.out_dim))
         axes.set_xticklabels(self.classes)
         axes.set_yticklabels(self.classes)
         for i in range(self.out_dim):
             for j in range(self.out_dim):
-                axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=6, color="white")
+                ink = readable_on(image.cmap(image.norm(int(counts[i, j]))))
+                axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=7, color=ink)
         return {"confusion": figure, **self._reconstructions(data)}
 
     def _reconstructions(self, data: WeightData) -> dict[str, Figure]:
@@ -129,6 +130,17 @@ class InrClassification(Task):
     def describe(self, prediction: Tensor) -> str:
         best = int(prediction.argmax())
         return f"{self.label}: {self.classes[best]} (probability {float(prediction[best]):.3f})"
+
+
+def readable_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever stands out from a background ``(red, green, blue, ...)``, each 0 to 1.
+
+    By the relative luminance of WCAG 2 (https://www.w3.org/TR/WCAG20/#relativeluminancedef); at 0.179 both contrast
+    alike.
+    """
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if luminance > 0.179 else "white"
 
 
 def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import nn
 
@@ -28,8 +29,10 @@ from ..checkpoints import atomic_write
 from ..config import build, plain
 from ..errors import MetanetError
 from ._callbacks import LAST, EpochBar, KeepBest
+from ._curves import draw_epochs
 from ._data import WeightData
 from ._evaluate import Evaluation, evaluate
+from ._interrupt import QuitAtOnce
 from ._last import SafeCheckpointIO, load_last
 from ._module import MetanetModule, WeightLoaders
 from ._saved import describe_run, references
@@ -54,7 +57,10 @@ def train(cfg: DictConfig) -> float:
     start = time.perf_counter()
     folder = Path(cfg.paths.run_dir)
     config = plain(cfg)
+    # Lightning's announcements would be all that a user sees of a run; what it warns of still shows
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     _check_login(config["logger"])  # before anything that takes time
+    _check_trainer(config["trainer"])
     L.seed_everything(cfg.seed, verbose=False)
     zoo = build(cfg.zoo).load(progress=True)
     task: Task = build(cfg.task)
@@ -124,9 +130,7 @@ def _fit(
 ) -> L.Trainer:
     monitor = f"val/{task.monitor}"
     best = KeepBest(folder, monitor)
-    bar = [EpochBar(monitor)] if cfg.trainer.enable_progress_bar else []
-    # Lightning's announcements would be all that a user sees of a run; what it warns of still shows
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    bar = [QuitAtOnce(), *([EpochBar(monitor)] if cfg.trainer.enable_progress_bar else [])]
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # lightning, of itself
     trainer: L.Trainer = build(
         cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()], enable_progress_bar=False,
@@ -162,18 +166,31 @@ def _loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     settings = config["logger"]
     os.environ.setdefault("WANDB_SILENT", "true")
     if settings["name"] == "wandb" and settings["mode"] != "disabled":
-        loggers.append(
-            WandbLogger(
-                project=settings["project"],
-                save_dir=folder,
-                name=folder.name,
-                config={**config, "versions": versions()},
-                mode=settings["mode"],
-                id=_wandb_id(folder),
-                resume="allow" if settings["mode"] == "online" else None,
-            )
+        online = WandbLogger(
+            project=settings["project"],
+            save_dir=folder,
+            name=folder.name,
+            config={**config, "versions": versions()},
+            mode=settings["mode"],
+            id=_wandb_id(folder),
+            resume="allow" if settings["mode"] == "online" else None,
         )
+        # Lightning hands on an argument that W&B no longer has, and W&B warns of it in every run
+        getattr(online, "_wandb_init", {}).pop("anonymous", None)
+        loggers.append(online)
     return loggers
+
+
+def _check_trainer(settings: Mapping[str, Any]) -> None:
+    """Make the Trainer once, to hear what Lightning says of its arguments before the zoo is made.
+
+    Raises:
+        MetanetError: it refuses them.
+    """
+    try:
+        build(settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise MetanetError(f"trainer can't be made of {settings}: {error}") from error
 
 
 def _check_login(settings: Mapping[str, Any]) -> None:
@@ -215,7 +232,7 @@ def _report(
     with atomic_write(folder / "metrics.json") as temporary:
         Path(temporary).write_text(json.dumps(numbers, indent=1))
     _write_predictions(folder / "predictions.csv", data, result)
-    figures = task.plots(data, result.predictions)
+    figures = {**task.plots(data, result.predictions), **draw_epochs(folder, f"val/{task.monitor}")}
     for name, figure in figures.items():
         with atomic_write(folder / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=130, format="png")
@@ -225,7 +242,8 @@ def _report(
     for logger in loggers:
         logger.log_metrics({k: v for k, v in numbers.items() if isinstance(v, (int, float))})
         if isinstance(logger, WandbLogger):
-            logger.log_image("plots", [str(folder / f"{n}.png") for n in figures], caption=list(figures))
+            for name in figures:  # each by itself: W&B shows images of different sizes badly side by side
+                logger.log_image(name, [str(folder / f"{name}.png")])
         logger.finalize("success")
     if any(isinstance(lg, WandbLogger) for lg in loggers):
         import wandb

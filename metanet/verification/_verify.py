@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..errors import MetanetError
+from ..progress import track
 from ..symmetry import SymmetrySpec, Transform, leaves_of
 from ..tracing import record
 from ._integers import redraw_integers
@@ -217,8 +218,4 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
 
 
 def _bar(places: list[Place], progress: bool) -> Any:
-    if not progress:
-        return places
-    from tqdm import tqdm
-
-    return tqdm(places, desc="illegal relabellings", unit="axis")
+    return track(places, "illegal relabellings", unit="axes", show=progress)

@@ -134,14 +134,13 @@ class FolderZoo:
     def _population(
         self, name: str, kind: _Kind, rows: list[int], files: Sequence[Path], given_by: Path | None, progress: bool
     ) -> Population:
-        from tqdm import tqdm
-
         from ..evaluation import fit_to
+        from ..progress import track
 
         arguments = {**self.arch_args, **kind.arguments}
         module = _network(kind, arguments, files[0])
         states = []
-        for file in tqdm(files, desc=f"reading {name}", unit=" checkpoints", disable=None if progress else True):
+        for file in track(files, f"reading {name}", unit="checkpoints", show=progress):
             states.append(_read(file, module, kind.ref, arguments, fit_to))
         common = [key for key in module.state_dict() if all(key in state for state in states)]
         return Population(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from tqdm import tqdm
 
+from ..progress import track
 from ._errors import DamagedZooError, ZooError
 from ._files import data_root, locked, remove_leftovers
 from ._population import Zoo
@@ -141,14 +141,9 @@ def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
     if not missing:
         return
     log.info("making %d of %d shards of the zoo %s in %s", len(missing), len(chunks), maker.name, folder)
-    bar = tqdm(
-        total=sum(chunk.work for chunk in chunks),
-        initial=sum(chunk.work for chunk in chunks) - sum(chunk.work for chunk in missing),
-        desc=f"zoo {maker.name}",
-        unit=f" {maker.unit}",
-        smoothing=0.05,
-        disable=None if progress else True,  # None: shown on a terminal only
-    )
+    work = sum(chunk.work for chunk in chunks)
+    before = work - sum(chunk.work for chunk in missing)
+    bar = track(what=f"zoo {maker.name}", total=work, initial=before, unit=maker.unit, show=progress)
     stop = threading.Event()
 
     def tick(work: int) -> None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 import metanet
 from metanet import config
 from metanet.errors import CheckpointError
+from metanet.nn import MODELS
 from metanet.sources import load_source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,6 +50,13 @@ def stub_configuration(folder):
     return groups
 
 
+class OtherModel:
+    """What the stand-in ``model=other`` names: a configuration is checked against what its model takes."""
+
+    def __init__(self, width: int = 4, out_dim: int = 1) -> None:
+        self.width = width
+
+
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
     """Commands run on stand-ins in an empty folder; every configuration that a command was called with is here."""
@@ -56,6 +64,7 @@ def calls(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     stub_configuration(tmp_path / "conf")
     monkeypatch.setattr(config, "conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setitem(MODELS, "other", OtherModel)
     tasks, calls = types.ModuleType("metanet.tasks"), []
 
     def predict(cfg):

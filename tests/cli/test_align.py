@@ -220,7 +220,7 @@ class TestOut:
         (["b=nan.safetensors"], "values of 4.weight are NaN or infinite"),
         (["matcher=activation"], "matcher=activation runs the networks: give data="),
         (["matcher=sinkhorn", "matcher.on=midpoint"], "matcher=sinkhorn runs the networks: give data="),
-        (["matcher=wait"], "Could not find 'matcher/wait'"),
+        (["matcher=wait"], "matcher=wait: choose from activation, combined, merge_many"),
         (["matcher.restart=2"], "did you mean matcher.restarts?"),
         (["data=nowhere"], "data=nowhere: there is no such folder or file"),
         (["data_args.limit=3"], "data_args.limit needs data="),

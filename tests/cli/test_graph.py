@@ -256,12 +256,13 @@ def test_what_the_system_says_of_its_memory():
         (["checkpoint=a.safetensors", "granularity=layer"], "granularity=layer: choose from neuron, tensor"),
         (["checkpoint=a.safetensors", "format=npz"], "format=npz: choose from safetensors, pt"),
         (["checkpoint=a.safetensors", "extra=keep"], "extra=keep: choose from refuse, drop"),
-        (["checkpoint=a.safetensors", "max_edges=0"], "max_edges=0: a number, 1 or more\n"),
+        (["checkpoint=a.safetensors", "max_edges=0"], "max_edges=0: give a whole number 1 or more\n"),
         (
             ["checkpoint=a.safetensors", "max_edges=many", "max_neurons=-1", "html=3"],
-            "html=3: true or false\nmax_edges=many: a number, 1 or more\nmax_neurons=-1: a number, 1 or more, or null",
+            "html=3: give true or false\n- max_edges=many: give a whole number 1 or more\n"
+            "- max_neurons=-1: give a whole number 1 or more, or null",
         ),
-        (["checkpoint=a.safetensors", "out=a.safetensors"], "out=a.safetensors is a file; give a folder"),
+        (["checkpoint=a.safetensors", "out=a.safetensors"], "out=a.safetensors is a file: give a folder"),
         (["arch={n}:mlp"], "no value for checkpoint: give checkpoint=VALUE"),
     ],
 )

@@ -152,8 +152,8 @@ class TestVerificationFails:
         (["arch={n}:mpl", "input_shape=[5]"], "has no mpl; did you mean mlp?"),
         (["arch={n}:mlp"], "nothing says what Sequential takes. Give input_shape= of one sample"),
         (["arch={n}:mlp", "input_shape=[4]"], "The forward pass of Sequential raised"),
-        (["arch={n}:mlp", "input_shape=5"], "input_shape=5 is no shape of one sample; expected e.g. [1,28,28] or [16]"),
-        (["arch={n}:mlp", "input_shape=[0]"], "input_shape=[0] is no shape of one sample"),
+        (["arch={n}:mlp", "input_shape=5"], "input_shape=5: give the shape of one sample, e.g. [1,28,28] or [16]"),
+        (["arch={n}:mlp", "input_shape=[0]"], "input_shape=[0]: give the shape of one sample"),
         (
             ["arch={n}:text", "input_shape=[3]"],
             "take integers, or several inputs? Then set an attribute",

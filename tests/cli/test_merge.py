@@ -280,7 +280,7 @@ class TestOut:
             patched.setattr(_writing, "_write", full)
             code, _, err = merge("out=new/out")
         assert code == 1
-        assert "No space left on device" in err and "new/out" in err and "Traceback" not in err
+        assert "No space left on device" in err and "/new/" in err and "Traceback" not in err
         assert not Path("new/out").exists()
         assert not Path("outputs/merge/now/metrics.json").exists()
         code, _, err = merge("out=new/out")  # there is room now
@@ -334,17 +334,17 @@ def test_one_file_twice(merge):
         (["models=[t1.safetensors,t2.safetensors]"], "table holds integers (torch.int64) that differ in"),
         (["arch=timm:test_resnet"], "does not fit the network"),
         (["arch={n}:mlp", "arch_args.width=7"], "0.weight is (6, 5), expected (7, 5)"),
-        (["method=tis"], "Could not find 'method/tis'\n\nAvailable options in 'method':"),
+        (["method=tis"], "did you mean method=ties?"),
         (["method.density=0.5"], "unknown key 'method.density'"),
         (["method.weight=1"], "did you mean method.weights?"),
         (["method.weights=[1,2,3]"], "weights has 3 values for 2 models"),
         (["method.weights=[1,-1]"], "the weights [1, -1] have the sum 0; give normalize=false"),
-        (["method.weights=much"], "weights='much': give a number"),
+        (["method.weights=much"], "method.weights=much: give a number"),
         (["method=sce"], "merges what models changed of a base: give base="),
         (["base=c.safetensors"], "method 'linear' has no use for a base"),
         (["overrides={0.*: {density: 1}}"], "method 'linear' has no option density"),
         (["overrides={nowhere.*: {take: 0}}"], "no tensor is called like 'nowhere.*'"),
-        (["overrides=nowhere.yaml"], "overrides=nowhere.yaml can't be read: No such file or directory"),
+        (["overrides=nowhere.yaml"], "overrides=nowhere.yaml: there is no such file"),
         (["overrides=broken.yaml"], "overrides=broken.yaml is no YAML"),
         (["overrides=[1]"], "give {PATTERN: {OPTION: VALUE}}"),
         (["slices={0: [0,1]}"], "give [{MODEL: [FIRST, BEHIND_THE_LAST]}, ...]"),

@@ -87,6 +87,9 @@ class TestPaths:
         ]
 
     def test_paths_reach_the_command(self, calls):
+        Path(ODD).mkdir()
+        Path(f"{ODD}.ckpt").touch()
+        Path("nets.py").write_text("def make(width): ...")
         args = ["predict", f"run={ODD}", f"checkpoint={ODD}.ckpt", "arch=nets:make", "arch_args.width=8"]
         assert cli.main(args) == 0
         (cfg,) = calls

@@ -60,7 +60,9 @@ class TestCommand:
         assert Path("a (1)/summary.csv").is_file()
 
     def test_a_command_that_measures_nothing_has_no_table(self, calls, capsys):
-        assert cli.main(["predict", "-m", "run=a (1),b", "checkpoint=c", "arch=d:e"]) == 0
+        for path in ("a (1)", "b", "c"):
+            Path(path).mkdir()
+        assert cli.main(["predict", "-m", "run=a (1),b", "checkpoint=c", "arch=metanet.zoo.networks:mlp"]) == 0
         assert [cfg.run for cfg in calls] == ["a (1)", "b"]
         assert "2 runs in outputs/sweeps/now" in capsys.readouterr().out
         assert not Path("outputs/sweeps/now/summary.csv").exists()
@@ -102,6 +104,13 @@ class TestSummary:
             job(tmp_path, str(number), [f"model={model}", "trainer=big"], {"m": number})
         assert "big" not in summarize(tmp_path)
         assert {row["trainer"] for row in table(tmp_path / "summary.csv")} == {"big"}
+
+    def test_seeds_are_named_where_they_were_swept(self, tmp_path):
+        for number, overrides in enumerate((["model=a"], ["model=b"])):
+            job(tmp_path, str(number), overrides, {"m": number})
+        assert "over seeds" not in summarize(tmp_path)
+        job(tmp_path, "2", ["model=b", "seed=1"], {"m": 3})
+        assert summarize(tmp_path).endswith("mean ± standard deviation over seeds")
 
     def test_one_run_has_no_spread(self, tmp_path):
         job(tmp_path, "0", [], {"m": 2})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...errors import MetanetError
 from ...evaluation import Flips, Runner, flips, is_integer, right_answers
 from ...graph import real_parts
+from ...progress import track
 from .._fisher import fishers, mean_of
 from .._network import average, load, wide, working_copy
 from .._part import Part, Problem
@@ -100,15 +101,13 @@ def _chosen(
     steps: int, by: str | None,
 ) -> float:  # fmt: skip
     """The share of the old model; tells the report what it does to scores and flips."""
-    from tqdm import tqdm
-
     network, run = working_copy(problem), Runner(problem.device)
     load(network, problem.base)
     right = right_answers(network, problem.data, run)
     name, old, _ = score(problem, network, by)
     shares = [k / steps for k in range(steps + 1)] if alpha is None else [0.0, alpha]
     found: list[tuple[float, float, Flips | None]] = []
-    for share in tqdm(shares, desc="shares of the old model", disable=None if problem.progress else True):
+    for share in track(shares, "shares of the old model", show=problem.progress):
         _interpolate(network, problem, _Update(share, scales, weights))
         _, value, rises = score(problem, network, by)
         if (

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import MetanetError
+from ...progress import track
 from .._network import average, averaged, load, working_copy
 from .._part import Part, Problem
 from .._registry import method
@@ -20,10 +21,8 @@ def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
         measure: on the data: loss, or a metric (accuracy, calibrated_loss); accuracy of classes, else the loss, if
             left out.
     """
-    from tqdm import tqdm
-
     network, count = working_copy(problem), len(problem.models)
-    with tqdm(total=2 * count - 1, desc="greedy soup", disable=None if problem.progress else True) as bar:
+    with track(what="greedy soup", total=2 * count - 1, unit="soups", show=problem.progress) as bar:
 
         def reached(chosen: list[int]) -> float:
             nonlocal name, rises

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ...errors import MetanetError
 from ...evaluation import Runner
+from ...progress import track
 from .._grams import Block, apart, grams
 from .._network import average, data_of, first_samples, load, working_copy
 from .._part import Part, Problem
@@ -18,15 +19,13 @@ def prepare(problem: Problem, *, samples: int | None = None) -> dict[str, dict[B
     Args:
         samples: at most so many of the data for each model; all if left out.
     """
-    from tqdm import tqdm
-
     network, run, count = working_copy(problem), Runner(problem.device), len(problem.models)
     out: dict[str, dict[Block, list[Tensor | None]]] = {}
     other: set[str] = set()
     for k in range(count):
         load(network, problem.models[k])
         batches = first_samples(data_of(problem, k), samples)
-        bar = tqdm(batches, desc=f"inputs of model {k}", unit=" batches", disable=None if problem.progress else True)
+        bar = track(batches, f"inputs of model {k}", unit="batches", show=problem.progress)
         found, elsewhere = grams(network, bar, run)
         other |= elsewhere
         for name, blocks in found.items():

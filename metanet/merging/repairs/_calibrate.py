@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import MetanetError
 from ...evaluation import Runner, batch_inputs, entries
+from ...progress import track
 from ._contractions import Layer, Watch
 from ._goals import Spread, first_of
 from ._moments import Moments, unpadded
@@ -215,6 +216,4 @@ def _corrections(
 
 
 def _shown(data: Iterable[Any], number: int, progress: bool) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(data, desc=f"statistics, pass {number}", unit=" batches", disable=None if progress else True)
+    return track(data, f"statistics, pass {number}", unit="batches", show=progress)

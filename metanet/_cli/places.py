@@ -1,0 +1,210 @@
+"""What values say of this machine: files that must be there, places to write to, devices, modules."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..errors import MetanetError
+from .log import check_login
+
+_FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+_GLOB = re.compile(r"[*?\[]")
+
+
+def checkpoint(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A file or folder of weights. Patterns are left to whoever may expand them."""
+    missing = [each for each in _texts(value) if not _GLOB.search(each) and not _exists(each)]
+    if not missing:
+        return None
+    from ..checkpoints import load_checkpoint
+
+    try:
+        load_checkpoint(missing[0])
+    except MetanetError as error:  # says what there is instead
+        return f"{key}={missing[0]}: {error}"
+    return None
+
+
+def checkpoints(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A list of them, or a pattern."""
+    if isinstance(value, str) and not _GLOB.search(value):
+        return f"{key}={value}: give a list of checkpoints, {key}=[{value},B]"
+    return checkpoint(key, value, cfg)
+
+
+def there(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A file or folder that is read."""
+    missing = [each for each in _texts(value) if not _exists(each)]
+    return f"{key}={missing[0]}: there is no such file or folder{_nearby(missing[0])}" if missing else None
+
+
+def folder(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A folder that is read."""
+    if Path(value).expanduser().is_file():
+        return f"{key}={value} is a file; give a folder"
+    return there(key, value, cfg)
+
+
+def data(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """What networks are run on: a path, or a function that makes batches."""
+    for each in _texts(value):
+        if not _exists(each):
+            if not _FACTORY.fullmatch(each):
+                return (
+                    f"{key}={each}: there is no such folder or file{_nearby(each)}. It is a folder of images (one "
+                    "subfolder a class), a text file, a .safetensors file with inputs and targets, or "
+                    "package.module:factory"
+                )
+            return _unimportable(key, each)
+    return None
+
+
+def reference(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """The reference of a network. What a timm or transformers network is called is left to these, which load slowly."""
+    scheme, _, rest = value.partition(":")
+    if rest and scheme in ("timm", "hf"):
+        return None
+    return _unimportable(key, value)
+
+
+def reference_unread(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A reference by its looks: nothing is imported, as a resumed run's own record may have named it."""
+    if ":" in value or Path(value).expanduser().is_dir():
+        return None
+    return f"{key}={value} names no network: give timm:NAME, hf:FOLDER, package.module:factory, or a folder"
+
+
+def loss(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A loss by its name, or a function."""
+    if ":" in value:
+        return _unimportable(key, value)
+    from ..evaluation import LOSSES
+
+    return unknown_name(key, value, LOSSES, "loss", "or package.module:function")
+
+
+def login(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """Where runs are sent online, somebody must be logged in."""
+    try:
+        check_login({"mode": value})
+    except MetanetError as error:
+        return str(error)
+    return None
+
+
+def device(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A device that this machine has."""
+    return _device(key, value, ("auto", "cpu", "cuda", "mps"))
+
+
+def device_or_meta(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A device that this machine has, or the one without values."""
+    return _device(key, value, ("auto", "cpu", "cuda", "mps", "meta"))
+
+
+def free(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A folder that will be made."""
+    path = Path(value).expanduser()
+    inputs = [each for name in ("a", "b", "base", "models") for each in _texts(cfg.get(name))]
+    for each in inputs:
+        if _exists(each) and Path(each).is_dir() and Path(each).resolve() in (path.resolve(), *path.resolve().parents):
+            where = "is" if Path(each).resolve() == path.resolve() else "lies in"
+            return f"{key}={value} {where} the folder of an input, {each}: give another one"
+    if path.is_dir() and any(path.iterdir()):
+        return f"{key}={value} is not empty: give a folder that does not exist yet, so that nothing is overwritten"
+    return folder_or_new(key, value, cfg)
+
+
+def folder_or_new(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A folder that is there, or will be made."""
+    path = Path(value).expanduser()
+    if path.is_file():
+        return f"{key}={value} is a file: give a folder that does not exist yet"
+    return _unwritable(key, value, path)
+
+
+def file(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A file that will be written."""
+    path = Path(value).expanduser()
+    if path.is_dir():
+        return f"{key}={value} is a folder; give a file"
+    return _unwritable(key, value, path.parent)
+
+
+def unknown_name(key: str, value: str, names: Any, what: str, more: str = "") -> str | None:
+    """Where ``value`` is none of the names: which there are, and the closest."""
+    if value in names:
+        return None
+    close = get_close_matches(value, list(names), n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    choices = ", ".join(filter(None, [*sorted(names), more]))
+    return f"{key}={value}: there is no {what} {value!r}. Choices: {choices}{hint}"
+
+
+def _unwritable(key: str, value: str, path: Path) -> str | None:
+    """Why nothing can be written at ``path``; folders that are missing are made."""
+    above = next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
+    if not above.is_dir():
+        return f"{key}={value}: {above} is a file, so that there can be no folder in it"
+    if not os.access(above, os.W_OK | os.X_OK):
+        return f"{key}={value}: {above} may not be written to; give another place"
+    return None
+
+
+def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:
+    if value.partition(":")[0] not in choices:
+        close = get_close_matches(value, choices, n=1) or [choice for choice in choices if choice in value.lower()][:1]
+        hint = f"; did you mean {close[0]}?" if close else ""
+        reason = "can't be used" if value != "meta" else "has no values"
+        return f"{key}={value} {reason}: choose from {', '.join(choices)}{hint}"
+    if value in ("auto", "cpu", "meta"):
+        return None
+    import torch
+
+    try:
+        torch.empty(0, device=value)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        return f"{key}={value} can't be used: {str(error).splitlines()[0]}. Choose from {', '.join(choices)}"
+    return None
+
+
+def _unimportable(key: str, value: str) -> str | None:
+    from ..sources import load_factory
+
+    try:
+        load_factory(value)
+    except MetanetError as error:
+        text = str(error)
+        return text if text.startswith(f"{key}=") else f"{key}={text}" if text.startswith(value) else f"{key}: {text}"
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """``A`` and ``[A, null, B]``: the texts in it."""
+    values = value if isinstance(value, list) else [value]
+    return (each for each in values if isinstance(each, str))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of a user that there isn't, with a null character
+        return False
+
+
+def _nearby(path: str) -> str:
+    """What there is instead: the files in the same folder, and the one that is named most alike."""
+    wanted = Path(path).expanduser()
+    try:
+        names = sorted(each.name for each in wanted.parent.iterdir() if not each.name.startswith("."))
+    except FileNotFoundError:
+        return f": nor does its folder '{wanted.parent}'"
+    except (OSError, RuntimeError, ValueError):
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    listed = f"; its folder has {', '.join(names[:5])}{more}" if names else "; its folder is empty"
+    close = get_close_matches(wanted.name, names, n=1)
+    return f"{listed}; did you mean {wanted.with_name(close[0])}?" if close else listed
