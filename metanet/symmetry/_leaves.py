@@ -134,12 +134,11 @@ class Leaves(Concats):
         roots = {self.root(bound.key) for bound in bounds if isinstance(bound, Table)}
         return not roots.isdisjoint(keys)
 
-    def fix(self, expr: Expr, reason: str) -> None:
-        """Nothing may move along this axis; a table of fixed entries that nobody tells apart is none any more."""
-        super().fix(expr, reason)
+    def settle_tables(self, expr: Expr, reason: str) -> None:
+        """Tables whose entries are all fixed, and that nobody tells apart, are none any more."""
         for atom in self.expand(expr):
             bound = self._bound.get(atom)
-            if isinstance(bound, Table) and all(self.inert(entry) is not None for entry in bound.entries):
+            if isinstance(bound, Table) and self.inert((atom,)) is not None:
                 self.collapse(atom, reason)
 
     def split_table(self, root: int, first: int, reason: str) -> Expr:

@@ -80,6 +80,9 @@ class Solver:
                         self.leaves.fix((leaf,), UNREAD)
         self.leaves.settle()
         self.spaces.settle()
+        for axes in self.parameters.values():
+            for expr in axes:
+                self.leaves.settle_tables(expr, UNREAD)
 
     def _alive(self) -> set[int]:
         return {leaf for expr in self.reads for leaf in self.leaves.unbound(expr)}

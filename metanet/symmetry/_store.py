@@ -255,8 +255,8 @@ class Store:
         why = ""
         for atom in self.expand(expr):
             bound = self._bound.get(atom)
-            if isinstance(bound, Concat) and not self._tables.get(atom):
-                inner = [self.inert(s) for s in bound.segments]
+            if isinstance(bound, Table) or (isinstance(bound, Concat) and not self._tables.get(atom)):
+                inner = [self.inert(e) for e in (bound.segments if isinstance(bound, Concat) else bound.entries)]
                 if None in inner:
                     return None
                 why = next(filter(None, inner), why)
