@@ -31,13 +31,13 @@ class Concats(Cuts):
         if still or sum(self._size[f] for f in first) > BLOCKS:
             self.fix((*left, *right), f"{reason}: its parts do not line up")
             return
-        why = " and ".join(dict.fromkeys([*(self._made_by[f] for f in first if f in self._made_by), reason]))
+        why = self.told_by(first, reason)
         for side in (tuple(left), tuple(right)):
             if side[0] not in self._bound:
                 self.cut_leaf(side[0], (1,) * self._size[side[0]], side[1:], why)
-        self.equate_pieces(tuple(left), tuple(right), reason, why)
+        self.equate_pieces(tuple(left), tuple(right), reason)
 
-    def equate_pieces(self, left: Expr, right: Expr, reason: str, why: str = "") -> None:
+    def equate_pieces(self, left: Expr, right: Expr, reason: str) -> None:
         """Two sequences of stretches: cut both at all boundaries, then stretch by stretch."""
         a, b = self.expand(left), self.expand(right)
         tables = any(isinstance(self._bound.get(e[0]), Table) for e in (a, b))
@@ -53,13 +53,13 @@ class Concats(Cuts):
             return
         i, j = self.pieces(left), self.pieces(right)
         if len(i) == 1 == len(j):  # two tables: something has to be taken off
-            i = self.cut(left, self.size(a[1:]), why)
+            i = self.cut(left, self.size(a[1:]), reason)
         while i and j:
             m, n = self.size(i[0].expr), self.size(j[0].expr)
             if m > n:
-                i[:1] = self.cut(i[0].expr, n, why)
+                i[:1] = self.cut(i[0].expr, n, reason)
             elif n > m:
-                j[:1] = self.cut(j[0].expr, m, why)
+                j[:1] = self.cut(j[0].expr, m, reason)
             else:
                 self.equate(i.pop(0).expr, j.pop(0).expr, reason)
 

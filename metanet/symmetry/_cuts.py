@@ -113,6 +113,11 @@ class Cuts(Store):
         for d, entries in made.items():
             self._bind_table(d, root, entries)
 
+    def told_by(self, factors: Sequence[int], why: str) -> str:
+        """The operations that told factors from others, and the one that cuts them now; nothing if there were none."""
+        before = dict.fromkeys(self._made_by[f] for f in factors if f in self._made_by and self._made_by[f] != why)
+        return " and ".join([*before, why]) if before and why else ""
+
     def cut(self, expr: Expr, at: int, why: str = "") -> list[Piece]:
         """Cut one stretch after ``at`` items; returns all its stretches now.
 
@@ -127,7 +132,8 @@ class Cuts(Store):
         elif isinstance(bound, Table):
             out = self._cut_table(atoms, at, why)
         else:
-            self.cut_leaf(first, _around(self._size[first], *divmod(at, self.size(rest))), rest, why)
+            sizes = _around(self._size[first], *divmod(at, self.size(rest)))
+            self.cut_leaf(first, sizes, rest, self.told_by((first,), why))
             out = self.pieces(expr)
         start = 0
         for i, piece in enumerate(out):

@@ -35,7 +35,7 @@ class Leaves(Concats):
             for one, other in ((a, b), (b, a)):  # how fixed axes are put together matters to nobody
                 why = self.inert(tuple(one))
                 if why is not None:
-                    self.fix(tuple(other), why)
+                    self.fix(tuple(other), why or reason)
                     return
         while a and b:
             x, y = a.pop(), b.pop()
@@ -133,6 +133,12 @@ class Leaves(Concats):
         bounds = (self._bound.get(atom) for atom in atoms)
         roots = {self.root(bound.key) for bound in bounds if isinstance(bound, Table)}
         return not roots.isdisjoint(keys)
+
+    def goes_by_another(self, expr: Expr) -> bool:
+        """Whether a factor is a table whose key is no factor beside it: it stands on another axis."""
+        atoms = self.expand(expr)
+        bounds = (self._bound.get(atom) for atom in atoms)
+        return any(isinstance(bound, Table) and self.root(bound.key) not in atoms for bound in bounds)
 
     def settle_tables(self, expr: Expr, reason: str) -> None:
         """Tables whose entries are all fixed, and that nobody tells apart, are none any more."""

@@ -97,7 +97,7 @@ class Solver:
             if isinstance(bound, Table):
                 read = self._read(bound.entries, alive)
                 for entry in bound.entries if read is not None else ():
-                    if not any(x in alive for x in self.leaves.unbound(entry)):
+                    if alive.isdisjoint(inside := set(self.leaves.unbound(entry))) and inside:
                         self.leaves.equate(read, entry, UNREAD)
                         tied = True
             for part in bound.entries if isinstance(bound, Table) else bound.segments:
@@ -200,8 +200,8 @@ class Solver:
     def _obey(self, said: Semantics, operands: Sequence[Operand], where: str) -> Semantics:
         """Equations first, then what they make of the outputs; returns the semantics with expressions for takes."""
         leaves = self.leaves
-        for left, right in said.equal:
-            leaves.equate(left, right, where)
+        for left, right in sorted(said.equal, key=lambda pair: any(map(leaves.goes_by_another, pair))):
+            leaves.equate(left, right, where)  # an axis that goes by another one after that one
         leaves.settle()
         outputs = []
         for out in said.outputs:

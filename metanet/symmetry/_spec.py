@@ -11,7 +11,7 @@ import torch
 
 from ..checkpoints import atomic_write
 from ..errors import MetanetError
-from ._axes import Axis, axis_from_json, axis_to_json, fixed_of, leaves_of
+from ._axes import Axis, axis_from_json, axis_to_json, concats_of, fixed_of, leaves_of
 
 if TYPE_CHECKING:
     from ._transform import Transform
@@ -121,6 +121,9 @@ class SymmetrySpec:
             lines.append(f"  another name of {tensor.tied_to}")
         for number, axis in enumerate(tensor.axes):
             lines.append(f"  axis {number}: {axis}")
+            for concat in concats_of(axis):
+                if concat.why:
+                    lines.append(f"    {' | '.join(str(p.size) for p in concat.parts)}: cut by {concat.why}")
             for why, size in _by_reason(axis).items():
                 lines.append(f"    {size} fixed: {why}")
             for group in dict.fromkeys(leaf.group for leaf in leaves_of(axis)):

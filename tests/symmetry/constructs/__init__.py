@@ -3,7 +3,18 @@
 Nothing here runs the solver. The grammar of the axes is that of ``symmetry.truth``.
 """
 
-from . import channels, heads, learned, mixing, parameters
+from . import channels, cuts, heads, learned, mixing, parameters
 from ._construct import CONSTRUCTS, Construct, Net, groups_of
 
-__all__ = ["CONSTRUCTS", "Construct", "Net", "channels", "groups_of", "heads", "learned", "mixing", "parameters"]
+__all__ = [
+    "CONSTRUCTS",
+    "Construct",
+    "Net",
+    "channels",
+    "cuts",
+    "groups_of",
+    "heads",
+    "learned",
+    "mixing",
+    "parameters",
+]

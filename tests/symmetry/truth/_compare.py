@@ -34,7 +34,7 @@ def rows(axis: Axis) -> list[Row]:
             return out
         case Concat(parts):
             return [row for part in parts for row in rows(part)]
-        case Choice(by, parts):
+        case Choice(_, parts):
             choices = [rows(part) for part in parts]
             if all(choice == choices[0] for choice in choices):
                 return choices[0]
