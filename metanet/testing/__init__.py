@@ -3,7 +3,8 @@
 Every check comes with its twin: an *illegal* relabelling must be noticed, so that nothing passes by ignoring its input.
 """
 
-from . import _steps_layers as _steps_layers  # registers its steps
+from . import _steps_cuts as _steps_cuts  # registers its steps
+from . import _steps_layers as _steps_layers
 from . import _steps_moves as _steps_moves
 from ._checks import assert_function_preserved as assert_function_preserved
 from ._checks import assert_invariant as assert_invariant
