@@ -138,3 +138,32 @@ def test_a_uniform_axis_fits_several_others():
     for other in (a, b):
         leaves.equate(leaves.renewed(wild), other, "mul")
     assert leaves.expand(a) != leaves.expand(b)
+
+
+def test_blocks_of_two_sizes_meet_in_their_intersections():
+    """Four of 3 against three of 4."""
+    leaves = Leaves()
+    axis = leaves.new(12)
+    leaves.equate(axis, leaves.new(4) + leaves.new(3), "one norm")
+    leaves.equate(axis, leaves.new(3) + leaves.new(4), "another norm")
+    sizes = [leaves.size((leaf,)) for leaf in leaves.unbound(axis)]
+    assert sizes == [3, 2, 2, 3]  # 3 | 1 | 2 | 2 | 1 | 3: single items have no leaf
+    (concat,) = {b.why for a in leaves.expand(axis) if isinstance(b := leaves.binding(a), Concat)}
+    assert concat == "one norm and another norm"
+
+
+def test_a_shuffled_concatenation_is_a_table_and_its_key():
+    """``(2, 6)`` of two parts of 6, the 6 first: against a leaf of 12 both parts stay apart."""
+    leaves = Leaves()
+    one, other, weight = leaves.new(6), leaves.new(6), leaves.new(12, ())
+    which, item = leaves.new(2), leaves.new(6)
+    leaves.equate(leaves.concat([one, other]), which + item, "view")
+    leaves.equate(weight, item + which, "convolution")
+    table, key = map(leaves.binding, leaves.expand(weight))
+    assert isinstance(table, Table) and isinstance(key, Concat)
+    assert [leaves.expand(e) for e in table.entries] == [leaves.expand(one), leaves.expand(other)]
+    assert rows(leaves, weight)[0::2] == rows(leaves, one)
+    assert rows(leaves, weight)[1::2] == rows(leaves, other)
+    leaves.equate(weight, leaves.new(2) + leaves.new(6), "a norm of two groups")
+    assert rows(leaves, weight)[0::2] == rows(leaves, one)
+    assert len(set(leaves.unbound(one)) | set(leaves.unbound(other))) > 2
