@@ -74,14 +74,15 @@ MORE: dict[str, Callable[[], Example]] = {
     for truths in (vision.TRUTHS, text.TRUTHS, decoders.TRUTHS, recurrent.TRUTHS)
     for name, truth in truths.items()
     if name not in ("vit_tiny", "vit_transformers", "gpt2", "llama", "lstm")  # too large, or among those above
-} | {"shuffle_net": _shuffle_net, "unet": _unet}
+}
+CUT: dict[str, Callable[[], Example]] = {"shuffle_net": _shuffle_net, "unet": _unet}  # axes cut in several ways
 
 
 @cache
 def traced(name: str) -> tuple[metanet.Architecture, Example]:
     """Architecture and example of one of the networks above."""
     torch.manual_seed(0)
-    example = (NETWORKS | MORE)[name]()
+    example = (NETWORKS | MORE | CUT)[name]()
     check = (example.check_args, dict(example.check_kwargs))
     return metanet.trace(example.model, *example.args, check_inputs=check, **example.kwargs), example
 
