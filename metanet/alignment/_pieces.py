@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..graph import real_parts
-from ..symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, SymmetrySpec
+from ..symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, SymmetrySpec, chosen
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -85,7 +85,7 @@ def _cut(axes: _Axes, cuts: tuple[tuple, ...]) -> Iterator[tuple[_Axes, tuple[tu
         if isinstance(axis, Concat):
             start = 0
             for n, part in enumerate(axis.parts):
-                inside = [(_chosen(a, axis.name, n), m) for a, m in axes]
+                inside = [(chosen(a, axis.name, n), m) for a, m in axes]
                 inside[i] = (part, number)
                 yield from _cut(inside, (*cuts, ("narrow", i, start, part.size)))
                 start += part.size
@@ -108,18 +108,6 @@ def cut_axis(axis: Axis) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
             for kind, *how in cuts:
                 places = places.narrow(*how) if kind == "narrow" else places.reshape(how[0])
             yield tuple(f for f, _ in factors), places
-
-
-def _chosen(axis: Axis, name: str, part: int) -> Axis:
-    """The axis where the concatenation of this name is in the given part."""
-    match axis:
-        case Choice(by, parts):
-            return parts[part] if name and by == name else Choice(by, tuple(_chosen(p, name, part) for p in parts))
-        case Product(parts):
-            return Product(tuple(_chosen(p, name, part) for p in parts))
-        case Concat(parts, own):
-            return Concat(tuple(_chosen(p, name, part) for p in parts), own)
-    return axis
 
 
 def _ordered(name: str, spec: SymmetrySpec, axes: _Axes, cuts: tuple[tuple, ...]) -> Piece:

@@ -1,8 +1,10 @@
 """Which groups move the items of an axis, and what these go by."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from math import prod
 
-from ..symmetry import Axis, Choice, Concat, Fixed, Leaf
+from ..symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, chosen
 
 
 def groups_along(axis: Axis) -> list[str]:
@@ -15,11 +17,30 @@ def groups_along(axis: Axis) -> list[str]:
         return [g for part in axis.parts for g in groups_along(part)]
     if isinstance(axis, Choice):
         return groups_along(axis.parts[0])
+    for n, part in enumerate(axis.parts):
+        if isinstance(part, Concat) and any(part.name in keys_in(p, {}) for p in axis.parts):
+            return _interleaved(axis.parts, n)
     out = [""]
     for part in axis.parts:
         own = groups_along(part)
         out = [b or a for a in out for b in own]
     return out
+
+
+def _interleaved(parts: Sequence[Axis], at: int) -> list[str]:
+    """The groups along a product of which some factors go by another, a concatenation: a shuffled one.
+
+    ``(k?(a / b) x k:(1 | 1))`` is a, b, a, b, ...
+    """
+    key = parts[at]
+    own = []
+    for n, segment in enumerate(key.parts):
+        inside = [chosen(part, key.name, n) for part in parts]
+        inside[at] = segment
+        own.append(iter(groups_along(Product(tuple(inside)))))
+    slow, fast = (prod(part.size for part in some) for some in (parts[:at], parts[at + 1 :]))
+    lengths = [segment.size * fast for segment in key.parts]
+    return [g for _ in range(slow) for groups, n in zip(own, lengths, strict=True) for g in islice(groups, n)]
 
 
 def names_in(axis: Axis) -> set[str]:

@@ -7,6 +7,7 @@ from ._axes import Fixed as Fixed
 from ._axes import Leaf as Leaf
 from ._axes import Product as Product
 from ._axes import axis_to_json as axis_to_json
+from ._axes import chosen as chosen
 from ._axes import fixed_of as fixed_of
 from ._axes import leaves_of as leaves_of
 from ._derive import Derivation as Derivation

@@ -45,10 +45,14 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """One part behind the other; it has a name if a :class:`Choice` elsewhere in the tensor goes by it."""
+    """One part behind the other; it has a name if a :class:`Choice` elsewhere in the tensor goes by it.
+
+    ``why`` says what cuts the axis, where operations divide the same items in different ways.
+    """
 
     parts: tuple["Axis", ...]
     name: str = ""
+    why: str = ""
 
     @property
     def size(self) -> int:
@@ -95,18 +99,19 @@ def axis_product(parts: Sequence[Axis]) -> Axis:
     return merged[0] if len(merged) == 1 else Product(tuple(merged))
 
 
-def axis_concat(parts: Sequence[Axis], name: str = "") -> Axis:
+def axis_concat(parts: Sequence[Axis], name: str = "", why: str = "") -> Axis:
     """The concatenation of parts, without needless nesting; adjacent fixed parts become one unless it has a name."""
     merged: list[Axis] = []
     for part in parts:
         last = merged[-1] if merged else None
         if isinstance(part, Concat) and not part.name and not name:
             merged += part.parts
+            why = why or part.why
         elif isinstance(part, Fixed) and isinstance(last, Fixed) and not (part.group or last.group or name):
             merged[-1] = Fixed(last.size + part.size, last.reason)
         else:
             merged.append(part)
-    return merged[0] if len(merged) == 1 else Concat(tuple(merged), name)
+    return merged[0] if len(merged) == 1 else Concat(tuple(merged), name, why)
 
 
 def leaves_of(axis: Axis) -> Iterator[Leaf]:
@@ -127,6 +132,28 @@ def fixed_of(axis: Axis) -> Iterator[Fixed]:
             yield from fixed_of(part)
 
 
+def concats_of(axis: Axis) -> Iterator[Concat]:
+    """Every concatenation of an axis, in order."""
+    if isinstance(axis, Concat):
+        yield axis
+    for part in getattr(axis, "parts", ()):
+        yield from concats_of(part)
+
+
+def chosen(axis: Axis, name: str, part: int) -> Axis:
+    """The axis where the concatenation of this name is in the given part."""
+    match axis:
+        case Choice(by, parts) if name and by == name:
+            return parts[part]
+        case Product(parts):
+            return Product(tuple(chosen(p, name, part) for p in parts))
+        case Concat(parts, own):
+            return Concat(tuple(chosen(p, name, part) for p in parts), own)
+        case Choice(by, parts):
+            return Choice(by, tuple(chosen(p, name, part) for p in parts))
+    return axis
+
+
 def axis_to_json(axis: Axis) -> Any:
     """As JSON, which ``_documents.py`` declares and reads.
 
@@ -139,7 +166,8 @@ def axis_to_json(axis: Axis) -> Any:
             return {"group": group, "size": size}
         case Product(parts):
             return {"product": [axis_to_json(p) for p in parts]}
-        case Concat(parts, name):
-            return {"concat": [axis_to_json(p) for p in parts]} | ({"name": name} if name else {})
+        case Concat(parts, name, why):
+            named = {"name": name} if name else {}
+            return {"concat": [axis_to_json(p) for p in parts]} | named | ({"why": why} if why else {})
         case Choice(by, parts):
             return {"choice": [axis_to_json(p) for p in parts], "by": by}

@@ -164,9 +164,9 @@ class _Reader:
                 name = self.concats.get(atom, "")
                 if self.leaves.restrict(rest, ((atom, 0),)) != rest:  # what follows depends on the segment
                     inner = [s + self.leaves.restrict(rest, ((atom, n),)) for n, s in enumerate(bound.segments)]
-                    parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in inner], name))
+                    parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in inner], name, bound.why))
                     break
-                parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in bound.segments], name))
+                parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in bound.segments], name, bound.why))
             elif isinstance(bound, Table):
                 name = self.concats.setdefault(self.leaves.root(bound.key), f"segment{len(self.concats) or ''}")
                 parts.append(Choice(name, tuple(self._axis(self.leaves.expand(e)) for e in bound.entries)))

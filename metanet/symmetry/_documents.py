@@ -42,6 +42,7 @@ class ProductFile(Document):
 class ConcatFile(Document):
     concat: Annotated[list["AxisFile"], MinLen(1)]
     name: str = ""
+    why: str = ""
 
 
 class ChoiceFile(Document):
@@ -97,7 +98,7 @@ def axis_of(file: AxisFile) -> Axis:
         case ProductFile():
             return Product(tuple(map(axis_of, file.product)))
         case ConcatFile():
-            return Concat(tuple(map(axis_of, file.concat)), file.name)
+            return Concat(tuple(map(axis_of, file.concat)), file.name, file.why)
         case ChoiceFile():
             return Choice(file.by, tuple(map(axis_of, file.choice)))
 

@@ -1,13 +1,13 @@
 """The algebra on the store: two axes list the same items, an axis is cut, a stretch of a tensor is taken."""
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
 from math import gcd
 
-from ._store import Concat, Expr, Piece, Product, Store, Table
+from ._concats import Concats
+from ._store import Concat, Expr, Piece, Product, Table
 
 
-class Leaves(Store):
+class Leaves(Concats):
     """Equations between axis expressions, solved as they come; what cannot be reconciled is fixed."""
 
     def __init__(self) -> None:
@@ -20,8 +20,8 @@ class Leaves(Store):
         """Both axes list the same items in the same order.
 
         Walks the two products from their slowest factors, splitting the larger factor where the sizes divide and
-        cutting what meets a concatenation. Where the factors have nothing in common (``(4, 6)`` against ``(6, 4)``,
-        less their common divisors) the stretch up to the next common boundary is fixed.
+        cutting what meets a concatenation. Where the factors have nothing in common (``(3, 4)`` against ``(2, 6)``)
+        both are cut at all boundaries of either up to the next common one: ``4 | 2 | 2 | 4``.
 
         Raises:
             ValueError: the axes have different sizes: a rule is wrong.
@@ -35,7 +35,7 @@ class Leaves(Store):
             for one, other in ((a, b), (b, a)):  # how fixed axes are put together matters to nobody
                 why = self.inert(tuple(one))
                 if why is not None:
-                    self.fix(tuple(other), why)
+                    self.fix(tuple(other), why or reason)
                     return
         while a and b:
             x, y = a.pop(), b.pop()
@@ -51,19 +51,7 @@ class Leaves(Store):
         bx, by = self._bound.get(x), self._bound.get(y)
         m, n = self._size[x], self._size[y]
         if isinstance(bx, Table) or isinstance(by, Table):
-            same = isinstance(bx, Table) and isinstance(by, Table) and self.root(bx.key) == self.root(by.key)
-            plain = next((leaf for leaf in (x, y) if leaf not in self._bound), None)
-            if same and m == n:
-                for left, right in zip(bx.entries, by.entries, strict=True):
-                    self.equate(left, right, reason)
-            elif m == n and plain is not None and self._is_open(plain):
-                self._bound[plain] = Product((y if plain == x else x,))  # nothing is known of it that speaks against
-            else:
-                for node, bound in ((x, bx), (y, by)):
-                    if isinstance(bound, Table):
-                        self.collapse(node, reason)
-                a.append(x)
-                b.append(y)
+            self._meet_table(x, y, a, b, reason)
         elif isinstance(bx, Concat):
             b.append(y)
             self._meet_concat(x, b, a, reason)
@@ -73,15 +61,103 @@ class Leaves(Store):
         elif m == n:
             self._union(x, y)
         elif (common := gcd(m, n)) > 1:
-            a.extend(reversed(self._split(x, common)))
-            b.extend(reversed(self._split(y, common)))
+            a.extend(reversed(self.split(x, common, reason)))
+            b.extend(reversed(self.split(y, common, reason)))
         else:
-            self._fix_to_boundary(x, y, a, b, reason)
+            self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
 
-    def _is_open(self, leaf: int) -> bool:
-        """Whether nothing is known yet of an unbound leaf that limits what it may depend on."""
-        known = leaf in self._bound or leaf in self._keys or leaf in self._reason or leaf in self._wild
-        return not known and not self.dependents(leaf)
+    # ---------------------------------------------------------------- tables
+
+    def _meet_table(self, x: int, y: int, a: list[int], b: list[int], reason: str) -> None:
+        """Reconcile a table with what the other product begins with; see :meth:`_meet`."""
+        bx, by = self._bound.get(x), self._bound.get(y)
+        m, n = self._size[x], self._size[y]
+        tables = [t for t in (x, y) if isinstance(self._bound.get(t), Table)]
+        plain = next((leaf for leaf in (x, y) if leaf not in self._bound), None)
+        if m == n and len(tables) == 2 and self.root(bx.key) == self.root(by.key):
+            for left, right in zip(bx.entries, by.entries, strict=True):
+                self.equate(left, right, reason)
+        elif self._meet_key_first(x, y, a, b, reason) or self._meet_key_first(y, x, b, a, reason):
+            pass
+        elif isinstance(bx, Concat) or isinstance(by, Concat):
+            self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
+        elif m == n:
+            if plain is not None and self.is_open(plain):
+                self._bound[plain] = Product((y if plain == x else x,))  # nothing is known that speaks against it
+                return
+            for table in tables:
+                self.collapse(table, reason)
+            a.append(x)
+            b.append(y)
+        elif (common := gcd(m, n)) > 1:
+            for node, rest in ((x, a), (y, b)):
+                cut = self.split if node == plain else self.split_table
+                rest.extend(reversed(cut(node, common, reason) if self._size[node] > common else (node,)))
+        else:
+            self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
+
+    def _meet_key_first(self, table: int, other: int, own: list[int], rest: list[int], reason: str) -> bool:
+        """A table whose key follows in the same product: equate the key first, so that tables meet tables.
+
+        ``(t, k)``, as a channel shuffle makes it of a concatenation, against a leaf of 12: it becomes ``(6, 2)``, the 2
+        is cut as ``k`` is, by which the 6 becomes a table with the same key.
+
+        Returns:
+            Whether this was possible: the other product has, or can have, boundaries before and behind the key.
+        """
+        bound = self._bound.get(table)
+        if not isinstance(bound, Table):
+            return False
+        ours, theirs = self.expand((table, *reversed(own))), self.expand((other, *reversed(rest)))
+        key = self.root(bound.key)
+        if key not in ours:
+            return False
+        at = ours.index(key)
+        behind = self.size(ours[at + 1 :])
+        if not all(self.divisible(theirs, n) for n in (behind, behind * self._size[key])):
+            return False
+        before, middle = self.divided(theirs, behind * self._size[key], reason)
+        middle, after = self.divided(middle, behind, reason)
+        self.equate(middle, (key,), reason)
+        ends = [(before, ours[:at]), (after, ours[at + 1 :])]
+        if not self._keyed(ours[at + 1 :], ours[:at]):
+            ends.reverse()
+        for left, right in ends:
+            self.equate(left, right, reason)
+        own.clear()
+        rest.clear()
+        return True
+
+    def _keyed(self, atoms: Iterable[int], keys: Iterable[int]) -> bool:
+        """Whether there is a table among some atoms whose key is among others."""
+        bounds = (self._bound.get(atom) for atom in atoms)
+        roots = {self.root(bound.key) for bound in bounds if isinstance(bound, Table)}
+        return not roots.isdisjoint(keys)
+
+    def goes_by_another(self, expr: Expr) -> bool:
+        """Whether a factor is a table whose key is no factor beside it: it stands on another axis."""
+        atoms = self.expand(expr)
+        bounds = (self._bound.get(atom) for atom in atoms)
+        return any(isinstance(bound, Table) and self.root(bound.key) not in atoms for bound in bounds)
+
+    def settle_tables(self, expr: Expr, reason: str) -> None:
+        """Tables whose entries are all fixed, and that nobody tells apart, are none any more."""
+        for atom in self.expand(expr):
+            bound = self._bound.get(atom)
+            if isinstance(bound, Table) and self.inert((atom,)) is not None:
+                self.collapse(atom, reason)
+
+    def split_table(self, root: int, first: int, reason: str) -> Expr:
+        """A table as the product of two: all its entries are split alike."""
+        table = self._bound[root]
+        slow, fast = [], []
+        for entry in table.entries:
+            p, q = self.new(first), self.new(self._size[root] // first)
+            self.equate(entry, p + q, reason)
+            slow.append(p)
+            fast.append(q)
+        self._bound[root] = Product(self.table(table.key, slow) + self.table(table.key, fast))
+        return self.expand((root,))
 
     def collapse(self, node: int, reason: str) -> None:
         """A table that nothing selects from has the same items in all its entries."""
@@ -89,30 +165,6 @@ class Leaves(Store):
         for entry in table.entries[1:]:
             self.equate(table.entries[0], entry, reason)
         self._bound[node] = Product(table.entries[0])
-
-    def _split(self, root: int, first: int) -> Expr:
-        """A leaf as the product of ``first`` and the rest, each of which may depend on the other."""
-        if first == self._size[root]:
-            return (root,)
-        p, q = self.new(first), self.new(self._size[root] // first)
-        self._bound[root] = Product(p + q)
-        self._inherit(root, p + q)
-        for own, other in ((p[0], q[0]), (q[0], p[0])):
-            for bound in self._keys.get(root, ()):
-                self.bound_keys(own, [bound | {other}])
-        return p + q
-
-    def _inherit(self, root: int, parts: Expr) -> None:
-        """New leaves that replace a root: fixed, wild and key to others as it was."""
-        for part in parts:
-            if root in self._reason:
-                self._reason[part] = self._reason[root]
-            if root in self._wild:
-                self._wild.add(part)
-            if root in self._anchors:
-                self._anchors.add(part)
-            if root in self._dependents:
-                self._dependents.setdefault(part, set()).update(self._dependents[root])
 
     def _union(self, x: int, y: int) -> None:
         if x in self._wild:
@@ -122,6 +174,8 @@ class Leaves(Store):
             self._reason.setdefault(x, self._reason[y])
         if y in self._anchors:
             self._anchors.add(x)
+        if y in self._made_by:
+            self._made_by.setdefault(x, self._made_by[y])
         self._dependents.setdefault(x, set()).update(self._dependents.pop(y, ()))
         bounds = self._keys.pop(y, ())
         if bounds:
@@ -141,29 +195,21 @@ class Leaves(Store):
                 self._keys[leaf] = [self.keys(leaf)]
         self._touched.clear()
 
-    def _fix_to_boundary(self, x: int, y: int, a: list[int], b: list[int], reason: str) -> None:
-        """Factors without a common divisor: find the next common boundary and fix what lies before it."""
-        left, right, m, n = [x], [y], self._size[x], self._size[y]
-        while m != n:
-            if m < n:
+    # ---------------------------------------------------------------- partitions that meet
+
+    def _stretch_to_boundary(
+        self, left: list[int], right: list[int], a: list[int], b: list[int]
+    ) -> tuple[list[int], list[int]]:
+        """Take as many factors as make up a common stretch, with the keys of the tables among them."""
+        a[:], b[:] = reversed(self.expand(tuple(reversed(a)))), reversed(self.expand(tuple(reversed(b))))
+        while True:
+            m, n = self.size(tuple(left)), self.size(tuple(right))
+            if m < n or (m == n and self._keyed(left, a)):
                 left.append(a.pop())
-                m *= self._size[left[-1]]
-            else:
+            elif n < m or self._keyed(right, b):
                 right.append(b.pop())
-                n *= self._size[right[-1]]
-        while True:  # what both products end with may still move
-            p, q = left[-1], right[-1]
-            if p in self._bound or q in self._bound:
-                break
-            common = gcd(self._size[p], self._size[q])
-            if common == 1:
-                break
-            for side, leaf in ((left, p), (right, q)):
-                if self._size[leaf] > common:
-                    side[-1:] = self._split(leaf, self._size[leaf] // common)
-            self._union(left.pop(), right.pop())
-        for leaf in (*left, *right):
-            self.fix((leaf,), f"{reason}: its factors do not divide each other")
+            else:
+                return left, right
 
     # ---------------------------------------------------------------- concatenations
 
@@ -179,119 +225,26 @@ class Leaves(Store):
                 total *= n
                 continue
             bound = self._bound.get(y)
-            if isinstance(bound, Table):
-                self.collapse(y, reason)
-                other.extend(reversed(self.expand((y,))))
-            elif size % total == 0 and n % want == 0 and bound is None:
-                other.extend(reversed(self._split(y, want)))
-            elif size % total == 0 and n % want == 0:
-                other.extend(reversed(self._split_concat(y, want, reason)))
-            else:  # no common factors: everything up to the next common boundary is fixed
-                self._fix_stretch([node], [*prefix, y], rest, other, reason)
-                return
-        self._equate_pieces((node,), tuple(prefix), reason)
-
-    def _fix_stretch(self, left: list[int], right: list[int], a: list[int], b: list[int], reason: str) -> None:
-        while self.size(tuple(left)) != self.size(tuple(right)):
-            if self.size(tuple(left)) < self.size(tuple(right)):
-                left.append(a.pop())
-            else:
-                right.append(b.pop())
-        self.fix((*left, *right), f"{reason}: its parts do not line up")
+            if size % total == 0 and n % want == 0 and not isinstance(bound, Table):
+                cut = self.split if bound is None else self._split_concat
+                other.extend(reversed(cut(y, want, reason)))
+                continue
+            self.refine_both(*self._stretch_to_boundary([node], [*prefix, y], rest, other), reason)
+            return
+        if self._keyed(prefix, other):
+            self.refine_both(*self._stretch_to_boundary([node], prefix, rest, other), reason)
+            return
+        self.equate_pieces((node,), tuple(prefix), reason)
+        if self._tables.get(node):
+            self.rekey(node, tuple(prefix))
 
     def _split_concat(self, node: int, first: int, reason: str) -> Expr:
         """A concatenation as a product: every segment is cut alike."""
         p = self.new(first, ())
         q = self.new(self._size[node] // first, p)
-        self._equate_pieces((node,), p + q, reason)
-        if not self._tables.get(node):
-            self._bound[node] = Product(p + q)
+        self.equate_pieces((node,), p + q, reason)
+        self.rekey(node, p + q)
         return p + q
-
-    def _equate_pieces(self, left: Expr, right: Expr, reason: str) -> None:
-        """Two sequences of stretches: cut both at all boundaries, then stretch by stretch."""
-        a, b = self.expand(left), self.expand(right)
-        if len(a) == 1 and len(b) == 1 and a != b:
-            x, y = a[0], b[0]
-            for node, other in ((x, y), (y, x)):
-                if node not in self._bound:
-                    self._cut_like(node, other)
-            self._refine(x)
-            self._refine(y)
-            self._align(x, y, reason)
-            self._merge_concats(x, y, reason)
-            return
-        i, j = self.pieces(left), self.pieces(right)
-        while i and j:
-            m, n = self.size(i[0].expr), self.size(j[0].expr)
-            if m > n:
-                i[:1] = self._cut(i[0].expr, n, reason)
-            elif n > m:
-                j[:1] = self._cut(j[0].expr, m, reason)
-            else:
-                self.equate(i.pop(0).expr, j.pop(0).expr, reason)
-
-    def _cut_like(self, root: int, other: int) -> None:
-        """Cut a leaf where another concatenation of the same size has its boundaries."""
-        sizes = [self.size(s) for s in self._bound[other].segments]
-        self._cut_leaf(root, sizes)
-
-    def _cut_leaf(self, root: int, sizes: Sequence[int], beside: Sequence[int] = ()) -> None:
-        """A leaf becomes a concatenation of fresh leaves; whatever may depend on it becomes a table.
-
-        Args:
-            beside: factors of the same product: those of which nothing is known yet may depend on it too.
-        """
-        dependents = [*self.dependents(root), *(a for a in dict.fromkeys(beside) if a != root and self._is_open(a))]
-        segments = tuple(self.new(n) for n in sizes)
-        made: dict[int, tuple[Expr, ...]] = {d: tuple(self.new(self._size[d]) for _ in sizes) for d in dependents}
-
-        def inside(bound: frozenset[int], i: int) -> frozenset[int]:
-            """The same keys where the root is in its segment ``i``."""
-            own: set[int] = set()
-            for key in map(self.root, bound):
-                own.update(segments[i] if key == root else made[key][i] if key in made else (key,))
-            return frozenset(own)
-
-        bounds = {d: list(self._keys.get(d, ())) for d in (root, *dependents)}
-        for d, entries in ((root, segments), *made.items()):
-            for i, entry in enumerate(entries):
-                self._inherit(d, entry)
-                for leaf in entry:
-                    self.bound_keys(leaf, [inside(bound, i) for bound in bounds[d]])
-        self._bound[root] = Concat(segments)
-        for d, entries in made.items():
-            self._bind_table(d, root, entries)
-
-    def _cut(self, expr: Expr, at: int, reason: str) -> list[Piece]:
-        """Cut one stretch (not a concatenation) after ``at`` items; returns all its stretches now."""
-        atoms = self.expand(expr)
-        first, rest = atoms[0], atoms[1:]
-        bound = self._bound.get(first)
-        if isinstance(bound, Table):
-            self.collapse(first, reason)
-            return self._cut(expr, at, reason)
-        if isinstance(bound, Concat):
-            out = self.pieces(expr)
-        else:
-            inner = self.size(rest)
-            whole, part = divmod(at, inner)
-            n = self._size[first]
-            bounds = [0, whole, whole + 1, n] if part else [0, whole, n]
-            sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
-            if len(sizes) > 1:
-                self._cut_leaf(first, sizes, rest)
-                out = self.pieces(expr)
-            else:  # a single item in front: the cut goes through what follows
-                out = [Piece(atoms)]
-        start = 0
-        for i, piece in enumerate(out):
-            size = self.size(piece.expr)
-            if start < at < start + size:
-                out[i : i + 1] = [Piece(p.expr, piece.path + p.path) for p in self._cut(piece.expr, at - start, reason)]
-                break
-            start += size
-        return out
 
     # ---------------------------------------------------------------- stretches of tensors
 
@@ -311,25 +264,25 @@ class Leaves(Store):
             self.fix(taken, why or reason)
             return (*axes[:axis], taken, *axes[axis + 1 :])
         if step == 1 or count == 1:
-            return self._stretch(axes, axis, start, start + count, reason)
+            return self._stretch(axes, axis, start, start + count)
         if n % step == 0 and start < step and count == n // step:
             slow, fast = self.new(count), self.new(step)
             self.equate(expr, slow + fast, reason)
             whole = (*axes[:axis], slow, *axes[axis + 1 :], fast)
-            return self._stretch(whole, len(axes), start, start + 1, reason)[:-1]
+            return self._stretch(whole, len(axes), start, start + 1)[:-1]
         self.fix(expr, reason)
         taken = self.new(count)
         self.fix(taken, reason)
         return (*axes[:axis], taken, *axes[axis + 1 :])
 
-    def _stretch(self, axes: Sequence[Expr], axis: int, start: int, stop: int, reason: str) -> tuple[Expr, ...]:
+    def _stretch(self, axes: Sequence[Expr], axis: int, start: int, stop: int) -> tuple[Expr, ...]:
         pieces = self.pieces(axes[axis])
         for at in (start, stop):
             position = 0
             for i, piece in enumerate(pieces):
                 size = self.size(piece.expr)
                 if position < at < position + size:
-                    cut = self._cut(piece.expr, at - position, reason)
+                    cut = self.cut(piece.expr, at - position)
                     pieces[i : i + 1] = [Piece(p.expr, piece.path + p.path) for p in cut]
                     break
                 position += size
@@ -352,44 +305,3 @@ class Leaves(Store):
                 columns = [[self.restrict((atom,), p.path) for p in chosen] for atom in atoms]
                 out.append(tuple(leaf for entries in columns for leaf in self.table(taken[0], entries)))
         return tuple(out)
-
-    # ---------------------------------------------------------------- concatenations that meet
-
-    def _refine(self, node: int) -> None:
-        """Take segments that are concatenations themselves apart, with the entries of all tables."""
-        bound = self._bound[node]
-        split = [self.pieces(s) for s in bound.segments]
-        if all(len(p) == 1 for p in split):
-            return
-        self._bound[node] = Concat(tuple(p.expr for ps in split for p in ps))
-        for t in self._tables.get(node, ()):
-            table = self._bound.get(t)
-            if isinstance(table, Table):
-                entries = [self.restrict(e, p.path) for e, ps in zip(table.entries, split, strict=True) for p in ps]
-                self._bound[t] = Table(node, tuple(entries))
-
-    def _align(self, x: int, y: int, reason: str) -> None:
-        """Cut the segments of two concatenations of the same size at each other's boundaries."""
-        while True:  # cutting through a product may make more boundaries than were asked for
-            ends = [set(accumulate(self.size(s) for s in self._bound[n].segments)) for n in (x, y)]
-            if ends[0] == ends[1]:
-                return
-            for node, missing in ((x, ends[1] - ends[0]), (y, ends[0] - ends[1])):
-                for at in sorted(missing):
-                    start = 0
-                    for segment in self._bound[node].segments:
-                        size = self.size(segment)
-                        if start < at < start + size:
-                            self._cut(segment, at - start, reason)
-                            break
-                        start += size
-                    self._refine(node)
-
-    def _merge_concats(self, x: int, y: int, reason: str) -> None:
-        """Two concatenations with the same boundaries become one node, so that tables of either serve both."""
-        left, right = self._bound[x].segments, self._bound[y].segments
-        self._parent[y] = x
-        del self._bound[y]
-        self._tables.setdefault(x, []).extend(self._tables.pop(y, ()))
-        for one, other in zip(left, right, strict=True):
-            self.equate(one, other, reason)

@@ -93,6 +93,9 @@ class Solver:
         self._fix_alone()
         self.leaves.settle()
         self.spaces.settle()
+        for axes in self.parameters.values():
+            for expr in axes:
+                self.leaves.settle_tables(expr, UNREAD)
 
     def _fix_alone(self) -> None:
         """To reorder nothing but an index buffer and what is looked up by it relabels no neurons."""
@@ -116,7 +119,7 @@ class Solver:
             if isinstance(bound, Table):
                 read = self._read(bound.entries, alive)
                 for entry in bound.entries if read is not None else ():
-                    if not any(x in alive for x in self.leaves.unbound(entry)):
+                    if alive.isdisjoint(inside := set(self.leaves.unbound(entry))) and inside:
                         self.leaves.equate(read, entry, UNREAD)
                         tied = True
             for part in bound.entries if isinstance(bound, Table) else bound.segments:
@@ -219,8 +222,8 @@ class Solver:
     def _obey(self, said: Semantics, operands: Sequence[Operand], where: str) -> Semantics:
         """Equations first, then what they make of the outputs; returns the semantics with expressions for takes."""
         leaves = self.leaves
-        for left, right in said.equal:
-            leaves.equate(left, right, where)
+        for left, right in sorted(said.equal, key=lambda pair: any(map(leaves.goes_by_another, pair))):
+            leaves.equate(left, right, where)  # an axis that goes by another one after that one
         leaves.settle()
         outputs = []
         for out in said.outputs:

@@ -14,7 +14,7 @@ from ..checkpoints import atomic_write
 from ..documents import read_json, validated
 from ..errors import MetanetError, brief, listed
 from ..tracing import is_integer
-from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, axis_to_json, fixed_of, leaves_of
+from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, axis_to_json, concats_of, fixed_of, leaves_of
 from ._documents import SpecFile, axis_of, check_spec
 
 if TYPE_CHECKING:
@@ -151,6 +151,9 @@ class SymmetrySpec:
             lines.append(f"  another name of {tensor.tied_to}")
         for number, axis in enumerate(tensor.axes):
             lines.append(f"  axis {number}: {axis}")
+            for concat in concats_of(axis):
+                if concat.why:
+                    lines.append(f"    {' | '.join(str(p.size) for p in concat.parts)}: cut by {concat.why}")
             for why, size in _by_reason(axis).items():
                 lines.append(f"    {size} fixed: {why}")
             for group in dict.fromkeys(leaf.group for leaf in leaves_of(axis)):

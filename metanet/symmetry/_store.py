@@ -30,9 +30,14 @@ class Product:
 
 @dataclass(slots=True)
 class Concat:
-    """One segment behind the other; tables of other axes may have an entry for each."""
+    """One segment behind the other; tables of other axes may have an entry for each.
+
+    Attributes:
+        why: what makes it several, if it is not put together of several.
+    """
 
     segments: tuple[Expr, ...]
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -64,6 +69,7 @@ class Store:
         self._keys: dict[int, list[frozenset[int]]] = {}
         self._dependents: dict[int, set[int]] = {}  # leaf -> those that have had it among their keys
         self._tables: dict[int, list[int]] = {}  # concatenation -> tables that it is the key of
+        self._made_by: dict[int, str] = {}  # factor -> the operation that told it from the other factors
         self._anchors: set[int] = set()  # fixed leaves whose identity matters though nobody is keyed by them
 
     # ---------------------------------------------------------------- making leaves
@@ -189,14 +195,28 @@ class Store:
         """The expression where the concatenations of ``path`` are in the given segments."""
         for key, segment in path:
             key, out = self.root(key), []
+            if not self._tables.get(key):
+                continue
             for atom in self.expand(expr):
                 bound = self._bound.get(atom)
                 if isinstance(bound, Table) and self.root(bound.key) == key:
                     out += bound.entries[segment]
+                elif isinstance(bound, Table) and self._goes_by(atom, key):
+                    out += self.table(bound.key, [self.restrict(e, ((key, segment),)) for e in bound.entries])
+                elif isinstance(bound, Concat) and not self._tables.get(atom) and self._goes_by(atom, key):
+                    out += self.concat(self.restrict(s, ((key, segment),)) for s in bound.segments)
                 else:
                     out.append(atom)
             expr = tuple(out)
         return expr
+
+    def _goes_by(self, atom: int, key: int) -> bool:
+        """Whether a concatenation has a table inside that the key selects from."""
+        bound = self._bound.get(atom)
+        if isinstance(bound, Table) and self.root(bound.key) == key:
+            return True
+        parts = bound.segments if isinstance(bound, Concat) else bound.entries if isinstance(bound, Table) else ()
+        return any(self._goes_by(a, key) for part in parts for a in self.expand(part))
 
     def renewed(self, expr: Expr) -> Expr:
         """The expression with fresh wild leaves: each use of a uniform axis may meet something else."""
@@ -235,8 +255,8 @@ class Store:
         why = ""
         for atom in self.expand(expr):
             bound = self._bound.get(atom)
-            if isinstance(bound, Concat) and not self._tables.get(atom):
-                inner = [self.inert(s) for s in bound.segments]
+            if isinstance(bound, Table) or (isinstance(bound, Concat) and not self._tables.get(atom)):
+                inner = [self.inert(e) for e in (bound.segments if isinstance(bound, Concat) else bound.entries)]
                 if None in inner:
                     return None
                 why = next(filter(None, inner), why)

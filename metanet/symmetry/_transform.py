@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..documents import Document, validated
 from ..errors import CheckpointError, MetanetError, brief
-from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, leaves_of
+from ._axes import Axis, Concat, Fixed, Leaf, Product, chosen, leaves_of
 from ._spec import SymmetrySpec
 
 
@@ -129,7 +129,7 @@ class Transform:
                 for n, (piece, part) in enumerate(
                     zip(tensor.split([p.size for p in axis.parts], lead + i), axis.parts, strict=True)
                 ):
-                    inside = [(_chosen(a, axis.name, n), m) for a, m in axes]
+                    inside = [(chosen(a, axis.name, n), m) for a, m in axes]
                     inside[i] = (part, moves)
                     parts.append(self._move(piece, inside, lead))
                 return torch.cat(parts, lead + i)
@@ -226,20 +226,6 @@ def _is_plain(axis: Axis, spec: SymmetrySpec) -> bool:
     if isinstance(axis, (Product, Concat)):
         return all(_is_plain(p, spec) for p in axis.parts)
     return isinstance(axis, Fixed) or (isinstance(axis, Leaf) and not spec[axis.group].keys)
-
-
-def _chosen(axis: Axis, name: str, part: int) -> Axis:
-    """The axis where the concatenation of this name is in the given part."""
-    match axis:
-        case Choice(by, parts) if name and by == name:
-            return parts[part]
-        case Product(parts):
-            return Product(tuple(_chosen(p, name, part) for p in parts))
-        case Concat(parts, own):
-            return Concat(tuple(_chosen(p, name, part) for p in parts), own)
-        case Choice(by, parts):
-            return Choice(by, tuple(_chosen(p, name, part) for p in parts))
-    return axis
 
 
 def _permute(tensor: Tensor, axis: int, element: Tensor, keys: Sequence[int]) -> Tensor:

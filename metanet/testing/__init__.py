@@ -5,6 +5,7 @@ Every check comes with its twin: an *illegal* relabelling must be noticed, so th
 
 from . import _steps_buffers as _steps_buffers  # registers its steps
 from . import _steps_complex as _steps_complex  # registers its steps
+from . import _steps_cuts as _steps_cuts  # registers its steps
 from . import _steps_layers as _steps_layers
 from . import _steps_moves as _steps_moves
 from ._checks import assert_function_preserved as assert_function_preserved

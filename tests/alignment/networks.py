@@ -9,7 +9,9 @@ from torch import Tensor, nn
 import metanet
 from metanet.verification import redraw
 from metanet.verification._redraw import calibrated
+from symmetry.constructs import CONSTRUCTS
 from symmetry.truth import Example, convolutional, decoders, recurrent, text, vision
+from symmetry.truth._sheet import library
 
 
 def _vgg16() -> Example:
@@ -45,6 +47,19 @@ def _resnet18() -> Example:
     return Example(ResNet18((5, 6, 7, 8)), (torch.randn(2, 3, 16, 16),), (torch.randn(3, 3, 24, 24),))
 
 
+def _shuffle_net() -> Example:
+    """ShuffleNetV2 of torchvision with two or three units a stage and few channels."""
+    library("timm")  # torchvision by the same way
+    from torchvision.models.shufflenetv2 import ShuffleNetV2
+
+    model = ShuffleNetV2([2, 3, 2], [8, 16, 24, 32, 32], num_classes=3)
+    return Example(model, (torch.randn(2, 3, 64, 64),), (torch.randn(3, 3, 96, 96),))
+
+
+def _unet() -> Example:
+    return Example(*CONSTRUCTS["unet"].make())
+
+
 NETWORKS: dict[str, Callable[[], Example]] = {
     "mlp": convolutional.TRUTHS["mlp"].make,
     "vgg16": _vgg16,
@@ -60,13 +75,14 @@ MORE: dict[str, Callable[[], Example]] = {
     for name, truth in truths.items()
     if name not in ("vit_tiny", "vit_transformers", "gpt2", "llama", "lstm")  # too large, or among those above
 }
+CUT: dict[str, Callable[[], Example]] = {"shuffle_net": _shuffle_net, "unet": _unet}  # axes cut in several ways
 
 
 @cache
 def traced(name: str) -> tuple[metanet.Architecture, Example]:
     """Architecture and example of one of the networks above."""
     torch.manual_seed(0)
-    example = (NETWORKS | MORE)[name]()
+    example = (NETWORKS | MORE | CUT)[name]()
     check = (example.check_args, dict(example.check_kwargs))
     return metanet.trace(example.model, *example.args, check_inputs=check, **example.kwargs), example
 

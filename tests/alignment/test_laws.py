@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import metanet
-from alignment.networks import MORE, NETWORKS, batches, random_state, traced
+from alignment.networks import CUT, MORE, NETWORKS, batches, random_state, traced
 from metanet.alignment import MATCHERS
 from metanet.tracing import tensors_in
 from metanet.verification import verify
@@ -49,7 +49,11 @@ def test_no_matcher_worsens_its_objective(method, network):
 @pytest.mark.filterwarnings("ignore:.*groups stay as they are")
 @pytest.mark.parametrize(
     ("method", "network"),
-    [*product(RECOVERS, NETWORKS), *product(("weight", "activation", "combined"), MORE)],
+    [
+        *product(RECOVERS, NETWORKS),
+        *product(("weight", "activation", "combined"), MORE),
+        *product(("weight",), CUT),
+    ],
 )
 def test_a_planted_relabelling_is_found(method, network):
     arch, _ = traced(network)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import metanet
+from alignment.networks import traced
 from metanet.graph import Block, EdgeType, GraphTemplate, NodeRange, NodeType
+from metanet.symmetry import leaves_of
 from metanet.testing import assert_graph
 from symmetry.constructs import CONSTRUCTS
 from symmetry.test_truth import BIG, TRUTHS
@@ -35,6 +37,15 @@ def test_laws_2_and_4(name):
     arch = architecture_of(name)
     assert_graph(arch)
     assert bool(arch.template_warnings) == (name in NOT_FOLLOWED), arch.template_warnings
+
+
+def test_the_graph_of_a_shuffle_net():
+    """Units that pass half of their channels by and shuffle: each layer's neurons are nodes of their own."""
+    arch, _ = traced("shuffle_net")
+    assert_graph(arch)
+    assert not arch.template_warnings
+    reader = {n for n, t in arch.spec.tensors.items() if any(not any(True for _ in leaves_of(a)) for a in t.axes[:1])}
+    assert reader == {"fc.weight", "fc.bias"}, "all but the outputs move"
 
 
 # ---------------------------------------------------------------- by hand

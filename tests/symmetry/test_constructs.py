@@ -18,12 +18,10 @@ pytestmark = [
 ]
 # What is written down is what is found; a larger group exists, which axes of a spec cannot say (see MORE).
 SHORT = {
-    "group_norm_across_groups": "the four channels of the first norm group that are also the first convolution group "
-    "may be permuted alone; boundaries at 6 and at 4 and 8 have no common product, so that all but the last factor is "
-    "fixed (Leaves._fix_to_boundary); to say it takes a Choice in the convolution's input channels",
-    "channel_shuffle_across": "two of the first groups may be exchanged without the other two; that the two are keyed "
-    "by the slow factor of 4 = 2 x 2 is lost where it joins a fixed stretch (Leaves._fix_to_boundary), and to say it "
-    "takes a Choice in the second convolution's input channels",
+    "group_norm_across_groups": "the whole axis may be turned round, block by block: 4 | 2 | 2 | 4 is a mirror image "
+    "of itself; an axis of a spec lists the items of exchanged blocks in the same order",
+    "shuffled_unequal_parts": "what is read by one layer may be exchanged between the rows of the shuffle as well; an "
+    "axis of a spec lists the items of a group in the same order everywhere",
     "shortcut_padded": "the channels padded before and behind the shortcut are of one kind: one group in two places",
 }
 
@@ -57,19 +55,20 @@ def swaps(i: int, j: int, axes: dict[str, int]) -> Iterator[Swap]:
         yield name, axis, i, j, slice(None)
 
 
-def norm_groups() -> Iterator[Swap]:
-    """Channels 0 and 1."""
-    yield from swaps(0, 1, {"0.weight": 0, "0.bias": 0, "1.weight": 0, "1.bias": 0})
-    yield "3.weight", 1, 0, 1, slice(0, 2)
+def mirrored() -> Iterator[Swap]:
+    """Channels 0 to 3 and 8 to 11, 4 and 5 and 6 and 7: the first and last of three convolution groups of 4."""
+    for i, j in ((0, 8), (1, 9), (2, 10), (3, 11), (4, 6), (5, 7)):
+        yield from swaps(i, j, {"0.weight": 0, "0.bias": 0, "1.weight": 0, "1.bias": 0})
+    for i, j in ((0, 2), (1, 3)):
+        yield "3.weight", 1, i, j, slice(2, 4)
+    for i, j in ((0, 4), (1, 5)):
+        yield from swaps(i, j, {"3.weight": 0, "3.bias": 0, "5.weight": 1})
 
 
-def shuffled_groups() -> Iterator[Swap]:
-    """Groups 0 and 1 of four."""
-    for n in range(3):
-        yield from swaps(n, n + 3, {"0.weight": 0, "0.bias": 0, "2.weight": 0, "2.bias": 0})
-    yield "5.weight", 1, 0, 1, slice(0, 3)
-    yield "5.weight", 1, 4, 5, slice(0, 3)
-    yield "5.weight", 1, 2, 3, slice(3, 6)
+def rows_of_a_shuffle() -> Iterator[Swap]:
+    """The last channel of the first row and the first of the second."""
+    yield from swaps(3, 4, {"a.weight": 0, "a.bias": 0})
+    yield from swaps(9, 1, {"o.weight": 1})
 
 
 def padded_channels() -> Iterator[Swap]:
@@ -79,7 +78,7 @@ def padded_channels() -> Iterator[Swap]:
 
 
 MORE = {
-    "group_norm_across_groups": norm_groups, "channel_shuffle_across": shuffled_groups,
+    "group_norm_across_groups": mirrored, "shuffled_unequal_parts": rows_of_a_shuffle,
     "shortcut_padded": padded_channels,
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from metanet.symmetry._leaves import Leaves
@@ -9,10 +10,28 @@ from metanet.symmetry._spaces import Spaces
 from metanet.symmetry._store import Concat, Expr, Table
 
 
-def free_factors(leaves: Leaves, expr: Expr) -> list[tuple[int, int]]:
-    """Every factor that may move, with the size of all that runs faster than it."""
-    roots = leaves.expand(expr)
-    return [(r, leaves.size(roots[i + 1 :])) for i, r in enumerate(roots) if leaves.reason(r) is None]
+def rows(leaves: Leaves, expr: Expr) -> list[tuple[tuple[int, int], ...]]:
+    """For every position along an axis the items that it belongs to, of all leaves that move or that others go by."""
+    return list(_grid(leaves, leaves.expand(expr)).flat)
+
+
+def _grid(leaves: Leaves, atoms: Expr) -> np.ndarray:
+    """The rows of a product, with one axis for each factor."""
+    shape = [leaves.size((a,)) for a in atoms]
+    for n, atom in enumerate(atoms):
+        bound = leaves.binding(atom)
+        if isinstance(bound, Concat):
+            parts = []
+            for i, segment in enumerate(bound.segments):
+                before, behind = (leaves.restrict(e, ((atom, i),)) for e in (atoms[:n], atoms[n + 1 :]))
+                inside = _grid(leaves, leaves.expand(before + segment + behind))
+                parts.append(inside.reshape(*shape[:n], leaves.size(segment), *shape[n + 1 :]))
+            return np.concatenate(parts, n)
+    grid = np.empty(shape, dtype=object)
+    told = [leaves.reason(a) is None or bool(leaves.dependents(a)) for a in atoms]
+    for place in np.ndindex(*shape):
+        grid[place] = tuple((a, i) for a, i, t in zip(atoms, place, told, strict=True) if t)
+    return grid
 
 
 def test_a_random_chain_of_splits_keeps_products_consistent():
@@ -27,30 +46,13 @@ def test_a_random_chain_of_splits_keeps_products_consistent():
             other = sum((leaves.new(n) for n in sizes), ())
             leaves.equate(axis, other, "test")
             assert leaves.size(leaves.expand(axis)) == 48
-            # what may move stands at the same place in both; where the products differ, everything is fixed
-            assert free_factors(leaves, axis) == free_factors(leaves, other)
-            moved |= bool(free_factors(leaves, axis))
+            assert rows(leaves, axis) == rows(leaves, other)
+            moved |= any(rows(leaves, axis))
     assert moved
 
 
-def positions(leaves: Leaves, expr: Expr) -> list[tuple[int, int]]:
-    """For every position along an axis the innermost unbound leaf it belongs to, and which of its items it is."""
-    out = []
-    for piece in leaves.pieces(expr):
-        *slow, fast = piece.expr or (None,)
-        if fast is None:
-            out.append((-1, 0))
-            continue
-        bound = leaves.binding(fast)
-        own = positions(leaves, (fast,)) if isinstance(bound, Concat) else [
-            (leaves.root(fast), i) for i in range(leaves.size((fast,)))
-        ]  # fmt: skip
-        out += own * leaves.size(tuple(slow))
-    return out
-
-
 def test_a_random_chain_of_cuts_agrees_position_by_position():
-    """However an axis is cut and split, equated axes have the same leaf at every position (or both are fixed)."""
+    """However an axis is cut and split, equated axes have the same items at every position."""
     rng = random.Random(1)
     moved = False
     for _ in range(300):
@@ -69,12 +71,8 @@ def test_a_random_chain_of_cuts_agrees_position_by_position():
             for e in axes:  # each is an axis of some tensor: what it does not support is taken away
                 spaces.add((e,))
             spaces.settle()
-            fixed = [
-                [leaf < 0 or leaves.reason(leaf) is not None or (leaf, i) for leaf, i in positions(leaves, e)]
-                for e in axes
-            ]
-            assert all(f == fixed[0] for f in fixed)
-            moved |= any(f is not True for f in fixed[0])
+            assert all(rows(leaves, e) == rows(leaves, other) for e in axes)
+            moved |= any(rows(leaves, other))
     assert moved
 
 
@@ -140,3 +138,32 @@ def test_a_uniform_axis_fits_several_others():
     for other in (a, b):
         leaves.equate(leaves.renewed(wild), other, "mul")
     assert leaves.expand(a) != leaves.expand(b)
+
+
+def test_blocks_of_two_sizes_meet_in_their_intersections():
+    """Four of 3 against three of 4."""
+    leaves = Leaves()
+    axis = leaves.new(12)
+    leaves.equate(axis, leaves.new(4) + leaves.new(3), "one norm")
+    leaves.equate(axis, leaves.new(3) + leaves.new(4), "another norm")
+    sizes = [leaves.size((leaf,)) for leaf in leaves.unbound(axis)]
+    assert sizes == [3, 2, 2, 3]  # 3 | 1 | 2 | 2 | 1 | 3: single items have no leaf
+    (concat,) = {b.why for a in leaves.expand(axis) if isinstance(b := leaves.binding(a), Concat)}
+    assert concat == "one norm and another norm"
+
+
+def test_a_shuffled_concatenation_is_a_table_and_its_key():
+    """``(2, 6)`` of two parts of 6, the 6 first: against a leaf of 12 both parts stay apart."""
+    leaves = Leaves()
+    one, other, weight = leaves.new(6), leaves.new(6), leaves.new(12, ())
+    which, item = leaves.new(2), leaves.new(6)
+    leaves.equate(leaves.concat([one, other]), which + item, "view")
+    leaves.equate(weight, item + which, "convolution")
+    table, key = map(leaves.binding, leaves.expand(weight))
+    assert isinstance(table, Table) and isinstance(key, Concat)
+    assert [leaves.expand(e) for e in table.entries] == [leaves.expand(one), leaves.expand(other)]
+    assert rows(leaves, weight)[0::2] == rows(leaves, one)
+    assert rows(leaves, weight)[1::2] == rows(leaves, other)
+    leaves.equate(weight, leaves.new(2) + leaves.new(6), "a norm of two groups")
+    assert rows(leaves, weight)[0::2] == rows(leaves, one)
+    assert len(set(leaves.unbound(one)) | set(leaves.unbound(other))) > 2

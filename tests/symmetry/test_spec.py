@@ -6,7 +6,9 @@ from torch import nn
 
 import metanet
 from metanet.errors import MetanetError
+from metanet.symmetry import SymmetrySpec
 from networks import ARCHITECTURES, Basic
+from symmetry.constructs import CONSTRUCTS
 
 
 def groups(name: str) -> dict[str, int]:
@@ -157,3 +159,14 @@ def test_parts_that_are_not_read_move_with_those_that_are():
     assert arch.spec.tensors["up"].axes[2] == stream
     assert arch.spec.tensors["down"].axes[1] == stream
     assert sorted(g.size for g in arch.spec.groups) == [5, 5, 6]  # hidden units of each matrix that is read
+
+
+def test_explain_names_both_operations_that_cut_an_axis():
+    model, inputs, _ = CONSTRUCTS["norms_of_different_groups"].make()
+    spec = metanet.trace(model, *inputs).spec
+    text = spec.explain("h.weight")
+    assert "4 | 2 | 2 | 4: cut by" in text and "norm in n1" in text and "norm in n2" in text
+    again = SymmetrySpec.from_json(spec.to_json())
+    assert again == spec and again.explain("h.weight") == text
+    plain, inputs, _ = CONSTRUCTS["dense"].make()
+    assert "cut by" not in metanet.trace(plain, *inputs).spec.explain("head.weight")  # put together, not cut

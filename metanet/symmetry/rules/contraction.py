@@ -81,10 +81,11 @@ def convolution(
     weight_in, weight_out = (0, 1) if transposed else (1, 0)
     if transposed:  # the weight's first axis is (group, in), its second out; the output's channels (group, out)
         out = group + weight[1]
-        equal = [(x[channel], weight[0]), (weight[0], group + call.fresh(weight.shape[0] // groups))]
+        equal = [(weight[0], group + call.fresh(weight.shape[0] // groups)), (x[channel], weight[0])]
     else:
         out = weight[0]
-        equal = [(x[channel], group + weight[1]), (weight[0], group + call.fresh(weight.shape[0] // groups))]
+        # The weight's groups first: its inputs may depend on them, also where the data cuts the groups differently.
+        equal = [(weight[0], group + call.fresh(weight.shape[0] // groups)), (x[channel], group + weight[1])]
     if bias is not None:
         equal.append((bias[0], out))
     why, spatial, pins = "a convolution slides along it", [], []

@@ -3,10 +3,10 @@
 Nothing here runs the solver. The grammar of the axes is that of ``symmetry.truth``.
 """
 
-from . import buffers, channels, complex_numbers, heads, learned, mixing, parameters
+from . import buffers, channels, complex_numbers, cuts, heads, learned, mixing, parameters
 from ._construct import CONSTRUCTS, Construct, Net, groups_of
 
 __all__ = [
-    "CONSTRUCTS", "Construct", "Net", "buffers", "channels", "complex_numbers", "groups_of", "heads", "learned",
-    "mixing", "parameters",
+    "CONSTRUCTS", "Construct", "Net", "buffers", "channels", "complex_numbers", "cuts", "groups_of", "heads",
+    "learned", "mixing", "parameters",
 ]  # fmt: skip

@@ -72,7 +72,13 @@ def group_norm_around_groups() -> Made:
     return chain(*layers, nn.Conv2d(8, 3, 1)), *images()
 
 
-@construct("c 2, g! 3, o 2 per g!", {"0": "6*c, .", "1": "6*c", "3": "g!*o, 2*c", "5": "., g!*o"})
+@construct(
+    "a 4, b 2, c 2, d 4, o 2, p 2, q 2",
+    {
+        "0": "a | b | c | d, .", "1": "a | b | c | d", "3.weight": "g:(o | p | q), g?(a / b | c / d)",
+        "3.bias": "o | p | q", "5": "., o | p | q",
+    },
+)  # fmt: skip
 def group_norm_across_groups() -> Made:
     """Norm groups of 6, convolution groups of 4: where both boundaries run, four stretches of 4, 2, 2, 4."""
     layers = nn.Conv2d(3, 12, 1), nn.GroupNorm(2, 12), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=3), nn.ReLU()
@@ -143,8 +149,12 @@ def channel_shuffle_into_three() -> Made:
 
 
 @construct(
-    "a! 2, h 2, i 3 per a! h, b! 2, o 3 per b!", {"0": "a!*h*i, .", "2": "a!*h*3, i", "5": "b!*o, 3*h", "7": "., b!*o"}
-)
+    "a 2, b 2, i 3 per a, j 3 per b, o 3, p 3",
+    {
+        "0": "a*i | b*j, .", "2.weight": "g:(a | b)*3, g?(i / j)", "2.bias": "(a | b)*3",
+        "5.weight": "n:(o | p), n?(a | b | a / b | a | b)", "5.bias": "o | p", "7": "., o | p",
+    },
+)  # fmt: skip
 def channel_shuffle_across() -> Made:
     """Channels ``(3, 4)`` against groups ``(2, 6)``, which cut the second row in the middle."""
     return shuffled(4, 2), *images()

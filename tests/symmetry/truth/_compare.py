@@ -1,6 +1,8 @@
 """Two specs are compared by what they mean, whatever their groups are called and however their axes are written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import prod
 
 from metanet.symmetry import SymmetrySpec
 from metanet.symmetry._axes import Axis, Choice, Concat, Fixed, Leaf, Product, fixed_of, leaves_of
@@ -15,13 +17,15 @@ def rows(axis: Axis) -> list[Row]:
     This is the normal form of an axis. Fixed positions without a name and groups of one item add nothing. An element of
     the symmetry group changes the numbers in a row; among the positions with equal rows it keeps the order. So
     expressions with the same rows move alike: ``2*a`` and ``a | a``, nested and flat products, fixed parts in one piece
-    or in several.
+    or in several. Of a choice by another axis of the tensor a row holds the items of all alternatives in order.
     """
     match axis:
         case Fixed(size, _, group):
             return [((group, n),) if group and size > 1 else () for n in range(size)]
         case Leaf(group, size):
             return [((group, n),) if size > 1 else () for n in range(size)]
+        case Product(parts) if (at := _key(parts)) is not None:
+            return _interleaved(parts, at)
         case Product(parts):
             out: list[Row] = [()]
             for part in parts:
@@ -30,10 +34,51 @@ def rows(axis: Axis) -> list[Row]:
             return out
         case Concat(parts):
             return [row for part in parts for row in rows(part)]
-        case Choice(by, parts):
+        case Choice(_, parts):
             choices = [rows(part) for part in parts]
-            same = all(choice == choices[0] for choice in choices)  # else no row says what happens: equal to nothing
-            return choices[0] if same else [((f"choice by {by}", n),) for n in range(axis.size)]
+            if all(choice == choices[0] for choice in choices):
+                return choices[0]
+            return [tuple(item for row in alternatives for item in row) for alternatives in zip(*choices, strict=True)]
+
+
+def _key(parts: Sequence[Axis]) -> int | None:
+    """The first factor of a product by which others go."""
+    by = {choice.by for part in parts for choice in _choices(part)}
+    return next((n for n, part in enumerate(parts) if isinstance(part, Concat) and part.name in by), None)
+
+
+def _choices(axis: Axis) -> Iterator[Choice]:
+    if isinstance(axis, Choice):
+        yield axis
+    for part in getattr(axis, "parts", ()):
+        yield from _choices(part)
+
+
+def _interleaved(parts: Sequence[Axis], at: int) -> list[Row]:
+    """The rows of a product of which some factors go by another, a concatenation: a shuffled one."""
+    key = parts[at]
+    own = []
+    for n, segment in enumerate(key.parts):
+        inside = [_picked(part, key.name, n) for part in parts]
+        inside[at] = segment
+        own.append(iter(rows(Product(tuple(inside)))))
+    slow, fast = (prod(part.size for part in some) for some in (parts[:at], parts[at + 1 :]))
+    lengths = [segment.size * fast for segment in key.parts]
+    return [row for _ in range(slow) for some, n in zip(own, lengths, strict=True) for row in islice(some, n)]
+
+
+def _picked(axis: Axis, name: str, n: int) -> Axis:
+    """The axis where the concatenation of this name is in its part ``n``."""
+    match axis:
+        case Choice(by, parts) if by == name:
+            return _picked(parts[n], name, n)
+        case Choice(by, parts):
+            return Choice(by, tuple(_picked(part, name, n) for part in parts))
+        case Product(parts):
+            return Product(tuple(_picked(part, name, n) for part in parts))
+        case Concat(parts, own):
+            return Concat(tuple(_picked(part, name, n) for part in parts), own)
+    return axis
 
 
 def moving_groups(spec: SymmetrySpec) -> list[Group]:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from metanet.sources._torchvision import import_torchvision
 from metanet.symmetry import SymmetrySpec
-from metanet.symmetry._axes import Axis, Concat, Fixed, Leaf, Product
+from metanet.symmetry._axes import Axis, Choice, Concat, Fixed, Leaf, Product
 from metanet.symmetry._spec import Group, TensorAxes
 
-_TOKEN = re.compile(r"\s*(\w[\w.]*!?|[()*|])")
+_TOKEN = re.compile(r"\s*(\w[\w.]*!?|[()*|/?:])")
 
 
 def library(name: str) -> Any:
@@ -86,7 +86,10 @@ class Truth:
 
 
 class _Parser:
-    """``concat := product ("|" product)*; product := atom ("*" atom)*; atom := group | number | "(" concat ")"``."""
+    """``concat := product ("|" product)*; product := atom ("*" atom)*; atom := group | number | "(" concat ")"``.
+
+    Besides, an atom is ``name:(a | b)``, a concatenation with a name, or ``name?(a / b)``, what goes by its parts.
+    """
 
     def __init__(self, text: str, groups: Mapping[str, tuple[int, tuple[str, ...]]]) -> None:
         self.text, self.groups, self.at = text, groups, 0
@@ -106,12 +109,23 @@ class _Parser:
         self.at = match.end()
         return match[1]
 
-    def _list(self, sign: str, part: Callable[[], Axis], join: type[Product] | type[Concat]) -> Axis:
+    def _list(self, sign: str, part: Callable[[], Axis], join: Callable[[tuple[Axis, ...]], Axis]) -> Axis:
         parts = [part()]
         while self._peek() == sign:
             self._take()
             parts.append(part())
         return parts[0] if len(parts) == 1 else join(tuple(parts))
+
+    def _named(self, name: str) -> Axis:
+        """What follows a name: ``:(a | b)`` or ``?(a / b)``."""
+        sign, bracket = self._take(), self._take()
+        assert bracket == "(", f"{name}{sign} is followed by {bracket!r} in {self.text!r}"
+        if sign == ":":
+            axis = self._list("|", self._product, lambda parts: Concat(parts, name))
+        else:
+            axis = self._list("/", self._concat, lambda parts: Choice(name, parts))
+        assert self._take() == ")", f"a bracket is not closed in {self.text!r}"
+        return axis
 
     def _concat(self) -> Axis:
         return self._list("|", self._product, Concat)
@@ -125,6 +139,8 @@ class _Parser:
             inner = self._concat()
             assert self._take() == ")", f"a bracket is not closed in {self.text!r}"
             return inner
+        if self._peek() in (":", "?"):
+            return self._named(token)
         if token.isdigit():
             return Fixed(int(token), "by hand")
         size = self.groups[token][0]
