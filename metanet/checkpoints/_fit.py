@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import CheckpointError, MetanetError, brief, listed
+from ._forms import adapter_of
 from ._spelling import spelled
 
 _LISTED = 10  # of each kind of difference
@@ -117,6 +118,7 @@ def check(
     lines += _rest(missing, "missing")
     lines += [f"  unexpected  {_line(name, surplus[name].shape)}" for name in list(surplus)[:_LISTED]]
     lines += _rest(surplus, "unexpected")
+    lines += _adapters(surplus)
     shapes = [name for name, each in found.items() if each.shape != wanted[name].shape]
     lines += [
         f"  shape       {_line(name, found[name].shape, 'is ')}, expected {brief(tuple(wanted[name].shape), 60)}"
@@ -137,6 +139,13 @@ def check(
 def _rest(names: Iterable[str], what: str) -> list[str]:
     more = len(list(names)) - _LISTED
     return [f"  ... and {more} more {what}"] if more > 0 else []
+
+
+def _adapters(surplus: Iterable[str]) -> list[str]:
+    """What to do about the factors of an adapter, whose weights are then no whole network."""
+    word = next(filter(None, map(adapter_of, surplus)), None)
+    advice = "they change what the network computes: merge them into it first, with PEFT by model.merge_and_unload()"
+    return [] if word is None else [f"  some of these are of an adapter ({word}); {advice}"]
 
 
 def _near(name: str, wanted: Described, surplus: Mapping[str, Described]) -> str:

@@ -6,6 +6,7 @@ no proof) a form is known. A new form is one row.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -78,3 +79,14 @@ SCALE = re.compile(
 
 SCALED = ("", ".weight", "_blocks", "_packed", "weight")
 """What a scaled tensor is called, behind ``of`` of its scale."""
+
+
+@lru_cache(maxsize=1 << 16)  # graphs of many checkpoints ask for the same names
+def forms_of(name: str) -> tuple[Form, ...]:
+    """The forms whose names match."""
+    return tuple(form for form in FORMS if form.names.search(name))
+
+
+def adapter_of(name: str) -> str | None:
+    """What users call the adapter that a tensor of this name is a part of; ``None`` if it is of none."""
+    return next((form.word for form in forms_of(name) if form.kind == ADAPTER), None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..documents import read_json
 from ..errors import CheckpointError
-from ._forms import ADAPTER, EIGHT_BITS, FORMS, NARROW, QUANTISED, SCALE, SCALED, Form
+from ._forms import ADAPTER, EIGHT_BITS, NARROW, QUANTISED, SCALE, SCALED, adapter_of, forms_of
 from ._mapping import Checkpoint
 from ._pipelines import PARTS
 
@@ -96,7 +96,7 @@ def _signs_of_numbers(dtypes: Mapping[str, torch.dtype]) -> Iterator[str]:
             yield f"{name} is {dtype}"
         if (owner := _scaled_by(name, dtypes)) is not None:
             yield f"it has {name}, by which {owner} ({dtypes[owner]}) is to be multiplied"
-        for form in _forms_of(name):
+        for form in forms_of(name):
             if form.kind == QUANTISED and (form.dtypes is None or dtype in form.dtypes):
                 yield f"it has {name}: {form.word}"
 
@@ -122,12 +122,6 @@ def _owners(name: str) -> tuple[str, ...]:
     return tuple(owner for owner in owners if owner != name)
 
 
-@lru_cache(maxsize=1 << 16)
-def _forms_of(name: str) -> tuple[Form, ...]:
-    """The forms whose names match."""
-    return tuple(form for form in FORMS if form.names.search(name))
-
-
 def _by_config(given: Mapping[str, Tensor]) -> str | None:
     """What a configuration beside the weights says of their numbers."""
     config = _config(given)
@@ -145,7 +139,7 @@ def _config(given: Mapping[str, Tensor]) -> dict[str, Any]:
     config = given.metadata.get("config")
     beside = Path(given.path).parent / "config.json"
     if config is None and Path(given.path).is_file() and beside.is_file():
-        config = read_json(beside, error=CheckpointError)
+        config = read_json(beside, error=CheckpointError, nan=True)  # transformers writes Infinity
     return config if isinstance(config, dict) else {}
 
 
@@ -156,9 +150,9 @@ def _check_adapters(
     given: Mapping[str, Tensor], who: str, network: list[str], averaged: bool, taken: list[str]
 ) -> None:  # fmt: skip
     names = [name for name in dtypes_of(given) if not any(fnmatchcase(name, pattern) for pattern in taken)]
-    parts = {name: word for name in names if (word := _word_of(name)) is not None}
+    parts = {name: word for name in names if (word := adapter_of(name)) is not None}
     kind = next(iter(parts.values()), None) or _by_adapter_config(given)
-    if kind is None or (not averaged and any(_word_of(name) for name in network)):
+    if kind is None or (not averaged and any(adapter_of(name) for name in network)):
         return
     shown = f"{next(iter(parts))}, ...: {kind}" if parts else kind
     inside = parts and (2 * len(parts) < len(names) or any("base_layer." in name for name in names))
@@ -168,10 +162,6 @@ def _check_adapters(
         "(lora_alpha), so that tensors can't be averaged or read one by one. Merge it into its base with PEFT, "
         f"PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(new), and give that. {_LATER}"
     )
-
-
-def _word_of(name: str) -> str | None:
-    return next((form.word for form in _forms_of(name) if form.kind == ADAPTER), None)
 
 
 def _by_adapter_config(given: Mapping[str, Tensor]) -> str | None:
