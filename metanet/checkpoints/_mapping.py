@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..errors import CheckpointError, MetanetError
 from ._fit import Described, check, describe, match
-from ._forms import adapter_of
 
 
 def shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -141,10 +140,8 @@ class Checkpoint(Mapping[str, Tensor]):
         unexpected = {name: here for name, here in names.items() if name not in wanted and here not in used}
         own = self._described()
         found = {name: own[here] for name, here in stored.items()}
-        # Without its adapters a network is another function: they are never dropped in silence.
-        kept = {name for name in unexpected if extra == "refuse" or adapter_of(name)}
-        surplus = {name: own[here] for name, here in unexpected.items() if name in kept}
-        if problem := check(found, wanted, surplus, dtypes):
+        surplus = {name: own[here] for name, here in unexpected.items()}
+        if problem := check(found, wanted, surplus if extra == "refuse" else {}, dtypes):
             raise CheckpointError(f"checkpoint '{self.path}' does not fit the network:\n{problem}")
         outside = [name for name in self._stored if name not in inside]
         return self._select(stored, (*self.skipped, *outside, *unexpected.values()))

@@ -132,11 +132,10 @@ def test_a_model_around_which_an_adapter_was(tmp_path):
     assert_fits(opened(whole, tmp_path).fit(state), state)
 
 
-@pytest.mark.parametrize("extra", ["refuse", "drop"])
-def test_an_adapter_that_is_not_merged_is_never_left_out(extra, tmp_path):
+def test_an_adapter_that_is_not_merged_is_named(tmp_path):
     state = network().state_dict()
     stored = {"base_model.model." + name.replace("head.", "head.base_layer."): t for name, t in state.items()}
     stored["base_model.model.head.lora_A.default.weight"] = torch.ones(2, 3)
     stored["base_model.model.head.lora_B.default.weight"] = torch.ones(2, 2)
     with pytest.raises(CheckpointError, match=r"of an adapter \(LoRA\); .*merge_and_unload"):
-        opened(stored, tmp_path).fit(state, extra=extra)
+        opened(stored, tmp_path).fit(state)
