@@ -62,6 +62,7 @@ EVERYWHERE: Mapping[str, Key] = {
     "base": _CHECKPOINT,
     "checkpoint": _CHECKPOINT,
     "run": Key(str, check=places.there),
+    "trust": Key(bool | list[str] | str | None, advice="give a folder, [A,B], or true for the one that is read"),
     **_DATA,
     **_LOGGER,
 }
@@ -78,6 +79,10 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
         "zoo.arch": Key(str | None, check=places.reference_unread),
         "zoo.path": Key(str, check=places.folder),
         "zoo.input_shape": _SHAPE,
+    },
+    "predict": {
+        "arch": Key(str | None),  # also the name of an architecture of the run, which only the run knows
+        "model_class": _REFERENCE,
     },
     "inspect": {
         "verify": Key(bool),
@@ -126,6 +131,8 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
         "slices": Key(
             list | str | None, check=places.there, advice="give [{MODEL: [FIRST, BEHIND_THE_LAST]}, ...], or a file"
         ),
+        "recipe": Key(str | None, check=places.there),
+        "overflow": Key(Literal["error", "clip", "keep"]),
         "dtype": Key(Literal["float32", "float64"] | None),
         "out_dtype": Key(_DTYPES | None),
         "max_shard_size": Key(str | Positive),
