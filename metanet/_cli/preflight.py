@@ -223,9 +223,20 @@ def _unknown_key(key: str, shown: str, cfg: Any) -> str:
     meant = [f"{parent}.{close[0]}" if parent else close[0]] if close else []
     if meant := list(dict.fromkeys([*meant, *_alike(cfg, last)])):
         lines.append(f"  did you mean {' or '.join(meant[:4])}?")
-    if parent and _builds(cfg, parent):
-        lines.append(f"  an argument that is not listed is added with a plus: +{shown}")
+    if elsewhere := _choices_with(parent, last):
+        lines.append(f"  {last} is a value of {' and '.join(f'{parent}={name}' for name in elsewhere)}")
+    elif parent and _builds(cfg, parent):
+        lines.append(f"  an argument that is not listed is added with a plus: +{shown.lstrip('+')}")
     return "\n".join(lines)
+
+
+def _choices_with(group: str, key: str) -> list[str]:
+    """The choices of a group that have a key at their top."""
+    from ..config import conf_dir
+    from ..documents import read_yaml
+
+    found = {path.stem: read_yaml(path) for path in sorted((conf_dir() / group).glob("*.yaml"))} if group else {}
+    return [name for name, values in found.items() if isinstance(values, dict) and key in values]
 
 
 def _beside(cfg: Any, key: str) -> tuple[str, list[str]]:

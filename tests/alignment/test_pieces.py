@@ -44,7 +44,7 @@ def inner_product(a, b, spec):
     return sum(
         float((a[n] * b[n].conj()).sum().real)
         for n, t in spec.tensors.items()
-        if t.tied_to is None and not n.endswith(statistics)
+        if t.tied_to is None and not t.integer and not n.endswith(statistics)
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_what_groups_earn_besides_counts_too(name):
     ascent.run(50)
     assert ascent.objective == sorted(ascent.objective)
     assert ascent.objective[-1] == pytest.approx(ascent.value())
-    assert len(ascent.objective) > 1 or not more
+    assert len(ascent.objective) > 1 or max(sizes.values(), default=0) <= 2  # two items may stand right by chance
 
 
 def _at_identity(term):

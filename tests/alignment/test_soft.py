@@ -24,7 +24,8 @@ def test_permutation_matrices_move_as_transforms_do(name):
     model, *_ = CONSTRUCTS[name].make()
     spec = CONSTRUCTS[name].spec(model)
     wide = {True: torch.complex128, False: torch.float64}
-    state = {n: torch.randn(t.shape, dtype=wide[t.is_complex]) for n, t in spec.tensors.items() if t.tied_to is None}
+    weights = {n: t for n, t in spec.tensors.items() if t.tied_to is None and not t.integer}
+    state = {n: torch.randn(t.shape, dtype=wide[t.is_complex]) for n, t in weights.items()}
     t, keys = spec.sample(torch.Generator().manual_seed(1)), keys_of(spec)
     elements = to_elements(t, keys)
     matrices = as_matrices(elements, torch.float64, CPU)

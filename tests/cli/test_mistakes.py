@@ -42,7 +42,7 @@ MISTAKES = [
     (f"merge {BOTH} weights=[0.3,0.7]", ["unknown key 'weights'", "did you mean method.weights?"]),
     (f"align {PAIR} out=o metod=weight", ["unknown key 'metod'", "the top level has: ", "matcher"]),
     ("train matcher=weight", ["unknown key 'matcher'", "the top level has: "]),
-    ("train +arch=a:b", ["+arch=a:b", "does not read arch"]),
+    ("train +arch=a:b", ["unknown key 'zoo.arch'", "a:b", "arch is a value of zoo=folder"]),
     (f"merge {BOTH} method=linaer", ["method=linaer", "choose from", "did you mean method=linear?"]),
     ("train zoo=digit_tiny", ["zoo=digit_tiny", "choose from", "did you mean zoo=digits_tiny?"]),
     ("train model=digits_tiny", ["model=digits_tiny", "digits_tiny is a choice of zoo: zoo=digits_tiny"]),
@@ -118,7 +118,7 @@ MISTAKES = [
     (f"barrier {PAIR} data=nan.csv", ["is text", "data=package.module:factory"]),
     (f"barrier {PAIR} data=short.safetensors", ["inputs (4, 1, 8, 8) and targets (3,)", "one row a sample"]),
     ("train zoo=folder", ["no value for zoo.input_shape, zoo.label, zoo.path, zoo.table"]),
-    (f"train {ZOO} table=nan.csv label=quality", ["'nan' in column 'quality', line 2", "no finite number"]),
+    (f"train {ZOO} table=nan.csv label=quality nan=error", ["column 'quality'", "'nan' in line 2", "zoo.nan=drop"]),
     (f"train {ZOO} table=good.csv label=accuracy", ["has no column 'accuracy'", "path, quality"]),
     (f"train {ZOO} table=nowhere.csv label=quality", ["zoo.table", "nowhere.csv"]),
     # what a method needs
