@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..checkpoints import check_plain
 from ..errors import CheckpointError
-from ..evaluation import is_integer
 from ..symmetry import SymmetrySpec
+from ..tracing import is_integer
 from ._pieces import STATISTICS
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MetanetError
-from ..evaluation import is_integer
+from ..tracing import is_integer
 from ._moves import keys_of
 from ._pieces import pieces_of
 from ._registry import Match, Problem, matcher

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..evaluation import is_integer
 from ..symmetry import SymmetrySpec
+from ..tracing import is_integer
 from ._ascent import Ascent
 from ._moves import keys_of, moves_of
 from ._pieces import STATISTICS, pieces_of

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import MetanetError
-from ..evaluation import batch_inputs, default_loss, is_integer
-from ..tracing import tensors_in
+from ..evaluation import batch_inputs, default_loss
+from ..tracing import is_integer, tensors_in
 
 
 class TaskLoss:

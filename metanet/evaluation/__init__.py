@@ -7,7 +7,6 @@ from ._fitting import as_checkpoint as as_checkpoint
 from ._fitting import check_values as check_values
 from ._fitting import entries as entries
 from ._fitting import fit_to as fit_to
-from ._fitting import is_integer as is_integer
 from ._flips import Flips as Flips
 from ._flips import flips as flips
 from ._flips import right_answers as right_answers

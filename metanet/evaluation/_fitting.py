@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..checkpoints import Checkpoint, check_plain, report_nonfinite, shared_memory
 from ..errors import CheckpointError
 from ..sources import in_memory
+from ..tracing import is_integer
 
 
 def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -85,8 +86,3 @@ def check_values(model: nn.Module, fitted: Checkpoint) -> None:
             raise CheckpointError(
                 f"checkpoint '{fitted.path}': {name} and {first} differ, but are one tensor in the network"
             )
-
-
-def is_integer(dtype: torch.dtype) -> bool:
-    """Whether a dtype is neither floating nor complex."""
-    return not (dtype.is_floating_point or dtype.is_complex)

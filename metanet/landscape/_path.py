@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MetanetError
-from ..evaluation import entries, is_integer
+from ..evaluation import entries
+from ..tracing import is_integer
 
 
 class StraightPath:

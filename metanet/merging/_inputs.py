@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint, check_plain, load_checkpoint
 from ..errors import CheckpointError, MetanetError
-from ..evaluation import as_checkpoint, entries, fit_to, is_integer
+from ..evaluation import as_checkpoint, entries, fit_to
+from ..tracing import is_integer
 from ._advice import on_extra_names, overrides_text
 from ._ties import HEADS, by_network, completed, in_all, in_some, same_tensors
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..alignment import STATISTICS, Alignment
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
-from ..evaluation import is_integer
 from ..graph import real_parts
+from ..tracing import is_integer
 from ._options import Options
 from ._part import Part
 from ._range import largest_of, stored_as

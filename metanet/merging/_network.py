@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MetanetError
-from ..evaluation import entries, is_integer, repeatable
-from ..tracing import tensors_in
+from ..evaluation import entries, repeatable
+from ..tracing import is_integer, tensors_in
 from ._part import Part, Problem
 from .methods.linear import linear
 

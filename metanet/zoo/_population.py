@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .. import trust
-from ..evaluation import is_integer
+from ..tracing import is_integer
 
 
 def sample_inputs(

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import MetanetError
-from ...evaluation import Flips, Runner, flips, is_integer, right_answers
+from ...evaluation import Flips, Runner, flips, right_answers
 from ...graph import real_parts
 from ...progress import track
+from ...tracing import is_integer
 from .._fisher import fishers, mean_of
 from .._network import average, load, wide, working_copy
 from .._part import Part, Problem
