@@ -128,14 +128,14 @@ def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str],
             cfg = _compose(command, kept)
             break
         except HydraException as error:
-            culprit = _culprit(command, error, kept)
+            culprit, own = _culprit(command, error, kept)
             if culprit is None:
                 yield _plain_text(error)
                 return
             kept.remove(culprit)
-            if _UNKNOWN.search(str(error)):
+            if _UNKNOWN.search(str(own)):
                 unknown.add(_key(culprit))
-            yield _explained(command, error, culprit, kept, plain)
+            yield _explained(command, own, culprit, kept, plain)
     with read_write(cfg), open_dict(cfg):
         cfg.hydra.runtime.output_dir = "."
         HydraConfig.instance().set_config(cfg)
@@ -144,20 +144,27 @@ def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str],
     yield from checks.mistakes(command, cfg, missing)
 
 
-def _culprit(command: str, error: Exception, words: Sequence[str]) -> str | None:
-    """The word that an error of composition is about: the one that is named, or that fails by itself."""
+def _culprit(command: str, error: Exception, words: Sequence[str]) -> tuple[str | None, Exception]:
+    """The word that an error of composition is about, the one that is named or that fails so by itself.
+
+    Returns:
+        The word and its error. Where no word is found, one that fails by itself with another error; else ``None``.
+    """
     from hydra.errors import HydraException
 
     if named := _UNKNOWN.search(str(error)):
         for word in words:
             if _key(word) == named[1]:
-                return word
+                return word, error
+    failing: dict[str, Exception] = {}
     for word in words:
         try:
             _compose(command, [word])
-        except HydraException:
-            return word
-    return None
+        except HydraException as own:
+            if str(own) == str(error):
+                return word, error
+            failing[word] = own
+    return next(iter(failing.items()), (None, error))
 
 
 def _explained(command: str, error: Exception, word: str, kept: Sequence[str], plain: Any) -> str:

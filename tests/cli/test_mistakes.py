@@ -206,3 +206,14 @@ def test_a_new_matcher_is_checked_without_another_line(folder, capsys, monkeypat
     assert "matcher.rounds=many: give a whole number 1 or more" in err
     assert "matcher.greedy=5: give true or false" in err
     assert "matcher.depth=1: lazy has no depth" in err
+
+
+def test_each_of_several_mistakes_is_told_of_its_own_word(calls, capsys):
+    words = ["model.nme=x", "zoo=digit_tiny", "seed=abc", "expriment=wide"]
+    assert cli.main(["train", *words]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("4 mistakes:")
+    assert any("zoo=digit_tiny: choose from" in line and "did you mean zoo=digits_tiny?" in line for line in lines)
+    assert any("unknown key 'model.nme' in model.nme=x" in line for line in lines)
+    assert any("unknown key 'expriment'" in line for line in lines)
+    assert any("seed=abc: give a whole number" in line for line in lines)
