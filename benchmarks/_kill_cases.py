@@ -16,8 +16,13 @@ import metanet.nn
 from metanet import cli
 from metanet.checkpoints import load_checkpoint, save_checkpoint
 from metanet.graph import load_graph, save_graph
-from metanet.tasks._last import load_last
+from metanet.sources import import_torchvision
 from metanet.zoo import open_zoo
+
+# Before lightning imports it: its compiled part may be of another build than PyTorch.
+import_torchvision()
+
+from metanet.tasks._last import load_last  # noqa: E402
 
 State = dict[str, Any]  # by final name: what a reader finds there
 
