@@ -16,8 +16,13 @@ import metanet.nn
 from metanet import cli
 from metanet.checkpoints import load_checkpoint, save_checkpoint
 from metanet.graph import load_graph, save_graph
-from metanet.tasks._last import load_last
+from metanet.sources import import_torchvision
 from metanet.zoo import open_zoo
+
+# Before lightning imports it: its compiled part may be of another build than PyTorch.
+import_torchvision()
+
+from metanet.tasks._last import load_last  # noqa: E402
 
 State = dict[str, Any]  # by final name: what a reader finds there
 
@@ -30,6 +35,8 @@ def mlp():
 ARCH = ("arch=my_networks:mlp", "input_shape=[4]")
 TINY = ("zoo=digits_tiny", "logger=none", "device=cpu", "task.batch_size=8", "trainer.max_epochs=2")
 MODEL = ("model=gmn", "model.width=8", "model.layers=1", "trainer.log_every_n_steps=1")
+# So that the second epoch is better than the first: what a resumed run leaves can be told from what it found.
+BETTER = ("task.val=0.4", "optim.optimizer.lr=0.003", "seed=2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,8 @@ def make_inputs(folder: Path) -> None:
         torch.manual_seed(ord(name))
         save_checkpoint(folder / f"{name}.safetensors", _network().state_dict())
     inputs = torch.randn(16, 4)
+    asked = {"1.weight": torch.randn(16, 64), "1.bias": torch.zeros(16)}
+    save_checkpoint(folder / "asked.safetensors", asked | {"3.weight": torch.randn(10, 16), "3.bias": torch.zeros(10)})
     save_checkpoint(folder / "data.safetensors", {"inputs": inputs, "targets": inputs[:, 0].gt(0).long()})
 
 
@@ -156,7 +165,7 @@ def _train_again() -> int:
     return cli.main(["train", "resume=run"]) and cli.main([*_TRAIN])
 
 
-_TRAIN = ("train", *TINY, *MODEL, "hydra.run.dir=run")
+_TRAIN = ("train", *TINY, *MODEL, *BETTER, "hydra.run.dir=run")
 _GRAPH = ("graph", "checkpoint=a.safetensors", *ARCH, "out=out", "hydra.run.dir=run")
 
 
@@ -236,6 +245,11 @@ CASES: dict[str, Case] = {
         prepare=lambda: cli.main([*_TRAIN, "trainer.max_epochs=1"]),
         run=_command("train", "resume=run", "trainer.max_epochs=2"),
         state=_trained, volatile=("last.ckpt",),
+    ),
+    "predict": Case(
+        prepare=lambda: cli.main([*_TRAIN, "trainer.max_epochs=1"]),
+        run=_command("predict", "run=run", "checkpoint=asked.safetensors", "arch=mlp2_tanh", "hydra.run.dir=asking"),
+        state=lambda folder: _trained(folder) | _reads(("predict.log", lambda path: "made"))(folder / "asking"),
     ),
     "zoo": Case(
         run=_command("zoo", "zoo=digits_tiny", "zoo.networks=6", "zoo.epochs=1", "+zoo.root=data", "hydra.run.dir=run"),

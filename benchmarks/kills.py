@@ -7,7 +7,9 @@ A process with everything imported forks for each kill. A preloaded library (``_
 needs a C compiler) counts what the child does to files and kills it before the n-th. Then a reader looks at every final
 name: it must hold all of what was there before, or all of what an undisturbed run leaves. The same is run again, as a
 user would, and must end with the undisturbed result (numbers to 1e-6) and no hidden file left. ``--at-most`` spreads so
-many kills evenly over the events of each case; the rows of ``kills.csv`` say of how many.
+many kills evenly over the events of each case; the rows of ``kills.csv`` say of how many. Random moments lie within the
+time that the undisturbed run takes. The check of a command line, which is as long as all the rest of a small command,
+is left out of what is killed: that it does nothing to files is seen first.
 """
 
 import argparse
@@ -72,6 +74,7 @@ def measure(work: Path, only: list[str], at_most: int, moments: int, out: Path) 
     inputs.mkdir()
     make_inputs(inputs)
     os.environ["METANET_DATA"] = str(work / "data")
+    os.environ["METANET_STATE"] = str(work / "folder/state")  # what is trusted, a file like others
     log = work / "log"
     names = [name for name in CASES if not only or name in only]
     # Once: makes the zoo that training reads, and imports and caches whatever is imported and cached at first use.
@@ -91,6 +94,7 @@ def measure(work: Path, only: list[str], at_most: int, moments: int, out: Path) 
 def _measured(
     work: Path, inputs: Path, log: Path, name: str, case: Any, at_most: int, moments: int
 ) -> list[dict[str, Any]]:
+    inputs = _prepared(work, inputs, log, case)
     old, new, events, seconds = _undisturbed(work, inputs, log, case)
     kinds = ("before events", "at random moments")
     first, second = ({"case": name, "kills": each, "events": events, **dict.fromkeys(COLUMNS[3:], 0)} for each in kinds)
@@ -107,13 +111,17 @@ def _measured(
 
 
 def _undisturbed(work: Path, inputs: Path, log: Path, case: Any) -> tuple[Any, Any, int, float]:
-    folder = _folder(work, inputs, log, case)
-    old = case.state(folder)
-    began = time.perf_counter()
-    status, events = _in_child(folder, log, case.run, 0, None)
-    seconds = time.perf_counter() - began
-    if status:
-        raise RuntimeError(f"exit {status} without any kill:\n{log.read_text()}")
+    """What is there before and after, the events, and the seconds it takes; twice, with the check and without."""
+    found = []
+    for check in (True, False):
+        folder = _folder(work, inputs)
+        old = case.state(folder)
+        status, events, seconds = _in_child(folder, log, case.run, check=check)
+        if status:
+            raise RuntimeError(f"exit {status} without any kill:\n{log.read_text()}")
+        found.append(events)
+    if len(set(found)) > 1:
+        raise RuntimeError(f"the check of the command line does something to files: {found} events with and without it")
     return old, case.state(folder), events, seconds
 
 
@@ -122,8 +130,8 @@ def _one(
     after: float | None,
 ) -> None:  # fmt: skip
     """Kill once, look, run again, look again."""
-    folder = _folder(work, inputs, log, case)
-    status, _ = _in_child(folder, log, case.run, point, after)
+    folder = _folder(work, inputs)
+    status, *_ = _in_child(folder, log, case.run, point, after)
     row["killed"] += status == -signal.SIGKILL
     try:
         # the reader may finish what was stopped, so it looks at a copy
@@ -136,10 +144,11 @@ def _one(
                 raise AssertionError(f"{name} is neither old nor new: {value}")
         if missing := set(old) - set(found):
             raise AssertionError(f"{', '.join(missing)} is lost")
-        row["new" if _same(_lasting(case, found), _lasting(case, new)) else "old"] += 1
-        status, _ = _in_child(folder, log, case.again or case.run, 0, None)
+        done = _same(_lasting(case, found), _lasting(case, new))
+        row["new" if done else "old"] += 1
+        status, *_ = _in_child(folder, log, case.again or case.run)
         found = case.state(folder)
-        if not _same(_lasting(case, found), _lasting(case, new)):
+        if (status and not done) or not _same(_lasting(case, found), _lasting(case, new)):
             raise AssertionError(f"run again: exit {status}, {found} instead of {new}\n{log.read_text()[-3000:]}")
     except Exception as error:
         row["losses"] += 1
@@ -167,13 +176,19 @@ def _same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def _folder(work: Path, inputs: Path, log: Path, case: Any) -> Path:
+def _prepared(work: Path, inputs: Path, log: Path, case: Any) -> Path:
+    """A copy of the inputs with what is there before: made once, where it will be, as runs know their place."""
+    folder, prepared = _folder(work, inputs), work / "prepared"
+    if case.prepare is not None and _in_child(folder, log, lambda: case.prepare() and 0)[0]:
+        raise RuntimeError(f"can't prepare:\n{log.read_text()}")
+    shutil.rmtree(prepared, ignore_errors=True)
+    return folder.rename(prepared)
+
+
+def _folder(work: Path, inputs: Path) -> Path:
     folder = work / "folder"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(inputs, folder)
-    if case.prepare is not None and _in_child(folder, log, lambda: case.prepare() and 0, 0, None)[0]:
-        raise RuntimeError(f"can't prepare:\n{log.read_text()}")
-    return folder
+    return shutil.copytree(inputs, folder)
 
 
 def _warm(work: Path, inputs: Path, case: Any) -> None:
@@ -192,8 +207,19 @@ def _warm(work: Path, inputs: Path, case: Any) -> None:
         os.chdir(before)
 
 
-def _in_child(folder: Path, log: Path, run: Callable[[], int], point: int, after: float | None) -> tuple[int, int]:
-    """Run in a child: its exit code (negative: a signal), and its events."""
+def _in_child(
+    folder: Path, log: Path, run: Callable[[], int], point: int = 0, after: float | None = None, check: bool = False
+) -> tuple[int, int, float]:
+    """Run in a child: its exit code (negative: a signal), its events, and the seconds it took.
+
+    Args:
+        folder: where.
+        log: for what it prints.
+        run: what it does.
+        point: it is killed before this event.
+        after: it is killed so many seconds after it began.
+        check: with the check of the command line.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -203,9 +229,13 @@ def _in_child(folder: Path, log: Path, run: Callable[[], int], point: int, after
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            if not check:
+                sys.modules["metanet.cli"]._check = lambda *_: None
             events = _armed(point)
+            os.write(writing, b"go ")
+            began = time.perf_counter()
             code = run() or 0
-            os.write(writing, str(events()).encode())
+            os.write(writing, f"{events()} {time.perf_counter() - began}".encode())
         except BaseException:
             traceback.print_exc()
         finally:
@@ -213,13 +243,12 @@ def _in_child(folder: Path, log: Path, run: Callable[[], int], point: int, after
             sys.stderr.flush()
             os._exit(code)
     os.close(writing)
-    if after is not None:
-        time.sleep(after)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    told = os.read(reading, 20)
-    os.close(reading)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), int(told or 0)
+    with open(reading, "rb", buffering=0) as file:
+        if file.read(3) and after is not None:
+            time.sleep(after)
+            os.kill(child, signal.SIGKILL)  # ended or not: nobody has waited for it
+        events, seconds = (file.read() or b"0 0").split()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), int(events), float(seconds)
 
 
 def _armed(point: int) -> Callable[[], int]:

@@ -181,14 +181,15 @@ def remember(folder: str | os.PathLike, references: Iterable[str]) -> None:
     path = _memory_of(folder)
     if known >= set(references) and path.exists():
         return
+    from .checkpoints import atomic_write  # here, since it imports torch
+
     memory = _Memory(folder=str(folder), trusted=sorted(known | set(references)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(memory.model_dump(), indent=1), encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        _log.warning("can't remember in %s what is trusted in %s: %s", path.parent, folder, error.strerror)
+        with atomic_write(path) as beside:
+            beside.write_text(json.dumps(memory.model_dump(), indent=1), encoding="utf-8")
+    except (OSError, MetanetError) as error:
+        _log.warning("can't remember what is trusted in %s: %s", folder, error)
 
 
 def is_known(folder: str | os.PathLike) -> bool:

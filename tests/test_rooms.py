@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "metanet"
 ORDER = [
     "errors",
     "documents",
-    "trust",
     "progress",
     "config",
     "checkpoints",
+    "trust",
     "tracing",
     "symmetry",
     "graph",

@@ -1,5 +1,6 @@
 """What values say of this machine: files that must be there, places to write to, devices, modules."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -146,12 +147,19 @@ def unknown_name(key: str, value: str, names: Any, what: str, more: str = "") ->
 
 def _unwritable(key: str, value: str, path: Path) -> str | None:
     """Why nothing can be written at ``path``; folders that are missing are made."""
-    above = next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
+    path = path.absolute()
+    above = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
     if not above.is_dir():
         return f"{key}={value}: {above} is a file, so that there can be no folder in it"
     if not os.access(above, os.W_OK | os.X_OK):
-        return f"{key}={value}: {above} may not be written to; give another place"
+        return f"{key}={value}: {above} may not be written to{_reason(above)}; give another place"
     return None
+
+
+def _reason(folder: Path) -> str:
+    """What the system says of a folder that nobody may write to, whatever their rights."""
+    read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+    return f" ({os.strerror(errno.EROFS)})" if read_only else ""
 
 
 def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:

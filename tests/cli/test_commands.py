@@ -153,7 +153,9 @@ class TestErrors:
 
         monkeypatch.setattr(sys.modules["metanet.tasks"], "train", train)
         assert cli.main(["train"]) == 1
-        assert "No space left on device: 'metrics.csv'" in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert f"can't write {Path('metrics.csv').absolute()}: No space left on device" in message
+        assert "make room or choose another folder" in message and "[Errno" not in message
 
     @pytest.mark.parametrize(
         ("args", "parts"),

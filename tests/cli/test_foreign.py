@@ -94,6 +94,16 @@ def stranger(calls, tmp_path, monkeypatch):
     return overrides
 
 
+@pytest.fixture
+def own_zoo(monkeypatch):
+    """What the stand-in ``zoo=pair`` names, a class of the user's own."""
+    text = "class Pair:\n    def __init__(self, size, arch=None, arch_args=None): self.size = size\n"
+    Path("stub_zoos.py").write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "stub_zoos", raising=False)
+    monkeypatch.setenv("METANET_TRUSTED", "stub_zoos")
+
+
 def untouched():
     return not Path("canary").exists() and not Path("elsewhere").exists() and Path("victim").read_text() == "precious"
 
@@ -135,7 +145,7 @@ def test_trust_is_for_the_command_line_to_give(stranger, calls):
     assert untouched()
 
 
-def test_a_run_made_here_goes_on_as_it_is_until_it_is_changed(stranger, calls):
+def test_a_run_made_here_goes_on_as_it_is_until_it_is_changed(stranger, calls, own_zoo):
     assert cli.main(["train", "hydra.run.dir=mine", "+note=1", "zoo=pair", "zoo.size=3"]) == 0
     assert cli.main(["train", "resume=mine"]) == 0
     assert calls[-1].note == 1 and calls[-1].zoo.size == 3
@@ -187,12 +197,14 @@ def test_hydras_files_in_a_run_are_nothing_to_predict(stranger, calls):
     stranger(*ATTACKS.values())
     for name in ("config.yaml", "hydra.yaml"):
         Path("theirs/.hydra", name).write_text(f"hydra:\n  callbacks:\n    evil: {GADGET}\n")
+    Path("x").touch()
     assert cli.main(["predict", "run=theirs", "checkpoint=x"]) == 0  # a stand-in, which is called
+    assert len(calls) == 1
     assert untouched()
     assert trust.is_known("theirs") is False
 
 
-def test_short_keys_of_a_zoo_reach_it(calls, capsys):
+def test_short_keys_of_a_zoo_reach_it(calls, own_zoo, capsys):
     """arch= and arch_args. are the zoo's in train, with a plus or without."""
     args = ["zoo=pair", "++zoo.arch=x", "arch=nets:cnn", "++zoo.arch_args={}", "arch_args.width=3"]
     assert cli.main(["train", *args]) == 0

@@ -36,7 +36,7 @@ def check(result: dict, why: str) -> None:
     assert "Traceback" not in result["said"] and "[Errno" not in result["said"], where
     (message,) = [line for line in result["said"].splitlines() if line.startswith("metanet ")]
     assert why in message and "/" in message, where
-    assert any(advice in message for advice in ("make room", "free some space", "hoose another")), where
+    assert any(advice in message for advice in ("make room", "free some space", "hoose another", "give another")), where
     assert ("wait in" in message) is result["waiting"], "what is said to wait is there, and nothing else"
 
 

@@ -73,13 +73,14 @@ class TestTwoAtOnePlace:
         "command",
         [
             ["merge", "models=[a.safetensors,b.safetensors]"],
-            ["align", "a=a.safetensors", "b=b.safetensors", "arch=nowhere:mlp"],
-            ["graph", "checkpoint=a.safetensors", "arch=nowhere:mlp"],
+            ["align", "a=a.safetensors", "b=b.safetensors", "arch=never_called:mlp"],
+            ["graph", "checkpoint=a.safetensors", "arch=never_called:mlp"],
         ],
         ids=lambda words: words[0],
     )
     def test_two_of_a_command_to_one_out(self, command, calls, capsys):
-        """At once: before the network is looked for, which there is none of."""
+        """At once: before the network is made."""
+        Path("never_called.py").write_text("def mlp(): raise SystemExit('it is made')\n")
         for name in "ab":
             metanet.save_checkpoint(f"{name}.safetensors", {"w": torch.ones(2)})
         with somebody_at("out"):
@@ -134,7 +135,9 @@ class TestInputs:
     def test_what_a_run_leaves(self, calls, capsys):
         assert cli.main(["train", "hydra.run.dir=here"]) == 0
         before = content(Path("here"))["here/metrics.json"]
-        assert cli.main(["predict", "run=r", "checkpoint=here/metrics.json", "arch=a:b", "hydra.run.dir=here"]) == 1
+        Path("other").mkdir()
+        args = ["run=other", "checkpoint=here/metrics.json", "arch=a:b", "hydra.run.dir=here"]
+        assert cli.main(["predict", *args]) == 1
         assert "would be overwritten" in capsys.readouterr().err
         assert Path("here/metrics.json").read_bytes() == before
 

@@ -125,7 +125,8 @@ def test_goes_on_from_the_shards_of_a_stopped_merge(merge, monkeypatch):
 
     monkeypatch.setattr(_writing, "save_checkpoint", full)
     code, _, err = merge("max_shard_size=9KB")
-    assert code == 1 and "No space left on device; finished shards wait in" in err
+    assert code == 1 and "out: No space left on device;" in err
+    assert "make room" in err and " 2 of 4 shards are finished and wait in " in err
     assert not Path("out").exists()
     monkeypatch.setattr(_writing, "save_checkpoint", lambda path, *args: saved.append(path.name) or real(path, *args))
     code, _, err = merge("max_shard_size=9KB")
