@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate, groupby
 
 from ._cuts import Cuts
-from ._store import Concat, Expr, Piece, Product, Table
+from ._store import Concat, Expr, Piece, Table
 
 BLOCKS = 512  # where two partitions of an axis into more blocks than this meet, it is fixed
 
@@ -82,8 +82,8 @@ class Concats(Cuts):
         for t in self._tables.pop(node, ()):
             table = self._bound.get(t)
             if isinstance(table, Table):
-                self._bound[t] = Product(self._nested(paths, table.entries))
-        self._bound[node] = Product(atoms)
+                self.become(t, self._nested(paths, table.entries))
+        self.become(node, atoms)
 
     def _nested(self, paths: Sequence[tuple[tuple[int, int], ...]], entries: Sequence[Expr]) -> Expr:
         """A table of tables: each entry where the concatenations are in the segments of its path."""

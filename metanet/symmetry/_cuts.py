@@ -99,7 +99,7 @@ class Cuts(Store):
         def inside(bound: frozenset[int], i: int) -> frozenset[int]:
             """The same keys where the root is in its segment ``i``."""
             own: set[int] = set()
-            for key in map(self.root, bound):
+            for key in self.expand(tuple(bound)):
                 own.update(segments[i] if key == root else made[key][i] if key in made else (key,))
             return frozenset(own)
 

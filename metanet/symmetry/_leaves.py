@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from math import gcd
 
 from ._concats import Concats
-from ._store import Concat, Expr, Piece, Product, Table
+from ._store import Concat, Expr, Piece, Table
 
 
 class Leaves(Concats):
@@ -83,7 +83,7 @@ class Leaves(Concats):
             self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
         elif m == n:
             if plain is not None and self.is_open(plain):
-                self._bound[plain] = Product((y if plain == x else x,))  # nothing is known that speaks against it
+                self.become(plain, (y if plain == x else x,))  # nothing is known that speaks against it
                 return
             for table in tables:
                 self.collapse(table, reason)
@@ -156,7 +156,7 @@ class Leaves(Concats):
             self.equate(entry, p + q, reason)
             slow.append(p)
             fast.append(q)
-        self._bound[root] = Product(self.table(table.key, slow) + self.table(table.key, fast))
+        self.become(root, self.table(table.key, slow) + self.table(table.key, fast))
         return self.expand((root,))
 
     def collapse(self, node: int, reason: str) -> None:
@@ -164,7 +164,7 @@ class Leaves(Concats):
         table = self._bound[node]
         for entry in table.entries[1:]:
             self.equate(table.entries[0], entry, reason)
-        self._bound[node] = Product(table.entries[0])
+        self.become(node, table.entries[0])
 
     def _union(self, x: int, y: int) -> None:
         if x in self._wild:

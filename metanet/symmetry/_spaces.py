@@ -82,9 +82,10 @@ class Spaces:
     def _check(self, atoms: list[int]) -> bool:
         leaves = self.leaves
         concats = [a for a in atoms if isinstance(leaves.binding(a), Concat)]
-        tables = [a for a in atoms if isinstance(leaves.binding(a), Table)]
+        tables = [t for a in atoms for t in leaves.tables_within(a)]
         for t in dict.fromkeys(tables):
-            if concats.count(leaves.root(leaves.binding(t).key)) != 1:
+            beside = concats.count(leaves.root(leaves.binding(t).key))
+            if beside > 1 or (beside < 1 and t in atoms):  # inside a segment the key may be in there with it
                 leaves.collapse(t, self.why)
                 leaves.settle()
                 return True

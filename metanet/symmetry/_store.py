@@ -14,7 +14,7 @@ granted generously when a leaf is made and only ever taken away (``_spaces.py``)
 nothing varies: it fits whatever it meets.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -159,14 +159,12 @@ class Store:
         entries = [self.expand(e) for e in table.entries]
         first = entries[0]
         if all(e == first for e in entries):
-            self._bound[root] = Product(first)
+            self.become(root, first)
             return
         shape = [self._size[leaf] for leaf in first]
         if len(first) > 1 and all([self._size[leaf] for leaf in e] == shape for e in entries):
             columns = zip(*entries, strict=True)
-            self._bound[root] = Product(
-                tuple(leaf for c in columns for leaf in self.table(table.key, [(x,) for x in c]))
-            )
+            self.become(root, tuple(leaf for c in columns for leaf in self.table(table.key, [(x,) for x in c])))
 
     def unbound(self, expr: Expr) -> Iterable[int]:
         """Every unbound leaf that the expression is made of, through concatenations and tables."""
@@ -211,12 +209,25 @@ class Store:
         return expr
 
     def _goes_by(self, atom: int, key: int) -> bool:
-        """Whether a concatenation has a table inside that the key selects from."""
+        """Whether an atom is or has inside a table that the key selects from."""
+        return any(self.root(self._bound[t].key) == key for t in self.tables_within(atom))
+
+    def tables_within(self, atom: int) -> Iterator[int]:
+        """All tables that an atom is made of, at any depth, itself first."""
         bound = self._bound.get(atom)
-        if isinstance(bound, Table) and self.root(bound.key) == key:
-            return True
+        if isinstance(bound, Table):
+            yield atom
         parts = bound.segments if isinstance(bound, Concat) else bound.entries if isinstance(bound, Table) else ()
-        return any(self._goes_by(a, key) for part in parts for a in self.expand(part))
+        for part in parts:
+            for inner in self.expand(part):
+                yield from self.tables_within(inner)
+
+    def become(self, root: int, expr: Expr) -> None:
+        """A root is this product from now on; whatever may depend on it may depend on the factors."""
+        self._bound[root] = Product(expr)
+        if held := self._dependents.get(root):
+            for atom in self.expand(expr):
+                self._dependents.setdefault(atom, set()).update(held)
 
     def renewed(self, expr: Expr) -> Expr:
         """The expression with fresh wild leaves: each use of a uniform axis may meet something else."""

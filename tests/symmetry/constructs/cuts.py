@@ -115,6 +115,77 @@ def norm_behind_fixed_channels() -> Made:
     return net, *images()
 
 
+@construct("a 6, b 6", {"a": "a, .", "b": "b, .", "o": "., a | b"})
+def padded_apart() -> Made:
+    """Two layers' channels as rows with a constant behind them for a while: each row still goes by its place."""
+
+    def run(m: nn.Module, x: Tensor) -> Tensor:
+        rows = torch.cat([m.a(x).relu(), m.b(x).tanh()], 1).unflatten(1, (2, -1)).flatten(3)
+        rows = F.pad(rows, (0, 0, 0, 1), value=1.0).sigmoid()[:, :, :-1]
+        return m.o(rows.flatten(1, 2).unflatten(2, x.shape[2:]))
+
+    return Net(run, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(3, 6, 1), o=nn.Conv2d(12, 5, 1)), *images()
+
+
+@construct("a 6", {"a b": "a, .", "o": "., 2*a"})
+def padded_pairs() -> Made:
+    """Every row with every row, a constant behind each: in a pair of rows there is no one row that it goes by."""
+
+    def run(m: nn.Module, x: Tensor) -> Tensor:
+        rows = torch.cat([m.a(x).relu(), m.b(x).tanh()], 1).unflatten(1, (2, -1)).flatten(3)
+        rows = F.pad(rows, (0, 0, 0, 1), value=1.0)
+        rows = (rows[:, :, None] + rows[:, None]).sigmoid().sum(2)[:, :, :-1]
+        return m.o(rows.flatten(1, 2).unflatten(2, x.shape[2:]))
+
+    return Net(run, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(3, 6, 1), o=nn.Conv2d(12, 5, 1)), *images()
+
+
+def linear_attention(rows: Tensor, normed: bool) -> Tensor:
+    """Queries, keys and values side by side, without a softmax; ``normed`` by a one behind the values.
+
+    Shapes:
+        - **rows** ``(batch, heads, positions, 3 * n)`` -> ``(batch, heads, n, positions)``
+    """
+    q, k, v = rows.chunk(3, -1)
+    v = F.pad(v, (0, 1), value=1.0) if normed else v
+    out = q.relu() @ (k.relu().transpose(-1, -2) @ v)
+    out = out[..., :-1] / (out[..., -1:] + 1e-3) if normed else out
+    return out.transpose(-1, -2)
+
+
+def _scales(normed: bool) -> Made:
+    def run(m: nn.Module, x: Tensor) -> Tensor:
+        one = m.qkv(x)
+        rows = torch.cat([one, m.near(m.wide(one))], 1).flatten(2).unflatten(1, (4, 12)).transpose(-1, -2)
+        return m.o(linear_attention(rows, normed).flatten(1, 2).unflatten(2, x.shape[2:]))
+
+    net = Net(run, qkv=nn.Conv2d(3, 24, 1), wide=nn.Conv2d(24, 24, 3, padding=1, groups=24),
+              near=nn.Conv2d(24, 24, 1, groups=6), o=nn.Conv2d(16, 5, 1))  # fmt: skip
+    return net, *images()
+
+
+SCALES = (
+    "h 2, qk 4 per h, v 4 per h, near_qk 4 per h, near_v 4 per h",
+    {
+        "qkv wide": "h*(qk | qk | v), .",
+        "near": "h*s:(near_qk | near_qk | near_v), s?(qk / qk / v)",
+        "o": "., h*v | h*near_v",
+    },
+)
+
+
+@construct(*SCALES)
+def attention_at_two_scales() -> Made:
+    """Heads of ``3 * n`` channels, and what a convolution of 3 groups per head makes of them, as heads behind them."""
+    return _scales(normed=False)
+
+
+@construct(*SCALES)
+def attention_at_two_scales_normed() -> Made:
+    """The linear attention of EfficientViT: dims of heads stay keyed by head while a one stands behind them."""
+    return _scales(normed=True)
+
+
 class Block(nn.Module):
     """Two convolutions behind group norms, and a shortcut, as in the UNets of diffusion models."""
 
