@@ -15,7 +15,7 @@ def _reduced(x: Operand, dim: Any, keepdim: bool) -> tuple[tuple[Expr, ...], tup
 @rule(
     "aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.logsumexp", "aten.prod", "aten.any", "aten.all",
     "aten.nansum", "aten.count_nonzero", "aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.max",
-    "aten.min", "aten.median", "aten.aminmax",
+    "aten.min", "aten.median", "aten.aminmax", "aten._is_all_true", "aten._is_any_true",
 )  # fmt: skip
 def reduce(call: Call, x: Operand, dim: Any = None, *args: Any, keepdim: bool = False, **_: Any) -> Semantics | None:
     """The axes disappear and stay free; integers that come out besides name items of the axis."""
