@@ -140,6 +140,10 @@ def test_a_recipe_is_data(changes, message, run):
         ("a: &x [1]\nmodels: *x", "has aliases or is nested too deep"),
         ("models: " + "[" * 40 + "]" * 40, "has aliases or is nested too deep"),
         ("models: !!python/object/apply:os.system [touch ran]", "is no YAML"),
+        ("models: !!timestamp soon", "is no YAML"),
+        ("models: !!int ''", "is no YAML"),
+        ("models: !!float {}", "is no YAML"),
+        (f"models: [{'a,' * 200_000}]", "400,010 characters of YAML"),
         (b"\xff\xfe", "can't be read"),
     ],
 )
@@ -153,6 +157,8 @@ def test_files_that_are_none(content, message, run):
 def test_places_without_a_recipe(run):
     assert "there is no such file" in run("merge", "recipe=nowhere.yaml", "out=out")[2]
     Path("README.md").write_text("# A model\n")
+    assert "has no recipe in it" in run("merge", "recipe=README.md", "out=out")[2]
+    Path("README.md").write_text("```yaml\n" * 100_000)  # hours, were each looked for an end of its own
     assert "has no recipe in it" in run("merge", "recipe=README.md", "out=out")[2]
 
 
