@@ -298,3 +298,19 @@ def test_names_of_many_classes_take_memory():
     assert scan(names, 0, 10**7) == len(names)
     with pytest.raises(pickle.UnpicklingError, match="more than 1,000,000 bytes of memory"):
         scan(names, 0, 10**6)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_records_of_an_archive_are_listed_as_often_however_many_there_are(how, tmp_path, monkeypatch):
+    """Once for each of them would take the square of their number: minutes for a model of thousands of tensors."""
+    listed = []
+    for count in (2, 40):
+        torch.save({f"{i}": torch.full((3,), float(i)) for i in range(count)}, tmp_path / "x.pt")
+        TestDeflated.repack(tmp_path / "x.pt")
+        with monkeypatch.context() as patch:
+            opened = []
+            patch.setattr(zipfile, "ZipFile", lambda *a, real=zipfile.ZipFile, seen=opened: seen.append(a) or real(*a))
+            checkpoint = load_checkpoint(tmp_path / "x.pt", foreign_classes=how)
+            assert [checkpoint[f"{i}"].tolist() for i in range(count)] == [[float(i)] * 3 for i in range(count)]
+        listed.append(len(opened))
+    assert listed[0] == listed[1] > 0
