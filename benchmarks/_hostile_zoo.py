@@ -50,7 +50,8 @@ def read(folder: Path) -> None:
     """The zoo of :func:`write`, to the networks that its files name."""
     zoo = metanet.zoo.open_zoo(folder / "zoo")
     for population in zoo.populations.values():
-        population.build().load_state_dict(population.state_dict(0))
+        population.build()
+        population.state_dict(0)
 
 
 def mend(folder: Path) -> None:

@@ -228,12 +228,12 @@ def _one(path: Path, key: str, value: Any) -> Sequence[str]:
         MetanetError: its grammar has no words for it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     text = f"{key}={_written(value)}"
     try:
         same = OverridesParser.create().parse_override(text).value() == value
-    except OverrideParseException:
+    except HydraException:  # of its grammar, or of its words
         same = False
     if not same:
         raise MetanetError(f"recipe={path}: {key} can't be taken from there: give {key.lstrip('+')}=... yourself")

@@ -203,3 +203,10 @@ def test_overflow_is_refused_and_counted(run):
     assert written("out")["w"].tolist() == [65504.0] * 4
     numbers = [json.loads(path.read_text()) for path in Path("outputs").rglob("metrics.json")]
     assert any("overflow/w" in each for each in numbers)
+
+
+def test_names_that_the_grammar_has_no_words_for_are_refused(run):
+    recipe = {"models": ["a (1).safetensors"], "method": {"name": "linear"}, "overrides": {"": 1, "w*": {" ": 2}}}
+    Path("r.yaml").write_text(yaml.safe_dump(recipe))
+    code, _, err = run("merge", "recipe=r.yaml", "out=out")
+    assert code == 1 and "overrides can't be taken from there" in err and "Traceback" not in err
