@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _hostile_runs as runs
+import _hostile_zoo as zoos
 import safetensors
 import torch
 from torch import Tensor, nn
@@ -28,13 +30,14 @@ class Format:
         files: those that are changed, with the kind of their structure.
         read: reads them with metanet, to the end.
         reference: reads them with another program; ``None`` where there is none.
-        others: what that program raises where it refuses.
+        mend: makes checksums those of what is there.
     """
 
     make: Callable[[Path], Any]
     files: Mapping[str, str]
     read: Callable[[Path], Value]
     reference: Callable[[Path], Value] | None = None
+    mend: Callable[[Path], None] | None = None
 
 
 class Tiny(nn.Module):
@@ -185,20 +188,6 @@ def _used(transform: Any) -> None:
     transform.inverse()
 
 
-def _open_zoo(folder: Path) -> None:
-    import metanet.zoo
-
-    zoo = metanet.zoo.open_zoo(folder / "zoo")
-    for population in zoo.populations.values():
-        dict(population.state)
-
-
-def _zoo(folder: Path) -> None:
-    from _hostile_zoo import write
-
-    write(folder / "zoo")
-
-
 PT, ST = "x.pt", "x.safetensors"
 FORMATS: dict[str, Format] = {
     "safetensors": Format(
@@ -246,9 +235,29 @@ FORMATS: dict[str, Format] = {
         _images, {"data/cat/0.png": "bytes", "data/dog/0.jpg": "bytes", "preprocessor_config.json": "json"},
         lambda f: _data(f / "data", nn.Conv2d(3, 2, 3), f"hf:{f}"),
     ),
+    "data, text": Format(
+        runs.write_text, {"text.txt": "bytes", "lm/tokenizer.json": "json", "lm/tokenizer_config.json": "json"},
+        runs.read_text,
+    ),
+    "torch.distributed": Format(
+        lambda f: runs.write_distributed(f, state()), {"d/.metadata": "one pickle", "d/__0_0.distcp": "bytes"},
+        lambda f: _load(f / "d"),
+    ),
     "metanetwork": Format(
         _model, {"m/model.json": "json", "m/model.safetensors": "safetensors"}, lambda f: metanet.nn.load(f / "m")
     ),
-    "zoo": Format(_zoo, {"zoo/zoo.json": "json", "zoo/table.csv": "bytes"}, _open_zoo),
+    "run, as predict reads it": Format(
+        runs.write_run, {"run/model/model.json": "json", "run/model/model.safetensors": "safetensors"}, runs.ask_run
+    ),
+    "last.ckpt": Format(runs.write_last, {runs.LAST: "safetensors"}, runs.read_last),
+    "recipe of a merge": Format(
+        runs.write_merge, {"merged/merge_config.yaml": "yaml", "merged/README.md": "bytes"}, runs.replay
+    ),
+    "zoo": Format(
+        zoos.write, {"zoo/zoo.json": "json", "zoo/table.csv": "bytes", "zoo/deep-00000.safetensors": "safetensors"},
+        zoos.read, mend=zoos.mend,
+    ),
+    "zoo of a folder": Format(
+        zoos.write_folder, {"table.csv": "bytes", "0.safetensors": "safetensors"}, zoos.read_folder
+    ),
 }  # fmt: skip
-"""Name -> format; the last two are read by rooms of their own."""

@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+import yaml
+
 DEEP = "[" * 5_000 + "]" * 5_000
 STRANGE: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31, 2**53, 2**62, 2**63, 2**64, -(2**63), 10**400, 0.5, -0.0, 1e308, "", "x",
@@ -24,7 +26,8 @@ def mutated(content: bytes, kind: str, rng: random.Random, other: bytes = b"") -
 
     Args:
         content: of the sound file.
-        kind: ``"bytes"``, or what its structure is: ``"json"``, ``"safetensors"``, ``"zip"``, ``"pickle"``.
+        kind: ``"bytes"``, or what its structure is: ``"json"``, ``"yaml"``, ``"safetensors"``, ``"zip"``,
+            ``"pickle"`` (the older format of torch), ``"one pickle"``.
         rng: source of randomness.
         other: the content of some other file, of which a piece may be put in.
     """
@@ -126,13 +129,34 @@ def _changed_json(content: bytes, rng: random.Random) -> bytes:
     return _json_text(tree)
 
 
+def _changed_yaml(content: bytes, rng: random.Random) -> bytes:
+    """One value changed, or a tag, an anchor or a nest put in."""
+    if rng.random() < 0.7:
+        try:
+            return yaml.safe_dump(changed_tree(yaml.safe_load(content), rng), sort_keys=False).encode()
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return b""
+    lines = content.decode().splitlines(keepends=True)
+    odd = rng.choice((
+        "x: !!python/object/apply:os.system [id]\n", "x: !!int a\n", "x: !!timestamp b\n", "x: !!binary c\n",
+        "x: !!float {}\n", "x: &a [*a]\n", "x: *b\n", f"x: {DEEP}\n", "<<: [1]\n", "? {a: 1}\n: 2\n",
+        "x: 2026-99-99\n", "x: 0x\n", "x: 1:99\n", "x: ${oc.env:HOME}\n", "x: ${x}\n", "- x\n", "%YAML 9.9\n---\n",
+        "x: .inf\n",
+        "x: !!set {a}\n", "x: 0b_\n", "x: 1_\n", "x: 0o9\n", "= : 1\n", "x: =\n",
+    ))  # fmt: skip
+    lines.insert(rng.randrange(len(lines) + 1), odd)
+    return "".join(lines).encode()
+
+
 def _changed_safetensors(content: bytes, rng: random.Random) -> bytes:
     (length,) = struct.unpack("<Q", content[:8])
     header = content[8 : 8 + length]
     inner = json.loads(header)
-    ours = inner.get("__metadata__", {}).get("metanet")
-    if ours is not None and rng.random() < 0.6:
-        inner["__metadata__"]["metanet"] = _changed_json(ours.encode(), rng).decode("utf-8", "replace")
+    metadata = inner.get("__metadata__", {})
+    ours = [key for key, text in metadata.items() if text.startswith("{")]
+    if ours and rng.random() < 0.6:
+        key = rng.choice(ours)
+        metadata[key] = _changed_json(metadata[key].encode(), rng).decode("utf-8", "replace")
         header = _json_text(inner)
     else:
         header = _changed_json(header, rng)
@@ -144,7 +168,7 @@ def _changed_safetensors(content: bytes, rng: random.Random) -> bytes:
 _BOMBS = (
     b")" + b"\x85" * 2_000, b"(" * 3_000, b"]" * 3_000, b"cos\nsystem\n", b"cbuiltins\ngetattr\n", b"\x82\x01",
     b"r\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"\x8a\xff", b"0", b"R", b"b", b"s", b"t", b"\x81", b"Q", b"}", b"2",
-    b"N", b".",
+    b"N", b".", b"}K\x01" + b"2\x86" * 40 + b"Ns0",
 )  # fmt: skip
 
 
@@ -225,4 +249,5 @@ def _claimed_sizes(packed: bytes, rng: random.Random) -> bytes:
 
 _STRUCTURAL: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "json": _changed_json, "safetensors": _changed_safetensors, "zip": _changed_zip, "pickle": _changed_older,
+    "yaml": _changed_yaml, "one pickle": changed_pickle,
 }  # fmt: skip

@@ -9,7 +9,8 @@ after five seconds; more memory than three times the file and 256 MiB; a message
 another program reads the format too (safetensors, ``torch.load``), its verdict and its tensors are compared. The table
 goes to ``mutations.csv`` beside this file, what is wrong to the terminal.
 
-Differences that are meant, counted as "stricter": see ``MEANT``.
+Where ours refuses what the other takes, its message must be one of ``MEANT``, which says why; how many there were of
+each goes to ``mutations_stricter.csv``. Anything else is "unexplained", and so is what ours alone takes.
 """
 
 import argparse
@@ -18,12 +19,12 @@ import json
 import os
 import random
 import re
-import resource
 import select
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -31,6 +32,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import _resident
 import torch
 from _hostile_formats import FORMATS, Format
 from _mutating import mutated
@@ -40,26 +42,41 @@ from metanet import MetanetError
 SECONDS = 5
 WAITING = 90  # seconds without a sign of life after which a process is ended
 SPARE = 256 * 2**20
+READY = "ready\n"
+NOTHING = {"message": 0, "compared": "", "seconds": 0.0, "MiB": 0.0}
 COLUMNS = (
     "format", "mutations", "value", "our error", "other exception", "crash", "hang", "memory", "long message",
-    "compared", "same verdict", "stricter", "unexplained",
+    "compared", "same verdict", "stricter", "unexplained", "longest, s", "most memory, MiB",
 )  # fmt: skip
+WRONG = ("other exception", "crash", "hang", "memory", "long message", "unexplained")
 MEANT = {
-    r"stands there twice": "a name given twice: the library silently takes the last one",
-    r"dtype (F4|F6_\w+|F8_E8M0),": "numbers of less than a byte, which torch can't count with",
-    r"U?\w* is \(.*which a file of|less than 9223372036854775808": "empty tensors of sizes beyond 2^63",
-    r"valid (dictionary|string|list), got": "an entry as a list, a dtype as an object: spellings by accident",
-    r"expected a state dict|no tensors at its top|several state dicts": "torch reads anything, we state dicts",
-    r"its storage .* values has|of two sizes|two records of one name|ends behind the file": "torch reads beside it",
-    r"is (sparse|quantised|nested|without data|of the class)": "tensors that are not dense",
-    r"records can't be listed|no data.pkl|several data.pkl|lacks the record|where its directory": "a damaged archive",
-    r"record .* is damaged, or another|Bad CRC-32|while decompressing": "torch reads it as far as it goes",
-    r"damaged or no JSON": "metadata of ours that is no JSON",
-    r"pickle that torch.save did not write": "the number that older files start with, spelt otherwise",
-    r"is not among those that it has": "torch leaves the storage as the memory was",
-    r"numbers an object|containers stand more|would take more than": "pickles that take the stack or the memory",
-    r"metadata 'metanet'": "metadata of ours that are damaged",
-}
+    r"its metadata 'metanet' is (damaged|no JSON)": "metadata of ours that are damaged: they are part of what we give",
+    r"its header is damaged or no JSON: the key .* stands there twice": "a name twice: the library takes the last",
+    r"has dtype (F4|F6_\w+|F8_E8M0), which": "numbers of less than a byte, which torch can't count with",
+    r"which a file of [\d,]+ bytes does not hold": "tensors of far more memory than the file, or sizes beyond 2^63",
+    r"its header is .*\n.*shape\[\d+\]: .* less than 9223372036854775808": "empty tensors of sizes beyond 2^63",
+    r"its header is .*\n.*Input should be a valid (dictionary|string|list|dictionary or \w+), got":
+        "an entry as a list, a dtype as an object: spellings that the library takes by accident",
+    r"expected a state dict|no tensors at its top|several state dicts": "torch reads any content, we state dicts",
+    r"\(Refused: its storage .* of [\d,]+ values has [\d,]+ bytes\)": "a storage larger than its record",
+    r"\(Refused: its record .* of two sizes\)": "a stored record of two sizes: which one is right can't be known",
+    r"\(Refused: its record .* ends behind the file\)": "a record that ends behind the file",
+    r"\(Refused: it has two records of one name\)": "two records of one name: which one is meant can't be known",
+    r"\(Refused: it has several data\.pkl\)": "two contents in one archive: which one is meant can't be known",
+    r"\(Refused: it has no data\.pkl\)": "the content is in no folder, or has another name",
+    r"\(Refused: it lacks the record .*\)": "a record under a name that torch alone takes for it",
+    r"\(Refused: its record .* is not where its directory says\)": "the head of a record is damaged",
+    r"\(Refused: its records can't be listed: .*\)": "the directory of the archive is damaged",
+    r"\(Refused: its record .* is damaged, or another than .*\)": "a record that its directory does not describe",
+    r"\(BadZipFile: Bad CRC-32 .*\)": "a record that differs from its checksum, which torch does not look at",
+    r"\(error: Error -3 while decompressing .*\)": "compressed bytes that are damaged: torch takes what it has got",
+    r"is a Python pickle that torch\.save did not write": "an older file whose first number is spelt otherwise",
+    r"\(Refused: its storage .* is not among those that it has\)": "torch leaves the storage as the memory was",
+    r"\(UnpicklingError: it numbers an object": "a pickle with a number that makes the unpickler take gigabytes",
+    r"\(UnpicklingError: its containers stand more than": "a pickle that nests so deep that the stack is at risk",
+    r"\(UnpicklingError: its keys would take long to hash": "a pickle with keys that take hours",
+    r"\(UnpicklingError: what it makes would take more than": "a pickle that takes far more memory than the file",
+}  # fmt: skip
 """What a message of ours says -> why we refuse there what another program takes."""
 
 
@@ -88,6 +105,8 @@ class Sound:
         file = rng.choice(list(self.contents))
         content = mutated(self.contents[file], self.format.files[file], rng, self.all)
         (self.folder / file).write_bytes(content)
+        if self.format.mend is not None and rng.random() < 0.7:
+            self.format.mend(self.folder)
         return len(content)
 
 
@@ -99,10 +118,27 @@ def verdict(sound: Sound, number: int, compare: bool = True) -> dict[str, Any]:
         ``"stricter"`` or ``"unexplained"``).
     """
     size = sound.change(number)
-    before = _peak()
+    before = _resident.start()
+    value, message, what, detail, seconds = _read(sound)
+    taken = _resident.peak() - before
+    if taken > 3 * size + SPARE:
+        what, detail = "memory", f"{taken / 2**20:,.0f} MiB"
+    compared = ""
+    if compare and sound.format.reference is not None and what in ("value", "our error"):
+        compared, why = _compared(sound.format, sound.folder, what, value, message)
+        detail = detail or why
+    return {
+        "number": number, "verdict": what, "detail": detail, "message": len(message), "compared": compared,
+        "seconds": seconds, "MiB": taken / 2**20,
+    }  # fmt: skip
+
+
+def _read(sound: Sound) -> tuple[Any, str, str, str, float]:
+    """Value, message, verdict, its detail, and seconds of work: those of other programs don't count."""
+    value, message, detail = None, "", ""
     signal.signal(signal.SIGPROF, _alarm)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of its own work: other programs may hold it up
-    value, detail, message = None, "", ""
+    begin = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         value = sound.format.read(sound.folder)
         what = "value"
@@ -110,21 +146,14 @@ def verdict(sound: Sound, number: int, compare: bool = True) -> dict[str, Any]:
         what, message = "our error", str(error)
     except _Hang:
         what = "hang"
-    except Exception as error:
+    except BaseException as error:  # panics of libraries in Rust are no Exception
         place = traceback.extract_tb(error.__traceback__)[-1]
-        what, detail = (
-            "other exception",
-            f"{type(error).__name__} at {place.filename}:{place.lineno}: {str(error)[:200]}",
-        )
+        what = "other exception"
+        detail = f"{type(error).__name__} at {place.filename}:{place.lineno}: {str(error)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    if _peak() - before > 3 * size + SPARE:
-        what, detail = "memory", f"{(_peak() - before) / 2**20:,.0f} MiB"
-    compared = ""
-    if compare and sound.format.reference is not None and what in ("value", "our error"):
-        compared, why = _compared(sound.format, sound.folder, what, value, message)
-        detail = detail or why
-    return {"number": number, "verdict": what, "detail": detail, "message": len(message), "compared": compared}
+    seconds = time.process_time() - begin
+    return value, message, "hang" if seconds > SECONDS else what, detail, seconds
 
 
 def _compared(format: Format, folder: Path, what: str, value: Any, message: str) -> tuple[str, str]:
@@ -144,7 +173,7 @@ def _compared(format: Format, folder: Path, what: str, value: Any, message: str)
     if not accepted:
         return "same verdict", ""
     why = next((why for pattern, why in MEANT.items() if re.search(pattern, message)), None)
-    return ("stricter", "") if why else ("unexplained", f"refused here, read there: {message[:300]}")
+    return ("stricter", why) if why else ("unexplained", f"refused here, read there: {message[:300]}")
 
 
 def _same(one: torch.Tensor, other: Any) -> bool:
@@ -152,10 +181,6 @@ def _same(one: torch.Tensor, other: Any) -> bool:
         return False
     bits = [x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (one, other)]
     return torch.equal(*bits) if one.dtype is not torch.bool else torch.equal(bits[0].ne(0), bits[1].ne(0))
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # ---------------------------------------------------------------- processes
@@ -172,7 +197,7 @@ def run(name: str, numbers: range) -> Iterator[dict[str, Any]]:
             os.close(reading)
             _work(name, range(at, numbers.stop), folder, writing)
         os.close(writing)
-        ended = ""
+        ended, made = "", False
         with os.fdopen(reading) as lines:
             while True:
                 ready, _, _ = select.select([lines], [], [], WAITING)
@@ -180,24 +205,35 @@ def run(name: str, numbers: range) -> Iterator[dict[str, Any]]:
                 if not line:
                     ended = "crash" if ready else "hang"
                     break
-                yield json.loads(line)
-                at += 1
+                made = True
+                if line != READY:
+                    yield json.loads(line)
+                    at += 1
         if ended == "hang":
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         shutil.rmtree(folder, ignore_errors=True)
+        if not made:
+            raise SystemExit(f"the sound files of {name} can't be made or read: see --formats '{name}' --only 0")
         if at < numbers.stop and status != 0:
-            yield {"number": at, "verdict": ended, "detail": f"status {status}", "message": 0, "compared": ""}
+            yield {"number": at, "verdict": ended, "detail": f"status {status}"} | NOTHING
             at += 1
 
 
 def _work(name: str, numbers: range, folder: Path, writing: int) -> None:
     """In a process of its own: one line for each mutation; a new process after one that left memory behind."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
     os.chdir(folder)
-    sound = Sound(name, folder)
+    try:
+        sound = Sound(name, folder)
+        sound.format.read(folder)  # imports what there is to import, whose memory is not that of a file
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _resident.settle()
+    _resident.limit()
     with os.fdopen(writing, "w", buffering=1) as lines:
+        lines.write(READY)
         for number in numbers:
             result = verdict(sound, number)
             print(json.dumps(result), file=lines)
@@ -218,25 +254,41 @@ def main() -> int:
     warnings.simplefilter("ignore")
     if args.only is not None:
         return _show(args.formats[0], args.only)
-    rows, wrong = [], 0
+    rows: list[dict[str, Any]] = []
+    why: Counter[tuple[str, str]] = Counter()
     for index, name in enumerate(args.formats):
         share = args.mutations // len(args.formats) + (index < args.mutations % len(args.formats))
-        counts: Counter[str] = Counter()
-        for result in run(name, range(share)):
-            counts[result["verdict"]] += 1
-            counts["compared"] += bool(result["compared"])
-            counts[result["compared"]] += 1
-            counts["long message"] += result["message"] > 2_000
-            if result["verdict"] not in ("value", "our error") or result["compared"] == "unexplained":
-                wrong += 1
-                print(f"{name} {result['number']}: {result['verdict']} {result['detail']}", flush=True)
-        rows.append({"format": name, "mutations": share, **{column: counts[column] for column in COLUMNS[2:]}})
+        rows.append(_row(name, share, why))
         print("  ".join(f"{column} {value}" for column, value in rows[-1].items()), flush=True)
-    with args.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+    _write(args.csv, COLUMNS, rows)
+    classes = [{"format": name, "why stricter": text, "mutations": n} for (name, text), n in sorted(why.items())]
+    _write(args.csv.with_stem(f"{args.csv.stem}_stricter"), ("format", "why stricter", "mutations"), classes)
+    return int(any(row[column] for row in rows for column in WRONG))
+
+
+def _row(name: str, share: int, why: Counter[tuple[str, str]]) -> dict[str, Any]:
+    """The row of one format; what is wrong goes to the terminal, what is stricter into ``why``."""
+    counts: Counter[str] = Counter()
+    seconds, memory = 0.0, 0.0
+    for result in run(name, range(share)):
+        counts[result["verdict"]] += 1
+        counts["compared"] += bool(result["compared"])
+        counts[result["compared"]] += 1
+        counts["long message"] += result["message"] > 2_000
+        seconds, memory = max(seconds, result["seconds"]), max(memory, result["MiB"])
+        if result["compared"] == "stricter":
+            why[name, result["detail"]] += 1
+        if result["verdict"] in WRONG or result["compared"] in WRONG or result["message"] > 2_000:
+            print(f"{name} {result['number']}: {result['verdict']} {result['detail']}", flush=True)
+    row = {"format": name, "mutations": share, **{column: counts[column] for column in COLUMNS[2:]}}
+    return row | {"longest, s": f"{seconds:.1f}", "most memory, MiB": f"{memory:.0f}"}
+
+
+def _write(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return int(wrong > 0)
 
 
 def _show(name: str, number: int) -> int:

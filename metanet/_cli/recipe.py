@@ -17,12 +17,12 @@ from .overrides import escaped, key_of, quote, value_of
 
 CONFIG_FILE = "merge_config.yaml"
 DIGESTS = "digests"
-_LARGEST = 4 * 2**20  # bytes of a recipe
+_LARGEST = 4 * 2**20  # bytes of a recipe, or of the card that has one
+_LARGEST_YAML = 256 * 2**10  # characters of it: the parser takes a second for 60,000
 _DEEPEST = 32
 _GROUPS = ("method", "matcher")
 _OPEN = ("arch_args", "data_args")
 _REFERENCES = ("arch", "data", "loss")
-_BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ROW = re.compile(r"^\| (.+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)  # of the table of files in a model card
 _CODE = re.compile(r"(?!(?:timm|hf):)[^\W\d][\w.]*:[^\W\d]\w*")
 _NAME = re.compile(r"[A-Za-z]\w*")
@@ -92,14 +92,22 @@ def read_recipe(path: Path) -> dict[str, Any]:
     card = path.suffix == ".md"
     digests = {file.replace("\\|", "|"): digest for file, digest in _ROW.findall(text)} if card else {}
     if card:
-        blocks = _BLOCK.findall(text)
-        if not blocks:
-            raise MetanetError(f"recipe={path}: this model card has no recipe in it (a block ```yaml)")
-        text = blocks[-1]
+        text = _last_block(path, text)
+    if len(text) > _LARGEST_YAML:
+        raise MetanetError(f"recipe={path} has {len(text):,} characters of YAML, which no recipe has")
     found = _parsed(path, text)
     if not isinstance(found, dict) or "models" not in found:
         raise MetanetError(f"recipe={path} is no recipe of a merge: it has no models")
     return found | {DIGESTS: digests} if card else found
+
+
+def _last_block(path: Path, card: str) -> str:
+    """The last block ```yaml of a model card."""
+    _, opening, rest = f"\n{card}\n".rpartition("\n```yaml\n")
+    block, closing, _ = f"\n{rest}".partition("\n```\n")
+    if not (opening and closing):
+        raise MetanetError(f"recipe={path}: this model card has no recipe in it (a block ```yaml)")
+    return block
 
 
 def _parsed(path: Path, text: str) -> Any:
@@ -111,7 +119,8 @@ def _parsed(path: Path, text: str) -> Any:
             if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
                 raise MetanetError(f"recipe={path} has aliases or is nested too deep, which no recipe is")
         found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+    # Its constructors pass on what int(), float() and datetime make of a value.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
         raise MetanetError(f"recipe={path} is no YAML: {str(error)[:300]}") from error
     _check_plain(path, found)
     return found
@@ -219,12 +228,12 @@ def _one(path: Path, key: str, value: Any) -> Sequence[str]:
         MetanetError: its grammar has no words for it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     text = f"{key}={_written(value)}"
     try:
         same = OverridesParser.create().parse_override(text).value() == value
-    except OverrideParseException:
+    except HydraException:  # of its grammar, or of its words
         same = False
     if not same:
         raise MetanetError(f"recipe={path}: {key} can't be taken from there: give {key.lstrip('+')}=... yourself")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, brief
-from ._bytes import FileBytes, budget
+from ._bytes import FileBytes, budget, check_size
 from ._inert_pickle import Inert, unpickle
 from ._mapping import Checkpoint
 from ._readers import Options, reader
@@ -104,9 +104,13 @@ def _read(path: Path, options: Options) -> Checkpoint:
         state = find_state_dict(path, content, options.key, lambda value: isinstance(value, _Described))
         tensors = {str(name): value for name, value in state.items() if isinstance(value, _Described)}
         chosen = {id(value) for value in tensors.values()}
+        folder = _Folder(path, tensors)
+        size = sum(file.size for file in folder.files.values())
+        for name, value in tensors.items():  # all its parts may be the same bytes
+            check_size(path, name, value.shape, value.dtype, size)
         return Checkpoint(
             path,
-            _Folder(path, tensors),
+            folder,
             {name: value.shape for name, value in tensors.items()},
             {name: value.dtype for name, value in tensors.items()},
             skipped=(name for name, value in described.tensors.items() if id(value) not in chosen),

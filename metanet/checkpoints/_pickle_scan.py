@@ -7,6 +7,10 @@ deep as it nests, and nothing in Python bounds that. So the depth is counted her
           0      1       2       3             the stack of this module     0 -> 1 -> 2 -> 3
 
 A depth that came with an object of the memo stays with it. What is put into a list, a dict or an object counts too.
+
+A key of a dict may also take time without end: a tuple of one tuple twice, of one tuple twice, ... has 2^n parts to
+hash after n operations, and integers beyond 32 bits can be chosen so that all of them hash to the same number. So an
+object has a weight, too: how many parts hashing it goes through. The weights of all keys together are bounded.
 """
 
 import pickle
@@ -15,6 +19,9 @@ from collections.abc import Sequence
 
 DEEPEST = 500
 """Containers inside each other; what pickle itself writes by default ends before."""
+
+_MOST_HASHED = 50_000_000
+"""Parts that hashing all keys of a pickle may go through: half a second."""
 
 _REFUSED = {"EXT1", "EXT2", "EXT4"}  # names of objects that some other part of the program registered
 
@@ -38,8 +45,17 @@ _COSTS = {
     **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST"), 400),
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT", "FROZENSET"), 72),
     **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 48),
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL", "INST"), 2_000),  # each class may be a foreign one, with a stand-in
 }  # fmt: skip
 _MARKED = 72  # bytes that a mark takes until it is gone
+
+# An object is one number on the stack: its depth in the lower bits, its weight above. A number that may be larger than
+# 32 bits weighs what comparing it with all others of its hash may take.
+_BITS = 10
+_DEPTH = 2**_BITS - 1
+_LIGHT, _WIDE = 1 << _BITS, 6_000 << _BITS
+_WEIGHTS = {"LONG1": _WIDE, "LONG4": _WIDE, "LONG": _WIDE, "INT": _WIDE}
+_KEYS = {"SETITEM": 2, "SETITEMS": 2, "DICT": 2, "ADDITEMS": 1, "FROZENSET": 1}  # every second or every one is hashed
 
 _Entry = tuple[str, int, int, int, int, int]  # name, effect, its count, bytes of argument, bytes of its length, lines
 
@@ -86,7 +102,7 @@ def _scan(data: Sequence[int], start: int, most: int) -> int:
     stack: list[int] = []
     marks: list[list[int]] = []
     memo: dict[int, int] = {}
-    at, cost = start, 0
+    at, cost, hashed = start, 0, 0
     while True:
         byte = data[at]
         entry = _TABLE[byte]
@@ -98,10 +114,12 @@ def _scan(data: Sequence[int], start: int, most: int) -> int:
         cost += _COST[byte]
         if cost > most:
             raise pickle.UnpicklingError(f"what it makes would take more than {most:,} bytes of memory")
+        if hashed > _MOST_HASHED:
+            raise pickle.UnpicklingError("its keys would take long to hash")
         if effect == _PUSH:
             if name in _REFUSED:
                 raise pickle.UnpicklingError(f"it has the operation {name}")
-            stack.append(0)
+            stack.append(_WEIGHTS.get(name, _LIGHT))
         elif effect == _PUT:
             number = len(memo) if name == "MEMOIZE" else _number(data, argument, width)
             # Memory for all smaller numbers is taken at once: one operation could ask for gigabytes.
@@ -115,20 +133,21 @@ def _scan(data: Sequence[int], start: int, most: int) -> int:
             stack = []
             cost += _MARKED
         elif effect == _WRAP:
-            stack.append(_checked(1 + max(_taken(stack, count))))
+            stack.append(_around(_taken(stack, count)))
         elif effect == _COLLECT:
-            depth = 1 + max(stack, default=0)
+            hashed += _hashing(name, stack)
+            around = _around(stack)
             stack = marks.pop()
             cost -= _MARKED
-            stack.append(_checked(depth))
-        elif effect == _FILL_MARKED:
-            depth = 1 + max(stack, default=0)
-            stack = marks.pop()
-            cost -= _MARKED
-            stack[-1] = max(stack[-1], _checked(depth))
-        elif effect == _FILL:
-            depth = 1 + max(_taken(stack, count))
-            stack[-1] = max(stack[-1], _checked(depth))
+            stack.append(around)
+        elif effect in (_FILL, _FILL_MARKED):
+            parts = stack if effect == _FILL_MARKED else _taken(stack, count)
+            hashed += _hashing(name, parts)
+            depth = _around(parts) & _DEPTH
+            if effect == _FILL_MARKED:
+                stack = marks.pop()
+                cost -= _MARKED
+            stack[-1] = stack[-1] & ~_DEPTH | max(stack[-1] & _DEPTH, depth)
         elif effect == _STOP:
             return at
         elif effect == _DUP:
@@ -170,7 +189,16 @@ def _number(data: Sequence[int], at: int, width: int) -> int:
     return int(text)
 
 
-def _checked(depth: int) -> int:
+def _around(parts: list[int]) -> int:
+    """The depth and the weight of a container of these."""
+    depth = 1 + max((part & _DEPTH for part in parts), default=0)
     if depth > DEEPEST:
         raise pickle.UnpicklingError(f"its containers stand more than {DEEPEST} deep in one another")
-    return depth
+    weight = 1 + sum(part >> _BITS for part in parts)
+    return min(weight, _MOST_HASHED + 1) << _BITS | depth
+
+
+def _hashing(name: str, parts: list[int]) -> int:
+    """Parts that an operation hashes: those of the keys."""
+    step = _KEYS.get(name)
+    return sum(part >> _BITS for part in parts[::step]) if step else 0

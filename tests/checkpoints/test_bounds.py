@@ -246,3 +246,71 @@ def test_operations_behind_each_other_are_not_mistaken_for_depth():
     many = b"\x80\x02](" + b"K\x01\x85" * 100_000 + b"e."
     assert scan(many, 0, 10**8) == len(many)
     assert scan(io.BytesIO(entry(b"N")).getvalue(), 0, 10**6) == len(entry(b"N"))
+
+
+def shared(count: int) -> bytes:
+    """A tuple of one tuple twice, of one tuple twice, ...: 2**count parts in a few bytes."""
+    return b"K\x01" + b"2\x86" * count
+
+
+def wide(count: int) -> bytes:
+    """Integers that all hash to 0, each with a value."""
+    numbers = ((i + 1) * (2**61 - 1) for i in range(count))
+    return b"".join(b"\x8a\x10" + number.to_bytes(16, "little", signed=True) + b"N" for number in numbers)
+
+
+LONG_HASHES = {
+    "a key of 2**60 parts": b"}" + shared(60) + b"Ns",
+    "among others": b"}(K\x01N" + shared(60) + b"Nu",
+    "from the memo": b"}" + shared(60) + b"q\x01Nsh\x01",
+    "of a dict made at once": b"(" + shared(60) + b"Nd",
+    "in a set": b"\x8f(" + shared(60) + b"\x90",
+    "in a frozenset": b"(" + shared(60) + b"\x91",
+    "many keys of 2**20 parts": b"}" + b"".join(shared(20) + b"K%c\x86Ns" % i for i in range(100)),
+    "keys of one hash": b"}(" + wide(30_000) + b"u",
+}
+
+
+@pytest.mark.parametrize("inner", LONG_HASHES.values(), ids=LONG_HASHES)
+@pytest.mark.parametrize("wrap", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("how", HOW)
+def test_keys_that_take_hours_to_hash_are_refused(inner, wrap, how, tmp_path):
+    (tmp_path / "x.pt").write_bytes(wrap(b"\x80\x04" + inner + b"."))
+    with pytest.raises(CheckpointError, match="keys would take long to hash"):
+        load_checkpoint(tmp_path / "x.pt", foreign_classes=how)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_is_shared_or_wide_but_no_key_is_read(how, tmp_path):
+    pair = ()
+    for _ in range(60):
+        pair = (pair, pair)
+    numbers = [2**62 + i for i in range(20_000)]
+    keys = {(2**40 + i, (i, "a")): i for i in range(500)}
+    content = {"w": torch.ones(2), "numbers": numbers, "keys": keys, "twice": [numbers, numbers], "pair": pair}
+    torch.save(content, tmp_path / "x.pt")
+    assert list(load_checkpoint(tmp_path / "x.pt", foreign_classes=how)) == ["w"]
+
+
+def test_names_of_many_classes_take_memory():
+    """Each foreign class has a stand-in of its own: a file of 4 MB could make a gigabyte of them."""
+    names = b"\x80\x02]" + b"".join(b"ca\nb%d\n0" % i for i in range(1_000)) + b"."
+    assert scan(names, 0, 10**7) == len(names)
+    with pytest.raises(pickle.UnpicklingError, match="more than 1,000,000 bytes of memory"):
+        scan(names, 0, 10**6)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_records_of_an_archive_are_listed_as_often_however_many_there_are(how, tmp_path, monkeypatch):
+    """Once for each of them would take the square of their number: minutes for a model of thousands of tensors."""
+    listed = []
+    for count in (2, 40):
+        torch.save({f"{i}": torch.full((3,), float(i)) for i in range(count)}, tmp_path / "x.pt")
+        TestDeflated.repack(tmp_path / "x.pt")
+        with monkeypatch.context() as patch:
+            opened = []
+            patch.setattr(zipfile, "ZipFile", lambda *a, real=zipfile.ZipFile, seen=opened: seen.append(a) or real(*a))
+            checkpoint = load_checkpoint(tmp_path / "x.pt", foreign_classes=how)
+            assert [checkpoint[f"{i}"].tolist() for i in range(count)] == [[float(i)] * 3 for i in range(count)]
+        listed.append(len(opened))
+    assert listed[0] == listed[1] > 0

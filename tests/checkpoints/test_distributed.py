@@ -155,3 +155,17 @@ def test_a_part_runs_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="can't be read"):
         load_checkpoint(tmp_path)["w"]
     assert not (tmp_path / "canary").exists()
+
+
+def test_parts_that_are_all_the_same_bytes_do_not_fill_the_memory(tmp_path):
+    part = io.BytesIO()
+    torch.save(torch.zeros(1, 2**18), part)
+    (tmp_path / "__0_0.distcp").write_bytes(part.getvalue())
+    offsets = [torch.Size((row, 0)) for row in range(300)]
+    chunks = [ChunkStorageMetadata(offset, torch.Size((1, 2**18))) for offset in offsets]
+    info = _StorageInfo("__0_0.distcp", 0, len(part.getvalue()))
+    whole = TensorStorageMetadata(TensorProperties(dtype=torch.float32), torch.Size((300, 2**18)), chunks)
+    places = {MetadataIndex("w", offset): info for offset in offsets}
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(Metadata({"w": whole}, None, places)))
+    with pytest.raises(CheckpointError, match=r"w is \(300, 262144\) of torch.float32, 314,572,800 bytes"):
+        load_checkpoint(tmp_path)

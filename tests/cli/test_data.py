@@ -195,6 +195,11 @@ class TestText:
         (tmp_path / "empty").mkdir()
         with pytest.raises(MetanetError, match="has no tokenizer that can be read"):
             load_data(str(text), model, "hf:gpt2", {"tokenizer": str(tmp_path / "empty")})
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": "16"}))
+        with pytest.raises(MetanetError, match="lm has no tokenizer that can be read: '>' not supported"):
+            load_data(str(text), model, f"hf:{folder}")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
         with pytest.raises(MetanetError, match="data_args.window=17: give a number of tokens from 2 to 16"):
             load_data(str(text), model, f"hf:{folder}", {"window": 17})
         small = load_source("hf:gpt2", n_layer=1, n_embd=8, n_head=2, vocab_size=4, n_positions=16)

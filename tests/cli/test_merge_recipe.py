@@ -140,6 +140,10 @@ def test_a_recipe_is_data(changes, message, run):
         ("a: &x [1]\nmodels: *x", "has aliases or is nested too deep"),
         ("models: " + "[" * 40 + "]" * 40, "has aliases or is nested too deep"),
         ("models: !!python/object/apply:os.system [touch ran]", "is no YAML"),
+        ("models: !!timestamp soon", "is no YAML"),
+        ("models: !!int ''", "is no YAML"),
+        ("models: !!float {}", "is no YAML"),
+        (f"models: [{'a,' * 200_000}]", "400,010 characters of YAML"),
         (b"\xff\xfe", "can't be read"),
     ],
 )
@@ -153,6 +157,8 @@ def test_files_that_are_none(content, message, run):
 def test_places_without_a_recipe(run):
     assert "there is no such file" in run("merge", "recipe=nowhere.yaml", "out=out")[2]
     Path("README.md").write_text("# A model\n")
+    assert "has no recipe in it" in run("merge", "recipe=README.md", "out=out")[2]
+    Path("README.md").write_text("```yaml\n" * 100_000)  # hours, were each looked for an end of its own
     assert "has no recipe in it" in run("merge", "recipe=README.md", "out=out")[2]
 
 
@@ -197,3 +203,10 @@ def test_overflow_is_refused_and_counted(run):
     assert written("out")["w"].tolist() == [65504.0] * 4
     numbers = [json.loads(path.read_text()) for path in Path("outputs").rglob("metrics.json")]
     assert any("overflow/w" in each for each in numbers)
+
+
+def test_names_that_the_grammar_has_no_words_for_are_refused(run):
+    recipe = {"models": ["a (1).safetensors"], "method": {"name": "linear"}, "overrides": {"": 1, "w*": {" ": 2}}}
+    Path("r.yaml").write_text(yaml.safe_dump(recipe))
+    code, _, err = run("merge", "recipe=r.yaml", "out=out")
+    assert code == 1 and "overrides can't be taken from there" in err and "Traceback" not in err

@@ -5,17 +5,16 @@ import warnings
 import pytest
 
 mutations = pytest.importorskip("mutations", reason="benchmarks/ is no part of a source distribution")
-FORMATS = [name for name in mutations.FORMATS if name not in ("metanetwork", "zoo")]
-EACH = -(-2_000 // len(FORMATS))
+EACH = -(-2_000 // len(mutations.FORMATS))
 FIRST = 1_000_000  # other ones than the first of the benchmark
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", mutations.FORMATS)
 def test_a_changed_file_ends_in_a_value_or_in_our_error(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "files").mkdir()
     sound = mutations.Sound(name, tmp_path / "files")
-    assert sound.format.read(sound.folder) != "unread"
+    sound.format.read(sound.folder)  # without an error, where nothing is changed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = [mutations.verdict(sound, FIRST + number) for number in range(EACH)]

@@ -73,8 +73,7 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
         with offline():  # a tokenizer's configuration may name others
             read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its files are read by several libraries, which check little
-        first = brief((str(error).strip() or type(error).__name__).splitlines()[0], 300)
-        raise MetanetError(f"the folder {folder} has no tokenizer that can be read: {first}") from error
+        raise _no_tokenizer(folder, error) from error
     try:
         text = read_bytes(path, largest=_LARGEST).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -82,4 +81,12 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
             f"data={path} is no text in UTF-8 ({error.reason} at byte {error.start}). An image folder, a .safetensors "
             "file and package.module:factory are the other forms of data="
         ) from error
-    return torch.tensor(read(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
+    try:
+        return torch.tensor(read(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
+    except Exception as error:  # what its files say is met only now
+        raise _no_tokenizer(folder, error) from error
+
+
+def _no_tokenizer(folder: Path, error: Exception) -> MetanetError:
+    first = brief((str(error).strip() or type(error).__name__).splitlines()[0], 300)
+    return MetanetError(f"the folder {folder} has no tokenizer that can be read: {first}")
