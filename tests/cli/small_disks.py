@@ -1,11 +1,13 @@
 """Run commands where there is little room, or none to write: a program for test_full_disk.py.
 
-    python small_disks.py {limit | full | read-only}
+    python small_disks.py {limit | full | read-only} [NAME ...]
 
 ``limit``: no file of the process may grow beyond some bytes (``setrlimit``), which works everywhere. The others mount
-a small file system and have to run in a mount namespace of their own (``unshare -Urm``). Prints a line of JSON each.
+a small file system and have to run in a mount namespace of their own (``unshare -Urm``). The names are those of
+benchmarks/_kill_cases.py; default: all commands. Prints a line of JSON each.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from _kill_cases import CASES, Case, make_inputs
 
 COMMANDS = [name for name in CASES if not name.startswith(("save_", "nn."))]
-LIMITS = (1500,)
-ROOM = (24 * 2**10,)
+ROOM = {"limit": 1500, "full": 24 * 2**10, "read-only": 0}  # bytes
 
 
 def in_child(folder: Path, run: Callable[[], Any], limit: int | None = None) -> tuple[int, str]:
@@ -77,30 +78,32 @@ def prepared(parent: Path, inputs: Path, case: Case) -> tuple[Path, Any]:
     return folder, case.state(folder)
 
 
-def main(kind: str) -> None:
-    work = Path(tempfile.mkdtemp())
+def main(kind: str, names: Sequence[str]) -> None:
+    work, room = Path(tempfile.mkdtemp()), ROOM[kind]
     os.environ["METANET_DATA"] = str(work / "data")
+    os.environ["METANET_STATE"] = str(work / "state")
     (work / "inputs").mkdir()
     make_inputs(work / "inputs")
-    for name in COMMANDS:
+    if any(name.startswith(("train", "predict")) for name in names):
+        importlib.import_module("metanet.tasks").train  # noqa: B018  # once, not in every child
+    for name in names:
         case = CASES[name]
-        for room in {"limit": LIMITS, "full": ROOM, "read-only": (0,)}[kind]:
-            if kind == "limit":
-                folder, old = prepared(work, work / "inputs", case)
-                report(name, room, case, folder, old, *in_child(folder, case.run, room))
-                continue
-            small = work / "small"
-            small.mkdir(exist_ok=True)
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", small], check=True)
-            folder, old = prepared(small, work / "inputs", case)
-            if kind == "full":
-                (small / "filler").write_bytes(bytes(max(0, shutil.disk_usage(small).free - room)))
-            else:
-                subprocess.run(["mount", "-o", "remount,ro", small], check=True)
-            report(name, room, case, folder, old, *in_child(folder, case.run))
-            subprocess.run(["umount", small], check=True)
+        if kind == "limit":
+            folder, old = prepared(work, work / "inputs", case)
+            report(name, room, case, folder, old, *in_child(folder, case.run, room))
+            continue
+        small = work / "small"
+        small.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", small], check=True)
+        folder, old = prepared(small, work / "inputs", case)
+        if kind == "full":
+            (small / "filler").write_bytes(bytes(max(0, shutil.disk_usage(small).free - room)))
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+        report(name, room, case, folder, old, *in_child(folder, case.run))
+        subprocess.run(["umount", small], check=True)
     shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:] or COMMANDS)
