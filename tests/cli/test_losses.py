@@ -89,6 +89,19 @@ class TestTwoAtOnePlace:
         assert not Path("out").exists()
         assert not [path for path in Path().iterdir() if path.name.startswith(".out")]
 
+    @pytest.mark.parametrize("command", ["merge models=[a.safetensors]", "align a=a.safetensors b=a.safetensors"])
+    def test_the_lock_of_who_was_killed_when_all_was_done(self, command, calls, capsys):
+        """It lies beside a finished output, which no later command will hold; that of a living process stays."""
+        metanet.save_checkpoint("a.safetensors", {"w": torch.ones(2)})
+        metanet.save_checkpoint("out", {"w": torch.ones(2)})
+        with somebody_at("out"):
+            assert cli.main([*command.split(), "out=out"]) == 1
+            assert Path(".out.lock").exists()
+        Path(".out.lock").touch()
+        assert cli.main([*command.split(), "out=out"]) == 1
+        assert "out=out is not empty" in capsys.readouterr().err
+        assert sorted(path.name for path in Path().iterdir()) == ["a.safetensors", "out"]
+
     def test_saving_a_merge(self, tmp_path):
         merged = metanet.merge([{"w": torch.zeros(2)}, {"w": torch.ones(2)}])
         with somebody_at(tmp_path / "out"), pytest.raises(MetanetError, match="is being written by another process"):
@@ -142,7 +155,7 @@ class TestInputs:
         assert Path("here/metrics.json").read_bytes() == before
 
 
-FEW = ("merge, in shards", "save_checkpoint, shards over file", "save_graph")
+FEW = ("merge, in shards", "save_graph")
 MORE = ("graph, overwrite", "train", "train, resume=", "predict", "zoo", "nn.save")
 
 
