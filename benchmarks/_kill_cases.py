@@ -19,11 +19,6 @@ from metanet.graph import load_graph, save_graph
 from metanet.sources import import_torchvision
 from metanet.zoo import open_zoo
 
-# Before lightning imports it: its compiled part may be of another build than PyTorch.
-import_torchvision()
-
-from metanet.tasks._last import load_last  # noqa: E402
-
 State = dict[str, Any]  # by final name: what a reader finds there
 
 NETWORKS = """
@@ -152,8 +147,15 @@ def _zoo(folder: Path) -> State:
 def _trained(folder: Path) -> State:
     return _reads(
         ("metrics.json", _metrics), ("predictions.csv", _table), ("scatter.png", _png), ("model", _model),
-        ("last.ckpt", lambda path: load_last(path)["epoch"]),
+        ("last.ckpt", _epoch),
     )(folder / "run")  # fmt: skip
+
+
+def _epoch(path: Path) -> int:
+    import_torchvision()  # before lightning imports it: its compiled part may be of another build than PyTorch
+    from metanet.tasks._last import load_last  # on lightning, which takes seconds
+
+    return load_last(path)["epoch"]
 
 
 def _metrics(path: Path) -> State:

@@ -83,7 +83,7 @@ def measure(work: Path, only: list[str], at_most: int, moments: int, out: Path) 
     gc.freeze()  # so that children don't copy what they never change
     rows: list[dict[str, Any]] = []
     for name in names:
-        rows += _measured(work, inputs, log, name, CASES[name], at_most, moments // len(names))
+        rows += _measured(work, inputs, log, name, CASES[name], at_most, math.ceil(moments / len(names)))
         with open(out, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()

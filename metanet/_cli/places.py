@@ -115,6 +115,9 @@ def free(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
             where = "is" if Path(each).resolve() == path.resolve() else "lies in"
             return f"{key}={value} {where} the folder of an input, {each}: give another one"
     if path.is_dir() and any(path.iterdir()):
+        from ..checkpoints import remove_leftovers  # here, since it imports torch
+
+        remove_leftovers(path, r"{name}\.lock")  # of whoever made it and was killed right after
         return f"{key}={value} is not empty: give a folder that does not exist yet, so that nothing is overwritten"
     return folder_or_new(key, value, cfg)
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -103,6 +104,20 @@ class TestFile:
         with pytest.raises(MetanetError, match=rf"\['hook'\]\[0\] is a {kind}"):
             SafeCheckpointIO().save_checkpoint({"hook": [value]}, tmp_path / "last.ckpt")
         assert not list(tmp_path.iterdir())
+
+    def test_a_full_disk_keeps_the_epoch_before(self, tmp_path):
+        path = tmp_path / "last.ckpt"
+        SafeCheckpointIO().save_checkpoint(self.CONTENT, path)
+        before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            with pytest.raises(MetanetError) as caught:
+                SafeCheckpointIO().save_checkpoint(self.CONTENT | {"more": torch.ones(10_000)}, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert str(caught.value).startswith(f"can't write {path}: File too large; 4")
+        assert "What was there before is kept; make room" in str(caught.value)
+        assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
 
     @pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"])
     def test_any_optimizer(self, optimizer, tmp_path):

@@ -95,6 +95,15 @@ def test_the_folder_is_the_one_that_a_link_leads_to(folder, tmp_path):
     require(["nets:cnn"], folder)
 
 
+def test_what_a_killed_process_left_of_a_memory_goes(folder, state):
+    remember(folder, ["nets:cnn"])
+    (memory,) = (state / "trusted").iterdir()
+    memory.with_name(f".0123abcd.partial.{memory.name}").write_text("{")
+    remember(folder, ["nets:mlp"])
+    assert list((state / "trusted").iterdir()) == [memory]
+    require(["nets:cnn", "nets:mlp"], folder)
+
+
 def test_where_nothing_can_be_remembered_it_is_said(folder, state, caplog):
     state.write_text("a file")
     with trusting(folder):
