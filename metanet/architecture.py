@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
-from .checkpoints import Checkpoint, atomic_write, check_plain, load_checkpoint
+from .checkpoints import Checkpoint, are_plain, atomic_write, check_plain, load_checkpoint
 from .documents import Document, read_json, validated
-from .errors import MetanetError, TraceError, brief
+from .errors import CheckpointError, MetanetError, TraceError, brief
 from .graph import GraphTemplate, TemplateBuilder
 from .symmetry import Derivation, SymmetrySpec, derive
 from .tracing import Trace, check_module, example_inputs, record
@@ -78,6 +78,11 @@ class Architecture:
     def site_values(self) -> Mapping[int, tuple[int, int]]:
         """For node ranges that are neurons: the recorded value they show in, and its axis."""
         return self._builder.site_values()
+
+    @cached_property
+    def has_plain_names(self) -> bool:
+        """Whether its own names are none that quantised weights, their scales or adapters have."""
+        return are_plain([*self.spec.tensors, *self.template.extras])
 
     @cached_property
     def _coarse(self) -> GraphTemplate:
@@ -249,9 +254,22 @@ def to_graph(
     if isinstance(source, (str, os.PathLike)):
         return fill(template, _fitting(load_checkpoint(source), arch))
     state = source.state_dict() if isinstance(source, nn.Module) else source
-    for each in [state] if isinstance(state, Mapping) else state:
-        check_plain(each, network=arch.spec.tensors)
-    return fill(template, state)
+    states = [state] if isinstance(state, Mapping) else list(state)
+    lazy = any(issubclass(kind, Checkpoint) for kind in set(map(type, states)))  # a configuration may lie beside it
+    if arch.has_plain_names and not lazy:
+        # Whatever has only names of the network is plain: looking at each name would take longer than the graphs.
+        try:
+            return fill(template, state if isinstance(state, Mapping) else states)
+        except CheckpointError:
+            _check_all(states, arch)  # says more, if that is what is wrong
+            raise
+    _check_all(states, arch)
+    return fill(template, state if isinstance(state, Mapping) else states)
+
+
+def _check_all(states: Sequence[Mapping[str, Tensor]], arch: Architecture) -> None:
+    for state in states:
+        check_plain(state, network=arch.spec.tensors)
 
 
 def _fitting(checkpoint: Checkpoint, arch: Architecture) -> Checkpoint:

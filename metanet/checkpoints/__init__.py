@@ -35,6 +35,7 @@ from ._content import Kind as Kind
 from ._content import kind_of as kind_of
 from ._disk import is_full as is_full
 from ._disk import unwritable as unwritable
+from ._gate import are_plain as are_plain
 from ._gate import check_dequantised as check_dequantised
 from ._gate import check_plain as check_plain
 from ._locks import hold as hold

@@ -64,6 +64,11 @@ def check_dequantised(given: Mapping[str, Tensor], who: str = "") -> None:
         )
 
 
+def are_plain(names: Iterable[str]) -> bool:
+    """Whether none of these names is one of quantised weights, of their scales, or of an adapter."""
+    return not any(forms_of(name) or SCALE.fullmatch(name) for name in names)
+
+
 def called(given: Any, who: str = "") -> str:
     """What messages call a checkpoint."""
     if who:
