@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, brief
-from ._archive import Archive, Refused, open_archive
+from ._archive import Archive, Refused, is_compressed, open_archive
 from ._bytes import FileBytes, budget, check_size, sound_bools
 from ._content import TORCH, TORCH_OLD, TORCHSCRIPT, kind_of
 from ._inert import read_inert
@@ -148,6 +148,9 @@ def _inspect_older(file: FileBytes) -> None:
 def _inspect_archive(archive: Archive) -> bool:
     """torch takes the sizes of storages from the pickle: one larger than its record would read what lies behind it."""
     mapped = not archive.compressed and archive.file.place.suffix != _OTHER
+    for name, record in archive.records.items():
+        if is_compressed(record):
+            archive.read(name)  # of what can't be inflated torch leaves whatever lay in memory
     # By torch's own reader, whose records could be others than those of zipfile if an archive is made so.
     reader = torch._C.PyTorchFileReader(str(archive.file.place))
 

@@ -314,3 +314,21 @@ def test_the_records_of_an_archive_are_listed_as_often_however_many_there_are(ho
             assert [checkpoint[f"{i}"].tolist() for i in range(count)] == [[float(i)] * 3 for i in range(count)]
         listed.append(len(opened))
     assert listed[0] == listed[1] > 0
+
+
+@pytest.mark.parametrize("record", ["byteorder", "version", "data.pkl", "data/0"])
+def test_no_record_that_cannot_be_inflated_is_left_to_torch(record, tmp_path):
+    """torch goes on with whatever lay in memory: its verdict changes from call to call."""
+    torch.save({"w": torch.arange(64.0)}, tmp_path / "sound.pt")
+    with zipfile.ZipFile(tmp_path / "sound.pt") as source, zipfile.ZipFile(tmp_path / "x.pt", "w") as packed:
+        for info in source.infolist():
+            packed.writestr(info.filename, source.read(info), compress_type=zipfile.ZIP_DEFLATED)
+    assert torch.equal(load_checkpoint(tmp_path / "x.pt")["w"], torch.arange(64.0))
+    with zipfile.ZipFile(tmp_path / "x.pt") as packed:
+        info = next(each for each in packed.infolist() if each.filename.endswith(f"/{record}"))
+    content = bytearray((tmp_path / "x.pt").read_bytes())
+    start = info.header_offset + 30 + len(info.filename)
+    content[start] = 0xFF  # no kind of block that deflate has
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="x.pt' is damaged"):
+        load_checkpoint(tmp_path / "x.pt")
