@@ -68,6 +68,8 @@ MEANT = {
     r"\(Refused: its record .* is not where its directory says\)": "the head of a record is damaged",
     r"\(Refused: its records can't be listed: .*\)": "the directory of the archive is damaged",
     r"\(Refused: its record .* is damaged, or another than .*\)": "a record that its directory does not describe",
+    r"\(Refused: its record (.* inflates to [\d,]+ bytes, not [\d,]+)?\)":
+        "compressed bytes of another number than the directory says",
     r"\(BadZipFile: Bad CRC-32 .*\)": "a record that differs from its checksum, which torch does not look at",
     r"\(error: Error -3 while decompressing .*\)": "compressed bytes that are damaged: torch takes what it has got",
     r"is a Python pickle that torch\.save did not write": "an older file whose first number is spelt otherwise",
