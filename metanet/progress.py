@@ -9,7 +9,7 @@ look like a hang: there, a line is written whenever :data:`EVERY` seconds have p
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, Generic, TypeVar
 
 EVERY = 10.0
@@ -39,8 +39,8 @@ def track(
         scaled: show large counts as 1.5M.
         show: ``False`` keeps silent.
     """
-    if total is None and hasattr(items, "__len__"):
-        total = len(items)  # type: ignore[arg-type]
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     if show and sys.stderr.isatty():
         return Bar(items, what, total, initial, unit, scaled)
     return (Lines if show else Progress)(items, what, total, initial, unit, scaled)
