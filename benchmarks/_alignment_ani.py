@@ -1,4 +1,5 @@
-"""What ANI's networks see: geometries of small molecules, and the features of their atoms (Smith et al. 2017)."""
+"""What ANI's networks see: geometries of small molecules, and the features of their atoms (Smith et
+al. 2017)."""
 
 import itertools
 import sys
@@ -9,10 +10,17 @@ import numpy as np
 from _real_networks import PACKAGES, fetch
 
 ELEMENTS = "HCNO"
-PACKAGES["ase"] = ("3.29.0", "LGPL-2.1-or-later")  # geometries of the G2 set; only unpacked, as the others are
+PACKAGES["ase"] = (
+    "3.29.0",
+    "LGPL-2.1-or-later",
+)  # geometries of the G2 set; only unpacked, as the others are
 
 _RADII, _WIDE = np.linspace(0.9, 0.9 + 15 * 0.26875, 16), 5.2
-_MEANS, _ANGLES, _NARROW = np.array([0.9, 1.55, 2.2, 2.85]), np.arange(8) * np.pi / 8 + np.pi / 16, 3.5
+_MEANS, _ANGLES, _NARROW = (
+    np.array([0.9, 1.55, 2.2, 2.85]),
+    np.arange(8) * np.pi / 8 + np.pi / 16,
+    3.5,
+)
 _PAIRS = {pair: i for i, pair in enumerate(itertools.combinations_with_replacement(range(4), 2))}
 
 Molecule = tuple[list[int], np.ndarray]
@@ -42,7 +50,8 @@ def molecules(folder: Path, closed_shell: bool) -> Molecules:
 
 
 def atoms(given: Molecules, jitters: int, size: float, seed: int) -> dict[str, np.ndarray]:
-    """Features of all atoms of an element, ``(atoms, 384)`` float32, each molecule distorted several times.
+    """Features of all atoms of an element, ``(atoms, 384)`` float32, each molecule distorted
+    several times.
 
     Args:
         size: standard deviation of every coordinate, in Angstrom.
@@ -67,7 +76,9 @@ def features(elements: list[int], positions: np.ndarray) -> np.ndarray:
         for j in others:
             if far[i, j] < _WIDE:
                 at = 16 * elements[j]
-                out[i, at : at + 16] += 0.25 * np.exp(-16 * (far[i, j] - _RADII) ** 2) * _fade(far[i, j], _WIDE)
+                out[i, at : at + 16] += (
+                    0.25 * np.exp(-16 * (far[i, j] - _RADII) ** 2) * _fade(far[i, j], _WIDE)
+                )
         for j, k in itertools.combinations([j for j in others if far[i, j] < _NARROW], 2):
             angle = np.arccos(0.95 * (away[i, j] @ away[i, k]) / (far[i, j] * far[i, k]))
             by_angle = ((1 + np.cos(angle - _ANGLES)) / 2) ** 32
@@ -86,7 +97,9 @@ ALONE = {"H": -0.600952980000, "C": -38.08316124000, "N": -54.70775770000, "O": 
 """Energies of single atoms in Hartree, which the networks' outputs are added to."""
 
 
-def energy(elements: list[int], positions: np.ndarray, atom: Callable[[str, np.ndarray], float]) -> float:
+def energy(
+    elements: list[int], positions: np.ndarray, atom: Callable[[str, np.ndarray], float]
+) -> float:
     """Of a molecule, in Hartree; ``atom`` gives the output of the networks of an element."""
     pairs = zip(elements, features(elements, positions), strict=True)
     return sum(ALONE[ELEMENTS[e]] + atom(ELEMENTS[e], x.astype(np.float32)) for e, x in pairs)

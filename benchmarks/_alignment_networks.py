@@ -1,4 +1,5 @@
-"""Networks to align, in PyTorch alone, so that every tool's environment can build them. Names are torchvision's."""
+"""Networks to align, in PyTorch alone, so that every tool's environment can build them. Names are
+torchvision's."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +24,9 @@ class Block(nn.Module):
         self.depth = len(plan)
         self.downsample = None
         if stride > 1 or channels != out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -75,7 +78,9 @@ class ResNet(nn.Module):
 def mlp(width: int = 512, hidden: int = 3, inputs: int = 784, classes: int = 10) -> nn.Sequential:
     """Linear and ReLU in turn; images are flattened before."""
     sizes = [inputs, *[width] * hidden, classes]
-    layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [
+        m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())
+    ]
     return nn.Sequential(*layers[:-1])
 
 
@@ -91,7 +96,8 @@ EXAMPLES = {"mlp": (2, 784), "resnet18": (2, 3, 64, 64), "resnet50": (2, 3, 64, 
 
 
 def random_state(name: str, seed: int) -> dict[str, Tensor]:
-    """A state dict with every parameter and every statistic drawn: no two neurons alike, no norm at its start."""
+    """A state dict with every parameter and every statistic drawn: no two neurons alike, no norm at
+    its start."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes: Mapping[str, Tensor] = NETWORKS[name]().state_dict()

@@ -1,12 +1,14 @@
-"""One tool aligns one pair of networks, in a process of its own: ``python _alignment_peers.py TOOL FOLDER OPTIONS``.
+"""One tool aligns one pair of networks, in a process of its own: ``python _alignment_peers.py TOOL
+FOLDER OPTIONS``.
 
-The folder holds ``a.safetensors`` and ``b.safetensors`` (names and layouts of PyTorch) and ``axes.json`` (the group of
-every axis of every parameter, for a peer that has no specification of this network). The tool moves ``b`` onto ``a``
-and writes ``moved.safetensors`` and ``told.json``. Options are JSON: ``network``, ``seed``, ``path`` of a checkout.
+The folder holds ``a.safetensors`` and ``b.safetensors`` (names and layouts of PyTorch) and
+``axes.json`` (the group of every axis of every parameter, for a peer that has no specification of
+this network). The tool moves ``b`` onto ``a`` and writes ``moved.safetensors`` and ``told.json``.
+Options are JSON: ``network``, ``seed``, ``path`` of a checkout.
 
-A tool is one function ``(network, a, b, options) -> (moved, told)`` with ``@tool``. Every environment runs this file,
-so that only what all have is imported at the top. Each tool is warmed up, untimed, before it is timed: compilation and
-imports count for nobody.
+A tool is one function ``(network, a, b, options) -> (moved, told)`` with ``@tool``. Every
+environment runs this file, so that only what all have is imported at the top. Each tool is warmed
+up, untimed, before it is timed: compilation and imports count for nobody.
 """
 
 import contextlib
@@ -24,7 +26,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 Arrays = dict[str, np.ndarray]
-TOOLS: dict[str, Callable[[str, Arrays, Arrays, dict[str, Any]], tuple[Arrays, dict[str, Any]]]] = {}
+TOOLS: dict[
+    str, Callable[[str, Arrays, Arrays, dict[str, Any]], tuple[Arrays, dict[str, Any]]]
+] = {}
 
 
 def tool(name: str) -> Callable:
@@ -40,13 +44,17 @@ def main() -> None:
     a, b = (load_file(folder / f"{side}.safetensors") for side in "ab")
     options["axes"] = json.loads((folder / "axes.json").read_text())
     moved, told = TOOLS[name](options["network"], a, b, options)
-    save_file({key: np.ascontiguousarray(value) for key, value in moved.items()}, folder / "moved.safetensors")
+    save_file(
+        {key: np.ascontiguousarray(value) for key, value in moved.items()},
+        folder / "moved.safetensors",
+    )
     (folder / "told.json").write_text(json.dumps(told))
 
 
 @contextlib.contextmanager
 def timed(told: dict[str, Any]) -> Iterator[None]:
-    """Seconds on the clock, and of the processor in all threads: the second counts little of what others run."""
+    """Seconds on the clock, and of the processor in all threads: the second counts little of what
+    others run."""
     wall, own = time.perf_counter(), time.process_time()
     yield
     told |= {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - own}
@@ -56,8 +64,11 @@ def timed(told: dict[str, Any]) -> Iterator[None]:
 
 
 @tool("metanet")
-def metanet_weight(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """``metanet.align(method="weight")``; the first trace of a process waits for imports, and is not timed."""
+def metanet_weight(
+    network: str, a: Arrays, b: Arrays, options: dict[str, Any]
+) -> tuple[Arrays, dict[str, Any]]:
+    """``metanet.align(method="weight")``; the first trace of a process waits for imports, and is
+    not timed."""
     if not options.get("lapx"):
         sys.modules["lap"] = None  # as where it is not installed
     import torch
@@ -72,7 +83,10 @@ def metanet_weight(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) 
     start = time.perf_counter()
     with torch.device("meta"):
         arch = metanet.trace(NETWORKS[network](), torch.zeros(EXAMPLES[network]))
-    told: dict[str, Any] = {"prepare": time.perf_counter() - start, "threads": torch.get_num_threads()}
+    told: dict[str, Any] = {
+        "prepare": time.perf_counter() - start,
+        "threads": torch.get_num_threads(),
+    }
     with timed(told):
         found = metanet.align(y, to=x, arch=arch, seed=options["seed"])
     told |= {"groups": len(arch.spec.groups), "steps": len(found.objective) - 1}
@@ -86,11 +100,15 @@ def metanet_weight(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) 
 
 
 @tool("git-re-basin")
-def git_re_basin(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """``weight_matching`` of a checkout, with its own specification of the MLP and ResNet50, in Flax's layout.
+def git_re_basin(
+    network: str, a: Arrays, b: Arrays, options: dict[str, Any]
+) -> tuple[Arrays, dict[str, Any]]:
+    """``weight_matching`` of a checkout, with its own specification of the MLP and ResNet50, in
+    Flax's layout.
 
-    It has none of ResNet18, which gets the groups that ``axes.json`` names. It does not know running statistics: they
-    are moved here as the norm's scale is, so that outputs can be compared. Warmed up by one pass over all groups.
+    It has none of ResNet18, which gets the groups that ``axes.json`` names. It does not know
+    running statistics: they are moved here as the norm's scale is, so that outputs can be compared.
+    Warmed up by one pass over all groups.
     """
     import jax
 
@@ -100,23 +118,40 @@ def git_re_basin(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) ->
     from jax import numpy as jnp
     from jax import random
 
-    specs = {"mlp": lambda: theirs.mlp_permutation_spec(3), "resnet50": theirs.resnet50_permutation_spec}
-    names = {key: flax_name(network, key) for key in a if not key.rpartition(".")[2].startswith(("running_", "num_"))}
+    specs = {
+        "mlp": lambda: theirs.mlp_permutation_spec(3),
+        "resnet50": theirs.resnet50_permutation_spec,
+    }
+    names = {
+        key: flax_name(network, key)
+        for key in a
+        if not key.rpartition(".")[2].startswith(("running_", "num_"))
+    }
     if network in specs:
         spec = specs[network]()
     else:
         axes = {flax: flax_order(options["axes"][key]) for key, flax in names.items()}
         spec = theirs.permutation_spec_from_axes_to_perm({k: tuple(v) for k, v in axes.items()})
     if set(names.values()) != set(spec.axes_to_perm):
-        raise AssertionError(f"names differ: {sorted(set(names.values()) ^ set(spec.axes_to_perm))[:8]}")
-    x, y = ({flax: jnp.asarray(flax_layout(side[key])) for key, flax in names.items()} for side in (a, b))
+        raise AssertionError(
+            f"names differ: {sorted(set(names.values()) ^ set(spec.axes_to_perm))[:8]}"
+        )
+    x, y = (
+        {flax: jnp.asarray(flax_layout(side[key])) for key, flax in names.items()}
+        for side in (a, b)
+    )
     told: dict[str, Any] = {"groups": len(spec.perm_to_axes), "prepare": 0.0}
     theirs.weight_matching(random.PRNGKey(options["seed"]), spec, x, y, max_iter=1, silent=True)
     out = io.StringIO()
     with contextlib.redirect_stdout(out), timed(told):
         found = theirs.weight_matching(random.PRNGKey(options["seed"]), spec, x, y)
-    told |= {"steps": len(out.getvalue().splitlines()), "threads": int(os.environ["OMP_NUM_THREADS"])}
-    told["version"] = f"git-re-basin {options['commit'][:10]}, jax {version('jax')}, scipy {version('scipy')}"
+    told |= {
+        "steps": len(out.getvalue().splitlines()),
+        "threads": int(os.environ["OMP_NUM_THREADS"]),
+    }
+    told["version"] = (
+        f"git-re-basin {options['commit'][:10]}, jax {version('jax')}, scipy {version('scipy')}"
+    )
     applied = theirs.apply_permutation(spec, found, y)
     moved = dict(b)
     for key, flax in names.items():
@@ -142,7 +177,10 @@ def flax_name(network: str, key: str) -> str:
     if len(parts) == 1:
         prefix, (what, number) = "layers_0", (place[:-1], 1)
     elif parts[2] == "downsample":
-        prefix, (what, number) = f"{_block(parts)}/ResNetSkipConnection_0", ("bn" if parts[3] == "1" else "conv", 1)
+        prefix, (what, number) = (
+            f"{_block(parts)}/ResNetSkipConnection_0",
+            ("bn" if parts[3] == "1" else "conv", 1),
+        )
     else:
         prefix, (what, number) = _block(parts), (parts[2][:-1], int(parts[2][-1]))
     last = f"BatchNorm_0/{kind}" if what == "bn" else "Conv_0/kernel"
@@ -170,7 +208,9 @@ def torch_layout(array: np.ndarray) -> np.ndarray:
 
 
 @tool("rebasin")
-def rebasin(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+def rebasin(
+    network: str, a: Arrays, b: Arrays, options: dict[str, Any]
+) -> tuple[Arrays, dict[str, Any]]:
     """``rebasin`` of PyPI: traces by itself. Warmed up by one pass over all groups of copies."""
     import torch
     from _alignment_networks import EXAMPLES
@@ -183,7 +223,10 @@ def rebasin(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) -> tupl
         model = loaded(network, b)
         start = time.perf_counter()
         descent = PermutationCoordinateDescent(loaded(network, a), model, x)
-        told: dict[str, Any] = {"prepare": time.perf_counter() - start, "threads": torch.get_num_threads()}
+        told: dict[str, Any] = {
+            "prepare": time.perf_counter() - start,
+            "threads": torch.get_num_threads(),
+        }
         with timed(told):
             descent.rebasin()
     told["version"] = f"rebasin {version('rebasin')}, torch {torch.__version__}"
@@ -196,7 +239,9 @@ def loaded(network: str, state: Mapping[str, np.ndarray]) -> Any:
     from _alignment_networks import NETWORKS
 
     module = NETWORKS[network]().eval()
-    module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()}, strict=True)
+    module.load_state_dict(
+        {k: torch.from_numpy(np.array(v)) for k, v in state.items()}, strict=True
+    )
     return module
 
 
@@ -204,11 +249,14 @@ def loaded(network: str, state: Mapping[str, np.ndarray]) -> Any:
 
 
 @tool("sinkhorn-rebasin")
-def sinkhorn_rebasin(network: str, a: Arrays, b: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """``sinkhorn-rebasin`` of PyPI, as its examples do: from the identity, AdamW, 50 steps, each looked at.
+def sinkhorn_rebasin(
+    network: str, a: Arrays, b: Arrays, options: dict[str, Any]
+) -> tuple[Arrays, dict[str, Any]]:
+    """``sinkhorn-rebasin`` of PyPI, as its examples do: from the identity, AdamW, 50 steps, each
+    looked at.
 
-    The loss is the squared distance, which all are compared by. Rates are those of its examples: 0.1 for the MLP, 10
-    for a ResNet. The best of the permutations looked at counts.
+    The loss is the squared distance, which all are compared by. Rates are those of its examples:
+    0.1 for the MLP, 10 for a ResNet. The best of the permutations looked at counts.
     """
     import torch
     from _alignment_networks import EXAMPLES
@@ -219,7 +267,10 @@ def sinkhorn_rebasin(network: str, a: Arrays, b: Arrays, options: dict[str, Any]
     start = time.perf_counter()
     net = RebasinNet(loaded(network, b), input_shape=EXAMPLES[network])
     net.identity_init()
-    told: dict[str, Any] = {"prepare": time.perf_counter() - start, "threads": torch.get_num_threads()}
+    told: dict[str, Any] = {
+        "prepare": time.perf_counter() - start,
+        "threads": torch.get_num_threads(),
+    }
     told["version"] = f"sinkhorn-rebasin {version('sinkhorn-rebasin')}, torch {torch.__version__}"
     distance = DistL2Loss(loaded(network, a))
     optimizer = torch.optim.AdamW(net.p.parameters(), lr=0.1 if network == "mlp" else 10.0)
@@ -235,7 +286,10 @@ def sinkhorn_rebasin(network: str, a: Arrays, b: Arrays, options: dict[str, Any]
             with torch.no_grad():
                 hard = net()
                 if (now := float(distance(hard))) < least:
-                    best, least = {k: v.detach().clone().numpy() for k, v in hard.state_dict().items()}, now
+                    best, least = (
+                        {k: v.detach().clone().numpy() for k, v in hard.state_dict().items()},
+                        now,
+                    )
     told |= {"groups": len(net.p), "steps": options.get("steps", 50)}
     return best, told
 

@@ -1,7 +1,7 @@
 """One network of the coverage benchmark, measured in a process of its own.
 
-What is known of the network so far is sent whenever it goes on to the next stage: who stops the process for taking too
-long keeps what the finished stages found.
+What is known of the network so far is sent whenever it goes on to the next stage: who stops the
+process for taking too long keeps what the finished stages found.
 """
 
 import argparse
@@ -31,8 +31,8 @@ LEGITIMATE = (
     "network's input", "network's output", "kernel", "slides along", "position", "selected along", "looked up",
     "constant varies", "single item", "stacked along", "ranked by size",
 )  # fmt: skip
-"""Parts of the reasons (``Fixed.reason``) for which an axis has to stay as it is: features that the network takes or
-gives, and places in an image, a sequence, a kernel or a table."""
+"""Parts of the reasons (``Fixed.reason``) for which an axis has to stay as it is: features that the
+network takes or gives, and places in an image, a sequence, a kernel or a table."""
 
 Report = Callable[..., None]
 
@@ -59,7 +59,11 @@ def run(case: Case, options: Mapping[str, Any], connection: Connection) -> None:
         measure(case, argparse.Namespace(**options), report)
     except Exception as error:  # a network that fails is a result
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        report(row["stage"], status=f"failed: {row['stage']}", error=f"{type(error).__name__}: {text}"[:300])
+        report(
+            row["stage"],
+            status=f"failed: {row['stage']}",
+            error=f"{type(error).__name__}: {text}"[:300],
+        )
     connection.close()
 
 
@@ -97,7 +101,9 @@ def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
         report("done", status="too large to verify here")
         return
     start = time.perf_counter()
-    found = metanet.verify(model, solved.spec, *given[0][0], axes=args.axes, probes=args.probes, **given[0][1])
+    found = metanet.verify(
+        model, solved.spec, *given[0][0], axes=args.axes, probes=args.probes, **given[0][1]
+    )
     explained = len(found.unseen) - len(found.unexplained)
     report("verify check", **{
         "change": f"{found.change:.1e}", "axes checked": len(found.sensitivity), "unseen, reason known": explained,
@@ -105,8 +111,13 @@ def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
     })  # fmt: skip
     sound, checked = found.change < metanet.verification.TOLERANCE, ""
     for positional, named in given[1:]:
-        again = metanet.verify(model, solved.spec, *positional, sensitivity=False, probes=min(2, args.probes), **named)
-        sound, checked = sound and again.change < metanet.verification.TOLERANCE, f"{again.change:.1e}"
+        again = metanet.verify(
+            model, solved.spec, *positional, sensitivity=False, probes=min(2, args.probes), **named
+        )
+        sound, checked = (
+            sound and again.change < metanet.verification.TOLERANCE,
+            f"{again.change:.1e}",
+        )
     status = "unsound" if not sound else "unseen axes" if found.unexplained else "ok"
     seconds = time.perf_counter() - start
     report("done", status=status, **{"change on check": checked, "verify s": round(seconds, 1)})
@@ -115,7 +126,9 @@ def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
 def described(solved: Derivation, traces: Sequence[Trace]) -> dict[str, Any]:
     """What a spec holds, in numbers and a few names."""
     spec = solved.spec
-    unruled = Counter(op.name for op, rule in zip(traces[0].ops, solved.semantics, strict=True) if rule is None)
+    unruled = Counter(
+        op.name for op, rule in zip(traces[0].ops, solved.semantics, strict=True) if rule is None
+    )
     read = {n for t in traces for op in t.ops for n in (t.values[v].names for v in op.inputs())}
     read |= {t.values[v].names for t in traces for v in t.outputs}
     read_names = {name for names_ in read for name in names_}
@@ -148,7 +161,9 @@ def described(solved: Derivation, traces: Sequence[Trace]) -> dict[str, Any]:
 
 def is_legitimate(reason: str) -> bool:
     """Whether an axis has to stay for this reason, rather than for want of a rule."""
-    what = reason.partition(" (")[0]  # without the operation and the module, whose name may be anything
+    what = reason.partition(" (")[
+        0
+    ]  # without the operation and the module, whose name may be anything
     return any(part in what for part in LEGITIMATE)
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from metanet.sources import import_torchvision
 
 ADDED_UP_TO = 100_000_000
-"""Parameters of a timm network that is added for the blocks in it; the smallest of its family has no limit."""
+"""Parameters of a timm network that is added for the blocks in it; the smallest of its family has
+no limit."""
 
 REDUCED: dict[str, dict[str, Any]] = {
     "deepseek_vit_412m": {"depth": 2},
@@ -19,12 +20,14 @@ REDUCED: dict[str, dict[str, Any]] = {
     "nasnetalarge": {"stem_size": 32, "num_features": 1056},
     "qwen3_vit_88m": {"depth": 2},
 }
-"""timm networks with too many parameters, or too large images, for two cores: the same blocks, fewer or narrower."""
+"""timm networks with too many parameters, or too large images, for two cores: the same blocks,
+fewer or narrower."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One network of the sweep: ``source`` is timm, torchvision or transformers, ``model`` what the source calls it."""
+    """One network of the sweep: ``source`` is timm, torchvision or transformers, ``model`` what the
+    source calls it."""
 
     source: str
     family: str
@@ -32,7 +35,8 @@ class Case:
 
 
 def cases(source: str) -> Iterator[Case]:
-    """All networks of a source. For timm every entry point is built on the meta device: two and a half minutes."""
+    """All networks of a source. For timm every entry point is built on the meta device: two and a
+    half minutes."""
     import_torchvision()
     if source == "timm":
         yield from _timm_cases()
@@ -62,13 +66,18 @@ def build(case: Case) -> nn.Module:
         from torchvision import models
 
         # Auxiliary classifiers do not run in eval mode: their weights would never be read.
-        plain = {"aux_logits": False, "init_weights": False} if case.family in ("googlenet", "inception") else {}
+        plain = (
+            {"aux_logits": False, "init_weights": False}
+            if case.family in ("googlenet", "inception")
+            else {}
+        )
         return models.get_model(case.model, **plain).eval()
     return _tiny_transformers.build(case.model)
 
 
 def _timm_cases() -> Iterator[Case]:
-    """The smallest network of every timm module, and then the smallest for every class of timm that none of these has.
+    """The smallest network of every timm module, and then the smallest for every class of timm that
+    none of these has.
 
     So attention layers, norms and blocks that larger networks alone use are there too.
     """

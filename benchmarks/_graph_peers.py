@@ -1,7 +1,9 @@
-"""Graph builders of other projects, each run from a checkout of its own: none of their code is in this repository.
+"""Graph builders of other projects, each run from a checkout of its own: none of their code is in
+this repository.
 
-A peer is one function ``(checkout, states) -> builders`` in :data:`PEERS`. It imports only the files that build graphs;
-what these import without using it for that, and what is not installed, is replaced by empty stand-in modules.
+A peer is one function ``(checkout, states) -> builders`` in :data:`PEERS`. It imports only the
+files that build graphs; what these import without using it for that, and what is not installed, is
+replaced by empty stand-in modules.
 """
 
 import importlib
@@ -27,9 +29,11 @@ class Builder:
     Attributes:
         name: of the project.
         start: what it begins with: ``"state dicts"``, ``"stacked tensors"``, ``"modules"``.
-        result: what it ends with: ``"PyG batch"`` or ``"dense arrays"``. Times are compared within one kind.
+        result: what it ends with: ``"PyG batch"`` or ``"dense arrays"``. Times are compared within
+            one kind.
         build: the measured function.
-        values: the parameters in what was built, in any order, to check that it holds all of every network.
+        values: the parameters in what was built, in any order, to check that it holds all of every
+            network.
     """
 
     name: str
@@ -46,7 +50,8 @@ def layer_layout(state: State) -> list[int]:
 
 
 def graph_metanetworks(checkout: Path, states: Sequence[State]) -> list[Builder]:
-    """Modules made before the clock starts -> architecture -> graph each -> ``Batch.from_data_list``."""
+    """Modules made before the clock starts -> architecture -> graph each ->
+    ``Batch.from_data_list``."""
     from torch_geometric.data import Batch, Data
 
     package("gmn", checkout / "gmn")
@@ -68,12 +73,16 @@ def graph_metanetworks(checkout: Path, states: Sequence[State]) -> list[Builder]
 
 
 def neural_graphs(checkout: Path, states: Sequence[State]) -> list[Builder]:
-    """Weights and biases as their data set cuts them -> dense arrays and mask (NG-T reads these) -> batch (NG-GNN)."""
+    """Weights and biases as their data set cuts them -> dense arrays and mask (NG-T reads these) ->
+    batch (NG-GNN)."""
     stand_in("einops.layers.torch", Rearrange=None)
     stand_in("rff.layers", GaussianEncoding=None, PositionalEncoding=None)
     stand_in("torch_geometric.utils.trim_to_layer", TrimToLayer=None)
     package("nn", checkout / "nn")
-    dense, sparse = importlib.import_module("nn.graph_constructor"), importlib.import_module("nn.gnn")
+    dense, sparse = (
+        importlib.import_module("nn.graph_constructor"),
+        importlib.import_module("nn.gnn"),
+    )
     layout = layer_layout(states[0])
     edge_index = sparse.nn_to_edge_index(layout, "cpu")
 
@@ -81,7 +90,9 @@ def neural_graphs(checkout: Path, states: Sequence[State]) -> list[Builder]:
         weights = tuple(v.permute(1, 0).unsqueeze(-1) for k, v in state.items() if "weight" in k)
         return weights, tuple(v.unsqueeze(-1) for k, v in state.items() if "bias" in k)
 
-    def arrays(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def arrays(
+        weights: Sequence[Tensor], biases: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         nodes, edges = dense.batch_to_graphs(weights, biases)
         return nodes, edges, edges.sum(dim=-1, keepdim=True) != 0
 
@@ -94,7 +105,9 @@ def neural_graphs(checkout: Path, states: Sequence[State]) -> list[Builder]:
 
     def entries(built: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         nodes, edges, _ = built
-        return torch.cat([nodes[:, layout[0] :].flatten(), edges[:, edge_index[0], edge_index[1]].flatten()])
+        return torch.cat(
+            [nodes[:, layout[0] :].flatten(), edges[:, edge_index[0], edge_index[1]].flatten()]
+        )
 
     once = collated()
     named = {"name": "Neural Graphs"}
@@ -109,14 +122,17 @@ def neural_graphs(checkout: Path, states: Sequence[State]) -> list[Builder]:
 
 
 def scalegmn(checkout: Path, states: Sequence[State]) -> list[Builder]:
-    """Their data set item by item, as in their MNIST configuration, with a ``torch.load`` that reads from memory."""
+    """Their data set item by item, as in their MNIST configuration, with a ``torch.load`` that
+    reads from memory."""
     from torch_geometric.data import Batch
 
     stand_in("nfn.common", state_dict_to_tensors=None)
     package("src", checkout / "src")
     package("src.data", checkout / "src/data")
     theirs = importlib.import_module("src.data.base_datasets")
-    theirs.torch = SimpleNamespace(**{**vars(torch), "load": lambda index, map_location: states[index]})
+    theirs.torch = SimpleNamespace(
+        **{**vars(torch), "load": lambda index, map_location: states[index]}
+    )
 
     class InMemory(theirs.BaseDataset):
         def load_dataset(self, split_path: str) -> range:
@@ -136,7 +152,11 @@ def scalegmn(checkout: Path, states: Sequence[State]) -> list[Builder]:
         return Batch.from_data_list([items[i] for i in range(len(items))])
 
     values = lambda b: nodes_and_edges(b, layout[0])  # noqa: E731
-    return [Builder(name="ScaleGMN", start="state dicts", result="PyG batch", build=build, values=values)]
+    return [
+        Builder(
+            name="ScaleGMN", start="state dicts", result="PyG batch", build=build, values=values
+        )
+    ]
 
 
 PEERS: dict[str, Callable[[Path, Sequence[State]], list[Builder]]] = {
@@ -153,7 +173,8 @@ def nodes_and_edges(batch: Any, inputs: int) -> Tensor:
 
 
 def as_sequential(state: State) -> nn.Sequential:
-    """Linear layers with parameters of the state, sines between them; no gradients, which would cost the peer time."""
+    """Linear layers with parameters of the state, sines between them; no gradients, which would
+    cost the peer time."""
     layers: list[nn.Module] = []
     names = list(state)
     for weight, bias in zip(names[::2], names[1::2], strict=True):
@@ -170,9 +191,12 @@ class Sine(nn.Module):
 
 
 def package(name: str, folder: Path) -> None:
-    """A package of that name whose modules are found in the folder, and whose ``__init__`` does not run."""
+    """A package of that name whose modules are found in the folder, and whose ``__init__`` does not
+    run."""
     if not folder.is_dir():
-        raise SystemExit(f"{folder} does not exist: --peer takes the path of a checkout that has it")
+        raise SystemExit(
+            f"{folder} does not exist: --peer takes the path of a checkout that has it"
+        )
     sys.modules[name] = ModuleType(name)
     sys.modules[name].__path__ = [str(folder)]
 
@@ -193,6 +217,8 @@ def stand_in(name: str, **attributes: Any) -> None:
 def commit(checkout: Path) -> str:
     """The commit that is checked out."""
     done = subprocess.run(
-        ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
+        ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
     )
     return done.stdout.strip() or "unknown"

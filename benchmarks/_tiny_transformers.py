@@ -1,7 +1,7 @@
 """Every family of transformers as a network of some ten thousand parameters with random weights.
 
-A default configuration of the family is shrunk by the names of its fields, nested configurations too; what a family
-needs besides stands in ``EXCEPTIONS``.
+A default configuration of the family is shrunk by the names of its fields, nested configurations
+too; what a family needs besides stands in ``EXCEPTIONS``.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,7 +65,9 @@ def _steps(values: Any) -> list[int]:
 
 
 LISTS: dict[str, Callable[[Any], list[int]]] = {
-    "depths": lambda v: [2] + [1] * (len(v) - 1),  # two where windows are shifted in every other block
+    "depths": lambda v: (
+        [2] + [1] * (len(v) - 1)
+    ),  # two where windows are shifted in every other block
     "num_heads": lambda v: [2] * len(v),
     "num_attention_heads": lambda v: [2] * len(v),
     "hidden_sizes": _steps,
@@ -78,7 +80,8 @@ LISTS: dict[str, Callable[[Any], list[int]]] = {
 """Fields that hold a list of numbers."""
 
 WHERE_NONE = {"head_dim": 16, "num_key_value_heads": 2, "vocab_size": 96}
-"""Fields that must be given where the default is none at all; modelling code calculates with them."""
+"""Fields that must be given where the default is none at all; modelling code calculates with
+them."""
 
 _MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
 _HALF_MROPE = {**_MROPE, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
@@ -132,15 +135,16 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX"},
     "unlimited_ocr": {"text_config.num_key_value_heads": 4},
 }  # fmt: skip
-"""By model type: fields, dotted ones in nested configurations, that are given whatever ``SIZES`` says."""
+"""By model type: fields, dotted ones in nested configurations, that are given whatever ``SIZES``
+says."""
 
 TYPES = {
     "llama4": "llama4_text",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
 }
-"""Families whose first class takes the configuration of a part, or whose own model needs inputs that a configuration
-does not tell: the part that is taken instead."""
+"""Families whose first class takes the configuration of a part, or whose own model needs inputs
+that a configuration does not tell: the part that is taken instead."""
 
 HEADS = [
     "MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_CLASSIFICATION", "MULTIMODAL_LM", "IMAGE_TEXT_TO_TEXT",
@@ -149,14 +153,19 @@ HEADS = [
     "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM", "IMAGE_TO_IMAGE", "KEYPOINT_DETECTION", "ZERO_SHOT_OBJECT_DETECTION",
     "TEXT_ENCODING", "BACKBONE", "MASK_GENERATION",
 ]  # fmt: skip
-"""The first of these tasks that a family has a network for is taken, else the network without a head."""
+"""The first of these tasks that a family has a network for is taken, else the network without a
+head."""
 
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def families() -> dict[str, str]:
-    """Family, which is the folder of ``transformers.models``, to the model type that stands for it."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
+    """Family, which is the folder of ``transformers.models``, to the model type that stands for
+    it."""
+    from transformers.models.auto.configuration_auto import (
+        CONFIG_MAPPING_NAMES,
+        model_type_to_module_name,
+    )
 
     found: dict[str, list[str]] = {}
     for model_type in CONFIG_MAPPING_NAMES:
@@ -197,7 +206,9 @@ def build(model_type: str) -> nn.Module:
         sizes = {n: p.numel() for n, p in kind._from_config(config).named_parameters()}
     if sum(sizes.values()) > LIMIT:
         largest = max(sizes, key=sizes.__getitem__)
-        raise ValueError(f"{sum(sizes.values()):,} parameters, {sizes[largest]:,} of them in {largest}")
+        raise ValueError(
+            f"{sum(sizes.values()):,} parameters, {sizes[largest]:,} of them in {largest}"
+        )
     return kind._from_config(config, attn_implementation="eager").eval()
 
 
@@ -218,7 +229,8 @@ def tiny_config(model_type: str) -> Any:
 
 
 def shrink(config: Any, default: Any, ids: dict[str, int]) -> dict[str, Any]:
-    """The fields in which a small configuration differs from its class's default one, nested ones as dicts.
+    """The fields in which a small configuration differs from its class's default one, nested ones
+    as dicts.
 
     Args:
         config: as its owner made it.
@@ -227,8 +239,16 @@ def shrink(config: Any, default: Any, ids: dict[str, int]) -> dict[str, Any]:
     """
     from transformers import PreTrainedConfig
 
-    given = {n: v for n, v in vars(config).items() if not n.startswith("_") and n not in ("id2label", "label2id")}
-    depth = next((given[n] for n in _DEPTHS if isinstance(given.get(n), int)), 0) if "depths" not in given else 0
+    given = {
+        n: v
+        for n, v in vars(config).items()
+        if not n.startswith("_") and n not in ("id2label", "label2id")
+    }
+    depth = (
+        next((given[n] for n in _DEPTHS if isinstance(given.get(n), int)), 0)
+        if "depths" not in given
+        else 0
+    )
     layers = _layers(given, depth)
     fields: dict[str, Any] = {}
     for name, value in given.items():
@@ -243,7 +263,9 @@ def shrink(config: Any, default: Any, ids: dict[str, int]) -> dict[str, Any]:
             new = _small(name, value, ids)
         if new != vars(default).get(name):
             fields[name] = new
-    if given.get("qk_nope_head_dim"):  # latent attention expands to as many heads of keys as of queries
+    if given.get(
+        "qk_nope_head_dim"
+    ):  # latent attention expands to as many heads of keys as of queries
         fields["num_key_value_heads"] = fields["num_attention_heads"]
         fields["head_dim"] = SIZES["qk_rope_head_dim"]
     return fields
@@ -254,7 +276,10 @@ def _layers(given: Mapping[str, Any], depth: int) -> list[int]:
     if depth < 2:
         return list(range(depth))
     listed = [v for v in given.values() if isinstance(v, (list, tuple)) and len(v) == depth]
-    kinds = list(zip(*(v for v in listed if all(isinstance(x, str) for x in v)), strict=True)) or [()] * depth
+    kinds = (
+        list(zip(*(v for v in listed if all(isinstance(x, str) for x in v)), strict=True))
+        or [()] * depth
+    )
     kept = {kinds.index(kind) for kind in kinds}
     return sorted(kept if len(kept) > 1 else {0, 1})
 
@@ -269,7 +294,12 @@ def _small(name: str, value: Any, ids: dict[str, int]) -> Any:
         if name.endswith(("_token_id", "_token_index")):
             return ids.setdefault(name, 80 + len(ids) % 16) if value >= 80 else value
         return min(value, SIZES.get(name, value))
-    if isinstance(value, (list, tuple)) and name in LISTS and value and all(isinstance(v, int) for v in value):
+    if (
+        isinstance(value, (list, tuple))
+        and name in LISTS
+        and value
+        and all(isinstance(v, int) for v in value)
+    ):
         return type(value)(LISTS[name](value))
     if isinstance(value, dict) and "mrope_section" in value:
         pairs = int(SIZES["head_dim"] * value.get("partial_rotary_factor", 1.0)) // 2

@@ -1,21 +1,25 @@
 """Weight matching, side by side with others' on identical weights.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/alignment.py [--networks mlp resnet18 resnet50] [--seeds 0 1 2]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/alignment.py [--networks mlp resnet18 resnet50]
+    [--seeds 0 1 2]
         [--threads 1] [--limit 900] [--peer git-re-basin=PATH]
         [--peer-python git-re-basin=PYTHON rebasin=PYTHON sinkhorn-rebasin=PYTHON]
 
-Two random networks (every parameter and every statistic of BatchNorm drawn) are written once per network and aligned by
-every tool in turn, seed by seed, each time in a fresh process. Tools:
+Two random networks (every parameter and every statistic of BatchNorm drawn) are written once per
+network and aligned by every tool in turn, seed by seed, each time in a fresh process. Tools:
 
 - ``metanet``, scipy's solver; ``metanet, lapx`` where lapx can be imported.
-- ``git-re-basin``, the JAX original: a checkout of it (``--peer``), and a Python with jax, flax and scipy.
-- ``rebasin`` 0.0.47 and ``sinkhorn-rebasin`` 0.0.2 of PyPI, which own one module name: a Python each. They need torch.
+- ``git-re-basin``, the JAX original: a checkout of it (``--peer``), and a Python with jax, flax and
+  scipy.
+- ``rebasin`` 0.0.47 and ``sinkhorn-rebasin`` 0.0.2 of PyPI, which own one module name: a Python
+  each. They need torch.
 
-Seconds are those of the matching alone, after a warm-up (``_alignment_peers.py`` tells what each does); ``prepare`` is
-finding the groups. Distances are over parameters, in float64; statistics follow but do not count. ``moved`` are the
-groups whose neurons were relabelled; the outputs, in eval mode and float64, should not have changed. A tool that is not
-done after the limit is stopped, gets a row that says so, and is not tried with other seeds. Writes ``alignment.csv``
-beside this file; with ``--append`` rows are added to those of earlier networks.
+Seconds are those of the matching alone, after a warm-up (``_alignment_peers.py`` tells what each
+does); ``prepare`` is finding the groups. Distances are over parameters, in float64; statistics
+follow but do not count. ``moved`` are the groups whose neurons were relabelled; the outputs, in
+eval mode and float64, should not have changed. A tool that is not done after the limit is stopped,
+gets a row that says so, and is not tried with other seeds. Writes ``alignment.csv`` beside this
+file; with ``--append`` rows are added to those of earlier networks.
 """
 
 import argparse
@@ -52,21 +56,29 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1, help="for each tool")
     parser.add_argument("--limit", type=float, default=900, help="seconds for each run of a tool")
     parser.add_argument("--tools", nargs="+", help="those alone")
     parser.add_argument("--peer", nargs="+", default=[], metavar="NAME=PATH", help="checkouts")
-    parser.add_argument("--peer-python", nargs="+", default=[], metavar="NAME=PYTHON", help="interpreters")
+    parser.add_argument(
+        "--peer-python", nargs="+", default=[], metavar="NAME=PYTHON", help="interpreters"
+    )
     parser.add_argument("--append", action="store_true", help="to the rows of earlier runs")
     args = parser.parse_args()
-    paths, pythons = (dict(each.split("=", 1) for each in given) for given in (args.peer, args.peer_python))
+    paths, pythons = (
+        dict(each.split("=", 1) for each in given) for given in (args.peer, args.peer_python)
+    )
     tools = usable(paths, pythons)
     tools = [t for t in tools if args.tools is None or t in args.tools]
     rows = []
-    with tqdm(total=len(args.networks) * len(args.seeds) * len(tools), desc="alignment", unit=" runs") as bar:
+    with tqdm(
+        total=len(args.networks) * len(args.seeds) * len(tools), desc="alignment", unit=" runs"
+    ) as bar:
         for network in args.networks:
             with tempfile.TemporaryDirectory() as folder:
                 pair = Pair(network, Path(folder))
@@ -76,14 +88,27 @@ def main() -> None:
                         bar.update()
                         if tool in stopped:
                             continue
-                        options = {"network": network, "seed": seed, "path": paths.get(tool), "lapx": "lapx" in tool}
+                        options = {
+                            "network": network,
+                            "seed": seed,
+                            "path": paths.get(tool),
+                            "lapx": "lapx" in tool,
+                        }
                         if tool in paths:
                             options["commit"] = commit(Path(paths[tool]))
-                        row = pair.run(tool, pythons.get(tool, sys.executable), options, args.threads, args.limit)
+                        row = pair.run(
+                            tool,
+                            pythons.get(tool, sys.executable),
+                            options,
+                            args.threads,
+                            args.limit,
+                        )
                         rows.append(row)
                         if "not finished" in row.get("error", ""):
                             stopped.add(tool)
-                        bar.write("  ".join(f"{k} {row[k]}" for k in (*COLUMNS[:16], "error") if k in row))
+                        bar.write(
+                            "  ".join(f"{k} {row[k]}" for k in (*COLUMNS[:16], "error") if k in row)
+                        )
             write(rows, args.append)
     print(table(rows, tools))
 
@@ -97,7 +122,9 @@ def usable(paths: Mapping[str, str], pythons: Mapping[str, str]) -> list[str]:
         if peer == "git-re-basin" and peer not in paths:
             print("git-re-basin is left out: give --peer git-re-basin=PATH of a checkout")
         elif peer not in pythons:
-            print(f"{peer} is left out: give --peer-python {peer}=PYTHON of an environment that has it")
+            print(
+                f"{peer} is left out: give --peer-python {peer}=PYTHON of an environment that has it"
+            )
         else:
             tools.append(peer)
     return tools
@@ -106,7 +133,9 @@ def usable(paths: Mapping[str, str], pythons: Mapping[str, str]) -> list[str]:
 def commit(path: Path) -> str:
     """Of a checkout; ``unknown`` where it is a copy without history."""
     done = subprocess.run(["git", "-C", path, "rev-parse", "HEAD"], capture_output=True, text=True)
-    top = subprocess.run(["git", "-C", path, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    top = subprocess.run(
+        ["git", "-C", path, "rev-parse", "--show-toplevel"], capture_output=True, text=True
+    )
     same = done.returncode == 0 and Path(top.stdout.strip()) == path.resolve()
     return done.stdout.strip() if same else "unknown"
 
@@ -125,28 +154,60 @@ class Pair:
                 for name, tensor in self.spec.tensors.items()}  # fmt: skip
         (folder / "axes.json").write_text(json.dumps(axes))
 
-    def run(self, tool: str, python: str, options: Mapping[str, Any], threads: int, limit: float) -> dict[str, Any]:
+    def run(
+        self, tool: str, python: str, options: Mapping[str, Any], threads: int, limit: float
+    ) -> dict[str, Any]:
         """One row."""
-        row: dict[str, Any] = {"network": self.network, "tool": tool, "seed": options["seed"], "threads": threads}
-        row |= {"load": round(os.getloadavg()[0], 1), "machine": machine(), "date": date.today().isoformat()}
+        row: dict[str, Any] = {
+            "network": self.network,
+            "tool": tool,
+            "seed": options["seed"],
+            "threads": threads,
+        }
+        row |= {
+            "load": round(os.getloadavg()[0], 1),
+            "machine": machine(),
+            "date": date.today().isoformat(),
+        }
         row["command"] = "python benchmarks/alignment.py"
         (self.folder / "moved.safetensors").unlink(missing_ok=True)
-        command = [python, HERE / "_alignment_peers.py", tool.split(",")[0], self.folder, json.dumps(options)]
+        command = [
+            python,
+            HERE / "_alignment_peers.py",
+            tool.split(",")[0],
+            self.folder,
+            json.dumps(options),
+        ]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=limit, env=environment(tool in OURS, threads)
+                command,
+                capture_output=True,
+                text=True,
+                timeout=limit,
+                env=environment(tool in OURS, threads),
             )
         except subprocess.TimeoutExpired:
             return {**row, "error": f"not finished after {limit:.0f} s"}
         if done.returncode:
-            return {**row, "error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]}
+            return {
+                **row,
+                "error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][
+                    :200
+                ],
+            }
         told = json.loads((self.folder / "told.json").read_text())
         moved = dict(metanet.load_checkpoint(self.folder / "moved.safetensors"))
         vectors = {name: t.axes[0] for name, t in self.spec.tensors.items() if len(t.axes) == 1}
         groups = {name: axis.group for name, axis in vectors.items() if isinstance(axis, Leaf)}
-        changed = {group for name, group in groups.items() if not torch.equal(moved[name], self.b[name])}
+        changed = {
+            group for name, group in groups.items() if not torch.equal(moved[name], self.b[name])
+        }
         row |= {"seconds": round(told["seconds"], 3), "cpu seconds": round(told["cpu"], 3)}
-        row |= {"prepare": round(told["prepare"], 3), "groups": told.get("groups"), "moved": len(changed)}
+        row |= {
+            "prepare": round(told["prepare"], 3),
+            "groups": told.get("groups"),
+            "moved": len(changed),
+        }
         row |= {"steps": told.get("steps"), "version": told["version"]}
         for when, state in (("before", self.b), ("after", moved)):
             inner, distance = self.compared(state)
@@ -163,7 +224,9 @@ class Pair:
     @torch.no_grad()
     def change(self, moved: Mapping[str, Tensor]) -> float:
         """Largest change of an output of ``b``, relative to the largest output, in float64."""
-        x = torch.randn(EXAMPLES[self.network], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(
+            EXAMPLES[self.network], dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
         module = NETWORKS[self.network]().double().eval()
         outputs = []
         for state in (self.b, moved):
@@ -177,7 +240,9 @@ def environment(ours: bool, threads: int) -> dict[str, str]:
     out = {k: v for k, v in os.environ.items() if ours or k != "PYTHONPATH"}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         out[name] = str(threads)
-    out["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()} intra_op_parallelism_threads={threads}"
+    out["XLA_FLAGS"] = (
+        f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()} intra_op_parallelism_threads={threads}"
+    )
     return {**out, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
 
 
@@ -193,7 +258,11 @@ def write(rows: Sequence[Mapping[str, Any]], append: bool) -> None:
     if append and path.exists():
         with open(path, newline="") as file:
             again = {(r["network"], r["tool"], str(r["seed"]), str(r["threads"])) for r in rows}
-            kept = [r for r in csv.DictReader(file) if (r["network"], r["tool"], r["seed"], r["threads"]) not in again]
+            kept = [
+                r
+                for r in csv.DictReader(file)
+                if (r["network"], r["tool"], r["seed"], r["threads"]) not in again
+            ]
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
@@ -201,7 +270,8 @@ def write(rows: Sequence[Mapping[str, Any]], append: bool) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> str:
-    """For the README: medians of seconds, means of the rest; ``slower``: than the first tool of the network."""
+    """For the README: medians of seconds, means of the rest; ``slower``: than the first tool of the
+    network."""
     lines = [
         "| network | tool | seconds | slower | L2 before -> after | groups moved | output change |",
         "|---" * 7 + "|",

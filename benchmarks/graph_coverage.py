@@ -1,12 +1,14 @@
-"""How far parameter graphs reach: the networks of the symmetry benchmark that are small enough for a neuron graph.
+"""How far parameter graphs reach: the networks of the symmetry benchmark that are small enough for
+a neuron graph.
 
     OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/graph_coverage.py
         [--only PATTERN ...] [--redo PATTERN ...] [--up-to 12e6] [--limit 120] [--summary]
 
-Every network of ``symmetry_coverage.csv`` with at most ``--up-to`` parameters is traced, its graph is made and checked
-(``metanet.testing.graph_problems``: one edge per entry, no node alone, values back bit for bit, a transform of the
-parameters and of the graph give the same graph), in a process of its own with a time limit. Rows go to
-``graph_coverage.csv`` beside this file as they come; a second call goes on where the first one stopped.
+Every network of ``symmetry_coverage.csv`` with at most ``--up-to`` parameters is traced, its graph
+is made and checked (``metanet.testing.graph_problems``: one edge per entry, no node alone, values
+back bit for bit, a transform of the parameters and of the graph give the same graph), in a process
+of its own with a time limit. Rows go to ``graph_coverage.csv`` beside this file as they come; a
+second call goes on where the first one stopped.
 """
 
 import argparse
@@ -72,10 +74,15 @@ def measure(case: dict[str, str], connection: Connection) -> None:
         connection.send(dict(row))
         start = time.perf_counter()
         problems = graph_problems(arch)
-        row |= {"check s": round(time.perf_counter() - start, 2), "problems": "; ".join(problems)[:300]}
+        row |= {
+            "check s": round(time.perf_counter() - start, 2),
+            "problems": "; ".join(problems)[:300],
+        }
         row["status"] = "wrong" if problems else "ok"
     except Exception as error:  # a network that fails is a result
-        row["problems"] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
+        row["problems"] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[
+            :300
+        ]
     connection.send(row)
     connection.close()
 
@@ -101,7 +108,9 @@ def one(case: dict[str, str], limit: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", default=["*"], help="patterns of source/family/model")
     parser.add_argument("--redo", nargs="+", default=[], help="do these again")
     parser.add_argument("--up-to", type=float, default=12e6, help="parameters")
@@ -112,7 +121,9 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     _CONTEXT.set_forkserver_preload(["_coverage_row"])
     with open(HERE / "symmetry_coverage.csv") as file:
-        cases = [r for r in csv.DictReader(file) if r["traced"] and float(r["parameters"]) <= args.up_to]
+        cases = [
+            r for r in csv.DictReader(file) if r["traced"] and float(r["parameters"]) <= args.up_to
+        ]
     known = {}
     if args.out.exists():
         with open(args.out) as file:
@@ -124,7 +135,11 @@ def main() -> None:
     def matches(case: dict[str, str], patterns: list[str]) -> bool:
         return any(fnmatch(name(case), f"*{p}*") for p in patterns)
 
-    todo = [c for c in cases if matches(c, args.only) and (name(c) not in known or matches(c, args.redo))]
+    todo = [
+        c
+        for c in cases
+        if matches(c, args.only) and (name(c) not in known or matches(c, args.redo))
+    ]
     if not args.summary:
         for case in tqdm(todo, unit="network"):
             known[name(case)] = one(case, args.limit)
@@ -136,7 +151,9 @@ def main() -> None:
         rows = [r for r in known.values() if r["source"] == source]
         good = sum(r["status"] == "ok" for r in rows)
         followed = sum(r["status"] == "ok" and str(r["not followed"]) == "0" for r in rows)
-        print(f"{source}: {good} of {len(rows)} graphs right, {followed} of them with every tensor followed")
+        print(
+            f"{source}: {good} of {len(rows)} graphs right, {followed} of them with every tensor followed"
+        )
         for r in rows:
             if r["status"] != "ok":
                 print(f"  {r['family']}/{r['model']}: {r['status']} {r.get('problems', '')}")

@@ -1,15 +1,18 @@
-"""Nothing is lost: SIGKILL before every file-system event of everything that writes, and at random moments.
+"""Nothing is lost: SIGKILL before every file-system event of everything that writes, and at random
+moments.
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/kills.py
         [--only NAME ...] [--at-most 40] [--random 300] [--out kills.csv]
 
-A process with everything imported forks for each kill. A preloaded library (``_kills.c``, compiled at the start; it
-needs a C compiler) counts what the child does to files and kills it before the n-th. Then a reader looks at every final
-name: it must hold all of what was there before, or all of what an undisturbed run leaves. The same is run again, as a
-user would, and must end with the undisturbed result (numbers to 1e-6) and no hidden file left. ``--at-most`` spreads so
-many kills evenly over the events of each case; the rows of ``kills.csv`` say of how many. Random moments lie within the
-time that the undisturbed run takes. The check of a command line, which is as long as all the rest of a small command,
-is left out of what is killed: that it does nothing to files is seen first.
+A process with everything imported forks for each kill. A preloaded library (``_kills.c``, compiled
+at the start; it needs a C compiler) counts what the child does to files and kills it before the
+n-th. Then a reader looks at every final name: it must hold all of what was there before, or all of
+what an undisturbed run leaves. The same is run again, as a user would, and must end with the
+undisturbed result (numbers to 1e-6) and no hidden file left. ``--at-most`` spreads so many kills
+evenly over the events of each case; the rows of ``kills.csv`` say of how many. Random moments lie
+within the time that the undisturbed run takes. The check of a command line, which is as long as all
+the rest of a small command, is left out of what is killed: that it does nothing to files is seen
+first.
 """
 
 import argparse
@@ -61,12 +64,21 @@ def _with_shim() -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         shim = Path(folder) / "kills.so"
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", shim, HERE / "_kills.c", "-ldl"], check=True)
-        more = {_SHIM: str(shim), "LD_PRELOAD": str(shim), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+        subprocess.run(
+            [compiler, "-shared", "-fPIC", "-O1", "-o", shim, HERE / "_kills.c", "-ldl"], check=True
+        )
+        more = {
+            _SHIM: str(shim),
+            "LD_PRELOAD": str(shim),
+            "WANDB_MODE": "disabled",
+            "OMP_NUM_THREADS": "1",
+        }
         return subprocess.run([sys.executable, *sys.argv], env={**os.environ, **more}).returncode
 
 
-def measure(work: Path, only: list[str], at_most: int, moments: int, out: Path) -> list[dict[str, Any]]:
+def measure(
+    work: Path, only: list[str], at_most: int, moments: int, out: Path
+) -> list[dict[str, Any]]:
     """One row for the events of each case, and one for random moments; written as they come."""
     from _kill_cases import CASES, make_inputs
 
@@ -77,13 +89,16 @@ def measure(work: Path, only: list[str], at_most: int, moments: int, out: Path) 
     os.environ["METANET_STATE"] = str(work / "folder/state")  # what is trusted, a file like others
     log = work / "log"
     names = [name for name in CASES if not only or name in only]
-    # Once: makes the zoo that training reads, and imports and caches whatever is imported and cached at first use.
+    # Once: makes the zoo that training reads, and imports and caches whatever is imported and
+    # cached at first use.
     for name in names:
         _warm(work, inputs, CASES[name])
     gc.freeze()  # so that children don't copy what they never change
     rows: list[dict[str, Any]] = []
     for name in names:
-        rows += _measured(work, inputs, log, name, CASES[name], at_most, math.ceil(moments / len(names)))
+        rows += _measured(
+            work, inputs, log, name, CASES[name], at_most, math.ceil(moments / len(names))
+        )
         with open(out, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -97,7 +112,10 @@ def _measured(
     inputs = _prepared(work, inputs, log, case)
     old, new, events, seconds = _undisturbed(work, inputs, log, case)
     kinds = ("before events", "at random moments")
-    first, second = ({"case": name, "kills": each, "events": events, **dict.fromkeys(COLUMNS[3:], 0)} for each in kinds)
+    first, second = (
+        {"case": name, "kills": each, "events": events, **dict.fromkeys(COLUMNS[3:], 0)}
+        for each in kinds
+    )
     count = min(events, at_most)
     for point in sorted({1 + i * events // count for i in range(count)}):
         _one(work, inputs, log, case, old, new, first, f"before event {point}", point, None)
@@ -111,7 +129,8 @@ def _measured(
 
 
 def _undisturbed(work: Path, inputs: Path, log: Path, case: Any) -> tuple[Any, Any, int, float]:
-    """What is there before and after, the events, and the seconds it takes; twice, with the check and without."""
+    """What is there before and after, the events, and the seconds it takes; twice, with the check
+    and without."""
     found = []
     for check in (True, False):
         folder = _folder(work, inputs)
@@ -121,7 +140,9 @@ def _undisturbed(work: Path, inputs: Path, log: Path, case: Any) -> tuple[Any, A
             raise RuntimeError(f"exit {status} without any kill:\n{log.read_text()}")
         found.append(events)
     if len(set(found)) > 1:
-        raise RuntimeError(f"the check of the command line does something to files: {found} events with and without it")
+        raise RuntimeError(
+            f"the check of the command line does something to files: {found} events with and without it"
+        )
     return old, case.state(folder), events, seconds
 
 
@@ -140,7 +161,11 @@ def _one(
         shutil.copytree(folder, copy, symlinks=True)
         found = case.state(copy)
         for name, value in found.items():
-            if name not in case.volatile and not _same(value, new.get(name)) and not _same(value, old.get(name)):
+            if (
+                name not in case.volatile
+                and not _same(value, new.get(name))
+                and not _same(value, old.get(name))
+            ):
                 raise AssertionError(f"{name} is neither old nor new: {value}")
         if missing := set(old) - set(found):
             raise AssertionError(f"{', '.join(missing)} is lost")
@@ -149,7 +174,9 @@ def _one(
         status, *_ = _in_child(folder, log, case.again or case.run)
         found = case.state(folder)
         if (status and not done) or not _same(_lasting(case, found), _lasting(case, new)):
-            raise AssertionError(f"run again: exit {status}, {found} instead of {new}\n{log.read_text()[-3000:]}")
+            raise AssertionError(
+                f"run again: exit {status}, {found} instead of {new}\n{log.read_text()[-3000:]}"
+            )
     except Exception as error:
         row["losses"] += 1
         traceback.print_exc()
@@ -177,7 +204,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _prepared(work: Path, inputs: Path, log: Path, case: Any) -> Path:
-    """A copy of the inputs with what is there before: made once, where it will be, as runs know their place."""
+    """A copy of the inputs with what is there before: made once, where it will be, as runs know
+    their place."""
     folder, prepared = _folder(work, inputs), work / "prepared"
     if case.prepare is not None and _in_child(folder, log, lambda: case.prepare() and 0)[0]:
         raise RuntimeError(f"can't prepare:\n{log.read_text()}")
@@ -199,7 +227,11 @@ def _warm(work: Path, inputs: Path, case: Any) -> None:
     before = os.getcwd()
     os.chdir(folder)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             if case.prepare is not None:
                 case.prepare()
             case.run()
@@ -208,7 +240,12 @@ def _warm(work: Path, inputs: Path, case: Any) -> None:
 
 
 def _in_child(
-    folder: Path, log: Path, run: Callable[[], int], point: int = 0, after: float | None = None, check: bool = False
+    folder: Path,
+    log: Path,
+    run: Callable[[], int],
+    point: int = 0,
+    after: float | None = None,
+    check: bool = False,
 ) -> tuple[int, int, float]:
     """Run in a child: its exit code (negative: a signal), its events, and the seconds it took.
 

@@ -1,23 +1,29 @@
-"""How fast checkpoints are merged, and with how much memory: linear and TIES, beside mergekit and sd-mecha.
+"""How fast checkpoints are merged, and with how much memory: linear and TIES, beside mergekit and
+sd-mecha.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/merge.py --mergekit PYTHON --sd-mecha PYTHON [--rounds 3] [--folder DIR]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/merge.py --mergekit PYTHON --sd-mecha PYTHON [--rounds
+    3] [--folder DIR]
 
-PYTHON is the interpreter of an environment that has the peer (mergekit 0.1.5, sd-mecha 1.1.8); without, it is left out.
-Checkpoints: a base and two others of 64 float32 matrices of 2048 x 2048, 1 GiB each, in safetensors. TIES keeps the
-largest fifth of each difference and sums with normalised weights; sd-mecha's counts differently, its result is another.
+PYTHON is the interpreter of an environment that has the peer (mergekit 0.1.5, sd-mecha 1.1.8);
+without, it is left out. Checkpoints: a base and two others of 64 float32 matrices of 2048 x 2048, 1
+GiB each, in safetensors. TIES keeps the largest fifth of each difference and sums with normalised
+weights; sd-mecha's counts differently, its result is another.
 
-Every merge runs in a process of its own, in turns. The clock starts after the imports; the page cache is warm (all
-inputs are read before each). Peak memory is the process's resident set, imports and mapped pages included.
+Every merge runs in a process of its own, in turns. The clock starts after the imports; the page
+cache is warm (all inputs are read before each). Peak memory is the process's resident set, imports
+and mapped pages included.
 
 - read_and_write: all inputs read, each as a whole, and the bytes of one written.
-- copy_in_pieces: the same, 16 MiB at a time in memory that is used again, which no program can undercut.
+- copy_in_pieces: the same, 16 MiB at a time in memory that is used again, which no program can
+  undercut.
 - load_and_average: ``load_file`` twice (mapped), ``torch.lerp``, ``save_file``.
 - metanet: ``save_checkpoint(out, metanet.merge(...))``, with fsync.
 - metanet_command: what ``metanet merge`` does: SHA-256 of all inputs too, for the model card.
 
-Goals: linear within 1.5 times read_and_write; TIES at least 4 times as fast as mergekit; at most 0.75 GiB. Ratios are
-of medians. "entries that differ" counts those of our 268 million that differ from mergekit's by more than 1e-6: TIES
-keeps exactly as many as wanted, and of equal magnitudes at the edge mergekit takes any. Writes ``merge.csv``.
+Goals: linear within 1.5 times read_and_write; TIES at least 4 times as fast as mergekit; at most
+0.75 GiB. Ratios are of medians. "entries that differ" counts those of our 268 million that differ
+from mergekit's by more than 1e-6: TIES keeps exactly as many as wanted, and of equal magnitudes at
+the edge mergekit takes any. Writes ``merge.csv``.
 """
 
 import argparse
@@ -48,18 +54,26 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mergekit", metavar="PYTHON", help="interpreter that has mergekit")
     parser.add_argument("--sd-mecha", metavar="PYTHON", help="interpreter that has sd-mecha")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", help="for some 8 GiB of checkpoints; a temporary one when left out")
+    parser.add_argument(
+        "--folder", help="for some 8 GiB of checkpoints; a temporary one when left out"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         inputs = checkpoints(Path(folder))
         rows = []
         for method in ("linear", "ties"):
             rows += measured(method, programs(method, args), inputs, Path(folder), args.rounds)
-    peers = [f"--{name} PYTHON" for name in ("mergekit", "sd-mecha") if getattr(args, name.replace("-", "_"))]
+    peers = [
+        f"--{name} PYTHON"
+        for name in ("mergekit", "sd-mecha")
+        if getattr(args, name.replace("-", "_"))
+    ]
     told = {
         "command": f"python benchmarks/merge.py {' '.join(peers)} --rounds {args.rounds}",
         "versions": ", ".join([
@@ -83,7 +97,9 @@ def programs(method: str, args: Any) -> dict[str, str]:
     if method == "linear":
         out["load_and_average"] = sys.executable
     out |= {"metanet": sys.executable, "metanet_command": sys.executable}
-    return out | {k: v for k, v in {"mergekit": args.mergekit, "sd_mecha": args.sd_mecha}.items() if v}
+    return out | {
+        k: v for k, v in {"mergekit": args.mergekit, "sd_mecha": args.sd_mecha}.items() if v
+    }
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -116,7 +132,11 @@ def measured(
             if done.returncode:
                 raise SystemExit(f"{name} failed:\n{done.stderr}")
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
-            if number < rounds - 1 or name in ("read_and_write", "copy_in_pieces", "load_and_average"):
+            if number < rounds - 1 or name in (
+                "read_and_write",
+                "copy_in_pieces",
+                "load_and_average",
+            ):
                 remove(out)
     differing = {
         name: differences(folder / name, folder / "mergekit")
@@ -137,7 +157,9 @@ def measured(
         if name in differing:
             row["entries that differ"] = differing[name]
         if name in ("mergekit", "sd_mecha"):
-            row["ours is faster by"] = round(median[name]["seconds"] / median["metanet"]["seconds"], 1)
+            row["ours is faster by"] = round(
+                median[name]["seconds"] / median["metanet"]["seconds"], 1
+            )
         rows.append(row)
     return rows
 
@@ -149,7 +171,10 @@ def remove(out: Path) -> None:
 
 def differences(ours: Path, theirs: Path) -> int:
     """How many entries differ by more than 1e-6."""
-    one, other = (metanet.load_checkpoint(p if p.exists() else p.with_suffix(".safetensors")) for p in (ours, theirs))
+    one, other = (
+        metanet.load_checkpoint(p if p.exists() else p.with_suffix(".safetensors"))
+        for p in (ours, theirs)
+    )
     if set(one) != set(other):
         raise SystemExit(f"{ours.name} and {theirs.name} hold other tensors")
     return sum(int(((one[name] - other[name]).abs() > 1e-6).sum()) for name in one)

@@ -1,14 +1,17 @@
-"""What mergekit makes of small random checkpoints: the numbers that tests/merging/test_mergekit.py compares with.
+"""What mergekit makes of small random checkpoints: the numbers that tests/merging/test_mergekit.py
+compares with.
 
     PYTHON benchmarks/merge_outputs.py [tests/merging/mergekit.safetensors]
 
-with a Python that has mergekit 0.1.5 (it needs nothing of metanet). Three models and a base, in float32 and in
-bfloat16, go through the command ``mergekit-pytorch``; bfloat16 with ``dtype: float32`` and ``out_dtype: bfloat16``, so
-that it, too, is computed in float32. Inputs and outputs are stored with the settings of each case and the versions.
+with a Python that has mergekit 0.1.5 (it needs nothing of metanet). Three models and a base, in
+float32 and in bfloat16, go through the command ``mergekit-pytorch``; bfloat16 with ``dtype:
+float32`` and ``out_dtype: bfloat16``, so that it, too, is computed in float32. Inputs and outputs
+are stored with the settings of each case and the versions.
 
-mergekit has no seed for a tensor: what DARE and DELLA drop depends on the order in which tensors are merged. So its
-source of randomness is replaced here by numbers that belong to seed, model and name, drawn as metanet draws them; all
-else is mergekit's. No two changes of a tensor are equal: mergekit leaves to chance which of them counts as larger.
+mergekit has no seed for a tensor: what DARE and DELLA drop depends on the order in which tensors
+are merged. So its source of randomness is replaced here by numbers that belong to seed, model and
+name, drawn as metanet draws them; all else is mergekit's. No two changes of a tensor are equal:
+mergekit leaves to chance which of them counts as larger.
 
 Where mergekit 0.1.5 is wrong, or a matter of chance, and what metanet does instead:
 
@@ -62,8 +65,20 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SHAPES = {"matrix": (12, 16), "vector": (24,), "kernel": (4, 3, 3, 3), "zero": (16,), "agreed": (20,), "frozen": (20,)}
-NAMES = {"weight": "weights", "lambda": "scale", "normalize_weights": "normalize", "nuslerp_flatten": "flatten"}
+SHAPES = {
+    "matrix": (12, 16),
+    "vector": (24,),
+    "kernel": (4, 3, 3, 3),
+    "zero": (16,),
+    "agreed": (20,),
+    "frozen": (20,),
+}
+NAMES = {
+    "weight": "weights",
+    "lambda": "scale",
+    "normalize_weights": "normalize",
+    "nuslerp_flatten": "flatten",
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,13 @@ class Case:
 
 def cases() -> list[Case]:
     uneven, signed = [0.5, 0.3, 0.9], [0.7, -0.2, 0.4]
-    rows = ("matrix", "vector", "zero", "agreed", "frozen")  # long enough that none nearly opposes its counterpart
+    rows = (
+        "matrix",
+        "vector",
+        "zero",
+        "agreed",
+        "frozen",
+    )  # long enough that none nearly opposes its counterpart
     some = ("matrix", "vector", "kernel", "agreed")  # tensors that every model changes
     out = [
         Case("linear", {"weight": 1.0}, base=False),
@@ -109,7 +130,11 @@ def cases() -> list[Case]:
         Case("nuslerp", {"weight": [0.5, 0.9]}, 2),
         *(
             Case(
-                "nuslerp", {"weight": [0.5, 0.9], "nuslerp_flatten": False, "nuslerp_row_wise": columns}, 2, base, rows
+                "nuslerp",
+                {"weight": [0.5, 0.9], "nuslerp_flatten": False, "nuslerp_row_wise": columns},
+                2,
+                base,
+                rows,
             )
             for columns in (False, True)
             for base in (False, True)
@@ -141,12 +166,28 @@ def cases() -> list[Case]:
         out += [
             Case(method, {"weight": 1.0}),
             Case(method, {"weight": uneven, "density": 0.5}, only=ranked[method]),
-            Case(method, {"weight": signed, "density": [0.3, 0.6, 0.8], "lambda": 0.6}, only=ranked[method]),
-            Case(method, {"weight": uneven, "density": 0.4, "normalize": True, "rescale": True}, only=ranked[method]),
-            Case(method, {"weight": uneven, "density": 0.4, "normalize": False, "rescale": False}, only=ranked[method]),
+            Case(
+                method,
+                {"weight": signed, "density": [0.3, 0.6, 0.8], "lambda": 0.6},
+                only=ranked[method],
+            ),
+            Case(
+                method,
+                {"weight": uneven, "density": 0.4, "normalize": True, "rescale": True},
+                only=ranked[method],
+            ),
+            Case(
+                method,
+                {"weight": uneven, "density": 0.4, "normalize": False, "rescale": False},
+                only=ranked[method],
+            ),
         ]
         if method.startswith("della"):
-            out.append(Case(method, {"weight": uneven, "density": 0.5, "epsilon": 0.3}, only=ranked[method]))
+            out.append(
+                Case(
+                    method, {"weight": uneven, "density": 0.5, "epsilon": 0.3}, only=ranked[method]
+                )
+            )
         if method.startswith("breadcrumbs"):
             out.append(Case(method, {"weight": uneven, "density": 0.7, "gamma": 0.2}))
     return out
@@ -160,13 +201,16 @@ def inputs(dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor]]:
         return scale * torch.randn(shape, generator=generator)
 
     def changed(tensor: torch.Tensor, share: float) -> torch.Tensor:
-        """No two changes are equal as stored: mergekit sorts equal ones in whatever order the processor's sort does."""
+        """No two changes are equal as stored: mergekit sorts equal ones in whatever order the
+        processor's sort does."""
         kept = torch.rand(tensor.shape, generator=generator) < share
         out = tensor.clone()
         while True:
             sizes = (out.float() - tensor.float()).abs().flatten()
             seen, index, counts = sizes.unique(return_inverse=True, return_counts=True)
-            again = (((counts[index] > 1) | (seen[index] == 0)) & kept.flatten()).reshape(tensor.shape)
+            again = (((counts[index] > 1) | (seen[index] == 0)) & kept.flatten()).reshape(
+                tensor.shape
+            )
             if not again.any():
                 return out
             out = torch.where(again, tensor + normal(tuple(tensor.shape), 0.1).to(dtype), out)
@@ -182,22 +226,31 @@ def inputs(dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def heads(probabilities: torch.Tensor, number: int, name: str, seed: int = 0) -> torch.Tensor:
-    """Ones with these probabilities, a matter of seed, number of the model and name alone, drawn as metanet does.
+    """Ones with these probabilities, a matter of seed, number of the model and name alone, drawn as
+    metanet does.
 
-    In each row, the first draw is for the element of lowest probability: DELLA's ranks, and DARE's order as it is.
+    In each row, the first draw is for the element of lowest probability: DELLA's ranks, and DARE's
+    order as it is.
     """
     digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
     count = probabilities.numel()
-    bits = torch.empty((count + 1) // 2, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits = torch.empty((count + 1) // 2, dtype=torch.int64).random_(
+        -(2**63), None, generator=generator
+    )
     uniform = (bits.view(torch.int32)[:count].double() / 2**32 + 0.5).reshape(probabilities.shape)
     ranked, order = probabilities.sort(dim=-1, stable=True)
-    return torch.empty_like(probabilities).scatter_(-1, order, (uniform < ranked).to(probabilities.dtype))
+    return torch.empty_like(probabilities).scatter_(
+        -1, order, (uniform < ranked).to(probabilities.dtype)
+    )
 
 
 def replace_randomness() -> None:
-    """Let mergekit's Bernoulli masks come from :func:`heads`: the models of a tensor are drawn for in their order."""
-    from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge as Generalized
+    """Let mergekit's Bernoulli masks come from :func:`heads`: the models of a tensor are drawn for
+    in their order."""
+    from mergekit.merge_methods.generalized_task_arithmetic import (
+        GeneralizedTaskArithmeticMerge as Generalized,
+    )
 
     now: dict[str, Any] = {}
     merge_group = Generalized.merge_group
@@ -218,7 +271,10 @@ def merged(case: Case, folder: Path, dtype: str) -> dict[str, torch.Tensor]:
     """By the command ``mergekit-pytorch``."""
     from mergekit.scripts.merge_raw_pytorch import main
 
-    models = [{"model": str(folder / f"model{k}.safetensors"), "parameters": {}} for k in range(case.models)]
+    models = [
+        {"model": str(folder / f"model{k}.safetensors"), "parameters": {}}
+        for k in range(case.models)
+    ]
     config: dict[str, Any] = {"merge_method": case.method, "models": models, "parameters": {}}
     for name, value in case.given.items():
         if isinstance(value, list):
@@ -245,22 +301,37 @@ def run() -> None:
     stored: dict[str, torch.Tensor] = {}
     for dtype in DTYPES:
         given = inputs(DTYPES[dtype])
-        stored |= {f"{dtype}.{who}.{name}": t.clone() for who, state in given.items() for name, t in state.items()}
+        stored |= {
+            f"{dtype}.{who}.{name}": t.clone()
+            for who, state in given.items()
+            for name, t in state.items()
+        }
         for number, case in enumerate(cases()):
             with tempfile.TemporaryDirectory() as name:
                 for who, state in given.items():
                     chosen = {n: t.clone() for n, t in state.items() if n in (case.only or SHAPES)}
                     save_file(chosen, Path(name) / f"{who}.safetensors")
                 made = merged(case, Path(name), dtype)
-            # One vector for each case: headers of hundreds of small tensors would be larger than the numbers.
-            stored[f"{dtype}.case{number}"] = torch.cat([made[n].flatten() for n in case.only or SHAPES])
+            # One vector for each case: headers of hundreds of small tensors would be larger than
+            # the numbers.
+            stored[f"{dtype}.case{number}"] = torch.cat(
+                [made[n].flatten() for n in case.only or SHAPES]
+            )
     settings = [
-        {"method": c.method, "options": c.options(), "models": c.models, "base": c.base, "names": c.only or [*SHAPES]}
+        {
+            "method": c.method,
+            "options": c.options(),
+            "models": c.models,
+            "base": c.base,
+            "names": c.only or [*SHAPES],
+        }
         for c in cases()
     ]
     versions = {name: version(name) for name in ("mergekit", "torch")}
     save_file(stored, target, {"cases": json.dumps(settings), **versions})
-    print(f"{target}: {len(settings)} cases in {len(DTYPES)} dtypes, {target.stat().st_size / 1000:.0f} kB, {versions}")
+    print(
+        f"{target}: {len(settings)} cases in {len(DTYPES)} dtypes, {target.stat().st_size / 1000:.0f} kB, {versions}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
 """Merging trained networks: what alignment and repair do for it.
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/merge_trained.py [--parts pairs tasks own soups updates]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/merge_trained.py [--parts pairs
+    tasks own soups updates]
         [--networks mlp vgg resnet vit] [--seeds 0 1 2] [--cache FOLDER]
 
-Networks and images are those of ``_merge_digits.py``: an MLP 784-512x3-10, a VGG of six convolutions without
-normalisation, a narrow ResNet with BatchNorm, and timm's vision transformer with three blocks. What is measured is in
-``_merge_parts.py``:
+Networks and images are those of ``_merge_digits.py``: an MLP 784-512x3-10, a VGG of six
+convolutions without normalisation, a narrow ResNet with BatchNorm, and timm's vision transformer
+with three blocks. What is measured is in ``_merge_parts.py``:
 
-- ``pairs``: networks of the seeds ``2i`` and ``2i + 1``, their middle by ``linear`` and ``slerp``, aligned by the
-  matchers (on all training images) and repaired (on 1,000 of them) or not; ``ensemble`` averages their answers.
-- ``tasks``: three networks fine-tuned from the base of seed ``2i`` on digits turned by 30 degrees either way and shrunk
-  to 0.65. The first of them is relabelled at random; it is merged as it was, relabelled, and relabelled and aligned to
-  the base by its weights. Accuracy is the mean over the three tasks. ``bn_reset`` reads 500 images of each.
+- ``pairs``: networks of the seeds ``2i`` and ``2i + 1``, their middle by ``linear`` and ``slerp``,
+  aligned by the matchers (on all training images) and repaired (on 1,000 of them) or not;
+  ``ensemble`` averages their answers.
+- ``tasks``: three networks fine-tuned from the base of seed ``2i`` on digits turned by 30 degrees
+  either way and shrunk to 0.65. The first of them is relabelled at random; it is merged as it was,
+  relabelled, and relabelled and aligned to the base by its weights. Accuracy is the mean over the
+  three tasks. ``bn_reset`` reads 500 images of each.
 - ``own``: a network merged with its own relabelling.
 - ``soups``: three networks fine-tuned from one base on all three tasks at different rates.
 - ``updates``: a network trained on 500 images and updated on 3,000: accuracy and negative flips.
 
-Writes ``merge_trained.csv`` and ``merge_trained.png`` beside this file and prints tables: mean and standard deviation
-over the seeds. Rows of other parts and networks that the file has are kept; so are the networks in the cache, which are
-trained once.
+Writes ``merge_trained.csv`` and ``merge_trained.png`` beside this file and prints tables: mean and
+standard deviation over the seeds. Rows of other parts and networks that the file has are kept; so
+are the networks in the cache, which are trained once.
 """
 
 import argparse
@@ -35,7 +38,16 @@ from _merge_parts import BETWEEN, MATCHERS, OF_BASE, PARTS, repairs_of
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-NUMBERS = ("accuracy", "loss", "calibrated_loss", "recovered", "equal", "negative_flips", "alpha", "seconds")
+NUMBERS = (
+    "accuracy",
+    "loss",
+    "calibrated_loss",
+    "recovered",
+    "equal",
+    "negative_flips",
+    "alpha",
+    "seconds",
+)
 COLUMNS = ("part", "network", "seed", "method", "align", "repair", *NUMBERS, "date", "command")
 SETTINGS = ("not relabelled", "none", "weight")
 
@@ -43,14 +55,22 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, default=Path("data/merge_trained"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    jobs = [(part, n, seed) for part in args.parts for n in PARTS[part][1] if n in args.networks for seed in args.seeds]
+    jobs = [
+        (part, n, seed)
+        for part in args.parts
+        for n in PARTS[part][1]
+        if n in args.networks
+        for seed in args.seeds
+    ]
     rows = [row for row in read() if (row["part"], row["network"]) not in {job[:2] for job in jobs}]
     command = "python benchmarks/merge_trained.py"
     for part, network, seed in tqdm(jobs, desc="merge_trained"):
@@ -118,9 +138,16 @@ def table_of_pairs(rows: Sequence[Row]) -> str:
     for network in networks_of(rows):
         own = chosen(rows, network=network)
         for repair in repairs_of(network):
-            ends = [cell(own, method=name) if repair == "none" else "" for name in ("ends", "ensemble")]
-            middles = [" / ".join(cell(own, method=m, align=a, repair=repair) for m in BETWEEN) for a in MATCHERS]
-            zipped = cell(own, method="zipit", repair=repair) if repair in ("none", "bn_reset") else ""
+            ends = [
+                cell(own, method=name) if repair == "none" else "" for name in ("ends", "ensemble")
+            ]
+            middles = [
+                " / ".join(cell(own, method=m, align=a, repair=repair) for m in BETWEEN)
+                for a in MATCHERS
+            ]
+            zipped = (
+                cell(own, method="zipit", repair=repair) if repair in ("none", "bn_reset") else ""
+            )
             lines.append([f"{network}, {repair}", *ends, *middles, zipped])
     return markdown(["accuracy, %", "ends", "ensemble", *MATCHERS, "zipit"], lines)
 
@@ -128,14 +155,22 @@ def table_of_pairs(rows: Sequence[Row]) -> str:
 def table_of_tasks(rows: Sequence[Row]) -> str:
     """Not relabelled, relabelled, relabelled and aligned."""
     rows = chosen(rows, part="tasks")
-    columns = [(n, r) for n in networks_of(rows) for r in ("none", "bn_reset") if chosen(rows, network=n, repair=r)]
+    columns = [
+        (n, r)
+        for n in networks_of(rows)
+        for r in ("none", "bn_reset")
+        if chosen(rows, network=n, repair=r)
+    ]
     lines = [[name, *(cell(rows, network=n, method=name) if r == "none" else "" for n, r in columns)]
              for name in ("base", "each on its own task", "ensemble")]  # fmt: skip
     for method in OF_BASE:
         cells = [" / ".join(cell(rows, network=n, method=method, align=s, repair=r) for s in SETTINGS)
                  for n, r in columns]  # fmt: skip
         lines.append([method, *cells])
-    for column, name in (("recovered", "groups recovered"), ("equal", "tensors as if not relabelled")):
+    for column, name in (
+        ("recovered", "groups recovered"),
+        ("equal", "tensors as if not relabelled"),
+    ):
         lines.append([name, *(f"{statistics.mean(values(rows, column, network=n, repair=r, align='weight')):.1%}"
                               for n, r in columns)])  # fmt: skip
     head = [n if r == "none" else f"{n}, {r}" for n, r in columns]
@@ -151,7 +186,9 @@ def table_of_own(rows: Sequence[Row]) -> str:
 
 def table_of_soups(rows: Sequence[Row]) -> str:
     rows = chosen(rows, part="soups")
-    lines = [[m, *(cell(rows, network=n, method=m) for n in networks_of(rows))] for m in methods_of(rows)]
+    lines = [
+        [m, *(cell(rows, network=n, method=m) for n in networks_of(rows))] for m in methods_of(rows)
+    ]
     return markdown(["mean accuracy over tasks, %", *networks_of(rows)], lines)
 
 
@@ -161,7 +198,9 @@ def table_of_updates(rows: Sequence[Row]) -> str:
     lines = []
     for method in methods_of(rows):
         found = [{"network": n, "method": method} for n in networks_of(rows)]
-        lines.append([method, *(f"{cell(rows, **w)} ({cell(rows, 'negative_flips', **w)})" for w in found)])
+        lines.append(
+            [method, *(f"{cell(rows, **w)} ({cell(rows, 'negative_flips', **w)})" for w in found)]
+        )
     return markdown(["accuracy (negative flips), %", *networks_of(rows)], lines)
 
 
@@ -178,21 +217,43 @@ def draw(rows: Sequence[Row]) -> None:
                           for m in MATCHERS}
             for n in networks_of(of_pairs) for repair in repairs_of(n)}  # fmt: skip
     _bars(left, {f"{n}\n{repair}": found for (n, repair), found in bars.items()})
-    ends = [statistics.mean(values(of_pairs, "accuracy", network=n, method="ends")) for n, _ in bars]
-    left.hlines(ends, [n - 0.42 for n in range(len(ends))], [n + 0.42 for n in range(len(ends))], "black", label="ends")
+    ends = [
+        statistics.mean(values(of_pairs, "accuracy", network=n, method="ends")) for n, _ in bars
+    ]
+    left.hlines(
+        ends,
+        [n - 0.42 for n in range(len(ends))],
+        [n + 0.42 for n in range(len(ends))],
+        "black",
+        label="ends",
+    )
     left.set(title="Middle of independently trained networks, by repair", ylabel="test accuracy")
     left.legend(fontsize=7, title="alignment", title_fontsize=7, ncol=5, loc="upper center",
                 bbox_to_anchor=(0.5, -0.14))  # fmt: skip
-    named = {"not relabelled": "not relabelled", "none": "one relabelled", "weight": "relabelled, aligned"}
+    named = {
+        "not relabelled": "not relabelled",
+        "none": "one relabelled",
+        "weight": "relabelled, aligned",
+    }
     ties = {
         (n, repair): {
-            label: values(of_tasks, "accuracy", network=n, method="ties", align=setting, repair=repair)
+            label: values(
+                of_tasks, "accuracy", network=n, method="ties", align=setting, repair=repair
+            )
             for setting, label in named.items()
         }
-        for n, repair in dict.fromkeys((r["network"], r["repair"]) for r in chosen(of_tasks, method="ties"))
+        for n, repair in dict.fromkeys(
+            (r["network"], r["repair"]) for r in chosen(of_tasks, method="ties")
+        )
     }
-    _bars(right, {n if repair == "none" else f"{n}\n{repair}": found for (n, repair), found in ties.items()})
-    right.set(title="TIES of three networks fine-tuned from one base", ylabel="mean test accuracy over tasks")
+    _bars(
+        right,
+        {n if repair == "none" else f"{n}\n{repair}": found for (n, repair), found in ties.items()},
+    )
+    right.set(
+        title="TIES of three networks fine-tuned from one base",
+        ylabel="mean test accuracy over tasks",
+    )
     right.legend(fontsize=7, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=130)
 

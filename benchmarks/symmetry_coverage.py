@@ -1,12 +1,16 @@
-"""How far the derivation of symmetries reaches: every family of timm and transformers, all classifiers of torchvision.
+"""How far the derivation of symmetries reaches: every family of timm and transformers, all
+classifiers of torchvision.
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python benchmarks/symmetry_coverage.py
-        [--only PATTERN ...] [--redo PATTERN ...] [--failed] [--jobs 1] [--limit 300] [--memory 16] [--summary] [--dry]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python
+    benchmarks/symmetry_coverage.py
+        [--only PATTERN ...] [--redo PATTERN ...] [--failed] [--jobs 1] [--limit 300] [--memory 16]
+        [--summary] [--dry]
 
-Each network is built with random weights, traced on two examples of different sizes and verified in float64 on both,
-in a process of its own with a time limit, so the sweep always ends. Rows go to ``symmetry_coverage.csv`` beside this
-file as they come; a second call goes on where the first one stopped. Patterns are as in a shell, and stand for some
-part of ``source/family/model/``. What the columns mean is told by ``COLUMNS``.
+Each network is built with random weights, traced on two examples of different sizes and verified in
+float64 on both, in a process of its own with a time limit, so the sweep always ends. Rows go to
+``symmetry_coverage.csv`` beside this file as they come; a second call goes on where the first one
+stopped. Patterns are as in a shell, and stand for some part of ``source/family/model/``. What the
+columns mean is told by ``COLUMNS``.
 """
 
 import argparse
@@ -26,14 +30,18 @@ from tqdm import tqdm
 
 from metanet.checkpoints import atomic_write
 
-# Forked from a server that has imported the libraries once: importing takes longer than most networks do.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+# Forked from a server that has imported the libraries once: importing takes longer than most
+# networks do.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+)
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["_coverage_row"])
 
 SOURCES = ("timm", "torchvision", "transformers")
 UNBUILT = tuple(f"failed: {stage}" for stage in ("build", "example inputs", "forward"))
-"""Rows of networks that do not run in plain PyTorch here: no small configuration or no inputs were found for them."""
+"""Rows of networks that do not run in plain PyTorch here: no small configuration or no inputs were
+found for them."""
 
 COLUMNS = {
     "source": "timm, torchvision or transformers",
@@ -69,23 +77,52 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="PATTERN", default=["*"], help="leave all others as they are")
-    parser.add_argument(
-        "--redo", nargs="+", metavar="PATTERN", default=[], help="measure these again, and nothing else"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--failed", action="store_true", help="measure again what was measured and is not ok, and nothing else"
+        "--only", nargs="+", metavar="PATTERN", default=["*"], help="leave all others as they are"
+    )
+    parser.add_argument(
+        "--redo",
+        nargs="+",
+        metavar="PATTERN",
+        default=[],
+        help="measure these again, and nothing else",
+    )
+    parser.add_argument(
+        "--failed",
+        action="store_true",
+        help="measure again what was measured and is not ok, and nothing else",
     )
     parser.add_argument("--jobs", type=int, default=1, help="networks at the same time")
     parser.add_argument("--limit", type=float, default=300, help="seconds for each")
     parser.add_argument("--memory", type=float, default=16, help="GB for each")
-    parser.add_argument("--axes", type=int, default=40, help="illegal relabellings that are tried for each")
-    parser.add_argument("--probes", type=int, default=12, help="as in metanet.verify: fewer are faster")
-    parser.add_argument("--verify-up-to", type=float, default=200e6, help="parameters; float64 copies need the memory")
-    parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"), help="another file")
-    parser.add_argument("--summary", action="store_true", help="print the summary of the CSV and draw the plot, only")
-    parser.add_argument("--dry", action="store_true", help="only build and run every network; the CSV stays as it is")
+    parser.add_argument(
+        "--axes", type=int, default=40, help="illegal relabellings that are tried for each"
+    )
+    parser.add_argument(
+        "--probes", type=int, default=12, help="as in metanet.verify: fewer are faster"
+    )
+    parser.add_argument(
+        "--verify-up-to",
+        type=float,
+        default=200e6,
+        help="parameters; float64 copies need the memory",
+    )
+    parser.add_argument(
+        "--csv", type=Path, default=Path(__file__).with_suffix(".csv"), help="another file"
+    )
+    parser.add_argument(
+        "--summary",
+        action="store_true",
+        help="print the summary of the CSV and draw the plot, only",
+    )
+    parser.add_argument(
+        "--dry",
+        action="store_true",
+        help="only build and run every network; the CSV stays as it is",
+    )
     args = parser.parse_args()
     rows = load(args.csv)
     if not args.summary:
@@ -95,11 +132,14 @@ def main() -> None:
     print(summary(rows))
     for row in rows:
         if args.dry and row["status"] in UNBUILT:
-            print(f"  {row['source']}/{row['family']}/{row['model']}: {row['status']}. {row['error']}")
+            print(
+                f"  {row['source']}/{row['family']}/{row['model']}: {row['status']}. {row['error']}"
+            )
 
 
 def load(path: Path) -> list[dict[str, str]]:
-    """The rows so far. A source without rows gets one for each of its networks: the CSV is also the list of work."""
+    """The rows so far. A source without rows gets one for each of its networks: the CSV is also the
+    list of work."""
     rows = []
     if path.exists():
         with open(path, newline="") as file:
@@ -122,7 +162,9 @@ def sweep(rows: list[dict[str, str]], args: argparse.Namespace) -> list[dict[str
     """Measure what is still to do, in the order of the rows."""
 
     def matches(row: dict[str, str], patterns: Sequence[str]) -> bool:
-        return any(fnmatch(f"{row['source']}/{row['family']}/{row['model']}/", f"*{p}*") for p in patterns)
+        return any(
+            fnmatch(f"{row['source']}/{row['family']}/{row['model']}/", f"*{p}*") for p in patterns
+        )
 
     def due(row: dict[str, str]) -> bool:
         if args.dry or not matches(row, args.only):
@@ -207,22 +249,32 @@ def summary(rows: Sequence[dict[str, str]]) -> str:
             f"  tensors with an axis that moves  {share(movable, judged)}; besides, {pinned} of {tensors} are inputs, "
             f"outputs, tokens or places throughout, {unread} are never read",
         ]
-        lines += [f"  {n} x {status}" for status, n in Counter(r["status"] for r in mine).most_common()]
+        lines += [
+            f"  {n} x {status}" for status, n in Counter(r["status"] for r in mine).most_common()
+        ]
     calls: Counter[str] = Counter()
     for row in rows:
-        calls.update(name.partition(" x")[0] for name in filter(None, row["ops without rule"].split("; ")))
+        calls.update(
+            name.partition(" x")[0] for name in filter(None, row["ops without rule"].split("; "))
+        )
     if calls:
         lines.append("operations without a rule, networks with them:")
         lines += [f"  {name} {n}" for name, n in calls.most_common()]
     slow = sorted((r for r in rows if r["analysis s"]), key=lambda r: -float(r["analysis s"]))[:5]
     if slow:
         lines.append("slowest analyses:")
-        lines += [f"  {r['model']} {float(r['analysis s']):.3f} s, {r['ops']} operations" for r in slow]
+        lines += [
+            f"  {r['model']} {float(r['analysis s']):.3f} s, {r['ops']} operations" for r in slow
+        ]
     short = [r for r in rows if r["status"] not in ("", "ok", "runs", *UNBUILT)]
     if short:
         lines.append("what falls short:")
         for r in short:
-            why = r["error"] or r["unseen"] or f"changes {r['change']}, on check {r['change on check']}"
+            why = (
+                r["error"]
+                or r["unseen"]
+                or f"changes {r['change']}, on check {r['change on check']}"
+            )
             lines.append(f"  {r['source']}/{r['family']}/{r['model']}: {r['status']}. {why}")
     return "\n".join(lines)
 
@@ -242,7 +294,11 @@ def plot(rows: Sequence[dict[str, str]], path: Path) -> None:
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
-    points = [(int(r["ops"]), float(r["analysis s"]), r["source"]) for r in rows if r["analysis s"] and int(r["ops"])]
+    points = [
+        (int(r["ops"]), float(r["analysis s"]), r["source"])
+        for r in rows
+        if r["analysis s"] and int(r["ops"])
+    ]
     if not points:
         return
     for source in SOURCES:
@@ -250,7 +306,13 @@ def plot(rows: Sequence[dict[str, str]], path: Path) -> None:
         axes.scatter([o for o, _ in mine], [s for _, s in mine], s=12, alpha=0.7, label=source)
     each = sorted(seconds / ops for ops, seconds, _ in points)[len(points) // 2]
     ends = [min(points)[0], max(points)[0]]
-    axes.plot(ends, [each * o for o in ends], color="grey", linewidth=1, label=f"linear, {1e6 * each:.0f} µs each")
+    axes.plot(
+        ends,
+        [each * o for o in ends],
+        color="grey",
+        linewidth=1,
+        label=f"linear, {1e6 * each:.0f} µs each",
+    )
     axes.set(xscale="log", yscale="log", xlabel="recorded operations", ylabel="seconds of analysis")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)

@@ -1,9 +1,11 @@
 """Random programs of all kinds of operations: are the symmetries that are found in them true?
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/symmetry_fuzz.py [--programs 5000] [--first 0]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/symmetry_fuzz.py [--programs 5000]
+    [--first 0]
 
-Every program (``metanet.testing.Program(seed)``) is traced and verified in float64 with three random relabellings. The
-figures go to ``symmetry_fuzz.csv`` beside this file, the seeds of unsound programs to the terminal.
+Every program (``metanet.testing.Program(seed)``) is traced and verified in float64 with three
+random relabellings. The figures go to ``symmetry_fuzz.csv`` beside this file, the seeds of unsound
+programs to the terminal.
 """
 
 import argparse
@@ -24,7 +26,8 @@ TOLERANCE = 1e-8  # of the spread of outputs that may be nearly constant: roundi
 
 
 def measure(seed: int) -> dict[str, object]:
-    """What is found in one program, and the largest relative output change under its relabellings."""
+    """What is found in one program, and the largest relative output change under its
+    relabellings."""
     torch.set_num_threads(1)
     program = Program(seed)
     arch = metanet.trace(program, program.example)
@@ -37,7 +40,9 @@ def measure(seed: int) -> dict[str, object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--programs", type=int, default=5000)
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--jobs", type=int, default=2)
@@ -45,7 +50,11 @@ def main() -> int:
     seeds = range(args.first, args.first + args.programs)
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        found = list(tqdm(pool.imap_unordered(measure, seeds, chunksize=20), total=len(seeds), unit="program"))
+        found = list(
+            tqdm(
+                pool.imap_unordered(measure, seeds, chunksize=20), total=len(seeds), unit="program"
+            )
+        )
     unsound = sorted(f["seed"] for f in found if not f["change"] < TOLERANCE)
     kinds = Counter(kind for f in found for kind in f["kinds"])
     row = {

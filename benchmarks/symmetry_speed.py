@@ -1,16 +1,19 @@
-"""How fast symmetries are derived, and whether Torch-Pruning, which traces on its own, couples the same channels.
+"""How fast symmetries are derived, and whether Torch-Pruning, which traces on its own, couples the
+same channels.
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 python benchmarks/symmetry_speed.py [--limit 300]
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 python benchmarks/symmetry_speed.py
+    [--limit 300]
 
-- Seconds of the analysis (without the recorded forward pass) of ResNet-50, goal 0.1 s, and of an 80-layer Llama, goal
-  2 s; median of five.
-- ``metanet.trace`` of the 70B configuration of Llama on the meta device, from start to end with its second example:
-  goal 15 s and 1 GB of resident memory, what importing takes included.
+- Seconds of the analysis (without the recorded forward pass) of ResNet-50, goal 0.1 s, and of an
+  80-layer Llama, goal 2 s; median of five.
+- ``metanet.trace`` of the 70B configuration of Llama on the meta device, from start to end with its
+  second example: goal 15 s and 1 GB of resident memory, what importing takes included.
 - The same Llama with 2 to 80 layers: seconds should grow as the number of operations does.
-- ResNet-50, GPT-2 and a Llama with grouped queries: tensor axes that move together, as sets, against the groups of
-  Torch-Pruning (``pip install torch-pruning``).
+- ResNet-50, GPT-2 and a Llama with grouped queries: tensor axes that move together, as sets,
+  against the groups of Torch-Pruning (``pip install torch-pruning``).
 
-Every measurement runs in a process of its own with a time limit. Writes ``symmetry_speed.csv`` beside this file.
+Every measurement runs in a process of its own with a time limit. Writes ``symmetry_speed.csv``
+beside this file.
 """
 
 import argparse
@@ -48,7 +51,9 @@ Entry = tuple[str, int]  # tensor, axis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--limit", type=float, default=300, help="seconds for each measurement")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "ARGUMENT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -56,7 +61,11 @@ def main() -> None:
         kind, argument = args.one
         print(json.dumps(KINDS[kind](argument)))
         return
-    todo = [("analysis", "resnet50"), *(("analysis", f"llama-{n}") for n in LAYERS), ("trace", "llama-80")]
+    todo = [
+        ("analysis", "resnet50"),
+        *(("analysis", f"llama-{n}") for n in LAYERS),
+        ("trace", "llama-80"),
+    ]
     todo += [("groups", network) for network in ("resnet50", "gpt2", "gqa")]
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     told = {
@@ -82,7 +91,10 @@ def run(kind: str, argument: str, limit: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"network": argument, "error": f"not finished after {limit:.0f} s"}
     if done.returncode:
-        return {"network": argument, "error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
+        return {
+            "network": argument,
+            "error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1],
+        }
     return {"network": argument, **json.loads(done.stdout.splitlines()[-1])}
 
 
@@ -118,7 +130,8 @@ def whole_trace(network: str) -> dict[str, Any]:
 def groups(network: str) -> dict[str, Any]:
     """Axes that move together, by us and by Torch-Pruning.
 
-    A group of Torch-Pruning whose channels are outputs of the network counts as one of them: it prunes those.
+    A group of Torch-Pruning whose channels are outputs of the network counts as one of them: it
+    prunes those.
     """
     model, args, kwargs = build(network)
     ours = together(metanet.trace(model, *args, **kwargs).spec)
@@ -128,7 +141,10 @@ def groups(network: str) -> dict[str, Any]:
     try:
         theirs = torch_pruning_groups(model, args, kwargs)
     except Exception as error:  # that it cannot is the result
-        return {**row, "error": f"Torch-Pruning: {type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+        return {
+            **row,
+            "error": f"Torch-Pruning: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
+        }
     return {
         **row, "groups, Torch-Pruning": len(theirs), "the same": len(ours & theirs), "ours alone": len(ours - theirs),
         "Torch-Pruning alone": "; ".join(sorted(f"{min(g)[0]} axis {min(g)[1]} and {len(g) - 1} more"
@@ -141,7 +157,8 @@ def stop(*_: Any) -> None:
 
 
 def together(spec: SymmetrySpec) -> set[frozenset[Entry]]:
-    """Tensor axes joined by a group of neurons; an axis of several (heads x dims) joins all of these."""
+    """Tensor axes joined by a group of neurons; an axis of several (heads x dims) joins all of
+    these."""
     moving = {g.name for g in spec.groups if g.kind != "fixed"}
     found: list[tuple[set[str], set[Entry]]] = []
     for name, tensor in spec.tensors.items():
@@ -167,9 +184,14 @@ def torch_pruning_groups(model: nn.Module, args: Any, kwargs: Any) -> set[frozen
     for group in graph.get_all_groups():
         entries: set[Entry] = set()
         for dependency, _ in group:
-            module, out = dependency.target.module, graph.is_out_channel_pruning_fn(dependency.handler)
+            module, out = (
+                dependency.target.module,
+                graph.is_out_channel_pruning_fn(dependency.handler),
+            )
             if module in names:  # else an operation without parameters
-                entries |= {(names[module] + tensor, axis) for tensor, axis in channel_axes(module, out)}
+                entries |= {
+                    (names[module] + tensor, axis) for tensor, axis in channel_axes(module, out)
+                }
         found.add(frozenset(entries))
     return found
 
@@ -185,7 +207,8 @@ def channel_axes(module: nn.Module, out: bool) -> Iterable[Entry]:
 
 
 def build(network: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
-    """``resnet50``, ``gpt2`` and ``gqa`` with weights; ``llama-N``: the 70B configuration, N layers, without."""
+    """``resnet50``, ``gpt2`` and ``gqa`` with weights; ``llama-N``: the 70B configuration, N
+    layers, without."""
     import_torchvision()
     if network == "resnet50":
         from torchvision import models
@@ -194,7 +217,9 @@ def build(network: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     if network == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=64, n_head=4, vocab_size=96, n_positions=32))
+        model = GPT2LMHeadModel(
+            GPT2Config(n_layer=2, n_embd=64, n_head=4, vocab_size=96, n_positions=32)
+        )
     elif network == "gqa":
         model = LlamaForCausalLM(LlamaConfig(
             num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, intermediate_size=80,
@@ -223,7 +248,11 @@ def peak() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
 
 
-KINDS: dict[str, Callable[[str], dict[str, Any]]] = {"analysis": analysis, "trace": whole_trace, "groups": groups}
+KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "analysis": analysis,
+    "trace": whole_trace,
+    "groups": groups,
+}
 
 if __name__ == "__main__":
     main()

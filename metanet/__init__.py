@@ -1,7 +1,7 @@
 """metanet: neural networks as data.
 
-The symmetries of an architecture are derived once, by tracing it; parameter graphs, equivariant networks and alignment
-are read off that one :class:`SymmetrySpec`.
+The symmetries of an architecture are derived once, by tracing it; parameter graphs, equivariant
+networks and alignment are read off that one :class:`SymmetrySpec`.
 """
 
 import importlib
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from .verification import Verification as Verification
     from .verification import verify as verify
 
-# Where each public name lives: imported when first used, so that `import metanet` and `metanet --help` stay quick.
+# Where each public name lives: imported when first used, so that `import metanet` and `metanet
+# --help` stay quick.
 _HOME = {
     "alignment": ("Alignment", "align"),
     "architecture": ("Architecture", "from_graph", "to_graph", "trace"),

@@ -38,7 +38,8 @@ class _File(Document):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Architecture:
-    """What :func:`trace` returns: symmetries and graph template of a network, reused for all its checkpoints.
+    """What :func:`trace` returns: symmetries and graph template of a network, reused for all its
+    checkpoints.
 
     Attributes:
         name: class of the traced module.
@@ -58,7 +59,9 @@ class Architecture:
     @cached_property
     def _builder(self) -> TemplateBuilder:
         if self.recording is None or self.derivation is None:
-            raise MetanetError("this architecture was loaded from a file and cannot run: trace the module again")
+            raise MetanetError(
+                "this architecture was loaded from a file and cannot run: trace the module again"
+            )
         return TemplateBuilder(self.recording, self.derivation)
 
     @cached_property
@@ -92,8 +95,9 @@ class Architecture:
         """The template, built once.
 
         Args:
-            granularity: ``"neuron"``: an edge for every entry. ``"tensor"``: a node for every group of neurons and one
-                edge with summary features for every tensor, for networks whose neuron graph would not fit.
+            granularity: ``"neuron"``: an edge for every entry. ``"tensor"``: a node for every group
+                of neurons and one edge with summary features for every tensor, for networks whose
+                neuron graph would not fit.
 
         Raises:
             MetanetError: an unknown granularity.
@@ -103,22 +107,26 @@ class Architecture:
         return self.template if granularity == "neuron" else self._coarse
 
     def activations(self, state: Mapping[str, Tensor], *inputs: Tensor) -> dict[int, Tensor]:
-        """What every neuron shows on the given inputs, by node range; runs the recording again, also under ``vmap``.
+        """What every neuron shows on the given inputs, by node range; runs the recording again,
+        also under ``vmap``.
 
         Args:
             state: a state dict of this architecture.
             inputs: of exactly the shapes of the example inputs.
 
         Returns:
-            For each node range of neurons a tensor ``(neurons, ...)``: the neuron axis first, the value's other axes
-            (batch, positions) after it in their order.
+            For each node range of neurons a tensor ``(neurons, ...)``: the neuron axis first, the
+            value's other axes (batch, positions) after it in their order.
 
         Raises:
-            MetanetError: the architecture was loaded from a file, which does not keep the recording.
+            MetanetError: the architecture was loaded from a file, which does not keep the
+                recording.
         """
         site_values = self.site_values
         values = self.recording.replay(state, *inputs)
-        return {number: values[value].movedim(axis, 0) for number, (value, axis) in site_values.items()}
+        return {
+            number: values[value].movedim(axis, 0) for number, (value, axis) in site_values.items()
+        }
 
     def __repr__(self) -> str:
         notes = f", {len(self.warnings)} warnings" if self.warnings else ""
@@ -166,19 +174,22 @@ class Architecture:
 def trace(model: nn.Module, *inputs: Any, check_inputs: Any = None, **kwargs: Any) -> Architecture:
     """Derive the symmetries of a network from one forward pass, or from two.
 
-    The model is copied, not changed; it may live on the meta device. The example should be of generic sizes: a batch of
-    2 or more, a sequence of 3 or more and longer than any window. Along an axis of size 1 nothing can be told apart,
-    and what only some sizes allow would be taken for a symmetry: ``check_inputs`` of other sizes rule that out.
+    The model is copied, not changed; it may live on the meta device. The example should be of
+    generic sizes: a batch of 2 or more, a sequence of 3 or more and longer than any window. Along
+    an axis of size 1 nothing can be told apart, and what only some sizes allow would be taken for a
+    symmetry: ``check_inputs`` of other sizes rule that out.
 
     Args:
         model: any module; runs in eval mode.
-        inputs, kwargs: example inputs, as in ``model(*inputs, **kwargs)``. They may be left out for networks whose
-            configuration tells them (timm, transformers, torchvision): see :func:`metanet.tracing.example_inputs`.
-        check_inputs: a second example: a tensor, a tuple of positional inputs, a dict of keyword inputs, or
-            ``(args, kwargs)``. What comes out holds for both.
+        inputs, kwargs: example inputs, as in ``model(*inputs, **kwargs)``. They may be left out for
+            networks whose configuration tells them (timm, transformers, torchvision): see
+            :func:`metanet.tracing.example_inputs`.
+        check_inputs: a second example: a tensor, a tuple of positional inputs, a dict of keyword
+            inputs, or ``(args, kwargs)``. What comes out holds for both.
 
     Raises:
-        TraceError: no module, TorchScript, inputs missing, a forward that raises, no tensor among the outputs.
+        TraceError: no module, TorchScript, inputs missing, a forward that raises, no tensor among
+            the outputs.
     """
     check_module(model)
     examples = [(inputs, kwargs)]
@@ -210,24 +221,33 @@ def _call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 @overload
-def to_graph(source: Sequence[Mapping[str, Tensor]], arch: Architecture, granularity: str = "neuron") -> "Batch": ...
+def to_graph(
+    source: Sequence[Mapping[str, Tensor]], arch: Architecture, granularity: str = "neuron"
+) -> "Batch": ...
 @overload
 def to_graph(
-    source: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str], arch: Architecture, granularity: str = "neuron"
+    source: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
+    arch: Architecture,
+    granularity: str = "neuron",
 ) -> "ParameterGraph": ...
 def to_graph(
-    source: nn.Module | Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]] | str | os.PathLike[str],
+    source: nn.Module
+    | Mapping[str, Tensor]
+    | Sequence[Mapping[str, Tensor]]
+    | str
+    | os.PathLike[str],
     arch: Architecture,
     granularity: str = "neuron",
 ) -> "ParameterGraph | Batch":
     """A checkpoint as a :class:`~metanet.graph.ParameterGraph`; several as a batch of them.
 
-    Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: neurons are nodes, every entry of a
-    parameter or floating-point buffer is one edge, and of a complex one two: its real and its imaginary part.
-    ``metanet/graph/_schema.py`` lists the attributes.
+    Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: neurons are
+    nodes, every entry of a parameter or floating-point buffer is one edge, and of a complex one
+    two: its real and its imaginary part. ``metanet/graph/_schema.py`` lists the attributes.
 
-    Gradients of ``graph.edge_attr`` reach tensors of a state dict that require them; ``model.state_dict()`` has none
-    of these, ``dict(model.named_parameters())`` and ``model.state_dict(keep_vars=True)`` have.
+    Gradients of ``graph.edge_attr`` reach tensors of a state dict that require them;
+    ``model.state_dict()`` has none of these, ``dict(model.named_parameters())`` and
+    ``model.state_dict(keep_vars=True)`` have.
 
     >>> import metanet, torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
@@ -236,8 +256,9 @@ def to_graph(
     13
 
     Args:
-        source: a module, a state dict (a lazy :class:`~metanet.checkpoints.Checkpoint` too), the path of a checkpoint,
-            a list of state dicts, or one state dict whose tensors have one more leading axis (which gives a batch).
+        source: a module, a state dict (a lazy :class:`~metanet.checkpoints.Checkpoint` too), the
+            path of a checkpoint, a list of state dicts, or one state dict whose tensors have one
+            more leading axis (which gives a batch).
         arch: what :func:`trace` made of the network.
         granularity: ``"neuron"`` or ``"tensor"``, see :meth:`Architecture.graph_template`.
 
@@ -249,15 +270,20 @@ def to_graph(
     from .graph import fill
 
     if not isinstance(arch, Architecture):
-        raise MetanetError(f"to_graph(source, arch) needs arch=metanet.trace(model, inputs), not {type(arch).__name__}")
+        raise MetanetError(
+            f"to_graph(source, arch) needs arch=metanet.trace(model, inputs), not {type(arch).__name__}"
+        )
     template = arch.graph_template(granularity)
     if isinstance(source, (str, os.PathLike)):
         return fill(template, _fitting(load_checkpoint(source), arch))
     state = source.state_dict() if isinstance(source, nn.Module) else source
     states = [state] if isinstance(state, Mapping) else list(state)
-    lazy = any(issubclass(kind, Checkpoint) for kind in set(map(type, states)))  # a configuration may lie beside it
+    lazy = any(
+        issubclass(kind, Checkpoint) for kind in set(map(type, states))
+    )  # a configuration may lie beside it
     if arch.has_plain_names and not lazy:
-        # Whatever has only names of the network is plain: looking at each name would take longer than the graphs.
+        # Whatever has only names of the network is plain: looking at each name would take longer
+        # than the graphs.
         try:
             return fill(template, state if isinstance(state, Mapping) else states)
         except CheckpointError:
@@ -273,13 +299,16 @@ def _check_all(states: Sequence[Mapping[str, Tensor]], arch: Architecture) -> No
 
 
 def _fitting(checkpoint: Checkpoint, arch: Architecture) -> Checkpoint:
-    """A checkpoint by the names of the architecture; integer buffers may be missing, as may names of tied tensors."""
+    """A checkpoint by the names of the architecture; integer buffers may be missing, as may names
+    of tied tensors."""
     check_plain(checkpoint, network=arch.spec.tensors)
     template = arch.template
     tied = {name: names[0] for _, names, _, _ in template.stretches for name in names}
     expected: dict[str, Any] = {name: template.shapes[first] for name, first in tied.items()}
     names = checkpoint.keys()
-    return checkpoint.fit(expected | {n: checkpoint.shapes[n] for n in template.extras if n in names}, tied=tied)
+    return checkpoint.fit(
+        expected | {n: checkpoint.shapes[n] for n in template.extras if n in names}, tied=tied
+    )
 
 
 def from_graph(graph: "Data", arch: Architecture) -> dict[str, Tensor]:

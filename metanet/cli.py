@@ -1,11 +1,12 @@
 """The console script: ``metanet COMMAND key=value ...``; every command is a Hydra app.
 
-A new command is one entry in :data:`COMMANDS` and one primary config, ``conf/COMMAND.yaml``. Around Hydra this adds:
-paths need no quoting, all mistakes of a command line are told at once and before anything starts, ``--help`` with the
-comments of the values, ``resume=RUN_DIR``, one run directory for all ranks, a table at the end of a sweep, Ctrl-C that
-says how to go on, and errors as messages. Expected errors (``MetanetError``, unknown keys and choices, a full disk)
-print without a traceback and exit with 1, wrong usage with 2; programming errors keep the traceback, from our own
-frames on. With ``HYDRA_FULL_ERROR=1`` everything keeps its whole traceback.
+A new command is one entry in :data:`COMMANDS` and one primary config, ``conf/COMMAND.yaml``. Around
+Hydra this adds: paths need no quoting, all mistakes of a command line are told at once and before
+anything starts, ``--help`` with the comments of the values, ``resume=RUN_DIR``, one run directory
+for all ranks, a table at the end of a sweep, Ctrl-C that says how to go on, and errors as messages.
+Expected errors (``MetanetError``, unknown keys and choices, a full disk) print without a traceback
+and exit with 1, wrong usage with 2; programming errors keep the traceback, from our own frames on.
+With ``HYDRA_FULL_ERROR=1`` everything keeps its whole traceback.
 """
 
 import os
@@ -18,15 +19,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command: what ``metanet --help`` says of it, and the function that gets the composed configuration."""
+    """One command: what ``metanet --help`` says of it, and the function that gets the composed
+    configuration."""
 
     summary: str
     run: str  # "module:function"; imported when the command runs
-    short: Mapping[str, str] = field(default_factory=dict)  # keys that may be given without their group
+    short: Mapping[str, str] = field(
+        default_factory=dict
+    )  # keys that may be given without their group
 
 
 # zoo=folder path=DIR table=CSV ...
-_ZOO = {key: f"zoo.{key}" for key in ("arch", "arch_args", "input_shape", "label", "nan", "path", "table")}
+_ZOO = {
+    key: f"zoo.{key}"
+    for key in ("arch", "arch_args", "input_shape", "label", "nan", "path", "table")
+}
 COMMANDS = {
     "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
     "predict": Command(
@@ -34,12 +41,26 @@ COMMANDS = {
         run="metanet.tasks:predict",
         short={"model": "model_class"},  # to Hydra, model is a group
     ),
-    "inspect": Command(summary="derive and test the symmetries of an architecture", run="metanet._cli.inspect:inspect"),
-    "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it", run="metanet._cli.graph:graph"),
-    "align": Command(summary="move one network's neurons onto those of another", run="metanet._cli.align:align"),
-    "barrier": Command(summary="loss and accuracy between two networks", run="metanet._cli.barrier:barrier"),
-    "merge": Command(summary="merge checkpoints, aligned first if asked for", run="metanet._cli.merge:merge"),
-    "zoo": Command(summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO),
+    "inspect": Command(
+        summary="derive and test the symmetries of an architecture",
+        run="metanet._cli.inspect:inspect",
+    ),
+    "graph": Command(
+        summary="turn a checkpoint into a parameter graph, and draw it",
+        run="metanet._cli.graph:graph",
+    ),
+    "align": Command(
+        summary="move one network's neurons onto those of another", run="metanet._cli.align:align"
+    ),
+    "barrier": Command(
+        summary="loss and accuracy between two networks", run="metanet._cli.barrier:barrier"
+    ),
+    "merge": Command(
+        summary="merge checkpoints, aligned first if asked for", run="metanet._cli.merge:merge"
+    ),
+    "zoo": Command(
+        summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO
+    ),
 }
 
 
@@ -50,10 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: ``[COMMAND, "key=value", ...]``; default: what the process was started with.
 
     Returns:
-        The exit code: 0, 1 for an expected error (its message is on stderr), 2 for wrong usage, 130 when interrupted.
+        The exit code: 0, 1 for an expected error (its message is on stderr), 2 for wrong usage, 130
+        when interrupted.
     """
-    # Before torch is imported: its OpenMP threads spin while they wait, and with another busy process on few cores
-    # that makes training up to 75 times slower.
+    # Before torch is imported: its OpenMP threads spin while they wait, and with another busy
+    # process on few cores that makes training up to 75 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-sc", "--shell-completion"):
@@ -70,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        print(f"metanet: there is no command {name!r}; choose from {', '.join(COMMANDS)}.{hint}", file=sys.stderr)
+        print(
+            f"metanet: there is no command {name!r}; choose from {', '.join(COMMANDS)}.{hint}",
+            file=sys.stderr,
+        )
         return 2
     return _until_stopped(name, rest)
 
@@ -96,7 +121,8 @@ def _until_stopped(name: str, args: list[str]) -> int:
         try:
             return _run(name, args, outcome)
         except BaseException as error:
-            # Lightning makes SystemExit of Ctrl-C, and imports of compiled modules make what they like of it
+            # Lightning makes SystemExit of Ctrl-C, and imports of compiled modules make what they
+            # like of it
             if not (stop.asked or isinstance(error, KeyboardInterrupt)):
                 raise
     print(f"metanet {name}: {stopping.how_to_go_on(name, args, outcome.run_dir)}", file=sys.stderr)
@@ -111,7 +137,9 @@ def _run(name: str, args: list[str], outcome: Any) -> int:
     # Hydra's parser takes overrides in one stretch only: flags may stand anywhere here
     prepared = overrides.prepare([*flags, *words], COMMANDS[name].short)
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # arch=my_networks:factory; last, so that it hides no installed package
+        sys.path.append(
+            os.getcwd()
+        )  # arch=my_networks:factory; last, so that it hides no installed package
     directories.sweep_dir = None
     keep = os.environ.get("HYDRA_FULL_ERROR") == "1"
     failure: Exception | None = None
@@ -174,7 +202,8 @@ def _help() -> str:
 
 
 def _completion(args: list[str]) -> list[str]:
-    """Hydra completes one app; find the command in the line being typed, and hand the rest of it to that app."""
+    """Hydra completes one app; find the command in the line being typed, and hand the rest of it to
+    that app."""
     line = os.environ.get("COMP_LINE", "")
     typed = line.split()[1:]
     if not any("query=" in arg for arg in args):

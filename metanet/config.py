@@ -1,9 +1,11 @@
-"""The one place that builds objects from configuration, which is what the user types: files name registered things.
+"""The one place that builds objects from configuration, which is what the user types: files name
+registered things.
 
-(What a file may name is decided in :mod:`metanet.trust`.) Still, configurations are passed around, so a ``_target_`` is
-input like any other: it is built only if it names a class in a package that metanet trusts, and only if that really
-lives there (``metanet.config.os.system`` does not). Functions and methods are refused: ``metanet.zoo.Population.build``
-imports what its instance says. Hydra's own list of forbidden targets is a second net, not the first.
+(What a file may name is decided in :mod:`metanet.trust`.) Still, configurations are passed around,
+so a ``_target_`` is input like any other: it is built only if it names a class in a package that
+metanet trusts, and only if that really lives there (``metanet.config.os.system`` does not).
+Functions and methods are refused: ``metanet.zoo.Population.build`` imports what its instance says.
+Hydra's own list of forbidden targets is a second net, not the first.
 """
 
 import difflib
@@ -44,7 +46,8 @@ _HYDRA_KEYS = frozenset({"_target_", "_args_", "_partial_", "_convert_", "_recur
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: inside the package in an installed wheel, beside it in a checkout.
+    """The folder of configuration files: inside the package in an installed wheel, beside it in a
+    checkout.
 
     Raises:
         MetanetError: neither place has it.
@@ -67,7 +70,8 @@ def plain(cfg: Any) -> Any:
         cfg: an OmegaConf config, or what is plain already.
 
     Raises:
-        MetanetError: required values (``???``) are missing, or an interpolation can't be resolved; names the keys.
+        MetanetError: required values (``???``) are missing, or an interpolation can't be resolved;
+            names the keys.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -80,25 +84,30 @@ def plain(cfg: Any) -> Any:
             return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise MetanetError(f"the configuration can't be resolved: {error}") from error
-    raise MetanetError(f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}")
+    raise MetanetError(
+        f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}"
+    )
 
 
 def build(node: Any, **kwargs: Any) -> Any:
-    """Call what ``node`` names by ``_target_`` with the rest of ``node`` and ``kwargs`` as keyword arguments.
+    """Call what ``node`` names by ``_target_`` with the rest of ``node`` and ``kwargs`` as keyword
+    arguments.
 
-    Nested nodes with a ``_target_`` are built first. Lists and dicts arrive as plain Python. ``kwargs`` are handed over
-    as they are, win over ``node``, and are code's own: they are not searched for targets.
+    Nested nodes with a ``_target_`` are built first. Lists and dicts arrive as plain Python.
+    ``kwargs`` are handed over as they are, win over ``node``, and are code's own: they are not
+    searched for targets.
 
     Args:
-        node: a mapping with ``_target_``, e.g. ``cfg.optim.optimizer``; Hydra's ``_partial_: true`` gives a partial.
+        node: a mapping with ``_target_``, e.g. ``cfg.optim.optimizer``; Hydra's ``_partial_: true``
+            gives a partial.
         **kwargs: what only code knows, e.g. ``params=model.parameters()``.
 
     Returns:
         What the target returns.
 
     Raises:
-        MetanetError: no target, a target outside the trusted packages (nothing is imported or called then), a target
-            that doesn't exist, or arguments that it doesn't take.
+        MetanetError: no target, a target outside the trusted packages (nothing is imported or
+            called then), a target that doesn't exist, or arguments that it doesn't take.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -112,9 +121,12 @@ def build(node: Any, **kwargs: Any) -> Any:
     for where, inner in targets:
         _check_name(inner["_target_"], where)
     for where, inner in targets:
-        _check_call(_locate(inner["_target_"], where), inner, kwargs if inner is node else {}, where)
+        _check_call(
+            _locate(inner["_target_"], where), inner, kwargs if inner is node else {}, where
+        )
 
-    # A partial, so that kwargs never pass through OmegaConf, which copies, converts and refuses objects.
+    # A partial, so that kwargs never pass through OmegaConf, which copies, converts and refuses
+    # objects.
     try:
         call = instantiate({"_convert_": "all", **node, "_partial_": True})
     except InstantiationException as error:
@@ -141,7 +153,8 @@ def _targets(node: Any, where: str = "") -> Iterator[tuple[str, Mapping]]:
 
 
 def _refuse_late_interpolation(node: Any) -> None:
-    """Hydra resolves once more while it builds: an escaped ``${...}`` could bring in a target after the check."""
+    """Hydra resolves once more while it builds: an escaped ``${...}`` could bring in a target after
+    the check."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             _refuse_late_interpolation(key)
@@ -150,7 +163,9 @@ def _refuse_late_interpolation(node: Any) -> None:
         for value in node:
             _refuse_late_interpolation(value)
     elif isinstance(node, str) and "${" in node:
-        raise MetanetError(f"the value {node!r} still holds an interpolation (${{...}}) after resolving; remove it")
+        raise MetanetError(
+            f"the value {node!r} still holds an interpolation (${{...}}) after resolving; remove it"
+        )
 
 
 def _trusted() -> tuple[str, ...]:
@@ -165,12 +180,19 @@ def _is_trusted(name: str) -> bool:
 
 
 def _is_named(name: str, prefixes: tuple[str, ...]) -> bool:
-    return any(name.startswith(prefix) if prefix.endswith(".") else name == prefix for prefix in prefixes)
+    return any(
+        name.startswith(prefix) if prefix.endswith(".") else name == prefix for prefix in prefixes
+    )
 
 
 def _check_name(target: Any, where: str) -> None:
-    # Public names only: REFUSED can't be passed by through the private module that defines a function.
-    if isinstance(target, str) and _is_trusted(target) and not any(part.startswith("_") for part in target.split(".")):
+    # Public names only: REFUSED can't be passed by through the private module that defines a
+    # function.
+    if (
+        isinstance(target, str)
+        and _is_trusted(target)
+        and not any(part.startswith("_") for part in target.split("."))
+    ):
         return
     raise MetanetError(
         f"refused to build _target_ {target!r}{_at(where)}: configurations may only name public classes and functions "
@@ -180,7 +202,8 @@ def _check_name(target: Any, where: str) -> None:
 
 
 def _locate(target: str, where: str) -> Callable:
-    """What the dotted name stands for; it must be callable and be defined in a trusted package too."""
+    """What the dotted name stands for; it must be callable and be defined in a trusted package
+    too."""
     package, *names = target.split(".")
     path = package
     found = importlib.import_module(package)
@@ -194,11 +217,19 @@ def _locate(target: str, where: str) -> Callable:
                 if missing.name != f"{path}.{name}":
                     raise  # the module is there and imports something that isn't: its own traceback says where
                 close = difflib.get_close_matches(name, dir(found))
-                hint = f"; did you mean {' or '.join(f'{path}.{each}' for each in close)}?" if close else ""
-                raise MetanetError(f"_target_ {target!r}{_at(where)} does not exist{hint}") from error
+                hint = (
+                    f"; did you mean {' or '.join(f'{path}.{each}' for each in close)}?"
+                    if close
+                    else ""
+                )
+                raise MetanetError(
+                    f"_target_ {target!r}{_at(where)} does not exist{hint}"
+                ) from error
         path = f"{path}.{name}"
     if not callable(found):
-        raise MetanetError(f"_target_ {target!r}{_at(where)} is no class or function, it is {found!r}")
+        raise MetanetError(
+            f"_target_ {target!r}{_at(where)} is no class or function, it is {found!r}"
+        )
     home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
     if not _is_trusted(home):
         raise MetanetError(
@@ -224,11 +255,20 @@ def _check_call(target: Callable, node: Mapping, kwargs: Mapping, where: str) ->
         bind(*node.get("_args_", ()), **given)
     except TypeError as error:
         parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        takes = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
+        takes = ", ".join(
+            p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters
+        )
         names = [p.name for p in parameters]
-        unknown = [key for key in given if key not in names] if len(names) == len(signature.parameters) else []
+        unknown = (
+            [key for key in given if key not in names]
+            if len(names) == len(signature.parameters)
+            else []
+        )
         hints = {key: difflib.get_close_matches(key, names, n=1) for key in unknown}
-        problems = [f"it has no {key!r}" + (f" (did you mean {c[0]!r}?)" if c else "") for key, c in hints.items()]
+        problems = [
+            f"it has no {key!r}" + (f" (did you mean {c[0]!r}?)" if c else "")
+            for key, c in hints.items()
+        ]
         raise MetanetError(
             f"{node['_target_']}{_at(where)} can't be called: {', '.join(problems) or error}. It takes ({takes})."
         ) from None

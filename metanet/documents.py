@@ -1,7 +1,9 @@
-"""JSON that comes from files: read within bounds, checked against a declared shape, refused in one short message.
+"""JSON that comes from files: read within bounds, checked against a declared shape, refused in one
+short message.
 
-What a file says is data, and whoever wrote it may not wish us well. So a format is declared once, as a pydantic model,
-and nothing reaches into parsed JSON by key before :func:`validated` has seen it:
+What a file says is data, and whoever wrote it may not wish us well. So a format is declared once,
+as a pydantic model, and nothing reaches into parsed JSON by key before :func:`validated` has seen
+it:
 
 >>> class Entry(Document):
 ...     name: str
@@ -41,10 +43,11 @@ Shape = TypeVar("Shape")
 
 
 class Document(BaseModel):
-    """The declared shape of a JSON object: no conversions ("3" is no 3), no keys that nobody declared.
+    """The declared shape of a JSON object: no conversions ("3" is no 3), no keys that nobody
+    declared.
 
-    Arrays are declared as lists: there are no tuples in JSON. A format that later versions may extend sets
-    ``model_config = ConfigDict(extra="ignore")``.
+    Arrays are declared as lists: there are no tuples in JSON. A format that later versions may
+    extend sets ``model_config = ConfigDict(extra="ignore")``.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -66,10 +69,14 @@ def check_regular(path: str | os.PathLike, *, error: type[MetanetError] = Metane
         regular = there = False
     if not regular:
         what = ("a folder" if path.is_dir() else "no regular file") if there else None
-        raise error(f"can't read '{path}': " + (f"it is {what}" if what else "there is no such file"))
+        raise error(
+            f"can't read '{path}': " + (f"it is {what}" if what else "there is no such file")
+        )
 
 
-def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST, error: type[MetanetError] = MetanetError) -> bytes:
+def read_bytes(
+    path: str | os.PathLike, *, largest: int = LARGEST, error: type[MetanetError] = MetanetError
+) -> bytes:
     """The content of a regular file.
 
     Args:
@@ -105,7 +112,8 @@ def read_json(
         nan: read NaN and Infinity, which Python programs write.
 
     Raises:
-        MetanetError: no regular file (a pipe, a device, a folder), too large, unreadable, or no JSON.
+        MetanetError: no regular file (a pipe, a device, a folder), too large, unreadable, or no
+            JSON.
     """
     content = read_bytes(path, largest=largest, error=error)
     return parse_json(content, f"'{path}'", error=error, unique=unique, nan=nan)
@@ -115,7 +123,8 @@ def parse_json(
     content: bytes | str, place: str, *, error: type[MetanetError] = MetanetError, unique: bool = False,
     nan: bool = False,
 ) -> Any:  # fmt: skip
-    """JSON as the standard has it: UTF-8 without a mark, no NaN, no half characters, no nesting without end.
+    """JSON as the standard has it: UTF-8 without a mark, no NaN, no half characters, no nesting
+    without end.
 
     Args:
         content: the bytes, or what they say.
@@ -144,11 +153,18 @@ def parse_json(
     return value
 
 
-def read_yaml(path: str | os.PathLike, *, largest: int = LARGEST_YAML, error: type[MetanetError] = MetanetError) -> Any:
-    """The YAML in a regular file, plain values only, parsed but not checked: pass it to :func:`validated`.
+def read_yaml(
+    path: str | os.PathLike,
+    *,
+    largest: int = LARGEST_YAML,
+    error: type[MetanetError] = MetanetError,
+) -> Any:
+    """The YAML in a regular file, plain values only, parsed but not checked: pass it to
+    :func:`validated`.
 
     Raises:
-        MetanetError: no regular file (a pipe, a device, a folder), too large, unreadable, or no YAML.
+        MetanetError: no regular file (a pipe, a device, a folder), too large, unreadable, or no
+            YAML.
     """
     import yaml
 
@@ -158,35 +174,52 @@ def read_yaml(path: str | os.PathLike, *, largest: int = LARGEST_YAML, error: ty
     except RecursionError:
         raise error(f"'{path}' is no YAML that metanet reads: it is nested too deep") from None
     # Its constructors pass on what int(), float() and datetime make of a value.
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, OverflowError, IndexError) as failure:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        OverflowError,
+        IndexError,
+    ) as failure:
         raise error(f"'{path}' is damaged or no YAML: {brief(failure)}") from None
 
 
 def validated(
-    shape: type[Shape] | TypeAdapter[Shape], value: Any, place: str, *, error: type[MetanetError] = MetanetError
+    shape: type[Shape] | TypeAdapter[Shape],
+    value: Any,
+    place: str,
+    *,
+    error: type[MetanetError] = MetanetError,
 ) -> Shape:
     """``value`` as an instance of ``shape``, or one message with what does not fit.
 
     Args:
-        shape: a :class:`Document`, any type that pydantic knows (``dict[str, int]``), or a ``TypeAdapter``.
+        shape: a :class:`Document`, any type that pydantic knows (``dict[str, int]``), or a
+            ``TypeAdapter``.
         value: parsed JSON.
         place: how the message names where it comes from.
         error: the class of what is raised.
 
     Raises:
-        MetanetError: it does not fit; lists the first mistakes with their place, at most some 1,000 characters.
+        MetanetError: it does not fit; lists the first mistakes with their place, at most some 1,000
+            characters.
     """
     adapter = shape if isinstance(shape, TypeAdapter) else TypeAdapter(shape)
     try:
         return adapter.validate_python(value)
     except ValidationError as failure:
         if failure.error_count() > _MANY:
-            raise error(f"{place} is damaged or of another format: it has {failure.error_count():,} mistakes") from None
+            raise error(
+                f"{place} is damaged or of another format: it has {failure.error_count():,} mistakes"
+            ) from None
         mistakes = failure.errors(include_url=False, include_context=False)
     except RecursionError:
         raise error(f"{place} is no file that metanet reads: it is nested too deep") from None
     lines = [
-        f"  {_where(m['loc'])}: {_INSTANCE.sub('', m['msg'])}, got {_quoted(m['input'])}" for m in mistakes[:_SHOWN]
+        f"  {_where(m['loc'])}: {_INSTANCE.sub('', m['msg'])}, got {_quoted(m['input'])}"
+        for m in mistakes[:_SHOWN]
     ]
     if len(mistakes) > _SHOWN:
         lines.append(f"  and {len(mistakes) - _SHOWN} more")
@@ -195,12 +228,15 @@ def validated(
 
 def _where(location: tuple[int | str, ...]) -> str:
     """('files', 'a.json', 0) -> files.a.json[0]."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{brief(part, _VALUE)}" for part in location)
+    text = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{brief(part, _VALUE)}" for part in location
+    )
     return brief(text.removeprefix("."), 3 * _VALUE) or "the whole"
 
 
 def _quoted(value: Any) -> str:
-    """A value for a message; of what is large only the kind, since writing it out takes as much again."""
+    """A value for a message; of what is large only the kind, since writing it out takes as much
+    again."""
     if isinstance(value, (list, dict)) and len(value) > _VALUE:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
     if isinstance(value, str):

@@ -1,4 +1,5 @@
-"""The exceptions that metanet raises on purpose, and the words of files made short enough for their messages."""
+"""The exceptions that metanet raises on purpose, and the words of files made short enough for their
+messages."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -37,8 +38,9 @@ class MetanetError(Exception):
     """Bad input, explained: what was given, where, what is allowed, and what to do.
 
     Every error a user can cause is one of these (or a subclass), so that commands print the message
-    without a traceback while programming errors keep theirs. A message has 2,000 characters at most, whatever
-    names a file brings, and can be printed everywhere: half characters are shown as their codes.
+    without a traceback while programming errors keep theirs. A message has 2,000 characters at
+    most, whatever names a file brings, and can be printed everywhere: half characters are shown as
+    their codes.
     """
 
     def __init__(self, *args: object) -> None:
@@ -46,11 +48,13 @@ class MetanetError(Exception):
 
 
 class CheckpointError(MetanetError):
-    """A checkpoint is damaged, unsafe to read, or does not fit the architecture it was given with."""
+    """A checkpoint is damaged, unsafe to read, or does not fit the architecture it was given
+    with."""
 
 
 class TraceError(MetanetError):
-    """A network could not be recorded: missing inputs, a forward that raises, no tensor as output."""
+    """A network could not be recorded: missing inputs, a forward that raises, no tensor as
+    output."""
 
 
 def _printable(text: str) -> str:
@@ -58,4 +62,5 @@ def _printable(text: str) -> str:
 
 
 class UntoldNeuronsWarning(UserWarning):
-    """An alignment leaves groups of neurons as they are, because nothing tells their neurons apart."""
+    """An alignment leaves groups of neurons as they are, because nothing tells their neurons
+    apart."""

@@ -3,8 +3,9 @@
 >>> for batch in track(batches, "statistics", unit="batches"):
 ...     ...
 
-In a terminal this is a tqdm bar. Where standard error is a file or a pipe, a bar would be rubbish and silence would
-look like a hang: there, a line is written whenever :data:`EVERY` seconds have passed.
+In a terminal this is a tqdm bar. Where standard error is a file or a pipe, a bar would be rubbish
+and silence would look like a hang: there, a line is written whenever :data:`EVERY` seconds have
+passed.
 """
 
 import sys
@@ -28,7 +29,8 @@ def track(
     scaled: bool = False,
     show: bool = True,
 ) -> "Progress[Item]":
-    """Counts what is done: iterate over it, or use it with ``with`` and call :meth:`Progress.update`.
+    """Counts what is done: iterate over it, or use it with ``with`` and call
+    :meth:`Progress.update`.
 
     Args:
         items: what is gone through.
@@ -50,7 +52,13 @@ class Progress(Generic[Item]):
     """Says nothing; what it has in common with those that do."""
 
     def __init__(
-        self, items: Iterable[Item] | None, what: str, total: int | None, initial: int, unit: str, scaled: bool
+        self,
+        items: Iterable[Item] | None,
+        what: str,
+        total: int | None,
+        initial: int,
+        unit: str,
+        scaled: bool,
     ) -> None:
         self.items, self.what, self.total, self.done = items, what, total, initial
         self.unit, self.scaled = unit, scaled
@@ -87,7 +95,12 @@ class Bar(Progress[Item]):
 
         unit = self.unit if self.scaled else f" {self.unit}"
         self.bar = tqdm(
-            total=self.total, initial=self.done, desc=self.what, unit=unit, unit_scale=self.scaled, file=sys.stderr
+            total=self.total,
+            initial=self.done,
+            desc=self.what,
+            unit=unit,
+            unit_scale=self.scaled,
+            file=sys.stderr,
         )
 
     def update(self, count: int = 1) -> None:
@@ -121,9 +134,13 @@ class Lines(Progress[Item]):
 
     def line(self, now: float) -> str:
         """What is written now."""
-        count = self._counted(self.done) + ("" if self.total is None else f"/{self._counted(self.total)}")
+        count = self._counted(self.done) + (
+            "" if self.total is None else f"/{self._counted(self.total)}"
+        )
         more = [f"{name} {value}" for name, value in self.numbers.items()]
-        return ", ".join([f"{self.what}: {count} {self.unit}".rstrip(), f"{now - self.started:.0f} s", *more])
+        return ", ".join(
+            [f"{self.what}: {count} {self.unit}".rstrip(), f"{now - self.started:.0f} s", *more]
+        )
 
     def _counted(self, number: int) -> str:
         if not self.scaled:

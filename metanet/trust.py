@@ -6,12 +6,13 @@ What a file says is data. Where a reference to code comes from decides what beco
     in a file, and metanet's own or one of timm's, ...    imported: a closed list, see :func:`open_to_files`
     in a file, anything else                              refused, unless the user trusts the folder of the file
 
-A folder is trusted by name, ``trust=DIR`` on the command line or :func:`trusting` in Python. What was trusted is
-remembered for that folder and for exactly these references: one that is added later is asked about again. Folders that
-metanet made here itself (run directories) are remembered when they are made.
+A folder is trusted by name, ``trust=DIR`` on the command line or :func:`trusting` in Python. What
+was trusted is remembered for that folder and for exactly these references: one that is added later
+is asked about again. Folders that metanet made here itself (run directories) are remembered when
+they are made.
 
-The memory is one small JSON file for each folder in ``$METANET_STATE``, else ``$XDG_STATE_HOME/metanet``, else
-``~/.local/state/metanet``; delete it to forget.
+The memory is one small JSON file for each folder in ``$METANET_STATE``, else
+``$XDG_STATE_HOME/metanet``, else ``~/.local/state/metanet``; delete it to forget.
 """
 
 import contextlib
@@ -46,7 +47,8 @@ Function = TypeVar("Function", bound=Callable)
 
 
 class TrustError(MetanetError):
-    """A file names code, or settings that reach out of its folder, and nobody has vouched for the folder."""
+    """A file names code, or settings that reach out of its folder, and nobody has vouched for the
+    folder."""
 
 
 class _Memory(Document):
@@ -60,14 +62,16 @@ class _Memory(Document):
 
 
 def open_to_files(factory: Function) -> Function:
-    """Decorator: files may name this function, ``its.module:its_name``. It must be safe with any plain arguments."""
+    """Decorator: files may name this function, ``its.module:its_name``. It must be safe with any
+    plain arguments."""
     reference = f"{factory.__module__}:{factory.__qualname__}"
     _tests.append(lambda given: given == reference)
     return factory
 
 
 def allow_references(test: Callable[[str], bool]) -> None:
-    """Let files name every reference that passes ``test``, which must neither import nor call what they name."""
+    """Let files name every reference that passes ``test``, which must neither import nor call what
+    they name."""
     _tests.append(test)
 
 
@@ -77,7 +81,8 @@ def is_open(reference: str) -> bool:
 
 
 def check_arguments(function: Callable, given: Mapping[str, Any], place: str) -> None:
-    """Refuse keyword arguments from a file that the signature of ``function`` does not have or does not type so.
+    """Refuse keyword arguments from a file that the signature of ``function`` does not have or does
+    not type so.
 
     Raises:
         MetanetError: lists them with their place.
@@ -94,7 +99,10 @@ def check_arguments(function: Callable, given: Mapping[str, Any], place: str) ->
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
     config = ConfigDict(
-        strict=True, extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, protected_namespaces=()
+        strict=True,
+        extra="allow" if open_ended else "forbid",
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
     )
     validated(create_model("Arguments", __config__=config, **fields), dict(given), place)
 
@@ -109,7 +117,9 @@ def trusting(*folders: str | os.PathLike | bool) -> Iterator[None]:
     Args:
         *folders: by name; ``True`` for every folder that is read meanwhile.
     """
-    paths = tuple(_ANY if folder is True else Path(folder).expanduser().resolve() for folder in folders)
+    paths = tuple(
+        _ANY if folder is True else Path(folder).expanduser().resolve() for folder in folders
+    )
     token = _named.set(_named.get() + paths)
     try:
         yield
@@ -130,14 +140,23 @@ def folders_named(value: Any) -> list[str | bool]:
         return []
     values = list(value) if isinstance(value, list | tuple) else [value]
     folders = [True if each in (True, "true") else each for each in values]
-    wrong = [each for each in folders if each is not True and not (isinstance(each, str) and _is_folder(each))]
+    wrong = [
+        each
+        for each in folders
+        if each is not True and not (isinstance(each, str) and _is_folder(each))
+    ]
     if wrong:
-        raise MetanetError(f"trust={shown(wrong[0])}: there is no such folder. Give the folder that you trust, or true")
+        raise MetanetError(
+            f"trust={shown(wrong[0])}: there is no such folder. Give the folder that you trust, or true"
+        )
     return folders
 
 
-def require(references: Iterable[str], folder: str | os.PathLike, what: str = "code that would run") -> None:
-    """Refuse what files in ``folder`` name, unless it is open to all files or the user trusts the folder.
+def require(
+    references: Iterable[str], folder: str | os.PathLike, what: str = "code that would run"
+) -> None:
+    """Refuse what files in ``folder`` name, unless it is open to all files or the user trusts the
+    folder.
 
     Args:
         references: as the file gives them; shown in the message.
@@ -212,8 +231,14 @@ def _remembered(folder: Path) -> set[str]:
 def _memory_of(folder: Path) -> Path:
     home = os.environ.get(STATE_VARIABLE)
     if not home:
-        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "metanet"
-    return Path(home).expanduser() / "trusted" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+        home = (
+            Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "metanet"
+        )
+    return (
+        Path(home).expanduser()
+        / "trusted"
+        / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+    )
 
 
 # ---------------------------------------------------------------- paths and messages
@@ -228,7 +253,8 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def check_inside(folder: Path) -> None:
-    """Refuse a folder that holds links out of it, pipes or devices, before anything is written into it.
+    """Refuse a folder that holds links out of it, pipes or devices, before anything is written into
+    it.
 
     A stranger's ``error.txt -> ~/.bashrc`` would be written through.
 
@@ -238,7 +264,9 @@ def check_inside(folder: Path) -> None:
     root = folder.resolve()
     for number, path in enumerate(root.rglob("*")):
         if number > _MOST_ENTRIES:
-            raise TrustError(f"{folder} holds more than {_MOST_ENTRIES} files: that is no run's directory")
+            raise TrustError(
+                f"{folder} holds more than {_MOST_ENTRIES} files: that is no run's directory"
+            )
         if path.is_symlink() and not is_inside(path, root):
             raise TrustError(
                 f"{folder} was not made here, and {shown(str(path.relative_to(root)))} in it is a link that leads out "

@@ -1,8 +1,10 @@
-"""What all tests share: a quiet, offline, seeded, two-thread environment, and the marks that skip."""
+"""What all tests share: a quiet, offline, seeded, two-thread environment, and the marks that
+skip."""
 
 import os
 
-# Before torch is imported: spinning OpenMP threads make a busy 2-core machine up to 75 times slower.
+# Before torch is imported: spinning OpenMP threads make a busy 2-core machine up to 75 times
+# slower.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,7 +23,8 @@ os.environ["METANET_STATE"] = tempfile.mkdtemp(prefix="metanet-state-")
 
 from metanet.sources import import_torchvision
 
-# Before timm, transformers and lightning import it: its compiled part may be of another build than PyTorch.
+# Before timm, transformers and lightning import it: its compiled part may be of another build than
+# PyTorch.
 import_torchvision()
 
 # With pytest-xdist every worker has the machine's cores to share.
@@ -54,7 +57,8 @@ def _seeded():
 
 @pytest.fixture(autouse=True)
 def _logging_as_before():
-    """Commands set up logging for their process; a test must not hand its log file and captured stdout to the next."""
+    """Commands set up logging for their process; a test must not hand its log file and captured
+    stdout to the next."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

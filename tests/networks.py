@@ -41,7 +41,12 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.a, self.b, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.stem, self.a, self.b, self.head = (
+            nn.Linear(4, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 3),
+        )
         self.b.weight = self.a.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +55,9 @@ class Tied(nn.Module):
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 10))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 10)
+    )
 
 
 def cnn_flatten() -> nn.Module:
@@ -80,13 +87,28 @@ def cnn_batchnorm() -> nn.Module:
 
 
 def residual() -> nn.Module:
-    block = Residual(nn.Sequential(nn.Conv2d(6, 5, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(5, 6, 3, padding=1)))
-    return nn.Sequential(nn.Conv2d(1, 6, 3), block, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
+    block = Residual(
+        nn.Sequential(nn.Conv2d(6, 5, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(5, 6, 3, padding=1))
+    )
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3),
+        block,
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 10),
+    )
 
 
 def resnet() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Basic(4, 6), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(6, 10)
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        Basic(4, 6),
+        nn.AvgPool2d(3),
+        nn.Flatten(),
+        nn.Linear(6, 10),
     )
 
 
@@ -108,7 +130,13 @@ def grouped() -> nn.Module:
 
 def normed() -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 6), nn.Softmax(-1), nn.Linear(6, 10)
+        nn.Flatten(),
+        nn.Linear(64, 8),
+        nn.LayerNorm(8),
+        nn.GELU(),
+        nn.Linear(8, 6),
+        nn.Softmax(-1),
+        nn.Linear(6, 10),
     )
 
 

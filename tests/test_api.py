@@ -1,4 +1,5 @@
-"""What a programmer meets first: rooms as attributes, paths, gradients, pickles, short reprs, types."""
+"""What a programmer meets first: rooms as attributes, paths, gradients, pickles, short reprs,
+types."""
 
 import copy
 import pickle
@@ -23,7 +24,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def network():
     torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
 
 
 @pytest.fixture
@@ -34,7 +37,9 @@ def arch(network):
 class TestRooms:
     def test_they_are_attributes(self):
         code = "import metanet; print(metanet.nn.build('gmn', width=8).name, metanet.merging.METHODS['ties'].name)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        )
         assert done.stdout == "gmn ties\n", done.stderr
 
     def test_all_are_listed(self):
@@ -45,7 +50,9 @@ class TestRooms:
 
     def test_importing_stays_quick(self):
         code = "import sys, metanet; print(any(m in sys.modules for m in ('torch', 'torch_geometric', 'lightning')))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        )
         assert done.stdout == "False\n", done.stderr
 
 
@@ -54,13 +61,19 @@ class TestPaths:
     def test_a_graph_of_a_file(self, suffix, network, arch, tmp_path):
         wrapped = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
         path = tmp_path / f"a.{suffix}"
-        metanet.save_checkpoint(path, wrapped) if suffix == "safetensors" else torch.save(wrapped, path)
+        metanet.save_checkpoint(path, wrapped) if suffix == "safetensors" else torch.save(
+            wrapped, path
+        )
         for given in (path, str(path)):
             state = metanet.from_graph(metanet.to_graph(given, arch), arch)
-            assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+            assert all(
+                torch.equal(state[name], tensor) for name, tensor in network.state_dict().items()
+            )
 
     def test_tied_names_and_integer_buffers_may_be_missing(self, tmp_path):
-        tied = nn.Sequential(nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3), nn.Linear(3, 3, bias=False))
+        tied = nn.Sequential(
+            nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3), nn.Linear(3, 3, bias=False)
+        )
         tied[2].weight = tied[0].weight
         arch = metanet.trace(tied, torch.randn(4, 3))
         state = tied.state_dict()
@@ -76,9 +89,13 @@ class TestPaths:
             metanet.to_graph(tmp_path / "a.safetensors", arch)
 
     def test_arguments_of_other_kinds_say_what_they_should_be(self, network, arch):
-        with pytest.raises(MetanetError, match=r"arch=metanet.trace\(model, inputs\), not SymmetrySpec"):
+        with pytest.raises(
+            MetanetError, match=r"arch=metanet.trace\(model, inputs\), not SymmetrySpec"
+        ):
             metanet.to_graph(network, arch.spec)
-        with pytest.raises(MetanetError, match=r"takes arch.spec of arch=metanet.trace.* not Tensor"):
+        with pytest.raises(
+            MetanetError, match=r"takes arch.spec of arch=metanet.trace.* not Tensor"
+        ):
             metanet.verify(network, torch.randn(2, 1, 4, 4))
 
     def test_verify_takes_an_architecture(self, network, arch):
@@ -97,7 +114,9 @@ class TestGradients:
         expected = torch.arange(start, start + 48.0).reshape(3, 16)
         assert torch.equal(network[4].weight.grad, expected)
 
-    @pytest.mark.parametrize("make", [metanet.to_graph, lambda state, arch: arch.graph_template().stack(state)])
+    @pytest.mark.parametrize(
+        "make", [metanet.to_graph, lambda state, arch: arch.graph_template().stack(state)]
+    )
     def test_they_pass_through_batches_and_stacks(self, make, arch):
         stacked = {name: t.expand(3, *t.shape).clone() for name, t in _float_state().items()}
         leaf = stacked["4.weight"].requires_grad_()
@@ -123,7 +142,9 @@ class TestGradients:
 
 def _float_state():
     torch.manual_seed(3)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
     return {name: tensor for name, tensor in net.state_dict().items() if tensor.is_floating_point()}
 
 
@@ -140,7 +161,9 @@ class TestNodeFeatures:
         assert graph.x[:, -2].max() == 1
 
     def test_a_batch_has_those_of_its_graphs(self, arch):
-        other = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 2))
+        other = nn.Sequential(
+            nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 2)
+        )
         graphs = [
             metanet.to_graph(_float_state(), arch),
             metanet.to_graph(other, metanet.trace(other, torch.ones(2, 3))),
@@ -204,6 +227,10 @@ def test_mypy_accepts_the_readmes_code(tmp_path):
     (tmp_path / "code.py").write_text("\n".join(blocks) + TYPED)
     (tmp_path / "wrong.py").write_text("import metanet\nmetanet.align({}, to=None, arch=3)\n")
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
-    done = subprocess.run([*command, "code.py", "wrong.py"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "code.py", "wrong.py"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert "code.py" not in done.stdout, done.stdout
-    assert 'wrong.py:2: error: No overload variant of "align"' in done.stdout, done.stdout + done.stderr
+    assert 'wrong.py:2: error: No overload variant of "align"' in done.stdout, (
+        done.stdout + done.stderr
+    )

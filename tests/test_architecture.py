@@ -1,4 +1,5 @@
-"""The laws of DESIGN section 7 that need no metanetwork, over every architecture the tests know and random ones."""
+"""The laws of DESIGN section 7 that need no metanetwork, over every architecture the tests know and
+random ones."""
 
 import pytest
 import torch
@@ -31,7 +32,10 @@ def test_law_1_on_random_networks(seed):
 
 def test_verify_notices_a_wrong_spec():
     """The twin of law 1: a spec that ties the wrong axes is found out."""
-    model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(5, 4)
+    model, x = (
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)),
+        torch.randn(5, 4),
+    )
     data = metanet.trace(model, x).spec.to_json()
     data["tensors"]["2.weight"]["axes"].reverse()
     report = metanet.verify(model, metanet.SymmetrySpec.from_json(data), x)
@@ -39,7 +43,9 @@ def test_verify_notices_a_wrong_spec():
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn], ids=str
+    "dtype",
+    [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn],
+    ids=str,
 )
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_law_2_the_round_trip_is_bit_exact(name, dtype):
@@ -66,7 +72,9 @@ def test_one_edge_per_entry_and_no_isolated_neuron(name):
     arch = metanet.trace(model, example())
     graph = metanet.to_graph(model, arch)
     assert graph.validate()
-    entries = {id(v): v.numel() for v in model.state_dict(keep_vars=True).values() if v.is_floating_point()}
+    entries = {
+        id(v): v.numel() for v in model.state_dict(keep_vars=True).values() if v.is_floating_point()
+    }
     constant = sum(b.count for b in arch.template.blocks if b.tensor is None)
     assert graph.num_edges == sum(entries.values()) + constant
     if name != "tied":  # the second use of a tied weight has no edges of its own yet
@@ -95,7 +103,8 @@ def test_a_checkpoint_that_does_not_fit_is_explained():
     del state["1.bias"]
     state["5.weight"] = torch.zeros(10, 8)
     with pytest.raises(
-        CheckpointError, match=r"missing  1.bias \(12,\)\n.*shape    5.weight is \(10, 8\), expected \(10, 9\)"
+        CheckpointError,
+        match=r"missing  1.bias \(12,\)\n.*shape    5.weight is \(10, 8\), expected \(10, 9\)",
     ):
         metanet.to_graph(state, arch)
 

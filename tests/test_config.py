@@ -34,7 +34,12 @@ class TestBuild:
     def test_lists_and_dicts_arrive_as_python(self, wrap):
         node = {"_target_": "metanet.errors.MetanetError", "_args_": [[1, [2]], {"a": {"b": 3}}]}
         first, second = build(wrap(node)).args
-        assert (type(first), type(first[1]), type(second), type(second["a"])) == (list, list, dict, dict)
+        assert (type(first), type(first[1]), type(second), type(second["a"])) == (
+            list,
+            list,
+            dict,
+            dict,
+        )
         assert (first, second) == ([1, [2]], {"a": {"b": 3}})
 
     def test_arguments_win_over_the_node(self, parameters):
@@ -60,7 +65,9 @@ class TestBuild:
             width: int
 
         thing = Thing(3)  # Hydra itself would take it for a configuration
-        callback = build({"_target_": "lightning.pytorch.callbacks.LambdaCallback"}, on_fit_start=thing)
+        callback = build(
+            {"_target_": "lightning.pytorch.callbacks.LambdaCallback"}, on_fit_start=thing
+        )
         assert callback.on_fit_start is thing
 
 
@@ -118,7 +125,11 @@ class TestRefusals:
             build({"_target_": "metanet.config.system", "command": "true"})
 
     @pytest.mark.parametrize(
-        "value", ['${oc.create:"{_target_: os.system, command: true}"}', "\\${oc.create:'{_target_: os.system}'}"]
+        "value",
+        [
+            '${oc.create:"{_target_: os.system, command: true}"}',
+            "\\${oc.create:'{_target_: os.system}'}",
+        ],
     )
     def test_refuses_a_target_that_an_interpolation_brings_in(self, value, parameters):
         with pytest.raises(MetanetError, match="refused|interpolation"):
@@ -129,7 +140,9 @@ class TestRefusals:
             "_target_": "metanet.zoo.Population", "architecture": "a", "ref": "os:system", "input_shape": [1],
             "arch_args": {"command": f"touch {tmp_path}/canary"}, "state": {}, "rows": [],
         }  # fmt: skip
-        with pytest.raises(MetanetError, match="it is a function or a method, and configurations name classes"):
+        with pytest.raises(
+            MetanetError, match="it is a function or a method, and configurations name classes"
+        ):
             build({"_target_": "metanet.zoo.Population.build", "self": instance})
         assert not (tmp_path / "canary").exists()
 
@@ -148,7 +161,10 @@ class TestMistakes:
         [
             ({**ADAMW, "learning_rate": 1}, r"no 'learning_rate'.*It takes \(params, lr=0.001"),
             ({**ADAMW, "beta": 1}, r"no 'beta' \(did you mean 'betas'\?\)"),
-            ({"_target_": "torch.optim.AdamX"}, r"'torch.optim.AdamX' does not exist; did you mean .*torch.optim.Adam"),
+            (
+                {"_target_": "torch.optim.AdamX"},
+                r"'torch.optim.AdamX' does not exist; did you mean .*torch.optim.Adam",
+            ),
             ({"_target_": "torch.optim.nowhere.AdamW"}, "does not exist"),
             ({"_target_": "torch.optim.adamw.torch.load"}, "does not exist|leads to"),
             ({"_target_": "torch.optim.adamw"}, "no class or function"),
@@ -205,7 +221,9 @@ class TestShippedConfiguration:
         with pytest.raises(MetanetError, match="looked in .*metanet/conf and .*conf"):
             conf_dir()
 
-    @pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
+    @pytest.mark.parametrize(
+        "path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda path: path.stem
+    )
     def test_every_file_parses_and_every_target_is_trusted(self, path):
         node = yaml.safe_load(path.read_text()) or {}
         assert isinstance(node, dict)

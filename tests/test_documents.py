@@ -36,7 +36,9 @@ def test_hostile_json_is_refused(content):
 
 
 def test_sound_json_is_read_as_it_is():
-    assert parse_json('{"ä": ["\\ud83d\\ude00", 1.5e3, null]}'.encode(), "x") == {"ä": ["\U0001f600", 1500.0, None]}
+    assert parse_json('{"ä": ["\\ud83d\\ude00", 1.5e3, null]}'.encode(), "x") == {
+        "ä": ["\U0001f600", 1500.0, None]
+    }
 
 
 def test_a_key_given_twice_is_refused_where_keys_are_names():
@@ -68,7 +70,10 @@ def test_mistakes_are_named_by_place():
     with pytest.raises(MetanetError) as caught:
         validated(list[Entry], [{"name": 3, "shape": [1, True], "more": 0}], "index.json")
     text = str(caught.value)
-    assert all(place in text for place in ("index.json", "[0].name", "[0].shape[1]", "[0].more", "got True"))
+    assert all(
+        place in text
+        for place in ("index.json", "[0].name", "[0].shape[1]", "[0].more", "got True")
+    )
 
 
 def test_many_mistakes_make_a_short_message():

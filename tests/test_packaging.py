@@ -1,4 +1,5 @@
-"""A wheel built from this tree works away from it, with its configuration; and the project's files agree."""
+"""A wheel built from this tree works away from it, with its configuration; and the project's files
+agree."""
 
 import os
 import re
@@ -26,7 +27,8 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The wheel's files in a folder of their own, as pip --target lays them; dependencies are this environment's."""
+    """The wheel's files in a folder of their own, as pip --target lays them; dependencies are this
+    environment's."""
     target = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(target)
@@ -35,21 +37,31 @@ def installed(wheel, tmp_path_factory):
 
 def run(installed, cwd, *args):
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    return subprocess.run([sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True
+    )
 
 
 def test_the_wheel_holds_code_configuration_and_type_marker_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    shipped = {f"metanet/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
+    shipped = {
+        f"metanet/conf/{path.relative_to(ROOT / 'conf')}"
+        for path in (ROOT / "conf").rglob("*.yaml")
+    }
     assert shipped <= names
     assert {"metanet/cli.py", "metanet/py.typed", "metanet/_cli/sweep.py"} <= names
-    assert {name.split("/")[0] for name in names} == {"metanet", f"metanet-{PROJECT['version']}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "metanet",
+        f"metanet-{PROJECT['version']}.dist-info",
+    }
 
 
 def test_the_installed_wheel_finds_its_configuration_from_any_folder(installed, tmp_path):
     where = "import metanet.config; print(metanet.config.conf_dir())"
-    assert run(installed, tmp_path, "-c", where).stdout.strip() == str(installed / "metanet" / "conf")
+    assert run(installed, tmp_path, "-c", where).stdout.strip() == str(
+        installed / "metanet" / "conf"
+    )
     done = run(installed, tmp_path, "-m", "metanet.cli", "train", "seed=5", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert "seed: 5" in done.stdout
@@ -63,16 +75,21 @@ def test_the_console_script_is_the_command_line(wheel):
 
 
 def test_train_py_is_metanet_train(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "train.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("metanet train: ")
 
 
 def test_help_imports_nothing_heavy():
-    """``metanet --help`` answers at once: torch, torch-geometric and lightning take seconds to import."""
+    """``metanet --help`` answers at once: torch, torch-geometric and lightning take seconds to
+    import."""
     code = "import sys, metanet.cli; metanet.cli.main(['--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "torch_geometric", "lightning", "hydra", "wandb"} & set(done.stdout.split())
+    assert not {"torch", "torch_geometric", "lightning", "hydra", "wandb"} & set(
+        done.stdout.split()
+    )
 
 
 def test_the_extras_hold_what_the_makefile_installs():
@@ -81,7 +98,15 @@ def test_the_extras_hold_what_the_makefile_installs():
         assert extra in PROJECT["optional-dependencies"]
     dev = " ".join(PROJECT["optional-dependencies"]["dev"])
     assert all(
-        name in dev for name in ("metanet[data,hub]", "pytest", "pytest-xdist", "hypothesis", "beartype", "ruff")
+        name in dev
+        for name in (
+            "metanet[data,hub]",
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "beartype",
+            "ruff",
+        )
     )
 
 
@@ -90,5 +115,7 @@ def test_ci_fails_when_the_tests_fail(tmp_path):
     (tmp_path / "make").write_text('#!/bin/sh\necho "make $*"\nexit 7\n')
     (tmp_path / "make").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["bash", ROOT / ".ci" / "run"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", ROOT / ".ci" / "run"], env=environment, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (7, "make test\n")

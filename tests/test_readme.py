@@ -27,14 +27,20 @@ def commands() -> list[str]:
     """Every ``metanet ...`` and ``python train.py ...`` in code spans and blocks."""
     code = re.findall(r"```sh\n(.*?)```", README, re.S) + re.findall(r"`([^`\n]+)`", README)
     lines = [line.split("#")[0].strip() for block in code for line in block.splitlines()]
-    return sorted({x for x in lines if x.startswith(("metanet ", "python train.py ")) and "KEY" not in x})
+    return sorted(
+        {x for x in lines if x.startswith(("metanet ", "python train.py ")) and "KEY" not in x}
+    )
 
 
 def test_the_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 5
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "SymmetrySpec: 1 groups" in done.stdout

@@ -34,13 +34,15 @@ from .sweep import METRICS_FILE
 
 
 def align(cfg: Any) -> None:
-    """Find the relabelling that moves ``cfg.b`` onto ``cfg.a``, and write the moved checkpoint to ``cfg.out``.
+    """Find the relabelling that moves ``cfg.b`` onto ``cfg.a``, and write the moved checkpoint to
+    ``cfg.out``.
 
     Args:
         cfg: the composed ``conf/align.yaml``.
 
     Raises:
-        MetanetError: ``out`` is not empty, something does not exist, or the checkpoints do not fit the architecture.
+        MetanetError: ``out`` is not empty, something does not exist, or the checkpoints do not fit
+            the architecture.
     """
     options = plain(cfg)
     out = Path(options["out"]).expanduser()
@@ -66,7 +68,9 @@ def align(cfg: Any) -> None:
     with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
         Path(temporary).write_text(json.dumps(numbers))
     print(found)
-    print(f"distance of a and b: {numbers['distance/before']:.6g} -> {numbers['distance/after']:.6g}")
+    print(
+        f"distance of a and b: {numbers['distance/before']:.6g} -> {numbers['distance/after']:.6g}"
+    )
     print(f"b moved onto a: {out}")
 
 
@@ -77,7 +81,9 @@ def _numbers(found: Alignment, pair: Pair) -> dict[str, float]:
     for name, known in moved.spec.tensors.items():
         if name in pair.a and known.tied_to is None and not known.integer:
             b = pair.b[name]
-            start, end, fitted = (real_parts(t).double() for t in (pair.a[name], b, moved.apply(name, b)))
+            start, end, fitted = (
+                real_parts(t).double() for t in (pair.a[name], b, moved.apply(name, b))
+            )
             before += float((start - end).square().sum())
             after += float((start - fitted).square().sum())
     return {
@@ -98,8 +104,11 @@ class _Moved:
         return self.transform.apply(name, self.fitted[name])
 
 
-def moved_checkpoint(stored: Checkpoint, fitted: Checkpoint, model: nn.Module, transform: Transform) -> Checkpoint:
-    """A checkpoint with its neurons moved and all else as it was stored; each tensor is moved when it is asked for.
+def moved_checkpoint(
+    stored: Checkpoint, fitted: Checkpoint, model: nn.Module, transform: Transform
+) -> Checkpoint:
+    """A checkpoint with its neurons moved and all else as it was stored; each tensor is moved when
+    it is asked for.
 
     Args:
         stored: by the names of its file.
@@ -117,9 +126,13 @@ def _write(out: Path, pair: Pair, found: Alignment, numbers: Mapping[str, Any]) 
     stored = pair.stored[1]
     moved = moved_checkpoint(stored, pair.b, pair.model, found.transform)
     with write_folder(out) as temporary:
-        save_checkpoint(temporary, moved, metadata=moved.metadata, max_shard_size=_shard_size(stored))
+        save_checkpoint(
+            temporary, moved, metadata=moved.metadata, max_shard_size=_shard_size(stored)
+        )
         found.save(temporary / ALIGNMENT_FILE)
-        (temporary / METRICS_FILE).write_text(json.dumps({**numbers, "identity": dict(found.identity)}, indent=1))
+        (temporary / METRICS_FILE).write_text(
+            json.dumps({**numbers, "identity": dict(found.identity)}, indent=1)
+        )
         folder = folder_of(stored)
         for name, each in ({} if folder is None else files_beside(folder, weights=True)).items():
             (temporary / name).parent.mkdir(exist_ok=True)

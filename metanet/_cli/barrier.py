@@ -11,12 +11,21 @@ from ..config import plain
 from ..errors import MetanetError, UntoldNeuronsWarning
 from ..landscape import barrier as measure_barrier
 from .log import check_login, log_curve
-from .networks import Pair, find_device, load_alignment, loss_of, matcher_of, open_pair, trace_networks
+from .networks import (
+    Pair,
+    find_device,
+    load_alignment,
+    loss_of,
+    matcher_of,
+    open_pair,
+    trace_networks,
+)
 from .sweep import METRICS_FILE
 
 
 def barrier(cfg: Any) -> None:
-    """Measure the straight path from ``cfg.a`` to ``cfg.b``, as they are and aligned, and leave table and picture.
+    """Measure the straight path from ``cfg.a`` to ``cfg.b``, as they are and aligned, and leave
+    table and picture.
 
     Args:
         cfg: the composed ``conf/barrier.yaml``.
@@ -30,7 +39,9 @@ def barrier(cfg: Any) -> None:
     if options["data"] is None:
         raise MetanetError("no value for data: give data=VALUE")
     if options.get("matcher") is not None and options["alignment"] is not None:
-        raise MetanetError("give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one")
+        raise MetanetError(
+            "give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one"
+        )
     pair = open_pair(options)
     print(f"network {options['arch']}, {_described(pair)}")
     how = _alignment(options, pair)

@@ -1,4 +1,5 @@
-"""What a merged network needs besides its weights: configuration, tokenizer and more, from one of the inputs."""
+"""What a merged network needs besides its weights: configuration, tokenizer and more, from one of
+the inputs."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,16 +15,45 @@ from .folders import files_beside, folder_of, left_beside
 from .vocabulary import Vocabulary
 
 CONFIG = "config.json"
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+)
 _TEMPLATE = ("chat_template.jinja", "chat_template.json")
 # Fields that say nothing of what the network computes
 _INDIFFERENT = frozenset(
-    {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-    | {"bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "tie_word_embeddings", "pretrained_cfg"}
+    {
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+    | {
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "id2label",
+        "label2id",
+        "tie_word_embeddings",
+        "pretrained_cfg",
+    }
 )
 # What else goes with a tokenizer
 _OF_TOKENS = frozenset(
-    {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "generation_config.json"}
+    {
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "merges.txt",
+        "generation_config.json",
+    }
 )
 _LISTED = 5
 
@@ -54,12 +84,14 @@ def carried(
     Args:
         stored: the base if there is one, then the models.
         out_dtype: of the result, if it is another than that of the inputs.
-        layers: for every layer of the result the one that it comes from; ``None``: those of the inputs.
+        layers: for every layer of the result the one that it comes from; ``None``: those of the
+            inputs.
         vocabulary: of the result.
         parts: sub-folders that the result has weights for.
 
     Raises:
-        CheckpointError: pipelines that differ in what can't be merged, or of which a part would be lost.
+        CheckpointError: pipelines that differ in what can't be merged, or of which a part would be
+            lost.
     """
     places = [folder_of(each) for each in stored]
     folders = list(dict.fromkeys(each for each in places if each is not None))
@@ -91,10 +123,16 @@ def carried(
     warnings += _other_tokenizers(tokens, folders) if tokens == source else ()
     if code := sorted(each.name for each in source.glob("*.py")):
         names = ", ".join(code[:_LISTED])
-        needed = ", which its config.json needs (auto_map): copy it yourself" if "auto_map" in config else ""
+        needed = (
+            ", which its config.json needs (auto_map): copy it yourself"
+            if "auto_map" in config
+            else ""
+        )
         warnings.append(f"code is not carried along: {names} of {source}{needed}")
     elif "auto_map" in config:
-        warnings.append(f"{source / CONFIG} needs code from elsewhere (auto_map), which is not carried along")
+        warnings.append(
+            f"{source / CONFIG} needs code from elsewhere (auto_map), which is not carried along"
+        )
     warnings += [f"no field of {CONFIG} says {what} yourself" for what in missing]
     if config and new != config:
         files[CONFIG] = (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
@@ -105,11 +143,15 @@ def _is_of_tokens(name: str) -> bool:
     return name in _OF_TOKENS or name in _TOKENIZER or name in _TEMPLATE
 
 
-def _with_parts(source: Path, folders: Sequence[Path], parts: list[str]) -> tuple[dict[str, bytes | Path], list[str]]:
-    """The files of a folder, with those of its parts if it is a pipeline, or else of the first that is one.
+def _with_parts(
+    source: Path, folders: Sequence[Path], parts: list[str]
+) -> tuple[dict[str, bytes | Path], list[str]]:
+    """The files of a folder, with those of its parts if it is a pipeline, or else of the first that
+    is one.
 
     Raises:
-        CheckpointError: parts of other pipelines say otherwise, or one with weights is none of the merge's.
+        CheckpointError: parts of other pipelines say otherwise, or one with weights is none of the
+            merge's.
     """
     files: dict[str, bytes | Path] = dict(files_beside(source))
     pipelines = [folder for folder in folders if (folder / MODULES).is_file()]
@@ -122,9 +164,13 @@ def _with_parts(source: Path, folders: Sequence[Path], parts: list[str]) -> tupl
                 f"'{first}' is a pipeline whose part {part} has weights of its own, which would be lost: give the "
                 "folder instead of a file in it, and merge without arch="
             )
-    own = {name: path for name, path in files_beside(first).items() if "/" in name or name == MODULES}
+    own = {
+        name: path for name, path in files_beside(first).items() if "/" in name or name == MODULES
+    }
     lacking = [folder for folder in folders if folder not in pipelines]
-    warnings = [f"{folder} is no pipeline: the parts of {first} are carried along" for folder in lacking]
+    warnings = [
+        f"{folder} is no pipeline: the parts of {first} are carried along" for folder in lacking
+    ]
     for folder in others:
         theirs = {name for name in files_beside(folder) if "/" in name}
         for name in sorted(own.keys() | theirs):
@@ -143,13 +189,16 @@ def _alike(one: Path, other: Path) -> bool:
     if not one.is_file() or not other.is_file() or _same(one, other) or one.name != CONFIG:
         return one.is_file() and other.is_file() and _same(one, other)
     first, second = (read_config(path.parent) for path in (one, other))
-    return all(first.get(key) == second.get(key) for key in {**first, **second} if key not in _INDIFFERENT)
+    return all(
+        first.get(key) == second.get(key) for key in {**first, **second} if key not in _INDIFFERENT
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a folder; empty without one."""
     path = folder / CONFIG
-    found = read_json(path, error=CheckpointError, nan=True) if path.is_file() else {}  # transformers writes Infinity
+    # transformers writes Infinity
+    found = read_json(path, error=CheckpointError, nan=True) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
 
 
@@ -173,9 +222,16 @@ def _other_configs(source: Path, folders: Sequence[Path], settled: Sequence[str]
     one, indifferent = read_config(source), _INDIFFERENT.union(settled)
     for folder in folders[1:]:
         other = read_config(folder)
-        keys = [key for key in {**one, **other} if key not in indifferent and one.get(key) != other.get(key)]
+        keys = [
+            key
+            for key in {**one, **other}
+            if key not in indifferent and one.get(key) != other.get(key)
+        ]
         if keys:
-            shown = [f"{key} {_short(one.get(key))} and {_short(other.get(key))}" for key in keys[:_LISTED]]
+            shown = [
+                f"{key} {_short(one.get(key))} and {_short(other.get(key))}"
+                for key in keys[:_LISTED]
+            ]
             more = f", and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
             listed = ", ".join(shown) + more
             yield f"the {CONFIG} of {source} is carried along, that of {folder} says otherwise: {listed}"

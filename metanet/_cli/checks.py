@@ -1,7 +1,8 @@
 """The whole configuration, checked before anything heavy starts: all mistakes at once.
 
-Three sources say what is allowed: our own keys (``schema.py``), the signatures of everything that is built by
-``_target_``, and the registries of models, methods and matchers. A plugin that is in its registry is checked like ours.
+Three sources say what is allowed: our own keys (``schema.py``), the signatures of everything that
+is built by ``_target_``, and the registries of models, methods and matchers. A plugin that is in
+its registry is checked like ours.
 """
 
 import importlib
@@ -61,7 +62,8 @@ def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
     Args:
         command: whose keys they are.
         cfg: the composed configuration.
-        missing_too: also name values that are missing; not where words of the command line could not be read.
+        missing_too: also name values that are missing; not where words of the command line could
+            not be read.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -73,7 +75,9 @@ def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
         return [f"the configuration can't be resolved: {error}"]
     out = []
     if missing and missing_too:
-        out.append(f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}")
+        out.append(
+            f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}"
+        )
     out += _lacking(command, plain)
     out += _own_keys(command, plain)
     for one, other, text in EXCLUSIVE:
@@ -88,10 +92,13 @@ def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
 
 
 def _lacking(command: str, plain: Mapping[str, Any]) -> list[str]:
-    """Groups that the command has a default for, and that were taken away: ``~model``, ``model=null``."""
+    """Groups that the command has a default for, and that were taken away: ``~model``,
+    ``model=null``."""
     groups = defaults_of(config.conf_dir() / f"{command}.yaml")
     needed = [group for group, (name, _) in groups.items() if name != "null"]
-    return [f"there is no {g}: give {g}=NAME, or leave it out" for g in needed if plain.get(g) is None]
+    return [
+        f"there is no {g}: give {g}=NAME, or leave it out" for g in needed if plain.get(g) is None
+    ]
 
 
 # ---------------------------------------------------------------- our own keys
@@ -117,7 +124,11 @@ def _wrong(name: str, value: Any, key: Key, plain: Mapping[str, Any]) -> str | N
     if not fits(value, key.kind):
         if value is None:
             return f"no value for {name}: give {name}=VALUE"
-        advice = key.advice.replace("VALUE", value) if isinstance(value, str) else key.advice.replace("VALUE", "A")
+        advice = (
+            key.advice.replace("VALUE", value)
+            if isinstance(value, str)
+            else key.advice.replace("VALUE", "A")
+        )
         return f"{name}={_shown(value)}: {advice or asked(key.kind)}"
     if key.names is not None and value is not None:
         what, names = key.names.partition(" ")[0], _named(key.names.partition(" ")[2])
@@ -132,7 +143,8 @@ def _named(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-# ---------------------------------------------------------------- groups whose entries are registered
+# ---------------------------------------------------------------- groups whose entries are
+# registered
 
 
 def _registered(group: str, node: Mapping[str, Any], registry: str) -> list[str]:
@@ -155,11 +167,14 @@ def _options(entry: Any) -> dict[str, Parameter] | None:
         known |= parameters_of(function) or {}
     per_model = getattr(entry, "per_model", None)
     takes = {n: known[n] for n in entry.options if n in known}
-    return takes if per_model is None else {n: _by_depth(p, n in per_model) for n, p in takes.items()}
+    return (
+        takes if per_model is None else {n: _by_depth(p, n in per_model) for n, p in takes.items()}
+    )
 
 
 def _by_depth(parameter: Parameter, per_model: bool) -> Parameter:
-    """Options of methods may change with depth, ``{gradient: [0, 1]}``, and so may each model's own."""
+    """Options of methods may change with depth, ``{gradient: [0, 1]}``, and so may each model's
+    own."""
     if per_model:
         return Parameter(float | dict | list[float | dict], False)
     return Parameter(parameter.kind | dict if fits(0, parameter.kind) else parameter.kind, False)
@@ -211,8 +226,13 @@ def _built(where: str, node: Mapping[str, Any]) -> list[str]:
         return [f"{where}: {error}"]
 
 
-_REHEARSED: Mapping[str, Callable[[], dict[str, Any]]] = {"zoo": dict, "task": dict, "optim.optimizer": lambda: _one()}
-"""What is made to hear what it says of its arguments itself: where it stands, and what only code knows of it."""
+_REHEARSED: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "zoo": dict,
+    "task": dict,
+    "optim.optimizer": lambda: _one(),
+}
+"""What is made to hear what it says of its arguments itself: where it stands, and what only code
+knows of it."""
 
 
 def _one() -> dict[str, Any]:
@@ -236,7 +256,9 @@ def _rehearsed(where: str, node: Mapping[str, Any]) -> list[str]:
 # ---------------------------------------------------------------- arguments
 
 
-def _arguments(where: str, node: Mapping[str, Any], takes: Mapping[str, Parameter] | None) -> list[str]:
+def _arguments(
+    where: str, node: Mapping[str, Any], takes: Mapping[str, Parameter] | None
+) -> list[str]:
     """Arguments that a signature has not, or of another kind, or out of range."""
     if takes is None:
         return []
@@ -247,7 +269,9 @@ def _arguments(where: str, node: Mapping[str, Any], takes: Mapping[str, Paramete
             continue
         if name not in takes:
             close = get_close_matches(name, takes, n=1)
-            hint = f"; did you mean {where}.{close[0]}?" if close else f". It takes {', '.join(takes)}"
+            hint = (
+                f"; did you mean {where}.{close[0]}?" if close else f". It takes {', '.join(takes)}"
+            )
             out.append(f"{key}={_shown(value)}: {_called(node)} has no {name}{hint}")
         elif problem := _unfit(key, value, takes[name].kind):
             out.append(problem)
@@ -269,7 +293,11 @@ def _called(node: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else None
+    text = (
+        {None: "null", True: "true", False: "false"}.get(value)
+        if isinstance(value, bool | None)
+        else None
+    )
     return _cut(text or str(value), 80)
 
 

@@ -10,7 +10,14 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 VOCABULARY = ("vocab_size",)
 """Fields with the number of tokens."""
 _TIED = "tie_word_embeddings"
-_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id")
+_TOKENS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "unk_token_id",
+    "sep_token_id",
+    "cls_token_id",
+)
 
 
 def updated(
@@ -22,12 +29,20 @@ def updated(
     Args:
         config: of an input.
         out_dtype: of the result, if it is another than that of the inputs.
-        layers: for every layer of the result the one that it comes from; ``None``: those of the input.
+        layers: for every layer of the result the one that it comes from; ``None``: those of the
+            input.
         vocabulary: of the result.
         tokens: configuration of the input whose tokenizer goes with the result, if it is another.
     """
     new: dict[str, Any] = json.loads(json.dumps(config))
-    parts = [new, *(value for key, value in new.items() if key.endswith("_config") and isinstance(value, dict))]
+    parts = [
+        new,
+        *(
+            value
+            for key, value in new.items()
+            if key.endswith("_config") and isinstance(value, dict)
+        ),
+    ]
     if out_dtype is not None and "model_type" in config:
         known = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if key in part]
         for part, key in known or [(new, "torch_dtype")]:
@@ -44,8 +59,16 @@ def updated(
 
 
 def says_tied(config: Mapping[str, Any]) -> bool | None:
-    """Whether a configuration says that the output layer is the embedding; ``None`` where it says nothing."""
-    parts = [config, *(value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict))]
+    """Whether a configuration says that the output layer is the embedding; ``None`` where it says
+    nothing."""
+    parts = [
+        config,
+        *(
+            value
+            for key, value in config.items()
+            if key.endswith("_config") and isinstance(value, dict)
+        ),
+    ]
     found = next((part[_TIED] for part in parts if _TIED in part), None)
     return found if isinstance(found, bool) else None
 

@@ -1,4 +1,5 @@
-"""Which directory a run writes to: one of its own, and the same for all ranks of a distributed run."""
+"""Which directory a run writes to: one of its own, and the same for all ranks of a distributed
+run."""
 
 import os
 from contextlib import ExitStack
@@ -26,7 +27,8 @@ _locks = ExitStack()
 
 
 class Refused(BaseException):
-    """The run directory can't be had. No Exception: Hydra would turn it into a warning, and write there all the same.
+    """The run directory can't be had. No Exception: Hydra would turn it into a warning, and write
+    there all the same.
 
     Args:
         error: why.
@@ -43,11 +45,12 @@ def release() -> None:
 
 
 class RunDirectories(Callback):
-    """Hydra callback: a new run or sweep gets a directory that nobody has, and is alone in it as long as it runs.
+    """Hydra callback: a new run or sweep gets a directory that nobody has, and is alone in it as
+    long as it runs.
 
-    Names are made of the time in seconds; where two runs start in the same second, the second one gets ``..._2``.
-    A directory that was asked for (``hydra.run.dir=``, ``resume=``) is taken as it is, unless another process is at
-    work in it: Hydra has not written anything by then.
+    Names are made of the time in seconds; where two runs start in the same second, the second one
+    gets ``..._2``. A directory that was asked for (``hydra.run.dir=``, ``resume=``) is taken as it
+    is, unless another process is at work in it: Hydra has not written anything by then.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -66,7 +69,9 @@ def _claim(config: DictConfig, kind: str) -> Path:
     if is_main_rank():  # the others write nothing
         try:
             _locks.enter_context(hold(path))
-            remove_leftovers(path / "any", r"[0-9a-f]{8}\.partial\..*")  # of a run that was killed here
+            remove_leftovers(
+                path / "any", r"[0-9a-f]{8}\.partial\..*"
+            )  # of a run that was killed here
         except MetanetError as error:
             raise Refused(error) from error
     return path
@@ -90,12 +95,15 @@ def _choose(config: DictConfig, kind: str) -> Path:
             return wanted  # locking it says why
     with read_write(config.hydra), open_dict(config.hydra):
         node.dir = str(path)
-        config.hydra.overrides.hydra.append(f"{key}={quote(str(path))}")  # jobs of a sweep compose anew
+        config.hydra.overrides.hydra.append(
+            f"{key}={quote(str(path))}"
+        )  # jobs of a sweep compose anew
     return path
 
 
 def record(cfg: DictConfig, run_dir: Path) -> None:
-    """Write what a resumed run was asked for where Hydra wrote that of the first, each file whole or not at all."""
+    """Write what a resumed run was asked for where Hydra wrote that of the first, each file whole
+    or not at all."""
     from ..checkpoints import atomic_write
 
     asked = OmegaConf.to_yaml(HydraConfig.get().overrides.task)
@@ -105,7 +113,8 @@ def record(cfg: DictConfig, run_dir: Path) -> None:
 
 
 def is_main_rank() -> bool:
-    """Whether this process is rank 0, or alone: torchrun, SLURM and Lightning's own launcher say it by environment."""
+    """Whether this process is rank 0, or alone: torchrun, SLURM and Lightning's own launcher say it
+    by environment."""
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
@@ -120,13 +129,16 @@ def world_size() -> int:
 
 
 def follow_main_rank(args: list[str]) -> list[str]:
-    """On ranks other than 0: wait for rank 0's run directory, write there, and leave Hydra's files and logs to it.
+    """On ranks other than 0: wait for rank 0's run directory, write there, and leave Hydra's files
+    and logs to it.
 
-    Rank 0 tells the directory through the store that torchrun keeps for its workers (:func:`tell_ranks`). Processes
-    started otherwise (``srun`` without torchrun) need a directory that all are given: ``hydra.run.dir=DIR``.
+    Rank 0 tells the directory through the store that torchrun keeps for its workers
+    (:func:`tell_ranks`). Processes started otherwise (``srun`` without torchrun) need a directory
+    that all are given: ``hydra.run.dir=DIR``.
 
     Raises:
-        MetanetError: a sweep over several processes, no way to learn the directory, or rank 0 didn't tell it.
+        MetanetError: a sweep over several processes, no way to learn the directory, or rank 0
+            didn't tell it.
     """
     if world_size() > 1 and is_sweep(args):
         raise MetanetError(
@@ -135,7 +147,11 @@ def follow_main_rank(args: list[str]) -> list[str]:
         )
     if is_main_rank():
         return args
-    quiet = ["hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra.job_logging.root.level=WARNING"]
+    quiet = [
+        "hydra.output_subdir=null",
+        "hydra/job_logging=stdout",
+        "hydra.job_logging.root.level=WARNING",
+    ]
     given = value_of("hydra.run.dir", args)
     if given is not None and "${" not in given:
         return [*args, *quiet]
@@ -148,12 +164,15 @@ def follow_main_rank(args: list[str]) -> list[str]:
     try:
         run_dir = store.get(_key()).decode()
     except RuntimeError as error:  # torch.distributed.DistStoreError: timed out, or rank 0 is gone
-        raise MetanetError(f"rank 0 didn't say where it writes within {_PATIENCE}; see its messages") from error
+        raise MetanetError(
+            f"rank 0 didn't say where it writes within {_PATIENCE}; see its messages"
+        ) from error
     return [*args, f"hydra.run.dir={quote(run_dir)}", *quiet]
 
 
 def tell_ranks(run_dir: str) -> None:
-    """On rank 0 under torchrun: let the other ranks know the run directory. Hydra's files are in it already."""
+    """On rank 0 under torchrun: let the other ranks know the run directory. Hydra's files are in it
+    already."""
     if world_size() > 1 and is_main_rank() and (store := _store()) is not None:
         store.set(_key(), run_dir)
 

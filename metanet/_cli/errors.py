@@ -15,7 +15,8 @@ def is_expected(error: Exception) -> bool:
 
 
 def message(error: Exception) -> str | None:
-    """The text for an error that is no bug; ``None`` for programming errors, which keep their traceback."""
+    """The text for an error that is no bug; ``None`` for programming errors, which keep their
+    traceback."""
     from hydra.errors import CompactHydraException
     from omegaconf.errors import OmegaConfBaseException
 

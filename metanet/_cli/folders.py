@@ -12,25 +12,38 @@ from ..checkpoints import MODULES, Checkpoint, files_of, hold, parts_of
 from ..errors import CheckpointError, MetanetError
 from .sweep import ERROR_FILE, METRICS_FILE
 
-# Configuration, tokenizer and processors of a Hugging Face folder, chat templates, and the licence they come under
-_BESIDE = re.compile(r"[^.].*\.(jinja|json|model|tiktoken|txt)|(LICEN[CS]E|NOTICE)(\..*)?", re.IGNORECASE)
+# Configuration, tokenizer and processors of a Hugging Face folder, chat templates, and the licence
+# they come under
+_BESIDE = re.compile(
+    r"[^.].*\.(jinja|json|model|tiktoken|txt)|(LICEN[CS]E|NOTICE)(\..*)?", re.IGNORECASE
+)
 # What a run or a command says of itself, and the index of shards that are not there
 _OF_THE_RUN = re.compile(r".*\.index\.json|metrics\.json|trainer_state\.json|\w+_results\.json")
 _WEIGHTS = re.compile(r"[^.].*\.(safetensors|bin|pt|pth|ckpt)(\.index\.json)?")
 _LARGEST = 256 * 2**20  # bytes of a file that is copied because it lies there
 
 # What commands write into the run directory
-_OF_A_RUN = (METRICS_FILE, ERROR_FILE, "barrier.csv", "barrier.png", "last.ckpt", "predictions.csv", "results.md")
+_OF_A_RUN = (
+    METRICS_FILE,
+    ERROR_FILE,
+    "barrier.csv",
+    "barrier.png",
+    "last.ckpt",
+    "predictions.csv",
+    "results.md",
+)
 # What says where to write, and where an earlier run of the same has written
 _NO_INPUTS = frozenset({"out", "paths", "resume", "logger"})
 
 
 @contextmanager
 def alone(options: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
-    """Run a command while nobody else writes to its ``out``, and only if it writes over none of its inputs.
+    """Run a command while nobody else writes to its ``out``, and only if it writes over none of its
+    inputs.
 
     Raises:
-        MetanetError: another process is writing there, nothing can be written there, or an input lies there.
+        MetanetError: another process is writing there, nothing can be written there, or an input
+            lies there.
     """
     keep_inputs(options, [run_dir / name for name in _OF_A_RUN], run_dir)
     out = options.get("out")
@@ -38,11 +51,15 @@ def alone(options: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         yield
 
 
-def keep_inputs(options: Mapping[str, Any], outputs: Iterable[Path], own: Path | None = None) -> None:
-    """Refuse to write over what is read, whatever names it has: links of both kinds are looked through.
+def keep_inputs(
+    options: Mapping[str, Any], outputs: Iterable[Path], own: Path | None = None
+) -> None:
+    """Refuse to write over what is read, whatever names it has: links of both kinds are looked
+    through.
 
     Args:
-        options: of the command; every text in them that is the path of something counts as an input.
+        options: of the command; every text in them that is the path of something counts as an
+            input.
         outputs: the files that will be written.
         own: the run directory, which options may name and which is no input.
 
@@ -51,11 +68,15 @@ def keep_inputs(options: Mapping[str, Any], outputs: Iterable[Path], own: Path |
     """
     inputs: dict[tuple[int, int], str] = {}
     for text in _texts({key: value for key, value in options.items() if key not in _NO_INPUTS}):
-        for path in [] if own is not None and Path(text).absolute() == own.absolute() else _files_at(text):
+        for path in (
+            [] if own is not None and Path(text).absolute() == own.absolute() else _files_at(text)
+        ):
             inputs.setdefault(_identity(path), text)
     for path in outputs:
         if path.exists() and (text := inputs.get(_identity(path))):
-            raise MetanetError(f"{path} would be overwritten, and it is read as {text}: write to another folder")
+            raise MetanetError(
+                f"{path} would be overwritten, and it is read as {text}: write to another folder"
+            )
 
 
 def _texts(tree: Any) -> Iterator[str]:
@@ -76,7 +97,11 @@ def _files_at(text: str) -> list[Path]:
         if path.is_dir():
             return [Path(entry.path) for entry in os.scandir(path) if entry.is_file()]
         return [each for each in files_of(path) if each.exists()] if path.is_file() else []
-    except (OSError, ValueError, MetanetError):  # too long for a path, a broken index, a folder that can't be listed
+    except (
+        OSError,
+        ValueError,
+        MetanetError,
+    ):  # too long for a path, a broken index, a folder that can't be listed
         return []
 
 
@@ -100,7 +125,8 @@ def check_free(out: Path, gets: str) -> None:
 
 
 def folder_of(stored: Checkpoint) -> Path | None:
-    """The folder of a checkpoint that is a Hugging Face one: it has a ``config.json`` (or a ``modules.json``).
+    """The folder of a checkpoint that is a Hugging Face one: it has a ``config.json`` (or a
+    ``modules.json``).
 
     Raises:
         CheckpointError: that file lies elsewhere, behind a link.
@@ -116,21 +142,30 @@ def folder_of(stored: Checkpoint) -> Path | None:
 
 
 def files_beside(folder: Path, weights: bool = False) -> dict[str, Path]:
-    """The files that belong to a checkpoint besides its weights: name -> path; of pipelines the parts' files, too.
+    """The files that belong to a checkpoint besides its weights: name -> path; of pipelines the
+    parts' files, too.
 
-    Only regular files of the folder are among them, and links to such; in the cache of the Hugging Face hub, links to
-    its blobs. See :func:`left_beside` for the others.
+    Only regular files of the folder are among them, and links to such; in the cache of the Hugging
+    Face hub, links to its blobs. See :func:`left_beside` for the others.
 
     Args:
         weights: with those of the parts.
     """
-    return {name: path.resolve() for name, path in _beside(folder, weights) if _reason(path, folder) is None}
+    return {
+        name: path.resolve()
+        for name, path in _beside(folder, weights)
+        if _reason(path, folder) is None
+    }
 
 
 def left_beside(folder: Path) -> list[str]:
     """What is to be said of files that lie there by name, but are not carried along."""
     reasons = ((name, _reason(path, folder)) for name, path in _beside(folder, False))
-    return [f"{name} of {folder} is not carried along: it {why}" for name, why in reasons if why is not None]
+    return [
+        f"{name} of {folder} is not carried along: it {why}"
+        for name, why in reasons
+        if why is not None
+    ]
 
 
 def _beside(folder: Path, weights: bool) -> Iterator[tuple[str, Path]]:
@@ -145,7 +180,8 @@ def _beside(folder: Path, weights: bool) -> Iterator[tuple[str, Path]]:
 def _reason(path: Path, folder: Path) -> str | None:
     """Why a file is none that may be copied; ``None`` if it may.
 
-    A stranger's folder may hold a link ``tokenizer.json -> ~/.ssh/id_rsa``: copied, it would be shared with the result.
+    A stranger's folder may hold a link ``tokenizer.json -> ~/.ssh/id_rsa``: copied, it would be
+    shared with the result.
     """
     if not path.is_file():
         return "is a link to nothing" if path.is_symlink() else "is no regular file"
@@ -158,7 +194,8 @@ def _reason(path: Path, folder: Path) -> str | None:
 
 
 def _blobs(folder: Path) -> Iterator[Path]:
-    """Where the files of a snapshot in the Hub's cache lie: ``models--OWNER--NAME/snapshots/REVISION`` -> ``blobs``."""
+    """Where the files of a snapshot in the Hub's cache lie:
+    ``models--OWNER--NAME/snapshots/REVISION`` -> ``blobs``."""
     for snapshot in (folder, *folder.parents):
         repo = snapshot.parent.parent
         if snapshot.parent.name == "snapshots" and repo.name.startswith("models--"):

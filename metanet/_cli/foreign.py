@@ -1,15 +1,16 @@
 """Overrides that stand in a file: which of them are plain values, and which need the user's word.
 
-``resume=DIR`` reads ``DIR/.hydra/overrides.yaml``. A run made here is remembered, and all of its overrides are taken.
-Of a stranger's run, or of one that was changed or moved, these are:
+``resume=DIR`` reads ``DIR/.hydra/overrides.yaml``. A run made here is remembered, and all of its
+overrides are taken. Of a stranger's run, or of one that was changed or moved, these are:
 
 - groups by a plain name: ``model=gmn``;
-- numbers, true, false, null and plain words for the settings of the groups: ``optim.optimizer.lr=0.5``.
+- numbers, true, false, null and plain words for the settings of the groups:
+  ``optim.optimizer.lr=0.5``.
 
-Everything else reaches further than a value does: ``zoo.arch=os:system`` and ``_target_`` name code, ``zoo.path=`` and
-``trainer.default_root_dir=`` lead elsewhere, ``${oc.env:SECRET}`` reads the environment, and ``hydra.*`` decides what
-Hydra itself runs (callbacks, launchers), where it looks for configurations (searchpath) and what it writes
-(job_logging, run.dir).
+Everything else reaches further than a value does: ``zoo.arch=os:system`` and ``_target_`` name
+code, ``zoo.path=`` and ``trainer.default_root_dir=`` lead elsewhere, ``${oc.env:SECRET}`` reads the
+environment, and ``hydra.*`` decides what Hydra itself runs (callbacks, launchers), where it looks
+for configurations (searchpath) and what it writes (job_logging, run.dir).
 """
 
 import re
@@ -21,13 +22,23 @@ from .overrides import TEXT_KEYS
 
 _NAME = re.compile(r"[\w-]+")  # of a file in a group
 _WORD = re.compile(r"[\w.+-]*")
-_VALUES = frozenset({"model", "optim", "task", "zoo"})  # groups of settings that are nothing but values
+_VALUES = frozenset(
+    {"model", "optim", "task", "zoo"}
+)  # groups of settings that are nothing but values
 _TRAINER = frozenset(
-    {"deterministic", "enable_model_summary", "enable_progress_bar", "gradient_clip_val", "log_every_n_steps"}
+    {
+        "deterministic",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "gradient_clip_val",
+        "log_every_n_steps",
+    }
     | {"max_epochs", "precision"}
 )
 _TOP = frozenset({"device", "seed"})
-_PATHS = frozenset({"name", "reference", "root", "source"} | TEXT_KEYS) - {"label"}  # the last part of a key
+_PATHS = frozenset({"name", "reference", "root", "source"} | TEXT_KEYS) - {
+    "label"
+}  # the last part of a key
 
 
 def doubtful(overrides: Iterable[str]) -> list[str]:
@@ -66,7 +77,11 @@ def _may_be_set(key: str) -> bool:
     if first == "trainer":
         return len(rest) == 1 and rest[0] in _TRAINER
     # what begins with _ is for Hydra: _target_, _args_
-    return first in _VALUES and rest[-1] not in _PATHS and not any(part.startswith("_") for part in rest)
+    return (
+        first in _VALUES
+        and rest[-1] not in _PATHS
+        and not any(part.startswith("_") for part in rest)
+    )
 
 
 def _is_value(value: Any) -> bool:

@@ -36,20 +36,23 @@ _TABLE = 64  # tensors that are listed one by one
 
 
 def graph(cfg: Any) -> None:
-    """Turn ``cfg.checkpoint`` into a parameter graph of ``cfg.arch``: write it, print what is in it, and draw it.
+    """Turn ``cfg.checkpoint`` into a parameter graph of ``cfg.arch``: write it, print what is in
+    it, and draw it.
 
     Args:
         cfg: the composed ``conf/graph.yaml``.
 
     Raises:
-        MetanetError: an unknown choice, files of an earlier run, a missing or unfit checkpoint, no such network, or a
-            graph that is too large for the memory.
+        MetanetError: an unknown choice, files of an earlier run, a missing or unfit checkpoint, no
+            such network, or a graph that is too large for the memory.
     """
     options = plain(cfg)
     files = _files(options)
     # before the network is made, which may take long
     checkpoint = load_checkpoint(
-        Path(options["checkpoint"]).expanduser(), key=options["key"], foreign_classes=options["foreign_classes"]
+        Path(options["checkpoint"]).expanduser(),
+        key=options["key"],
+        foreign_classes=options["foreign_classes"],
     )
     check_dequantised(checkpoint)
     arch, model = _architecture(options)
@@ -59,20 +62,29 @@ def graph(cfg: Any) -> None:
     started = time.perf_counter()
     made = to_graph(state, arch, options["granularity"])
     seconds = time.perf_counter() - started
-    own = {name: state[name] for name in state if name not in arch.spec.tensors or not arch.spec.tensors[name].tied_to}
+    own = {
+        name: state[name]
+        for name in state
+        if name not in arch.spec.tensors or not arch.spec.tensors[name].tied_to
+    }
     bad = report_nonfinite(own)
     print(_summary(made, template, arch, own, bad))
     _write(made, template, files, options)
     print(f"made in {seconds:.1f} s, written:")
     for path in files:
         print(f"  {path}  {size(path.stat().st_size)}")
-    counts = {"nodes": template.num_nodes, "edges": template.num_edges, "nonfinite": sum(bad.values())}
+    counts = {
+        "nodes": template.num_nodes,
+        "edges": template.num_edges,
+        "nonfinite": sum(bad.values()),
+    }
     with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
         Path(temporary).write_text(json.dumps({**counts, "seconds": seconds}))
 
 
 def _files(options: Mapping[str, Any]) -> list[Path]:
-    """What will be written; nothing of it may be there yet, unless ``overwrite``, and no input ever."""
+    """What will be written; nothing of it may be there yet, unless ``overwrite``, and no input
+    ever."""
     folder = Path(options["out"] or options["paths"]["run_dir"]).expanduser()
     if folder.exists() and not folder.is_dir():
         raise MetanetError(f"out={folder} is a file; give a folder")
@@ -80,9 +92,15 @@ def _files(options: Mapping[str, Any]) -> list[Path]:
     suffixes += [suffix for key, suffix in (("draw", ".png"), ("html", ".html")) if options[key]]
     files = [folder / f"{NAME}{suffix}" for suffix in suffixes]
     keep_inputs(options, files)
-    stopped = settle(folder, NAME)  # by a run that was killed while its files moved to their places: this is the same
-    if (there := [path.name for path in files if path.exists()]) and not (options["overwrite"] or stopped):
-        raise MetanetError(f"out={folder} has {', '.join(there)} already: choose another folder, or overwrite=true")
+    stopped = settle(
+        folder, NAME
+    )  # by a run that was killed while its files moved to their places: this is the same
+    if (there := [path.name for path in files if path.exists()]) and not (
+        options["overwrite"] or stopped
+    ):
+        raise MetanetError(
+            f"out={folder} has {', '.join(there)} already: choose another folder, or overwrite=true"
+        )
     return files
 
 
@@ -94,22 +112,32 @@ def _architecture(options: Mapping[str, Any]) -> tuple[Architecture, nn.Module]:
     return arch, model
 
 
-def _fitted(checkpoint: Checkpoint, arch: Architecture, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def _fitted(
+    checkpoint: Checkpoint, arch: Architecture, options: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """The checkpoint's tensors by the network's names.
 
     Raises:
-        CheckpointError: names or shapes differ, or names that are one tensor in the network have different values.
+        CheckpointError: names or shapes differ, or names that are one tensor in the network have
+            different values.
     """
     tensors = {name: each for name, each in arch.spec.tensors.items() if not each.integer}
     tied = {name: each.tied_to for name, each in tensors.items() if each.tied_to}
     expected = {
-        name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device="meta") for name, each in tensors.items()
+        name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device="meta")
+        for name, each in tensors.items()
     }
     try:
         others = {n: checkpoint.shapes[n] for n in arch.graph_template().extras if n in checkpoint}
-        fitted = checkpoint.fit(expected | others, prefix=options["prefix"], tied=tied, extra=options["extra"])
+        fitted = checkpoint.fit(
+            expected | others, prefix=options["prefix"], tied=tied, extra=options["extra"]
+        )
     except CheckpointError as error:
-        hint = "\n  A head of another size? Pass arch_args.num_classes=N." if "shape   " in str(error) else ""
+        hint = (
+            "\n  A head of another size? Pass arch_args.num_classes=N."
+            if "shape   " in str(error)
+            else ""
+        )
         raise CheckpointError(f"{error}\n  The network is arch={options['arch']}.{hint}") from error
     if fitted.skipped:
         print(f"left out, {len(fitted.skipped)} of the checkpoint: {_some(fitted.skipped)}")
@@ -123,10 +151,20 @@ def _fitted(checkpoint: Checkpoint, arch: Architecture, options: Mapping[str, An
     return state
 
 
-def _write(made: Any, template: GraphTemplate, files: list[Path], options: Mapping[str, Any]) -> None:
-    from ..graph import draw, draw_html, save_graph  # torch-geometric and matplotlib take seconds to import
+def _write(
+    made: Any, template: GraphTemplate, files: list[Path], options: Mapping[str, Any]
+) -> None:
+    from ..graph import (
+        draw,
+        draw_html,
+        save_graph,
+    )  # torch-geometric and matplotlib take seconds to import
 
-    picture = {"title": options["arch"], "max_edges": options["max_edges"], "max_neurons": options["max_neurons"]}
+    picture = {
+        "title": options["arch"],
+        "max_edges": options["max_edges"],
+        "max_neurons": options["max_neurons"],
+    }
     with write_together(files[0].parent, NAME) as beside:
         for path in (beside / each.name for each in files):
             if path.suffix in (".safetensors", ".pt"):
@@ -141,7 +179,11 @@ def _write(made: Any, template: GraphTemplate, files: list[Path], options: Mappi
 
 
 def _summary(
-    made: Any, template: GraphTemplate, arch: Architecture, state: Mapping[str, Tensor], bad: Mapping[str, int]
+    made: Any,
+    template: GraphTemplate,
+    arch: Architecture,
+    state: Mapping[str, Tensor],
+    bad: Mapping[str, int],
 ) -> str:
     nodes, edges, constant = Counter(), Counter(), Counter()
     for r in template.nodes:
@@ -161,9 +203,15 @@ def _summary(
     if extras:
         lines.append(f"extras    {len(extras)} tensors travel unchanged: {_some(extras)}")
     if absent := [name for name in template.extras if name not in extras]:
-        lines.append(f"absent    {len(absent)} buffers of the network are not in the checkpoint: {_some(absent)}")
+        lines.append(
+            f"absent    {len(absent)} buffers of the network are not in the checkpoint: {_some(absent)}"
+        )
     listed = _some(f"{name} ({count:,})" for name, count in bad.items())
-    lines.append(f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {listed}" if bad else "NaN, inf  none")
+    lines.append(
+        f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {listed}"
+        if bad
+        else "NaN, inf  none"
+    )
     lines += [f"warning   {each}" for each in arch.template_warnings]
     tensors = dict.fromkeys(b.tensor for b in template.blocks if b.tensor is not None)
     if len(tensors) <= _TABLE:
@@ -171,21 +219,32 @@ def _summary(
     return "\n".join(lines)
 
 
-def _table(template: GraphTemplate, state: Mapping[str, Tensor], tensors: Iterable[str]) -> list[str]:
+def _table(
+    template: GraphTemplate, state: Mapping[str, Tensor], tensors: Iterable[str]
+) -> list[str]:
     """One row a tensor: between which neurons its edges run, and how large its values are."""
     rows = [("tensor", "shape", "dtype", "edges", "from", "to", "rms", "largest")]
     for name in tensors:
         blocks = [b for b in template.blocks if b.tensor == name]
         x = real_parts(state[name]).double()
         x = x[x.isfinite()]
-        size = (f"{float(x.square().mean().sqrt()):.3g}", f"{float(x.abs().max()):.3g}") if x.numel() else ("-", "-")
+        size = (
+            (f"{float(x.square().mean().sqrt()):.3g}", f"{float(x.abs().max()):.3g}")
+            if x.numel()
+            else ("-", "-")
+        )
         ends = (_some(dict.fromkeys(template.nodes[i].name for i in each), 2) for each in (
             [b.source for b in blocks], [b.destination for b in blocks]))  # fmt: skip
         kinds = _some(dict.fromkeys(_words(b.type) for b in blocks), 3)
         dtype = str(state[name].dtype).removeprefix("torch.")
-        rows.append((name, "x".join(map(str, state[name].shape)) or "-", dtype, kinds, *ends, *size))
+        rows.append(
+            (name, "x".join(map(str, state[name].shape)) or "-", dtype, kinds, *ends, *size)
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _words(kind: Any) -> str:
@@ -198,4 +257,6 @@ def _counts(counted: Mapping[str, int]) -> str:
 
 def _some(names: Iterable[str], limit: int = 5) -> str:
     names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return ", ".join(names[:limit]) + (
+        f" and {len(names) - limit} more" if len(names) > limit else ""
+    )

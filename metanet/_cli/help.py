@@ -1,4 +1,5 @@
-"""``metanet COMMAND --help``: every value with the comment that its YAML file has, group by group."""
+"""``metanet COMMAND --help``: every value with the comment that its YAML file has, group by
+group."""
 
 import re
 import textwrap
@@ -34,15 +35,24 @@ def help_of(command: str, words: Sequence[str]) -> str:
             cfg = compose(command, list(words), return_hydra_config=True)
         except HydraException as error:
             text = " ".join(str(error).partition("Config search path:")[0].split())
-            raise MetanetError(f"no help for metanet {command} {' '.join(words)}: {text}") from error
+            raise MetanetError(
+                f"no help for metanet {command} {' '.join(words)}: {text}"
+            ) from error
         loader = GlobalHydra.instance().config_loader()
         chosen = {g: n for g, n in cfg.hydra.runtime.choices.items() if not g.startswith("hydra/")}
         options = {group: loader.get_group_options(group) for group in chosen}
         header, footer = cfg.hydra.help.header, cfg.hydra.help.footer
     GlobalHydra.instance().clear()
     plain = OmegaConf.to_container(cfg, resolve=False)
-    comments = {group: comment for group, (_, comment) in defaults_of(folder / f"{command}.yaml").items()}
-    lines = [str(header), "", "Values (KEY=VALUE sets one, +KEY=VALUE adds an argument; paths need no quotes):", ""]
+    comments = {
+        group: comment for group, (_, comment) in defaults_of(folder / f"{command}.yaml").items()
+    }
+    lines = [
+        str(header),
+        "",
+        "Values (KEY=VALUE sets one, +KEY=VALUE adds an argument; paths need no quotes):",
+        "",
+    ]
     own = {key: value for key, value in plain.items() if key not in ("hydra", "paths", *chosen)}
     lines += _listed(own, "", comments_of(folder, command))
     for group in defaults_of(folder / f"{command}.yaml"):
@@ -54,7 +64,8 @@ def help_of(command: str, words: Sequence[str]) -> str:
 
 
 def comments_of(folder: Path, name: str) -> dict[str, str]:
-    """The comments of a configuration file by dotted key, those of the files that it builds on among them.
+    """The comments of a configuration file by dotted key, those of the files that it builds on
+    among them.
 
     >>> # conf/optim/adamw.yaml:
     >>> # optimizer:
@@ -89,7 +100,8 @@ def _parents(text: str) -> list[str]:
 
 
 def _commented(text: str) -> Iterator[tuple[str, str]]:
-    """``key, comment`` of every key that stands on a line of its own; lines of comment alone go on with the last."""
+    """``key, comment`` of every key that stands on a line of its own; lines of comment alone go on
+    with the last."""
     path: list[tuple[int, str]] = []
     key, words = "", ""
     for line in text.splitlines():
@@ -126,7 +138,9 @@ def _listed(node: Mapping[str, Any], where: str, comments: Mapping[str, str]) ->
         name = str(key)
         if name in ("_target_", "name"):
             continue
-        inner = {k[len(name) + 1 :]: words for k, words in comments.items() if k.startswith(f"{name}.")}
+        inner = {
+            k[len(name) + 1 :]: words for k, words in comments.items() if k.startswith(f"{name}.")
+        }
         full = f"{where}.{name}" if where else name
         if isinstance(value, Mapping) and inner:
             lines += _listed(value, full, inner)

@@ -1,4 +1,5 @@
-"""The command ``inspect``: trace an architecture, print its symmetries, and test them on the network itself."""
+"""The command ``inspect``: trace an architecture, print its symmetries, and test them on the
+network itself."""
 
 import json
 from pathlib import Path
@@ -18,14 +19,15 @@ from .tracing import Inputs, make_network, trace_timed
 
 
 def inspect(cfg: Any) -> None:
-    """Derive the symmetries of ``cfg.arch``, print them, and verify them on two examples of different sizes.
+    """Derive the symmetries of ``cfg.arch``, print them, and verify them on two examples of
+    different sizes.
 
     Args:
         cfg: the composed ``conf/inspect.yaml``.
 
     Raises:
-        MetanetError: no such network or device, no example inputs, an unknown tensor to explain, or the verification
-            failed.
+        MetanetError: no such network or device, no example inputs, an unknown tensor to explain, or
+            the verification failed.
     """
     options = plain(cfg)
     ref = options["arch"]
@@ -44,21 +46,32 @@ def inspect(cfg: Any) -> None:
     if options["verify"] and device == "meta":
         print("not verified: the meta device has no values; device=cpu verifies")
     elif options["verify"]:
-        reports = [_verified(model, arch, example, options["seed"], options["axes"]) for example in examples]
+        reports = [
+            _verified(model, arch, example, options["seed"], options["axes"])
+            for example in examples
+        ]
     _write_metrics(Path(options["paths"]["run_dir"]), arch, seconds, reports)
     _complain(ref, reports)
 
 
-def _verified(model: nn.Module, arch: Architecture, example: Inputs, seed: int, axes: int | None) -> Verification:
+def _verified(
+    model: nn.Module, arch: Architecture, example: Inputs, seed: int, axes: int | None
+) -> Verification:
     args, kwargs = example
     report = verify(model, arch.spec, *args, seed=seed, axes=axes, **kwargs)
     print(f"verified with {_described(example)}\n{indent(str(report), '  ')}", flush=True)
     return report
 
 
-def _write_metrics(run_dir: Path, arch: Architecture, seconds: float, reports: list[Verification]) -> None:
+def _write_metrics(
+    run_dir: Path, arch: Architecture, seconds: float, reports: list[Verification]
+) -> None:
     """What the table at the end of a sweep shows."""
-    measured: dict[str, float] = {"groups": len(arch.spec.groups), "warnings": len(arch.warnings), "seconds": seconds}
+    measured: dict[str, float] = {
+        "groups": len(arch.spec.groups),
+        "warnings": len(arch.warnings),
+        "seconds": seconds,
+    }
     if reports:
         measured["change"] = max(report.change for report in reports)
         measured["moved"] = min(report.moved for report in reports)
@@ -72,8 +85,12 @@ def _complain(ref: str, reports: list[Verification]) -> None:
     if not failed:
         return
     change = max(report.change for report in failed)
-    lines = [f"the verification of {ref} failed: legal relabellings changed the output by {change:.1e} of its spread"]
-    if blind := sorted({f"{name} axis {axis}" for report in failed for name, axis in report.unexplained}):
+    lines = [
+        f"the verification of {ref} failed: legal relabellings changed the output by {change:.1e} of its spread"
+    ]
+    if blind := sorted(
+        {f"{name} axis {axis}" for report in failed for name, axis in report.unexplained}
+    ):
         lines.append(
             f"  {len(blind)} illegal relabellings changed nothing, for no reason that was found: "
             f"{', '.join(blind[:5])}{', ...' if len(blind) > 5 else ''}"
@@ -83,5 +100,8 @@ def _complain(ref: str, reports: list[Verification]) -> None:
 
 def _described(example: Inputs) -> str:
     args, kwargs = example
-    named = [*((f"input {i}" if len(args) > 1 else "input", x) for i, x in enumerate(args)), *kwargs.items()]
+    named = [
+        *((f"input {i}" if len(args) > 1 else "input", x) for i, x in enumerate(args)),
+        *kwargs.items(),
+    ]
     return ", ".join(f"{name} {list(x.shape)}" for name, x in named if isinstance(x, Tensor))

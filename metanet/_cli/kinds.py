@@ -1,4 +1,5 @@
-"""What a value of the configuration may be: annotations read as tests of a value, and as words for a message.
+"""What a value of the configuration may be: annotations read as tests of a value, and as words for
+a message.
 
 >>> fits("ten", int | None), described(int | None)
 (False, 'a whole number, or null')
@@ -79,7 +80,9 @@ def described(kind: Any) -> str:
         return re.sub(r"number\b", " ".join(["number", *bounds]), described(parts[0]), count=1)
     if origin in (Union, types.UnionType):
         kinds = _judged(parts)
-        words = dict.fromkeys(described(part) for part in kinds if not (part is int and float in kinds))
+        words = dict.fromkeys(
+            described(part) for part in kinds if not (part is int and float in kinds)
+        )
         return ", or ".join(sorted(words, key=lambda word: word == "null"))
     if origin is Literal:
         return ", ".join(map(str, parts))
@@ -124,6 +127,11 @@ def _is_plain(value: Any, kind: Any) -> bool:
 
 
 def _is_foreign(kind: Any) -> bool:
-    """A class of which nothing in YAML is an instance: a value alone can't tell whether its target can use it."""
+    """A class of which nothing in YAML is an instance: a value alone can't tell whether its target
+    can use it."""
     known = (*_PLAIN, *_LISTS, *_DICTS)
-    return get_origin(kind) in (None, collections.abc.Callable) and kind is not Any and kind not in known
+    return (
+        get_origin(kind) in (None, collections.abc.Callable)
+        and kind is not Any
+        and kind not in known
+    )

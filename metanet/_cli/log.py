@@ -1,4 +1,5 @@
-"""Weights & Biases for commands that measure rather than train; offline unless ``WANDB_MODE`` says otherwise."""
+"""Weights & Biases for commands that measure rather than train; offline unless ``WANDB_MODE`` says
+otherwise."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,9 @@ def check_login(settings: Mapping[str, Any]) -> None:
         import wandb
 
         if not wandb.api.api_key:
-            raise MetanetError("logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline")
+            raise MetanetError(
+                "logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline"
+            )
 
 
 def log_curve(
@@ -33,7 +36,11 @@ def log_curve(
     import wandb
 
     run = wandb.init(
-        project=settings["project"], mode=settings["mode"], dir=folder, name=folder.name, config=dict(options)
+        project=settings["project"],
+        mode=settings["mode"],
+        dir=folder,
+        name=folder.name,
+        config=dict(options),
     )
     for row in zip(*columns.values(), strict=True):
         run.log(dict(zip(columns, row, strict=True)))

@@ -43,21 +43,24 @@ CARD_FILE = "README.md"
 
 
 def merge(cfg: Any) -> None:
-    """Merge ``cfg.models`` and write the result to ``cfg.out``, with all that is needed to use it and to make it again.
+    """Merge ``cfg.models`` and write the result to ``cfg.out``, with all that is needed to use it
+    and to make it again.
 
     Args:
         cfg: the composed ``conf/merge.yaml``.
 
     Raises:
-        MetanetError: ``out`` is not empty, something does not exist or is missing, or the checkpoints do not belong
-            together.
+        MetanetError: ``out`` is not empty, something does not exist or is missing, or the
+            checkpoints do not belong together.
     """
     started = time.perf_counter()
     options = _checked(plain(cfg))
     out = Path(options["out"])
     device = find_device(options["device"])
     base, paths = options["base"], options["models"]
-    networks = open_networks(options, [*([] if base is None else [base]), *paths])  # the base first, as in files
+    networks = open_networks(
+        options, [*([] if base is None else [base]), *paths]
+    )  # the base first, as in files
     how, arch = _alignment(options, networks)
     chosen = dict(options["method"])
     with warnings.catch_warnings():
@@ -70,7 +73,11 @@ def merge(cfg: Any) -> None:
             out_dtype=options["out_dtype"], overflow=options["overflow"], seed=options["seed"], device=device,
             progress=True, **how, **chosen,
         )  # fmt: skip
-    named, others = (merged, []) if networks.model is None else as_stored(merged, networks.stored[0], networks.model)
+    named, others = (
+        (merged, [])
+        if networks.model is None
+        else as_stored(merged, networks.stored[0], networks.model)
+    )
     beside = _beside(named, others, merged, networks.stored, options)
     for warning in [*(() if arch is None else arch.warnings), *beside.warnings]:
         print(f"warning: {warning}", flush=True)
@@ -94,13 +101,18 @@ def merge(cfg: Any) -> None:
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with paths in full and files read, all that can be told before anything is opened.
+    """The options with paths in full and files read, all that can be told before anything is
+    opened.
 
     Raises:
         MetanetError: something has another form, or ``out`` is no place to write to.
     """
     models = options["models"] = _expanded(options["models"])
-    if not isinstance(models, list) or not all(isinstance(each, str) for each in models) or not models:
+    if (
+        not isinstance(models, list)
+        or not all(isinstance(each, str) for each in models)
+        or not models
+    ):
         shown = models if isinstance(models, str) else "A"
         raise MetanetError(f"models={models}: give a list of checkpoints, models=[{shown},B]")
     if not isinstance(options["method"], Mapping):
@@ -116,7 +128,9 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     if options["overrides"] is not None and not isinstance(options["overrides"], Mapping):
         raise MetanetError(f"overrides={options['overrides']}: give {{PATTERN: {{OPTION: VALUE}}}}")
     if options["slices"] is not None and not isinstance(options["slices"], list):
-        raise MetanetError(f"slices={options['slices']}: give [{{MODEL: [FIRST, BEHIND_THE_LAST]}}, ...]")
+        raise MetanetError(
+            f"slices={options['slices']}: give [{{MODEL: [FIRST, BEHIND_THE_LAST]}}, ...]"
+        )
     inputs = [*([] if options["base"] is None else [options["base"]]), *options["models"]]
     _check_place(Path(options["out"]), inputs)
     return options
@@ -133,7 +147,11 @@ def _expanded(models: Any) -> Any:
         return models
     out: list[Any] = []
     for each in listed:
-        if not isinstance(each, str) or not glob.has_magic(each) or Path(each).expanduser().exists():
+        if (
+            not isinstance(each, str)
+            or not glob.has_magic(each)
+            or Path(each).expanduser().exists()
+        ):
             out.append(each)
         elif matched := sorted(glob.glob(os.path.expanduser(each))):
             out += matched
@@ -155,23 +173,42 @@ def _check_place(out: Path, inputs: Sequence[str]) -> None:
         folder = Path(given).resolve()
         if folder.is_dir() and folder in (place, *place.parents):
             where = "is" if folder == place else "lies in"
-            raise MetanetError(f"out={out} {where} the folder of an input, {given}: give another one")
+            raise MetanetError(
+                f"out={out} {where} the folder of an input, {given}: give another one"
+            )
     check_free(out, "the merged checkpoint and what belongs to it")
 
 
-def _alignment(options: Mapping[str, Any], networks: Networks) -> tuple[dict[str, Any], Architecture | None]:
-    """What :func:`metanet.merge` is told of the alignment, and the architecture where something needs it."""
+def _alignment(
+    options: Mapping[str, Any], networks: Networks
+) -> tuple[dict[str, Any], Architecture | None]:
+    """What :func:`metanet.merge` is told of the alignment, and the architecture where something
+    needs it."""
     given, matcher = options["alignment"], options.get("matcher")
     if given is not None and matcher is not None:
-        raise MetanetError("give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one")
+        raise MetanetError(
+            "give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one"
+        )
     method = METHODS.get(options["method"]["name"])
     asks = {"matcher=" + matcher["name"]: True} if matcher is not None else {}
-    asks["method=" + options["method"]["name"]] = method is not None and {"arch", "model", "data"} & {*method.needs}
+    asks["method=" + options["method"]["name"]] = method is not None and {
+        "arch",
+        "model",
+        "data",
+    } & {*method.needs}
     asks[f"repair={options['repair']}"] = options["repair"] is not None
     if networks.model is None and (asking := [name for name, needed in asks.items() if needed]):
-        raise MetanetError(f"{asking[0]} needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory")
-    if networks.data is None and ((method is not None and "data" in method.needs) or options["repair"] is not None):
-        asking = f"repair={options['repair']}" if options["repair"] is not None else f"method={method.name}"
+        raise MetanetError(
+            f"{asking[0]} needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory"
+        )
+    if networks.data is None and (
+        (method is not None and "data" in method.needs) or options["repair"] is not None
+    ):
+        asking = (
+            f"repair={options['repair']}"
+            if options["repair"] is not None
+            else f"method={method.name}"
+        )
         raise MetanetError(f"{asking} runs the networks: give data=")
     how: dict[str, Any] = {}
     if given is not None:
@@ -196,16 +233,23 @@ def _loaded(given: Any, networks: Networks) -> Alignment | list[Alignment | None
             if each is not None:
                 each.check(networks.fitted[0])
         except CheckpointError as error:
-            hint = "" if networks.model else "; give arch= where the files name the tensors otherwise than the network"
+            hint = (
+                ""
+                if networks.model
+                else "; give arch= where the files name the tensors otherwise than the network"
+            )
             raise CheckpointError(f"alignment={path}: {error}{hint}") from error
     return found if isinstance(given, list) else found[0]
 
 
 def _given(options: Mapping[str, Any], alignments: Sequence[Alignment | None]) -> dict[str, Any]:
-    """What the result depends on besides the recipe, so that other shards are never taken for those of this merge."""
+    """What the result depends on besides the recipe, so that other shards are never taken for those
+    of this merge."""
     elements = [None if each is None else each.transform.elements for each in alignments]
     digests = [
-        None if each is None else {n: hashlib.sha256(e.contiguous().numpy()).hexdigest() for n, e in each.items()}
+        None
+        if each is None
+        else {n: hashlib.sha256(e.contiguous().numpy()).hexdigest() for n, e in each.items()}
         for each in elements
     ]
     keys = ("arch", "arch_args", "data", "data_args", "loss")
@@ -229,11 +273,21 @@ def _beside(
     )  # fmt: skip
     notes = list(found.warnings)
     like = stored[0].shapes
-    if changed := [n for n, shape in named.shapes.items() if like.get(n, shape) != shape and layers is None]:
-        notes.append(f"{len(changed)} tensors have other shapes than in the inputs: {_some(changed)}")
+    if changed := [
+        n for n, shape in named.shapes.items() if like.get(n, shape) != shape and layers is None
+    ]:
+        notes.append(
+            f"{len(changed)} tensors have other shapes than in the inputs: {_some(changed)}"
+        )
     if others:
-        notes.append(f"{len(others)} tensors are none of the network's and stay as they are: {_some(others)}")
-    library = "timm" if found.library is None and str(options["arch"]).startswith("timm:") else found.library
+        notes.append(
+            f"{len(others)} tensors are none of the network's and stay as they are: {_some(others)}"
+        )
+    library = (
+        "timm"
+        if found.library is None and str(options["arch"]).startswith("timm:")
+        else found.library
+    )
     return Carried(found.files, tuple(notes), library)
 
 
@@ -260,10 +314,16 @@ def _files(
 ) -> dict[str, bytes | Path]:  # fmt: skip
     """All that lies beside the weights."""
     chosen = {key: value for key, value in options.items() if key not in ("paths", "recipe")}
-    given = {key: value for key, value in chosen.items() if value not in (None, {}) and key != "data_args"}
+    given = {
+        key: value
+        for key, value in chosen.items()
+        if value not in (None, {}) and key != "data_args"
+    }
     given |= {"data_args": options["data_args"]} if options["data"] is not None else {}
     whole = chosen | {DIGESTS: dict(hashes)}  # the card has them in a table
-    config, shown = (yaml.safe_dump(each, sort_keys=False, allow_unicode=True) for each in (whole, given))
+    config, shown = (
+        yaml.safe_dump(each, sort_keys=False, allow_unicode=True) for each in (whole, given)
+    )
     card = model_card(
         recipe, title=Path(options["out"]).absolute().name, hashes=hashes, report=merged.report,
         alignments=merged.alignments, library=beside.library, notes=beside.warnings, command=_command(), config=shown,
@@ -275,7 +335,9 @@ def _command() -> str:
     """The command line, as a person would type it."""
     from hydra.core.hydra_config import HydraConfig
 
-    given = [each for each in HydraConfig.get().overrides.task if key_of(each) != "recipe"]  # it is among them, in full
+    given = [
+        each for each in HydraConfig.get().overrides.task if key_of(each) != "recipe"
+    ]  # it is among them, in full
     return " ".join(["metanet merge", *(shlex.quote(typed(each)) for each in given)])
 
 
@@ -287,7 +349,10 @@ def _numbers(merged: Merged, named: Checkpoint) -> dict[str, Any]:
     }  # fmt: skip
     for k, each in enumerate(merged.alignments):
         if each is not None:
-            numbers |= {f"objective/{k}/before": each.objective[0], f"objective/{k}/after": each.objective[-1]}
+            numbers |= {
+                f"objective/{k}/before": each.objective[0],
+                f"objective/{k}/after": each.objective[-1],
+            }
     return numbers
 
 

@@ -11,7 +11,8 @@ from ..sources import in_memory, on_disk
 
 
 class _Renamed:
-    """Reads a tensor of one checkpoint by its name in another, and what only the other has from there."""
+    """Reads a tensor of one checkpoint by its name in another, and what only the other has from
+    there."""
 
     def __init__(self, given: Checkpoint, names: Mapping[str, str], stored: Checkpoint) -> None:
         self.given, self.names, self.stored = given, names, stored
@@ -20,8 +21,11 @@ class _Renamed:
         return self.given[self.names[name]] if name in self.names else self.stored[name]
 
 
-def as_stored(given: Checkpoint, stored: Checkpoint, model: nn.Module) -> tuple[Checkpoint, list[str]]:
-    """A checkpoint of a network by the names of a file; what the file has besides the network stays as it is there.
+def as_stored(
+    given: Checkpoint, stored: Checkpoint, model: nn.Module
+) -> tuple[Checkpoint, list[str]]:
+    """A checkpoint of a network by the names of a file; what the file has besides the network stays
+    as it is there.
 
     Args:
         given: by the names of ``model``, which may have more or fewer layers than ``model``.
@@ -48,8 +52,12 @@ def as_stored(given: Checkpoint, stored: Checkpoint, model: nn.Module) -> tuple[
         elif name not in fitted:  # a layer more; what is in it and not in the inverse is tied
             where[more + name.removeprefix(less)] = name
     others = [name for name in stored if name not in names]
-    shapes = {here: given.shapes[name] for here, name in where.items()} | {n: stored.shapes[n] for n in others}
-    dtypes = {here: given.dtypes[name] for here, name in where.items()} | {n: stored.dtypes[n] for n in others}
+    shapes = {here: given.shapes[name] for here, name in where.items()} | {
+        n: stored.shapes[n] for n in others
+    }
+    dtypes = {here: given.dtypes[name] for here, name in where.items()} | {
+        n: stored.dtypes[n] for n in others
+    }
     return Checkpoint(given.path, _Renamed(given, where, stored), shapes, dtypes), others
 
 

@@ -1,4 +1,5 @@
-"""What commands about several networks are given: the module, its architecture, the checkpoints, a device, data."""
+"""What commands about several networks are given: the module, its architecture, the checkpoints, a
+device, data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ class Networks:
     """Checkpoints of one network.
 
     Attributes:
-        model: the network, with random weights; on the meta device if it is large and nothing runs it. ``None`` without
-            ``arch``.
+        model: the network, with random weights; on the meta device if it is large and nothing runs
+            it. ``None`` without ``arch``.
         stored: the checkpoints as their files name the tensors.
         fitted: the same by the names of the network; as stored without one.
         data: batches; ``None`` if none are given.
@@ -67,8 +68,8 @@ def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
     """Open the checkpoints, make the network ``arch``, and the data.
 
     Args:
-        options: with ``arch`` (``None`` only without data), ``arch_args``, ``input_shape``, ``data``, ``data_args``,
-            ``seed``, and perhaps ``train_data``.
+        options: with ``arch`` (``None`` only without data), ``arch_args``, ``input_shape``,
+            ``data``, ``data_args``, ``seed``, and perhaps ``train_data``.
         paths: of the checkpoints.
 
     Raises:
@@ -83,7 +84,9 @@ def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
         meta = large and options["data"] is None
         model = seeded_network(options["arch"], options["seed"], meta, options["arch_args"])
     elif given := [name for name in ("data", "arch_args", "input_shape") if options[name]]:
-        raise MetanetError(f"{given[0]}= needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory")
+        raise MetanetError(
+            f"{given[0]}= needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory"
+        )
     fitted = stored if model is None else tuple(fit_to(model, each) for each in stored)
 
     def load(ref: str | list[str] | None) -> Any:
@@ -93,13 +96,16 @@ def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
         return None if ref is None else load_data(ref, model, options["arch"], *more)
 
     data, train_data = load(options["data"]), load(options.get("train_data"))
-    if data is None and (given := [name for name, value in options["data_args"].items() if value is not None]):
+    if data is None and (
+        given := [name for name, value in options["data_args"].items() if value is not None]
+    ):
         raise MetanetError(f"data_args.{given[0]} needs data=")
     return Networks(model, stored, fitted, data, data if train_data is None else train_data)
 
 
 def trace_networks(networks: Networks, ref: str, input_shape: Any, seed: int) -> Architecture:
-    """The architecture, traced with the network's own examples, inputs of ``input_shape``, or the first batch."""
+    """The architecture, traced with the network's own examples, inputs of ``input_shape``, or the
+    first batch."""
     if input_shape is None and networks.data is not None and example_inputs(networks.model) is None:
         examples = _first_samples(networks.data)
     else:
@@ -125,11 +131,19 @@ def find_device(name: str) -> torch.device:
         MetanetError: there is no such device here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         torch.empty(0, device=name)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise MetanetError(f"device={name} can't be used: {error}. Choose auto, cpu, cuda or mps.") from error
+        raise MetanetError(
+            f"device={name} can't be used: {error}. Choose auto, cpu, cuda or mps."
+        ) from error
     if name == "meta":
         raise MetanetError("device=meta has no values: choose auto, cpu, cuda or mps")
     return torch.device(name)

@@ -1,4 +1,5 @@
-"""``key=value`` on its way to Hydra's grammar: paths are quoted, and a resumed run gets its own overrides back."""
+"""``key=value`` on its way to Hydra's grammar: paths are quoted, and a resumed run gets its own
+overrides back."""
 
 import re
 from collections.abc import Mapping
@@ -11,12 +12,27 @@ _LARGEST = 2**20  # bytes of overrides
 
 # Keys whose values are paths, references or column names: plain text, whatever characters it has.
 TEXT_KEYS = frozenset(
-    {"a", "alignment", "arch", "b", "base", "checkpoint", "data", "explain", "label", "out", "path", "recipe"}
+    {
+        "a",
+        "alignment",
+        "arch",
+        "b",
+        "base",
+        "checkpoint",
+        "data",
+        "explain",
+        "label",
+        "out",
+        "path",
+        "recipe",
+    }
     | {"data_args.tokenizer", "resume", "run", "table", "train_data", "trust"}
     | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
 )
 TEXT_LIST_KEYS = frozenset({"alignment", "data", "models", "trust"})  # [A,B], each one text
-TREE_KEYS = frozenset({"overrides", "slices"})  # {...} or [...], whose keys may be quoted; or the path of a file
+TREE_KEYS = frozenset(
+    {"overrides", "slices"}
+)  # {...} or [...], whose keys may be quoted; or the path of a file
 # Dictionaries that take any key, so that nobody has to write +
 OPEN_KEYS = ("arch_args.", "data_args.", "zoo.arch_args.")
 
@@ -27,7 +43,9 @@ _OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^\W\d][\w./@:-]*)=(?P<value
 
 def quote(text: str) -> str:
     """``text`` as a string of Hydra's grammar; ``${...}`` in it stays an interpolation."""
-    text = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count only before a quote and at the end
+    text = re.sub(
+        r"(\\*)'", r"\1\1\\'", text
+    )  # backslashes count only before a quote and at the end
     text = re.sub(r"(\\+)\Z", r"\1\1", text)
     return f"'{text}'"
 
@@ -46,9 +64,10 @@ def prepare(args: list[str], short: Mapping[str, str] | None = None) -> list[str
 
     ``short`` maps short keys to where they stand in the configuration: ``path`` -> ``zoo.path``.
 
-    Values of :data:`TEXT_KEYS` are quoted unless they are quoted already, ``null`` or empty. In a sweep (``-m``) commas
-    separate choices, in :data:`TEXT_LIST_KEYS` they separate items; a path with a comma needs quotes of its own there.
-    In :data:`TREE_KEYS`, keys may stand in quotes, as they do in JSON.
+    Values of :data:`TEXT_KEYS` are quoted unless they are quoted already, ``null`` or empty. In a
+    sweep (``-m``) commas separate choices, in :data:`TEXT_LIST_KEYS` they separate items; a path
+    with a comma needs quotes of its own there. In :data:`TREE_KEYS`, keys may stand in quotes, as
+    they do in JSON.
     """
     sweep = is_sweep(args)
     return [_prepare(arg, short or {}, sweep) for arg in args]
@@ -59,8 +78,13 @@ def is_sweep(args: list[str]) -> bool:
 
 
 def value_of(key: str, args: list[str]) -> str | None:
-    """The value that the last ``key=value`` gives as plain text; None if there is none, or ``null``."""
-    values = [found["value"] for arg in args if (found := _OVERRIDE.fullmatch(arg)) and found["key"] == key]
+    """The value that the last ``key=value`` gives as plain text; None if there is none, or
+    ``null``."""
+    values = [
+        found["value"]
+        for arg in args
+        if (found := _OVERRIDE.fullmatch(arg)) and found["key"] == key
+    ]
     return None if not values or values[-1] == "null" else unquote(values[-1])
 
 
@@ -70,34 +94,55 @@ def resumed(args: list[str]) -> list[str]:
     Args:
         args: prepared arguments; nothing happens without ``resume=RUN_DIR``.
 
-    A run that was made here goes on as it is. What a stranger's overrides may say is in :mod:`metanet._cli.foreign`.
+    A run that was made here goes on as it is. What a stranger's overrides may say is in
+    :mod:`metanet._cli.foreign`.
 
     Raises:
-        MetanetError: RUN_DIR is no directory of a run, or is given together with a sweep or another run directory.
+        MetanetError: RUN_DIR is no directory of a run, or is given together with a sweep or another
+            run directory.
         TrustError: RUN_DIR is a stranger's, and its overrides are more than values.
     """
     given = value_of("resume", args)
     if not given:
         return args
     if is_sweep(args):
-        raise MetanetError("resume=RUN_DIR goes on with one run; it can't be swept (-m). Resume the jobs one by one.")
+        raise MetanetError(
+            "resume=RUN_DIR goes on with one run; it can't be swept (-m). Resume the jobs one by one."
+        )
     run_dir = Path(given).expanduser().absolute()
     record = run_dir / ".hydra" / "overrides.yaml"
     if not record.is_file():
-        reason = "there is no such folder" if not run_dir.exists() else "it is no run: .hydra/overrides.yaml is missing"
+        reason = (
+            "there is no such folder"
+            if not run_dir.exists()
+            else "it is no run: .hydra/overrides.yaml is missing"
+        )
         if run_dir.is_file():
             reason = "it is a file; give the run's folder"
-        raise MetanetError(f"can't resume {given}: {reason}. Give the directory that `metanet train` made.")
+        raise MetanetError(
+            f"can't resume {given}: {reason}. Give the directory that `metanet train` made."
+        )
     elsewhere = value_of("hydra.run.dir", args)
     if elsewhere and Path(elsewhere).absolute() != run_dir:
-        raise MetanetError(f"resume={given} writes into that directory; remove hydra.run.dir={elsewhere}")
-    # What is given now wins. Hydra adds a key (+key=value) only once, so what is replaced is left out.
-    replaced = {"trust", *(key_of(arg) for arg in args)}  # whom to trust is for the command line alone to say
+        raise MetanetError(
+            f"resume={given} writes into that directory; remove hydra.run.dir={elsewhere}"
+        )
+    # What is given now wins. Hydra adds a key (+key=value) only once, so what is replaced is left
+    # out.
+    replaced = {
+        "trust",
+        *(key_of(arg) for arg in args),
+    }  # whom to trust is for the command line alone to say
     old = [override for override in _read(record) if key_of(override) not in replaced]
     _check_origin(run_dir, old, args)
     now = [arg for arg in args if key_of(arg) not in ("resume", "hydra.run.dir")]
-    # Hydra would write its record over the old one, and half of it if it is killed: directories.record does that
-    here = [f"resume={quote(str(run_dir))}", f"hydra.run.dir={quote(str(run_dir))}", "hydra.output_subdir=null"]
+    # Hydra would write its record over the old one, and half of it if it is killed:
+    # directories.record does that
+    here = [
+        f"resume={quote(str(run_dir))}",
+        f"hydra.run.dir={quote(str(run_dir))}",
+        "hydra.output_subdir=null",
+    ]
     return [*old, *now, *here]
 
 
@@ -108,7 +153,11 @@ def _check_origin(run_dir: Path, old: list[str], args: list[str]) -> None:
     with trust.trusting(*trust_named(args)):
         if not trust.is_known(run_dir) and not trust.is_trusted(run_dir):
             trust.check_inside(run_dir)
-        trust.require(doubtful(old), run_dir, "overrides that are more than values: code, paths, or Hydra's own")
+        trust.require(
+            doubtful(old),
+            run_dir,
+            "overrides that are more than values: code, paths, or Hydra's own",
+        )
 
 
 def trust_named(args: list[str]) -> list[str | bool]:
@@ -123,7 +172,9 @@ def _read(record: Path) -> list[str]:
     import yaml
 
     if record.stat().st_size > _LARGEST:
-        raise MetanetError(f"can't resume: {record} is larger than {_LARGEST:,} bytes, which no list of overrides is")
+        raise MetanetError(
+            f"can't resume: {record} is larger than {_LARGEST:,} bytes, which no list of overrides is"
+        )
     try:
         overrides = yaml.safe_load(record.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -153,12 +204,15 @@ def _prepare(arg: str, short: Mapping[str, str], sweep: bool) -> str:
     elif key in TREE_KEYS and value[:1] in ("{", "["):
         value = _QUOTED_KEY.sub(lambda found: f"{escaped(found['key'])}:", value)
     elif key in TEXT_KEYS or key in TREE_KEYS or key in TEXT_LIST_KEYS:
-        value = ",".join(map(_quoted, _split(value))) if sweep and key in TEXT_KEYS else _quoted(value)
+        value = (
+            ",".join(map(_quoted, _split(value))) if sweep and key in TEXT_KEYS else _quoted(value)
+        )
     return f"{prefix}{key}={value}"
 
 
 def _long(key: str, short: Mapping[str, str]) -> str:
-    """Where a short key stands: ``path`` -> ``zoo.path``, ``arch_args.width`` -> ``zoo.arch_args.width``."""
+    """Where a short key stands: ``path`` -> ``zoo.path``, ``arch_args.width`` ->
+    ``zoo.arch_args.width``."""
     first, dot, rest = key.partition(".")
     return f"{short[first]}{dot}{rest}" if first in short else key
 

@@ -1,4 +1,5 @@
-"""What values say of this machine: files that must be there, places to write to, devices, modules."""
+"""What values say of this machine: files that must be there, places to write to, devices,
+modules."""
 
 import errno
 import os
@@ -39,7 +40,11 @@ def checkpoints(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 def there(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A file or folder that is read."""
     missing = [each for each in _texts(value) if not _exists(each)]
-    return f"{key}={missing[0]}: there is no such file or folder{_nearby(missing[0])}" if missing else None
+    return (
+        f"{key}={missing[0]}: there is no such file or folder{_nearby(missing[0])}"
+        if missing
+        else None
+    )
 
 
 def folder(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
@@ -64,7 +69,8 @@ def data(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 
 def reference(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
-    """The reference of a network. What a timm or transformers network is called is left to these, which load slowly."""
+    """The reference of a network. What a timm or transformers network is called is left to these,
+    which load slowly."""
     scheme, _, rest = value.partition(":")
     if rest and scheme in ("timm", "hf"):
         return None
@@ -72,7 +78,8 @@ def reference(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 
 def reference_unread(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
-    """A reference by its looks: nothing is imported, as a resumed run's own record may have named it."""
+    """A reference by its looks: nothing is imported, as a resumed run's own record may have named
+    it."""
     if ":" in value or Path(value).expanduser().is_dir():
         return None
     return f"{key}={value} names no network: give timm:NAME, hf:FOLDER, package.module:factory, or a folder"
@@ -111,7 +118,11 @@ def free(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     path = Path(value).expanduser()
     inputs = [each for name in ("a", "b", "base", "models") for each in _texts(cfg.get(name))]
     for each in inputs:
-        if _exists(each) and Path(each).is_dir() and Path(each).resolve() in (path.resolve(), *path.resolve().parents):
+        if (
+            _exists(each)
+            and Path(each).is_dir()
+            and Path(each).resolve() in (path.resolve(), *path.resolve().parents)
+        ):
             where = "is" if Path(each).resolve() == path.resolve() else "lies in"
             return f"{key}={value} {where} the folder of an input, {each}: give another one"
     if path.is_dir() and any(path.iterdir()):
@@ -167,7 +178,10 @@ def _reason(folder: Path) -> str:
 
 def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:
     if value.partition(":")[0] not in choices:
-        close = get_close_matches(value, choices, n=1) or [choice for choice in choices if choice in value.lower()][:1]
+        close = (
+            get_close_matches(value, choices, n=1)
+            or [choice for choice in choices if choice in value.lower()][:1]
+        )
         hint = f"; did you mean {close[0]}?" if close else ""
         reason = "can't be used" if value != "meta" else "has no values"
         return f"{key}={value} {reason}: choose from {', '.join(choices)}{hint}"
@@ -189,7 +203,13 @@ def _unimportable(key: str, value: str) -> str | None:
         load_factory(value)
     except MetanetError as error:
         text = str(error)
-        return text if text.startswith(f"{key}=") else f"{key}={text}" if text.startswith(value) else f"{key}: {text}"
+        return (
+            text
+            if text.startswith(f"{key}=")
+            else f"{key}={text}"
+            if text.startswith(value)
+            else f"{key}: {text}"
+        )
     return None
 
 
@@ -202,7 +222,11 @@ def _texts(value: Any) -> Iterator[str]:
 def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # too long, of a user that there isn't, with a null character
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # too long, of a user that there isn't, with a null character
         return False
 
 
@@ -210,7 +234,9 @@ def _nearby(path: str) -> str:
     """What there is instead: the files in the same folder, and the one that is named most alike."""
     wanted = Path(path).expanduser()
     try:
-        names = sorted(each.name for each in wanted.parent.iterdir() if not each.name.startswith("."))
+        names = sorted(
+            each.name for each in wanted.parent.iterdir() if not each.name.startswith(".")
+        )
     except FileNotFoundError:
         return f": nor does its folder '{wanted.parent}'"
     except (OSError, RuntimeError, ValueError):

@@ -1,7 +1,8 @@
-"""The command line, composed and checked before Hydra starts anything: all its mistakes, none of its side effects.
+"""The command line, composed and checked before Hydra starts anything: all its mistakes, none of
+its side effects.
 
-A mistake is set aside and the rest is composed again, until it composes; then the values are checked (``checks.py``).
-Of a sweep, every choice is composed once.
+A mistake is set aside and the rest is composed again, until it composes; then the values are
+checked (``checks.py``). Of a sweep, every choice is composed once.
 """
 
 import re
@@ -23,7 +24,8 @@ def mistakes(command: str, args: Sequence[str]) -> list[str]:
 
     Args:
         command: the primary config.
-        args: as Hydra will get them; flags that make Hydra show something instead of running are not looked at.
+        args: as Hydra will get them; flags that make Hydra show something instead of running are
+            not looked at.
     """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -67,7 +69,11 @@ def _names(cfg: Any) -> list[str]:
 
 def _groups(cfg: Any) -> dict[str, Any]:
     """The groups of the command, optional ones too, and what is chosen."""
-    return {group: name for group, name in cfg.hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    return {
+        group: name
+        for group, name in cfg.hydra.runtime.choices.items()
+        if not group.startswith("hydra/")
+    }
 
 
 # ---------------------------------------------------------------- grammar
@@ -81,7 +87,11 @@ def _grammar(word: str, sweep: bool) -> str | None:
     shown = typed(word)
     key, _, value = word.partition("=")
     text = unquote(value)
-    if key in TEXT_LIST_KEYS | TREE_KEYS and text[:1] in ("[", "{") and (reason := usage.unbalanced(text)):
+    if (
+        key in TEXT_LIST_KEYS | TREE_KEYS
+        and text[:1] in ("[", "{")
+        and (reason := usage.unbalanced(text))
+    ):
         return f"{shown}: {reason}"
     try:
         override = OverridesParser.create().parse_override(word)
@@ -94,7 +104,8 @@ def _grammar(word: str, sweep: bool) -> str | None:
 
 
 def _variants(words: Sequence[str]) -> Iterator[list[str]]:
-    """Command lines without choices that have every choice once: ``a=1,2 b=3,4`` -> ``1 3``, ``2 3``, ``1 4``."""
+    """Command lines without choices that have every choice once: ``a=1,2 b=3,4`` -> ``1 3``, ``2
+    3``, ``1 4``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     choices = []
@@ -116,8 +127,11 @@ def _variants(words: Sequence[str]) -> Iterator[list[str]]:
 # ---------------------------------------------------------------- composition
 
 
-def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str], missing: bool) -> Iterator[str]:
-    """The mistakes of one command line without choices; unknown keys go to ``unknown``, and are told once."""
+def _composed(
+    command: str, words: Sequence[str], plain: Any, unknown: set[str], missing: bool
+) -> Iterator[str]:
+    """The mistakes of one command line without choices; unknown keys go to ``unknown``, and are
+    told once."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import open_dict, read_write
@@ -145,10 +159,12 @@ def _composed(command: str, words: Sequence[str], plain: Any, unknown: set[str],
 
 
 def _culprit(command: str, error: Exception, words: Sequence[str]) -> tuple[str | None, Exception]:
-    """The word that an error of composition is about, the one that is named or that fails so by itself.
+    """The word that an error of composition is about, the one that is named or that fails so by
+    itself.
 
     Returns:
-        The word and its error. Where no word is found, one that fails by itself with another error; else ``None``.
+        The word and its error. Where no word is found, one that fails by itself with another error;
+        else ``None``.
     """
     from hydra.errors import HydraException
 
@@ -193,8 +209,12 @@ def _key(word: str) -> str:
 def _plain_text(error: Exception) -> str:
     """Hydra's own words, without its search path."""
     causes = [str(error), *([str(error.__cause__)] if error.__cause__ is not None else [])]
-    lines = [line for line in "\n".join(dict.fromkeys(filter(None, causes))).splitlines() if line.strip()]
-    text = "; ".join(line.strip() for line in lines if not line.strip().startswith(("full_key:", "object_type=")))
+    lines = [
+        line for line in "\n".join(dict.fromkeys(filter(None, causes))).splitlines() if line.strip()
+    ]
+    text = "; ".join(
+        line.strip() for line in lines if not line.strip().startswith(("full_key:", "object_type="))
+    )
     return text.partition("; Config search path:")[0] or type(error).__name__
 
 
@@ -221,7 +241,8 @@ def _choices(plain: Any) -> dict[str, list[str]]:
 
 
 def _unknown_key(key: str, shown: str, cfg: Any) -> str:
-    """A key that the configuration hasn't, with what it has at that place, and where it has one of that name."""
+    """A key that the configuration hasn't, with what it has at that place, and where it has one of
+    that name."""
     parent, allowed = _beside(cfg, key)
     last = key.rpartition(".")[2]
     lines = [f"unknown key {key!r} in {shown}"]
@@ -231,7 +252,9 @@ def _unknown_key(key: str, shown: str, cfg: Any) -> str:
     if meant := list(dict.fromkeys([*meant, *_alike(cfg, last)])):
         lines.append(f"  did you mean {' or '.join(meant[:4])}?")
     if elsewhere := _choices_with(parent, last):
-        lines.append(f"  {last} is a value of {' and '.join(f'{parent}={name}' for name in elsewhere)}")
+        lines.append(
+            f"  {last} is a value of {' and '.join(f'{parent}={name}' for name in elsewhere)}"
+        )
     elif parent and _builds(cfg, parent):
         lines.append(f"  an argument that is not listed is added with a plus: +{shown.lstrip('+')}")
     return "\n".join(lines)
@@ -242,25 +265,33 @@ def _choices_with(group: str, key: str) -> list[str]:
     from ..config import conf_dir
     from ..documents import read_yaml
 
-    found = {path.stem: read_yaml(path) for path in sorted((conf_dir() / group).glob("*.yaml"))} if group else {}
+    found = (
+        {path.stem: read_yaml(path) for path in sorted((conf_dir() / group).glob("*.yaml"))}
+        if group
+        else {}
+    )
     return [name for name, values in found.items() if isinstance(values, dict) and key in values]
 
 
 def _beside(cfg: Any, key: str) -> tuple[str, list[str]]:
-    """The deepest part of ``key`` that exists, and the keys it has; at the top the groups as well."""
+    """The deepest part of ``key`` that exists, and the keys it has; at the top the groups as
+    well."""
     from omegaconf import DictConfig, OmegaConf
 
     *parents, _ = key.replace("/", ".").split(".")
     for depth in range(len(parents), 0, -1):
         parent = ".".join(parents[:depth])
-        node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False, throw_on_missing=False)
+        node = OmegaConf.select(
+            cfg, parent, throw_on_resolution_failure=False, throw_on_missing=False
+        )
         if isinstance(node, DictConfig):
             return parent, sorted(map(str, node))
     return "", sorted({*_names(cfg), *_groups(cfg)})
 
 
 def _alike(cfg: Any, last: str) -> list[str]:
-    """Keys anywhere below that end in this name, or have it as a word: ``epochs`` -> ``trainer.max_epochs``."""
+    """Keys anywhere below that end in this name, or have it as a word: ``epochs`` ->
+    ``trainer.max_epochs``."""
     leaves = list(_leaves(cfg))
     same = [key for key in leaves if key.rpartition(".")[2] == last]
     part = [key for key in leaves if last in key.rpartition(".")[2].split("_") and key not in same]
@@ -289,7 +320,8 @@ def _builds(cfg: Any, parent: str) -> bool:
 
 
 def _unread(words: Sequence[str], cfg: Any) -> Iterator[str]:
-    """``+arch=...`` where ``zoo.arch`` is read: added at the top, a key of another place would be taken and ignored."""
+    """``+arch=...`` where ``zoo.arch`` is read: added at the top, a key of another place would be
+    taken and ignored."""
     leaves = [leaf for leaf in _leaves(cfg) if "." in leaf]
     for word in words:
         key, _, value = word.partition("=")

@@ -1,7 +1,7 @@
 """``recipe=FILE``: a merge again, from what an earlier one wrote beside its result.
 
-A recipe is data: it names files, registered methods and plain values. What would make us run code (references
-``package.module:factory``) has to be typed on the command line again.
+A recipe is data: it names files, registered methods and plain values. What would make us run code
+(references ``package.module:factory``) has to be typed on the command line again.
 """
 
 import hashlib
@@ -23,7 +23,9 @@ _DEEPEST = 32
 _GROUPS = ("method", "matcher")
 _OPEN = ("arch_args", "data_args")
 _REFERENCES = ("arch", "data", "loss")
-_ROW = re.compile(r"^\| (.+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)  # of the table of files in a model card
+_ROW = re.compile(
+    r"^\| (.+) \| `([0-9a-f]{64})` \|$", re.MULTILINE
+)  # of the table of files in a model card
 _CODE = re.compile(r"(?!(?:timm|hf):)[^\W\d][\w.]*:[^\W\d]\w*")
 _NAME = re.compile(r"[A-Za-z]\w*")
 _WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra's grammar takes for something else
@@ -45,15 +47,15 @@ def check_primary(args: Sequence[str]) -> None:
 def replayed(args: list[str]) -> list[str]:
     """The overrides of a recipe before those given now, which win.
 
-    ``["recipe=out/merge_config.yaml", "out=new"]`` -> ``["models=['a','b']", "method=ties", "method.density=0.3", ...,
-    "recipe=out/merge_config.yaml", "out=new"]``
+    ``["recipe=out/merge_config.yaml", "out=new"]`` -> ``["models=['a','b']", "method=ties",
+    "method.density=0.3", ..., "recipe=out/merge_config.yaml", "out=new"]``
 
     Args:
         args: prepared arguments; nothing happens without ``recipe=``.
 
     Raises:
-        MetanetError: it can't be read, has keys that merges have not, refers to code, or one of its inputs is not the
-            file that it was made with.
+        MetanetError: it can't be read, has keys that merges have not, refers to code, or one of its
+            inputs is not the file that it was made with.
     """
     given = value_of("recipe", args)
     if not given:
@@ -66,7 +68,10 @@ def replayed(args: list[str]) -> list[str]:
     values = _known(path, values)
     _check_references(path, values)
     _check_inputs(path, values, digests)
-    return [*(text for key, value in values.items() for text in _overrides(path, key, value)), *args]
+    return [
+        *(text for key, value in values.items() for text in _overrides(path, key, value)),
+        *args,
+    ]
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -81,20 +86,30 @@ def read_recipe(path: Path) -> dict[str, Any]:
     path = path / CONFIG_FILE if path.is_dir() else path
     try:
         if not path.is_file():
-            raise MetanetError(f"recipe={path}: there is no such file; give {CONFIG_FILE} or README.md of a merge")
+            raise MetanetError(
+                f"recipe={path}: there is no such file; give {CONFIG_FILE} or README.md of a merge"
+            )
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
-            raise MetanetError(f"recipe={path} is larger than {_LARGEST:,} bytes, which no recipe is")
+            raise MetanetError(
+                f"recipe={path} is larger than {_LARGEST:,} bytes, which no recipe is"
+            )
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise MetanetError(f"recipe={path} can't be read: {getattr(error, 'strerror', None) or 'no text'}") from error
+        raise MetanetError(
+            f"recipe={path} can't be read: {getattr(error, 'strerror', None) or 'no text'}"
+        ) from error
     card = path.suffix == ".md"
-    digests = {file.replace("\\|", "|"): digest for file, digest in _ROW.findall(text)} if card else {}
+    digests = (
+        {file.replace("\\|", "|"): digest for file, digest in _ROW.findall(text)} if card else {}
+    )
     if card:
         text = _last_block(path, text)
     if len(text) > _LARGEST_YAML:
-        raise MetanetError(f"recipe={path} has {len(text):,} characters of YAML, which no recipe has")
+        raise MetanetError(
+            f"recipe={path} has {len(text):,} characters of YAML, which no recipe has"
+        )
     found = _parsed(path, text)
     if not isinstance(found, dict) or "models" not in found:
         raise MetanetError(f"recipe={path} is no recipe of a merge: it has no models")
@@ -115,12 +130,24 @@ def _parsed(path: Path, text: str) -> Any:
     depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
-                raise MetanetError(f"recipe={path} has aliases or is nested too deep, which no recipe is")
+                raise MetanetError(
+                    f"recipe={path} has aliases or is nested too deep, which no recipe is"
+                )
         found = yaml.safe_load(text)
     # Its constructors pass on what int(), float() and datetime make of a value.
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+    ) as error:
         raise MetanetError(f"recipe={path} is no YAML: {str(error)[:300]}") from error
     _check_plain(path, found)
     return found
@@ -135,9 +162,13 @@ def _check_plain(path: Path, value: Any) -> None:
         for inner in value:
             _check_plain(path, inner)
     elif not isinstance(value, str | int | float | None):
-        raise MetanetError(f"recipe={path}: {str(value)[:60]!r} is a {type(value).__name__}, no plain value")
+        raise MetanetError(
+            f"recipe={path}: {str(value)[:60]!r} is a {type(value).__name__}, no plain value"
+        )
     elif isinstance(value, str) and "${" in value:
-        raise MetanetError(f"recipe={path}: {value[:60]!r} is to be filled in by Hydra; a recipe has plain values")
+        raise MetanetError(
+            f"recipe={path}: {value[:60]!r} is to be filled in by Hydra; a recipe has plain values"
+        )
 
 
 def _known(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,8 +183,14 @@ def _known(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     known = (set(defaults) - {"defaults", "hydra", "recipe"}) | {*_GROUPS, "device"}
     if unknown := [str(key)[:40] for key in values if key not in known]:
         there = ", ".join(sorted(known))
-        raise MetanetError(f"recipe={path}: a merge has no {', '.join(unknown[:5])}; keys are {there}")
-    return {key: value for key, value in values.items() if value is not None or defaults.get(key, "") is not None}
+        raise MetanetError(
+            f"recipe={path}: a merge has no {', '.join(unknown[:5])}; keys are {there}"
+        )
+    return {
+        key: value
+        for key, value in values.items()
+        if value is not None or defaults.get(key, "") is not None
+    }
 
 
 def _check_references(path: Path, values: Mapping[str, Any]) -> None:
@@ -175,11 +212,15 @@ def _check_inputs(path: Path, values: Mapping[str, Any], digests: Any) -> None:
     if not isinstance(digests, Mapping):
         raise MetanetError(f"recipe={path}: {DIGESTS} must be file: SHA-256")
     models, base = values.get("models", []), values.get("base")
-    if not isinstance(models, list) or not all(isinstance(each, str) for each in [*models, base or ""]):
+    if not isinstance(models, list) or not all(
+        isinstance(each, str) for each in [*models, base or ""]
+    ):
         raise MetanetError(f"recipe={path}: models must be a list of paths, and base a path")
     for given in [*models, *([base] if base else [])]:
         opened = load_checkpoint(Path(given).expanduser())
-        for file in (file for main in mains_of(opened) for file in files_of(main)) if digests else ():
+        for file in (
+            (file for main in mains_of(opened) for file in files_of(main)) if digests else ()
+        ):
             with file.open("rb") as content:
                 if hashlib.file_digest(content, "sha256").hexdigest() != digests.get(str(file)):
                     raise MetanetError(
@@ -194,11 +235,15 @@ def _overrides(path: Path, key: str, value: Any) -> Iterator[str]:
             return
         name = value.get("name") if isinstance(value, dict) else None
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise MetanetError(f"recipe={path}: {key} needs a name and options, got {str(value)[:80]}")
+            raise MetanetError(
+                f"recipe={path}: {key} needs a name and options, got {str(value)[:80]}"
+            )
         yield f"{key}={name}"
         value = {option: inner for option, inner in value.items() if option != "name"}
         known = _options_of(key, name)
-        if known is not None and (unknown := [str(option)[:40] for option in value if option not in known]):
+        if known is not None and (
+            unknown := [str(option)[:40] for option in value if option not in known]
+        ):
             raise MetanetError(
                 f"recipe={path}: {key} {name} has no option {unknown[0]}; its options are {', '.join(known)}"
             )
@@ -213,7 +258,8 @@ def _overrides(path: Path, key: str, value: Any) -> Iterator[str]:
 
 
 def _options_of(group: str, name: str) -> list[str] | None:
-    """Options of a method or matcher, by the file that has their defaults; ``None`` if there is none of this name."""
+    """Options of a method or matcher, by the file that has their defaults; ``None`` if there is
+    none of this name."""
     from ..config import conf_dir
 
     defaults = conf_dir() / group / f"{name}.yaml"
@@ -236,7 +282,9 @@ def _one(path: Path, key: str, value: Any) -> Sequence[str]:
     except HydraException:  # of its grammar, or of its words
         same = False
     if not same:
-        raise MetanetError(f"recipe={path}: {key} can't be taken from there: give {key.lstrip('+')}=... yourself")
+        raise MetanetError(
+            f"recipe={path}: {key} can't be taken from there: give {key.lstrip('+')}=... yourself"
+        )
     return [text]
 
 
@@ -248,4 +296,6 @@ def _written(value: Any) -> str:
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, str):
         return value if _NAME.fullmatch(value) and value.lower() not in _WORDS else quote(value)
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    )

@@ -1,4 +1,5 @@
-"""One command under Hydra: the configuration composed, a run directory, the function called, its failure kept."""
+"""One command under Hydra: the configuration composed, a run directory, the function called, its
+failure kept."""
 
 import importlib
 import logging
@@ -20,7 +21,8 @@ class Outcome:
 
     Attributes:
         run_dir: of the run that started last.
-        failure: the first expected error of a run. Hydra never sees it: it would announce it in words of its own.
+        failure: the first expected error of a run. Hydra never sees it: it would announce it in
+            words of its own.
     """
 
     run_dir: Path | None = None
@@ -28,7 +30,8 @@ class Outcome:
 
 
 def run(name: str, function: str, args: Sequence[str], outcome: Outcome) -> None:
-    """Compose ``conf/NAME.yaml`` with ``args`` and call the command's function, once or once per job of a sweep.
+    """Compose ``conf/NAME.yaml`` with ``args`` and call the command's function, once or once per
+    job of a sweep.
 
     Args:
         name: the command.
@@ -44,7 +47,8 @@ def run(name: str, function: str, args: Sequence[str], outcome: Outcome) -> None
     original = list(sys.argv)
     task = _task(name, function, original, outcome)
     app = hydra.main(config_path=str(config.conf_dir()), config_name=name, version_base="1.3")(task)
-    # Hydra prints errors and exits unless it is told to raise them; how they look is decided in one place, cli.py.
+    # Hydra prints errors and exits unless it is told to raise them; how they look is decided in one
+    # place, cli.py.
     with _environment("HYDRA_FULL_ERROR", "1"):
         sys.argv = [original[0], *args]
         try:
@@ -73,7 +77,9 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
         from .directories import is_main_rank, record, tell_ranks
         from .folders import alone
 
-        logging.raiseExceptions = False  # a full disk is told once, not with a traceback for every line of the log
+        logging.raiseExceptions = (
+            False  # a full disk is told once, not with a traceback for every line of the log
+        )
         sys.argv = argv  # Lightning starts further processes by the command line of this one
         settings = HydraConfig.get()
         run_dir = Path(settings.runtime.output_dir)
@@ -87,10 +93,15 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
             check(name, cfg)
             options = config.plain(cfg)
             if name == "train" and is_main_rank():
-                trust.remember(run_dir, settings.overrides.task)  # made here: it may be resumed as it is
+                trust.remember(
+                    run_dir, settings.overrides.task
+                )  # made here: it may be resumed as it is
             module, _, attribute = function.partition(":")
             called = getattr(importlib.import_module(module), attribute)
-            with trust.trusting(*trust.folders_named(options.get("trust"))), alone(options, run_dir):
+            with (
+                trust.trusting(*trust.folders_named(options.get("trust"))),
+                alone(options, run_dir),
+            ):
                 return called(cfg)
         except Exception as error:
             if is_main_rank():
@@ -104,7 +115,8 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
 
 
 def _fails_quietly(settings: Any) -> bool:
-    """Whether nobody but us waits for the job: sweepers that optimise, and launchers elsewhere, are to hear of it."""
+    """Whether nobody but us waits for the job: sweepers that optimise, and launchers elsewhere, are
+    to hear of it."""
     own = "hydra._internal."
     return settings.mode.name == "RUN" or all(
         node._target_.startswith(own) for node in (settings.sweeper, settings.launcher)

@@ -1,7 +1,8 @@
 """What the keys of the commands may be: the one table beside ``conf/``.
 
-What a ``_target_``, a model, a method or a matcher takes is not written here: their signatures say it (``checks.py``),
-and :data:`RANGES` adds the bounds of numbers by their names. So a new model or method needs no line of this file.
+What a ``_target_``, a model, a method or a matcher takes is not written here: their signatures say
+it (``checks.py``), and :data:`RANGES` adds the bounds of numbers by their names. So a new model or
+method needs no line of this file.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +25,10 @@ class Key:
 
     Attributes:
         kind: what its value may be.
-        names: a registry, ``what module:NAME``, one of whose names the value must be; a list: each of them.
-        check: ``check(key, value, cfg)``: what is wrong with a value of the right kind, or ``None``.
+        names: a registry, ``what module:NAME``, one of whose names the value must be; a list: each
+            of them.
+        check: ``check(key, value, cfg)``: what is wrong with a value of the right kind, or
+            ``None``.
         advice: what to do where the kind is wrong; ``VALUE`` in it stands for what was given.
     """
 
@@ -62,7 +65,10 @@ EVERYWHERE: Mapping[str, Key] = {
     "base": _CHECKPOINT,
     "checkpoint": _CHECKPOINT,
     "run": Key(str, check=places.there),
-    "trust": Key(bool | list[str] | str | None, advice="give a folder, [A,B], or true for the one that is read"),
+    "trust": Key(
+        bool | list[str] | str | None,
+        advice="give a folder, [A,B], or true for the one that is read",
+    ),
     **_DATA,
     **_LOGGER,
 }
@@ -81,7 +87,9 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
         "zoo.input_shape": _SHAPE,
     },
     "predict": {
-        "arch": Key(str | None),  # also the name of an architecture of the run, which only the run knows
+        "arch": Key(
+            str | None
+        ),  # also the name of an architecture of the run, which only the run knows
         "model_class": _REFERENCE,
     },
     "inspect": {
@@ -110,7 +118,10 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
     "align": {"out": _FREE, "data": Key(str | None, check=places.data)},
     "barrier": {
         "data": Key(str, check=places.data),
-        "points": Key(Annotated[int, Range(3)], advice="a path has both ends and points between: give 3 or more"),
+        "points": Key(
+            Annotated[int, Range(3)],
+            advice="a path has both ends and points between: give 3 or more",
+        ),
         "metrics": Key(list[str] | str | None, names="metric metanet.evaluation:METRICS"),
         "statistics": Key(str, names="statistics metanet.landscape:STATISTICS"),
         "alignment": Key(str | None, check=places.checkpoint),
@@ -126,10 +137,14 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
         "repair": Key(str | None, names="repair metanet.merging.repairs:REPAIRS"),
         "repair_passes": Key(Positive | None),
         "overrides": Key(
-            dict | str | None, check=places.there, advice="give {PATTERN: {OPTION: NUMBER}}, or a YAML file"
+            dict | str | None,
+            check=places.there,
+            advice="give {PATTERN: {OPTION: NUMBER}}, or a YAML file",
         ),
         "slices": Key(
-            list | str | None, check=places.there, advice="give [{MODEL: [FIRST, BEHIND_THE_LAST]}, ...], or a file"
+            list | str | None,
+            check=places.there,
+            advice="give [{MODEL: [FIRST, BEHIND_THE_LAST]}, ...], or a file",
         ),
         "recipe": Key(str | None, check=places.there),
         "overflow": Key(Literal["error", "clip", "keep"]),
@@ -141,7 +156,11 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
 }
 
 EXCLUSIVE = (
-    ("matcher", "alignment", "give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one"),
+    (
+        "matcher",
+        "alignment",
+        "give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one",
+    ),
 )
 """Keys of which one at most may be given, and what is said of both."""
 
@@ -193,4 +212,5 @@ RANGES: Mapping[str, Range] = {
     "matcher.temperature": Range(0, above=True),
     "*seed": Range(0, 2**32 - 1),
 }
-"""Bounds of numbers by the names of their keys: the first pattern that matches counts, for each number of a list."""
+"""Bounds of numbers by the names of their keys: the first pattern that matches counts, for each
+number of a list."""

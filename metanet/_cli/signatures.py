@@ -1,7 +1,7 @@
 """What a ``_target_`` takes: its parameters with their annotations, without calling it.
 
-Of packages that take seconds to import, the sources are read instead: a mistake in ``trainer.max_epochs`` is told
-before lightning is there.
+Of packages that take seconds to import, the sources are read instead: a mistake in
+``trainer.max_epochs`` is told before lightning is there.
 """
 
 import ast
@@ -21,14 +21,16 @@ READ_ONLY = frozenset({"lightning"})
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: what it is annotated with (``Any`` where that can't be told), and whether it must be given."""
+    """One parameter: what it is annotated with (``Any`` where that can't be told), and whether it
+    must be given."""
 
     kind: Any
     required: bool
 
 
 def parameters_of(function: Callable) -> dict[str, Parameter] | None:
-    """Of a function, or of a class' constructor; ``None`` where any keyword is taken, or nothing is known."""
+    """Of a function, or of a class' constructor; ``None`` where any keyword is taken, or nothing is
+    known."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -44,7 +46,8 @@ def parameters_of(function: Callable) -> dict[str, Parameter] | None:
 
 
 def read_parameters(target: str) -> dict[str, Parameter] | None:
-    """Of a class or function by its dotted name, from its source; ``None`` where that doesn't show them."""
+    """Of a class or function by its dotted name, from its source; ``None`` where that doesn't show
+    them."""
     package, *names = target.split(".")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None or not names:
@@ -57,7 +60,9 @@ def read_parameters(target: str) -> dict[str, Parameter] | None:
         return None
     positional = [*node.args.posonlyargs, *node.args.args]
     free = len(positional) - len(node.args.defaults)
-    found = {arg.arg: Parameter(_read(arg.annotation), at < free) for at, arg in enumerate(positional)}
+    found = {
+        arg.arg: Parameter(_read(arg.annotation), at < free) for at, arg in enumerate(positional)
+    }
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         found[arg.arg] = Parameter(_read(arg.annotation), default is None)
     found.pop("self", None)
@@ -72,7 +77,8 @@ def _hints(function: Callable) -> Mapping[str, Any]:
 
 
 def _definition(root: Path, names: list[str]) -> ast.AST | None:
-    """Where ``lightning.pytorch.Trainer`` is defined: down the folders, then along ``from ... import``."""
+    """Where ``lightning.pytorch.Trainer`` is defined: down the folders, then along ``from ...
+    import``."""
     folder, rest = root, list(names)
     while rest and (folder / rest[0]).is_dir():
         folder /= rest.pop(0)
@@ -100,14 +106,17 @@ _PLAIN |= {"Sequence": list, "Iterable": list, "Mapping": dict, "None": type(Non
 
 
 def _read(annotation: ast.expr | None) -> Any:
-    """An annotation's source as the kind it stands for: ``Optional[Union[int, Logger]]`` is ``int | _Class | None``."""
+    """An annotation's source as the kind it stands for: ``Optional[Union[int, Logger]]`` is ``int |
+    _Class | None``."""
     match annotation:
         case ast.Constant(value=None):
             return type(None)
         case ast.Name(id=name) if name in _PLAIN:
             return _PLAIN[name]
         case ast.Name(id=name) | ast.Attribute(attr=name):
-            return _Class if name != "Any" and name[:1].isupper() else Any  # _PRECISION is an alias of many
+            return (
+                _Class if name != "Any" and name[:1].isupper() else Any
+            )  # _PRECISION is an alias of many
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _read(left) | _read(right)
         case ast.Subscript(value=ast.Name(id=name), slice=inner):

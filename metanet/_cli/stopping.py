@@ -1,4 +1,5 @@
-"""Ctrl-C: the first ends the run in order and says how to go on, the second ends the process at once."""
+"""Ctrl-C: the first ends the run in order and says how to go on, the second ends the process at
+once."""
 
 import os
 import shlex

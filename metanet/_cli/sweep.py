@@ -1,4 +1,5 @@
-"""The table at the end of a sweep: mean and spread of every metric, over the seeds, for each setting."""
+"""The table at the end of a sweep: mean and spread of every metric, over the seeds, for each
+setting."""
 
 import csv
 import math
@@ -15,7 +16,9 @@ from ..documents import read_bytes, read_json, read_yaml, validated
 from ..errors import MetanetError, brief
 from .overrides import unquote
 
-METRICS_FILE = "metrics.json"  # what a run writes into its directory: {"name": number, ...}, may be nested
+METRICS_FILE = (
+    "metrics.json"  # what a run writes into its directory: {"name": number, ...}, may be nested
+)
 ERROR_FILE = "error.txt"  # of a run that failed: the message, then the traceback
 SEED = "seed"
 
@@ -28,7 +31,8 @@ _METRICS = TypeAdapter(dict[str, Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run of a sweep: its directory's name, what was set, and what came out (``metrics`` None: nothing did)."""
+    """One run of a sweep: its directory's name, what was set, and what came out (``metrics`` None:
+    nothing did)."""
 
     name: str
     overrides: dict[str, str]
@@ -52,10 +56,12 @@ class Row:
 def summarize(sweep_dir: Path) -> str | None:
     """Write ``summary.csv`` and ``summary.md`` into a sweep's directory.
 
-    The spread is the standard deviation over runs (n - 1), empty for a single run. Failed runs are counted and listed.
+    The spread is the standard deviation over runs (n - 1), empty for a single run. Failed runs are
+    counted and listed.
 
     Returns:
-        The text to print: the table where any run has written metrics, the runs that failed; None if nothing ran.
+        The text to print: the table where any run has written metrics, the runs that failed; None
+        if nothing ran.
     """
     jobs = read_jobs(sweep_dir)
     failed = [job for job in jobs if job.metrics is None]
@@ -106,14 +112,21 @@ def _read_job(directory: Path) -> Job:
     metrics, error = None, ""
     if (directory / ERROR_FILE).is_file():
         text = read_bytes(directory / ERROR_FILE).decode("utf-8", "replace")
-        error = brief(next((line for line in text.splitlines() if line.strip()), "unknown error"), 1_000)
+        error = brief(
+            next((line for line in text.splitlines() if line.strip()), "unknown error"), 1_000
+        )
     elif (directory / METRICS_FILE).is_file():
         try:
             metrics = _metrics(directory / METRICS_FILE)
         except MetanetError as problem:
-            error = " ".join(str(problem).replace(f"'{directory / METRICS_FILE}'", METRICS_FILE).split())
+            error = " ".join(
+                str(problem).replace(f"'{directory / METRICS_FILE}'", METRICS_FILE).split()
+            )
     return Job(
-        name=directory.name, overrides={key: unquote(value) for key, value in pairs}, metrics=metrics, error=error
+        name=directory.name,
+        overrides={key: unquote(value) for key, value in pairs},
+        metrics=metrics,
+        error=error,
     )
 
 
@@ -123,11 +136,14 @@ def _metrics(path: Path) -> dict[str, float]:
     try:
         return dict(_numbers(metrics))
     except (OverflowError, RecursionError):
-        raise MetanetError(f"'{path}' is damaged: it has numbers too large, or nests too deep") from None
+        raise MetanetError(
+            f"'{path}' is damaged: it has numbers too large, or nests too deep"
+        ) from None
 
 
 def _numbers(tree: Any, name: str = "") -> Iterable[tuple[str, float]]:
-    """The numbers in nested dicts, named by their path: ``{"seen": {"tau": 0.9}}`` -> ``("seen/tau", 0.9)``."""
+    """The numbers in nested dicts, named by their path: ``{"seen": {"tau": 0.9}}`` ->
+    ``("seen/tau", 0.9)``."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from _numbers(value, f"{name}/{key}" if name else str(key))
@@ -136,7 +152,11 @@ def _numbers(tree: Any, name: str = "") -> Iterable[tuple[str, float]]:
 
 
 def _natural(path: Path) -> list:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
+    return [
+        (0, int(part), "") if part.isdigit() else (1, 0, part)
+        for part in re.split(r"(\d+)", path.name)
+        if part
+    ]
 
 
 def _union(dicts: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -158,14 +178,26 @@ def _write_csv(path: Path, rows: list[Row]) -> None:
     keys, metrics = _union(row.setting for row in rows), _union(row.values for row in rows)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*keys, "runs", "ended", *(f"{name} {what}" for name in metrics for what in ("mean", "std"))])
+        writer.writerow(
+            [
+                *keys,
+                "runs",
+                "ended",
+                *(f"{name} {what}" for name in metrics for what in ("mean", "std")),
+            ]
+        )
         for row in rows:
             cells: list[Any] = []
             for name in metrics:
                 numbers = row.values.get(name, [])
                 spread = _spread(numbers)
-                cells += [statistics.fmean(numbers) if numbers else "", "" if spread is None else spread]
-            writer.writerow([*(row.setting.get(key, "") for key in keys), row.runs, row.ended, *cells])
+                cells += [
+                    statistics.fmean(numbers) if numbers else "",
+                    "" if spread is None else spread,
+                ]
+            writer.writerow(
+                [*(row.setting.get(key, "") for key in keys), row.runs, row.ended, *cells]
+            )
 
 
 def _markdown(rows: list[Row], turned: bool) -> str:
@@ -176,15 +208,24 @@ def _markdown(rows: list[Row], turned: bool) -> str:
     for row in rows:
         runs = str(row.runs) if row.ended == row.runs else f"{row.ended} of {row.runs}"
         table.append(
-            [*(row.setting.get(key, "") for key in keys), runs, *(_cell(row.values.get(m, [])) for m in metrics)]
+            [
+                *(row.setting.get(key, "") for key in keys),
+                runs,
+                *(_cell(row.values.get(m, [])) for m in metrics),
+            ]
         )
     if turned:
         table = [list(column) for column in zip(*table, strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in table
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in table
     ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    return "\n".join(
+        [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+    )
 
 
 def _cell(numbers: list[float]) -> str:

@@ -1,4 +1,5 @@
-"""Tracing the network that a command is given: its inputs by ``input_shape=``, or as the network itself says."""
+"""Tracing the network that a command is given: its inputs by ``input_shape=``, or as the network
+itself says."""
 
 import time
 from collections.abc import Mapping
@@ -32,12 +33,15 @@ def find_tracing_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise MetanetError(f"device={name} can't be used: {error}. Choose auto, cpu, cuda, mps or meta.") from error
+        raise MetanetError(
+            f"device={name} can't be used: {error}. Choose auto, cpu, cuda, mps or meta."
+        ) from error
     return name
 
 
 def make_network(options: Mapping[str, Any]) -> tuple[nn.Module, list[Inputs], str]:
-    """The network ``arch`` with random weights of ``seed``, its examples, and the device that has both.
+    """The network ``arch`` with random weights of ``seed``, its examples, and the device that has
+    both.
 
     Raises:
         MetanetError: there is no such network or device, or nothing says what the network takes.
@@ -54,7 +58,8 @@ def seeded_network(ref: str, seed: int, meta: bool, arch_args: Mapping[str, Any]
     """The network of a reference; its random weights are a matter of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # Random numbers differ from device to device: weights that have values are drawn on the CPU.
+        # Random numbers differ from device to device: weights that have values are drawn on the
+        # CPU.
         return load_source(ref, device="meta" if meta else None, **arch_args)
 
 
@@ -68,8 +73,12 @@ def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list
         MetanetError: it is no shape, or nothing says what the network takes.
     """
     if input_shape is not None:
-        if not isinstance(input_shape, list) or not all(isinstance(n, int) and n > 0 for n in input_shape):
-            raise MetanetError(f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]")
+        if not isinstance(input_shape, list) or not all(
+            isinstance(n, int) and n > 0 for n in input_shape
+        ):
+            raise MetanetError(
+                f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]"
+            )
         generator = torch.Generator().manual_seed(seed)
         return [((torch.randn(batch, *input_shape, generator=generator),), {}) for batch in (2, 3)]
     example = example_inputs(model)
@@ -81,7 +90,9 @@ def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list
     return [(example.args, example.kwargs), *([example.check] if example.check is not None else [])]
 
 
-def trace_timed(model: nn.Module, ref: str, examples: list[Inputs], input_shape: Any) -> tuple[Architecture, float]:
+def trace_timed(
+    model: nn.Module, ref: str, examples: list[Inputs], input_shape: Any
+) -> tuple[Architecture, float]:
     """The architecture, and the seconds it took.
 
     Raises:

@@ -1,18 +1,51 @@
-"""Words that are no ``key=value``: what was meant by ``--checkpoint FILE``, ``seed = 1`` or ``timm:resnet18``."""
+"""Words that are no ``key=value``: what was meant by ``--checkpoint FILE``, ``seed = 1`` or
+``timm:resnet18``."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 FLAGS = frozenset(
-    {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run"}
-    | {"-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name"}
+    {
+        "-h",
+        "--help",
+        "--hydra-help",
+        "--version",
+        "-c",
+        "--cfg",
+        "--resolve",
+        "-p",
+        "--package",
+        "-r",
+        "--run",
+    }
+    | {
+        "-m",
+        "--multirun",
+        "-sc",
+        "--shell-completion",
+        "-cp",
+        "--config-path",
+        "-cn",
+        "--config-name",
+    }
     | {"-cd", "--config-dir", "--experimental-rerun", "-i", "--info"}
 )
 """Hydra's own."""
 
 _WITH_VALUE = frozenset(
-    {"-c", "--cfg", "-p", "--package", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name"}
+    {
+        "-c",
+        "--cfg",
+        "-p",
+        "--package",
+        "-sc",
+        "--shell-completion",
+        "-cp",
+        "--config-path",
+        "-cn",
+        "--config-name",
+    }
     | {"-cd", "--config-dir", "--experimental-rerun", "-i", "--info"}
 )
 _REFERENCE = re.compile(r"(timm|hf|[^\W\d][\w.]*):[^\s=]+")
@@ -36,7 +69,9 @@ def split(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, words
 
 
-def mistakes(words: Sequence[str], keys: Sequence[str], command: str) -> tuple[list[str], list[str]]:
+def mistakes(
+    words: Sequence[str], keys: Sequence[str], command: str
+) -> tuple[list[str], list[str]]:
     """What is wrong with words by their looks, and the words of which nothing is.
 
     Args:
@@ -57,7 +92,9 @@ def mistakes(words: Sequence[str], keys: Sequence[str], command: str) -> tuple[l
     return wrong, right
 
 
-def _judge(words: Sequence[str], at: int, keys: Sequence[str], command: str) -> tuple[int, str | None]:
+def _judge(
+    words: Sequence[str], at: int, keys: Sequence[str], command: str
+) -> tuple[int, str | None]:
     """How many words belong together from here on, and what is wrong with them."""
     word, after = words[at], words[at + 1] if at + 1 < len(words) else ""
     if after == "=" or (after.startswith("=") and "=" not in word):
@@ -89,7 +126,9 @@ def _flag(word: str, after: str, keys: Sequence[str], command: str) -> tuple[int
     value = value if equals else after if takes else "VALUE"
     known = "" if key in keys else f"; metanet {command} --help lists the keys"
     shown = f"{word} {after}" if takes and not equals else word
-    return 1 + (takes and not equals), f"{shown}: there are no options with dashes, write {key}={value}{known}"
+    return 1 + (
+        takes and not equals
+    ), f"{shown}: there are no options with dashes, write {key}={value}{known}"
 
 
 def _no_value(word: str, keys: Sequence[str], command: str) -> str:

@@ -1,4 +1,5 @@
-"""What a merge made of its embeddings, for the configuration and the tokenizer that are written beside it."""
+"""What a merge made of its embeddings, for the configuration and the tokenizer that are written
+beside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ class Vocabulary:
     """What the stored tensors say of the vocabulary.
 
     Attributes:
-        rows: of every table of tokens in the result -> how many it had in the input that is referred to.
+        rows: of every table of tokens in the result -> how many it had in the input that is
+            referred to.
         tied: whether the output layer is the embedding; ``None`` where nothing changed.
         taken: number of the input whose embedding it is as it was; ``None`` if all were merged.
     """
@@ -40,12 +42,21 @@ def vocabulary_of(
         says_tied: what that says.
 
     Raises:
-        MetanetError: embedding and output layer have different numbers of rows, which no network can use.
+        MetanetError: embedding and output layer have different numbers of rows, which no network
+            can use.
     """
     like = reference.shapes
     tables = [n for n in named if _is_of_tokens(n, named.shapes[n])]
-    rows = {named.shapes[n][0]: like[n][0] for n in tables if n in like and named.shapes[n][0] != like[n][0]}
-    sizes = {named.shapes[n][0]: n for n in tables if n not in like or like[n][0] in {*rows.values(), *rows}}
+    rows = {
+        named.shapes[n][0]: like[n][0]
+        for n in tables
+        if n in like and named.shapes[n][0] != like[n][0]
+    }
+    sizes = {
+        named.shapes[n][0]: n
+        for n in tables
+        if n not in like or like[n][0] in {*rows.values(), *rows}
+    }
     if rows and len(sizes) > 1:
         (one, first), (other, second) = list(sizes.items())[:2]
         raise MetanetError(
@@ -54,14 +65,18 @@ def vocabulary_of(
         )
     embeddings = [n for n in tables if not n.endswith(HEADS)]
     changed = [n for n in embeddings if n in like and named.shapes[n] != like[n]]
-    where = merged.provenance.taken.get(_in(merged, [*changed, *embeddings][0])) if embeddings else None
+    where = (
+        merged.provenance.taken.get(_in(merged, [*changed, *embeddings][0])) if embeddings else None
+    )
     base = len(stored) - len(merged.recipe["models"])
     taken = where + base if isinstance(where, int) else 0 if where == "base" else None
     return Vocabulary(rows, _tied(named, merged, reference, embeddings, says_tied), taken)
 
 
 def _is_of_tokens(name: str, shape: torch.Size) -> bool:
-    return is_table(name, shape) and len(shape) == 2 and not any(word in name for word in _POSITIONS)
+    return (
+        is_table(name, shape) and len(shape) == 2 and not any(word in name for word in _POSITIONS)
+    )
 
 
 def _tied(
@@ -82,9 +97,18 @@ def _is_one(named: Checkpoint, merged: Merged, head: str, embedding: str) -> boo
     one, other = _in(merged, head), _in(merged, embedding)
     if first.get(one, one) == first.get(other, other):
         return True
-    return named.shapes[head] == named.shapes[embedding] and torch.equal(named[head], named[embedding])
+    return named.shapes[head] == named.shapes[embedding] and torch.equal(
+        named[head], named[embedding]
+    )
 
 
 def _in(merged: Merged, name: str) -> str:
     """A name of the file by the names of the merge, which a prefix may tell apart."""
-    return next((own for own in merged if own == name or own.endswith(f".{name}") or name.endswith(f".{own}")), name)
+    return next(
+        (
+            own
+            for own in merged
+            if own == name or own.endswith(f".{name}") or name.endswith(f".{own}")
+        ),
+        name,
+    )

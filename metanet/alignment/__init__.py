@@ -1,8 +1,9 @@
-"""Neuron alignment: find the relabelling that brings one network closest to another, for any architecture that traces.
+"""Neuron alignment: find the relabelling that brings one network closest to another, for any
+architecture that traces.
 
-A new matcher is one function ``(problem, *, options...) -> Match`` in a file of its own, registered by ``@matcher``
-(``_registry.py``) and imported here. What looks at neurons (runs, moments, terms of the objective) is exported for
-merging, which zips features by the same means.
+A new matcher is one function ``(problem, *, options...) -> Match`` in a file of its own, registered
+by ``@matcher`` (``_registry.py``) and imported here. What looks at neurons (runs, moments, terms of
+the objective) is exported for merging, which zips features by the same means.
 """
 
 from . import _activation as _activation

@@ -51,8 +51,10 @@ def align(
 
     Args:
         b: a module or state dict (a lazy checkpoint too), or a list of these.
-        to: the network that stays. ``None`` only for matchers of many networks: then all of them move.
-        arch: what :func:`metanet.trace` returned; its spec is enough for matchers that only read weights.
+        to: the network that stays. ``None`` only for matchers of many networks: then all of them
+            move.
+        arch: what :func:`metanet.trace` returned; its spec is enough for matchers that only read
+            weights.
         method: name of a matcher, see :data:`metanet.alignment.MATCHERS`.
         seed: of everything random.
         model: the module, where the matcher runs it.
@@ -66,8 +68,8 @@ def align(
 
     Raises:
         MetanetError: no such matcher or option, or something that it needs is missing.
-        CheckpointError: a checkpoint is of another architecture or other shapes, quantised, an adapter alone, or has
-            NaN or infinite values.
+        CheckpointError: a checkpoint is of another architecture or other shapes, quantised, an
+            adapter alone, or has NaN or infinite values.
 
     Warns:
         UserWarning: groups of which nothing could be told and that stay as they are, by name.
@@ -79,7 +81,9 @@ def align(
     _check_call(found, given, to, spec, {"model": model, "data": data, "loss": loss}, arch)
     reference = None if to is None else checked(spec, to, "the checkpoint to align to")
     names = (
-        [f"checkpoint {n + 1} of {len(given)}" for n in range(len(given))] if many else ["the checkpoint to be aligned"]
+        [f"checkpoint {n + 1} of {len(given)}" for n in range(len(given))]
+        if many
+        else ["the checkpoint to be aligned"]
     )
     moving = [checked(spec, each, who) for each, who in zip(given, names, strict=True)]
     problem = Problem(
@@ -88,7 +92,9 @@ def align(
     )  # fmt: skip
     used = {**found.options, **options}
     out = []
-    for number, each in enumerate([problem] if found.many else [_one(problem, n) for n in range(len(moving))]):
+    for number, each in enumerate(
+        [problem] if found.many else [_one(problem, n) for n in range(len(moving))]
+    ):
         begin = time.perf_counter()
         each, held = holding(each)
         matches = found.function(each, **options)
@@ -96,7 +102,19 @@ def align(
         for place, match in enumerate(matches if found.many else [matches]):
             if held:
                 match = replace(match, transform=Transform(spec, match.transform.elements))
-            out.append(_alignment(match, spec, reference, moving[number + place], seconds, method, used, seed, held))
+            out.append(
+                _alignment(
+                    match,
+                    spec,
+                    reference,
+                    moving[number + place],
+                    seconds,
+                    method,
+                    used,
+                    seed,
+                    held,
+                )
+            )
     return out if many else out[0]
 
 
@@ -107,16 +125,26 @@ def _check_call(
     if not given:
         raise MetanetError("no checkpoint to align was given: the list is empty")
     if to is None and not found.many:
-        raise MetanetError(f"matcher {found.name!r} aligns to a checkpoint that stays: give it as to=...")
+        raise MetanetError(
+            f"matcher {found.name!r} aligns to a checkpoint that stays: give it as to=..."
+        )
     if found.many and to is None and len(given) < 2:
-        raise MetanetError(f"matcher {found.name!r} aligns checkpoints to each other: give two or more, or to=...")
-    if "arch" in found.needs and not (isinstance(arch, Architecture) and arch.recording is not None):
-        raise MetanetError(f"matcher {found.name!r} needs the recording: give arch=metanet.trace(model, inputs)")
+        raise MetanetError(
+            f"matcher {found.name!r} aligns checkpoints to each other: give two or more, or to=..."
+        )
+    if "arch" in found.needs and not (
+        isinstance(arch, Architecture) and arch.recording is not None
+    ):
+        raise MetanetError(
+            f"matcher {found.name!r} needs the recording: give arch=metanet.trace(model, inputs)"
+        )
     missing = [n for n in found.needs if n in others and others[n] is None]
     if missing:
         raise MetanetError(f"matcher {found.name!r} needs {', '.join(f'{n}=...' for n in missing)}")
     if not any(g.kind == "permutation" and g.size > 1 for g in spec.groups):
-        raise MetanetError("this architecture has no group of neurons that may be exchanged: there is nothing to align")
+        raise MetanetError(
+            "this architecture has no group of neurons that may be exchanged: there is nothing to align"
+        )
 
 
 def _one(problem: Problem, number: int) -> Problem:
@@ -128,8 +156,13 @@ def _alignment(
     match: Match, spec: SymmetrySpec, reference: Mapping[str, Tensor] | None, moving: Mapping[str, Tensor],
     seconds: float, method: str, options: Mapping[str, Any], seed: int, held: Mapping[str, str],
 ) -> Alignment:  # fmt: skip
-    """With the reasons for every group that stays, and a warning for those that nothing is known of."""
-    still = [g.name for g in spec.groups if g.kind == "permutation" and g.name not in match.transform.elements]
+    """With the reasons for every group that stays, and a warning for those that nothing is known
+    of."""
+    still = [
+        g.name
+        for g in spec.groups
+        if g.kind == "permutation" and g.name not in match.transform.elements
+    ]
     sides = [s for s in (reference, moving) if s is not None]
     untold = {**untold_groups(spec, still, sides), **match.untold}
     untold = {g: why for g, why in untold.items() if g in still and g not in held}
@@ -142,5 +175,8 @@ def _alignment(
         )
     known = {**untold, **held}
     identity = {g: known.get(g, "no relabelling that was found fits better") for g in still}
-    shown = {k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v) for k, v in options.items()}
+    shown = {
+        k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v)
+        for k, v in options.items()
+    }
     return Alignment(match.transform, match.objective, identity, seconds, method, shown, seed)

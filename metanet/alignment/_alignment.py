@@ -28,15 +28,17 @@ class _Metadata(Document):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How one network's neurons are relabelled to fit another's; ``alignment(checkpoint)`` is the moved checkpoint.
+    """How one network's neurons are relabelled to fit another's; ``alignment(checkpoint)`` is the
+    moved checkpoint.
 
-    It applies to every mapping with the same names: the checkpoint it was found for, others of the same run, averaged
-    weights (EMA), and the moments of an optimizer by parameter name. Names that the architecture does not know and
-    integer entries are passed on.
+    It applies to every mapping with the same names: the checkpoint it was found for, others of the
+    same run, averaged weights (EMA), and the moments of an optimizer by parameter name. Names that
+    the architecture does not know and integer entries are passed on.
 
     Attributes:
         transform: the relabelling.
-        objective: what the matcher maximises: at the start, then after every step that changed something.
+        objective: what the matcher maximises: at the start, then after every step that changed
+            something.
         identity: the groups that were left as they are, and why.
         seconds: how long it took.
         method, options, seed: how it was found.
@@ -66,13 +68,16 @@ class Alignment:
         return self.transform(state)
 
     def check(self, checkpoint: Mapping[str, Tensor]) -> None:
-        """Refuse checkpoints of other networks; integer entries and all but one name of a tied tensor may be missing.
+        """Refuse checkpoints of other networks; integer entries and all but one name of a tied
+        tensor may be missing.
 
         Raises:
             CheckpointError: it lacks a tensor of the aligned architecture.
         """
         weights = {n: t for n, t in self.transform.spec.tensors.items() if not t.integer}
-        lacking = [n for n, known in weights.items() if known.tied_to is None and n not in checkpoint]
+        lacking = [
+            n for n, known in weights.items() if known.tied_to is None and n not in checkpoint
+        ]
         if lacking:
             more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
             raise CheckpointError(
@@ -81,7 +86,11 @@ class Alignment:
             )
 
     def __str__(self) -> str:
-        moved = [g.name for g in self.transform.spec.groups if g.kind == "permutation" and g.name not in self.identity]
+        moved = [
+            g.name
+            for g in self.transform.spec.groups
+            if g.kind == "permutation" and g.name not in self.identity
+        ]
         start, end = self.objective[0], self.objective[-1]
         lines = [
             f"Alignment by {self.method}: {len(moved)} groups moved, objective {start:.6g} -> {end:.6g} in "
@@ -96,7 +105,9 @@ class Alignment:
             "spec": self.transform.spec.to_json(), "objective": list(self.objective), "identity": dict(self.identity),
             "seconds": self.seconds, "method": self.method, "options": dict(self.options), "seed": self.seed,
         }  # fmt: skip
-        save_checkpoint(path, {n: e.contiguous() for n, e in self.transform.elements.items()}, metadata=metadata)
+        save_checkpoint(
+            path, {n: e.contiguous() for n, e in self.transform.elements.items()}, metadata=metadata
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Alignment":

@@ -1,11 +1,13 @@
-"""Linear assignment: which item of one side goes with which of the other, so that the sum of scores is largest.
+"""Linear assignment: which item of one side goes with which of the other, so that the sum of scores
+is largest.
 
-scipy's solver is the core and the reference. Where lapx is installed, its ``lapjvr`` solves the same problem several
-times faster. Where scores are equal the two may pair differently.
+scipy's solver is the core and the reference. Where lapx is installed, its ``lapjvr`` solves the
+same problem several times faster. Where scores are equal the two may pair differently.
 
-Adding a number to a column of the scores changes no assignment, but how long the solvers search. So the columns are
-centred first (several times faster on products of weights), and a problem that is solved again after a small change
-gets the prices of its last solution: then nearly every row finds its column at once (some twenty times faster).
+Adding a number to a column of the scores changes no assignment, but how long the solvers search. So
+the columns are centred first (several times faster on products of weights), and a problem that is
+solved again after a small change gets the prices of its last solution: then nearly every row finds
+its column at once (some twenty times faster).
 """
 
 from dataclasses import dataclass
@@ -43,7 +45,8 @@ class Prices:
 
 @cache
 def _lapx() -> Any:
-    """lapx's solver, or ``None``: ``lap``, another package, has the same module name but not this function."""
+    """lapx's solver, or ``None``: ``lap``, another package, has the same module name but not this
+    function."""
     try:
         import lap
     except ImportError:
@@ -93,5 +96,6 @@ def _solve(scores: np.ndarray, prices: np.ndarray | None) -> np.ndarray:
 
 
 def total(scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The sum of scores of an assignment, in float64: ``(..., n, n)`` and ``(..., n)`` give ``(...)``."""
+    """The sum of scores of an assignment, in float64: ``(..., n, n)`` and ``(..., n)`` give
+    ``(...)``."""
     return np.take_along_axis(scores, columns[..., None], -1)[..., 0].sum(-1, dtype=np.float64)

@@ -12,20 +12,24 @@ from ..tracing import is_integer
 from ._pieces import STATISTICS
 
 
-def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: str) -> Mapping[str, Tensor]:
+def checked(
+    spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: str
+) -> Mapping[str, Tensor]:
     """A checkpoint that fits the architecture, as a mapping.
 
     Args:
         who: what to call it in messages.
 
     Raises:
-        CheckpointError: it is an adapter alone, quantised, of another architecture (real where that is complex), or has
-            NaN in its statistics.
+        CheckpointError: it is an adapter alone, quantised, of another architecture (real where that
+            is complex), or has NaN in its statistics.
     """
     if isinstance(given, nn.Module):
         given = given.state_dict()
     if not isinstance(given, Mapping):
-        raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
+        raise CheckpointError(
+            f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}"
+        )
     names = list(given)
     weights = {n: t for n, t in spec.tensors.items() if not t.integer}
     tied = {n: t.tied_to or n for n, t in weights.items()}
@@ -35,16 +39,24 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
     odd = [n for n in weights if n in given and is_integer(stored_dtype(given, n))]
     if odd:
         example = f"{odd[0]} is {stored_dtype(given, odd[0])}"
-        raise CheckpointError(f"{who} is quantised ({example}): dequantise it to floating point first")
+        raise CheckpointError(
+            f"{who} is quantised ({example}): dequantise it to floating point first"
+        )
     if missing:
         extra = [n for n in names if n not in spec.tensors]
         raise CheckpointError(
             f"{who} is of another architecture: it lacks {len(missing)} of {len(weights)} tensors "
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
-            + (f" and has others ({', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''})" if extra else "")
+            + (
+                f" and has others ({', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''})"
+                if extra
+                else ""
+            )
         )
     wrong = [
-        (n, _shape(given, n), t.shape) for n, t in spec.tensors.items() if n in given and _shape(given, n) != t.shape
+        (n, _shape(given, n), t.shape)
+        for n, t in spec.tensors.items()
+        if n in given and _shape(given, n) != t.shape
     ]
     if wrong:
         name, shape, expected = wrong[0]
@@ -54,7 +66,10 @@ def checked(spec: SymmetrySpec, given: nn.Module | Mapping[str, Tensor], who: st
             "Only networks of equal shapes can be aligned"
         )
     for name in names:
-        if name in spec.tensors and stored_dtype(given, name).is_complex != spec.tensors[name].is_complex:
+        if (
+            name in spec.tensors
+            and stored_dtype(given, name).is_complex != spec.tensors[name].is_complex
+        ):
             kind = "complex" if spec.tensors[name].is_complex else "real"
             raise CheckpointError(
                 f"{who} does not fit the architecture: {name} is {stored_dtype(given, name)}, expected {kind} numbers"

@@ -23,9 +23,10 @@ def match_weights_and_activations(
 ) -> Match:  # fmt: skip
     """Coordinate ascent on what weights and activations say together.
 
-    Weights tell what a neuron could do, activations what it does on data: each settles what the other leaves open
-    (neurons that are dead on the data, groups that show nowhere; weights that the data never uses). Every group's
-    scores by activations are scaled to what its weights could earn at most.
+    Weights tell what a neuron could do, activations what it does on data: each settles what the
+    other leaves open (neurons that are dead on the data, groups that show nowhere; weights that the
+    data never uses). Every group's scores by activations are scaled to what its weights could earn
+    at most.
 
     Args:
         share: of the activations, relative to the weights.
@@ -34,7 +35,15 @@ def match_weights_and_activations(
     """
     spec, keys, pieces = problem.spec, keys_of(problem.spec), pieces_of(problem.spec)
     moves = moves_of(spec, pieces, keys)
-    stock = Stock(spec, pieces, problem.reference, problem.moving[0], problem.device, int(memory * 2**30), balance)
+    stock = Stock(
+        spec,
+        pieces,
+        problem.reference,
+        problem.moving[0],
+        problem.device,
+        int(memory * 2**30),
+        balance,
+    )
     terms = added_up(activation_terms(problem, by, positions=positions, batches=batches))
     terms = [scaled for move in moves for scaled in _scaled(move, terms, stock, share)]
     generator = torch.Generator().manual_seed(problem.seed)

@@ -18,8 +18,8 @@ from ._weight import to_elements, to_transform
 class Universe:
     """Checkpoints and how each is moved into the common frame.
 
-    The objective is the sum of inner products between all pairs of moved checkpoints: the larger it is, the smaller is
-    the sum of their squared distances.
+    The objective is the sum of inner products between all pairs of moved checkpoints: the larger it
+    is, the smaller is the sum of their squared distances.
 
     Attributes:
         states: what counts of every checkpoint, tied tensors once, in one precision.
@@ -38,7 +38,9 @@ class Universe:
         double = all(t.dtype.to_real() == torch.float64 for s in stored for t in s.values())
         self.dtype = torch.float64 if double else torch.float32
         wide = {False: self.dtype, True: self.dtype.to_complex()}
-        self.states = [{n: t.to(self.device, wide[t.is_complex()]) for n, t in s.items()} for s in stored]
+        self.states = [
+            {n: t.to(self.device, wide[t.is_complex()]) for n, t in s.items()} for s in stored
+        ]
         self.elements = [to_elements(spec.identity(), self.keys) for _ in self.states]
 
     def moved(self, number: int) -> dict[str, Tensor]:
@@ -55,7 +57,9 @@ class Universe:
                 own += float(t.square().sum())
         return (sum(float(t.square().sum()) for t in total.values()) - own) / 2
 
-    def improve(self, number: int, generator: torch.Generator, max_sweeps: int, fresh: bool) -> bool:
+    def improve(
+        self, number: int, generator: torch.Generator, max_sweeps: int, fresh: bool
+    ) -> bool:
         """Move one checkpoint closer to all others by weight matching; whether that helped.
 
         Args:
@@ -75,7 +79,8 @@ class Universe:
         return better
 
     def matches(self, problem: Problem, objective: Sequence[float]) -> list[Match]:
-        """One match for every checkpoint to be moved; relative to the one that stays, if one does."""
+        """One match for every checkpoint to be moved; relative to the one that stays, if one
+        does."""
         transforms = [to_transform(e, self.spec) for e in self.elements]
         if problem.reference is not None:
             back = transforms[0].inverse()
@@ -91,7 +96,8 @@ def _without_idle(t: Transform) -> Transform:
 def ascend_together(
     universe: Universe, generator: torch.Generator, rounds: int, max_sweeps: int, fresh: bool = False
 ) -> list[float]:  # fmt: skip
-    """Git Re-Basin's MergeMany from where the checkpoints are: each in turn to all the others, until none improves.
+    """Git Re-Basin's MergeMany from where the checkpoints are: each in turn to all the others,
+    until none improves.
 
     Args:
         fresh: how they stand means nothing yet.
@@ -102,7 +108,9 @@ def ascend_together(
     objective = [universe.value()]
     for number in range(rounds):
         order = torch.randperm(len(universe.states), generator=generator).tolist()
-        improved = [universe.improve(n, generator, max_sweeps, fresh and number == 0) for n in order]
+        improved = [
+            universe.improve(n, generator, max_sweeps, fresh and number == 0) for n in order
+        ]
         if not any(improved):
             break
         objective.append(universe.value())

@@ -12,8 +12,8 @@ def match_to_mean(
 ) -> list[Match]:  # fmt: skip
     """MergeMany of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836).
 
-    In a random order each network is matched, by its weights, to the mean of all the others, until none gets closer.
-    That may end with networks in several clusters: another order may not.
+    In a random order each network is matched, by its weights, to the mean of all the others, until
+    none gets closer. That may end with networks in several clusters: another order may not.
 
     Args:
         restarts: each with its own orders; the best one counts.

@@ -7,7 +7,8 @@ from torch import Tensor
 class Moments:
     """Sums over samples in float64, of values from which the mean of the first batch is taken off.
 
-    That keeps the sums of squares near the variances, so that taking the squared mean off them loses nothing.
+    That keeps the sums of squares near the variances, so that taking the squared mean off them
+    loses nothing.
     """
 
     def __init__(self) -> None:
@@ -31,14 +32,18 @@ class Moments:
     def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
         """``(neurons, neurons)`` between the networks, and the variances within each."""
         means = [s / self.count for s in self._sums]
-        variances = [(q / self.count - m.square()).clamp(min=0) for q, m in zip(self._squares, means, strict=True)]
+        variances = [
+            (q / self.count - m.square()).clamp(min=0)
+            for q, m in zip(self._squares, means, strict=True)
+        ]
         return self._products / self.count - means[0][:, None] * means[1], *variances
 
     def correlations(self, dead: float = 1e-6) -> Tensor:
         """Pearson's coefficients, ``(neurons, neurons)``; 0 for neurons that hardly vary.
 
         Args:
-            dead: a neuron is dead whose standard deviation is less than this share of the largest one's.
+            dead: a neuron is dead whose standard deviation is less than this share of the largest
+                one's.
         """
         between, *variances = self.covariances()
         sizes = []

@@ -1,4 +1,5 @@
-"""What a step of the ascent looks at: the groups it frees, and how every piece with them is unfolded."""
+"""What a step of the ascent looks at: the groups it frees, and how every piece with them is
+unfolded."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class View:
         free, batch: groups that are free, and groups that key these.
         order: the piece's axes: batch, free, rest.
         arranged: axes that are arranged as they stand now.
-        run: first and last such axis plus one, where they lie side by side and may be indexed as one.
+        run: first and last such axis plus one, where they lie side by side and may be indexed as
+            one.
     """
 
     piece: int
@@ -34,14 +36,19 @@ class View:
 
     @property
     def lines(self) -> tuple[int, ...]:
-        """The piece's axes: run, rest, batch, free. What moves with the run then lies in one stretch of memory."""
+        """The piece's axes: run, rest, batch, free. What moves with the run then lies in one
+        stretch of memory."""
         run, b, f = range(*self.run), len(self.batch), len(self.free)
         return (*run, *(i for i in self.order[b + f :] if i not in run), *self.order[: b + f])
 
     @property
     def direct(self) -> bool:
         """Whether the piece is ``(free, run, fixed)`` as it is."""
-        return self.run is not None and not self.batch and self.order[: self.run[1]] == (*range(self.run[1]),)
+        return (
+            self.run is not None
+            and not self.batch
+            and self.order[: self.run[1]] == (*range(self.run[1]),)
+        )
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,10 @@ class Move:
     Attributes:
         root: the group.
         free: all groups that are assigned, keys before what they key.
-        views: pieces in which every free group has one axis: what they earn is linear in where items go.
-        twice: views of pieces in which some free group has several axes, one axis of each group free at a time.
+        views: pieces in which every free group has one axis: what they earn is linear in where
+            items go.
+        twice: views of pieces in which some free group has several axes, one axis of each group
+            free at a time.
         twice_pieces: numbers of those pieces.
     """
 
@@ -94,13 +103,19 @@ def moves_of(spec: SymmetrySpec, pieces: Sequence[Piece], keys: Keys) -> list[Mo
 
 def movable_groups(spec: SymmetrySpec, keys: Keys, used: Collection[str]) -> list[str]:
     """Groups of more than one item that can be permuted, of those that are used."""
-    return [g.name for g in spec.groups if g.kind == "permutation" and g.name in keys and g.name in used]
+    return [
+        g.name for g in spec.groups if g.kind == "permutation" and g.name in keys and g.name in used
+    ]
 
 
 def families(movable: Sequence[str], keys: Keys) -> list[tuple[str, ...]]:
-    """Every group that hangs on no other movable one, with all that hang on it, keys before what they key."""
+    """Every group that hangs on no other movable one, with all that hang on it, keys before what
+    they key."""
     roots = [g for g in movable if not any(k in movable for k in keys[g])]
-    return [(r, *sorted((g for g in movable if r in keys[g]), key=lambda g: len(keys[g]))) for r in roots]
+    return [
+        (r, *sorted((g for g in movable if r in keys[g]), key=lambda g: len(keys[g])))
+        for r in roots
+    ]
 
 
 def _choices(piece: Piece, found: Sequence[int]) -> list[list[int]]:
@@ -121,8 +136,14 @@ def _view(
     batch = [groups.index(k) for k in wanted if k in groups]
     rest = [i for i in range(len(groups)) if i not in chosen and i not in batch]
     idle = [i for i in batch if groups[i] not in movable]
-    arranged = tuple(i for i, g in enumerate(groups) if g is not None and i not in chosen and i not in idle)
-    beside = bool(arranged) and arranged == tuple(range(arranged[0], arranged[-1] + 1)) and not set(arranged) & {*batch}
+    arranged = tuple(
+        i for i, g in enumerate(groups) if g is not None and i not in chosen and i not in idle
+    )
+    beside = (
+        bool(arranged)
+        and arranged == tuple(range(arranged[0], arranged[-1] + 1))
+        and not set(arranged) & {*batch}
+    )
     inside = {groups[i] for i in arranged}
     beside &= all(k in inside for i in arranged for k in keys[groups[i]])
     return View(
@@ -132,7 +153,11 @@ def _view(
 
 
 def arrange(
-    array: Tensor, groups: Sequence[str | None], axes: Sequence[int], elements: Mapping[str, Tensor], keys: Keys
+    array: Tensor,
+    groups: Sequence[str | None],
+    axes: Sequence[int],
+    elements: Mapping[str, Tensor],
+    keys: Keys,
 ) -> Tensor:
     """Moves an array along some of its axes.
 
@@ -164,7 +189,9 @@ def run_index(piece: Piece, view: View, elements: Mapping[str, Tensor], keys: Ke
     first, last = view.run
     sizes = [a.size for a in piece.atoms[first:last]]
     groups = [a.group for a in piece.atoms[first:last]]
-    return arrange(torch.arange(prod(sizes)).reshape(sizes), groups, range(len(sizes)), elements, keys).flatten()
+    return arrange(
+        torch.arange(prod(sizes)).reshape(sizes), groups, range(len(sizes)), elements, keys
+    ).flatten()
 
 
 def unfold(array: Tensor, view: View) -> Tensor:

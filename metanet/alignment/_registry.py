@@ -1,7 +1,8 @@
 """The matchers by name.
 
-A matcher is a function ``matcher(problem, *, options...) -> Match`` in a file of its own. Its name in configurations,
-its options with their defaults and its place in every parametrised test come from the decorator and the signature.
+A matcher is a function ``matcher(problem, *, options...) -> Match`` in a file of its own. Its name
+in configurations, its options with their defaults and its place in every parametrised test come
+from the decorator and the signature.
 """
 
 import inspect
@@ -86,8 +87,11 @@ MATCHERS: dict[str, Matcher] = {}
 """Every matcher by its name."""
 
 
-def matcher(name: str, many: bool = False, needs: Sequence[str] = ()) -> Callable[[Callable], Callable]:
-    """Register a matcher; see :class:`Matcher` for the arguments. The tests of all matchers pick it up by themselves.
+def matcher(
+    name: str, many: bool = False, needs: Sequence[str] = ()
+) -> Callable[[Callable], Callable]:
+    """Register a matcher; see :class:`Matcher` for the arguments. The tests of all matchers pick it
+    up by themselves.
 
     Raises:
         MetanetError: there is one of this name.
@@ -113,7 +117,9 @@ def find_matcher(name: str, options: Mapping[str, Any]) -> Matcher:
     return find_registered(MATCHERS, "matcher", name, options)
 
 
-def find_registered(registry: Mapping[str, Any], what: str, name: str, options: Mapping[str, Any]) -> Any:
+def find_registered(
+    registry: Mapping[str, Any], what: str, name: str, options: Mapping[str, Any]
+) -> Any:
     """An entry of a registry whose entries have ``options``, names with defaults.
 
     Args:
@@ -127,5 +133,7 @@ def find_registered(registry: Mapping[str, Any], what: str, name: str, options: 
     found = registry[name]
     if unknown := [k for k in options if k not in found.options]:
         allowed = ", ".join(f"{k}={v!r}" for k, v in found.options.items()) or "none"
-        raise MetanetError(f"{what} {name!r} has no option {', '.join(unknown)}. Its options: {allowed}")
+        raise MetanetError(
+            f"{what} {name!r} has no option {', '.join(unknown)}. Its options: {allowed}"
+        )
     return found

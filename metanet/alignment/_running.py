@@ -26,7 +26,8 @@ class Sample:
 
 
 class NeuronRunner:
-    """Runs states of one architecture by its recording, which is made anew for every shape of inputs.
+    """Runs states of one architecture by its recording, which is made anew for every shape of
+    inputs.
 
     Args:
         arch: with its recording.
@@ -39,7 +40,10 @@ class NeuronRunner:
         self._recordings: dict[Any, tuple[Trace, list[Tap]]] = {}
 
     def samples(
-        self, sides: Sequence[Mapping[str, Tensor]], data: Iterable[Any], positions: int | None = None
+        self,
+        sides: Sequence[Mapping[str, Tensor]],
+        data: Iterable[Any],
+        positions: int | None = None,
     ) -> Iterator[list[tuple[Tap, list[Tensor]]]]:
         """For every batch what every tap shows in each state, ``(neurons, samples)``.
 
@@ -68,35 +72,45 @@ class NeuronRunner:
                     shown.append([_flat(values[t.value], t.axis, mask, positions) for t in taps])
             yield [(tap, [side[n] for side in shown]) for n, tap in enumerate(taps)]
         if empty:
-            raise MetanetError("the data yielded no batch: is it an iterator that was used up, or an empty folder?")
+            raise MetanetError(
+                "the data yielded no batch: is it an iterator that was used up, or an empty folder?"
+            )
 
     def _recording(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Trace, list[Tap]]:
         shapes = tuple((tuple(t.shape), t.dtype) for t in tensors_in((args, kwargs)))
         key = (shapes, tuple(kwargs))
         if key not in self._recordings:
             trace = record(self.model, args, kwargs)
-            solved = derive(trace, self.arch.recording)  # the traced example rules out what only this shape allows
+            solved = derive(
+                trace, self.arch.recording
+            )  # the traced example rules out what only this shape allows
             self._recordings[key] = trace, find_taps(trace, solved, self.arch.spec)
         return self._recordings[key]
 
     def _prepared(self, trace: Trace, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parameters on the device, in the dtype that the model has them in; tied names from one another."""
+        """The parameters on the device, in the dtype that the model has them in; tied names from
+        one another."""
         out = {}
         for name, number in trace.parameters.items():
             value = trace.values[number]
             stored = next((n for n in (name, *value.names) if n in state), None)
             if stored is not None or not is_integer(value.dtype):  # checkpoints may lack integers
-                out[name] = state[stored or name].detach().to(self.device, getattr(torch, value.dtype))
+                out[name] = (
+                    state[stored or name].detach().to(self.device, getattr(torch, value.dtype))
+                )
         return out
 
 
 def _flat(value: Tensor, axis: int, mask: Tensor | None, positions: int | None) -> Tensor:
-    """A value as ``(neurons, samples)``, padding left out; real and imaginary parts are samples of their own."""
+    """A value as ``(neurons, samples)``, padding left out; real and imaginary parts are samples of
+    their own."""
     if mask is not None:
         mask = mask.to(value.device).bool()
         if axis > 1 and value.shape[:2] == mask.shape:
             value, axis = value[mask], axis - 1
-        elif axis > 0 and len(value) == mask.numel():  # linear layers run on (batch x tokens, neurons)
+        elif (
+            axis > 0 and len(value) == mask.numel()
+        ):  # linear layers run on (batch x tokens, neurons)
             value = value[mask.flatten()]
     value = real_parts(value).movedim(axis, 0).flatten(1)
     if positions is not None and value.shape[1] > positions:

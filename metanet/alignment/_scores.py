@@ -1,8 +1,8 @@
 """What the groups of a move earn, kept up to date as other groups move.
 
-The scores of a move are sums of products ``reference @ moving.T`` over pieces. Where a neighbour has moved, only the
-columns of its moved items change, so that an update costs the share of the neighbour that moved: little, once the
-ascent comes to rest.
+The scores of a move are sums of products ``reference @ moving.T`` over pieces. Where a neighbour
+has moved, only the columns of its moved items change, so that an update costs the share of the
+neighbour that moved: little, once the ascent comes to rest.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,8 @@ from ._moves import Keys, Move, View, arrange, run_index, unfold
 from ._stock import Stock
 from ._wreath import Term
 
-_WHOLE = 1 << 28  # entries of the largest scores of a wreath product that are made as a whole, not pair by pair
+# entries of the largest scores of a wreath product that are made as a whole, not pair by pair
+_WHOLE = 1 << 28
 
 _STRETCH = 4  # entries side by side from which on moving them is as fast as moving lines
 
@@ -30,7 +31,9 @@ class Scores:
         self.move, self.stock, self.keys = move, stock, keys
         self.prices = Prices()
         large = [
-            v for v in move.views if len(move.free) > 1 and not v.batch and prod(map(self._size, v.free)) ** 2 > _WHOLE
+            v
+            for v in move.views
+            if len(move.free) > 1 and not v.batch and prod(map(self._size, v.free)) ** 2 > _WHOLE
         ]
         self._large = tuple(large)
         self._views = tuple(v for v in move.views if v not in large)
@@ -38,14 +41,17 @@ class Scores:
         self._room = True  # to keep the sums
         self._reserved = 0
         self._seen: dict[View, Tensor] = {}
-        self._known = all(v.run is not None or not v.arranged for v in self._views)  # how every piece changes
+        self._known = all(
+            v.run is not None or not v.arranged for v in self._views
+        )  # how every piece changes
 
     def large(self, without: Collection[str] = ()) -> tuple[View, ...]:
         """The views whose terms are only given pair by pair."""
         return tuple(v for v in self._large if not self._touches(v, without))
 
     def known(self, undecided: Collection[str]) -> float:
-        """The share of the entries of all pieces that have no axis of undecided groups, the move's own not counted.
+        """The share of the entries of all pieces that have no axis of undecided groups, the move's
+        own not counted.
 
         0 while some of the move's groups have no such piece: they would be arranged by nothing.
         """
@@ -91,18 +97,24 @@ class Scores:
         return self._as_terms(sums)
 
     def of_pairs(self, elements: Mapping[str, Tensor], without: Collection[str] = ()):
-        """The terms that are too large as a whole: a function that gives them for a pair of the root's items."""
+        """The terms that are too large as a whole: a function that gives them for a pair of the
+        root's items."""
         sides = []
         for view in self.large(without):
             shape = (self._size(self.move.root), -1)
-            both = unfold(self.stock.reference(view.piece), view)[0], unfold(self._arranged(view, elements), view)[0]
+            both = (
+                unfold(self.stock.reference(view.piece), view)[0],
+                unfold(self._arranged(view, elements), view)[0],
+            )
             sides.append((view.free[1:], *(x.reshape(*shape, x.shape[-1]) for x in both)))
 
         def terms(new: int, old: int) -> list[Term]:
             out = []
             for free, a, b in sides:
                 sizes = [self._size(g) for g in free]
-                out.append(Term((), free, (a[new] @ b[old].T).reshape(*sizes, *sizes).cpu().numpy()))
+                out.append(
+                    Term((), free, (a[new] @ b[old].T).reshape(*sizes, *sizes).cpu().numpy())
+                )
             return out
 
         return terms
@@ -125,10 +137,18 @@ class Scores:
     def _update(self, view: View, elements: Mapping[str, Tensor]) -> None:
         if view.run is None:
             if view not in self._seen:
-                self._add(self._sums, view, self.stock.reference(view.piece), self._arranged(view, elements))
+                self._add(
+                    self._sums,
+                    view,
+                    self.stock.reference(view.piece),
+                    self._arranged(view, elements),
+                )
                 self._seen[view] = torch.empty(0)
             return
-        now, before = run_index(self.stock.pieces[view.piece], view, elements, self.keys), self._seen.get(view)
+        now, before = (
+            run_index(self.stock.pieces[view.piece], view, elements, self.keys),
+            self._seen.get(view),
+        )
         changed = torch.arange(len(now)) if before is None else (now != before).nonzero().flatten()
         if len(changed) == 0:
             return
@@ -142,7 +162,9 @@ class Scores:
         if len(changed) < len(now):
             reference = reference.index_select(axis, changed.to(reference.device))
         if axis:
-            self._sum(self._sums, view, part, 1, len(part))[0].addmm_(reference.flatten(1), part.flatten(1).T)
+            self._sum(self._sums, view, part, 1, len(part))[0].addmm_(
+                reference.flatten(1), part.flatten(1).T
+            )
         elif part.shape[2] == 1:
             a, b = (x.reshape(-1, x.shape[-1]) for x in (reference, part))
             self._sum(self._sums, view, part, 1, a.shape[1])[0].addmm_(a.T, b)
@@ -152,7 +174,8 @@ class Scores:
         self._seen[view] = now
 
     def _lines(self, view: View) -> tuple[Tensor, Tensor, int]:
-        """Both sides of a piece so that the run is one axis, and moving along it is cheap; the number of that axis."""
+        """Both sides of a piece so that the run is one axis, and moving along it is cheap; the
+        number of that axis."""
         first, last = view.run
         if view.direct:
             a, b = (
@@ -189,7 +212,14 @@ class Scores:
 
 
 def earned(stock: Stock, piece: int, elements: Mapping[str, Tensor], keys: Keys) -> float:
-    """The inner product of a piece of the reference with that of the checkpoint as it is arranged, in float64."""
+    """The inner product of a piece of the reference with that of the checkpoint as it is arranged,
+    in float64."""
     groups = [a.group for a in stock.pieces[piece].atoms]
-    moving = arrange(stock.moving(piece), groups, [i for i, g in enumerate(groups) if g is not None], elements, keys)
+    moving = arrange(
+        stock.moving(piece),
+        groups,
+        [i for i, g in enumerate(groups) if g is not None],
+        elements,
+        keys,
+    )
     return float((stock.reference(piece) * moving).sum(dtype=torch.float64))

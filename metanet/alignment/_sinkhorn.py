@@ -25,20 +25,23 @@ def match_by_sinkhorn(
     problem: Problem, *, on: str = "weights", steps: int = 300, rate: float = 0.1, temperature: float = 1.0,
     iterations: int = 20, gradient: str = "implicit", noise: float = 0.1, check: int = 20,
 ) -> Match:  # fmt: skip
-    r"""Sinkhorn re-basin (Guerrero Peña et al. 2022, https://arxiv.org/abs/2212.12042), for any spec.
+    r"""Sinkhorn re-basin (Guerrero Peña et al. 2022, https://arxiv.org/abs/2212.12042), for any
+    spec.
 
-    Every permutation is relaxed to Sinkhorn's doubly stochastic matrix :math:`S_\tau(X)` of free numbers :math:`X`, and
-    Adam lowers a loss of :math:`A` and :math:`S_\tau(X)(B)`. The permutations nearest to the matrices are looked at
-    every few steps; the best are returned.
+    Every permutation is relaxed to Sinkhorn's doubly stochastic matrix :math:`S_\tau(X)` of free
+    numbers :math:`X`, and Adam lowers a loss of :math:`A` and :math:`S_\tau(X)(B)`. The
+    permutations nearest to the matrices are looked at every few steps; the best are returned.
 
     Args:
-        on: ``"weights"``: squared distance of the weights; ``"midpoint"``: the task's loss half-way; ``"random"``: the
-            same at a random point between the networks at every step. The last two need ``model`` and ``data``.
+        on: ``"weights"``: squared distance of the weights; ``"midpoint"``: the task's loss
+            half-way; ``"random"``: the same at a random point between the networks at every step.
+            The last two need ``model`` and ``data``.
         steps: of Adam.
         rate: of Adam.
         temperature: the larger, the softer.
         iterations: normalisations of rows and columns.
-        gradient: ``"implicit"``, from the equations that the matrix solves, or ``"unrolled"`` through the iterations.
+        gradient: ``"implicit"``, from the equations that the matrix solves, or ``"unrolled"``
+            through the iterations.
         noise: of the free numbers, which start at the identity.
         check: steps between looks at the permutations.
     """
@@ -48,7 +51,11 @@ def match_by_sinkhorn(
         )
     keys = keys_of(problem.spec)
     generator = torch.Generator().manual_seed(problem.seed)
-    relaxed = _Weights(problem, keys) if on == "weights" else _Task(problem, keys, on == "random", generator)
+    relaxed = (
+        _Weights(problem, keys)
+        if on == "weights"
+        else _Task(problem, keys, on == "random", generator)
+    )
     still = to_elements(problem.spec.identity(), keys)
     still = {g: e for g, e in still.items() if g in relaxed.groups}
     free = {}
@@ -65,12 +72,17 @@ def match_by_sinkhorn(
         relaxed.loss(matrices).backward()
         optimizer.step()
         if step % check == 0 or step == steps:
-            elements = harden({g: sinkhorn(x.detach(), temperature, iterations) for g, x in free.items()})
+            elements = harden(
+                {g: sinkhorn(x.detach(), temperature, iterations) for g, x in free.items()}
+            )
             value = relaxed.objective(elements)
             if value > objective[-1]:
                 best = elements
                 objective.append(value)
-    return Match(to_transform({**to_elements(problem.spec.identity(), keys), **best}, problem.spec), tuple(objective))
+    return Match(
+        to_transform({**to_elements(problem.spec.identity(), keys), **best}, problem.spec),
+        tuple(objective),
+    )
 
 
 def sinkhorn(x: Tensor, temperature: float, iterations: int) -> Tensor:
@@ -88,7 +100,8 @@ def implicit_sinkhorn(x: Tensor, temperature: float, iterations: int) -> Tensor:
 
 
 class _Implicit(torch.autograd.Function):
-    """Row and column sums stay as they are, which fixes how the matrix changes with ``x`` (Eisenberger et al. 2022)."""
+    """Row and column sums stay as they are, which fixes how the matrix changes with ``x``
+    (Eisenberger et al. 2022)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, temperature: float, iterations: int) -> Tensor:
@@ -102,7 +115,8 @@ class _Implicit(torch.autograd.Function):
         (saved,) = ctx.saved_tensors
         p, g = saved.double(), grad.double()
         rows, columns, weighted = p.sum(-1), p.sum(-2), p * g
-        # multipliers u of rows, v of columns: diag(rows) u + P v = weighted 1, P^T u + diag(columns) v = weighted^T 1
+        # multipliers u of rows, v of columns: diag(rows) u + P v = weighted 1, P^T u +
+        # diag(columns) v = weighted^T 1
         right = weighted.sum(-2) - (p * (weighted.sum(-1) / rows)[..., None]).sum(-2)
         schur = torch.diag_embed(columns) - p.mT @ (p / rows[..., None])
         n = p.shape[-1]
@@ -111,7 +125,9 @@ class _Implicit(torch.autograd.Function):
             ridge = 1e-12 * torch.eye(
                 n - 1, dtype=p.dtype, device=p.device
             )  # where p is a permutation, nothing is left
-            v[..., :-1] = torch.linalg.solve(schur[..., :-1, :-1] + ridge, right[..., :-1, None])[..., 0]
+            v[..., :-1] = torch.linalg.solve(schur[..., :-1, :-1] + ridge, right[..., :-1, None])[
+                ..., 0
+            ]
         u = (weighted.sum(-1) - (p @ v[..., None])[..., 0]) / rows
         return ((p * (g - u[..., None] - v[..., None, :])) / ctx.temperature).to(grad), None, None
 
@@ -121,7 +137,9 @@ class _Weights:
 
     def __init__(self, problem: Problem, keys: Mapping[str, tuple[str, ...]]) -> None:
         self.keys, pieces = keys, pieces_of(problem.spec)
-        self.stock = Stock(problem.spec, pieces, problem.reference, problem.moving[0], problem.device, 1 << 40)
+        self.stock = Stock(
+            problem.spec, pieces, problem.reference, problem.moving[0], problem.device, 1 << 40
+        )
         self.groups = {g for p in pieces for g in p.groups}
         squares = (float(self.stock.reference(n).square().sum()) for n in range(len(pieces)))
         self.unit = sum(squares) or 1.0
@@ -130,12 +148,16 @@ class _Weights:
         total = 0.0
         matrices = {g: m.to(self.stock.dtype) for g, m in matrices.items()}
         for n, piece in enumerate(self.stock.pieces):
-            moved = soft_arrange(self.stock.moving(n), [a.group for a in piece.atoms], matrices, self.keys)
+            moved = soft_arrange(
+                self.stock.moving(n), [a.group for a in piece.atoms], matrices, self.keys
+            )
             total = total + (self.stock.reference(n) - moved).square().sum()
         return total / self.unit
 
     def objective(self, elements: Mapping[str, Tensor]) -> float:
-        return sum(earned(self.stock, n, elements, self.keys) for n in range(len(self.stock.pieces)))
+        return sum(
+            earned(self.stock, n, elements, self.keys) for n in range(len(self.stock.pieces))
+        )
 
 
 class _Task:
@@ -146,7 +168,9 @@ class _Task:
     ) -> None:  # fmt: skip
         missing = [n for n in ("model", "data") if getattr(problem, n) is None]
         if missing:
-            raise MetanetError(f"matcher 'sinkhorn' on the task needs {', '.join(f'{n}=...' for n in missing)}")
+            raise MetanetError(
+                f"matcher 'sinkhorn' on the task needs {', '.join(f'{n}=...' for n in missing)}"
+            )
         self.data = repeatable(problem.data, "sinkhorn")
         self.task = TaskLoss(problem.model, problem.loss, problem.device)
         self.a, self.b = (self.task.prepared(s) for s in (problem.reference, problem.moving[0]))
@@ -157,7 +181,10 @@ class _Task:
         self._batches = iter(())
 
     def _between(self, moved: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        return {n: t if is_integer(t.dtype) else torch.lerp(t, moved[n], share) for n, t in self.a.items()}
+        return {
+            n: t if is_integer(t.dtype) else torch.lerp(t, moved[n], share)
+            for n, t in self.a.items()
+        }
 
     def loss(self, matrices: Mapping[str, Tensor]) -> Tensor:
         batch = next(self._batches, None)

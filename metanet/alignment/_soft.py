@@ -13,27 +13,43 @@ from ._moves import Keys
 from ._pieces import Piece, pieces_of
 
 Matrices = Mapping[str, Tensor]
-"""For every group ``(*sizes of its keys, size, size)``: new items, then old items; looked up by the keys' new items."""
+"""For every group ``(*sizes of its keys, size, size)``: new items, then old items; looked up by the
+keys' new items."""
 
 
-def soft_arrange(array: Tensor, groups: Sequence[str | None], matrices: Matrices, keys: Keys) -> Tensor:
-    """Mixes the items of every movable axis of a piece: :func:`arrange` for doubly stochastic matrices."""
-    for i in sorted((i for i, g in enumerate(groups) if g in matrices), key=lambda i: len(keys[groups[i]])):
+def soft_arrange(
+    array: Tensor, groups: Sequence[str | None], matrices: Matrices, keys: Keys
+) -> Tensor:
+    """Mixes the items of every movable axis of a piece: :func:`arrange` for doubly stochastic
+    matrices."""
+    for i in sorted(
+        (i for i, g in enumerate(groups) if g in matrices), key=lambda i: len(keys[groups[i]])
+    ):
         own = [groups.index(k) for k in keys[groups[i]]]
         new = array.ndim
         result = [new if d == i else d for d in range(array.ndim)]
-        array = torch.einsum(matrices[groups[i]], [*own, new, i], array, list(range(array.ndim)), result)
+        array = torch.einsum(
+            matrices[groups[i]], [*own, new, i], array, list(range(array.ndim)), result
+        )
     return array
 
 
-def as_matrices(elements: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def as_matrices(
+    elements: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
     """Permutations as matrices."""
-    return {g: torch.nn.functional.one_hot(e, e.shape[-1]).to(device, dtype) for g, e in elements.items()}
+    return {
+        g: torch.nn.functional.one_hot(e, e.shape[-1]).to(device, dtype)
+        for g, e in elements.items()
+    }
 
 
 def harden(matrices: Matrices) -> dict[str, Tensor]:
     """The permutations that have the largest inner product with the matrices."""
-    return {g: torch.from_numpy(np.ascontiguousarray(assign(m.detach().cpu().numpy()))) for g, m in matrices.items()}
+    return {
+        g: torch.from_numpy(np.ascontiguousarray(assign(m.detach().cpu().numpy())))
+        for g, m in matrices.items()
+    }
 
 
 class SoftTransform:
@@ -47,12 +63,17 @@ class SoftTransform:
         # where in a tensor the entries of its pieces belong, one piece behind the other
         self._places = {}
         for name, pieces in self.pieces.items():
-            shape = (*spec.tensors[name].shape, 2) if spec.tensors[name].is_complex else spec.tensors[name].shape
+            shape = (
+                (*spec.tensors[name].shape, 2)
+                if spec.tensors[name].is_complex
+                else spec.tensors[name].shape
+            )
             numbers = torch.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
             self._places[name] = torch.cat([p.take(numbers).flatten() for p in pieces]).argsort()
 
     def __call__(self, state: Mapping[str, Tensor], matrices: Matrices) -> dict[str, Tensor]:
-        """A moved copy; second names of tied tensors and entries that the spec does not know are passed on."""
+        """A moved copy; second names of tied tensors and entries that the spec does not know are
+        passed on."""
         out = dict(state)
         for name, pieces in self.pieces.items():
             if name in state and any(g in matrices for p in pieces for g in p.groups):

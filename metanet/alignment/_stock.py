@@ -16,7 +16,8 @@ _WHO = ("the checkpoint to align to", "the checkpoint to be aligned")
 
 
 class Stock:
-    """Pieces of the reference and of the checkpoint to be moved, read when asked for and kept while there is room.
+    """Pieces of the reference and of the checkpoint to be moved, read when asked for and kept while
+    there is room.
 
     Args:
         pieces: of the spec.
@@ -26,7 +27,8 @@ class Stock:
         balance: see :func:`balanced`.
 
     Attributes:
-        dtype: of all pieces, which are real: float64 if both checkpoints are (or complex128), else float32.
+        dtype: of all pieces, which are real: float64 if both checkpoints are (or complex128), else
+            float32.
         sizes: number of items of every group.
     """
 
@@ -41,7 +43,10 @@ class Stock:
         self._kept: dict[tuple, Tensor] = {}
         self._norms: dict[tuple[int, int], float] = {}
         self._last: tuple[tuple[int, str], Tensor] | None = None
-        self._names = [{t: stored_name(spec, t, side) for t in {p.tensor for p in pieces}} for side in self._sides]
+        self._names = [
+            {t: stored_name(spec, t, side) for t in {p.tensor for p in pieces}}
+            for side in self._sides
+        ]
         double = all(
             stored_dtype(side, n).to_real() == torch.float64
             for side, names in zip(self._sides, self._names, strict=True)
@@ -58,7 +63,8 @@ class Stock:
         return self._get(1, piece)
 
     def lines(self, side: int, view: View) -> Tensor:
-        """A piece of the reference (0) or the other (1) as a view's lines, ``(run, rest, batch, free)``."""
+        """A piece of the reference (0) or the other (1) as a view's lines, ``(run, rest, batch,
+        free)``."""
         piece, order = self._get(side, view.piece), view.lines
         key = (side, view.piece, order)
         if key not in self._kept:
@@ -83,7 +89,9 @@ class Stock:
             return self._kept[side, number]
         piece = self.pieces[number]
         key = (side, piece.tensor)
-        if self._last is None or self._last[0] != key:  # the next piece asked for is often of the same tensor
+        if (
+            self._last is None or self._last[0] != key
+        ):  # the next piece asked for is often of the same tensor
             self._last = (key, self._sides[side][self._names[side][piece.tensor]].detach())
         array = piece.take(self._last[1]).to(self.device, self.dtype).contiguous()
         if self.balance:
@@ -105,14 +113,19 @@ class Stock:
 
 def stored_name(spec: SymmetrySpec, name: str, side: Mapping[str, Tensor]) -> str:
     """The name under which a checkpoint has a tensor that may have several."""
-    return name if name in side else next(n for n, t in spec.tensors.items() if t.tied_to == name and n in side)
+    return (
+        name
+        if name in side
+        else next(n for n, t in spec.tensors.items() if t.tied_to == name and n in side)
+    )
 
 
 def balanced(array: Tensor, piece: Piece, rounds: int = 6) -> Tensor:
     """A piece with all items of its groups at one size, so that no neuron counts more than another.
 
-    What scaling neurons would change (ReLU's positive scales, the scale of a kernel before BatchNorm) is gone, what
-    relabelling them does stays. A vector keeps its proportions, as its entries are all that tells neurons apart.
+    What scaling neurons would change (ReLU's positive scales, the scale of a kernel before
+    BatchNorm) is gone, what relabelling them does stays. A vector keeps its proportions, as its
+    entries are all that tells neurons apart.
     """
     moving = [i for i, a in enumerate(piece.atoms) if a.group is not None]
     if array.ndim == 1:

@@ -20,12 +20,14 @@ from ._weight import to_elements, to_transform
 def match_straight_through(
     problem: Problem, *, epochs: int = 10, rate: float = 1e-3, max_sweeps: int = 20
 ) -> Match:  # fmt: skip
-    r"""The straight-through matcher of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836).
+    r"""The straight-through matcher of Git Re-Basin (Ainsworth et al. 2022,
+    https://arxiv.org/abs/2209.04836).
 
     Looks for weights :math:`\hat\theta` whose weight matching :math:`\pi` of B makes the loss of
-    :math:`(A + \pi(B)) / 2` small. :math:`\hat\theta` starts as A; a step matches B to it, and gives it the gradient
-    that :math:`\pi(B)` gets, as if the matching were the identity. The relabelling with the smallest loss on all data,
-    seen after each epoch, is returned; the objective is minus that loss.
+    :math:`(A + \pi(B)) / 2` small. :math:`\hat\theta` starts as A; a step matches B to it, and
+    gives it the gradient that :math:`\pi(B)` gets, as if the matching were the identity. The
+    relabelling with the smallest loss on all data, seen after each epoch, is returned; the
+    objective is minus that loss.
 
     Args:
         epochs: passes over the data.
@@ -72,5 +74,8 @@ def match_straight_through(
 def _counts(spec: SymmetrySpec, name: str) -> bool:
     known = spec.tensors.get(name)
     return (
-        known is not None and known.tied_to is None and not known.integer and name.rpartition(".")[2] not in STATISTICS
+        known is not None
+        and known.tied_to is None
+        and not known.integer
+        and name.rpartition(".")[2] not in STATISTICS
     )

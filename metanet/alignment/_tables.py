@@ -1,7 +1,9 @@
-"""Masks and index tables that the checkpoints have alike stay alike: groups that would reorder them stay put.
+"""Masks and index tables that the checkpoints have alike stay alike: groups that would reorder them
+stay put.
 
-Such a table is most often part of the code rather than of what was trained. Moved in one checkpoint and not in the
-other it would lead the two to read the same weights differently, and merging refuses tables that differ.
+Such a table is most often part of the code rather than of what was trained. Moved in one checkpoint
+and not in the other it would lead the two to read the same weights differently, and merging refuses
+tables that differ.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +17,11 @@ from ._registry import Problem
 
 
 def holding(problem: Problem) -> tuple[Problem, dict[str, str]]:
-    """The problem without the groups that would reorder a common table, and these groups with the reason.
+    """The problem without the groups that would reorder a common table, and these groups with the
+    reason.
 
-    With the mask ``[1, 1, 0, 1]`` in both checkpoints its neurons stay; with ``[1, 1, 1, 1]`` in both, or with masks
-    that differ, they may move.
+    With the mask ``[1, 1, 0, 1]`` in both checkpoints its neurons stay; with ``[1, 1, 1, 1]`` in
+    both, or with masks that differ, they may move.
     """
     sides = [s for s in (problem.reference, *problem.moving) if s is not None]
     held = dict(_held(problem.spec, sides))

@@ -1,7 +1,9 @@
-"""Where the neurons of a network show: for every set of neurons in a recording one value, and one axis of it.
+"""Where the neurons of a network show: for every set of neurons in a recording one value, and one
+axis of it.
 
-New sets come out of contractions with a parameter and of sums and products of others. A set shows after its first
-activation function where it has one (what is switched off is then equal in all that is compared), else as it is made.
+New sets come out of contractions with a parameter and of sums and products of others. A set shows
+after its first activation function where it has one (what is switched off is then equal in all that
+is compared), else as it is made.
 """
 
 from collections.abc import Collection, Mapping
@@ -47,7 +49,8 @@ def find_taps(trace: Trace, solved: Derivation, spec: SymmetrySpec) -> list[Tap]
     """The taps of a recording at which neurons of the spec's groups show.
 
     Args:
-        solved: derived from the recording; may have more groups than the spec, or other names for them.
+        solved: derived from the recording; may have more groups than the spec, or other names for
+            them.
     """
     sets: dict[int, tuple[int, int]] = {}  # value -> its set of neurons, and their axis
     shown: list[tuple[int, int]] = []  # set of neurons -> value, axis
@@ -80,7 +83,8 @@ def _follow(
     flow: Flow, out: int, sets: Mapping[int, tuple[int, int]], shown: list[tuple[int, int]], fed: Collection[int],
     trace: Trace, solved: Derivation,
 ) -> tuple[int, int] | None:  # fmt: skip
-    """The set of neurons of an output and their axis; ``None`` if it has none that can be followed."""
+    """The set of neurons of an output and their axis; ``None`` if it has none that can be
+    followed."""
 
     def new(axis: int) -> tuple[int, int]:
         shown.append((out, axis))
@@ -95,11 +99,19 @@ def _follow(
         case Regroup(operand) if operand.value in sets:
             number, axis = sets[operand.value]
             same = solved.factors(solved.axes[operand.value][axis])
-            alike = [i for i, expr in enumerate(solved.axes[out]) if same and solved.factors(expr) == same]
+            alike = [
+                i
+                for i, expr in enumerate(solved.axes[out])
+                if same and solved.factors(expr) == same
+            ]
             return (number, alike[-1]) if alike else None
         case Join(operands):
             rank = len(trace.values[out].shape)
-            known = [(sets[o.value][0], sets[o.value][1] + rank - len(o.shape)) for o in operands if o.value in sets]
+            known = [
+                (sets[o.value][0], sets[o.value][1] + rank - len(o.shape))
+                for o in operands
+                if o.value in sets
+            ]
             several = len({number for number, _ in known}) > 1
             return new(known[0][1]) if several else known[0] if known else None
     return None
@@ -147,7 +159,11 @@ def _renamed(axis: Axis, names: Mapping[str, str]) -> Axis:
     """The axis in other names; groups without one are fixed."""
     match axis:
         case Leaf(group, size):
-            return Leaf(names[group], size) if group in names else Fixed(size, "not one of the spec's groups")
+            return (
+                Leaf(names[group], size)
+                if group in names
+                else Fixed(size, "not one of the spec's groups")
+            )
         case Fixed(size, reason, group):
             return Fixed(size, reason, names.get(group, ""))
         case Product(parts):

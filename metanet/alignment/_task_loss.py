@@ -16,7 +16,8 @@ from ..tracing import is_integer, tensors_in
 class TaskLoss:
     """Runs a copy of a module in eval mode, save that BatchNorm normalises by the batch.
 
-    Between two networks the averaged running statistics are those of neither, nor of what lies between.
+    Between two networks the averaged running statistics are those of neither, nor of what lies
+    between.
 
     Args:
         model: the module.
@@ -50,9 +51,14 @@ class TaskLoss:
         """The loss on one batch, with what :meth:`prepared` gave."""
         args, kwargs = batch_inputs(batch)
         kwargs = {k: _on(x, self.device) for k, x in kwargs.items()}
-        target = None if isinstance(batch, Mapping) or len(batch) < 2 else _on(batch[1], self.device)
+        target = (
+            None if isinstance(batch, Mapping) or len(batch) < 2 else _on(batch[1], self.device)
+        )
         # BatchNorm writes into its statistics
-        own = {n: t.detach().clone() if n.rpartition(".")[2] in _WRITTEN else t for n, t in state.items()}
+        own = {
+            n: t.detach().clone() if n.rpartition(".")[2] in _WRITTEN else t
+            for n, t in state.items()
+        }
         return self.loss(functional_call(self.model, own, _on(args, self.device), kwargs), target)
 
     def mean(self, state: Mapping[str, Tensor], data: Iterable[Any]) -> float:
@@ -76,7 +82,9 @@ def repeatable(data: Iterable[Any], who: str) -> Iterable[Any]:
         MetanetError: it is an iterator, or yields nothing.
     """
     if isinstance(data, Iterator):
-        raise MetanetError(f"matcher {who!r} reads the data several times: give a list or a DataLoader, no iterator")
+        raise MetanetError(
+            f"matcher {who!r} reads the data several times: give a list or a DataLoader, no iterator"
+        )
     if next(iter(data), None) is None:
         raise MetanetError("the data yielded no batch: is the folder empty?")
     return data

@@ -21,7 +21,9 @@ def terms_of(scores: Tensor, neurons: Axis, keys: Keys, movable: Sequence[str]) 
     """
     for factors, places in cut_axis(neurons):
         groups = [f.group if isinstance(f, (Leaf, Fixed)) else "" for f in factors]
-        free = sorted((i for i, g in enumerate(groups) if g in movable), key=lambda i: len(keys[groups[i]]))
+        free = sorted(
+            (i for i, g in enumerate(groups) if g in movable), key=lambda i: len(keys[groups[i]])
+        )
         names = [groups[i] for i in free]
         if not free or len(set(names)) < len(names):
             continue
@@ -31,7 +33,9 @@ def terms_of(scores: Tensor, neurons: Axis, keys: Keys, movable: Sequence[str]) 
         batch = [i for i, g in enumerate(groups) if g in wanted]
         flat, n = places.flatten(), len(factors)
         part = scores[flat][:, flat].reshape(*places.shape, *places.shape).cpu().numpy()
-        old = [i + n if i in free else i for i in range(n)]  # a fixed place stays, so only its own scores count
+        old = [
+            i + n if i in free else i for i in range(n)
+        ]  # a fixed place stays, so only its own scores count
         out = np.einsum(part, [*range(n), *old], [*batch, *free, *(i + n for i in free)])
         yield Term(tuple(groups[i] for i in batch), tuple(names), out)
 
@@ -46,9 +50,13 @@ def added_up(terms: Sequence[Term]) -> list[Term]:
 
 
 def arrange_by_terms(
-    terms: Sequence[Term], families: Sequence[Sequence[str]], keys: Keys, elements: Mapping[str, np.ndarray]
+    terms: Sequence[Term],
+    families: Sequence[Sequence[str]],
+    keys: Keys,
+    elements: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[float]]:
-    """The arrangement of all groups that earns most, and the score at the start and after every step that raised it.
+    """The arrangement of all groups that earns most, and the score at the start and after every
+    step that raised it.
 
     One family of groups after the other; once is enough where no two families meet in a term.
     """
@@ -72,7 +80,9 @@ def arrange_by_terms(
             return {g: e.items for g, e in now.items()}, trace
 
 
-def others_held(term: Term, free: Sequence[str], elements: Mapping[str, Element], keys: Keys) -> Term:
+def others_held(
+    term: Term, free: Sequence[str], elements: Mapping[str, Element], keys: Keys
+) -> Term:
     """A term with all groups arranged but those of a family."""
     for group in reversed(term.free):
         if group not in free:

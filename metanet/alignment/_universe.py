@@ -12,16 +12,24 @@ from ._weight import to_elements
 
 @matcher("universe", many=True)
 def match_in_universe(
-    problem: Problem, *, restarts: int = 1, max_steps: int = 100, tolerance: float = 1e-6, polish: bool = True
+    problem: Problem,
+    *,
+    restarts: int = 1,
+    max_steps: int = 100,
+    tolerance: float = 1e-6,
+    polish: bool = True,
 ) -> list[Match]:
-    r"""C2M3, cycle-consistent multi-model merging (Crisostomi et al. 2024, https://arxiv.org/abs/2405.17897).
+    r"""C2M3, cycle-consistent multi-model merging (Crisostomi et al. 2024,
+    https://arxiv.org/abs/2405.17897).
 
-    Frank-Wolfe on the sum of :math:`\langle \pi_p(W_p), \pi_q(W_q) \rangle` over all pairs of networks, in all groups
-    of all networks at once, with doubly stochastic matrices that are rounded at the end. Each :math:`\pi` leads into
-    one common frame, so that going round in a circle of networks leads back to where one was.
+    Frank-Wolfe on the sum of :math:`\langle \pi_p(W_p), \pi_q(W_q) \rangle` over all pairs of
+    networks, in all groups of all networks at once, with doubly stochastic matrices that are
+    rounded at the end. Each :math:`\pi` leads into one common frame, so that going round in a
+    circle of networks leads back to where one was.
 
     Args:
-        restarts: from the identity, then from points between it and random relabellings; the best one counts.
+        restarts: from the identity, then from points between it and random relabellings; the best
+            one counts.
         max_steps: bound on the steps.
         tolerance: stop when a step gains less than this share of the objective.
         polish: after rounding, match each network to the mean of the others until none gets closer.
@@ -35,7 +43,9 @@ def match_in_universe(
         for _ in range(max_steps):
             if walk.step() < tolerance:
                 break
-        universe.elements = [{**e, **harden(m)} for e, m in zip(universe.elements, walk.matrices, strict=True)]
+        universe.elements = [
+            {**e, **harden(m)} for e, m in zip(universe.elements, walk.matrices, strict=True)
+        ]
         found = ascend_together(universe, generator, 100 if polish else 0, 100)
         if found[-1] > objective[-1]:
             best, objective = universe.elements, [start, *(v for v in found if v > start)]
@@ -57,7 +67,9 @@ class _FrankWolfe:
         still = to_elements(universe.spec.identity(), universe.keys)
         used = {g for p in universe.pieces for g in p.groups}
         for number in range(len(universe.states)):
-            matrices = as_matrices({g: e for g, e in still.items() if g in used}, universe.dtype, universe.device)
+            matrices = as_matrices(
+                {g: e for g, e in still.items() if g in used}, universe.dtype, universe.device
+            )
             if generator is not None and number:
                 other = to_elements(universe.spec.sample(generator), universe.keys)
                 far = as_matrices({g: other[g] for g in matrices}, universe.dtype, universe.device)
@@ -77,7 +89,8 @@ class _FrankWolfe:
         return total
 
     def step(self) -> float:
-        """Towards the best permutations of the linearised problem, as far as is best; the share gained."""
+        """Towards the best permutations of the linearised problem, as far as is best; the share
+        gained."""
         fixed, *moving = self.matrices
         inputs = [{g: m.detach().requires_grad_() for g, m in each.items()} for each in moving]
         value = self.value([fixed, *inputs])

@@ -9,8 +9,11 @@ from ._pieces import Piece, pieces_of
 from ._stock import stored_name
 
 
-def untold_groups(spec: SymmetrySpec, groups: Sequence[str], sides: Sequence[Mapping[str, Tensor]]) -> dict[str, str]:
-    """Those of the groups whose items are equal in every tensor of a checkpoint, or in no tensor that counts, and why.
+def untold_groups(
+    spec: SymmetrySpec, groups: Sequence[str], sides: Sequence[Mapping[str, Tensor]]
+) -> dict[str, str]:
+    """Those of the groups whose items are equal in every tensor of a checkpoint, or in no tensor
+    that counts, and why.
 
     Args:
         sides: the checkpoints that were matched.
@@ -32,4 +35,8 @@ def _equal(piece: Piece, group: str, spec: SymmetrySpec, side: Mapping[str, Tens
     array = piece.take(side[stored_name(spec, piece.tensor, side)])
     if array.dtype.itemsize == 1:
         array = array.float()
-    return all(bool((array == array.narrow(i, 0, 1)).all()) for i, a in enumerate(piece.atoms) if a.group == group)
+    return all(
+        bool((array == array.narrow(i, 0, 1)).all())
+        for i, a in enumerate(piece.atoms)
+        if a.group == group
+    )

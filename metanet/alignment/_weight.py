@@ -15,25 +15,37 @@ def match_weights(
     problem: Problem, *, restarts: int = 1, random_start: bool = False, balance: bool = False, max_sweeps: int = 100,
     memory: float = 8.0,
 ) -> Match:  # fmt: skip
-    r"""Weight matching of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836), for any spec.
+    r"""Weight matching of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836),
+    for any spec.
 
-    Coordinate ascent on :math:`\sum_t \langle A_t, \pi(B_t) \rangle` over all parameters. Statistics of BatchNorm
-    follow but do not count: with them the rest fits worse. Heads with their dims and the like are solved together,
-    exactly. The first pass goes from the ends of the network inwards and does not look at groups that it has not come
-    to, which ends higher than a start from the order in which they stand. Where a group has two axes of one tensor the
-    problem is quadratic: it is solved as if one axis stayed, and taken if the true objective rises.
+    Coordinate ascent on :math:`\sum_t \langle A_t, \pi(B_t) \rangle` over all parameters.
+    Statistics of BatchNorm follow but do not count: with them the rest fits worse. Heads with their
+    dims and the like are solved together, exactly. The first pass goes from the ends of the network
+    inwards and does not look at groups that it has not come to, which ends higher than a start from
+    the order in which they stand. Where a group has two axes of one tensor the problem is
+    quadratic: it is solved as if one axis stayed, and taken if the true objective rises.
 
     Args:
         restarts: ascents, each with its own order of groups; the best one counts.
         random_start: ascents after the first start from a random relabelling instead of none.
-        balance: match neurons of equal size, for networks whose neurons may be scaled (ReLU, BatchNorm).
+        balance: match neurons of equal size, for networks whose neurons may be scaled (ReLU,
+            BatchNorm).
         max_sweeps: bound on the passes over all groups.
-        memory: GiB for copies of the weights and for scores; what does not fit is read or made again every time.
+        memory: GiB for copies of the weights and for scores; what does not fit is read or made
+            again every time.
     """
     spec = problem.spec
     pieces, keys = pieces_of(spec), keys_of(spec)
     moves = moves_of(spec, pieces, keys)
-    stock = Stock(spec, pieces, problem.reference, problem.moving[0], problem.device, int(memory * 2**30), balance)
+    stock = Stock(
+        spec,
+        pieces,
+        problem.reference,
+        problem.moving[0],
+        problem.device,
+        int(memory * 2**30),
+        balance,
+    )
     generator = torch.Generator().manual_seed(problem.seed)
     best: Ascent | None = None
     base = -float("inf")

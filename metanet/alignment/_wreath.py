@@ -1,10 +1,12 @@
-"""Assignment of groups that hang on each other: heads and the dims within them, experts and their hidden units.
+"""Assignment of groups that hang on each other: heads and the dims within them, experts and their
+hidden units.
 
-The dims of head j go along when it takes the place of head i, and how well they then fit depends on how they are
-arranged. So for every pair of heads the dims are assigned first, which tells what the pair is worth, then the heads
-are. The result is the best element of the wreath product, whatever its depth. Two groups within one key that also meet
-in one tensor (query heads and value dims within a key-value head) are a bilinear problem without a known exact
-solution: they are assigned in turns until nothing improves, from several starts.
+The dims of head j go along when it takes the place of head i, and how well they then fit depends on
+how they are arranged. So for every pair of heads the dims are assigned first, which tells what the
+pair is worth, then the heads are. The result is the best element of the wreath product, whatever
+its depth. Two groups within one key that also meet in one tensor (query heads and value dims within
+a key-value head) are a bilinear problem without a known exact solution: they are assigned in turns
+until nothing improves, from several starts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +40,9 @@ class Term:
         b, place = len(self.batch), self.free.index(group)
         index: list[slice | int] = [slice(None)] * self.scores.ndim
         index[b + place], index[b + len(self.free) + place] = new, old
-        return Term(self.batch, tuple(g for g in self.free if g != group), self.scores[tuple(index)])
+        return Term(
+            self.batch, tuple(g for g in self.free if g != group), self.scores[tuple(index)]
+        )
 
     def inside(self, at: Mapping[str, int]) -> "Term":
         """At one item of some of the batch groups."""
@@ -67,7 +71,8 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """Old items of the new ones, ``(*keys, size)``, looked up by the new items of those keys that are undecided."""
+    """Old items of the new ones, ``(*keys, size)``, looked up by the new items of those keys that
+    are undecided."""
 
     keys: tuple[str, ...]
     items: np.ndarray
@@ -100,7 +105,8 @@ def solve(
         terms: what they earn.
         keys: of every group.
         start: an arrangement that the result is never worse than; may be empty.
-        prices: of the last solution, for one group that hangs on nothing and has nothing hanging on it.
+        prices: of the last solution, for one group that hangs on nothing and has nothing hanging on
+            it.
     """
     if prices is not None and len(free) == 1 and not any(t.batch for t in terms):
         alone = sum(t.scores for t in terms)
@@ -149,10 +155,15 @@ def solve_root(
     return float(total(worth, columns)), elements
 
 
-def _components(free: Sequence[str], terms: Sequence[Term], keys: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+def _components(
+    free: Sequence[str], terms: Sequence[Term], keys: Mapping[str, Sequence[str]]
+) -> list[tuple[str, ...]]:
     """Groups that earn something together, or key each other, each set in the given order."""
     owner = {g: i for i, g in enumerate(free)}
-    for together in (*(t.free for t in terms), *((g, *(k for k in keys[g] if k in owner)) for g in free)):
+    for together in (
+        *(t.free for t in terms),
+        *((g, *(k for k in keys[g] if k in owner)) for g in free),
+    ):
         joined = {owner[g] for g in together}
         owner = {g: min(joined) if o in joined else o for g, o in owner.items()}
     return [tuple(g for g in free if owner[g] == n) for n in dict.fromkeys(owner.values())]
@@ -177,13 +188,20 @@ def _under_root(
             alone = np.zeros((size, size))
         more = [t for t in here if t.free != (root,)]
         gain, elements = solve_root(
-            root, rest, alone, lambda new, old, more=more: [t.at(root, new, old) for t in more], keys, begin
+            root,
+            rest,
+            alone,
+            lambda new, old, more=more: [t.at(root, new, old) for t in more],
+            keys,
+            begin,
         )
         value += gain
         found.append(elements)
     lead = tuple(sizes.values())
     return value, {
-        g: Element((*sizes, *e.keys), np.stack([f[g].items for f in found]).reshape(*lead, *e.items.shape))
+        g: Element(
+            (*sizes, *e.keys), np.stack([f[g].items for f in found]).reshape(*lead, *e.items.shape)
+        )
         for g, e in found[0].items()
     }
 
@@ -192,7 +210,8 @@ def _in_turns(
     free: Sequence[str], roots: Sequence[str], terms: Sequence[Term], keys: Mapping[str, Sequence[str]],
     start: Elements,
 ) -> tuple[float, dict[str, Element]]:  # fmt: skip
-    """Several roots that meet in a term: one after the other with what hangs on it, the others held."""
+    """Several roots that meet in a term: one after the other with what hangs on it, the others
+    held."""
     below = {r: tuple(g for g in free if g == r or r in keys[g]) for r in roots}
     best: tuple[float, dict[str, Element]] = (-np.inf, {})
     begins = [{}] + ([{g: start[g] for g in free}] if all(g in start for g in free) else [])
@@ -204,8 +223,14 @@ def _in_turns(
             known = [g for g in free if g not in below[root]]
             touching = [t for t in terms if set(t.free) & set(below[root])]
             usable = [t for t in touching if all(g in held for g in known if g in t.free)]
-            if not usable:  # it earns something only together with groups that nothing is known of yet
-                held |= {g: _still(g, touching) for g in known if g not in held and any(g in t.free for t in touching)}
+            if (
+                not usable
+            ):  # it earns something only together with groups that nothing is known of yet
+                held |= {
+                    g: _still(g, touching)
+                    for g in known
+                    if g not in held and any(g in t.free for t in touching)
+                }
                 usable = touching
             _, found = solve(below[root], [_held(t, known, held) for t in usable], keys, {})
             held |= found

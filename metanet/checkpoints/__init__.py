@@ -15,13 +15,14 @@ or ``pytorch_model.bin``, or its shards and index              ``metadata["confi
 that ``weights_only=True`` refuses                             and calls nothing; then a tensor's bytes when asked for
 =====================================================  ======  =====================================================
 
-What training code puts around a state dict is taken off: ``_state_dicts.py`` tells which keys are followed and which
-prefixes are dropped, ``Checkpoint.fit`` finds the prefix that an architecture shows (``model.`` of a LightningModule).
-Names are those on disk. Where transformers renames or stacks tensors while it loads a folder, translating them is the
-matter of ``metanet.sources``, not of this room.
+What training code puts around a state dict is taken off: ``_state_dicts.py`` tells which keys are
+followed and which prefixes are dropped, ``Checkpoint.fit`` finds the prefix that an architecture
+shows (``model.`` of a LightningModule). Names are those on disk. Where transformers renames or
+stacks tensors while it loads a folder, translating them is the matter of ``metanet.sources``, not
+of this room.
 
-A new format is one function ``(path, options) -> Checkpoint`` in a file of its own, registered by ``@reader``
-(``_readers.py``) and imported here; readers are tried in the order of these imports.
+A new format is one function ``(path, options) -> Checkpoint`` in a file of its own, registered by
+``@reader`` (``_readers.py``) and imported here; readers are tried in the order of these imports.
 """
 
 from . import _distributed as _distributed

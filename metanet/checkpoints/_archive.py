@@ -1,7 +1,9 @@
-"""The records of a torch file, which is a zip archive: checked before any is read, whatever packed them.
+"""The records of a torch file, which is a zip archive: checked before any is read, whatever packed
+them.
 
-``torch.save`` stores its records as they are, so that a tensor can be read at its place. Tools that pack an archive
-again deflate them; those are inflated, within bounds: a few kilobytes may claim to be gigabytes.
+``torch.save`` stores its records as they are, so that a tensor can be read at its place. Tools that
+pack an archive again deflate them; those are inflated, within bounds: a few kilobytes may claim to
+be gigabytes.
 """
 
 import re
@@ -15,7 +17,9 @@ from pathlib import Path
 from ..errors import CheckpointError, brief
 from ._bytes import ZIP_ERRORS, FileBytes, budget
 
-_HEAD = struct.Struct("<4s5H3I2H")  # mark, ..., method, ..., lengths of the name and of the extra field
+_HEAD = struct.Struct(
+    "<4s5H3I2H"
+)  # mark, ..., method, ..., lengths of the name and of the extra field
 _DATA = re.compile(r"[^/]+/data\.pkl")
 
 
@@ -40,7 +44,9 @@ class Archive:
     @property
     def compressed(self) -> bool:
         """Whether any tensor is not stored as it is."""
-        return any(is_compressed(each) for name, each in self.records.items() if name.startswith("data/"))
+        return any(
+            is_compressed(each) for name, each in self.records.items() if name.startswith("data/")
+        )
 
     def record(self, name: str) -> zipfile.ZipInfo:
         if name not in self.records:
@@ -50,8 +56,8 @@ class Archive:
     def read(self, name: str) -> bytes:
         """The content of a record, inflated where it must be.
 
-        Not by ``zipfile``, which lists all records each time that it opens an archive: for all of them together that
-        would take the square of their number.
+        Not by ``zipfile``, which lists all records each time that it opens an archive: for all of
+        them together that would take the square of their number.
 
         Raises:
             Refused: it is not where the directory says, or not of the size that it says.
@@ -63,7 +69,9 @@ class Archive:
         if is_compressed(record):
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, record.file_size + 1)
         if len(content) != record.file_size:
-            raise Refused(f"its record {brief(name)} inflates to {len(content):,} bytes, not {record.file_size:,}")
+            raise Refused(
+                f"its record {brief(name)} inflates to {len(content):,} bytes, not {record.file_size:,}"
+            )
         if zlib.crc32(content) != record.CRC:
             raise zipfile.BadZipFile(f"Bad CRC-32 for record {brief(name)}")
         return content
@@ -98,8 +106,8 @@ def open_archive(file: FileBytes) -> Archive:
 
     Raises:
         CheckpointError: an archive of TorchScript.
-        Refused: no ``data.pkl``, two records of one name, one that is packed in a way that torch does not know, or that
-            takes far more memory than the file.
+        Refused: no ``data.pkl``, two records of one name, one that is packed in a way that torch
+            does not know, or that takes far more memory than the file.
     """
     try:
         with zipfile.ZipFile(file.place) as archive:
@@ -141,7 +149,9 @@ def _check(records: Iterable[zipfile.ZipInfo], size: int) -> None:
         if record.flag_bits & 1:
             raise Refused(f"its record {name} is encrypted")
         if record.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise Refused(f"its record {name} is packed by method {record.compress_type}; torch knows deflate")
+            raise Refused(
+                f"its record {name} is packed by method {record.compress_type}; torch knows deflate"
+            )
         if not is_compressed(record) and record.compress_size != record.file_size:
             raise Refused(f"its record {name} is stored, and of two sizes")
         if record.header_offset + record.compress_size > size:

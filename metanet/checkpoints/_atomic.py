@@ -12,21 +12,25 @@ from ._together import finish_saving
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what was written there becomes ``path`` when the block ends well.
+    """Yield a temporary path beside ``path``; what was written there becomes ``path`` when the
+    block ends well.
 
-    Nobody ever sees half a file: the bytes are on the disk (fsync) before the name is (rename), an old ``path`` stays
-    until then, and an exception in the block removes the temporary file. Missing folders are made. The temporary name
-    ends in that of ``path``, so that writers which look at the suffix work; a symbolic link is written through.
+    Nobody ever sees half a file: the bytes are on the disk (fsync) before the name is (rename), an
+    old ``path`` stays until then, and an exception in the block removes the temporary file. Missing
+    folders are made. The temporary name ends in that of ``path``, so that writers which look at the
+    suffix work; a symbolic link is written through.
 
-    A process that is killed leaves its temporary file, and the next one that writes ``path`` removes it. The block must
-    write into the file that is there, not put another in its place: its lock tells that somebody is at work.
+    A process that is killed leaves its temporary file, and the next one that writes ``path``
+    removes it. The block must write into the file that is there, not put another in its place: its
+    lock tells that somebody is at work.
 
     Args:
         path: the file to write.
         size: the bytes it will take, when known, for the message about a full disk.
 
     Raises:
-        MetanetError: the disk (or a quota) is full, or the place can't be written; ``path`` is as it was.
+        MetanetError: the disk (or a quota) is full, or the place can't be written; ``path`` is as
+            it was.
 
     Example:
         >>> with atomic_write("table.csv") as temporary:
@@ -35,11 +39,14 @@ def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[P
     target = Path(os.path.realpath(path))
     with _explained(target, size):
         target.parent.mkdir(parents=True, exist_ok=True)
-        finish_saving(target)  # or what a killed process had saved before would take the place of this one later
+        finish_saving(
+            target
+        )  # or what a killed process had saved before would take the place of this one later
         remove_leftovers(target)
         temporary, handle = private(target)
     try:
-        mode = temporary.stat().st_mode  # what the umask gives; some writers replace the file by a private one
+        # what the umask gives; some writers replace the file by a private one
+        mode = temporary.stat().st_mode
         try:
             yield temporary
         except OSError as error:

@@ -31,14 +31,16 @@ def budget(size: int) -> int:
 
 
 def check_size(path: Path, name: str, shape: Sequence[int], dtype: torch.dtype, size: int) -> None:
-    """Refuse a tensor that takes far more memory than its file: a view that repeats its values, a made-up shape.
+    """Refuse a tensor that takes far more memory than its file: a view that repeats its values, a
+    made-up shape.
 
     >>> check_size(Path("x.pt"), "w", (2**20, 2**20), torch.float32, 1_000)
     Traceback (most recent call last):
     metanet.errors.CheckpointError: checkpoint 'x.pt': w is (1048576, 1048576) of torch.float32, ...
 
     Raises:
-        CheckpointError: it takes more than three times the file and 256 MiB, or its sizes can't be multiplied.
+        CheckpointError: it takes more than three times the file and 256 MiB, or its sizes can't be
+            multiplied.
     """
     needed = prod(shape) * dtype.itemsize
     if needed > budget(size) or prod(max(1, n) for n in shape) * dtype.itemsize >= 2**63:
@@ -49,10 +51,12 @@ def check_size(path: Path, name: str, shape: Sequence[int], dtype: torch.dtype, 
 
 
 class FileBytes:
-    """A file read piece by piece: it is opened for each piece, so nothing stays mapped or open between two.
+    """A file read piece by piece: it is opened for each piece, so nothing stays mapped or open
+    between two.
 
-    Mapped pages count as the process's memory for as long as the mapping lives; merging models larger than memory needs
-    them gone. Goes to other processes by its path, and notices a file that was replaced or changed since.
+    Mapped pages count as the process's memory for as long as the mapping lives; merging models
+    larger than memory needs them gone. Goes to other processes by its path, and notices a file that
+    was replaced or changed since.
 
     Args:
         path: the file; also what messages call it.
@@ -77,7 +81,8 @@ class FileBytes:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def tensor(self, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A new contiguous tensor of the bytes from ``start`` on, bit for bit; of bool, all bytes but 0 are True."""
+        """A new contiguous tensor of the bytes from ``start`` on, bit for bit; of bool, all bytes
+        but 0 are True."""
         tensor = torch.empty(tuple(shape), dtype=dtype)
         if tensor.numel():
             self._fill(memoryview(tensor.view(-1).view(torch.uint8).numpy()), start)
@@ -98,7 +103,9 @@ class FileBytes:
                 while memory:
                     count = file.readinto(memory)  # the system reads 2 GiB at most at a time
                     if not count:
-                        raise CheckpointError(f"checkpoint '{self.path}' was cut off while it was read")
+                        raise CheckpointError(
+                            f"checkpoint '{self.path}' was cut off while it was read"
+                        )
                     memory = memory[count:]
         except OSError as error:
             raise self._unreadable(error) from error
@@ -114,7 +121,8 @@ class FileBytes:
 
 
 def sound_bools(tensor: Tensor) -> Tensor:
-    """Bytes other than 0 and 1 in a bool tensor become True: operations on them would give anything."""
+    """Bytes other than 0 and 1 in a bool tensor become True: operations on them would give
+    anything."""
     if tensor.dtype is torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
         return tensor.view(torch.uint8).ne(0)
     return tensor

@@ -20,8 +20,10 @@ class Kind:
     """What a file is.
 
     Attributes:
-        name: a word for programs: ``"safetensors"``, ``"torch"`` (zip), ``"torch-old"``, ``"unknown"``, ...
-        says: for messages, after "it is": "a web page", "a Git LFS pointer, which stands for the file".
+        name: a word for programs: ``"safetensors"``, ``"torch"`` (zip), ``"torch-old"``,
+            ``"unknown"``, ...
+        says: for messages, after "it is": "a web page", "a Git LFS pointer, which stands for the
+            file".
         advice: what to do about it; empty where metanet reads it.
     """
 
@@ -49,14 +51,22 @@ TORCHSCRIPT = _kind(
 _ZIP = _kind("zip", "a zip archive, but not one of torch", _UNPACK)
 _NPZ = _kind("npz", "an archive of NumPy arrays (npz)", _NUMPY)
 _KERAS = _kind("keras", "a Keras model", "convert it with the library that wrote it")
-_TAR = _kind("tar", "a tar archive", f"{_UNPACK}; one that PyTorch before 0.1.10 wrote: load and save it with that")
+_TAR = _kind(
+    "tar",
+    "a tar archive",
+    f"{_UNPACK}; one that PyTorch before 0.1.10 wrote: load and save it with that",
+)
 _PICKLE = _kind(
     "pickle", "a Python pickle that torch.save did not write", "load it where it was made and torch.save its tensors"
 )  # fmt: skip
 
 # Magic bytes: where they stand, what they are, what they mean.
 _MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
-    (0, b"version https://git-lfs", _kind("lfs", "a Git LFS pointer, which stands for the file", "run `git lfs pull`")),
+    (
+        0,
+        b"version https://git-lfs",
+        _kind("lfs", "a Git LFS pointer, which stands for the file", "run `git lfs pull`"),
+    ),
     (0, b"\x1f\x8b", _kind("gzip", "compressed by gzip", "unpack it: gunzip")),
     (0, b"BZh", _kind("bzip2", "compressed by bzip2", "unpack it: bunzip2")),
     (0, b"\xfd7zXZ\0", _kind("xz", "compressed by xz", "unpack it: unxz")),
@@ -70,10 +80,26 @@ _MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
         b"\x89HDF\r\n\x1a\n",
         _kind("hdf5", "an HDF5 file (Keras)", "read it with h5py and save its arrays"),
     ),
-    (0, b"GGUF", _kind("gguf", "a GGUF file of llama.cpp", "use the safetensors that it was made from")),
-    (0, b"ggml", _kind("ggml", "a GGML file of llama.cpp", "use the safetensors that it was made from")),
-    (0, b"ggjt", _kind("ggml", "a GGML file of llama.cpp", "use the safetensors that it was made from")),
-    (4, b"TFL3", _kind("tflite", "a TensorFlow Lite model", "convert it with the library that wrote it")),
+    (
+        0,
+        b"GGUF",
+        _kind("gguf", "a GGUF file of llama.cpp", "use the safetensors that it was made from"),
+    ),
+    (
+        0,
+        b"ggml",
+        _kind("ggml", "a GGML file of llama.cpp", "use the safetensors that it was made from"),
+    ),
+    (
+        0,
+        b"ggjt",
+        _kind("ggml", "a GGML file of llama.cpp", "use the safetensors that it was made from"),
+    ),
+    (
+        4,
+        b"TFL3",
+        _kind("tflite", "a TensorFlow Lite model", "convert it with the library that wrote it"),
+    ),
     (0, b"%PDF-", _kind("pdf", "a PDF document", _AGAIN)),
     (0, b"\x89PNG\r\n", _kind("image", "a PNG image", _AGAIN)),
     (0, b"\xff\xd8\xff", _kind("image", "a JPEG image", _AGAIN)),
@@ -81,9 +107,15 @@ _MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
 )
 _WEB = _kind("html", "a web page", f"the download gave a page instead of the file: {_AGAIN}")
 _XML = _kind("xml", "an XML document, perhaps the error of a server", _AGAIN)
-_JSON = _kind("json", "JSON text", "give the checkpoint beside it, or the index of its shards by its own name")
-_ONNX = _kind("onnx", "an ONNX model", "use the checkpoint that it was exported from, or onnx.numpy_helper")
-_OLD_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number that files of torch's older format start with
+_JSON = _kind(
+    "json", "JSON text", "give the checkpoint beside it, or the index of its shards by its own name"
+)
+_ONNX = _kind(
+    "onnx", "an ONNX model", "use the checkpoint that it was exported from, or onnx.numpy_helper"
+)
+_OLD_MAGIC = (
+    b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number that files of torch's older format start with
+)
 
 
 def kind_of(path: str | os.PathLike) -> Kind:
@@ -103,7 +135,9 @@ def kind_of(path: str | os.PathLike) -> Kind:
         size = path.stat().st_size
         return _archive(path) if head.startswith(b"PK\x03\x04") else _of_bytes(head, size)
     except OSError as error:
-        raise CheckpointError(f"checkpoint '{path}' can't be read: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"checkpoint '{path}' can't be read: {error.strerror or error}"
+        ) from error
 
 
 def _of_bytes(head: bytes, size: int) -> Kind:
@@ -117,7 +151,11 @@ def _of_bytes(head: bytes, size: int) -> Kind:
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return TORCH_OLD if _OLD_MAGIC in head[:32] else _PICKLE
     # ir_version, then the producer's name or the graph: protobuf has no magic bytes
-    if re.match(rb"\x08[\x01-\x20](\x12.?(pytorch|onnx|tf2onnx|skl2onnx|keras|paddle|torch)|:)", head, re.DOTALL):
+    if re.match(
+        rb"\x08[\x01-\x20](\x12.?(pytorch|onnx|tf2onnx|skl2onnx|keras|paddle|torch)|:)",
+        head,
+        re.DOTALL,
+    ):
         return _ONNX
     return _of_text(head)
 
@@ -136,7 +174,12 @@ def _of_text(head: bytes) -> Kind:
 def _is_safetensors(head: bytes, size: int) -> bool:
     """The length of a header, and the brace that it starts with."""
     length = int.from_bytes(head[:8], "little")
-    return len(head) > 8 and 2 <= length < _SAFETENSORS and head[8:].lstrip()[:1] == b"{" and head[7] == 0
+    return (
+        len(head) > 8
+        and 2 <= length < _SAFETENSORS
+        and head[8:].lstrip()[:1] == b"{"
+        and head[7] == 0
+    )
 
 
 def _archive(path: Path) -> Kind:

@@ -25,7 +25,11 @@ def unwritable(target: Path, error: OSError, size: int | None = None) -> Metanet
     """
     why = error.strerror or str(error)
     if not is_full(error):
-        advice = " Choose another folder." if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else ""
+        advice = (
+            " Choose another folder."
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+            else ""
+        )
         return MetanetError(f"can't write {target}: {why}.{advice}")
     needed = "" if size is None else f" {size:,} bytes needed,"
     limit = " Files may be no larger here (see ulimit -f)." if error.errno == errno.EFBIG else ""

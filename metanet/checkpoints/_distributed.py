@@ -1,12 +1,14 @@
-"""Folders of ``torch.distributed.checkpoint`` (DCP): FSDP, torchtitan, Lightning's and Accelerate's sharded saving.
+"""Folders of ``torch.distributed.checkpoint`` (DCP): FSDP, torchtitan, Lightning's and Accelerate's
+sharded saving.
 
-``.metadata`` is a pickle that says which part of which tensor stands where; ``__0_0.distcp`` and its like hold the
-parts, each as ``torch.save`` writes a tensor::
+``.metadata`` is a pickle that says which part of which tensor stands where; ``__0_0.distcp`` and
+its like hold the parts, each as ``torch.save`` writes a tensor::
 
     .metadata      "model.weight": shape (4, 3), parts at (0, 0) and (2, 0)
                    ("model.weight", (2, 0)): bytes 1261 to 2550 of __1_0.distcp
 
-torch's own reader unpickles ``.metadata`` freely; here it is read by the unpickler that imports and calls nothing.
+torch's own reader unpickles ``.metadata`` freely; here it is read by the unpickler that imports and
+calls nothing.
 """
 
 import io
@@ -67,7 +69,10 @@ class _Folder:
         tensor = torch.empty(described.shape, dtype=described.dtype)
         reached = torch.zeros(described.shape, dtype=torch.bool)
         for part in described.parts:
-            box = tuple(slice(start, start + size) for start, size in zip(part.offsets, part.sizes, strict=True))
+            box = tuple(
+                slice(start, start + size)
+                for start, size in zip(part.offsets, part.sizes, strict=True)
+            )
             tensor[box] = self._part(name, part, described.dtype)
             reached[box] = True
         if not reached.all():
@@ -78,15 +83,23 @@ class _Folder:
         content = self.files[part.file].read(part.start, part.length)
         try:
             reader = torch._C.PyTorchFileReader(io.BytesIO(content))
-            check_storages(reader, budget(len(content)), lambda record: len(reader.get_record(record)))
+            check_storages(
+                reader, budget(len(content)), lambda record: len(reader.get_record(record))
+            )
             value = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         except Exception as error:  # damaged bytes make the unpickler raise nearly anything
             raise CheckpointError(
                 f"checkpoint '{self.path}': {name} can't be read from {part.file} ({type(error).__name__}). "
                 f"Restore or remake it."
             ) from error
-        if not isinstance(value, Tensor) or tuple(value.shape) != part.sizes or value.dtype is not dtype:
-            raise CheckpointError(f"checkpoint '{self.path}': {part.file} does not hold {name} as {METADATA} says")
+        if (
+            not isinstance(value, Tensor)
+            or tuple(value.shape) != part.sizes
+            or value.dtype is not dtype
+        ):
+            raise CheckpointError(
+                f"checkpoint '{self.path}': {part.file} does not hold {name} as {METADATA} says"
+            )
         return value.detach()
 
 
@@ -95,14 +108,21 @@ def is_distributed(path: Path) -> bool:
     return path.is_dir() and (path / METADATA).is_file()
 
 
-@reader("a folder of torch.distributed.checkpoint (.metadata and .distcp files)", accepts=is_distributed)
+@reader(
+    "a folder of torch.distributed.checkpoint (.metadata and .distcp files)", accepts=is_distributed
+)
 def _read(path: Path, options: Options) -> Checkpoint:
-    """Open the tensors of a folder; of the rest (numbers, settings of optimizers) nothing is read."""
+    """Open the tensors of a folder; of the rest (numbers, settings of optimizers) nothing is
+    read."""
     try:
         described = _metadata(path)
         content = _nested(described.planner, described.tensors)
-        state = find_state_dict(path, content, options.key, lambda value: isinstance(value, _Described))
-        tensors = {str(name): value for name, value in state.items() if isinstance(value, _Described)}
+        state = find_state_dict(
+            path, content, options.key, lambda value: isinstance(value, _Described)
+        )
+        tensors = {
+            str(name): value for name, value in state.items() if isinstance(value, _Described)
+        }
         chosen = {id(value) for value in tensors.values()}
         folder = _Folder(path, tensors)
         size = sum(file.size for file in folder.files.values())
@@ -117,7 +137,9 @@ def _read(path: Path, options: Options) -> Checkpoint:
         )
     except (OSError, CheckpointError):
         raise
-    except Exception as error:  # a damaged pickle makes the unpickler, and what it leaves, raise nearly anything
+    except (
+        Exception
+    ) as error:  # a damaged pickle makes the unpickler, and what it leaves, raise nearly anything
         raise CheckpointError(
             f"checkpoint '{path}': its {METADATA} is damaged, or not of torch.distributed.checkpoint "
             f"({type(error).__name__.strip('_')}: {brief(error, 200)}). Restore or remake it."
@@ -150,7 +172,9 @@ def _state(value: Any) -> Any:
     return value.state if isinstance(value, Inert) else value
 
 
-def _places(folder: Path, storage: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, Offsets], tuple[str, int, int]]]:
+def _places(
+    folder: Path, storage: Mapping[Any, Any]
+) -> Iterator[tuple[tuple[str, Offsets], tuple[str, int, int]]]:
     """(Name, first index of the part) -> (file, first byte, number of bytes)."""
     for key, value in storage.items():
         index, info = _state(key), _state(value)
@@ -161,13 +185,17 @@ def _places(folder: Path, storage: Mapping[Any, Any]) -> Iterator[tuple[tuple[st
         if not isinstance(file, str) or set(file) & {"/", "\\", "\0"} or file in ("", ".", ".."):
             raise _Refused(f"it names {brief(file)!r}; parts are files in the folder")
         if info.get("transform_descriptors"):
-            raise _Refused(f"{index['fqn']} is transformed ({info['transform_descriptors']}), which metanet can't undo")
+            raise _Refused(
+                f"{index['fqn']} is transformed ({info['transform_descriptors']}), which metanet can't undo"
+            )
         if not (_are_sizes((start, length)) and start + length <= (folder / file).stat().st_size):
             raise _Refused(f"{index['fqn']} ends behind the end of {file}")
         yield (index["fqn"], tuple(offsets)), (file, start, length)
 
 
-def _described(name: str, state: Mapping[str, Any], places: Mapping[Any, tuple[str, int, int]]) -> _Described:
+def _described(
+    name: str, state: Mapping[str, Any], places: Mapping[Any, tuple[str, int, int]]
+) -> _Described:
     shape, dtype = tuple(state["size"]), _state(state["properties"])[0]
     if not _are_sizes(shape) or not isinstance(dtype, torch.dtype):
         raise _Refused(f"{name} has no shape or dtype")
@@ -176,7 +204,9 @@ def _described(name: str, state: Mapping[str, Any], places: Mapping[Any, tuple[s
         offsets, sizes = tuple(chunk["offsets"]), tuple(chunk["sizes"])
         if not (_are_sizes((*offsets, *sizes)) and len(offsets) == len(sizes) == len(shape)):
             raise _Refused(f"{name} has a part that is no box")
-        if any(start + size > whole for start, size, whole in zip(offsets, sizes, shape, strict=True)):
+        if any(
+            start + size > whole for start, size, whole in zip(offsets, sizes, shape, strict=True)
+        ):
             raise _Refused(f"{name} has a part outside of it")
         if (name, offsets) not in places:
             raise _Refused(f"nothing says where the part of {name} at {offsets} is")
@@ -194,7 +224,8 @@ def _are_sizes(numbers: tuple[Any, ...]) -> bool:
 
 
 def _nested(planner: Mapping[str, Any], tensors: Mapping[str, _Described]) -> dict[str, Any]:
-    """What was saved, before it was flattened: ``model.weight`` of path ``("model", "weight")`` stands in ``model``.
+    """What was saved, before it was flattened: ``model.weight`` of path ``("model", "weight")``
+    stands in ``model``.
 
     Only the first step is taken back: names of a state dict hold dots of their own.
     """

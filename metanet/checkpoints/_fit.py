@@ -17,7 +17,10 @@ from ._spelling import spelled
 _LISTED = 10  # of each kind of difference
 _NAME = 60  # characters of each name in a message
 _DEEPEST = 64  # modules inside modules that a prefix may name
-_COMPARED, _SEARCHED = 300, 5_000  # characters of names, and names, among which similar ones are looked for
+_COMPARED, _SEARCHED = (
+    300,
+    5_000,
+)  # characters of names, and names, among which similar ones are looked for
 _DTYPES = ("kind", "exact", "any")
 
 
@@ -31,14 +34,18 @@ class Described(NamedTuple):
 def describe(expected: Mapping[str, Any]) -> dict[str, Described]:
     """Names with tensors or shapes, as descriptions."""
     if not isinstance(expected, Mapping):
-        raise MetanetError(f"expected names with tensors or shapes, such as model.state_dict(), not {type(expected)}")
+        raise MetanetError(
+            f"expected names with tensors or shapes, such as model.state_dict(), not {type(expected)}"
+        )
     return {
         name: Described(torch.Size(getattr(value, "shape", value)), getattr(value, "dtype", None))
         for name, value in expected.items()
     }
 
 
-def match(path: Path, names: Iterable[str], expected: Mapping[str, Any], prefix: str | None) -> dict[str, str]:
+def match(
+    path: Path, names: Iterable[str], expected: Mapping[str, Any], prefix: str | None
+) -> dict[str, str]:
     """Name in the network's terms -> name in the checkpoint, for all names that the prefix leaves.
 
     Args:
@@ -56,7 +63,11 @@ def match(path: Path, names: Iterable[str], expected: Mapping[str, Any], prefix:
     # Wrappers and reparametrisations inside the network: compare in a spelling that both have.
     wanted = {spelling: name for name, spelling in spelled(expected).items()}
     stored = {spelling: plain[name] for name, spelling in spelled(plain).items()}
-    matched = _by_prefix(path, stored, wanted) if prefix is None else {spelling: spelling for spelling in stored}
+    matched = (
+        _by_prefix(path, stored, wanted)
+        if prefix is None
+        else {spelling: spelling for spelling in stored}
+    )
     other = {wanted.get(spelling, spelling): stored[own] for spelling, own in matched.items()}
     better = sum(name in other for name in expected) > sum(name in plain for name in expected)
     return other if better else plain
@@ -67,7 +78,9 @@ def _without(path: Path, names: Iterable[str], prefix: str) -> dict[str, str]:
     taken = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
     if not taken:
         firsts = list(dict.fromkeys(name.partition(".")[0] + "." for name in names))[:_LISTED]
-        raise CheckpointError(f"checkpoint '{path}': no name starts with {brief(prefix)!r}, but {listed(firsts)}")
+        raise CheckpointError(
+            f"checkpoint '{path}': no name starts with {brief(prefix)!r}, but {listed(firsts)}"
+        )
     return taken
 
 
@@ -76,7 +89,8 @@ def _by_prefix(path: Path, names: Mapping[str, Any], expected: Mapping[str, Any]
     took = Counter(start for name in names for start, rest in _splits(name) if rest in expected)
     put = Counter(start for name in expected for start, rest in _splits(name) if rest in names)
     best = max([*took.values(), *put.values()], default=0)
-    # A few names that end alike make no prefix: the names as they are then show better what differs.
+    # A few names that end alike make no prefix: the names as they are then show better what
+    # differs.
     if best <= sum(name in expected for name in names) or 2 * best < min(len(names), len(expected)):
         return {name: name for name in names}
     taking = [start for start, count in took.items() if count == best]
@@ -99,7 +113,10 @@ def _splits(name: str) -> Iterable[tuple[str, str]]:
 
 
 def check(
-    found: Mapping[str, Described], wanted: Mapping[str, Described], surplus: Mapping[str, Described], dtypes: str
+    found: Mapping[str, Described],
+    wanted: Mapping[str, Described],
+    surplus: Mapping[str, Described],
+    dtypes: str,
 ) -> str:
     """What differs, one line each, at most ten of a kind; empty if nothing does.
 
@@ -116,7 +133,9 @@ def check(
         for name in missing[:_LISTED]
     ]
     lines += _rest(missing, "missing")
-    lines += [f"  unexpected  {_line(name, surplus[name].shape)}" for name in list(surplus)[:_LISTED]]
+    lines += [
+        f"  unexpected  {_line(name, surplus[name].shape)}" for name in list(surplus)[:_LISTED]
+    ]
     lines += _rest(surplus, "unexpected")
     lines += _adapters(surplus)
     shapes = [name for name, each in found.items() if each.shape != wanted[name].shape]
@@ -125,14 +144,18 @@ def check(
         for name in shapes[:_LISTED]
     ]
     lines += _rest(shapes, "of other shapes")
-    others = [name for name, each in found.items() if not _agree(each.dtype, wanted[name].dtype, dtypes)]
+    others = [
+        name for name, each in found.items() if not _agree(each.dtype, wanted[name].dtype, dtypes)
+    ]
     lines += [
         f"  dtype       {brief(name, _NAME)} is {found[name].dtype}, expected {wanted[name].dtype}"
         for name in others[:_LISTED]
     ]
     lines += _rest(others, "of other dtypes")
     if missing and not found:
-        lines.append("no name is the network's: is this the architecture? Some libraries rename what they load")
+        lines.append(
+            "no name is the network's: is this the architecture? Some libraries rename what they load"
+        )
     return "\n".join(lines)
 
 

@@ -1,4 +1,5 @@
-"""Folders as Hugging Face libraries write them: the weights in one file or in shards, a config beside them."""
+"""Folders as Hugging Face libraries write them: the weights in one file or in shards, a config
+beside them."""
 
 import re
 from pathlib import Path
@@ -12,22 +13,30 @@ from ._readers import Options, open_path, reader
 from ._sharded import INDEX, is_index
 from ._torch import SUFFIXES
 
-# Under these names weights are the folder's, whatever else lies there; the first of a format wins over the next.
+# Under these names weights are the folder's, whatever else lies there; the first of a format wins
+# over the next.
 _STANDARD = {
     ".safetensors": ("model.safetensors", "diffusion_pytorch_model.safetensors"),
     ".bin": ("pytorch_model.bin", "diffusion_pytorch_model.bin"),
 }
 _SHARD = re.compile(r".*-\d+-of-\d+\.\w+")
 # What trainers write beside the weights, with the suffixes of weights.
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*|.*_optim_states)\.(bin|pt|pth)")
+_NO_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state.*|.*_optim_states)\.(bin|pt|pth)"
+)
 
 _LOOKED_AT = 50  # files whose content is looked at where no name tells
 
 
 @reader("a folder with one of them", accepts=lambda path: path.is_dir())
 def _read(path: Path, options: Options) -> Checkpoint:
-    """Open the one checkpoint of a folder, safetensors rather than torch files; else the one further inside."""
-    names = sorted(entry.name for entry in path.iterdir() if not entry.is_dir() and not entry.name.startswith("."))
+    """Open the one checkpoint of a folder, safetensors rather than torch files; else the one
+    further inside."""
+    names = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if not entry.is_dir() and not entry.name.startswith(".")
+    )
     refuse_partitioned(path, names)
     name = _only(path, names)
     if name is not None:
@@ -52,7 +61,9 @@ def _with_config(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
 def _only(folder: Path, names: list[str]) -> str | None:
     """The file name of a folder's checkpoint; None if it has none."""
     for suffixes, standard in (((".safetensors",), ".safetensors"), (SUFFIXES, ".bin")):
-        candidates = [name for name in names if _suffix(name) in suffixes and not _SHARD.fullmatch(name)]
+        candidates = [
+            name for name in names if _suffix(name) in suffixes and not _SHARD.fullmatch(name)
+        ]
         candidates = [name for name in candidates if not _NO_WEIGHTS.fullmatch(name)]
         for name in _STANDARD[standard]:
             candidates = [each for each in (name, name + INDEX) if each in candidates] or candidates
@@ -66,13 +77,20 @@ def _only(folder: Path, names: list[str]) -> str | None:
 
 
 def _several(folder: Path, names: list[str]) -> CheckpointError:
-    return CheckpointError(f"checkpoint '{folder}' is a folder with several checkpoints: {listed(names)}. Give one.")
+    return CheckpointError(
+        f"checkpoint '{folder}' is a folder with several checkpoints: {listed(names)}. Give one."
+    )
 
 
 def _by_content(folder: Path, names: list[str]) -> str | None:
-    """The one file that is a checkpoint under a name that doesn't tell: ``model_best.pth.tar``, ``checkpoints``."""
-    files = [name for name in names if (folder / name).is_file() and not _NO_WEIGHTS.fullmatch(name)]
-    kinds = {name: kind_of(folder / name) for name in files[:_LOOKED_AT] if not _SHARD.fullmatch(name)}
+    """The one file that is a checkpoint under a name that doesn't tell: ``model_best.pth.tar``,
+    ``checkpoints``."""
+    files = [
+        name for name in names if (folder / name).is_file() and not _NO_WEIGHTS.fullmatch(name)
+    ]
+    kinds = {
+        name: kind_of(folder / name) for name in files[:_LOOKED_AT] if not _SHARD.fullmatch(name)
+    }
     candidates = [name for name, kind in kinds.items() if kind in (SAFETENSORS, TORCH, TORCH_OLD)]
     if len(candidates) > 1:
         raise _several(folder, candidates)
@@ -81,7 +99,11 @@ def _by_content(folder: Path, names: list[str]) -> str | None:
 
 def _nothing(folder: Path, names: list[str]) -> str:
     """The message about a folder without a checkpoint."""
-    if shards := [name for name in names if _SHARD.fullmatch(name) and _suffix(name) in (".safetensors", *SUFFIXES)]:
+    if shards := [
+        name
+        for name in names
+        if _SHARD.fullmatch(name) and _suffix(name) in (".safetensors", *SUFFIXES)
+    ]:
         return (
             f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says what is in which: "
             f"its writing or its copy was cut off. Restore or remake it."

@@ -1,7 +1,8 @@
-"""Forms in which weights are stored that are no plain numbers: what tells each of them, and the way out of it.
+"""Forms in which weights are stored that are no plain numbers: what tells each of them, and the way
+out of it.
 
-A row says by which names (a regular expression that is searched, with the dtypes of the tensor where the name alone is
-no proof) a form is known. A new form is one row.
+A row says by which names (a regular expression that is searched, with the dtypes of the tensor
+where the name alone is no proof) a form is known. A new form is one row.
 """
 
 import re
@@ -14,11 +15,18 @@ INTEGERS = frozenset({torch.int8, torch.uint8, torch.int16, torch.int32, torch.i
 BYTES = frozenset({torch.int8, torch.uint8})
 EIGHT_BITS = frozenset(
     getattr(torch, name)
-    for name in ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float4_e2m1fn_x2")
+    for name in (
+        "float8_e4m3fn",
+        "float8_e4m3fnuz",
+        "float8_e5m2",
+        "float8_e5m2fnuz",
+        "float4_e2m1fn_x2",
+    )
     if hasattr(torch, name)
 )
 NARROW = EIGHT_BITS | BYTES | {torch.int16, torch.int32}
-"""What quantised weights are stored in; where no scale belongs to them, 8-bit floats are weights like others."""
+"""What quantised weights are stored in; where no scale belongs to them, 8-bit floats are weights
+like others."""
 
 QUANTISED = "quantised"
 ADAPTER = "an adapter"
@@ -75,7 +83,8 @@ FORMS = (
 SCALE = re.compile(
     r"(?P<of>.*?)[._]*(?:scales?|zero_points?|zeros?)(?:_(?:inv|ub|\d+))?|(?P<module>.*?)\.?scale_weight"
 )
-"""The name of a scale, and what it scales: ``l.weight_scale_inv``, ``l.scale``, ``experts.gate_up_proj_scales``."""
+"""The name of a scale, and what it scales: ``l.weight_scale_inv``, ``l.scale``,
+``experts.gate_up_proj_scales``."""
 
 SCALED = ("", ".weight", "_blocks", "_packed", "weight")
 """What a scaled tensor is called, behind ``of`` of its scale."""
@@ -88,5 +97,6 @@ def forms_of(name: str) -> tuple[Form, ...]:
 
 
 def adapter_of(name: str) -> str | None:
-    """What users call the adapter that a tensor of this name is a part of; ``None`` if it is of none."""
+    """What users call the adapter that a tensor of this name is a part of; ``None`` if it is of
+    none."""
     return next((form.word for form in forms_of(name) if form.kind == ADAPTER), None)

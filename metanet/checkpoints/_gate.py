@@ -1,4 +1,5 @@
-"""The gate that every command's checkpoints go through: what holds no plain weights is refused, by name."""
+"""The gate that every command's checkpoints go through: what holds no plain weights is refused, by
+name."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -16,7 +17,10 @@ from ._mapping import Checkpoint
 from ._pipelines import PARTS
 
 _OF_PYTORCH = frozenset({torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4})
-_KEYS = ("quantization_config", "compression_config")  # in config.json, or in a part of it (text_config)
+_KEYS = (
+    "quantization_config",
+    "compression_config",
+)  # in config.json, or in a part of it (text_config)
 _LATER = "A later version will merge adapters themselves."
 
 
@@ -26,19 +30,21 @@ def check_plain(
 ) -> None:  # fmt: skip
     """Refuse weights that are no plain numbers: quantised ones and their scales, adapters.
 
-    Told by names and dtypes, and by ``config.json`` or ``adapter_config.json`` beside the file. No tensor is read.
+    Told by names and dtypes, and by ``config.json`` or ``adapter_config.json`` beside the file. No
+    tensor is read.
 
     >>> check_plain({"l.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "l.weight_scale_inv": torch.ones(1, 1)})
     Traceback (most recent call last):
-    metanet.errors.CheckpointError: the checkpoint is quantised (it has l.weight_scale_inv, by which l.weight ...
+    metanet.errors.CheckpointError: the checkpoint is quantised (it has l.weight_scale_inv, by which
+    l.weight ...
 
     Args:
         given: a state dict or a checkpoint.
         who: what to call it in messages where it has no path.
-        network: names of the network that the checkpoint is read for. Adapters that are part of it are tensors like
-            others, which may be moved and drawn.
-        averaged: tensors are going to be averaged: then adapters are refused inside networks, too, for the product of
-            averages is not the average of products.
+        network: names of the network that the checkpoint is read for. Adapters that are part of it
+            are tensors like others, which may be moved and drawn.
+        averaged: tensors are going to be averaged: then adapters are refused inside networks, too,
+            for the product of averages is not the average of products.
         taken: patterns of names that are not averaged but taken from one checkpoint.
 
     Raises:
@@ -65,7 +71,8 @@ def check_dequantised(given: Mapping[str, Tensor], who: str = "") -> None:
 
 
 def are_plain(names: Iterable[str]) -> bool:
-    """Whether none of these names is one of quantised weights, of their scales, or of an adapter."""
+    """Whether none of these names is one of quantised weights, of their scales, or of an
+    adapter."""
     return not any(forms_of(name) or SCALE.fullmatch(name) for name in names)
 
 
@@ -109,11 +116,16 @@ def _signs_of_numbers(dtypes: Mapping[str, torch.dtype]) -> Iterator[str]:
 def _scaled_by(name: str, dtypes: Mapping[str, torch.dtype]) -> str | None:
     """The tensor of few bits that a tensor is the scale of, by its name.
 
-    ``l.weight_scale`` and ``l.scale`` belong to ``l.weight``, ``e.up_scales`` to ``e.up_blocks``. In a network cast to
-    8 bits as a whole, a parameter called ``scale`` has 8 bits too: that is no scale of numbers.
+    ``l.weight_scale`` and ``l.scale`` belong to ``l.weight``, ``e.up_scales`` to ``e.up_blocks``.
+    In a network cast to 8 bits as a whole, a parameter called ``scale`` has 8 bits too: that is no
+    scale of numbers.
     """
     whole = dtypes[name] in EIGHT_BITS and not name.endswith(("_scale", "_scales"))
-    return None if whole else next((owner for owner in _owners(name) if dtypes.get(owner) in NARROW), None)
+    return (
+        None
+        if whole
+        else next((owner for owner in _owners(name) if dtypes.get(owner) in NARROW), None)
+    )
 
 
 @lru_cache(maxsize=1 << 16)  # graphs of many checkpoints ask for the same names
@@ -130,7 +142,14 @@ def _owners(name: str) -> tuple[str, ...]:
 def _by_config(given: Mapping[str, Tensor]) -> str | None:
     """What a configuration beside the weights says of their numbers."""
     config = _config(given)
-    parts = [config, *(value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict))]
+    parts = [
+        config,
+        *(
+            value
+            for key, value in config.items()
+            if key.endswith("_config") and isinstance(value, dict)
+        ),
+    ]
     found = next((part[key] for part in parts for key in _KEYS if part.get(key)), None)
     if found is None:
         return None
@@ -154,7 +173,11 @@ def _config(given: Mapping[str, Tensor]) -> dict[str, Any]:
 def _check_adapters(
     given: Mapping[str, Tensor], who: str, network: list[str], averaged: bool, taken: list[str]
 ) -> None:  # fmt: skip
-    names = [name for name in dtypes_of(given) if not any(fnmatchcase(name, pattern) for pattern in taken)]
+    names = [
+        name
+        for name in dtypes_of(given)
+        if not any(fnmatchcase(name, pattern) for pattern in taken)
+    ]
     parts = {name: word for name in names if (word := adapter_of(name)) is not None}
     kind = next(iter(parts.values()), None) or _by_adapter_config(given)
     if kind is None or (not averaged and any(adapter_of(name) for name in network)):

@@ -1,4 +1,5 @@
-"""Torch files with foreign objects: the tensors are read, the objects stay placeholders, no code runs."""
+"""Torch files with foreign objects: the tensors are read, the objects stay placeholders, no code
+runs."""
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +18,15 @@ from ._mapping import Checkpoint
 from ._state_dicts import find_state_dict
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what files of the older format start with
-_DEEPEST, _MOST = 100, 100_000  # modules inside modules, and all of them: a pickle may hold itself, or one twice
+_DEEPEST, _MOST = (
+    100,
+    100_000,
+)  # modules inside modules, and all of them: a pickle may hold itself, or one twice
 
 
 class _Place(NamedTuple):
-    """Where a tensor's values are: ``span`` values from byte ``start`` of the file on, of which it is a view.
+    """Where a tensor's values are: ``span`` values from byte ``start`` of the file on, of which it
+    is a view.
 
     In a compressed file they start so far within ``record``.
     """
@@ -41,7 +46,10 @@ class _File:
 
     def __init__(self, file: FileBytes, archive: Archive | None, places: dict[str, _Place]) -> None:
         self.file, self.archive, self.places = file, archive, places
-        self._inflated: tuple[str, bytes] = "", b""  # the last record that was: many tensors may be views of it
+        self._inflated: tuple[str, bytes] = (
+            "",
+            b"",
+        )  # the last record that was: many tensors may be views of it
 
     def __call__(self, name: str) -> Tensor:
         place = self.places[name]
@@ -72,7 +80,8 @@ class _File:
 
 
 def read_inert(path: Path, key: str | None) -> Checkpoint:
-    """Open a torch file of either format without importing, calling or building anything that it names.
+    """Open a torch file of either format without importing, calling or building anything that it
+    names.
 
     Args:
         key: the entry to take; see :func:`load_checkpoint`.
@@ -86,7 +95,11 @@ def read_inert(path: Path, key: str | None) -> Checkpoint:
         archive = open_archive(file) if kind_of(path) in (TORCH, TORCHSCRIPT) else None
         content, first = _older(file, foreign) if archive is None else _zip(archive, foreign)
         state = find_state_dict(path, content, key, lambda value: isinstance(value, Stored), _view)
-        stored = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Stored)}
+        stored = {
+            name: value
+            for name, value in state.items()
+            if isinstance(name, str) and isinstance(value, Stored)
+        }
         places = {name: _place(name, value, first, file.size) for name, value in stored.items()}
         for name, place in places.items():
             check_size(path, name, place.shape, place.dtype, file.size)
@@ -107,7 +120,8 @@ def read_inert(path: Path, key: str | None) -> Checkpoint:
     )
 
 
-# Gives the record in which a storage is, if it is compressed, the byte at which it starts, and how many bytes it has.
+# Gives the record in which a storage is, if it is compressed, the byte at which it starts, and how
+# many bytes it has.
 _First = Callable[[Storage], tuple[str | None, int, int]]
 
 
@@ -128,7 +142,8 @@ def _zip(archive: Archive, foreign: dict[str, type[Inert]]) -> tuple[Any, _First
 
 
 def _older(file: FileBytes, foreign: dict[str, type[Inert]]) -> tuple[Any, _First]:
-    """The older format: five pickles (two numbers, facts of the machine, the content, the storages' keys), then data.
+    """The older format: five pickles (two numbers, facts of the machine, the content, the storages'
+    keys), then data.
 
     Each storage is its number of values in 8 bytes, then the values.
     """
@@ -182,14 +197,22 @@ def _place(name: str, tensor: Stored, first: _First, size: int) -> _Place:
     """Where a tensor is, if it is what it says and inside its storage."""
     storage, dtype, offset, shape, stride, flags = tensor
     numbers = [offset, *shape, *stride]
-    if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype) or len(shape) != len(stride):
+    if (
+        not isinstance(storage, Storage)
+        or not isinstance(dtype, torch.dtype)
+        or len(shape) != len(stride)
+    ):
         raise Refused(f"{brief(name)} is no tensor of this file")
     if dtype in QUANTISED:
         raise Refused(f"{brief(name)} is quantised ({dtype})")
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise Refused(f"{brief(name)} has a shape or strides that are no sizes")
     shape = torch.Size(shape)
-    span = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) if 0 not in shape else 0
+    span = (
+        1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+        if 0 not in shape
+        else 0
+    )
     record, start, length = first(storage) if span else (None, 0, 0)
     skip = storage.start * storage.dtype.itemsize + offset * dtype.itemsize
     end = skip + span * dtype.itemsize
@@ -201,7 +224,8 @@ def _place(name: str, tensor: Stored, first: _First, size: int) -> _Place:
 
 
 def _view(value: Any) -> Any:
-    """The mapping that a placeholder stands for: a module's state dict, a foreign dict's entries, an object's state."""
+    """The mapping that a placeholder stands for: a module's state dict, a foreign dict's entries,
+    an object's state."""
     if not isinstance(value, Inert):
         return value
     state = value.state
@@ -213,7 +237,8 @@ def _view(value: Any) -> Any:
 
 
 def _module(state: Mapping) -> Iterator[tuple[str, Any]]:
-    """Parameters and persistent buffers of a pickled ``nn.Module``, by the names of its state dict."""
+    """Parameters and persistent buffers of a pickled ``nn.Module``, by the names of its state
+    dict."""
     waiting = [("", state, 0)]
     for _ in range(_MOST):
         if not waiting:

@@ -1,9 +1,11 @@
-"""An unpickler that imports and calls nothing: foreign objects become placeholders, tensors become descriptions.
+"""An unpickler that imports and calls nothing: foreign objects become placeholders, tensors become
+descriptions.
 
-``pickle`` reaches the outside by the names in a pickle alone, and every such name goes through ``find_class``. Here
-that knows a fixed table (dtypes, storages, the functions that rebuild tensors, ``OrderedDict``) and answers any other
-name with a fresh placeholder class. So nothing that a pickle can get hold of does anything but keep what it is given.
-No tensor is built either: ``_inert.py`` checks the descriptions against the file and reads the bytes.
+``pickle`` reaches the outside by the names in a pickle alone, and every such name goes through
+``find_class``. Here that knows a fixed table (dtypes, storages, the functions that rebuild tensors,
+``OrderedDict``) and answers any other name with a fresh placeholder class. So nothing that a pickle
+can get hold of does anything but keep what it is given. No tensor is built either: ``_inert.py``
+checks the descriptions against the file and reads the bytes.
 """
 
 import io
@@ -18,7 +20,8 @@ from ._pickle_scan import scan
 
 
 class Storage(NamedTuple):
-    """A storage in the file: its key, the dtype that the file counts in, and the part that is meant, in values."""
+    """A storage in the file: its key, the dtype that the file counts in, and the part that is
+    meant, in values."""
 
     key: str
     dtype: torch.dtype
@@ -66,7 +69,8 @@ class Inert:
 
 
 class _Rebuild:
-    """A function of torch that puts tensors together, for a pickle to call; nothing can be set on it."""
+    """A function of torch that puts tensors together, for a pickle to call; nothing can be set on
+    it."""
 
     __slots__ = ("_describe",)
 
@@ -95,7 +99,14 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> S
 
 
 def _tensor_of_dtype(
-    storage: Any, offset: Any, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, flags: Any = None
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    stride: Any,
+    grad: Any,
+    hooks: Any,
+    dtype: Any,
+    flags: Any = None,
 ) -> Stored:
     return Stored(storage, dtype, offset, shape, stride, flags)
 
@@ -127,7 +138,11 @@ _KNOWN: dict[tuple[str, str], Any] = {
         for name, dtype in _STORAGES.items()
         for module in ("torch", "torch.cuda", "torch.storage")
     },
-    **{("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+    **{
+        ("torch", name): value
+        for name, value in vars(torch).items()
+        if isinstance(value, torch.dtype)
+    },
 }
 
 
@@ -162,7 +177,14 @@ class Unpickler(pickle.Unpickler):
                 return self._noted(Storage(key, dtype, 0, count), count)
             case ("storage", _StorageClass(dtype), str(key), _, int(count), None):
                 return self._noted(Storage(key, dtype, 0, count), count)
-            case ("storage", _StorageClass(dtype), str(key), _, int(whole), (_, int(start), int(count))):
+            case (
+                "storage",
+                _StorageClass(dtype),
+                str(key),
+                _,
+                int(whole),
+                (_, int(start), int(count)),
+            ):
                 return self._noted(Storage(key, dtype, start, count), whole)
         raise pickle.UnpicklingError("it refers to something that is no storage of this file")
 
@@ -174,7 +196,9 @@ class Unpickler(pickle.Unpickler):
         return storage
 
 
-def unpickle(data: Any, start: int, foreign: dict[str, type[Inert]], most: int) -> tuple[Any, int, dict[str, Storage]]:
+def unpickle(
+    data: Any, start: int, foreign: dict[str, type[Inert]], most: int
+) -> tuple[Any, int, dict[str, Storage]]:
     """Read one pickle, after a look at its operations.
 
     Args:
@@ -187,8 +211,8 @@ def unpickle(data: Any, start: int, foreign: dict[str, type[Inert]], most: int) 
         What it holds, the position behind it, and the storages that it refers to, by their keys.
 
     Raises:
-        pickle.UnpicklingError: see :func:`scan`. What else is wrong with a pickle makes the unpickler raise nearly
-            anything.
+        pickle.UnpicklingError: see :func:`scan`. What else is wrong with a pickle makes the
+            unpickler raise nearly anything.
     """
     end = scan(data, start, most)
     unpickler = Unpickler(io.BytesIO(data[start:end]), foreign)

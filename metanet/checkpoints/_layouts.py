@@ -1,4 +1,5 @@
-"""Folders that hold a checkpoint somewhere inside: which file or folder to open instead, or what to run first.
+"""Folders that hold a checkpoint somewhere inside: which file or folder to open instead, or what to
+run first.
 
 =======================================================  ===========================================================
 what training and sharing programs leave                 what is opened
@@ -36,7 +37,8 @@ def refuse_partitioned(folder: Path, names: list[str]) -> None:
 
 
 def inside(folder: Path) -> Path | None:
-    """The file or folder to open instead of a folder that holds no checkpoint itself; None if there is none.
+    """The file or folder to open instead of a folder that holds no checkpoint itself; None if there
+    is none.
 
     Raises:
         CheckpointError: several would do, or a file names one that can't be.
@@ -45,7 +47,9 @@ def inside(folder: Path) -> Path | None:
         return folder / _name_in(folder / "latest")
     if (folder / "snapshots").is_dir():
         return _snapshot(folder)
-    steps = sorted((int(match[1]), name) for name in _folders(folder) if (match := _CHECKPOINT.fullmatch(name)))
+    steps = sorted(
+        (int(match[1]), name) for name in _folders(folder) if (match := _CHECKPOINT.fullmatch(name))
+    )
     if len(steps) == 1:
         return folder / steps[0][1]
     if steps:
@@ -67,7 +71,9 @@ def _snapshot(folder: Path) -> Path:
     if len(names) == 1:
         return snapshots / names[0]
     there = f"it has {listed(names, _LISTED)}" if names else "it is empty"
-    raise CheckpointError(f"checkpoint '{folder}' is a cached repository, but nothing says which snapshot: {there}")
+    raise CheckpointError(
+        f"checkpoint '{folder}' is a cached repository, but nothing says which snapshot: {there}"
+    )
 
 
 def _name_in(file: Path) -> str:
@@ -82,7 +88,8 @@ def _name_in(file: Path) -> str:
 
 
 def sub_folders(folder: Path) -> str:
-    """For the message about a folder without a checkpoint: which of its sub-folders have one; empty if none has."""
+    """For the message about a folder without a checkpoint: which of its sub-folders have one; empty
+    if none has."""
     names = list(_with_checkpoint(folder))
     if not names:
         return ""
@@ -98,8 +105,12 @@ def _with_checkpoint(folder: Path) -> Iterator[str]:
 
 
 def _is_weights(path: Path) -> bool:
-    return path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") or path.name == ".metadata"
+    return (
+        path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") or path.name == ".metadata"
+    )
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )

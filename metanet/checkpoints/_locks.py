@@ -1,12 +1,12 @@
 """Who is writing here: locks that go with the process that holds them, killed or not.
 
-Two kinds of things are locked, both by ``flock``: a hidden file beside an output, which says who is at work
-(:func:`hold`), and every temporary file or folder itself, so that the next writer can tell those of a dead process,
-which it removes, from those of a living one.
+Two kinds of things are locked, both by ``flock``: a hidden file beside an output, which says who is
+at work (:func:`hold`), and every temporary file or folder itself, so that the next writer can tell
+those of a dead process, which it removes, from those of a living one.
 
-``flock`` works between processes of one machine on every local file system, and on NFS between machines where the
-server keeps locks. Where a file system has none, nothing is locked: two writers then waste work, but every file still
-appears as a whole, and leftovers stay. So they do on Windows.
+``flock`` works between processes of one machine on every local file system, and on NFS between
+machines where the server keeps locks. Where a file system has none, nothing is locked: two writers
+then waste work, but every file still appears as a whole, and leftovers stay. So they do on Windows.
 """
 
 import contextlib
@@ -37,9 +37,13 @@ except ImportError:  # Windows
 _log = logging.getLogger(__name__)
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
 _LARGEST = 16 * 2**10  # bytes of what a holder says of itself
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither links nor waiting for a pipe's end
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(
+    os, "O_NONBLOCK", 0
+)  # neither links nor waiting for a pipe's end
 
-_held: dict[tuple[str, int], int] = {}  # lock file and thread -> how often, as a threading.RLock counts
+_held: dict[
+    tuple[str, int], int
+] = {}  # lock file and thread -> how often, as a threading.RLock counts
 
 
 class Holder(Document):
@@ -59,15 +63,16 @@ class Holder(Document):
 def hold(target: str | os.PathLike, wait: bool = False) -> Iterator[None]:
     """Be the only process that writes to ``target``, which need not exist.
 
-    The lock is ``.NAME.lock`` beside it. It is gone at the end of the block, void when its process ends in whatever
-    way, and may be taken again by the thread that has it.
+    The lock is ``.NAME.lock`` beside it. It is gone at the end of the block, void when its process
+    ends in whatever way, and may be taken again by the thread that has it.
 
     Args:
         target: a file or folder.
         wait: until it is free, saying so once; else refuse at once.
 
     Raises:
-        MetanetError: another process holds it: says which, where, since when; or nothing can be written there.
+        MetanetError: another process holds it: says which, where, since when; or nothing can be
+            written there.
 
     Example:
         >>> with hold("out"):
@@ -112,7 +117,9 @@ def _acquire(target: Path, path: Path, wait: bool) -> int:
                     f"{target} is being written by another process: {other}. "
                     f"Wait until that has ended, or choose another place."
                 )
-            _log.warning("%s is being written by another process: %s; waiting for it", target, other)
+            _log.warning(
+                "%s is being written by another process: %s; waiting for it", target, other
+            )
             fcntl.flock(handle, fcntl.LOCK_EX)
         if _is_at(handle, path):
             _introduce(handle)
@@ -125,7 +132,9 @@ def _introduce(handle: int) -> None:
         pid=os.getpid(), host=socket.gethostname(), since=time.strftime("%Y-%m-%d %H:%M:%S"),
         command=shlex.join([Path(sys.argv[0] or "python").name, *sys.argv[1:]])[:1000],
     )  # fmt: skip
-    with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, it only can't say whose it is
+    with contextlib.suppress(
+        OSError
+    ):  # on a full disk the lock holds all the same, it only can't say whose it is
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(dict(me)).encode("utf-8", "replace"), 0)
 
@@ -139,7 +148,8 @@ def _holder(handle: int) -> str:
 
 
 def private(target: Path, folder: bool = False) -> tuple[Path, int | None]:
-    """A new temporary file or folder beside ``target``, and the handle that locks it until :func:`unlock`.
+    """A new temporary file or folder beside ``target``, and the handle that locks it until
+    :func:`unlock`.
 
     Its name ends in that of ``target``, so that writers which look at the suffix work.
     """
@@ -155,7 +165,8 @@ def private(target: Path, folder: bool = False) -> tuple[Path, int | None]:
 
 
 def lock(path: Path) -> tuple[int | None, bool]:
-    """Wait until a file or folder is ours: its handle, and whether it still has its name by then."""
+    """Wait until a file or folder is ours: its handle, and whether it still has its name by
+    then."""
     if fcntl is None:
         return None, path.exists()
     try:
@@ -176,7 +187,8 @@ def unlock(handle: int | None) -> None:
 
 
 def remove_leftovers(target: Path, kind: str = r"[0-9a-f]{8}\.partial\.{name}") -> None:
-    """Remove what processes that were killed while they wrote ``target`` left beside it; never what is being written.
+    """Remove what processes that were killed while they wrote ``target`` left beside it; never what
+    is being written.
 
     Args:
         target: the file or folder.

@@ -13,7 +13,8 @@ from ._fit import Described, check, describe, match
 
 
 def shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name -> the first name of the same memory, for tensors that share all of theirs with another."""
+    """Name -> the first name of the same memory, for tensors that share all of theirs with
+    another."""
     first: dict[tuple, str] = {}
     out = {}
     for name, tensor in tensors.items():
@@ -25,23 +26,27 @@ def shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 class Checkpoint(Mapping[str, Tensor]):
-    """A read-only mapping from names to tensors (on the CPU) that reads a tensor when it is asked for.
+    """A read-only mapping from names to tensors (on the CPU) that reads a tensor when it is asked
+    for.
 
-    Every reading gives a tensor of its own: changing it in place changes neither the file nor the next reading.
-    The order of the names is the file's, which need not be that of the layers: most safetensors files are sorted.
+    Every reading gives a tensor of its own: changing it in place changes neither the file nor the
+    next reading. The order of the names is the file's, which need not be that of the layers: most
+    safetensors files are sorted.
 
-    What is computed tensor by tensor can be one too, with a ``read`` that computes: ``save_checkpoint`` then holds no
-    more than one tensor at a time.
+    What is computed tensor by tensor can be one too, with a ``read`` that computes:
+    ``save_checkpoint`` then holds no more than one tensor at a time.
 
     Args:
         path: the file, for messages.
-        read: gives the tensor of a name, in memory of its own; pickles if the checkpoint goes to other processes.
+        read: gives the tensor of a name, in memory of its own; pickles if the checkpoint goes to
+            other processes.
         shapes: shape by name; its names are the mapping's.
         dtypes: dtype by name.
         metadata: what the file says beside its tensors.
         skipped: names of entries that were left out: those that are no tensors.
         foreign: full names of the classes and functions that inert placeholders stand for.
-        tied: name -> the first name that shares its memory, in files and state dicts that keep that.
+        tied: name -> the first name that shares its memory, in files and state dicts that keep
+            that.
     """
 
     def __init__(
@@ -77,14 +82,20 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def sources(self) -> Mapping[str, str]:
-        """The name that ``read`` is asked for, by each name: renaming and fitting change the latter only."""
+        """The name that ``read`` is asked for, by each name: renaming and fitting change the latter
+        only."""
         return MappingProxyType(self._stored)
 
     @property
     def tied(self) -> Mapping[str, str]:
-        """Name -> the first name of the same memory, for those that share theirs; files may repeat values besides."""
+        """Name -> the first name of the same memory, for those that share theirs; files may repeat
+        values besides."""
         first: dict[str, str] = {}
-        shared = {name: self._tied[stored] for name, stored in self._stored.items() if stored in self._tied}
+        shared = {
+            name: self._tied[stored]
+            for name, stored in self._stored.items()
+            if stored in self._tied
+        }
         return {name: first.setdefault(one, name) for name, one in shared.items()}
 
     def rename(self, names: Mapping[str, str]) -> "Checkpoint":
@@ -106,20 +117,24 @@ class Checkpoint(Mapping[str, Tensor]):
         extra: Literal["refuse", "drop"] = "refuse",
         dtypes: Literal["kind", "exact", "any"] = "kind",
     ) -> "Checkpoint":
-        """This checkpoint with the names of a network, in their order, or an error that lists what differs.
+        """This checkpoint with the names of a network, in their order, or an error that lists what
+        differs.
 
-        Wrappers put one prefix before all names of a network (``model.`` in a LightningModule), base models lack the
-        one that networks with a head have (``bert.``). The prefix that brings most names together is taken off or put
-        on; names outside a prefix that is taken off belong to something else and go to ``skipped``.
+        Wrappers put one prefix before all names of a network (``model.`` in a LightningModule),
+        base models lack the one that networks with a head have (``bert.``). The prefix that brings
+        most names together is taken off or put on; names outside a prefix that is taken off belong
+        to something else and go to ``skipped``.
 
         Args:
-            expected: names with tensors or shapes, such as ``model.state_dict()`` (meta tensors do) or another
-                checkpoint, of which no data is read.
-            prefix: the one to take off, where several parts of the checkpoint would fit; ``""`` leaves the names.
-            tied: name -> name with the same values; a name missing here is read under one that it is tied to.
+            expected: names with tensors or shapes, such as ``model.state_dict()`` (meta tensors do)
+                or another checkpoint, of which no data is read.
+            prefix: the one to take off, where several parts of the checkpoint would fit; ``""``
+                leaves the names.
+            tied: name -> name with the same values; a name missing here is read under one that it
+                is tied to.
             extra: whether tensors that are not expected are an error or go to ``skipped``.
-            dtypes: what must agree where ``expected`` has dtypes: floating, integer, bool or complex (``"kind"``),
-                the dtype itself (``"exact"``), or nothing (``"any"``).
+            dtypes: what must agree where ``expected`` has dtypes: floating, integer, bool or
+                complex (``"kind"``), the dtype itself (``"exact"``), or nothing (``"any"``).
 
         Raises:
             CheckpointError: several prefixes fit equally well, or names, shapes or dtypes differ.
@@ -127,7 +142,9 @@ class Checkpoint(Mapping[str, Tensor]):
         if extra not in ("refuse", "drop"):
             raise MetanetError(f"extra={extra!r}: give one of refuse, drop")
         wanted = expected._described() if isinstance(expected, Checkpoint) else describe(expected)
-        names = match(self.path, self._stored, wanted, prefix)  # name in the network's terms -> name here
+        names = match(
+            self.path, self._stored, wanted, prefix
+        )  # name in the network's terms -> name here
         groups: dict[str, list[str]] = {}
         for name in names:
             groups.setdefault((tied or {}).get(name, name), []).append(name)
@@ -137,7 +154,9 @@ class Checkpoint(Mapping[str, Tensor]):
             if same:
                 stored[name] = names[same[0]]
         used, inside = set(stored.values()), set(names.values())
-        unexpected = {name: here for name, here in names.items() if name not in wanted and here not in used}
+        unexpected = {
+            name: here for name, here in names.items() if name not in wanted and here not in used
+        }
         own = self._described()
         found = {name: own[here] for name, here in stored.items()}
         surplus = {name: own[here] for name, here in unexpected.items()}

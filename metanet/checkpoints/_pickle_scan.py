@@ -1,16 +1,20 @@
-"""A look at the operations of a pickle before anything reads it: how deep it nests, how much memory it asks for.
+"""A look at the operations of a pickle before anything reads it: how deep it nests, how much memory
+it asks for.
 
-Reading a pickle takes the C stack where its tuples become keys of a dict: hashing one goes into all that is in it, as
-deep as it nests, and nothing in Python bounds that. So the depth is counted here first, on numbers alone:
+Reading a pickle takes the C stack where its tuples become keys of a dict: hashing one goes into all
+that is in it, as deep as it nests, and nothing in Python bounds that. So the depth is counted here
+first, on numbers alone:
 
     MARK  K\x01  TUPLE1  TUPLE1  TUPLE         the stack of the pickle      (1, ...)   ((1,),)   ((((1,),),))
           0      1       2       3             the stack of this module     0 -> 1 -> 2 -> 3
 
-A depth that came with an object of the memo stays with it. What is put into a list, a dict or an object counts too.
+A depth that came with an object of the memo stays with it. What is put into a list, a dict or an
+object counts too.
 
-A key of a dict may also take time without end: a tuple of one tuple twice, of one tuple twice, ... has 2^n parts to
-hash after n operations, and integers beyond 32 bits can be chosen so that all of them hash to the same number. So an
-object has a weight, too: how many parts hashing it goes through. The weights of all keys together are bounded.
+A key of a dict may also take time without end: a tuple of one tuple twice, of one tuple twice, ...
+has 2^n parts to hash after n operations, and integers beyond 32 bits can be chosen so that all of
+them hash to the same number. So an object has a weight, too: how many parts hashing it goes
+through. The weights of all keys together are bounded.
 """
 
 import pickle
@@ -23,10 +27,28 @@ DEEPEST = 500
 _MOST_HASHED = 50_000_000
 """Parts that hashing all keys of a pickle may go through: half a second."""
 
-_REFUSED = {"EXT1", "EXT2", "EXT4"}  # names of objects that some other part of the program registered
+_REFUSED = {
+    "EXT1",
+    "EXT2",
+    "EXT4",
+}  # names of objects that some other part of the program registered
 
 # What operations do to the stack.
-_PUSH, _KEEP, _MARK, _WRAP, _COLLECT, _FILL, _FILL_MARKED, _GET, _PUT, _POP, _POP_MARK, _DUP, _STOP = range(13)
+(
+    _PUSH,
+    _KEEP,
+    _MARK,
+    _WRAP,
+    _COLLECT,
+    _FILL,
+    _FILL_MARKED,
+    _GET,
+    _PUT,
+    _POP,
+    _POP_MARK,
+    _DUP,
+    _STOP,
+) = range(13)
 _EFFECTS = {
     **dict.fromkeys(("PROTO", "FRAME", "READONLY_BUFFER"), (_KEEP, 0)),
     "MARK": (_MARK, 0), "TUPLE": (_COLLECT, 0), "LIST": (_COLLECT, 0), "DICT": (_COLLECT, 0),
@@ -49,15 +71,23 @@ _COSTS = {
 }  # fmt: skip
 _MARKED = 72  # bytes that a mark takes until it is gone
 
-# An object is one number on the stack: its depth in the lower bits, its weight above. A number that may be larger than
-# 32 bits weighs what comparing it with all others of its hash may take.
+# An object is one number on the stack: its depth in the lower bits, its weight above. A number that
+# may be larger than 32 bits weighs what comparing it with all others of its hash may take.
 _BITS = 10
 _DEPTH = 2**_BITS - 1
 _LIGHT, _WIDE = 1 << _BITS, 6_000 << _BITS
 _WEIGHTS = {"LONG1": _WIDE, "LONG4": _WIDE, "LONG": _WIDE, "INT": _WIDE}
-_KEYS = {"SETITEM": 2, "SETITEMS": 2, "DICT": 2, "ADDITEMS": 1, "FROZENSET": 1}  # every second or every one is hashed
+_KEYS = {
+    "SETITEM": 2,
+    "SETITEMS": 2,
+    "DICT": 2,
+    "ADDITEMS": 1,
+    "FROZENSET": 1,
+}  # every second or every one is hashed
 
-_Entry = tuple[str, int, int, int, int, int]  # name, effect, its count, bytes of argument, bytes of its length, lines
+_Entry = tuple[
+    str, int, int, int, int, int
+]  # name, effect, its count, bytes of argument, bytes of its length, lines
 
 
 def _table() -> list[_Entry | None]:
@@ -69,7 +99,14 @@ def _table() -> list[_Entry | None]:
         effect, count = _EFFECTS.get(each.name, (_PUSH, 0))
         size = each.arg.n if each.arg is not None else 0
         lines = 2 if each.name in ("GLOBAL", "INST") else int(size == pickletools.UP_TO_NEWLINE)
-        table[ord(each.code)] = (each.name, effect, count, max(size, 0), counted.get(size, 0), lines)
+        table[ord(each.code)] = (
+            each.name,
+            effect,
+            count,
+            max(size, 0),
+            counted.get(size, 0),
+            lines,
+        )
     return table
 
 
@@ -89,8 +126,8 @@ def scan(data: Sequence[int], start: int, most: int) -> int:
         The position behind it.
 
     Raises:
-        pickle.UnpicklingError: it nests too deep, makes too much, is cut off, or has an operation that no torch file
-            needs.
+        pickle.UnpicklingError: it nests too deep, makes too much, is cut off, or has an operation
+            that no torch file needs.
     """
     try:
         return _scan(data, start, most)
@@ -113,7 +150,9 @@ def _scan(data: Sequence[int], start: int, most: int) -> int:
         at = _behind(data, argument, width, length, lines)
         cost += _COST[byte]
         if cost > most:
-            raise pickle.UnpicklingError(f"what it makes would take more than {most:,} bytes of memory")
+            raise pickle.UnpicklingError(
+                f"what it makes would take more than {most:,} bytes of memory"
+            )
         if hashed > _MOST_HASHED:
             raise pickle.UnpicklingError("its keys would take long to hash")
         if effect == _PUSH:
@@ -122,7 +161,8 @@ def _scan(data: Sequence[int], start: int, most: int) -> int:
             stack.append(_WEIGHTS.get(name, _LIGHT))
         elif effect == _PUT:
             number = len(memo) if name == "MEMOIZE" else _number(data, argument, width)
-            # Memory for all smaller numbers is taken at once: one operation could ask for gigabytes.
+            # Memory for all smaller numbers is taken at once: one operation could ask for
+            # gigabytes.
             if number > at - start:
                 raise pickle.UnpicklingError(f"it numbers an object {number:,}")
             memo[number] = stack[-1]
@@ -193,7 +233,9 @@ def _around(parts: list[int]) -> int:
     """The depth and the weight of a container of these."""
     depth = 1 + max((part & _DEPTH for part in parts), default=0)
     if depth > DEEPEST:
-        raise pickle.UnpicklingError(f"its containers stand more than {DEEPEST} deep in one another")
+        raise pickle.UnpicklingError(
+            f"its containers stand more than {DEEPEST} deep in one another"
+        )
     weight = 1 + sum(part >> _BITS for part in parts)
     return min(weight, _MOST_HASHED + 1) << _BITS | depth
 

@@ -1,13 +1,14 @@
-"""Folders of several networks that are used one after another: each part lies in a sub-folder that an index names.
+"""Folders of several networks that are used one after another: each part lies in a sub-folder that
+an index names.
 
-sentence-transformers: ``modules.json`` names a transformer (in the root), pooling and dense layers. They are opened as
-one checkpoint, whose names say the part:
+sentence-transformers: ``modules.json`` names a transformer (in the root), pooling and dense layers.
+They are opened as one checkpoint, whose names say the part:
 
     embeddings.weight       model.safetensors
     2_Dense/linear.weight   2_Dense/model.safetensors
 
-diffusers: ``model_index.json`` names networks that have nothing in common (text encoder, U-Net, autoencoder): they are
-to be opened one by one.
+diffusers: ``model_index.json`` names networks that have nothing in common (text encoder, U-Net,
+autoencoder): they are to be opened one by one.
 """
 
 import re
@@ -29,7 +30,8 @@ _PIPELINE = "model_index.json"
 _PLAIN = re.compile(r"\w[\w.-]*")
 _WEIGHTS = (".safetensors", *SUFFIXES)
 PARTS = "parts"
-"""The key of ``Checkpoint.metadata`` under which the parts with weights stand: sub-folder -> file."""
+"""The key of ``Checkpoint.metadata`` under which the parts with weights stand: sub-folder ->
+file."""
 
 
 class _Module(Document):
@@ -60,10 +62,14 @@ def parts_of(folder: Path) -> list[str]:
     index = folder / MODULES
     if not index.is_file():
         return []
-    rows = validated(list[_Module], read_json(index, error=CheckpointError), f"'{index}'", error=CheckpointError)
+    rows = validated(
+        list[_Module], read_json(index, error=CheckpointError), f"'{index}'", error=CheckpointError
+    )
     named = [row.path for row in rows if row.path]
     if wrong := [path for path in named if not _PLAIN.fullmatch(path)]:
-        raise CheckpointError(f"'{index}' names the part {wrong[0][:60]!r}: parts are sub-folders, by a plain name")
+        raise CheckpointError(
+            f"'{index}' names the part {wrong[0][:60]!r}: parts are sub-folders, by a plain name"
+        )
     return named
 
 
@@ -72,15 +78,27 @@ def has_weights(folder: Path) -> bool:
     return folder.is_dir() and any(each.suffix in _WEIGHTS for each in folder.iterdir())
 
 
-@reader("a folder of several with modules.json", accepts=lambda path: (path / MODULES).is_file(), first=True)
+@reader(
+    "a folder of several with modules.json",
+    accepts=lambda path: (path / MODULES).is_file(),
+    first=True,
+)
 def _read(path: Path, options: Options) -> Checkpoint:
     """All parts as one checkpoint; that of the root alone where it is the only one with weights."""
-    parts = {name: read_folder(path / name, options) for name in parts_of(path) if has_weights(path / name)}
+    parts = {
+        name: read_folder(path / name, options)
+        for name in parts_of(path)
+        if has_weights(path / name)
+    }
     if not parts:
         return read_folder(path, options)
     if has_weights(path):
         parts = {"": read_folder(path, options), **parts}
-    named = {(f"{part}/{name}" if part else name): (part, name) for part, each in parts.items() for name in each}
+    named = {
+        (f"{part}/{name}" if part else name): (part, name)
+        for part, each in parts.items()
+        for name in each
+    }
     metadata = dict(parts[""].metadata) if "" in parts else {}
     metadata[PARTS] = {part: str(each.path) for part, each in parts.items() if part}
     return Checkpoint(

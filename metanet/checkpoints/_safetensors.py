@@ -1,4 +1,5 @@
-"""The safetensors format: 8 bytes with the header's length, the header as JSON, the tensors' bytes."""
+"""The safetensors format: 8 bytes with the header's length, the header as JSON, the tensors'
+bytes."""
 
 import json
 import math
@@ -19,7 +20,9 @@ from ._content import SAFETENSORS
 from ._mapping import Checkpoint
 from ._readers import Options, reader
 
-METADATA_KEY = "metanet"  # our metadata is one JSON string under this key: safetensors knows only strings
+METADATA_KEY = (
+    "metanet"  # our metadata is one JSON string under this key: safetensors knows only strings
+)
 _STRINGS_KEY = "__metadata__"  # where the format has its metadata
 MAX_HEADER = 100_000_000  # what safetensors itself takes
 
@@ -104,11 +107,15 @@ class _File:
 def read(path: Path, options: Options) -> Checkpoint:
     """Open a safetensors file: its header is read and checked, its tensors are not."""
     if options.key is not None:
-        raise CheckpointError(f"checkpoint '{path}': key={options.key!r} is for torch files; this has tensors only")
+        raise CheckpointError(
+            f"checkpoint '{path}': key={options.key!r} is for torch files; this has tensors only"
+        )
     file = FileBytes(path)
     try:
         header, start = _header(file)
-        strings = validated(_STRINGS, header.pop(_STRINGS_KEY, {}), "its metadata", error=_Mistake) or {}
+        strings = (
+            validated(_STRINGS, header.pop(_STRINGS_KEY, {}), "its metadata", error=_Mistake) or {}
+        )
         entries = validated(_ENTRIES, header, "its header", error=_Mistake)
         places = _places(path, entries, start, file.size)
     except (_Damaged, _Mistake, _Cut) as error:
@@ -150,7 +157,8 @@ def _header(file: FileBytes) -> tuple[dict[str, Any], int]:
 
 
 def _places(path: Path, entries: Mapping[str, _Entry], start: int, size: int) -> dict[str, _Place]:
-    """Where each tensor stands; together they must cover the file from the header to its end, each byte once."""
+    """Where each tensor stands; together they must cover the file from the header to its end, each
+    byte once."""
     places, spans = {}, []
     for name, entry in entries.items():
         if entry.dtype not in DTYPES:
@@ -172,7 +180,9 @@ def _places(path: Path, entries: Mapping[str, _Entry], start: int, size: int) ->
     reached = 0
     for begin, end, name in sorted(spans):
         if begin != reached:
-            raise _Damaged(f"{brief(name)} starts at byte {begin:,} of the data, expected {reached:,}")
+            raise _Damaged(
+                f"{brief(name)} starts at byte {begin:,} of the data, expected {reached:,}"
+            )
         reached = end
     if start + reached != size:
         wrong = _Cut if start + reached > size else _Damaged
@@ -196,8 +206,8 @@ def encode(
 ) -> tuple[bytes, list[str]]:
     """The start of a file, up to the tensors' bytes, and the order in which these have to follow.
 
-    The header keeps the order of the names. The bytes are ordered by width, so that every tensor is aligned for
-    programs that map the file.
+    The header keeps the order of the names. The bytes are ordered by width, so that every tensor is
+    aligned for programs that map the file.
 
     Raises:
         CheckpointError: a name that can't be one, or a header longer than programs take.
@@ -219,5 +229,7 @@ def encode(
         raise CheckpointError(f"names and metadata must be text: {error}") from error
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
-        raise CheckpointError(f"names and metadata take {len(text):,} bytes; safetensors files take {MAX_HEADER:,}")
+        raise CheckpointError(
+            f"names and metadata take {len(text):,} bytes; safetensors files take {MAX_HEADER:,}"
+        )
     return struct.pack("<Q", len(text)) + text, order

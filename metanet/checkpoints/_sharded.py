@@ -57,7 +57,10 @@ def _read(path: Path, options: Options) -> Checkpoint:
             )
     unlisted = [name for file, shard in shards.items() for name in shard if where.get(name) != file]
     if unlisted:
-        warnings.warn(f"checkpoint '{path}': left out {_some(unlisted)}, which its index does not list", stacklevel=4)
+        warnings.warn(
+            f"checkpoint '{path}': left out {_some(unlisted)}, which its index does not list",
+            stacklevel=4,
+        )
     return Checkpoint(
         path,
         _Shards(shards, where),
@@ -73,11 +76,12 @@ def _read(path: Path, options: Options) -> Checkpoint:
 def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     """Tensor name -> shard's file name, and the index's metadata.
 
-    An index is input like the shards: it may name files of its own folder only. The shards themselves may be links, as
-    they are in the cache of the Hugging Face hub.
+    An index is input like the shards: it may name files of its own folder only. The shards
+    themselves may be links, as they are in the cache of the Hugging Face hub.
 
     Raises:
-        CheckpointError: no JSON, no weight map, or a shard that isn't a plain file name with the index's suffix.
+        CheckpointError: no JSON, no weight map, or a shard that isn't a plain file name with the
+            index's suffix.
     """
     content = read_json(path, error=CheckpointError, unique=True)
     index = validated(_Index, content, f"checkpoint '{path}'", error=CheckpointError)
@@ -92,7 +96,8 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that the checkpoint at a ``Checkpoint.path`` consists of: itself, or the index and its shards."""
+    """The files that the checkpoint at a ``Checkpoint.path`` consists of: itself, or the index and
+    its shards."""
     if not is_index(path):
         return [path]
     return [path, *(path.parent / name for name in sorted(set(read_index(path)[0].values())))]

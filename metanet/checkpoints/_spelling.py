@@ -17,8 +17,9 @@ stored or expected                     spelled here                             
 ``a.weight_v``                         ``a.parametrizations.weight.0._v``
 =====================================  =======================================  ============================
 
-The first four are unmistakable and come off wherever they stand (:func:`bare_names` in ``_state_dicts.py``). The others
-may be the names of a network's own modules, so that they only count when a network is at hand to compare with.
+The first four are unmistakable and come off wherever they stand (:func:`bare_names` in
+``_state_dicts.py``). The others may be the names of a network's own modules, so that they only
+count when a network is at hand to compare with.
 """
 
 import re
@@ -51,7 +52,9 @@ def spelled(names: Iterable[str]) -> dict[str, str]:
     names = list(names)
     together = set(names)
     spellings = {name: _POSSIBLE.sub("", unwrapped(_renormed(name, together))) for name in names}
-    return spellings if len(set(spellings.values())) == len(names) else {name: name for name in names}
+    return (
+        spellings if len(set(spellings.values())) == len(names) else {name: name for name in names}
+    )
 
 
 def _renormed(name: str, names: Collection[str]) -> str:

@@ -10,7 +10,8 @@ from ..errors import CheckpointError, brief, listed
 from ._spelling import WRAPPERS as WRAPPED
 from ._spelling import unwrapped
 
-# Keys under which a network's state dict is found whatever stands beside it. Averaged copies ("ema") are no synonyms.
+# Keys under which a network's state dict is found whatever stands beside it. Averaged copies
+# ("ema") are no synonyms.
 WRAPPERS = (
     "state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights", "params",
 )  # fmt: skip
@@ -26,8 +27,9 @@ def find_state_dict(
 ) -> Mapping[str, Any]:
     """The state dict in what a torch file holds.
 
-    Followed are, a few levels deep: the entry named ``key``; else the one of ``WRAPPERS`` that holds tensors; else the
-    only entry that is a dict of tensors. Where that leaves several, the caller has to say which.
+    Followed are, a few levels deep: the entry named ``key``; else the one of ``WRAPPERS`` that
+    holds tensors; else the only entry that is a dict of tensors. Where that leaves several, the
+    caller has to say which.
 
     Args:
         is_tensor: tells tensors, or what stands for them.
@@ -37,7 +39,9 @@ def find_state_dict(
         CheckpointError: no state dict, several, or no entry ``key``.
     """
 
-    known: dict[tuple[int, int], bool] = {}  # mappings may be shared: each is looked into once at a depth
+    known: dict[
+        tuple[int, int], bool
+    ] = {}  # mappings may be shared: each is looked into once at a depth
 
     def holds(value: Any, depth: int) -> bool:
         """Whether a value is a mapping with tensors in it, or in mappings in it."""
@@ -45,7 +49,8 @@ def find_state_dict(
         if key not in known:
             inside = view(value)
             known[key] = isinstance(inside, Mapping) and any(
-                is_tensor(each) or (depth > 0 and holds(each, depth - 1)) for each in inside.values()
+                is_tensor(each) or (depth > 0 and holds(each, depth - 1))
+                for each in inside.values()
             )
         return known[key]
 
@@ -54,7 +59,8 @@ def find_state_dict(
         return usual or [
             name
             for name, value in content.items()
-            # A module's extra state may be a dict with tensors: it stands inside a state dict, not around it.
+            # A module's extra state may be a dict with tensors: it stands inside a state dict, not
+            # around it.
             if isinstance(name, str) and not name.endswith("_extra_state") and holds(value, 0)
         ]
 
@@ -92,12 +98,17 @@ def _entry(path: Path, content: Any, key: str, view: Callable[[Any], Any]) -> An
         first, _, rest = key.partition(".")
         if rest and first in content:
             return _entry(path, view(content[first]), rest, view)
-        raise CheckpointError(f"checkpoint '{path}' has no entry {brief(key)!r}; it has {listed(content)}")
-    raise CheckpointError(f"checkpoint '{path}': there is no entry {key!r} in a {type(content).__name__}")
+        raise CheckpointError(
+            f"checkpoint '{path}' has no entry {brief(key)!r}; it has {listed(content)}"
+        )
+    raise CheckpointError(
+        f"checkpoint '{path}': there is no entry {key!r} in a {type(content).__name__}"
+    )
 
 
 def bare_names(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Stored name -> name without what DistributedDataParallel, FSDP, torch.compile and their like put into it."""
+    """Stored name -> name without what DistributedDataParallel, FSDP, torch.compile and their like
+    put into it."""
     bare = {name: unwrapped(name) for name in names}
     while bare and all(name.startswith("module.") for name in bare.values()):
         bare = {stored: name.removeprefix("module.") for stored, name in bare.items()}

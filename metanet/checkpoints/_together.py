@@ -1,8 +1,9 @@
 """Several files that take the place of old ones as one: never a mix, and never neither.
 
-The new files are written to a hidden folder. Renaming it is the moment at which they count; then they move to their
-places, and what they replace goes. Whoever is killed before the rename leaves the old ones, and whoever is killed after
-it leaves a folder that the next reader or writer finishes::
+The new files are written to a hidden folder. Renaming it is the moment at which they count; then
+they move to their places, and what they replace goes. Whoever is killed before the rename leaves
+the old ones, and whoever is killed after it leaves a folder that the next reader or writer
+finishes::
 
     .3f09ab12.partial.model/ {a, b}     being written: nobody looks at it
     .model.complete/         {a, b}     the new ones count; the next one to come by moves them
@@ -29,16 +30,21 @@ Error = TypeVar("Error", bound=MetanetError)
 
 @contextlib.contextmanager
 def write_together(
-    folder: str | os.PathLike, name: str, outdated: Callable[[], Iterable[str]] = tuple, size: int | None = None
+    folder: str | os.PathLike,
+    name: str,
+    outdated: Callable[[], Iterable[str]] = tuple,
+    size: int | None = None,
 ) -> Iterator[Path]:
-    """Yield a hidden folder; what was written there becomes files of ``folder``, all at once, when the block ends well.
+    """Yield a hidden folder; what was written there becomes files of ``folder``, all at once, when
+    the block ends well.
 
     Other files of ``folder``, which is made if need be, stay as they are.
 
     Args:
         folder: where the files go.
         name: what they are called together; one name has one owner in a folder.
-        outdated: tells the names of files in ``folder`` that go when the new ones come; asked at the end.
+        outdated: tells the names of files in ``folder`` that go when the new ones come; asked at
+            the end.
         size: the bytes they will take, when known, for the message about a full disk.
 
     Raises:
@@ -81,7 +87,8 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a hidden folder; it becomes ``path``, a new or empty folder, when the block ends well.
 
     Raises:
-        MetanetError: the disk is full, or the place can't be written; there is nothing under the name then.
+        MetanetError: the disk is full, or the place can't be written; there is nothing under the
+            name then.
 
     Example:
         >>> with write_folder("out") as beside:
@@ -114,7 +121,8 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def finish_saving(path: Path) -> None:
-    """Settle what a path may belong to: ``x.safetensors``, ``x.json`` or their index are files of the save ``x``.
+    """Settle what a path may belong to: ``x.safetensors``, ``x.json`` or their index are files of
+    the save ``x``.
 
     Args:
         path: a file, or the folder of a checkpoint.
@@ -129,7 +137,8 @@ def finish_saving(path: Path) -> None:
 
 
 def settle(folder: Path, name: str) -> bool:
-    """Finish what a killed :func:`write_together` had completed and not moved; whether there was something.
+    """Finish what a killed :func:`write_together` had completed and not moved; whether there was
+    something.
 
     Raises:
         MetanetError: there is, and it can't be moved here.
@@ -166,7 +175,9 @@ def _commit(folder: Path, name: str, beside: Path, outdated: Callable[[], Iterab
             os.rename(beside, _complete(folder, name))  # this is the moment
             break
         except OSError:
-            if not _complete(folder, name).is_dir():  # else another writer came first: finish its files
+            if not _complete(
+                folder, name
+            ).is_dir():  # else another writer came first: finish its files
                 raise
 
 
@@ -177,12 +188,16 @@ def _complete(folder: Path, name: str) -> Path:
 def _move(folder: Path, waiting: Path) -> None:
     """Every step may be the last of this process: all can be done again."""
     names = sorted(path.name for path in waiting.iterdir() if path.name != _REMOVED)
-    for name in sorted(names, key=lambda name: name.endswith(".json")):  # what says how to read the others comes last
+    for name in sorted(
+        names, key=lambda name: name.endswith(".json")
+    ):  # what says how to read the others comes last
         os.replace(waiting / name, folder / name)
     if (waiting / _REMOVED).exists():
         for name in validated(list[str], read_json(waiting / _REMOVED), str(waiting / _REMOVED)):
             if Path(name).name != name or name in ("", ".", ".."):
-                raise MetanetError(f"{waiting / _REMOVED} is damaged: {name[:60]!r} is no file's name")
+                raise MetanetError(
+                    f"{waiting / _REMOVED} is damaged: {name[:60]!r} is no file's name"
+                )
             (folder / name).unlink(missing_ok=True)
         (waiting / _REMOVED).unlink()
     waiting.rmdir()

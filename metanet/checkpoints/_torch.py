@@ -1,4 +1,5 @@
-"""What ``torch.save`` writes, read with ``weights_only=True``: tensors and plain containers, never code."""
+"""What ``torch.save`` writes, read with ``weights_only=True``: tensors and plain containers, never
+code."""
 
 import pickle
 import re
@@ -28,7 +29,8 @@ _MAPPED = 64 * 2**20  # bytes of a mapped file that may stay in memory after the
 
 
 class _File:
-    """The tensors of one torch file: zip files are mapped, and mapped anew when much of them has become resident."""
+    """The tensors of one torch file: zip files are mapped, and mapped anew when much of them has
+    become resident."""
 
     def __init__(self, path: Path, key: str | None) -> None:
         self.file, self.key = FileBytes(path), key
@@ -43,7 +45,11 @@ class _File:
             self.file.check()
             content = _load(self.file, self.mapped)
             state = find_state_dict(self.file.path, content, self.key)
-            self._state = {k: v.detach() for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+            self._state = {
+                k: v.detach()
+                for k, v in state.items()
+                if isinstance(k, str) and isinstance(v, Tensor)
+            }
             self.skipped = tuple(str(name) for name in state if name not in self._state)
         return self._state
 
@@ -88,7 +94,8 @@ def _check_dense(path: Path, name: str, tensor: Tensor) -> None:
         f"sparse ({tensor.layout})": tensor.layout is not torch.strided,
         f"quantised ({tensor.dtype})": tensor.is_quantized,
         "without data (meta device)": tensor.is_meta,
-        f"of the class {type(tensor).__name__}": type(tensor) not in (Tensor, nn.Parameter, nn.Buffer),
+        f"of the class {type(tensor).__name__}": type(tensor)
+        not in (Tensor, nn.Parameter, nn.Buffer),
     }
     if kind := next((kind for kind, is_so in kinds.items() if is_so), None):
         raise CheckpointError(
@@ -98,7 +105,8 @@ def _check_dense(path: Path, name: str, tensor: Tensor) -> None:
 
 
 def load_objects(path: Path, classes: Iterable[type]) -> Any:
-    """What a torch file holds, which may have objects of these classes; looked at first as checkpoints are.
+    """What a torch file holds, which may have objects of these classes; looked at first as
+    checkpoints are.
 
     Raises:
         CheckpointError: it is missing or damaged, or holds objects of other classes.
@@ -113,13 +121,15 @@ def load_objects(path: Path, classes: Iterable[type]) -> Any:
 
 
 def _inspect(file: FileBytes) -> bool:
-    """Look at a file before torch reads it: at the depth of its pickles, and at the sizes of its storages.
+    """Look at a file before torch reads it: at the depth of its pickles, and at the sizes of its
+    storages.
 
     Returns:
         Whether it can be mapped: a zip archive whose tensors are stored as they are.
 
     Raises:
-        CheckpointError: reading it would take the stack, far more memory than the file, or bytes beside its storages.
+        CheckpointError: reading it would take the stack, far more memory than the file, or bytes
+            beside its storages.
     """
     try:
         if kind_of(file.path) not in (TORCH, TORCHSCRIPT):
@@ -133,7 +143,8 @@ def _inspect(file: FileBytes) -> bool:
 
 
 def _inspect_older(file: FileBytes) -> None:
-    """Storages that the last pickle does not list are never read: their values would be whatever lay in memory."""
+    """Storages that the last pickle does not list are never read: their values would be whatever
+    lay in memory."""
     most = budget(file.size)
     with file.mapped() as data:
         place = 0
@@ -146,18 +157,22 @@ def _inspect_older(file: FileBytes) -> None:
 
 
 def _inspect_archive(archive: Archive) -> bool:
-    """torch takes the sizes of storages from the pickle: one larger than its record would read what lies behind it."""
+    """torch takes the sizes of storages from the pickle: one larger than its record would read what
+    lies behind it."""
     mapped = not archive.compressed and archive.file.place.suffix != _OTHER
     for name, record in archive.records.items():
         if is_compressed(record):
             archive.read(name)  # of what can't be inflated torch leaves whatever lay in memory
-    # By torch's own reader, whose records could be others than those of zipfile if an archive is made so.
+    # By torch's own reader, whose records could be others than those of zipfile if an archive is
+    # made so.
     reader = torch._C.PyTorchFileReader(str(archive.file.place))
 
     def size_of(name: str) -> int:
         archive.check_place(name)
         if not mapped and archive.read(name) != reader.get_record(name):
-            raise Refused(f"its record {brief(name)} is damaged, or another than its directory says")
+            raise Refused(
+                f"its record {brief(name)} is damaged, or another than its directory says"
+            )
         return archive.record(name).file_size
 
     check_storages(reader, budget(archive.file.size), size_of)
@@ -176,13 +191,17 @@ def check_storages(reader: Any, most: int, size_of: Callable[[str], int]) -> Non
     for key, storage in storages.items():
         size = size_of(f"data/{key}")
         if storage.count * storage.dtype.itemsize > size:
-            raise Refused(f"its storage {brief(key)} of {storage.count:,} values has {size:,} bytes")
+            raise Refused(
+                f"its storage {brief(key)} of {storage.count:,} values has {size:,} bytes"
+            )
 
 
 def _load(file: FileBytes, mapped: bool) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles and archives: the errors below say it better
+            warnings.simplefilter(
+                "ignore"
+            )  # about foreign pickles and archives: the errors below say it better
             if file.place.suffix == _OTHER:
                 with file.place.open("rb") as stream:
                     return torch.load(stream, weights_only=True, map_location="cpu")
@@ -194,7 +213,8 @@ def _load(file: FileBytes, mapped: bool) -> object:
 
 
 def _reason(error: Exception) -> str:
-    """Why ``torch.load`` gave up, and what to do; its own text advises to switch the protection off."""
+    """Why ``torch.load`` gave up, and what to do; its own text advises to switch the protection
+    off."""
     text = str(error)
     if forbidden := re.search(r"GLOBAL ([\w.]+)", text):
         return (
@@ -204,7 +224,15 @@ def _reason(error: Exception) -> str:
         )
     if "TorchScript" in text:
         return "is a TorchScript archive: load it with torch.jit.load and save its state_dict()"
-    detail = text.partition("WeightsUnpickler error:")[2] if isinstance(error, pickle.UnpicklingError) else text
+    detail = (
+        text.partition("WeightsUnpickler error:")[2]
+        if isinstance(error, pickle.UnpicklingError)
+        else text
+    )
     lines = [line.strip() for line in (detail or text).splitlines() if line.strip()]
-    what = f"{type(error).__name__}: {brief(lines[0].split('. ')[0], 300)}" if lines else type(error).__name__
+    what = (
+        f"{type(error).__name__}: {brief(lines[0].split('. ')[0], 300)}"
+        if lines
+        else type(error).__name__
+    )
     return f"is damaged, cut off, or was not written by torch.save ({what}). Restore or remake it."

@@ -1,6 +1,8 @@
-"""Running networks over data and measuring what comes out: losses and metrics by name, fitting checkpoints to modules.
+"""Running networks over data and measuring what comes out: losses and metrics by name, fitting
+checkpoints to modules.
 
-A new measure is one function with ``@metric`` (``_metrics.py``), a new named loss one with ``@loss`` (``_losses.py``).
+A new measure is one function with ``@metric`` (``_metrics.py``), a new named loss one with
+``@loss`` (``_losses.py``).
 """
 
 from ._fitting import as_checkpoint as as_checkpoint

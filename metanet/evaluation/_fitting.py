@@ -13,7 +13,8 @@ from ..tracing import is_integer
 
 
 def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What a module's state dict has: the tensors themselves by name, and for every name the first that it is tied to.
+    """What a module's state dict has: the tensors themselves by name, and for every name the first
+    that it is tied to.
 
     Args:
         model: on any device, meta included.
@@ -24,7 +25,8 @@ def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoint:
-    """A module's or a mapping's tensors as a checkpoint, which shares their memory; a checkpoint as it is.
+    """A module's or a mapping's tensors as a checkpoint, which shares their memory; a checkpoint as
+    it is.
 
     Args:
         given: entries that are no tensors are left out.
@@ -37,9 +39,14 @@ def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoi
         return given
     found = entries(given)[0] if isinstance(given, nn.Module) else given
     if not isinstance(found, Mapping):
-        raise CheckpointError(f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}")
+        raise CheckpointError(
+            f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}"
+        )
     tensors = {n: t.detach() for n, t in found.items() if isinstance(t, Tensor)}
-    shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
+    shapes, dtypes = (
+        {n: t.shape for n, t in tensors.items()},
+        {n: t.dtype for n, t in tensors.items()},
+    )
     return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes, tied=shared_memory(tensors))
 
 
@@ -47,8 +54,8 @@ def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str =
     """A checkpoint by the names of a network, in their order; no data is read.
 
     Names and layouts that transformers changes as it loads a file are brought to the module's
-    (:func:`metanet.sources.in_memory`). Integer buffers may be missing, and so may all but one of the names of a tied
-    tensor.
+    (:func:`metanet.sources.in_memory`). Integer buffers may be missing, and so may all but one of
+    the names of a tied tensor.
 
     Args:
         model: the network; its values do not matter, it may be on the meta device.
@@ -56,15 +63,19 @@ def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str =
         who: what to call it in messages where it has no path.
 
     Raises:
-        CheckpointError: names, shapes or kinds of dtype differ from the network's, or it holds no plain weights
-            (:func:`metanet.checkpoints.check_plain`).
+        CheckpointError: names, shapes or kinds of dtype differ from the network's, or it holds no
+            plain weights (:func:`metanet.checkpoints.check_plain`).
     """
     expected, tied = entries(model)
     given = as_checkpoint(given, who)
     check_plain(given, network=expected)
     given = in_memory(given, model)
     stored = list(given)
-    needed = {n: t for n, t in expected.items() if not is_integer(t.dtype) or any(s.endswith(n) for s in stored)}
+    needed = {
+        n: t
+        for n, t in expected.items()
+        if not is_integer(t.dtype) or any(s.endswith(n) for s in stored)
+    }
     return given.fit(needed, tied=tied)
 
 

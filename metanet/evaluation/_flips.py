@@ -15,7 +15,8 @@ from ._tokens import aligned_target
 
 @dataclass(frozen=True)
 class Flips:
-    """How answers differ between an old and a new network (Yan et al. 2021, https://arxiv.org/abs/2011.09161).
+    """How answers differ between an old and a new network (Yan et al. 2021,
+    https://arxiv.org/abs/2011.09161).
 
     Attributes:
         samples: that both were asked.
@@ -52,7 +53,9 @@ def flips(old: Tensor, new: Tensor) -> Flips:
         MetanetError: they are of different samples, or of none.
     """
     if old.shape != new.shape or old.ndim != 1 or not len(old):
-        raise MetanetError(f"flips compares answers to the same samples, got {tuple(old.shape)} and {tuple(new.shape)}")
+        raise MetanetError(
+            f"flips compares answers to the same samples, got {tuple(old.shape)} and {tuple(new.shape)}"
+        )
     return Flips(len(old), int((old & ~new).sum()), int((~old & new).sum()))
 
 
@@ -70,7 +73,9 @@ def right_answers(model: nn.Module, data: Iterable[Any], run: Runner) -> Tensor 
     with torch.no_grad():
         for batch in data:
             outputs = run(model, batch)
-            pair = classified(outputs, aligned_target(outputs, to_device(target_of(batch), run.device)))
+            pair = classified(
+                outputs, aligned_target(outputs, to_device(target_of(batch), run.device))
+            )
             if pair is None:
                 return None
             scores, target = pair

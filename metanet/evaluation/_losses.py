@@ -25,7 +25,8 @@ def loss(name: str) -> Callable[[Loss], Loss]:
 
 
 def find_loss(given: str | Loss | None) -> Loss:
-    """A loss by its name; a function is taken as it is, ``None`` goes by the kind of outputs and target.
+    """A loss by its name; a function is taken as it is, ``None`` goes by the kind of outputs and
+    target.
 
     Raises:
         MetanetError: there is no such loss; the message lists the names.
@@ -35,12 +36,15 @@ def find_loss(given: str | Loss | None) -> Loss:
     if callable(given):
         return given
     if given not in LOSSES:
-        raise MetanetError(f"there is no loss {given!r}. Choices: {', '.join(sorted(LOSSES))}, or a function")
+        raise MetanetError(
+            f"there is no loss {given!r}. Choices: {', '.join(sorted(LOSSES))}, or a function"
+        )
     return LOSSES[given]
 
 
 def default_loss(outputs: Any, target: Any) -> Tensor:
-    """The network's own loss if it returns one; cross-entropy for integer targets, squared error for numbers.
+    """The network's own loss if it returns one; cross-entropy for integer targets, squared error
+    for numbers.
 
     Raises:
         MetanetError: the target is of another kind.
@@ -54,9 +58,15 @@ def default_loss(outputs: Any, target: Any) -> Tensor:
             return F.mse_loss(scores, target)
         if not target.is_floating_point() and target.shape == scores.shape[:-1]:
             return F.cross_entropy(scores.flatten(0, -2), target.flatten().long())
-        if not target.is_floating_point() and target.ndim == scores.ndim - 1:  # classes second: (N, C, H, W)
+        if (
+            not target.is_floating_point() and target.ndim == scores.ndim - 1
+        ):  # classes second: (N, C, H, W)
             return F.cross_entropy(scores, target.long())
-    what = f"a target {tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"target {target!r:.40}"
+    what = (
+        f"a target {tuple(target.shape)} {target.dtype}"
+        if isinstance(target, Tensor)
+        else f"target {target!r:.40}"
+    )
     raise MetanetError(
         f"no loss is known for outputs {tuple(scores.shape)} and {what}: give loss=function(outputs, target)"
     )
@@ -103,12 +113,18 @@ def own(outputs: Any, target: Any) -> Tensor:
 
 def _numbers(name: str, outputs: Any, target: Any) -> tuple[Tensor, Tensor]:
     scores = scores_of(outputs)
-    if not isinstance(target, Tensor) or target.numel() != scores.numel() or len(target) != len(scores):
+    if (
+        not isinstance(target, Tensor)
+        or target.numel() != scores.numel()
+        or len(target) != len(scores)
+    ):
         raise _misfit(name, "as many numbers as there are outputs", outputs, target)
     return scores, target.reshape(scores.shape).to(scores.dtype)
 
 
 def _misfit(name: str, needs: str, outputs: Any, target: Any) -> MetanetError:
-    given = f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
+    given = (
+        f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
+    )
     shape = tuple(scores_of(outputs).shape)
     return MetanetError(f"loss {name!r} needs {needs}: outputs are {shape}, the target {given}")

@@ -16,7 +16,8 @@ class Metric:
 
     Attributes:
         name: how results call it.
-        measure: of scores ``(n, classes)`` and classes ``(n,)``, the mean over them: a number, or several.
+        measure: of scores ``(n, classes)`` and classes ``(n,)``, the mean over them: a number, or
+            several.
         settle: makes one number of the means over all data.
         rises: larger is better.
     """
@@ -54,7 +55,9 @@ def find_metrics(names: Iterable[str] | None) -> list[Metric]:
     names = list(names)
     for name in names:
         if name not in METRICS:
-            raise MetanetError(f"there is no metric {name!r}. Choices: {', '.join(sorted(METRICS))}")
+            raise MetanetError(
+                f"there is no metric {name!r}. Choices: {', '.join(sorted(METRICS))}"
+            )
     return [METRICS[name] for name in names]
 
 
@@ -71,8 +74,9 @@ _INVERSE_TEMPERATURES = tuple(2.0 ** (k / 4) for k in range(-8, 25))  # 1/4 ... 
 def calibrated_loss(scores: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy with the scores scaled by the one factor that suits all the data best.
 
-    Between two networks scores shrink, and the loss rises although the order of the scores is right: wide networks need
-    only this and no alignment ("Do we really need permutations?", 2025, https://arxiv.org/abs/2510.08023).
+    Between two networks scores shrink, and the loss rises although the order of the scores is
+    right: wide networks need only this and no alignment ("Do we really need permutations?", 2025,
+    https://arxiv.org/abs/2510.08023).
     """
     scores = scores.float()
     return torch.stack([F.cross_entropy(scores * scale, target) for scale in _INVERSE_TEMPERATURES])

@@ -33,17 +33,26 @@ def scores_of(outputs: Any) -> Tensor:
 
 
 def classified(outputs: Any, target: Any) -> tuple[Tensor, Tensor] | None:
-    """Scores ``(n, classes)`` and classes ``(n,)``, ignored places left out; ``None`` if the target is no classes.
+    """Scores ``(n, classes)`` and classes ``(n,)``, ignored places left out; ``None`` if the target
+    is no classes.
 
     Raises:
         MetanetError: a class for which there is no score.
     """
-    if not isinstance(target, Tensor) or target.dtype not in (torch.int16, torch.int32, torch.int64, torch.uint8):
+    if not isinstance(target, Tensor) or target.dtype not in (
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.uint8,
+    ):
         return None
     scores = scores_of(outputs)
     if scores.ndim and target.shape == scores.shape[:-1]:
         scores = scores.flatten(0, -2)
-    elif scores.ndim > 1 and target.shape == (scores.shape[0], *scores.shape[2:]):  # classes second: (N, C, H, W)
+    elif scores.ndim > 1 and target.shape == (
+        scores.shape[0],
+        *scores.shape[2:],
+    ):  # classes second: (N, C, H, W)
         scores = scores.movedim(1, -1).flatten(0, -2)
     else:
         return None
@@ -63,4 +72,8 @@ def tokens_of(outputs: Any, target: Any) -> bool:
 
     Causal models shift their labels inside, masked ones do not: only the network knows which.
     """
-    return getattr(outputs, "loss", None) is not None and isinstance(target, Tensor) and target.ndim > 1
+    return (
+        getattr(outputs, "loss", None) is not None
+        and isinstance(target, Tensor)
+        and target.ndim > 1
+    )

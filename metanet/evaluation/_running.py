@@ -23,7 +23,11 @@ def batch_inputs(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
         inputs = batch[0]
         return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
-    what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+    what = (
+        f"{type(batch).__name__} of {len(batch)}"
+        if isinstance(batch, (tuple, list))
+        else type(batch).__name__
+    )
     raise MetanetError(f"data must yield (inputs, target) or dicts of keyword inputs, got a {what}")
 
 
@@ -61,18 +65,26 @@ class Runner:
             return model(*args, **kwargs)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_in((args, kwargs)))
-            raise MetanetError(f"{type(model).__name__} can't run the data ({shapes}): {error}") from error
+            raise MetanetError(
+                f"{type(model).__name__} can't run the data ({shapes}): {error}"
+            ) from error
 
 
 def measure(
-    model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor], metrics: Sequence[Metric], run: Runner
+    model: nn.Module,
+    data: Iterable[Any],
+    loss: Callable[[Any, Any], Tensor],
+    metrics: Sequence[Metric],
+    run: Runner,
 ) -> tuple[dict[str, float], int]:
-    """Means over all samples of the data: the loss, and those of the metrics that the target allows.
+    """Means over all samples of the data: the loss, and those of the metrics that the target
+    allows.
 
     Args:
         model: in the mode that it is to run in.
         data: batches ``(inputs, target)`` or dicts of keyword inputs; read once.
-        loss: of outputs and target, the mean over a batch; a batch counts by its samples, of classes by its targets.
+        loss: of outputs and target, the mean over a batch; a batch counts by its samples, of
+            classes by its targets.
         metrics: of scores and classes.
         run: calls the network, on a device.
 
@@ -80,7 +92,8 @@ def measure(
         By name, and the number of samples.
 
     Raises:
-        MetanetError: the network can't run a batch, the loss does not fit, or all targets are ignored (-100).
+        MetanetError: the network can't run a batch, the loss does not fit, or all targets are
+            ignored (-100).
     """
     totals: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -101,7 +114,9 @@ def measure(
             if pair is not None and not tokens_of(outputs, target):
                 found.update((m.name, (m.measure(*pair), weight)) for m in metrics)
             for name, (value, count) in found.items():
-                totals[name] = totals.get(name, torch.zeros(())) + value.detach().cpu().double() * count
+                totals[name] = (
+                    totals.get(name, torch.zeros(())) + value.detach().cpu().double() * count
+                )
                 counts[name] = counts.get(name, 0) + count
     if not counts:
         raise MetanetError("all targets of the data are ignored (-100)")

@@ -11,9 +11,11 @@ from ._outputs import IGNORED, classified, tokens_of
 
 
 def aligned_target(outputs: Any, target: Any) -> Any:
-    """A target whose classes stand where the scores for them do; all but one class per token is returned as it is.
+    """A target whose classes stand where the scores for them do; all but one class per token is
+    returned as it is.
 
-    Causal models move their labels inside, masked ones do not: which of the two it is shows in the network's own loss.
+    Causal models move their labels inside, masked ones do not: which of the two it is shows in the
+    network's own loss.
 
     Args:
         outputs: of one batch.
@@ -30,7 +32,9 @@ def aligned_target(outputs: Any, target: Any) -> Any:
         return target
     own = float(outputs.loss.detach())
     candidates = [(target, pair), (moved, classified(outputs, moved))]
-    found = [(abs(_cross_entropy(*p) - own), t) for t, p in candidates if p is not None and len(p[1])]
+    found = [
+        (abs(_cross_entropy(*p) - own), t) for t, p in candidates if p is not None and len(p[1])
+    ]
     gap, nearest = min(found, key=lambda each: each[0])
     if not gap <= 1e-3 * max(1.0, abs(own)):
         raise MetanetError(

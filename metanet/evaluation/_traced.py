@@ -12,7 +12,8 @@ from ._running import batch_inputs
 
 
 def traced(model: nn.Module, data: Iterable[Any] | None) -> Architecture:
-    """The architecture of a network, by its own examples where it has some, else by the first batch.
+    """The architecture of a network, by its own examples where it has some, else by the first
+    batch.
 
     Args:
         data: batches ``(inputs, target)`` or dicts of keyword inputs.
@@ -23,6 +24,8 @@ def traced(model: nn.Module, data: Iterable[Any] | None) -> Architecture:
     if example_inputs(model) is not None:
         return trace(model)
     if data is None:
-        raise MetanetError("this needs the architecture: give arch=metanet.trace(model, inputs), or data=...")
+        raise MetanetError(
+            "this needs the architecture: give arch=metanet.trace(model, inputs), or data=..."
+        )
     args, kwargs = batch_inputs(next(iter(data)))
     return trace(model, *args, **kwargs)

@@ -28,7 +28,10 @@ def concatenate(walk: Walk, op: Op) -> Flow:
     flows = [walk.flows.get(n, Flow()) for n in numbers]
     shapes = [walk.trace.values[n].shape for n in numbers]
     if stacked:
-        shapes, flows = [(*s[:dim], 1, *s[dim:]) for s in shapes], [_unsqueezed(f, dim) for f in flows]
+        shapes, flows = (
+            [(*s[:dim], 1, *s[dim:]) for s in shapes],
+            [_unsqueezed(f, dim) for f in flows],
+        )
     return _side_by_side(walk, op.outputs[0], numbers, shapes, flows, dim, stacked)
 
 
@@ -47,7 +50,11 @@ def write(walk: Walk, op: Op) -> Flow | None:
         return None
     flow, below = walk.flows.get(new, Flow()), walk.flows.get(into, Flow())
     numbers, shapes, flows = [], [], []
-    for number, first, length in ((into, 0, start), (new, start, count), (into, start + count, size - start - count)):
+    for number, first, length in (
+        (into, 0, start),
+        (new, start, count),
+        (into, start + count, size - start - count),
+    ):
         if length:
             shape = walk.trace.values[into].shape
             numbers.append(number)
@@ -85,14 +92,19 @@ def _side_by_side(
                 for e in f.entries:
                     walk.uses.attach(e, ids, NodeType.BIAS, EdgeType.BIAS)
                 flows[i] = Flow((Neurons(ids),))
-        elif not f and not apart and not stacked:  # zeros before the first token: positions of the same neurons
+        elif (
+            not f and not apart and not stacked
+        ):  # zeros before the first token: positions of the same neurons
             flows[i] = Flow((Neurons(like.narrow(dim, 0, 1).expand(shapes[i])),))
     parts = [list(f.neurons) for f in flows]
     if not apart and not stacked and any(s[dim] > 1 for s in shapes):
         parts = _one_stream(walk, parts, shapes, dim, out)
     slots = []
     for slot in range(max(map(len, parts))):
-        ids = [p[slot].ids if slot < len(p) else torch.full((), -1).expand(s) for p, s in zip(parts, shapes)]  # noqa: B905
+        ids = [
+            p[slot].ids if slot < len(p) else torch.full((), -1).expand(s)
+            for p, s in zip(parts, shapes, strict=False)
+        ]
         hidden = next((p[slot].hidden for p in parts if slot < len(p)), {})
         slots.append(Neurons(_cat(ids, dim), hidden))
     return Flow(tuple(slots))
@@ -104,33 +116,52 @@ def _one_stream(
     """Positions of several sites behind one another: all of them flow into one set of neurons."""
     firsts = [p[0].ids.narrow(dim, 0, 1) if p else None for p in parts]
     known = [walk.pool.find(f) for f in firsts if f is not None]
-    if len(known) < 2 or all(torch.equal(k, known[0]) for k in known) or any(k.shape != known[0].shape for k in known):
+    if (
+        len(known) < 2
+        or all(torch.equal(k, known[0]) for k in known)
+        or any(k.shape != known[0].shape for k in known)
+    ):
         return parts
     merged = [Neurons(known[0])]
     for k in known[1:]:
         merged = merge(walk, [*merged, Neurons(k)], "other", out)
     if len(merged) > 1:
         return parts
-    return [[Neurons(merged[0].ids.expand(s)), *p[1:]] if p else p for p, s in zip(parts, shapes, strict=True)]
+    return [
+        [Neurons(merged[0].ids.expand(s)), *p[1:]] if p else p
+        for p, s in zip(parts, shapes, strict=True)
+    ]
 
 
 def _cat(ids: Sequence[Tensor], dim: int) -> Tensor:
     """A concatenation that keeps repeated axes repeated."""
-    keep = [any(t.stride(a) != 0 and t.shape[a] > 1 for t in ids) or a == dim for a in range(ids[0].ndim)]
+    keep = [
+        any(t.stride(a) != 0 and t.shape[a] > 1 for t in ids) or a == dim
+        for a in range(ids[0].ndim)
+    ]
     sizes = list(ids[0].shape)
     small = [t[tuple(slice(None) if k else slice(0, 1) for k in keep)] for t in ids]
     sizes[dim] = sum(t.shape[dim] for t in ids)
     return torch.cat(small, dim).expand(sizes)
 
 
-def _entries(flows: Sequence[Flow], shapes: Sequence[tuple[int, ...]], dim: int) -> tuple[Entries, ...]:
+def _entries(
+    flows: Sequence[Flow], shapes: Sequence[tuple[int, ...]], dim: int
+) -> tuple[Entries, ...]:
     out = []
     for i, f in enumerate(flows):
         for e in f.entries:
-            ids = [e.real().ids if j == i else torch.full((), -1).expand(s) for j, s in enumerate(shapes)]
+            ids = [
+                e.real().ids if j == i else torch.full((), -1).expand(s)
+                for j, s in enumerate(shapes)
+            ]
             new = replace(e, ids=_cat(ids, dim))
             for j, old in enumerate(out):  # the same parameter side by side with itself
-                same = (old.parameter, old.hidden, old.role) == (new.parameter, new.hidden, new.role)
+                same = (old.parameter, old.hidden, old.role) == (
+                    new.parameter,
+                    new.hidden,
+                    new.role,
+                )
                 if same and bool(((old.ids < 0) | (new.ids < 0)).all()):
                     out[j] = replace(old, ids=torch.where(old.ids < 0, new.ids, old.ids))
                     break
@@ -141,7 +172,9 @@ def _entries(flows: Sequence[Flow], shapes: Sequence[tuple[int, ...]], dim: int)
 
 def _narrowed(flow: Flow, dim: int, start: int, length: int) -> Flow:
     neurons = tuple(Neurons(n.ids.narrow(dim, start, length), n.hidden) for n in flow.neurons)
-    return Flow(neurons, tuple(replace(e, ids=e.ids.narrow(dim, start, length)) for e in flow.entries))
+    return Flow(
+        neurons, tuple(replace(e, ids=e.ids.narrow(dim, start, length)) for e in flow.entries)
+    )
 
 
 def _unsqueezed(flow: Flow, dim: int) -> Flow:
@@ -149,10 +182,14 @@ def _unsqueezed(flow: Flow, dim: int) -> Flow:
     return Flow(neurons, tuple(replace(e, ids=e.ids.unsqueeze(dim)) for e in flow.entries))
 
 
-def activate(walk: Walk, value: int, axis: int | None, entries: Sequence[Entries] | None = None) -> Neurons:
-    """A parameter that flows like an activation: neurons along one of its axes (its last), fed by the others' rows.
+def activate(
+    walk: Walk, value: int, axis: int | None, entries: Sequence[Entries] | None = None
+) -> Neurons:
+    """A parameter that flows like an activation: neurons along one of its axes (its last), fed by
+    the others' rows.
 
-    Where these move by the item of another axis (states of each channel's own), there are neurons for all its items.
+    Where these move by the item of another axis (states of each channel's own), there are neurons
+    for all its items.
     """
     entries = walk.flows[value].entries if entries is None else entries
     shape = entries[0].ids.shape

@@ -14,7 +14,8 @@ from ._schema import ROLES, EdgeType, NodeType
 
 @dataclass(frozen=True, kw_only=True)
 class NodeRange:
-    """Consecutive nodes of one kind: the neurons of a site that share one fate, or the source nodes of a tensor.
+    """Consecutive nodes of one kind: the neurons of a site that share one fate, or the source nodes
+    of a tensor.
 
     Attributes:
         name: the tensor or operation that made them.
@@ -42,7 +43,8 @@ class NodeRange:
 
     @property
     def keeps_identity(self) -> bool:
-        """Whether each node is told apart by its position: inputs and outputs are, hidden neurons are not."""
+        """Whether each node is told apart by its position: inputs and outputs are, hidden neurons
+        are not."""
         return self.type in (NodeType.INPUT, NodeType.OUTPUT)
 
 
@@ -50,9 +52,9 @@ class NodeRange:
 class Block:
     """The edges of one tensor, or of one part of it, between two node ranges.
 
-    The entries of a block are counted by digits, row-major: edge ``start + sum(strides * digits)`` runs from node
-    ``source_start + sum(source_strides * digits)`` of one range to a node of the other, likewise. Strides are left out
-    where they are the usual ones.
+    The entries of a block are counted by digits, row-major: edge ``start + sum(strides * digits)``
+    runs from node ``source_start + sum(source_strides * digits)`` of one range to a node of the
+    other, likewise. Strides are left out where they are the usual ones.
 
     Attributes:
         tensor: its name in the state dict; ``None`` for constant edges, whose value is 1.
@@ -64,9 +66,10 @@ class Block:
         type: what the parameter does.
         layer: layer of the destination.
         strides: of the edges; ``None``: the block's edges are consecutive.
-        source_start, source_strides, destination_start, destination_strides: of the nodes; ``None``: row-major over the
-            digits that are groups and sources (destinations).
-        plain: whether the nodes of both sides, in the order of the dense array, are all nodes of their ranges in turn.
+        source_start, source_strides, destination_start, destination_strides: of the nodes;
+            ``None``: row-major over the digits that are groups and sources (destinations).
+        plain: whether the nodes of both sides, in the order of the dense array, are all nodes of
+            their ranges in turn.
     """
 
     tensor: str | None
@@ -92,7 +95,11 @@ class Block:
     @property
     def stop(self) -> int:
         """One past the last edge."""
-        return self.start + sum((n - 1) * s for n, s in zip(self.shape, self.edge_strides, strict=True)) + 1
+        return (
+            self.start
+            + sum((n - 1) * s for n, s in zip(self.shape, self.edge_strides, strict=True))
+            + 1
+        )
 
     def size(self, role: str) -> int:
         """Product of the digits with this role."""
@@ -118,15 +125,20 @@ class Block:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The permutation that brings the digits into the order of :data:`ROLES`, faster nodes last."""
+        """The permutation that brings the digits into the order of :data:`ROLES`, faster nodes
+        last."""
         to, from_ = self.node_strides("destination"), self.node_strides("source")
         return tuple(
-            sorted(range(len(self.roles)), key=lambda i: (ROLES.index(self.roles[i]), -(to[i] or from_[i]), i))
+            sorted(
+                range(len(self.roles)),
+                key=lambda i: (ROLES.index(self.roles[i]), -(to[i] or from_[i]), i),
+            )
         )
 
     @cached_property
     def in_order(self) -> bool:
-        """Whether the tensor's own order is already that of the dense array, so that reading it is a view."""
+        """Whether the tensor's own order is already that of the dense array, so that reading it is
+        a view."""
         return self.order == tuple(range(len(self.roles)))
 
     def edges(self) -> Int[Tensor, " count"]:
@@ -134,19 +146,27 @@ class Block:
         return strided_integers(self.shape, self.edge_strides, self.start).reshape(-1)
 
     def nodes(self, side: str) -> Int[Tensor, " nodes"]:
-        """Positions in the range of the nodes of one side, in the order of the dense array (group, then side)."""
+        """Positions in the range of the nodes of one side, in the order of the dense array (group,
+        then side)."""
         start = self.source_start if side == "source" else self.destination_start
         digits = [i for i in self.order if self.roles[i] in ("group", side)]
         steps = self.node_strides(side)
-        return strided_integers([self.shape[i] for i in digits], [steps[i] for i in digits], start).reshape(-1)
+        return strided_integers(
+            [self.shape[i] for i in digits], [steps[i] for i in digits], start
+        ).reshape(-1)
 
-    def dense(self, edges: Float[Tensor, "batch edges dim"]) -> Float[Tensor, "batch group dst src kernel dim"]:
-        """The block's part of all edges of a template as one array (a view wherever the order allows)."""
+    def dense(
+        self, edges: Float[Tensor, "batch edges dim"]
+    ) -> Float[Tensor, "batch group dst src kernel dim"]:
+        """The block's part of all edges of a template as one array (a view wherever the order
+        allows)."""
         batch, _, dim = edges.shape
         if self.strides is None:
             part = edges[:, self.start : self.start + self.count]
             if not self.in_order:
-                part = part.reshape(batch, *self.shape, dim).permute(0, *(1 + i for i in self.order), -1)
+                part = part.reshape(batch, *self.shape, dim).permute(
+                    0, *(1 + i for i in self.order), -1
+                )
         else:
             b, e, d = edges.stride()
             steps = (b, *(e * self.strides[i] for i in self.order), d)
@@ -154,7 +174,9 @@ class Block:
             part = edges.as_strided(sizes, steps, edges.storage_offset() + self.start * e)
         return part.reshape(batch, *self.dense_shape, dim)
 
-    def flat(self, array: Float[Tensor, "batch group dst src kernel dim"]) -> Float[Tensor, "batch count dim"]:
+    def flat(
+        self, array: Float[Tensor, "batch group dst src kernel dim"]
+    ) -> Float[Tensor, "batch count dim"]:
         """The inverse of :meth:`dense`: back to the order of :meth:`edges`."""
         batch, dim = array.shape[0], array.shape[-1]
         if self.in_order:
@@ -170,7 +192,9 @@ class Block:
             changes["strides"] = None
         for side, number in (("source", self.source), ("destination", self.destination)):
             count = self.size("group") * self.size(side)
-            plain &= count == nodes[number].count and bool((self.nodes(side) == torch.arange(count)).all())
+            plain &= count == nodes[number].count and bool(
+                (self.nodes(side) == torch.arange(count)).all()
+            )
             start = self.source_start if side == "source" else self.destination_start
             usual = replace(self, **{f"{side}_strides": None}).node_strides(side)
             if start == 0 and usual == self.node_strides(side):

@@ -1,4 +1,5 @@
-"""From a solved recording to the graph template: the nodes in their final order, the tensors as blocks of edges."""
+"""From a solved recording to the graph template: the nodes in their final order, the tensors as
+blocks of edges."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,14 @@ from ._template import GraphTemplate
 from ._uses import Use
 from ._walk import Walk
 
-_SOURCES = (NodeType.BIAS, NodeType.SCALE, NodeType.MEAN, NodeType.VARIANCE, NodeType.ROW, NodeType.ENTRYWISE)
+_SOURCES = (
+    NodeType.BIAS,
+    NodeType.SCALE,
+    NodeType.MEAN,
+    NodeType.VARIANCE,
+    NodeType.ROW,
+    NodeType.ENTRYWISE,
+)
 
 
 @dataclass
@@ -51,13 +59,16 @@ class TemplateBuilder:
         return _Numbering(self.walk)
 
     def site_values(self) -> dict[int, tuple[int, int]]:
-        """For each node range of neurons that lie along one axis: number of the value they show in, and that axis.
+        """For each node range of neurons that lie along one axis: number of the value they show in,
+        and that axis.
 
         The value is taken after the site's activation, where it has one.
         """
         numbering, found = self._numbering, {}
         for number, nodes in enumerate(numbering.members):
-            own = self.walk.pool.value.get(nodes[0]) if not numbering.site_of(nodes[0]).raw else None
+            own = (
+                self.walk.pool.value.get(nodes[0]) if not numbering.site_of(nodes[0]).raw else None
+            )
             for value in (*self.trace.outputs, *self.trace.inputs, own):
                 axis = self._axis_of(nodes, value)
                 if axis is not None:
@@ -68,7 +79,11 @@ class TemplateBuilder:
     def _axis_of(self, nodes: list[int], value: int | None) -> int | None:
         """The axis of a value along which it shows just these neurons."""
         flow = self.walk.flows.get(value) or self.walk.kept.get(value)
-        if flow is None or len(flow.neurons) != 1 or len(nodes) not in self.trace.values[value].shape:
+        if (
+            flow is None
+            or len(flow.neurons) != 1
+            or len(nodes) not in self.trace.values[value].shape
+        ):
             return None
         ids = self.walk.pool.find(flow.neurons[0].ids)
         for axis in range(ids.ndim):
@@ -137,7 +152,8 @@ class _Numbering:
     def ranges(self) -> tuple[np.ndarray, np.ndarray]:
         """For every node the number of its range (-1: it takes no part) and its position there.
 
-        A range holds nodes of one site, one group and one fate: whatever touches one of them touches all.
+        A range holds nodes of one site, one group and one fate: whatever touches one of them
+        touches all.
         """
         sides = [s[s >= 0] for s in self._sides()]
         live = np.unique(np.concatenate(sides)) if sides else np.empty(0, dtype=np.int64)
@@ -158,7 +174,11 @@ class _Numbering:
                     sizes.append(count)
         first = np.full(len(sizes), len(self.roots), dtype=np.int64)
         np.minimum.at(first, label, live)
-        types = np.array([self.pool.sites[i].type in _SOURCES for i in self.site[first]]) if len(live) else np.empty(0)
+        types = (
+            np.array([self.pool.sites[i].type in _SOURCES for i in self.site[first]])
+            if len(live)
+            else np.empty(0)
+        )
         order = np.lexsort((first, types))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
@@ -239,10 +259,16 @@ class _Numbering:
         keep = tuple(slice(None) if a in axes else slice(0, 1) for a in range(x.ndim))
         x = x[keep]
         ends = [_narrow(side[keep]) for side in (use.source, use.destination)]
-        entries = (x.storage_offset(), tuple(x.shape), tuple(x.stride())) if use.entries.strided else x.numpy()
+        entries = (
+            (x.storage_offset(), tuple(x.shape), tuple(x.stride()))
+            if use.entries.strided
+            else x.numpy()
+        )
         yield from boxes(entries, tuple(number[e] for e in ends), tuple(position[e] for e in ends))
 
-    def _constant_boxes(self, pairs: np.ndarray, number: np.ndarray, position: np.ndarray) -> Iterator[Box]:
+    def _constant_boxes(
+        self, pairs: np.ndarray, number: np.ndarray, position: np.ndarray
+    ) -> Iterator[Box]:
         key = number[pairs[:, 0]] * len(self.members) + number[pairs[:, 1]]
         pairs = pairs[np.lexsort((position[pairs[:, 0]], position[pairs[:, 1]], key))]
         for own in np.split(pairs, np.flatnonzero(np.diff(np.sort(key))) + 1):
@@ -250,9 +276,11 @@ class _Numbering:
             yield from boxes((0, (len(own),), (1,)), (r[:, 0], r[:, 1]), (p[:, 0], p[:, 1]))
 
     def _attention(self, number: np.ndarray) -> dict[tuple[EdgeType, int, int], EdgeType]:
-        """Which linear maps make queries, keys and values, and which read what attention makes of them.
+        """Which linear maps make queries, keys and values, and which read what attention makes of
+        them.
 
-        Between the map and the head stand at most sums and products (rotary positions, norms per head).
+        Between the map and the head stand at most sums and products (rotary positions, norms per
+        head).
         """
         walk, linear = self.walk, {}
         ends = [(u, _ranges_of(u.source, number), _ranges_of(u.destination, number)) for u in self.uses
@@ -261,7 +289,9 @@ class _Numbering:
         for (type, _), pairs in self.constant.items():
             if type in (EdgeType.COUPLING, EdgeType.TO_HEAD):
                 continue
-            for key in np.unique(number[pairs[:, 0]] * len(self.members) + number[pairs[:, 1]]).tolist():
+            for key in np.unique(
+                number[pairs[:, 0]] * len(self.members) + number[pairs[:, 1]]
+            ).tolist():
                 above.setdefault(key % len(self.members), set()).add(key // len(self.members))
 
         def name(nodes: Tensor, type: EdgeType) -> None:
@@ -283,7 +313,12 @@ class _Numbering:
             for r in _ranges_of(self._root(mixed), number):
                 for _, sources, destinations in ends:
                     if r in sources:
-                        linear.update({(EdgeType.LINEAR, r, d): EdgeType.ATTENTION_OUTPUT for d in destinations})
+                        linear.update(
+                            {
+                                (EdgeType.LINEAR, r, d): EdgeType.ATTENTION_OUTPUT
+                                for d in destinations
+                            }
+                        )
         return linear
 
 
@@ -291,10 +326,15 @@ def _ranges_of(ids: Tensor, number: np.ndarray) -> set[int]:
     return set(number[distinct(ids).numpy()].tolist()) - {-1}
 
 
-def _block(box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: tuple[NodeRange, ...]) -> Block:
-    order = sorted(range(len(box.sizes)), key=lambda i: -box.strides[i])  # digits as the tensor counts them
+def _block(
+    box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: tuple[NodeRange, ...]
+) -> Block:
+    order = sorted(
+        range(len(box.sizes)), key=lambda i: -box.strides[i]
+    )  # digits as the tensor counts them
     sizes, strides, source, destination = (
-        tuple(x[i] for i in order) for x in (box.sizes, box.strides, box.source_strides, box.destination_strides)
+        tuple(x[i] for i in order)
+        for x in (box.sizes, box.strides, box.source_strides, box.destination_strides)
     )
     roles = tuple(
         "group" if s and d else "destination" if d else "source" if s else "kernel"
@@ -309,7 +349,8 @@ def _block(box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: t
 
 
 def _both_parts(box: Box) -> Box:
-    """A box of complex entries as one of their parts, which are parallel edges: entry n has edges 2 n and 2 n + 1."""
+    """A box of complex entries as one of their parts, which are parallel edges: entry n has edges 2
+    n and 2 n + 1."""
     return replace(
         box, offset=2 * box.offset, sizes=(*box.sizes, 2), strides=(*(2 * s for s in box.strides), 1),
         source_strides=(*box.source_strides, 0), destination_strides=(*box.destination_strides, 0),
@@ -318,4 +359,6 @@ def _both_parts(box: Box) -> Box:
 
 def _narrow(ids: Tensor) -> np.ndarray:
     """The same, with axes of size 1 where nothing varies."""
-    return ids[tuple(slice(None) if varies(ids, a) else slice(0, 1) for a in range(ids.ndim))].numpy()
+    return ids[
+        tuple(slice(None) if varies(ids, a) else slice(0, 1) for a in range(ids.ndim))
+    ].numpy()

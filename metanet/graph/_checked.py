@@ -1,4 +1,5 @@
-"""A graph out of what a file holds: every attribute is of the shape and within the numbers that its template allows."""
+"""A graph out of what a file holds: every attribute is of the shape and within the numbers that its
+template allows."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -19,7 +20,8 @@ _KINDS = {"node_type": len(NodeType), "edge_type": len(EdgeType), "activation": 
 
 
 def refuse_unexpandable(template: GraphTemplate, path: Path) -> None:
-    """Refuse a template whose graph would not fit into memory, or has nodes without an edge, before it is made.
+    """Refuse a template whose graph would not fit into memory, or has nodes without an edge, before
+    it is made.
 
     Raises:
         MetanetError: with the numbers.
@@ -56,16 +58,29 @@ def graph_of(attributes: Mapping[str, Any], template: GraphTemplate, path: Path)
 
 def _problems(attributes: Mapping[str, Any], template: GraphTemplate) -> Any:
     nodes, edges = template.num_nodes, template.num_edges
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(NODE_KEYS, (nodes,)) | dict.fromkeys(EDGE_KEYS, (edges,))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(NODE_KEYS, (nodes,)) | dict.fromkeys(
+        EDGE_KEYS, (edges,)
+    )
     shapes |= {"edge_index": (2, edges), "kernel_pos": (edges, 3), "depth": (1,)}
     for name, shape in shapes.items():
         value = attributes.get(name)
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.dtype is not torch.int64:
+        if (
+            not isinstance(value, Tensor)
+            or tuple(value.shape) != shape
+            or value.dtype is not torch.int64
+        ):
             yield f"{name} is {_described(value)}, expected {shape} of torch.int64"
-        elif value.numel() and (int(value.min()) < -1 or int(value.max()) >= _KINDS.get(name, 2**62)):
+        elif value.numel() and (
+            int(value.min()) < -1 or int(value.max()) >= _KINDS.get(name, 2**62)
+        ):
             yield f"{name} has numbers that stand for nothing"
     values = attributes.get("edge_attr")
-    if not isinstance(values, Tensor) or values.ndim != 2 or len(values) != edges or not values.is_floating_point():
+    if (
+        not isinstance(values, Tensor)
+        or values.ndim != 2
+        or len(values) != edges
+        or not values.is_floating_point()
+    ):
         yield f"edge_attr is {_described(values)}, expected ({edges}, 1) of a floating-point dtype"
     if attributes.get("num_nodes") != nodes or isinstance(attributes["num_nodes"], Tensor):
         yield f"num_nodes is {brief(attributes.get('num_nodes'))}, expected {nodes}"
@@ -78,7 +93,11 @@ def _problems(attributes: Mapping[str, Any], template: GraphTemplate) -> Any:
 
 
 def _described(value: Any) -> str:
-    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"{tuple(value.shape)} of {value.dtype}"
+        if isinstance(value, Tensor)
+        else type(value).__name__
+    )
 
 
 def _is_one_dict(value: Any, what: type) -> bool:
@@ -86,12 +105,14 @@ def _is_one_dict(value: Any, what: type) -> bool:
         return False
     known = all(isinstance(name, str) and isinstance(each, what) for name, each in value[0].items())
     return known and (
-        what is not str or all(isinstance(getattr(torch, n, None), torch.dtype) for n in value[0].values())
+        what is not str
+        or all(isinstance(getattr(torch, n, None), torch.dtype) for n in value[0].values())
     )
 
 
 def _can_be_set(name: Any) -> bool:
-    """Attributes are kept as attributes of an object, so what that object has under a name is in the way."""
+    """Attributes are kept as attributes of an object, so what that object has under a name is in
+    the way."""
     if not isinstance(name, str) or name.startswith("_"):
         return False
     own = getattr(ParameterGraph, name, None)

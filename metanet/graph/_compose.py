@@ -33,8 +33,8 @@ def compose(
     Args:
         graph: one parameter graph of the template; its nodes may be in another order.
         max_edges: at most so many edges are drawn one by one, shared out evenly among the tensors.
-        max_neurons: at most so many dots per range; ``None``: as many as look well, and one for each range where there
-            are more than 48 of them or 30 columns.
+        max_neurons: at most so many dots per range; ``None``: as many as look well, and one for
+            each range where there are more than 48 of them or 30 columns.
 
     Raises:
         MetanetError: the graph is not of this template, or a number is not positive.
@@ -53,12 +53,24 @@ def compose(
     shown = [1 if whole else min(limit, r.count) for r in template.nodes]
     slot = 0.13 if max(shown, default=1) > 20 else 0.16
     spacing = 0.95 if whole else 1.9 if sites <= 8 else 1.6
-    halves = [0.08 if whole else _half(n, r, slot) for n, r in zip(shown, template.nodes, strict=True)]
-    part = {b.destination: b.type.name.lower() for b in template.blocks if b.type.name in ("QUERY", "KEY", "VALUE")}
-    labels = [_label(r, n, whole, part.get(i, "")) for i, (n, r) in enumerate(zip(shown, template.nodes, strict=True))]
+    halves = [
+        0.08 if whole else _half(n, r, slot) for n, r in zip(shown, template.nodes, strict=True)
+    ]
+    part = {
+        b.destination: b.type.name.lower()
+        for b in template.blocks
+        if b.type.name in ("QUERY", "KEY", "VALUE")
+    }
+    labels = [
+        _label(r, n, whole, part.get(i, ""))
+        for i, (n, r) in enumerate(zip(shown, template.nodes, strict=True))
+    ]
     counted = Counter(hosts.values())
     sides = [counted[i] for i in range(len(template.nodes))]
-    above = [h + (0.2 + 0.11 * -(-n // _IN_A_ROW) if whole else 0.16) for h, n in zip(halves, sides, strict=True)]
+    above = [
+        h + (0.2 + 0.11 * -(-n // _IN_A_ROW) if whole else 0.16)
+        for h, n in zip(halves, sides, strict=True)
+    ]
     below = [
         h + max(len(text) * _LINE, 0 if whole else n * _STEP) + 0.2
         for h, text, n in zip(halves, labels, sides, strict=True)
@@ -67,8 +79,12 @@ def compose(
     layout = arrange(template, above, below, lane)
     tops, bottoms = _extents(layout, above, below, lane)
     rows, height = cut(tops, bottoms, _MARGIN, spacing, _TOP)
-    places, spots, ribbon = _seat(template, layout, rows, height, shown, halves, labels, slot, spacing, whole)
-    strokes, drawn, nonfinite = _strokes(graph, template, layout, places, spots, spacing, whole, max_edges)
+    places, spots, ribbon = _seat(
+        template, layout, rows, height, shown, halves, labels, slot, spacing, whole
+    )
+    strokes, drawn, nonfinite = _strokes(
+        graph, template, layout, places, spots, spacing, whole, max_edges
+    )
     deepest = max((p.y + p.half for p in places if p.kind == "loose"), default=0.0) + 2 * _LINE
     return Picture(
         template=template, width=rows[0].stop - rows[0].start + 2 * _MARGIN, height=max(height, deepest),
@@ -96,7 +112,8 @@ def _half(shown: int, r: NodeRange, slot: float) -> float:
 
 
 def _label(r: NodeRange, shown: int, whole: bool, part: str) -> tuple[str, ...]:
-    """The name, broken at its dots, then how many neurons, which part of attention they are, and what follows them."""
+    """The name, broken at its dots, then how many neurons, which part of attention they are, and
+    what follows them."""
     room = 10 if whole else 17
     lines = [""]
     for word in r.name.removesuffix(".weight").replace(".", ".\n").split("\n"):
@@ -105,7 +122,10 @@ def _label(r: NodeRange, shown: int, whole: bool, part: str) -> tuple[str, ...]:
         lines[-1] += word
     lines = lines if len(lines) <= 3 else [f"…{lines[-2]}", lines[-1]]
     count = f"{r.width or r.count:,}" if whole or shown == r.count else f"{shown} of {r.count:,}"
-    return (*lines, " ".join(filter(None, [count, part, "" if r.activation == "none" else r.activation])))
+    return (
+        *lines,
+        " ".join(filter(None, [count, part, "" if r.activation == "none" else r.activation])),
+    )
 
 
 def _seat(
@@ -176,7 +196,9 @@ def _strokes(
 ) -> tuple[list[Strokes], int, int]:  # fmt: skip
     index, values = graph.edge_index, graph.edge_attr.detach().reshape(template.num_edges, -1)[:, 0]
     site = graph.node_site
-    if not bool((site[1:] >= site[:-1]).all()):  # nodes in another order: ranges one after the other again
+    if not bool(
+        (site[1:] >= site[:-1]).all()
+    ):  # nodes in another order: ranges one after the other again
         order = torch.argsort(site, stable=True)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
@@ -198,18 +220,26 @@ def _strokes(
         norms.append(float(own[finite].double().norm()))
         if places[block.source].kind == "loose" and block.source == block.destination:
             continue
-        candidates = None if whole else _between(number, edges, index[:, edges.to(index.device)].cpu(), own, spot_of)
+        candidates = (
+            None
+            if whole
+            else _between(number, edges, index[:, edges.to(index.device)].cpu(), own, spot_of)
+        )
         if candidates is None:
             bundled.append(number)
         else:
             found.append(candidates)
     strokes, drawn = [], 0
-    for candidates, quota in zip(found, _share(max_edges, [len(c.edges) for c in found]), strict=True):
+    for candidates, quota in zip(
+        found, _share(max_edges, [len(c.edges) for c in found]), strict=True
+    ):
         if not quota:  # fewer edges than tensors
             bundled.append(candidates.block)
             continue
         size = candidates.values.abs().nan_to_num(nan=torch.inf)
-        keep = torch.argsort(size, descending=True, stable=True)[:quota].flip(0)  # the strongest is drawn last
+        keep = torch.argsort(size, descending=True, stable=True)[:quota].flip(
+            0
+        )  # the strongest is drawn last
         block = template.blocks[candidates.block]
         drawn += len(keep)
         strokes.append(Strokes(
@@ -219,7 +249,9 @@ def _strokes(
     alike: dict[tuple[int, int, int, bool], list[int]] = {}
     for number in bundled:
         b = template.blocks[number]
-        alike.setdefault((b.source, b.destination, int(b.type), b.tensor is None), []).append(number)
+        alike.setdefault((b.source, b.destination, int(b.type), b.tensor is None), []).append(
+            number
+        )
     bundles = [
         Strokes(
             blocks=tuple(numbers), ends=np.array([[source, destination]]), edges=np.empty(0, dtype=np.int64),
@@ -231,8 +263,11 @@ def _strokes(
     return bundles + strokes, drawn, nonfinite
 
 
-def _between(number: int, edges: Tensor, index: Tensor, values: Tensor, spot_of: Tensor) -> _Candidates | None:
-    """The edges between dots, of those between the same two the one of largest |value|; ``None`` if there is none."""
+def _between(
+    number: int, edges: Tensor, index: Tensor, values: Tensor, spot_of: Tensor
+) -> _Candidates | None:
+    """The edges between dots, of those between the same two the one of largest |value|; ``None`` if
+    there is none."""
     ends = spot_of[index].T
     seen = torch.nonzero((ends >= 0).all(1)).flatten()
     if not len(seen):
@@ -254,7 +289,9 @@ def _share(total: int, wanted: Sequence[int]) -> list[int]:
     return given
 
 
-def _route(source: int, destination: int, layout: Layout, places: Sequence[Place], spacing: float) -> dict[str, object]:
+def _route(
+    source: int, destination: int, layout: Layout, places: Sequence[Place], spacing: float
+) -> dict[str, object]:
     """Lane points between two ranges, and whether the way leads back."""
     a, b = (layout.column.get(i) for i in (source, destination))
     if a is None or b is None:

@@ -42,7 +42,9 @@ def contract(walk: Walk, op: Op, flows: Sequence[Contraction]) -> Flow:
     flow = flows[0]
     if of(flow.data).neurons and of(flow.weight).neurons and not flow.convolution:
         return couple(walk, out, flow, of(flow.data).neurons, of(flow.weight).neurons)
-    flow = next((f for f in flows if of(f.data).neurons), flow)  # times something not followed: it mixes what it sums
+    flow = next(
+        (f for f in flows if of(f.data).neurons), flow
+    )  # times something not followed: it mixes what it sums
     shape = walk.trace.values[out].shape
     return Flow(tuple(_survivors(flow, of(flow.data).neurons, shape)))
 
@@ -51,7 +53,9 @@ def _is_weight(flow: Flow) -> bool:
     return bool(flow.entries) and not flow.neurons
 
 
-def _survivors(flow: Contraction, neurons: Sequence[Neurons], shape: tuple[int, ...]) -> list[Neurons]:
+def _survivors(
+    flow: Contraction, neurons: Sequence[Neurons], shape: tuple[int, ...]
+) -> list[Neurons]:
     """What a value shows besides the neurons that are summed over, over the axes of the product."""
     axes = _back(flow, len(shape))
     kept = []
@@ -78,7 +82,9 @@ def _back(flow: Contraction, rank: int) -> list[int | None]:
 # ---------------------------------------------------------------- weights
 
 
-def _weigh(walk: Walk, out: int, flow: Contraction, neurons: list[Neurons], weights: Sequence[Entries]) -> Flow:
+def _weigh(
+    walk: Walk, out: int, flow: Contraction, neurons: list[Neurons], weights: Sequence[Entries]
+) -> Flow:
     shape = walk.trace.values[out].shape
     summed = [n for n in neurons if varies(n.ids, flow.data_axis)]
     rest = _survivors(flow, [n for n in neurons if n not in summed], shape)
@@ -92,7 +98,9 @@ def _weigh(walk: Walk, out: int, flow: Contraction, neurons: list[Neurons], weig
     elif not flow.convolution and any(walk.uses.key_axes(w, [flow.weight_in]) for w in weights):
         return Flow((_table(walk, out, flow, weights), *rest))
     else:
-        site = walk.new_site("origin", (width,), NodeType.ORIGIN, walk.pool.layer(_all(neurons)), None, [])
+        site = walk.new_site(
+            "origin", (width,), NodeType.ORIGIN, walk.pool.layer(_all(neurons)), None, []
+        )
         ids = site.ids.view(*(-1 if a == flow.data_axis else 1 for a in range(len(flow.data))))
         data = Neurons(ids.expand(flow.data.shape))
     made = (_convolve if flow.convolution else _multiply)(walk, out, flow, data, weights)
@@ -100,23 +108,31 @@ def _weigh(walk: Walk, out: int, flow: Contraction, neurons: list[Neurons], weig
 
 
 def _table(walk: Walk, out: int, flow: Contraction, weights: Sequence[Entries]) -> Neurons:
-    """Where nothing tells the columns of a weight apart, every one of its entries comes from a node of its own."""
+    """Where nothing tells the columns of a weight apart, every one of its entries comes from a node
+    of its own."""
     n, rank = flow.weight.shape[flow.weight_out], len(flow.weight)
-    site = walk.new_site(walk.uses.names[weights[0].parameter], (n,), NodeType.HIDDEN, 1, out, [flow.out_axis])
+    site = walk.new_site(
+        walk.uses.names[weights[0].parameter], (n,), NodeType.HIDDEN, 1, out, [flow.out_axis]
+    )
     for w in weights:
-        ids = site.ids.view(*(-1 if a == flow.weight_out else 1 for a in range(rank))).expand(w.ids.shape)
+        ids = site.ids.view(*(-1 if a == flow.weight_out else 1 for a in range(rank))).expand(
+            w.ids.shape
+        )
         walk.uses.attach(w, ids, NodeType.ORIGIN, EdgeType.LINEAR)
     return Neurons(place(site.ids, [flow.out_axis], walk.trace.values[out].shape))
 
 
 def _without(walk: Walk, w: Entries, gaps: Tensor, flow: Contraction, ids: Tensor) -> list[Entries]:
-    """A weight without the columns that nothing tells apart, which get nodes as in :func:`_table`; it may be none."""
+    """A weight without the columns that nothing tells apart, which get nodes as in :func:`_table`;
+    it may be none."""
     along = [-1 if a == flow.weight_out else 1 for a in range(w.ids.ndim)]
     kept, first = [], 0
     for same in torch.split(gaps, torch.unique_consecutive(gaps, return_counts=True)[1].tolist()):
         part = replace(w, ids=w.ids.narrow(flow.weight_in, first, len(same)))
         if same[0]:
-            walk.uses.attach(part, ids.view(along).expand(part.ids.shape), NodeType.ORIGIN, EdgeType.LINEAR)
+            walk.uses.attach(
+                part, ids.view(along).expand(part.ids.shape), NodeType.ORIGIN, EdgeType.LINEAR
+            )
         else:
             kept.append((first, part.real().ids))
         first += len(same)
@@ -129,11 +145,18 @@ def _without(walk: Walk, w: Entries, gaps: Tensor, flow: Contraction, ids: Tenso
 
 
 def _all(neurons: Sequence[Neurons]) -> Tensor:
-    return torch.cat([distinct(n.ids) for n in neurons]) if neurons else torch.empty(0, dtype=torch.long)
+    return (
+        torch.cat([distinct(n.ids) for n in neurons])
+        if neurons
+        else torch.empty(0, dtype=torch.long)
+    )
 
 
-def _multiply(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: Sequence[Entries]) -> Neurons:
-    """Matrix products. Batch axes along which the weight differs (heads with weights of their own) keep their place."""
+def _multiply(
+    walk: Walk, out: int, flow: Contraction, data: Neurons, weights: Sequence[Entries]
+) -> Neurons:
+    """Matrix products. Batch axes along which the weight differs (heads with weights of their own)
+    keep their place."""
     shape, rank = walk.trace.values[out].shape, len(walk.trace.values[out].shape)
     batch = [a for a in range(len(flow.weight)) if a not in (flow.weight_in, flow.weight_out)]
     own = [a for a in batch if any(varies(w.ids, a) for w in weights)]
@@ -144,7 +167,9 @@ def _multiply(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: S
     wide = any(varies(w.ids, flow.weight_out) for w in weights)
     n = flow.weight.shape[flow.weight_out] if wide else 1
     gaps = rows.reshape(-1) < 0
-    keyed = len(gaps) == rows.shape[-1] and any(walk.uses.key_axes(w, [flow.weight_in]) for w in weights)
+    keyed = len(gaps) == rows.shape[-1] and any(
+        walk.uses.key_axes(w, [flow.weight_in]) for w in weights
+    )
     rows = torch.where(rows < 0, rows.max(), rows) if keyed else _with_origins(walk, rows)
     each = keyed and not gaps.any() and len(torch.unique(rows)) < len(gaps)
     rows = rows if own or each else _copies(walk, rows, flow)
@@ -167,34 +192,49 @@ def _multiply(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: S
         full = ids[0].view(*sizes, *(1,) * len(others), ids.shape[-1])
         full = full.expand(*sizes, *(flow.data.shape[a] for a in others), ids.shape[-1])
     else:
-        full = ids[inverse.reshape(-1)].view(*(flow.data.shape[a] for a in others), *sizes, ids.shape[-1])
+        full = ids[inverse.reshape(-1)].view(
+            *(flow.data.shape[a] for a in others), *sizes, ids.shape[-1]
+        )
         k = len(others)
         full = full.permute(*range(k, k + len(sizes)), *range(k), k + len(sizes))
     return Neurons(place(full, where, shape), hidden)
 
 
 def _tell_apart(walk: Walk, rows: Tensor, ids: Tensor) -> None:
-    """Heads that share a weight: one node for all neurons of a row, before and behind the weight."""
+    """Heads that share a weight: one node for all neurons of a row, before and behind the
+    weight."""
     groups = [walk.pool.groups[i] for i in rows[..., 0].reshape(-1).tolist()]
-    site = walk.pool.new("row", rows[..., 0].numel(), NodeType.SHARED, walk.pool.layer(rows), groups)
+    site = walk.pool.new(
+        "row", rows[..., 0].numel(), NodeType.SHARED, walk.pool.layer(rows), groups
+    )
     nodes = site.ids.view(*rows.shape[:-1], 1)
     walk.uses.connect(EdgeType.SHARE, rows, nodes.expand(rows.shape), 1)
     walk.uses.connect(EdgeType.SHARE, nodes.expand(ids.shape), ids, 1)
 
 
 def _rows(walk: Walk, x: Tensor, own: int, out: int) -> tuple[Tensor, Tensor]:
-    """The different rows ``(u, *own, K)`` of neurons that a weight reads, and which of them every place reads.
+    """The different rows ``(u, *own, K)`` of neurons that a weight reads, and which of them every
+    place reads.
 
-    Entries of an input at different places are one neuron; neurons of different sites that take turns (tokens of two
-    kinds) flow into new ones; several rows are left where heads share a weight.
+    Entries of an input at different places are one neuron; neurons of different sites that take
+    turns (tokens of two kinds) flow into new ones; several rows are left where heads share a
+    weight.
     """
     lead, k = x.shape[:own], x.shape[-1]
     strides = x.stride()
-    small = x[tuple(slice(None) if s or a < own or a == x.ndim - 1 else slice(0, 1) for a, s in enumerate(strides))]
+    small = x[
+        tuple(
+            slice(None) if s or a < own or a == x.ndim - 1 else slice(0, 1)
+            for a, s in enumerate(strides)
+        )
+    ]
     places = small.shape[own:-1]
-    table = small.reshape(*lead, prod(places), k).movedim(-2, 0).reshape(prod(places), -1)  # (R, own * K)
+    # (R, own * K)
+    table = small.reshape(*lead, prod(places), k).movedim(-2, 0).reshape(prod(places), -1)
     if len(table) > 1 and (table != table[:1]).any() and is_raw(walk, table):
-        walk.pool.unite(table, table.amax(0, keepdim=True).expand_as(table))  # any but what is padded
+        walk.pool.unite(
+            table, table.amax(0, keepdim=True).expand_as(table)
+        )  # any but what is padded
         table = walk.pool.find(table)
     unique, inverse = unique_rows(table)
     if len(unique) > 1:
@@ -229,7 +269,8 @@ def _of_different_sites(walk: Walk, rows: Tensor) -> bool:
 
 
 def _copies(walk: Walk, rows: Tensor, flow: Contraction) -> Tensor:
-    """Neurons that a weight reads several times, where which time is which may be exchanged: nodes for each time.
+    """Neurons that a weight reads several times, where which time is which may be exchanged: nodes
+    for each time.
 
     Streams that start as one, or the values that a group of queries shares.
     """
@@ -241,7 +282,10 @@ def _copies(walk: Walk, rows: Tensor, flow: Contraction) -> Tensor:
     several = [varies(table, a + 1) for a in range(len(moves))]
     if not any(m and not s for m, s in zip(moves, several, strict=True)):
         return rows
-    sizes = [len(rows), *(p.size if m or s else 1 for p, m, s in zip(axis.parts, moves, several, strict=True))]
+    sizes = [
+        len(rows),
+        *(p.size if m or s else 1 for p, m, s in zip(axis.parts, moves, several, strict=True)),
+    ]
     read = table[tuple(slice(0, n) for n in sizes)].reshape(-1)
     return _copied(walk, read).view(sizes).expand(table.shape).reshape(rows.shape)
 
@@ -299,18 +343,31 @@ def _put(
             if axis not in (*own, flow.weight_in, flow.weight_out):
                 x = x.select(axis, 0)
         left = [a for a in range(w.ids.ndim) if a in (*own, flow.weight_in, flow.weight_out)]
-        x = x.permute(*(left.index(a) for a in own), left.index(flow.weight_in), left.index(flow.weight_out))
+        x = x.permute(
+            *(left.index(a) for a in own), left.index(flow.weight_in), left.index(flow.weight_out)
+        )
         if n == 1:
             x = x.narrow(-1, 0, 1)
         e = replace(w, ids=x.unsqueeze(0).expand(shape))
-        _edges(walk, e, source, destination, data, hidden, EdgeType.LINEAR, len(shape) - 2, len(shape) - 1)
+        _edges(
+            walk,
+            e,
+            source,
+            destination,
+            data,
+            hidden,
+            EdgeType.LINEAR,
+            len(shape) - 2,
+            len(shape) - 1,
+        )
 
 
 def _edges(
     walk: Walk, e: Entries, source: Tensor, destination: Tensor, data: Neurons, hidden: dict[int, tuple[int, int]],
     type: EdgeType, along_in: int, along_out: int,
 ) -> None:  # fmt: skip
-    """A tensor that varies along both sides is a weight; else it scales one side (weight normalisation)."""
+    """A tensor that varies along both sides is a weight; else it scales one side (weight
+    normalisation)."""
     e, source, destination = explicit(e, source, destination, data.hidden, hidden)
     more = e.ids.ndim - destination.ndim
     both = [
@@ -324,7 +381,9 @@ def _edges(
         walk.uses.attach(e, source if both[0] else destination, *ROLES_OF_VECTORS[role])
 
 
-def _convolve(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: Sequence[Entries]) -> Neurons:
+def _convolve(
+    walk: Walk, out: int, flow: Contraction, data: Neurons, weights: Sequence[Entries]
+) -> Neurons:
     """Convolutions: entries of a kernel are parallel edges."""
     shape = walk.trace.values[out].shape
     others = [a for a in range(len(flow.data)) if a != flow.data_axis]
@@ -354,5 +413,7 @@ def _convolve(walk: Walk, out: int, flow: Contraction, data: Neurons, weights: S
         e = replace(w, ids=x.unsqueeze(0).expand(full))
         type = EdgeType.TRANSPOSED if transposed else EdgeType.CONVOLUTION
         inner, outer = (2, 3) if transposed else (3, 2)
-        _edges(walk, e, source.expand(full), destination.expand(full), data, hidden, type, inner, outer)
+        _edges(
+            walk, e, source.expand(full), destination.expand(full), data, hidden, type, inner, outer
+        )
     return Neurons(place(ids, [flow.out_axis], shape), hidden)

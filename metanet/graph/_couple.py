@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ._walk import Walk
 
 
-def couple(walk: Walk, out: int, flow: Contraction, left: Sequence[Neurons], right: Sequence[Neurons]) -> Flow:
+def couple(
+    walk: Walk, out: int, flow: Contraction, left: Sequence[Neurons], right: Sequence[Neurons]
+) -> Flow:
     """Queries with keys: pairs of dimensions are coupled, and all those of one head meet in a node.
 
     Shapes:
@@ -33,8 +35,12 @@ def couple(walk: Walk, out: int, flow: Contraction, left: Sequence[Neurons], rig
     onto_left = [a if a < len(flow.data) - 1 else None for a in range(len(flow.data))]
     onto_right: list[int | None] = list(range(len(flow.weight)))
     onto_right[k_right], onto_right[flow.weight_out] = None, rank - 1
-    parts = [Neurons(place(n.ids, onto_left, shape), n.hidden) for n in left if not varies(n.ids, k_left)] + [
-        Neurons(place(n.ids, onto_right, shape), n.hidden) for n in right if not varies(n.ids, k_right)
+    parts = [
+        Neurons(place(n.ids, onto_left, shape), n.hidden) for n in left if not varies(n.ids, k_left)
+    ] + [
+        Neurons(place(n.ids, onto_right, shape), n.hidden)
+        for n in right
+        if not varies(n.ids, k_right)
     ]
     if q is not None and k is not None and not q.hidden and not k.hidden:
         parts.insert(0, _heads(walk, out, q.ids, k.ids.transpose(-1, -2)))
@@ -99,4 +105,6 @@ def _head_groups(walk: Walk, out: int, numbers: Tensor, count: int) -> list[str]
         return [""] * count
     along = groups_along(walk.solved.axis(walk.solved.axes[out][axes[0]]))
     line = numbers.movedim(axes[0], 0).reshape(numbers.shape[axes[0]], -1)[:, 0].tolist()
-    return [along[line.index(i)] if i in line and len(along) == len(line) else "" for i in range(count)]
+    return [
+        along[line.index(i)] if i in line and len(along) == len(line) else "" for i in range(count)
+    ]

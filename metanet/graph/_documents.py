@@ -1,7 +1,7 @@
 """The files of a graph template: their declared shape, and what must hold between their parts.
 
-A template says where the entries of tensors go, number by number. One that leaves an edge out, or names a node that
-there isn't, would make graphs of whatever lay in memory.
+A template says where the entries of tensors go, number by number. One that leaves an edge out, or
+names a node that there isn't, would make graphs of whatever lay in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,7 +99,9 @@ def check_template(template: Any, place: str, error: type[MetanetError] = Metane
     for check in (_of_nodes, _of_blocks, _of_edges):
         if problems := list(islice(check(template), 6)):
             shown = [brief(problem, 240) for problem in problems]
-            raise error("\n  ".join([f"{place} is damaged: its parts contradict each other:", *shown]))
+            raise error(
+                "\n  ".join([f"{place} is damaged: its parts contradict each other:", *shown])
+            )
 
 
 def _of_nodes(template: Any) -> Iterator[str]:
@@ -136,12 +138,23 @@ def _of_blocks(template: Any) -> Iterator[str]:
             yield f"{own} is constant, and has names"
         if block.tensor is not None and block.tensor not in template.dtypes:
             yield f"{own} has no dtype"
-        if block.tensor is not None and (block.tensor not in template.shapes or block.tensor not in block.names):
+        if block.tensor is not None and (
+            block.tensor not in template.shapes or block.tensor not in block.names
+        ):
             yield f"{own} has no shape, or is not among its own names"
-        for side, start in (("source", block.source_start), ("destination", block.destination_start)):
+        for side, start in (
+            ("source", block.source_start),
+            ("destination", block.destination_start),
+        ):
             there = template.nodes[getattr(block, side)].count
-            steps = [(n - 1) * step for n, step in zip(block.shape, block.node_strides(side), strict=True)]
-            first, last = start + sum(s for s in steps if s < 0), start + sum(s for s in steps if s > 0)
+            steps = [
+                (n - 1) * step
+                for n, step in zip(block.shape, block.node_strides(side), strict=True)
+            ]
+            first, last = (
+                start + sum(s for s in steps if s < 0),
+                start + sum(s for s in steps if s > 0),
+            )
             if first < 0 or last >= there:
                 yield f"{own} names nodes {first} to {last} as its {side}, of which there are {there}"
 
@@ -153,7 +166,9 @@ def _of_edges(template: Any) -> Iterator[str]:
         if start != reached:
             yield f"the edges of {brief(name)} start at {start}, expected {reached}"
         reached = start + count
-        blocks = [block for block in template.blocks if block.tensor == name] if name is not None else []
+        blocks = (
+            [block for block in template.blocks if block.tensor == name] if name is not None else []
+        )
         if blocks and not _cover(blocks, start, count):
             yield f"the edges of {brief(name)} are not each one entry of it"
     if reached != template.num_edges:

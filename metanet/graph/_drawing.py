@@ -20,7 +20,13 @@ from ._picture import Picture, Strokes
 from ._schema import EdgeType, NodeType
 from ._template import GraphTemplate
 
-NEGATIVE, ZERO, POSITIVE, NONFINITE, CONSTANT = "#1f5fbf", "#e4e2df", "#c8321f", "#d400d4", "#8a8a8a"
+NEGATIVE, ZERO, POSITIVE, NONFINITE, CONSTANT = (
+    "#1f5fbf",
+    "#e4e2df",
+    "#c8321f",
+    "#d400d4",
+    "#8a8a8a",
+)
 NODES = (
     "#2f7d4f", "#3f5f8f", "#d17a22", "#6b6b6b", "#9c5fb5", "#b8860b", "#2a9d9d", "#c0587e", "#7a5c3e", "#5b7f1f",
     "#a23b3b", "#4f4f9e", "#8d6e97", "#2c6e6e", "#94713a",
@@ -50,11 +56,13 @@ def draw(
     max_neurons: int | None = None,
     dpi: int = 150,
 ) -> Picture:
-    """Draw a parameter graph: ranges of neurons from left to right by depth, edges coloured by their value.
+    """Draw a parameter graph: ranges of neurons from left to right by depth, edges coloured by
+    their value.
 
-    Source nodes (biases, norms) are small and stand beside the neurons they act on; constant edges are grey and dashed;
-    edges that pass columns by go round them. Deep networks get one dot per range, and bundles as wide as the norm of
-    their edges. What is left out stands below the picture.
+    Source nodes (biases, norms) are small and stand beside the neurons they act on; constant edges
+    are grey and dashed; edges that pass columns by go round them. Deep networks get one dot per
+    range, and bundles as wide as the norm of their edges. What is left out stands below the
+    picture.
 
     Args:
         graph: one parameter graph.
@@ -73,7 +81,11 @@ def draw(
     columns = max(1, min(8, int((width - 0.2 - (0.0 if picture.whole else 2.2)) / _ENTRY)))
     foot = 0.35 + max(0.5, _ROW * -(-len(texts) // columns))
     height = picture.height + foot + _HEAD
-    figure = Figure(figsize=(width, height), dpi=min(dpi, int(_MAX_PIXELS / max(width, height))), facecolor="white")
+    figure = Figure(
+        figsize=(width, height),
+        dpi=min(dpi, int(_MAX_PIXELS / max(width, height))),
+        facecolor="white",
+    )
     axes = figure.add_axes((0, 0, 1, 1))
     left = (picture.width - width) / 2
     axes.set(xlim=(left, left + width), ylim=(picture.height + foot, -_HEAD))
@@ -82,8 +94,22 @@ def draw(
         _stroke(axes, picture, strokes)
     _nodes(axes, picture)
     ranges = f"{template.num_nodes:,} nodes, {template.num_edges:,} edges"
-    axes.text(left + 0.2, -_HEAD + 0.2, f"{title}   {ranges}" if title else ranges, fontsize=11, va="center", **_PLAIN)
-    axes.text(left + 0.2, picture.height + foot - 0.12, picture.caption, fontsize=9, va="center", color="#555555")
+    axes.text(
+        left + 0.2,
+        -_HEAD + 0.2,
+        f"{title}   {ranges}" if title else ranges,
+        fontsize=11,
+        va="center",
+        **_PLAIN,
+    )
+    axes.text(
+        left + 0.2,
+        picture.height + foot - 0.12,
+        picture.caption,
+        fontsize=9,
+        va="center",
+        color="#555555",
+    )
     figure.legend(
         handles, texts, loc="lower left", ncol=columns, fontsize=8, frameon=False, columnspacing=1.2,
         bbox_to_anchor=(0.1 / width, 0.18 / height), handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
@@ -115,8 +141,11 @@ def node_color(type: NodeType) -> str:
 
 
 def _norm(scale: float) -> FuncNorm:
-    """Symmetric about 0; square roots, so that layers of small weights can be seen beside those of large ones."""
-    return FuncNorm((lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2), -scale, scale)
+    """Symmetric about 0; square roots, so that layers of small weights can be seen beside those of
+    large ones."""
+    return FuncNorm(
+        (lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2), -scale, scale
+    )
 
 
 def _stroke(axes: Axes, picture: Picture, strokes: Strokes) -> None:
@@ -157,8 +186,21 @@ def _nodes(axes: Axes, picture: Picture) -> None:
                 boxstyle="round,pad=0,rounding_size=0.08", facecolor="white", edgecolor=color, linewidth=0.6,
             ))  # fmt: skip
             if len(dots) < r.count:
-                axes.text(place.x, place.y, "⋮", fontsize=9, ha="center", va="center", color=color, zorder=4)
-        size = {"site": 30 if not picture.whole else 40 + 16 * np.log2(1 + r.count), "side": 9, "loose": 14}[place.kind]
+                axes.text(
+                    place.x,
+                    place.y,
+                    "⋮",
+                    fontsize=9,
+                    ha="center",
+                    va="center",
+                    color=color,
+                    zorder=4,
+                )
+        size = {
+            "site": 30 if not picture.whole else 40 + 16 * np.log2(1 + r.count),
+            "side": 9,
+            "loose": 14,
+        }[place.kind]
         marker = "o" if place.kind == "site" else "s" if place.kind == "loose" else "D"
         axes.scatter(
             dots[:, 0], dots[:, 1], s=size if place.kind == "site" or not picture.whole else size * 0.6, c=color,
@@ -167,10 +209,29 @@ def _nodes(axes: Axes, picture: Picture) -> None:
         if place.kind == "site":
             below = place.y + place.half + 0.1 + (0.05 if picture.whole else 0.0)
             text = "\n".join(place.label)
-            axes.text(place.x, below, text, fontsize=10, ha="center", va="top", zorder=5, bbox=_HALO, **_PLAIN)
+            axes.text(
+                place.x,
+                below,
+                text,
+                fontsize=10,
+                ha="center",
+                va="top",
+                zorder=5,
+                bbox=_HALO,
+                **_PLAIN,
+            )
         elif place.kind == "side" and not picture.whole:
             acts = next(b.type for b in picture.template.blocks if b.source == place.number)
-            axes.text(place.x - 0.07, place.y, words(acts), fontsize=7, ha="right", va="center", color=color, zorder=5)
+            axes.text(
+                place.x - 0.07,
+                place.y,
+                words(acts),
+                fontsize=7,
+                ha="right",
+                va="center",
+                color=color,
+                zorder=5,
+            )
 
 
 def _entries(picture: Picture) -> tuple[list[object], list[str]]:
@@ -179,7 +240,9 @@ def _entries(picture: Picture) -> tuple[list[object], list[str]]:
     handles: list[object] = []
     texts: list[str] = []
     for kind in sorted({r.type for r in template.nodes}):
-        handles.append(Line2D([], [], marker="o", linestyle="", markersize=4, color=node_color(kind)))
+        handles.append(
+            Line2D([], [], marker="o", linestyle="", markersize=4, color=node_color(kind))
+        )
         texts.append(f"{words(kind)} {sum(r.count for r in template.nodes if r.type == kind):,}")
     for kind in sorted({b.type for b in template.blocks}):
         blocks = [b for b in template.blocks if b.type == kind]
@@ -193,7 +256,10 @@ def _edge_handle(picture: Picture, kind: EdgeType, constant: bool) -> object:
         return Line2D([], [], color=CONSTANT, linewidth=1, dashes=dashes(kind))
     if picture.whole:
         return Line2D([], [], color=edge_color(kind), linewidth=2)
-    return (Line2D([], [], color=NEGATIVE, linewidth=1.3), Line2D([], [], color=POSITIVE, linewidth=1.3))
+    return (
+        Line2D([], [], color=NEGATIVE, linewidth=1.3),
+        Line2D([], [], color=POSITIVE, linewidth=1.3),
+    )
 
 
 def _colorbar(figure: Figure, scale: float, width: float, height: float) -> None:

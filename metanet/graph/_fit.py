@@ -1,8 +1,9 @@
 """Index arrays as boxes: which entries of a tensor join which nodes, said in sizes and strides.
 
-The builder knows the ends of a tensor's edges as arrays over the tensor's axes. Nearly always these are sums of one
-step per digit of the axes (``node = start + sum(step * digit)``), perhaps after cutting an axis where it runs from one
-range of nodes into the next. Boxes say the same in a few numbers per tensor, whatever its size.
+The builder knows the ends of a tensor's edges as arrays over the tensor's axes. Nearly always these
+are sums of one step per digit of the axes (``node = start + sum(step * digit)``), perhaps after
+cutting an axis where it runs from one range of nodes into the next. Boxes say the same in a few
+numbers per tensor, whatever its size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,7 +82,8 @@ def boxes(
 
     Args:
         entries: number of every entry, -1 for none, as an array or as ``(offset, sizes, strides)``.
-        ranges: of source and destination: number of the range, broadcastable to the shape of the entries.
+        ranges: of source and destination: number of the range, broadcastable to the shape of the
+            entries.
         positions: position within that range, likewise.
     """
     if isinstance(entries, tuple):
@@ -103,7 +105,9 @@ def boxes(
         cut = [_same_rows(marks, a, len(box[a])) for a in range(rank)]
         if any(len(c) > 1 for c in cut):
             cut = _least_cut(marks, cut)
-            todo += [[j[c] for j, c in zip(box, chosen, strict=True)] for chosen in product(*cut)][::-1]
+            todo += [[j[c] for j, c in zip(box, chosen, strict=True)] for chosen in product(*cut)][
+                ::-1
+            ]
             continue
         if e is not None and e.flat[0] < 0:
             continue
@@ -123,7 +127,11 @@ def boxes(
             if axis is not None:
                 todo += _halves(box, axis, 1)
                 continue
-            where = first[2] if e is not None else offset + sum(int(j[0]) * s for j, s in zip(box, strides))  # noqa: B905
+            where = (
+                first[2]
+                if e is not None
+                else offset + sum(int(j[0]) * s for j, s in zip(box, strides, strict=False))
+            )
             starts = [where, first[0], first[1]]
             for i, (n, s) in enumerate(found):
                 if s[0] < 0:  # entries are counted forwards
@@ -143,9 +151,11 @@ def boxes(
 
 
 def _least_cut(marks: Sequence[np.ndarray], cut: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """Cuts along all axes at once, or along one alone if that leaves fewer boxes: in each part others are cut there.
+    """Cuts along all axes at once, or along one alone if that leaves fewer boxes: in each part
+    others are cut there.
 
-    ``aaaa / bbcc / dddd`` is four boxes when the rows are cut first, six when rows and columns are cut together.
+    ``aaaa / bbcc / dddd`` is four boxes when the rows are cut first, six when rows and columns are
+    cut together.
     """
     axes = [a for a, c in enumerate(cut) if len(c) > 1]
     best, fewest = cut, prod(map(len, cut))
@@ -153,7 +163,9 @@ def _least_cut(marks: Sequence[np.ndarray], cut: list[list[np.ndarray]]) -> list
         total = 0
         for rows in cut[axis]:
             inside = [m.take(rows, axis) if m.shape[axis] > 1 else m for m in marks]
-            total += prod(len(_same_rows(inside, a, sum(map(len, cut[a])))) for a in axes if a != axis)
+            total += prod(
+                len(_same_rows(inside, a, sum(map(len, cut[a])))) for a in axes if a != axis
+            )
         if total < fewest:
             fewest = total
             best = [c if a == axis else [np.sort(np.concatenate(c))] for a, c in enumerate(cut)]

@@ -1,7 +1,8 @@
-"""What the builder knows of a value: which neurons its entries show, or which entries of parameters they are.
+"""What the builder knows of a value: which neurons its entries show, or which entries of parameters
+they are.
 
-Both are integers laid out like the value itself, repeated axes with stride 0. To follow them through a view, a slice or
-a concatenation is to run the operation on the integers.
+Both are integers laid out like the value itself, repeated axes with stride 0. To follow them
+through a view, a slice or a concatenation is to run the operation on the integers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ class Neurons:
 
     Attributes:
         ids: of the value's shape.
-        hidden: axes that the value does not have, ``(size, step of the id)`` by key: which expert it is, for instance.
+        hidden: axes that the value does not have, ``(size, step of the id)`` by key: which expert
+            it is, for instance.
     """
 
     ids: Tensor
@@ -36,9 +38,12 @@ class Entries:
 
     Attributes:
         parameter: value number.
-        ids: of the value's shape. On the meta device as long as strides and offset alone tell the entries.
-        hidden: axes that the value does not have, ``(size, step of the entry)`` by key: rows of a table, for instance.
-        role: how it enters the value, if it is not the value itself: an entry of ``ROLES_OF_VECTORS``.
+        ids: of the value's shape. On the meta device as long as strides and offset alone tell the
+            entries.
+        hidden: axes that the value does not have, ``(size, step of the entry)`` by key: rows of a
+            table, for instance.
+        role: how it enters the value, if it is not the value itself: an entry of
+            ``ROLES_OF_VECTORS``.
     """
 
     parameter: int
@@ -60,7 +65,8 @@ class Entries:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Everything known of one value: several :class:`Neurons` if its entries belong to pairs of neurons."""
+    """Everything known of one value: several :class:`Neurons` if its entries belong to pairs of
+    neurons."""
 
     neurons: tuple[Neurons, ...] = ()
     entries: tuple[Entries, ...] = ()
@@ -87,14 +93,17 @@ def varies(ids: Tensor, axis: int) -> bool:
 def compact(ids: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Tensors of one shape without the axes along which all of them are repeated."""
     keep = tuple(
-        slice(None) if any(t.stride(a) != 0 and t.shape[a] > 1 for t in (ids, *others)) else slice(0, 1)
+        slice(None)
+        if any(t.stride(a) != 0 and t.shape[a] > 1 for t in (ids, *others))
+        else slice(0, 1)
         for a in range(ids.ndim)
     )
     return tuple(t[keep] for t in (ids, *others))
 
 
 def unique_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The different pairs ``(pairs, 2)`` of entries of two tensors, and for every entry the number of its pair."""
+    """The different pairs ``(pairs, 2)`` of entries of two tensors, and for every entry the number
+    of its pair."""
     left, right = left.reshape(-1), right.reshape(-1)
     base = int(right.max()) + 2 if len(right) else 1
     keys, inverse = torch.unique((left + 1) * base + right + 1, return_inverse=True)
@@ -115,9 +124,14 @@ def distinct(ids: Tensor) -> Tensor:
 def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:
     """The different rows of a table as they come, and for every row its number.
 
-    Rows are told apart by random 64-bit sums: comparing them entry by entry takes ten times as long.
+    Rows are told apart by random 64-bit sums: comparing them entry by entry takes ten times as
+    long.
     """
-    weights = torch.randint(-(2**62), 2**62, table.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 + 1
+    weights = (
+        torch.randint(-(2**62), 2**62, table.shape[1:], generator=torch.Generator().manual_seed(0))
+        * 2
+        + 1
+    )
     sums, inverse = torch.unique((table * weights).sum(-1), return_inverse=True)
     places = torch.arange(len(inverse))
     first = torch.full((len(sums),), len(inverse)).scatter_reduce(0, inverse, places, "amin")
@@ -128,7 +142,8 @@ def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def place(ids: Tensor, axes: Sequence[int | None], shape: Sequence[int]) -> Tensor:
-    """Integers whose axis ``i`` becomes axis ``axes[i]`` of the shape; ``None``: it goes (its first item stands)."""
+    """Integers whose axis ``i`` becomes axis ``axes[i]`` of the shape; ``None``: it goes (its first
+    item stands)."""
     for axis in reversed(range(ids.ndim)):
         if axes[axis] is None:
             ids = ids.select(axis, 0)
@@ -161,7 +176,10 @@ _COPIES = {
     "aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d", "aten.reflection_pad3d", "aten.rot90",
     "aten.repeat_interleave", "aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_nearest3d",
 }  # fmt: skip
-_FUNCTIONAL = {aten.view.default: aten.reshape.default, aten._unsafe_view.default: aten.reshape.default}
+_FUNCTIONAL = {
+    aten.view.default: aten.reshape.default,
+    aten._unsafe_view.default: aten.reshape.default,
+}
 
 
 def rearranges(name: str) -> bool:
@@ -169,7 +187,8 @@ def rearranges(name: str) -> bool:
 
 
 def rearrange(op: Op, ids: Tensor, constant: Callable[[int], Tensor | None]) -> list[Tensor] | None:
-    """What the operation does to integers in place of its first tensor; ``None`` if it needs values not known.
+    """What the operation does to integers in place of its first tensor; ``None`` if it needs values
+    not known.
 
     Meta tensors stay meta where the result is a view, and are written out where it is not.
     """
@@ -213,11 +232,19 @@ def _padded(ids: Tensor, pad: list[int]) -> Tensor:
 def _without_gaps(columns: Tensor) -> Tensor:
     """Windows that reach over the border show what all the others show."""
     full = columns.amax(-1, keepdim=True)
-    return full.expand(columns.shape) if bool(((columns == full) | (columns < 0)).all()) else columns
+    return (
+        full.expand(columns.shape) if bool(((columns == full) | (columns < 0)).all()) else columns
+    )
 
 
 def _viewing(op: Op) -> Any:
-    if op.name in ("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten.view_copy"):
+    if op.name in (
+        "aten.view",
+        "aten._unsafe_view",
+        "aten.reshape",
+        "aten._reshape_alias",
+        "aten.view_copy",
+    ):
         return lambda x, shape, *_: x.view(shape)
     return op.call
 

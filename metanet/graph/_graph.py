@@ -26,19 +26,20 @@ _KEPT = 4  # skeletons per template
 class ParameterGraph(Data):
     """A network's parameters as a graph: neurons are nodes, every entry of a parameter is an edge.
 
-    Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes are listed in
-    ``metanet/graph/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are shared by the graphs of one
-    template: clone the graph before changing them in place.
+    Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes
+    are listed in ``metanet/graph/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are
+    shared by the graphs of one template: clone the graph before changing them in place.
     """
 
     @property
     def x(self) -> Float[Tensor, "nodes features"]:
-        """What is known of every node as numbers, for layers of torch-geometric that read ``data.x``.
+        """What is known of every node as numbers, for layers of torch-geometric that read
+        ``data.x``.
 
-        Columns: one for each kind of node (:class:`~metanet.graph.NodeType`), one for each activation
-        (:data:`~metanet.graph.ACTIVATIONS`), all 0 or 1; then the depth (from 0 at the inputs to 1), and the logarithm
-        of the number of neurons beside it. Metanetworks embed the integers themselves. Made when asked for, unless
-        ``graph.x = ...`` was set.
+        Columns: one for each kind of node (:class:`~metanet.graph.NodeType`), one for each
+        activation (:data:`~metanet.graph.ACTIVATIONS`), all 0 or 1; then the depth (from 0 at the
+        inputs to 1), and the logarithm of the number of neurons beside it. Metanetworks embed the
+        integers themselves. Made when asked for, unless ``graph.x = ...`` was set.
         """
         if "x" in self._store:
             return self._store["x"]
@@ -47,7 +48,9 @@ class ParameterGraph(Data):
         deepest = self.depth[self.batch] if self.batch is not None else self.depth
         depth = self.node_layer / deepest.clamp(min=1)
         width = self.node_width.clamp(min=1).log()
-        return torch.cat([kinds, activations, depth[:, None], width[:, None]], 1).to(self.edge_attr.dtype)
+        return torch.cat([kinds, activations, depth[:, None], width[:, None]], 1).to(
+            self.edge_attr.dtype
+        )
 
     @x.setter
     def x(self, value: Tensor | None) -> None:
@@ -65,7 +68,9 @@ class ParameterGraph(Data):
             MetanetError: naming the attributes and the numbers, if ``raise_on_error``.
         """
         problems = [
-            f"{key} is missing" for key in ("edge_index", "edge_attr", *EDGE_KEYS, *NODE_KEYS) if key not in self
+            f"{key} is missing"
+            for key in ("edge_index", "edge_attr", *EDGE_KEYS, *NODE_KEYS)
+            if key not in self
         ]
         if not problems:
             problems = [*self._of_edges(), *self._of_nodes()]
@@ -81,7 +86,9 @@ class ParameterGraph(Data):
                 f"edge_index is {tuple(self.edge_index.shape)}, expected (2, {edges}) as edge_attr has {edges} rows"
             )
         elif edges and int(self.edge_index.max()) >= nodes:
-            problems.append(f"edge_index names node {int(self.edge_index.max())}, but there are {nodes} nodes")
+            problems.append(
+                f"edge_index names node {int(self.edge_index.max())}, but there are {nodes} nodes"
+            )
         elif edges and int(self.edge_index.min()) < 0:
             problems.append(f"edge_index names node {int(self.edge_index.min())}; the first is 0")
         elif alone := nodes - len(torch.unique(self.edge_index)):
@@ -92,7 +99,9 @@ class ParameterGraph(Data):
             )
         for key in EDGE_KEYS:
             if getattr(self, key).shape[0] != edges:
-                problems.append(f"{key} has {getattr(self, key).shape[0]} rows, expected one per edge ({edges})")
+                problems.append(
+                    f"{key} has {getattr(self, key).shape[0]} rows, expected one per edge ({edges})"
+                )
         return problems
 
     def _of_nodes(self) -> list[str]:
@@ -107,13 +116,15 @@ class ParameterGraph(Data):
 def fill(
     template: GraphTemplate, state: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]
 ) -> ParameterGraph | Batch:
-    """The graph of one state dict, or the batch of many: a list of them, or one whose tensors have a leading axis.
+    """The graph of one state dict, or the batch of many: a list of them, or one whose tensors have
+    a leading axis.
 
-    A batch takes little more than copying the values: its structure is put together once per number of graphs and then
-    shared.
+    A batch takes little more than copying the values: its structure is put together once per number
+    of graphs and then shared.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape or a name that the network does not know.
+        CheckpointError: a tensor is missing, has another shape or a name that the network does not
+            know.
         MetanetError: the graph would not fit into memory, or the list is empty.
     """
     named = _names(template)
@@ -139,7 +150,9 @@ def fill(
         columns = {n: _column(n, states) for n in names}
         values = template.values({n: torch.stack(column) for n, column in columns.items()})
         dtypes = {t.dtype for column in columns.values() for t in column}
-    if not template.extras and dtypes == {values.dtype}:  # nothing to say of any one that is not said of all
+    if not template.extras and dtypes == {
+        values.dtype
+    }:  # nothing to say of any one that is not said of all
         same = dict.fromkeys(names, _name(values.dtype))
         beside = [({}, dict(same)) for _ in range(len(values))]
     else:
@@ -149,7 +162,9 @@ def fill(
 
 
 def unstack(
-    stack: GraphStack, extras: Mapping[str, Tensor] | None = None, dtypes: Mapping[str, str] | None = None
+    stack: GraphStack,
+    extras: Mapping[str, Tensor] | None = None,
+    dtypes: Mapping[str, str] | None = None,
 ) -> Batch:
     """A dense stack as one batch of sparse graphs."""
     split = [{k: v[i] for k, v in (extras or {}).items()} for i in range(len(stack))]
@@ -162,11 +177,15 @@ def _column(name: str, states: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
         tensors = [s[name] for s in states]
     except KeyError:
         missing = next(i for i, s in enumerate(states) if name not in s)
-        raise CheckpointError(f"checkpoint {missing} of {len(states)} does not have {name}") from None
+        raise CheckpointError(
+            f"checkpoint {missing} of {len(states)} does not have {name}"
+        ) from None
     shapes = {t.shape for t in tensors}
     if len(shapes) > 1:
         listed = ", ".join(sorted(str(tuple(s)) for s in shapes))
-        raise CheckpointError(f"the checkpoints of one batch differ: {name} has the shapes {listed}")
+        raise CheckpointError(
+            f"the checkpoints of one batch differ: {name} has the shapes {listed}"
+        )
     return tensors
 
 
@@ -181,16 +200,24 @@ _NAMES: WeakKeyDictionary[GraphTemplate, KeysView[str]] = WeakKeyDictionary()
 def _names(template: GraphTemplate) -> KeysView[str]:
     """All names of all tensors that are stored in edges, in order."""
     if template not in _NAMES:
-        _NAMES[template] = {n: None for s in (template.fine or template).stretches for n in s[1]}.keys()
+        _NAMES[template] = {
+            n: None for s in (template.fine or template).stretches for n in s[1]
+        }.keys()
     return _NAMES[template]
 
 
-def _refuse_unknown(template: GraphTemplate, named: Set[str], states: Sequence[Mapping[str, Tensor]]) -> None:
+def _refuse_unknown(
+    template: GraphTemplate, named: Set[str], states: Sequence[Mapping[str, Tensor]]
+) -> None:
     known = None
     for state in states:
         if state.keys() <= named:
             continue
-        known = known or {*named, *template.extras, *(n for n, shape in template.shapes.items() if 0 in shape)}
+        known = known or {
+            *named,
+            *template.extras,
+            *(n for n, shape in template.shapes.items() if 0 in shape),
+        }
         unknown = [n for n in state if n not in known]
         if unknown:
             raise CheckpointError(
@@ -203,7 +230,8 @@ def _refuse_unknown(template: GraphTemplate, named: Set[str], states: Sequence[M
 def _beside(
     template: GraphTemplate, named: Set[str], state: Mapping[str, Tensor], dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What the graph carries besides edges: buffers, tensors whose bits an edge cannot hold; and all dtypes."""
+    """What the graph carries besides edges: buffers, tensors whose bits an edge cannot hold; and
+    all dtypes."""
     extras = {name: state[name] for name in template.extras if name in state}
     dtypes = {}
     for name in named:
@@ -216,7 +244,8 @@ def _beside(
 
 
 def _survives(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether all bits come back from the wider type: those of numbers do, those of some NaN do not."""
+    """Whether all bits come back from the wider type: those of numbers do, those of some NaN do
+    not."""
     wide = tensor.detach().to(dtype)
     if not wide.isnan().any():
         return True
@@ -232,9 +261,13 @@ def _graph(
 
 
 def _batch(
-    template: GraphTemplate, values: Tensor, extras: Sequence[dict[str, Tensor]], dtypes: Sequence[dict[str, str]]
+    template: GraphTemplate,
+    values: Tensor,
+    extras: Sequence[dict[str, Tensor]],
+    dtypes: Sequence[dict[str, str]],
 ) -> Batch:
-    """A batch as ``Batch.from_data_list`` would make it; its structure comes from the last one of this size."""
+    """A batch as ``Batch.from_data_list`` would make it; its structure comes from the last one of
+    this size."""
     count = values.shape[0]
     refuse_too_large(template, count)
     kept = _SKELETONS.setdefault(template, OrderedDict())
@@ -254,16 +287,21 @@ def _batch(
 
 
 def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
-    """The state dict of a graph: the exact inverse of :func:`fill`, whatever the order of nodes was.
+    """The state dict of a graph: the exact inverse of :func:`fill`, whatever the order of nodes
+    was.
 
     Raises:
         CheckpointError: the graph does not have this architecture's number of edges, or is a batch.
         MetanetError: the graph is coarse.
     """
     if isinstance(graph, Batch):
-        raise CheckpointError(f"this is a batch of {graph.num_graphs} graphs: read them one by one (to_data_list)")
+        raise CheckpointError(
+            f"this is a batch of {graph.num_graphs} graphs: read them one by one (to_data_list)"
+        )
     if graph.edge_attr.shape[0] != template.num_edges:
-        raise CheckpointError(f"the graph has {graph.edge_attr.shape[0]} edges, this architecture {template.num_edges}")
+        raise CheckpointError(
+            f"the graph has {graph.edge_attr.shape[0]} edges, this architecture {template.num_edges}"
+        )
     (dtypes,) = getattr(graph, "dtypes", None) or [None]
     state = template.tensors(graph.edge_attr, dtypes)
     for extra in getattr(graph, "extras", None) or []:

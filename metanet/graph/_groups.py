@@ -28,7 +28,8 @@ def groups_along(axis: Axis) -> list[str]:
 
 
 def _interleaved(parts: Sequence[Axis], at: int) -> list[str]:
-    """The groups along a product of which some factors go by another, a concatenation: a shuffled one.
+    """The groups along a product of which some factors go by another, a concatenation: a shuffled
+    one.
 
     ``(k?(a / b) x k:(1 | 1))`` is a, b, a, b, ...
     """
@@ -40,17 +41,27 @@ def _interleaved(parts: Sequence[Axis], at: int) -> list[str]:
         own.append(iter(groups_along(Product(tuple(inside)))))
     slow, fast = (prod(part.size for part in some) for some in (parts[:at], parts[at + 1 :]))
     lengths = [segment.size * fast for segment in key.parts]
-    return [g for _ in range(slow) for groups, n in zip(own, lengths, strict=True) for g in islice(groups, n)]
+    return [
+        g
+        for _ in range(slow)
+        for groups, n in zip(own, lengths, strict=True)
+        for g in islice(groups, n)
+    ]
 
 
 def names_in(axis: Axis) -> set[str]:
     """Names of the groups and concatenations that an axis is made of."""
-    own = {p.name if isinstance(p, Concat) else p.group for p in _parts(axis) if isinstance(p, (Concat, Leaf, Fixed))}
+    own = {
+        p.name if isinstance(p, Concat) else p.group
+        for p in _parts(axis)
+        if isinstance(p, (Concat, Leaf, Fixed))
+    }
     return own - {""}
 
 
 def keys_in(axis: Axis, keys: Mapping[str, Sequence[str]]) -> set[str]:
-    """Names of what says how an axis moves: the keys of its groups, and the concatenations that its choices go by."""
+    """Names of what says how an axis moves: the keys of its groups, and the concatenations that its
+    choices go by."""
     choices = {p.by for p in _parts(axis) if isinstance(p, Choice)}
     return choices | {k for name in names_in(axis) for k in keys.get(name, ())}
 

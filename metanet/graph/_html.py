@@ -1,4 +1,5 @@
-"""A parameter graph as one HTML file: zoom, pan, facts under the pointer; it loads nothing from anywhere."""
+"""A parameter graph as one HTML file: zoom, pan, facts under the pointer; it loads nothing from
+anywhere."""
 
 import json
 import math
@@ -40,8 +41,8 @@ def draw_html(
 ) -> Picture:
     """Write what :func:`metanet.graph.draw` draws as an HTML file that answers the pointer.
 
-    Hovering tells what a node or an edge is, and brings a node's edges forward; types of edges and weak edges can be
-    hidden. The file holds its script and its data, and needs no network.
+    Hovering tells what a node or an edge is, and brings a node's edges forward; types of edges and
+    weak edges can be hidden. The file holds its script and its data, and needs no network.
 
     Args:
         graph, template, title, max_edges, max_neurons: as for :func:`metanet.graph.draw`.
@@ -52,9 +53,13 @@ def draw_html(
     """
     picture = compose(graph, template, max_edges, max_neurons)
     # "</script>" in a name would end the data, and "<!--" would hide what follows
-    data = json.dumps(_data(picture, title), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(_data(picture, title), allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     with atomic_write(path) as temporary:
-        Path(temporary).write_text(_PAGE.read_text(encoding="utf-8").replace("@DATA@", data), encoding="utf-8")
+        Path(temporary).write_text(
+            _PAGE.read_text(encoding="utf-8").replace("@DATA@", data), encoding="utf-8"
+        )
     return picture
 
 

@@ -57,7 +57,11 @@ def gate(walk: Walk, op: Op) -> Flow:
     """One half of a value times the other."""
     below, dim = op.args[0].value, op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", -1)
     halves = [n.ids.chunk(2, dim) for n in walk.flows[below].neurons]
-    parts = [Neurons(h[i], n.hidden) for i in (0, 1) for n, h in zip(walk.flows[below].neurons, halves, strict=True)]
+    parts = [
+        Neurons(h[i], n.hidden)
+        for i in (0, 1)
+        for n, h in zip(walk.flows[below].neurons, halves, strict=True)
+    ]
     return Flow(tuple(merge(walk, parts, "multiply", op.outputs[0])))
 
 
@@ -67,21 +71,28 @@ def _size(entries: Entries) -> int:
 
 
 def _says_nothing_new(one: Entries, other: Entries) -> bool:
-    """Whether it is the same entries, or a sum over all of them (the length of a weight beside the weight)."""
+    """Whether it is the same entries, or a sum over all of them (the length of a weight beside the
+    weight)."""
     if one.parameter != other.parameter or one.strided != other.strided:
         return False
     if one.hidden and not other.hidden:
         ids = one.real().ids
         return bool((other.real().ids == ids.amax()).any())
     if one.strided:
-        return one.ids.stride() == other.ids.stride() and one.ids.storage_offset() == other.ids.storage_offset()
+        return (
+            one.ids.stride() == other.ids.stride()
+            and one.ids.storage_offset() == other.ids.storage_offset()
+        )
     return torch.equal(one.ids, other.ids)
 
 
-def merge(walk: Walk, parts: Sequence[Neurons], how: str, out: int, outer: bool = False) -> list[Neurons]:
+def merge(
+    walk: Walk, parts: Sequence[Neurons], how: str, out: int, outer: bool = False
+) -> list[Neurons]:
     """One set of neurons for all parts that vary together.
 
-    Parts that vary independently of each other stay apart, unless ``outer``: then there is a neuron for every pair.
+    Parts that vary independently of each other stay apart, unless ``outer``: then there is a neuron
+    for every pair.
     """
     done: list[Neurons] = []
     for part in parts:
@@ -95,7 +106,9 @@ def merge(walk: Walk, parts: Sequence[Neurons], how: str, out: int, outer: bool 
     return done
 
 
-def _one(walk: Walk, left: Neurons, right: Neurons, how: str, out: int, outer: bool) -> Neurons | None:
+def _one(
+    walk: Walk, left: Neurons, right: Neurons, how: str, out: int, outer: bool
+) -> Neurons | None:
     pool = walk.pool
     a, b = (pool.find(x) for x in compact(left.ids, right.ids))
     if left.hidden == right.hidden and torch.equal(a, b):
@@ -128,10 +141,15 @@ def _one(walk: Walk, left: Neurons, right: Neurons, how: str, out: int, outer: b
 
 
 def _everything_with_everything(pairs: Tensor) -> bool:
-    """Whether the neurons of both sides fall into classes, and within a class all pairs are there."""
+    """Whether the neurons of both sides fall into classes, and within a class all pairs are
+    there."""
     left, right = (torch.unique(side, return_inverse=True)[1] for side in pairs.T)
-    weights = torch.randint(-(2**62), 2**62, (len(pairs),), generator=torch.Generator().manual_seed(0))
-    partners = torch.zeros_like(left).index_add_(0, left, weights[right])[left]  # of the left one of each pair
+    weights = torch.randint(
+        -(2**62), 2**62, (len(pairs),), generator=torch.Generator().manual_seed(0)
+    )
+    partners = torch.zeros_like(left).index_add_(0, left, weights[right])[
+        left
+    ]  # of the left one of each pair
     of_some = torch.zeros_like(left).index_copy_(0, right, partners)[right]
     return torch.equal(partners, of_some)
 
@@ -149,10 +167,14 @@ def _make(
         times *= size
     known = [torch.unique(o[o >= 0]) for o in operands]
     main = operands[0] if len(known[0]) >= len(known[1]) else operands[1]
-    groups = [pool.groups[i] if i >= 0 else "" for i in torch.where(main >= 0, main, operands[0]).tolist()]
+    groups = [
+        pool.groups[i] if i >= 0 else "" for i in torch.where(main >= 0, main, operands[0]).tolist()
+    ]
     layer = max(pool.layer(o) for o in known) + 1
     word = "sum" if how == "add" else "product"
-    site = pool.new(f"{word} {len(pool.sites)}", count * times, type, layer, groups * times, raw=raw)
+    site = pool.new(
+        f"{word} {len(pool.sites)}", count * times, type, layer, groups * times, raw=raw
+    )
     ids = site.ids[:count]
     for side, o in enumerate(operands):
         source, destination = o, ids
@@ -167,14 +189,20 @@ def _make(
 
 
 def _recurs(walk: Walk, how: str, operands: tuple[Tensor, Tensor]) -> Tensor | None:
-    """A module takes what came of a sum or product into the same sum or product: that is one neuron at two times.
+    """A module takes what came of a sum or product into the same sum or product: that is one neuron
+    at two times.
 
-    ``state = decay * state + new`` for every token, for instance. What the loop through weights closes is seen there.
+    ``state = decay * state + new`` for every token, for instance. What the loop through weights
+    closes is seen there.
     """
     for side in (0, 1):
         for then in walk.made.with_operand(how, operands[side], side, walk.uses.module):
             before, now = walk.pool.find(then.operands[1 - side]), operands[1 - side]
-            if len(then.ids) != len(now) or not one_to_one(before, now) or not _alike(walk, before, now):
+            if (
+                len(then.ids) != len(now)
+                or not one_to_one(before, now)
+                or not _alike(walk, before, now)
+            ):
                 continue
             if walk.uses.feeds(then.ids, now, weights=False):
                 walk.pool.unite(before, now)
@@ -195,7 +223,8 @@ def _unite_by(walk: Walk, raw: Tensor, partner: Tensor) -> None:
 
 
 def close(walk: Walk) -> None:
-    """Where sums or products turned out to be one neuron, so are their operands, if those are alike, too."""
+    """Where sums or products turned out to be one neuron, so are their operands, if those are
+    alike, too."""
     pool = walk.pool
     before = -1
     while before != pool.unions:
@@ -205,7 +234,10 @@ def close(walk: Walk) -> None:
                 for o in made.operands:
                     _unite_by(walk, pool.find(o), pool.find(made.ids))
         for one, other in list(walk.made.alike()):
-            if all(torch.equal(pool.find(o), pool.find(p)) for o, p in zip(one.operands, other.operands, strict=True)):
+            if all(
+                torch.equal(pool.find(o), pool.find(p))
+                for o, p in zip(one.operands, other.operands, strict=True)
+            ):
                 pool.unite(one.ids, other.ids)
         for one, other in list(walk.made.twice()):
             if is_raw(walk, other.ids) or not torch.equal(pool.find(one.ids), pool.find(other.ids)):
@@ -221,7 +253,8 @@ def close(walk: Walk) -> None:
 def _alike(walk: Walk, left: Tensor, right: Tensor) -> bool:
     """Whether two sets of neurons were made in the same way and share no neuron."""
     sites = [
-        [walk.pool.sites[n] for n in torch.unique(walk.pool.site_number(x[x >= 0])).tolist()] for x in (left, right)
+        [walk.pool.sites[n] for n in torch.unique(walk.pool.site_number(x[x >= 0])).tolist()]
+        for x in (left, right)
     ]
     kinds = [[s.type for s in found] for found in sites]
     return kinds[0] == kinds[1] and bool(kinds[0]) and not torch.isin(left, right).any()

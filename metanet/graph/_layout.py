@@ -1,8 +1,10 @@
-"""Where the node ranges of a graph stand in a picture: columns by depth, and lanes for edges that pass some of them by.
+"""Where the node ranges of a graph stand in a picture: columns by depth, and lanes for edges that
+pass some of them by.
 
-A small Sugiyama layout: every edge that spans several columns gets a lane through those between, one for all edges of a
-source; ranges and lanes of a column are ordered by where their neighbours are, and then set as near to them as their
-heights allow, so that a residual stream runs straight and its branches stand aside.
+A small Sugiyama layout: every edge that spans several columns gets a lane through those between,
+one for all edges of a source; ranges and lanes of a column are ordered by where their neighbours
+are, and then set as near to them as their heights allow, so that a residual stream runs straight
+and its branches stand aside.
 """
 
 from collections import Counter, defaultdict
@@ -27,7 +29,8 @@ class Layout:
         column: of every range that stands in one.
         y: centre of every range that stands in a column.
         lanes: ``(range, column) -> y`` of the lane of that range's edges.
-        hosts: source nodes of one tensor that stand beside the range they act on: ``source -> range``.
+        hosts: source nodes of one tensor that stand beside the range they act on: ``source ->
+            range``.
         loose: ranges that no edge joins to another one.
         height: of the whole.
     """
@@ -50,25 +53,36 @@ def links(template: GraphTemplate) -> set[tuple[int, int]]:
 
 
 def seats(template: GraphTemplate) -> tuple[dict[int, int], dict[int, int], tuple[int, ...]]:
-    """Which ranges stand in which column, which beside another, and which nowhere: see :class:`Layout`."""
+    """Which ranges stand in which column, which beside another, and which nowhere: see
+    :class:`Layout`."""
     after, fed, joined = defaultdict(list), set(), set()
     for source, destination in sorted(links(template)):
         after[source].append(destination)
         fed.add(destination)
         joined |= {source, destination}
     ranges = template.nodes
-    loose = tuple(i for i, r in enumerate(ranges) if i not in joined and r.type is not NodeType.INPUT)
-    first = [i for i, r in enumerate(ranges) if i not in fed and r.type is not NodeType.INPUT and i not in loose]
+    loose = tuple(
+        i for i, r in enumerate(ranges) if i not in joined and r.type is not NodeType.INPUT
+    )
+    first = [
+        i
+        for i, r in enumerate(ranges)
+        if i not in fed and r.type is not NodeType.INPUT and i not in loose
+    ]
     hosts: dict[int, int] = {}
     beside: Counter[int] = Counter()
-    for i in first:  # what acts on several ranges stands where there is room, else at the last of them
+    for (
+        i
+    ) in first:  # what acts on several ranges stands where there is room, else at the last of them
         near = [j for j in after[i] if j in fed]
         if ranges[i].count == 1 and near:
             hosts[i] = min(near, key=lambda j: (beside[j], -ranges[j].layer, -j))
             beside[hosts[i]] += 1
     seated = [i for i in range(len(ranges)) if i not in hosts and i not in loose]
     layer = {i: ranges[i].layer for i in seated}
-    for i in first:  # rows of a table stand right before what they are added to, whatever their layer is
+    for i in (
+        first
+    ):  # rows of a table stand right before what they are added to, whatever their layer is
         if i in layer:
             layer[i] = min(ranges[j].layer for j in after[i]) - 1
     for i in seated:  # inputs that are looked up belong to the layer of what is found there
@@ -79,7 +93,9 @@ def seats(template: GraphTemplate) -> tuple[dict[int, int], dict[int, int], tupl
     return column, hosts, loose
 
 
-def arrange(template: GraphTemplate, above: Sequence[float], below: Sequence[float], lane: float) -> Layout:
+def arrange(
+    template: GraphTemplate, above: Sequence[float], below: Sequence[float], lane: float
+) -> Layout:
     """Lay a template out.
 
     Args:
@@ -92,7 +108,9 @@ def arrange(template: GraphTemplate, above: Sequence[float], below: Sequence[flo
     for source, destination in sorted(links(template)):
         if source not in column or destination not in column:
             continue
-        chain = [(source, c) for c in range(column[source], column[destination])] + [(destination, column[destination])]
+        chain = [(source, c) for c in range(column[source], column[destination])] + [
+            (destination, column[destination])
+        ]
         if len(chain) > 1:
             items.update({item: item[1] for item in chain})
             chains += zip(chain[:-1], chain[1:], strict=True)
@@ -146,7 +164,9 @@ class _Field:
             near = self._after if sweep % 2 else self._before
             for c in order:
                 wanted = {
-                    item: self._mean(item, y, self._before[item] + self._after[item] if both else near[item])
+                    item: self._mean(
+                        item, y, self._before[item] + self._after[item] if both else near[item]
+                    )
                     for item in columns[c]
                 }
                 columns[c].sort(key=lambda item: (round(wanted[item], 6), self.is_range(item)))
@@ -157,10 +177,13 @@ class _Field:
         if not near:
             return y[item]
         weights = [1.0 if self.is_range(other) else _STIFF for other in near]
-        return sum(w * y[other] for w, other in zip(weights, near, strict=True)) / (sum(weights) + _PULL)
+        return sum(w * y[other] for w, other in zip(weights, near, strict=True)) / (
+            sum(weights) + _PULL
+        )
 
     def _spread(self, ordered: Sequence[Item], wanted: Mapping[Item, float]) -> dict[Item, float]:
-        """The positions nearest to the wanted ones in this order without overlap: pool adjacent violators."""
+        """The positions nearest to the wanted ones in this order without overlap: pool adjacent
+        violators."""
         offset, offsets = 0.0, []
         for i, item in enumerate(ordered):
             offset += self.up(item) + self.down(ordered[i - 1]) if i else 0.0
@@ -175,4 +198,6 @@ class _Field:
                 last[1] += weight
                 last[2] += count
         means = [mean for mean, _, count in pools for _ in range(int(count))]
-        return {item: mean + shift for item, mean, shift in zip(ordered, means, offsets, strict=True)}
+        return {
+            item: mean + shift for item, mean, shift in zip(ordered, means, offsets, strict=True)
+        }

@@ -1,4 +1,5 @@
-"""Tensors that the pass over the recording found no place for: their symmetries say which neurons they touch."""
+"""Tensors that the pass over the recording found no place for: their symmetries say which neurons
+they touch."""
 
 from __future__ import annotations
 
@@ -41,7 +42,11 @@ def place_leftovers(walk: Walk) -> list[str]:
         if not (partly and _extend(walk, entries)):
             how = _place(walk, entries, known)
             part = "part of it" if partly else "it"
-            why = f"what {part} does in the network was not followed" if parameter in read else NOT_READ
+            why = (
+                f"what {part} does in the network was not followed"
+                if parameter in read
+                else NOT_READ
+            )
             warnings.append(f"{name}: {why}; {how}")
     return warnings
 
@@ -50,7 +55,9 @@ def _read(walk: Walk) -> set[int]:
     """Values that the outputs are computed from, with the example's input."""
     needed = {n for n in walk.trace.outputs if prod(walk.trace.values[n].shape)}
     for op in reversed(walk.trace.ops):
-        if any(n in needed and prod(walk.trace.values[n].shape) for n in op.outputs if n is not None):
+        if any(
+            n in needed and prod(walk.trace.values[n].shape) for n in op.outputs if n is not None
+        ):
             needed.update(op.inputs())
     return needed
 
@@ -77,7 +84,9 @@ def _known_axes(walk: Walk) -> dict[tuple[int, ...], Tensor]:
 def _extend(walk: Walk, entries: Entries) -> bool:
     """Rows of a table that the example did not reach act as those that it did."""
     uses = [
-        u for u in walk.uses.found if u.parameter == entries.parameter and u.type in (EdgeType.TABLE, EdgeType.BIAS)
+        u
+        for u in walk.uses.found
+        if u.parameter == entries.parameter and u.type in (EdgeType.TABLE, EdgeType.BIAS)
     ]
     if len(uses) != 1:
         return False
@@ -111,7 +120,9 @@ def _place(walk: Walk, entries: Entries, known: dict[tuple[int, ...], Tensor]) -
         node = site.ids[0].expand(shape)
         walk.uses.weight(entries, node, node, EdgeType.TENSOR)
         return "its edges are at a node of their own"
-    keys = _key_axes(walk, axes)  # stacked matrices: what is keyed by the stack is there once for each
+    keys = _key_axes(
+        walk, axes
+    )  # stacked matrices: what is keyed by the stack is there once for each
     stack = {b for a in moving for b in keys[a]}
     single = [a for a in moving if a not in stack] or moving
     sides = [[*keys[single[0]], single[0]]] if len(single) == 1 else [
@@ -130,18 +141,29 @@ def _key_axes(walk: Walk, axes: list[Axis]) -> list[list[int]]:
     keys = {g.name: g.keys for g in walk.solved.spec.groups}
     names = [names_in(axis) for axis in axes]
     wanted = [keys_in(axis, keys) for axis in axes]
-    return [[b for b, names_b in enumerate(names) if b != a and names_b & want] for a, want in enumerate(wanted)]
+    return [
+        [b for b, names_b in enumerate(names) if b != a and names_b & want]
+        for a, want in enumerate(wanted)
+    ]
 
 
 def _neurons(
-    walk: Walk, name: str, shape: tuple[int, ...], exprs: list, axes: list, side: list[int], known: dict
+    walk: Walk,
+    name: str,
+    shape: tuple[int, ...],
+    exprs: list,
+    axes: list,
+    side: list[int],
+    known: dict,
 ) -> Tensor:
     """The neurons over some axes of a tensor, new ones unless there are some."""
     key = tuple(leaf for a in side for leaf in exprs[a])
     sizes = [shape[a] for a in side]
     if key not in known or len(known[key]) != prod(sizes):
         along = groups_along(axes[side[-1]])
-        known[key] = walk.pool.new(name, prod(sizes), NodeType.HIDDEN, 1, along * (prod(sizes) // len(along))).ids
+        known[key] = walk.pool.new(
+            name, prod(sizes), NodeType.HIDDEN, 1, along * (prod(sizes) // len(along))
+        ).ids
     strides = {a: prod(sizes[i + 1 :]) for i, a in enumerate(side)}
     index = strided_integers(shape, [strides.get(a, 0) for a in range(len(shape))])
     small = index[tuple(slice(None) if s else slice(0, 1) for s in index.stride())]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def look_up(walk: Walk, op: Op) -> bool:
-    """Rows of a parameter by number: which row it is becomes a hidden axis. False if this is no such look-up."""
+    """Rows of a parameter by number: which row it is becomes a hidden axis. False if this is no
+    such look-up."""
     table = op.args[0]
     flow = walk.flows.get(table.value)
     found = _indexed(walk, op)
@@ -27,7 +28,11 @@ def look_up(walk: Walk, op: Op) -> bool:
     out = op.outputs[0]
     shape = walk.trace.values[out].shape
     values = [walk.constant(n) for n in integers]
-    if len(axes) == 1 and values[0] is not None and _everything_once(values[0], flow.entries[0].ids.shape[axes[0]]):
+    if (
+        len(axes) == 1
+        and values[0] is not None
+        and _everything_once(values[0], flow.entries[0].ids.shape[axes[0]])
+    ):
         return False  # in another order: no row is hidden
     named = next((walk.named[n] for n in integers if n in walk.named), None)
     embeds = named is None and any(v is None for v in values) and "embedding" in op.name
@@ -85,7 +90,11 @@ def _indexed(walk: Walk, op: Op) -> tuple[list[int], list[int], int] | None:
 
 
 def _everything_once(integers: Tensor, count: int) -> bool:
-    return integers.ndim == 1 and len(integers) == count and len(torch.unique(integers % count)) == count
+    return (
+        integers.ndim == 1
+        and len(integers) == count
+        and len(torch.unique(integers % count)) == count
+    )
 
 
 def _embed(walk: Walk, out: int, entries: list[Entries]) -> Neurons:

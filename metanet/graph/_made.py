@@ -1,4 +1,5 @@
-"""What was made of what, so that the same sums and products are not made twice, and recurrences are seen as such."""
+"""What was made of what, so that the same sums and products are not made twice, and recurrences are
+seen as such."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ class Made:
 
     pool: Pool
     found: list[Making] = field(default_factory=list)
-    _sums: list[tuple[int, ...]] = field(default_factory=list)  # of what was made, and of each operand
+    _sums: list[tuple[int, ...]] = field(
+        default_factory=list
+    )  # of what was made, and of each operand
     _index: dict[tuple, list[int]] = field(default_factory=dict)
     _unions: int = 0
     _weights: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
@@ -49,7 +52,10 @@ class Made:
         want = tuple(self._sum(self.pool.find(o)) for o in operands)
         for i in self._index.get((how, len(operands[0]), *want), ()):
             then = self.found[i]
-            if all(torch.equal(self.pool.find(e), o) for e, o in zip(then.operands, operands, strict=True)):
+            if all(
+                torch.equal(self.pool.find(e), o)
+                for e, o in zip(then.operands, operands, strict=True)
+            ):
                 return self.pool.find(then.ids)
         return None
 

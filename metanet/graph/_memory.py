@@ -31,11 +31,14 @@ def refuse_too_large(template: GraphTemplate, graphs: int = 1) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes this process can still take: what the system says, and a container's limit; None where nothing says it."""
+    """Bytes this process can still take: what the system says, and a container's limit; None where
+    nothing says it."""
     found = []
     with suppress(OSError, ValueError, StopIteration, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+        found.append(
+            1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+        )
     with suppress(OSError, ValueError):  # "max" where there is no limit
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
         found.append(max(0, limit - int(Path("/sys/fs/cgroup/memory.current").read_text())))

@@ -1,7 +1,7 @@
 """A picture of a parameter graph: what stands where, and how edges run. PNG and HTML draw the same.
 
-Lengths are inches, y runs downwards. Places are on the page, deep networks in rows; where edges run is told on the
-ribbon that the rows are cut from (``_rows.py``).
+Lengths are inches, y runs downwards. Places are on the page, deep networks in rows; where edges run
+is told on the ribbon that the rows are cut from (``_rows.py``).
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ class Place:
         half: half the height of its dots.
         spots: numbers of its dots; one that stands for all where they are not told apart.
         label: lines of text below it.
-        kind: ``"site"``, ``"side"`` (a source node beside the range that it acts on) or ``"loose"``.
+        kind: ``"site"``, ``"side"`` (a source node beside the range that it acts on) or
+            ``"loose"``.
     """
 
     number: int
@@ -52,8 +53,8 @@ class Strokes:
         ends: ``(n, 2)`` numbers of dots; for a bundle numbers of ranges.
         values: ``(n,)`` of the edges; a bundle's is the norm of its finite edges.
         edges: ``(n,)`` numbers in the graph; empty for a bundle.
-        via: points ``(x, y, squeeze)`` on the ribbon, in lanes that the edges pass; ``squeeze`` scales the distance
-            from the centre.
+        via: points ``(x, y, squeeze)`` on the ribbon, in lanes that the edges pass; ``squeeze``
+            scales the distance from the centre.
         back: whether the edges end in the column they start in, or in an earlier one.
     """
 
@@ -76,7 +77,8 @@ class Picture:
     Attributes:
         whole: every range is one dot, and edges are drawn as bundles.
         places: of all ranges, in the template's order.
-        spots: ``(dots, 4)``: x, y on the page, number of the range, neuron within it (-1: stands for all of them).
+        spots: ``(dots, 4)``: x, y on the page, number of the range, neuron within it (-1: stands
+            for all of them).
         ribbon: ``(dots, 2)``: x, y of the dots on the ribbon.
         rows: what the ribbon is cut into.
         drawn, total: edges drawn one by one, and edges there are.
@@ -106,9 +108,11 @@ class Picture:
 
     @cached_property
     def scale(self) -> float:
-        """The |value| of the strongest colour: all but the largest 2 % of the drawn edges between neurons lie below."""
+        """The |value| of the strongest colour: all but the largest 2 % of the drawn edges between
+        neurons lie below."""
         weights = [s for s in self.strokes if not s.is_bundle and self.block(s).tensor is not None]
-        # norms scale by about 1, far more than a weight: beside them the weights would all look alike
+        # norms scale by about 1, far more than a weight: beside them the weights would all look
+        # alike
         chosen = [s for s in weights if not self.from_source(s)] or weights
         sizes = np.abs(np.concatenate([s.values for s in chosen])) if chosen else np.empty(0)
         sizes = sizes[np.isfinite(sizes)]
@@ -120,7 +124,8 @@ class Picture:
         return max((float(s.values[0]) for s in bundles if not self.from_source(s)), default=0.0)
 
     def relative_width(self, strokes: Strokes) -> float:
-        """Of a bundle: 1 for the largest norm, by square roots; source nodes' and constant ones stay thin."""
+        """Of a bundle: 1 for the largest norm, by square roots; source nodes' and constant ones
+        stay thin."""
         if not self.whole or self.block(strokes).tensor is None or self.from_source(strokes):
             return 0.05
         return (float(strokes.values[0]) / self._largest_norm) ** 0.5 if self._largest_norm else 0.0
@@ -139,7 +144,9 @@ class Picture:
             return f"all {self.total:,} edges{bad}"
         kernels = any(b.size("kernel") > 1 for b in self.template.blocks)
         rest = ", of a kernel the largest entry" if kernels else ""
-        thin = "; thin lines where none of them is" if any(s.is_bundle for s in self.strokes) else ""
+        thin = (
+            "; thin lines where none of them is" if any(s.is_bundle for s in self.strokes) else ""
+        )
         return (
             f"{self.drawn:,} of {self.total:,} edges: the largest |value| of every tensor "
             f"between the neurons shown{rest}{thin}{bad}"
@@ -153,7 +160,8 @@ class Picture:
         return self.ribbon[strokes.ends]
 
     def paths(self, strokes: Strokes, steps: int = 14) -> np.ndarray:
-        """``(n, points, 2)``: the strokes as polylines on the page, broken (NaN) where a row ends."""
+        """``(n, points, 2)``: the strokes as polylines on the page, broken (NaN) where a row
+        ends."""
         return wrapped(self.rows, self._on_ribbon(strokes, steps))
 
     def _on_ribbon(self, strokes: Strokes, steps: int) -> np.ndarray:
@@ -162,7 +170,9 @@ class Picture:
         if strokes.back:
             start, end = ends[:, 0], ends[:, 1]
             bulge = np.array([self.spacing * 0.42, 0.0])
-            lift = np.where(np.abs(start - end).sum(1, keepdims=True) < 1e-9, 0.2, 0.0) * np.array([0.0, 1.0])
+            lift = np.where(np.abs(start - end).sum(1, keepdims=True) < 1e-9, 0.2, 0.0) * np.array(
+                [0.0, 1.0]
+            )
             away = bulge if (end[:, 0] >= start[:, 0] - 1e-9).all() else -bulge
             return _bezier(start, start + bulge - lift, end + away + lift, end, 2 * steps)
         if not strokes.via:
@@ -174,11 +184,16 @@ class Picture:
         ends = self.ends(strokes)
         block = self.block(strokes)
         sideways = ends[:, 0, 1] - self.places[block.source].across
-        via = [np.stack([np.full_like(sideways, x), y + squeeze * sideways], 1) for x, y, squeeze in strokes.via]
+        via = [
+            np.stack([np.full_like(sideways, x), y + squeeze * sideways], 1)
+            for x, y, squeeze in strokes.via
+        ]
         return np.stack([ends[:, 0], *via, ends[:, 1]], 1)
 
 
-def _bezier(p0: np.ndarray, p1: np.ndarray, p2: np.ndarray, p3: np.ndarray, steps: int) -> np.ndarray:
+def _bezier(
+    p0: np.ndarray, p1: np.ndarray, p2: np.ndarray, p3: np.ndarray, steps: int
+) -> np.ndarray:
     t = np.linspace(0, 1, steps)[:, None]
     p0, p1, p2, p3 = (p[:, None] for p in (p0, p1, p2, p3))
     return (1 - t) ** 3 * p0 + 3 * (1 - t) ** 2 * t * p1 + 3 * (1 - t) * t**2 * p2 + t**3 * p3

@@ -1,4 +1,5 @@
-"""The nodes in the making: sites are allotted in turn, and what turns out to be one neuron is made one."""
+"""The nodes in the making: sites are allotted in turn, and what turns out to be one neuron is made
+one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,10 +43,14 @@ class Pool:
     sites: list[Site] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)  # one per node: the group that moves it
-    activation: dict[int, int] = field(default_factory=dict)  # what follows a node, where anything does
+    activation: dict[int, int] = field(
+        default_factory=dict
+    )  # what follows a node, where anything does
     value: dict[int, int] = field(default_factory=dict)  # the value that a node shows in
     unions: int = 0  # how often nodes were united
-    _parents: np.ndarray = field(default_factory=lambda: np.empty(1024, dtype=np.int64))  # with room for more
+    _parents: np.ndarray = field(
+        default_factory=lambda: np.empty(1024, dtype=np.int64)
+    )  # with room for more
     _ranks: np.ndarray = field(default_factory=lambda: np.empty(1024, dtype=np.int64))
     _flat: bool = True  # whether every parent stands for itself
     _starts: Tensor | None = None
@@ -54,7 +59,13 @@ class Pool:
         return len(self.groups)
 
     def new(
-        self, name: str, count: int, type: NodeType, layer: int, groups: Sequence[str] | str = "", raw: bool = False
+        self,
+        name: str,
+        count: int,
+        type: NodeType,
+        layer: int,
+        groups: Sequence[str] | str = "",
+        raw: bool = False,
     ) -> Site:
         site = Site(name, len(self), count, type, layer, raw)
         self.sites.append(site)
@@ -62,10 +73,14 @@ class Pool:
         self._starts = None
         self.groups += [groups] * count if isinstance(groups, str) else groups
         while len(self._parents) < len(self):
-            self._parents, self._ranks = (np.concatenate([x, np.empty_like(x)]) for x in (self._parents, self._ranks))
+            self._parents, self._ranks = (
+                np.concatenate([x, np.empty_like(x)]) for x in (self._parents, self._ranks)
+            )
         own = np.arange(site.start, site.start + count)
         self._parents[site.start : site.start + count] = own
-        self._ranks[site.start : site.start + count] = own + (2**40 if type == NodeType.ORIGIN else 0)
+        self._ranks[site.start : site.start + count] = own + (
+            2**40 if type == NodeType.ORIGIN else 0
+        )
         return site
 
     def site_number(self, ids: Tensor) -> Tensor:
@@ -104,9 +119,13 @@ class Pool:
             a, b = a[keep], b[keep]
             first = self._ranks[a] < self._ranks[b]
             older, younger = np.where(first, a, b), np.where(first, b, a)
-            order = self._ranks[older].argsort(kind="stable")[::-1]  # of several the oldest, which is set last
+            order = self._ranks[older].argsort(kind="stable")[
+                ::-1
+            ]  # of several the oldest, which is set last
             self._parents[younger[order]] = older[order]
-        raise RuntimeError("nodes could not be united")  # pragma: no cover - chains halve each round
+        raise RuntimeError(
+            "nodes could not be united"
+        )  # pragma: no cover - chains halve each round
 
     def layer(self, ids: Tensor) -> int:
         """The deepest layer among some nodes."""

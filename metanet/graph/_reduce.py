@@ -1,4 +1,5 @@
-"""Sums, means and largest ones over neurons: neurons themselves, unless they only normalise what they sum up."""
+"""Sums, means and largest ones over neurons: neurons themselves, unless they only normalise what
+they sum up."""
 
 from __future__ import annotations
 
@@ -23,15 +24,19 @@ _SUMS = ("aten.sum", "aten.mean", "aten._fft_r2c", "aten._fft_c2r", "aten._fft_c
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Nodes ``ids`` ``(u,)`` of the sums over ``rows`` ``(u, n)``; their edges wait until something reads them."""
+    """Nodes ``ids`` ``(u,)`` of the sums over ``rows`` ``(u, n)``; their edges wait until something
+    reads them."""
 
     rows: Tensor
     ids: Tensor
     type: EdgeType
 
 
-def reduce(walk: Walk, name: str, part: Neurons, back: Sequence[int | None], shape: Sequence[int]) -> Neurons | None:
-    """Neurons over the axes that are left (``back`` says where they go); ``None`` if none of these tells any apart."""
+def reduce(
+    walk: Walk, name: str, part: Neurons, back: Sequence[int | None], shape: Sequence[int]
+) -> Neurons | None:
+    """Neurons over the axes that are left (``back`` says where they go); ``None`` if none of these
+    tells any apart."""
     ids, rank = walk.pool.find(part.ids), range(part.ids.ndim)
     gone = [a for a in rank if back[a] is None]
     kept = [a for a in rank if back[a] is not None]
@@ -53,8 +58,14 @@ def reduce(walk: Walk, name: str, part: Neurons, back: Sequence[int | None], sha
                              walk.pool.layer(rows) + 1, groups)  # fmt: skip
         made = site.ids
         walk.made.add(Making(name, flat, made, walk.uses.module))
-        walk.reductions.append(Reduction(rows, made, EdgeType.RESIDUAL if summed else EdgeType.JOINT))
-    full = made[inverse].view(*sizes, *(1 for _ in gone)).permute(*torch.tensor([*kept, *gone]).argsort().tolist())
+        walk.reductions.append(
+            Reduction(rows, made, EdgeType.RESIDUAL if summed else EdgeType.JOINT)
+        )
+    full = (
+        made[inverse]
+        .view(*sizes, *(1 for _ in gone))
+        .permute(*torch.tensor([*kept, *gone]).argsort().tolist())
+    )
     return Neurons(place(full.expand(ids.shape), back, shape))
 
 

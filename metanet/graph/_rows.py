@@ -1,4 +1,5 @@
-"""Deep networks in rows: the ribbon of columns is cut as a line of text is, and edges go on in the next row.
+"""Deep networks in rows: the ribbon of columns is cut as a line of text is, and edges go on in the
+next row.
 
 ::
 
@@ -58,7 +59,12 @@ def cut(
 
 
 def _rows(
-    tops: Sequence[float], bottoms: Sequence[float], margin: float, spacing: float, per_row: int, reached: float
+    tops: Sequence[float],
+    bottoms: Sequence[float],
+    margin: float,
+    spacing: float,
+    per_row: int,
+    reached: float,
 ) -> tuple[tuple[Row, ...], float]:
     rows: list[Row] = []
     for first in range(0, max(len(tops), 1), max(per_row, 1)):

@@ -1,4 +1,5 @@
-"""The vocabulary of the parameter graph: which integers stand for which kind of node, edge and activation.
+"""The vocabulary of the parameter graph: which integers stand for which kind of node, edge and
+activation.
 
 New kinds are appended, never inserted or renumbered: saved metanetworks embed these integers.
 
@@ -30,10 +31,12 @@ dtypes           [dict]     text     list of dicts   dtype of every tensor in th
 
 ``graph.x`` ``(N, features)`` is made of the node attributes when it is asked for.
 
-A complex entry is two parallel edges, one behind the other: a complex tensor counts as the real one that
-``torch.view_as_real`` makes of it, with a last axis of 2 that is a kernel position (0 real, 1 imaginary).
+A complex entry is two parallel edges, one behind the other: a complex tensor counts as the real one
+that ``torch.view_as_real`` makes of it, with a last axis of 2 that is a kernel position (0 real, 1
+imaginary).
 
-Attributes of one template are the same for all its checkpoints, ``edge_attr``, ``extras`` and ``dtypes`` apart.
+Attributes of one template are the same for all its checkpoints, ``edge_attr``, ``extras`` and
+``dtypes`` apart.
 """
 
 from enum import IntEnum
@@ -56,7 +59,9 @@ class NodeType(IntEnum):
     ROW = 11  # a row of a table: a position, a class token, a latent
     ORIGIN = 12  # what a weight reads where that is no neuron: positions, computed quantities
     SHARED = 13  # all neurons that one and the same entry acts on
-    ENTRYWISE = 14  # source node of a tensor that enters some other entry-wise function (slopes, exponents)
+    ENTRYWISE = (
+        14  # source node of a tensor that enters some other entry-wise function (slopes, exponents)
+    )
 
 
 class EdgeType(IntEnum):
@@ -81,7 +86,9 @@ class EdgeType(IntEnum):
     ENTRYWISE = 16  # slopes, exponents: what enters some other entry-wise function
     TRANSPOSED = 17  # transposed convolution
     TO_HEAD = 18  # constant: a query's or key's dimension to its head
-    COUPLING = 19  # constant: dimension of a query to the dimension of a key that it is multiplied with
+    COUPLING = (
+        19  # constant: dimension of a query to the dimension of a key that it is multiplied with
+    )
     JOINT = 20  # constant: operands of some other entry-wise function to what comes out
     SHARE = 21  # constant: between neurons and the one node that stands for all of them
     TIED = 22  # constant: this neuron's weights are those of that one
@@ -103,4 +110,11 @@ ROLES: tuple[str, ...] = ("group", "destination", "source", "kernel")
 NODE_KEYS: tuple[str, ...] = (
     "node_type", "node_layer", "node_site", "node_width", "node_group", "activation", "io_position",
 )  # fmt: skip
-EDGE_KEYS: tuple[str, ...] = ("edge_type", "edge_layer", "edge_tensor", "kernel_pos", "fan_in", "fan_out")
+EDGE_KEYS: tuple[str, ...] = (
+    "edge_type",
+    "edge_layer",
+    "edge_tensor",
+    "kernel_pos",
+    "fan_in",
+    "fan_out",
+)

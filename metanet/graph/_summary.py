@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 SUMMARY: tuple[str, ...] = (
     "rms", "mean", "std", "min", "q25", "median", "q75", "max", "mean_abs", "zeros", "nonfinite", "log10_count",
 )  # fmt: skip
-"""Features of a block's entries; all but ``nonfinite`` (a share, as ``zeros``) are of its finite entries."""
+"""Features of a block's entries; all but ``nonfinite`` (a share, as ``zeros``) are of its finite
+entries."""
 
 
 def summaries(
@@ -38,7 +39,9 @@ def summaries(
         if b.tensor != read:  # the blocks of one tensor stand together
             read, flat = b.tensor, tensors[b.tensor].detach().cpu().reshape(*(batch or (1,)), -1)
         for i, row in enumerate(flat):
-            part = row.as_strided(b.shape, b.edge_strides, row.storage_offset() + b.start - starts[b.tensor])
+            part = row.as_strided(
+                b.shape, b.edge_strides, row.storage_offset() + b.start - starts[b.tensor]
+            )
             wide = torch.float64 if row.dtype == torch.float64 else torch.float32
             out[(i, number) if batch else (number,)] = torch.tensor(_of(part.to(wide).numpy()))
     return out

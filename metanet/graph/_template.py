@@ -24,9 +24,11 @@ _LISTED = 10  # differences of one kind that an error names
 
 @dataclass(frozen=True)
 class GraphStack:
-    """Graphs of one architecture as one dense stack: the shared template and each checkpoint's edge values.
+    """Graphs of one architecture as one dense stack: the shared template and each checkpoint's edge
+    values.
 
-    This is the form that metanetworks train on: no index arrays, every tensor a view of ``edge_attr``.
+    This is the form that metanetworks train on: no index arrays, every tensor a view of
+    ``edge_attr``.
 
     Attributes:
         template: shared structure.
@@ -39,18 +41,24 @@ class GraphStack:
     def __len__(self) -> int:
         return self.edge_attr.shape[0]
 
-    def to(self, device: Any = None, *, dtype: torch.dtype | None = None, non_blocking: bool = False) -> "GraphStack":
-        return GraphStack(self.template, self.edge_attr.to(device=device, dtype=dtype, non_blocking=non_blocking))
+    def to(
+        self, device: Any = None, *, dtype: torch.dtype | None = None, non_blocking: bool = False
+    ) -> "GraphStack":
+        return GraphStack(
+            self.template, self.edge_attr.to(device=device, dtype=dtype, non_blocking=non_blocking)
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class GraphTemplate:
-    """Structure of the parameter graph of one architecture, built once and shared by all its checkpoints.
+    """Structure of the parameter graph of one architecture, built once and shared by all its
+    checkpoints.
 
     Attributes:
         nodes: the node ranges, in node order.
         blocks: the blocks, in edge order; those of one tensor lie in one stretch of edges.
-        dtypes: dtype of every tensor that is stored in edges, in the traced network, e.g. ``"bfloat16"``.
+        dtypes: dtype of every tensor that is stored in edges, in the traced network, e.g.
+            ``"bfloat16"``.
         shapes: shape of every tensor that is stored in edges.
         extras: names of state dict entries that travel unchanged (integer and bool buffers).
         groups: names of the groups that move nodes; ``node_group`` counts them.
@@ -89,12 +97,14 @@ class GraphTemplate:
         return tuple(b.size("destination") * b.size("kernel") for b in self.blocks)
 
     def parts(self, tensor: str) -> int:
-        """Edges of one entry: two where the tensor is complex; the edges of a coarse template are no entries."""
+        """Edges of one entry: two where the tensor is complex; the edges of a coarse template are
+        no entries."""
         return parts_of(self.dtypes[tensor]) if self.fine is None else 1
 
     @cached_property
     def stretches(self) -> tuple[tuple[str | None, tuple[str, ...], int, int], ...]:
-        """Consecutive edges: ``(tensor, its names, first edge, count)``; constant edges (no tensor) block by block."""
+        """Consecutive edges: ``(tensor, its names, first edge, count)``; constant edges (no tensor)
+        block by block."""
         found: dict[Any, tuple[str | None, tuple[str, ...], int, int]] = {}
         for b in self.blocks:
             if b.tensor is None:
@@ -103,15 +113,28 @@ class GraphTemplate:
                 name, names, start, count = found[b.tensor]
                 found[b.tensor] = (name, names, min(start, b.start), count)
             else:
-                found[b.tensor] = (b.tensor, b.names, b.start, prod(self.shapes[b.tensor]) * self.parts(b.tensor))
+                found[b.tensor] = (
+                    b.tensor,
+                    b.names,
+                    b.start,
+                    prod(self.shapes[b.tensor]) * self.parts(b.tensor),
+                )
         return tuple(sorted(found.values(), key=lambda s: (s[2], s[3])))
 
     @cached_property
     def static(self) -> dict[str, Tensor]:
-        """Every tensor of the graph but the values: see the table in ``metanet/graph/_schema.py``."""
+        """Every tensor of the graph but the values: see the table in
+        ``metanet/graph/_schema.py``."""
         numbers = {name: i for i, name in enumerate(self.groups)}
         rows = [
-            (int(r.type), r.layer, i, r.width or r.count, numbers.get(r.group, -1), ACTIVATIONS.index(r.activation))
+            (
+                int(r.type),
+                r.layer,
+                i,
+                r.width or r.count,
+                numbers.get(r.group, -1),
+                ACTIVATIONS.index(r.activation),
+            )
             for i, r in enumerate(self.nodes)
         ]
         counts = torch.tensor([r.count for r in self.nodes], dtype=torch.long)
@@ -134,7 +157,9 @@ class GraphTemplate:
         for number, b in enumerate(self.blocks):
             for row, side, r in ((0, "source", b.source), (1, "destination", b.destination)):
                 start = self.nodes[r].start + (b.source_start if row == 0 else b.destination_start)
-                window(out["edge_index"][row], b).copy_(strided_integers(b.shape, b.node_strides(side), start))
+                window(out["edge_index"][row], b).copy_(
+                    strided_integers(b.shape, b.node_strides(side), start)
+                )
             for key, values in per_block.items():
                 window(out[key], b).fill_(values[number])
             self._put_kernel_positions(out["kernel_pos"], b)
@@ -143,18 +168,24 @@ class GraphTemplate:
     @cached_property
     def io_position(self) -> Int[Tensor, " nodes"]:
         """Position of every input and output neuron, -1 for all other nodes."""
-        found = [torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1) for r in self.nodes]
+        found = [
+            torch.arange(r.count) if r.keeps_identity else torch.full((r.count,), -1)
+            for r in self.nodes
+        ]
         return torch.cat(found) if found else torch.empty(0, dtype=torch.long)
 
     def kernel_positions(self, block: Block) -> Int[Tensor, "kernel 3"]:
-        """Position of each kernel entry in the order of the dense array; -1 where there is no such axis."""
+        """Position of each kernel entry in the order of the dense array; -1 where there is no such
+        axis."""
         sizes = [n for n, r in zip(block.shape, block.roles, strict=True) if r == "kernel"]
         if len(sizes) > 3:  # only the last three axes are told apart
             sizes = [prod(sizes[:-2]), *sizes[-2:]]
         count = prod(sizes)
         out = torch.full((count, 3), -1)
         if sizes:
-            out[:, : len(sizes)] = torch.stack(torch.unravel_index(torch.arange(count), tuple(sizes)), 1)
+            out[:, : len(sizes)] = torch.stack(
+                torch.unravel_index(torch.arange(count), tuple(sizes)), 1
+            )
         return out
 
     def _put_kernel_positions(self, out: Int[Tensor, "edges 3"], block: Block) -> None:
@@ -163,13 +194,16 @@ class GraphTemplate:
             positions = self.kernel_positions(block)
             shape = [n if i in kernel else 1 for i, n in enumerate(block.shape)]
             for column in range(3):
-                window(out[:, column], block).copy_(positions[:, column].view(shape).expand(block.shape))
+                window(out[:, column], block).copy_(
+                    positions[:, column].view(shape).expand(block.shape)
+                )
 
     def coarse(self) -> "GraphTemplate":
         """One node per group of neurons (and per range that keeps its place), one edge per block.
 
-        For networks whose neuron graph would not fit into memory. Edges hold :data:`~metanet.graph.SUMMARY` features of
-        the block's entries in place of the entries, so that there is no way back to the checkpoint.
+        For networks whose neuron graph would not fit into memory. Edges hold
+        :data:`~metanet.graph.SUMMARY` features of the block's entries in place of the entries, so
+        that there is no way back to the checkpoint.
         """
         number: dict[str, int] = {}
         nodes: list[NodeRange] = []
@@ -187,30 +221,40 @@ class GraphTemplate:
             for i, b in enumerate(self.blocks)
         )  # fmt: skip
         shapes = dict.fromkeys(self.shapes, ())
-        return GraphTemplate(tuple(nodes), blocks, self.dtypes, shapes, self.extras, self.groups, self)
+        return GraphTemplate(
+            tuple(nodes), blocks, self.dtypes, shapes, self.extras, self.groups, self
+        )
 
     # ---------------------------------------------------------------- values in and out
 
     def values(self, state: Mapping[str, Tensor]) -> Float[Tensor, "*batch edges features"]:
-        """The edge values of one state dict, or of many stacked ones (a leading batch axis on every tensor).
+        """The edge values of one state dict, or of many stacked ones (a leading batch axis on every
+        tensor).
 
         Args:
-            state: tensors of the architecture's shapes, or all of them with one more leading axis. Of tied names one is
-                enough. Tensors with other names are not looked at.
+            state: tensors of the architecture's shapes, or all of them with one more leading axis.
+                Of tied names one is enough. Tensors with other names are not looked at.
 
         Returns:
-            ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is (or complex128), else float32: float16,
-            bfloat16, float8 and complex32 widen exactly. Of a coarse template the features of
-            :data:`~metanet.graph.SUMMARY`. Gradients pass to tensors that require them, save from a coarse template.
+            ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is (or complex128), else
+            float32: float16, bfloat16, float8 and complex32 widen exactly. Of a coarse template the
+                features of
+            :data:`~metanet.graph.SUMMARY`. Gradients pass to tensors that require them, save from a
+            coarse template.
 
         Raises:
-            CheckpointError: a tensor is missing, has another shape, or holds no floating-point numbers (no complex ones
-                where the architecture has complex ones); tied names have different values.
+            CheckpointError: a tensor is missing, has another shape, or holds no floating-point
+                numbers (no complex ones where the architecture has complex ones); tied names have
+                different values.
         """
         if self.fine is not None:
             return summaries(self.fine, *self.fine._chosen(state))
         tensors, batch = self._chosen(state)
-        dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors.values()) else torch.float32
+        dtype = (
+            torch.float64
+            if any(t.dtype == torch.float64 for t in tensors.values())
+            else torch.float32
+        )
         parts: list[Tensor] = []
         device = next((t.device for t in tensors.values()), None)
         for name, _, _, count in self.stretches:
@@ -233,14 +277,16 @@ class GraphTemplate:
         """The inverse of :meth:`values`: every tensor (under all its names) in its own shape.
 
         Args:
-            dtypes: of the checkpoint, by tensor; tensors left out keep the dtype (and complex ones the precision) of
-                ``values``.
+            dtypes: of the checkpoint, by tensor; tensors left out keep the dtype (and complex ones
+                the precision) of ``values``.
 
         Raises:
             MetanetError: of a coarse template.
         """
         if self.fine is not None:
-            raise MetanetError("a graph of granularity 'tensor' holds summaries: no checkpoint can be read from it")
+            raise MetanetError(
+                "a graph of granularity 'tensor' holds summaries: no checkpoint can be read from it"
+            )
         out: dict[str, Tensor] = {}
         for name, names, start, count in self.stretches:
             if name is None:
@@ -250,7 +296,9 @@ class GraphTemplate:
             part = part.to(given[0].to_real()) if given else part
             shape = (*values.shape[:-2], *self.shapes[name])
             if self.parts(name) == 2:
-                pairs = part.reshape((*shape, 2)).clone(memory_format=torch.contiguous_format)  # at an even address
+                pairs = part.reshape((*shape, 2)).clone(
+                    memory_format=torch.contiguous_format
+                )  # at an even address
                 part = torch.view_as_complex(pairs)
             else:
                 part = part.reshape(shape)
@@ -259,7 +307,8 @@ class GraphTemplate:
         return out
 
     def _chosen(self, state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], tuple[int, ...]]:
-        """One real tensor for each stretch of edges, and the shape of the batch; says all that is wrong at once.
+        """One real tensor for each stretch of edges, and the shape of the batch; says all that is
+        wrong at once.
 
         A lazy checkpoint stays lazy: its shapes and dtypes are known without reading.
         """
@@ -277,25 +326,39 @@ class GraphTemplate:
             first = chosen[name] = there[0]
             shape = tuple(self.shapes[name])
             got = tuple(state.shapes[first] if lazy else state[first].shape)
-            dtype, device = (state.dtypes[first], "cpu") if lazy else (state[first].dtype, state[first].device.type)
+            dtype, device = (
+                (state.dtypes[first], "cpu")
+                if lazy
+                else (state[first].dtype, state[first].device.type)
+            )
             if got == shape:
                 batches.add(())
             elif got[1:] == shape and len(got) == len(shape) + 1:
                 batches.add(got[:1])
             else:
                 shapes.append(f"  shape    {first} is {got}, expected {shape}")
-            wanted = dtype.is_complex if self.dtypes[name].startswith("complex") else dtype.is_floating_point
+            wanted = (
+                dtype.is_complex
+                if self.dtypes[name].startswith("complex")
+                else dtype.is_floating_point
+            )
             if not wanted or device == "meta":
                 what = "no data (meta device)" if device == "meta" else str(dtype)
                 kind = "complex" if self.dtypes[name].startswith("complex") else "floating-point"
                 kinds.append(f"  dtype    {first} holds {what}, expected {kind} numbers")
             for other in there[1:]:
                 if not same_bits(state[other], state[first]):
-                    tied.append(f"  tied     {other} and {first} are one tensor here, but have different values")
+                    tied.append(
+                        f"  tied     {other} and {first} are one tensor here, but have different values"
+                    )
         if problems := [*_some(missing), *_some(shapes), *_some(kinds), *_some(tied)]:
-            raise CheckpointError("checkpoint does not fit the architecture:\n" + "\n".join(problems))
+            raise CheckpointError(
+                "checkpoint does not fit the architecture:\n" + "\n".join(problems)
+            )
         if len(batches) > 1:
-            raise CheckpointError(f"stacked tensors disagree about the number of checkpoints: {sorted(batches)}")
+            raise CheckpointError(
+                f"stacked tensors disagree about the number of checkpoints: {sorted(batches)}"
+            )
         tensors = _Chosen(state, chosen)
         return (tensors if lazy else dict(tensors)), batches.pop() if batches else ()
 
@@ -316,9 +379,14 @@ class GraphTemplate:
 
     @classmethod
     def from_json(
-        cls, data: Any, place: str = "the graph template", *, error: type[MetanetError] = MetanetError
+        cls,
+        data: Any,
+        place: str = "the graph template",
+        *,
+        error: type[MetanetError] = MetanetError,
     ) -> "GraphTemplate":
-        """The template that :meth:`to_json` describes, checked: nodes, edges and shapes fit each other.
+        """The template that :meth:`to_json` describes, checked: nodes, edges and shapes fit each
+        other.
 
         Args:
             data: parsed JSON.
@@ -329,7 +397,9 @@ class GraphTemplate:
             MetanetError: it is of another form, or its parts contradict each other.
         """
         if isinstance(data, Mapping) and "coarse" in data:
-            return cls._of_file(validated(CoarseFile, data, place, error=error).coarse, place, error).coarse()
+            return cls._of_file(
+                validated(CoarseFile, data, place, error=error).coarse, place, error
+            ).coarse()
         return cls._of_file(validated(TemplateFile, data, place, error=error), place, error)
 
     @classmethod
@@ -359,8 +429,13 @@ class _Chosen(Mapping[str, Tensor]):
 
 def _plain(part: NodeRange | Block) -> dict[str, Any]:
     """Its fields, of which JSON has no tuples."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(part).items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(part).items()
+    }
 
 
 def _some(lines: list[str]) -> list[str]:
-    return lines[:_LISTED] + ([f"  ... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else [])
+    return lines[:_LISTED] + (
+        [f"  ... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    )

@@ -1,4 +1,5 @@
-"""Where tensors act: every entry becomes one edge, once; whatever else it does becomes constant edges."""
+"""Where tensors act: every entry becomes one edge, once; whatever else it does becomes constant
+edges."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,7 +62,8 @@ class Use:
         return torch.where(inside, ends[0], -1), torch.where(inside, ends[1], -1)
 
     def tells_apart(self, entries: Entries, axis: int) -> bool:
-        """Whether the items of an axis of entries (the first ones along all others) go to different nodes."""
+        """Whether the items of an axis of entries (the first ones along all others) go to different
+        nodes."""
         if not varies(entries.ids, axis):
             return False
         first = tuple(slice(None) if a == axis else slice(0, 1) for a in range(entries.ids.ndim))
@@ -81,12 +83,16 @@ class Uses:
     keyed: Mapping[int, Sequence[tuple[Factor, Factor]]] = field(default_factory=dict)
     covered: dict[int, Tensor] = field(default_factory=dict)
     module: str = ""  # whose forward is running
-    _above: dict[int, set[int]] = field(default_factory=dict)  # sites that feed a site through tensors
+    _above: dict[int, set[int]] = field(
+        default_factory=dict
+    )  # sites that feed a site through tensors
     _beside: dict[int, set[int]] = field(default_factory=dict)  # and without
 
     # ---------------------------------------------------------------- constant edges
 
-    def connect(self, type: EdgeType, source: Tensor, destination: Tensor, operand: int = 0) -> None:
+    def connect(
+        self, type: EdgeType, source: Tensor, destination: Tensor, operand: int = 0
+    ) -> None:
         """Constant edges between nodes, pair by pair; those of several operands are kept apart."""
         source, destination = compact(*torch.broadcast_tensors(source, destination))
         pairs, _ = unique_pairs(source, destination)
@@ -117,15 +123,16 @@ class Uses:
                 todo |= self._above.get(site, set()) - seen
         return False
 
-    # ---------------------------------------------------------------- tensors between two sets of neurons
+    # ---------------------------------------------------------------- tensors between two sets of
+    # neurons
 
     def weight(self, entries: Entries, source: Tensor, destination: Tensor, type: EdgeType) -> None:
         """A tensor between two sets of neurons; all three of one shape.
 
-        Entries that have edges already are the same weights at work again. Where they read the same neurons again, or
-        where a module reads neurons that it feeds itself (a recurrent network), the results are the same neurons, too;
-        else new ones that are tied to the old. Where one entry joins several pairs, nodes that stand for all of them
-        come between.
+        Entries that have edges already are the same weights at work again. Where they read the same
+        neurons again, or where a module reads neurons that it feeds itself (a recurrent network),
+        the results are the same neurons, too; else new ones that are tied to the old. Where one
+        entry joins several pairs, nodes that stand for all of them come between.
         """
         source, destination = self.pool.find(source), self.pool.find(destination)
         rank = range(entries.ids.ndim)
@@ -150,7 +157,9 @@ class Uses:
         """Entries where they appear first; neurons that they reach elsewhere are tied to those."""
         ids, nodes = entries.ids.reshape(-1), destination.expand(entries.ids.shape).reshape(-1)
         own, inverse = torch.unique(ids, return_inverse=True)
-        first = torch.full((len(own),), len(ids)).scatter_reduce(0, inverse, torch.arange(len(ids)), "amin")[inverse]
+        first = torch.full((len(own),), len(ids)).scatter_reduce(
+            0, inverse, torch.arange(len(ids)), "amin"
+        )[inverse]
         later = (first != torch.arange(len(ids))) & (ids >= 0)
         differ = later & (nodes != nodes[first])
         self.connect(EdgeType.TIED, nodes[first][differ], nodes[differ])
@@ -162,13 +171,20 @@ class Uses:
         self._note(self._above, use.source, use.destination)
 
     def _new(self, entries: Entries) -> Entries | None:
-        """The entries that have no edges yet, -1 elsewhere; ``None`` if there are none. They count as covered now."""
+        """The entries that have no edges yet, -1 elsewhere; ``None`` if there are none. They count
+        as covered now."""
         parameter = entries.parameter
         count = prod(self.shapes[parameter])
         covered = self.covered.get(parameter)
         x = entries.ids
-        if covered is None and entries.strided and prod(n for n, s in zip(x.shape, x.stride()) if s) == count:  # noqa: B905
-            self.covered[parameter] = torch.ones((), dtype=torch.bool).expand(count)  # all of it: no byte per entry
+        if (
+            covered is None
+            and entries.strided
+            and prod(n for n, s in zip(x.shape, x.stride(), strict=True) if s) == count
+        ):
+            self.covered[parameter] = torch.ones((), dtype=torch.bool).expand(
+                count
+            )  # all of it: no byte per entry
             return entries
         if covered is None:
             covered = self.covered[parameter] = torch.zeros(count, dtype=torch.bool)
@@ -216,7 +232,8 @@ class Uses:
                 self.connect(EdgeType.TIED, d_from, d_now)
 
     def _tie(self, use: Use, entries: Entries, nodes: Tensor) -> None:
-        """Every node that entries went to is tied to the one that they go to now, which may be one for many."""
+        """Every node that entries went to is tied to the one that they go to now, which may be one
+        for many."""
         ids, now = _along(entries, nodes, use)
         then = self.pool.find(use.ends(ids)[1])
         if (then >= 0).any():
@@ -225,10 +242,12 @@ class Uses:
     def _is_origin(self, ids: Tensor) -> bool:
         return all(self.pool.sites[i].type == NodeType.ORIGIN for i in self._sites(ids))
 
-    # ---------------------------------------------------------------- tensors that act on one set of neurons
+    # ---------------------------------------------------------------- tensors that act on one set
+    # of neurons
 
     def attach(self, entries: Entries, neurons: Tensor, node: NodeType, edge: EdgeType) -> None:
-        """A tensor aligned with neurons (of the shape of its entries): from source nodes of its own, one per row.
+        """A tensor aligned with neurons (of the shape of its entries): from source nodes of its
+        own, one per row.
 
         Where one entry acts on several neurons, a node that stands for all of them comes between.
         """
@@ -238,7 +257,9 @@ class Uses:
             neurons = neurons.unsqueeze(0).expand(size, *neurons.shape)
         moving = [a for a in range(neurons.ndim) if varies(neurons, a)]
         own = [a for a in range(neurons.ndim) if varies(entries.ids, a)]
-        keep = tuple(slice(None) if a in own or a in moving else slice(0, 1) for a in range(neurons.ndim))
+        keep = tuple(
+            slice(None) if a in own or a in moving else slice(0, 1) for a in range(neurons.ndim)
+        )
         ids, neurons = entries.ids[keep], neurons[keep]
         if not entries.strided and not _each_once(ids):
             ids, neurons, own, moving = self._one_axis(ids, neurons)
@@ -264,7 +285,8 @@ class Uses:
         self._add(Use(entries.parameter, fresh, source, neurons.expand(ids.shape), kind_edge))
 
     def key_axes(self, entries: Entries, rows: Sequence[int]) -> list[int]:
-        """Axes besides those of the rows by which rows move: then there is a source node for each of their items."""
+        """Axes besides those of the rows by which rows move: then there is a source node for each
+        of their items."""
         x = entries.ids
         if not entries.strided:
             return []
@@ -272,7 +294,11 @@ class Uses:
         def axes(factor: Factor) -> list[int]:
             step, size = factor
             ends = [(x.stride(a), x.stride(a) * x.shape[a]) for a in range(x.ndim)]
-            return [a for a, (low, high) in enumerate(ends) if x.shape[a] > 1 and low < step * size and step < high]
+            return [
+                a
+                for a, (low, high) in enumerate(ends)
+                if x.shape[a] > 1 and low < step * size and step < high
+            ]
 
         pairs = self.keyed.get(entries.parameter, ())
         wanted = {a for moves, key in pairs if set(axes(moves)) & set(rows) for a in axes(key)}
@@ -282,9 +308,13 @@ class Uses:
         for use in [u for u in self.found if u.parameter == entries.parameter]:
             self._tie(use, entries, neurons)
 
-    def _share(self, neurons: Tensor, several: Sequence[int], name: str, outwards: bool = True) -> Tensor:
+    def _share(
+        self, neurons: Tensor, several: Sequence[int], name: str, outwards: bool = True
+    ) -> Tensor:
         """One node for all neurons along some axes."""
-        kept = neurons[tuple(slice(0, 1) if a in several else slice(None) for a in range(neurons.ndim))]
+        kept = neurons[
+            tuple(slice(0, 1) if a in several else slice(None) for a in range(neurons.ndim))
+        ]
         sizes = [n if varies(kept, a) else 1 for a, n in enumerate(kept.shape)]
         groups = [self.pool.groups[i] if i >= 0 else "" for i in kept.reshape(-1).tolist()]
         if len(several) == sum(varies(neurons, a) for a in range(neurons.ndim)):
@@ -296,8 +326,11 @@ class Uses:
         self.connect(EdgeType.SHARE, *(ends if outwards else ends[::-1]))
         return shared.expand(neurons.shape)
 
-    def _one_axis(self, ids: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor, list[int], list[int]]:
-        """Entries that appear at several places: once each, and the node that stands for the places."""
+    def _one_axis(
+        self, ids: Tensor, neurons: Tensor
+    ) -> tuple[Tensor, Tensor, list[int], list[int]]:
+        """Entries that appear at several places: once each, and the node that stands for the
+        places."""
         pairs, _ = unique_pairs(ids, neurons.expand(ids.shape))
         pairs = pairs[(pairs >= 0).all(1)]
         entries, counts = torch.unique_consecutive(pairs[:, 0], return_counts=True)
@@ -306,7 +339,9 @@ class Uses:
         site = self.pool.new("shared", len(several), NodeType.SHARED, self.pool.layer(neurons))
         targets = dict(zip(several, site.ids.tolist(), strict=True))
         if several:
-            ends = torch.tensor(list(targets.values())).repeat_interleave(torch.tensor([len(k) for k in several]))
+            ends = torch.tensor(list(targets.values())).repeat_interleave(
+                torch.tensor([len(k) for k in several])
+            )
             self.connect(EdgeType.SHARE, ends, torch.tensor([n for k in several for n in k]))
         out = [targets.get(k, k[0]) for k in keys]
         rank: dict[int, int] = {}
@@ -345,7 +380,11 @@ def explicit(
         entries = with_axis(entries, key, size, step)
         more = torch.arange(size).view(-1, *(1,) * source.ndim)
         shape = (size, *source.shape)
-        source = source.expand(shape) + more * hidden_source[key][1] if key in hidden_source else source.expand(shape)
+        source = (
+            source.expand(shape) + more * hidden_source[key][1]
+            if key in hidden_source
+            else source.expand(shape)
+        )
         if key in hidden_destination:
             destination = destination.expand(shape) + more * hidden_destination[key][1]
         else:
@@ -354,8 +393,12 @@ def explicit(
 
 
 def _along(entries: Entries, nodes: Tensor, use: Use | None = None) -> tuple[Tensor, Tensor]:
-    """Entries and nodes along those axes along which the nodes differ (or those of another use), written out."""
-    differ = [varies(nodes, a) or (use is not None and use.tells_apart(entries, a)) for a in range(nodes.ndim)]
+    """Entries and nodes along those axes along which the nodes differ (or those of another use),
+    written out."""
+    differ = [
+        varies(nodes, a) or (use is not None and use.tells_apart(entries, a))
+        for a in range(nodes.ndim)
+    ]
     keep = tuple(slice(None) if d else slice(0, 1) for d in differ)
     ids, nodes = replace(entries, ids=entries.ids[keep], hidden={}).real().ids, nodes[keep]
     chosen = ids.reshape(-1) >= 0

@@ -1,7 +1,8 @@
 """From a solved recording to neurons and edges: one pass over the operations.
 
-Every value has a :class:`~metanet.graph._flows.Flow`. Rearrangements are run on its integers; contractions with
-parameters, sums and products make new neurons; everything else stays on the neurons it reads.
+Every value has a :class:`~metanet.graph._flows.Flow`. Rearrangements are run on its integers;
+contractions with parameters, sums and products make new neurons; everything else stays on the
+neurons it reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,11 +38,13 @@ class Walk:
 
     Attributes:
         flows: of every value that is still needed.
-        named: for integers that name items (which expert): a number for the choice that they came from.
+        named: for integers that name items (which expert): a number for the choice that they came
+            from.
         made: sums and products by what they are made of, so that the same ones are not made twice.
         kept: flows of the values that neurons show in.
         reductions: sums and the like over neurons.
-        summed_inputs: whether entries of an input were summed up that may turn out to be one neuron.
+        summed_inputs: whether entries of an input were summed up that may turn out to be one
+            neuron.
         heads, mixes: queries and keys of attention; values, and what attention makes of them.
     """
 
@@ -62,17 +65,24 @@ class Walk:
 
     def __post_init__(self) -> None:
         values = self.trace.values
-        numbers = [n for n in dict.fromkeys(self.trace.parameters.values()) if not is_integer(values[n].dtype)]
+        numbers = [
+            n
+            for n in dict.fromkeys(self.trace.parameters.values())
+            if not is_integer(values[n].dtype)
+        ]
         names = {n: values[n].names[0] for n in numbers}
         self.made = Made(self.pool)
-        self.uses = Uses(self.pool, {n: values[n].shape for n in numbers}, names, keyed=self._keyed(names))
+        self.uses = Uses(
+            self.pool, {n: values[n].shape for n in numbers}, names, keyed=self._keyed(names)
+        )
 
     @cached_property
     def _known(self) -> Mapping[int, Tensor]:
         return self.trace.known(but=self.solved.spec.tensors.keys())
 
     def _keyed(self, names: Mapping[int, str]) -> dict[int, list[tuple[Factor, Factor]]]:
-        """For every parameter pairs of factors of its axes: one that moves by what the other says, and the other."""
+        """For every parameter pairs of factors of its axes: one that moves by what the other says,
+        and the other."""
         keys = {g.name: g.keys for g in self.solved.spec.groups}
         found: dict[int, list[tuple[Factor, Factor]]] = {}
         for number, name in names.items():
@@ -85,13 +95,19 @@ class Walk:
                 for part in axis.parts if isinstance(axis, Product) else (axis,):
                     step //= part.size
                     factors.append(((step, part.size), names_in(part), keys_in(part, keys)))
-            pairs = [(f, g) for f, _, wanted in factors for g, names, _ in factors if f != g and wanted & names]
+            pairs = [
+                (f, g)
+                for f, _, wanted in factors
+                for g, names, _ in factors
+                if f != g and wanted & names
+            ]
             if pairs:
                 found[number] = pairs
         return found
 
     def run(self, known: "Walk | None" = None) -> "Walk":
-        """Walk through the recording; entries of inputs that another walk made one are so from the start."""
+        """Walk through the recording; entries of inputs that another walk made one are so from the
+        start."""
         for number in self.trace.inputs:
             self._add_input(number)
         if known is not None:
@@ -99,12 +115,18 @@ class Walk:
             self.pool.unite(ids, torch.from_numpy(known.pool.roots()[: len(ids)]))
         for number in (n for n, shape in self.uses.shapes.items() if prod(shape)):
             self.flows[number] = Flow(entries=(whole(number, self.trace.values[number].shape),))
-        last = {n: i for i, op in enumerate(self.trace.ops) for n in (*op.inputs(), *(o for o in op.outputs if o))}
+        last = {
+            n: i
+            for i, op in enumerate(self.trace.ops)
+            for n in (*op.inputs(), *(o for o in op.outputs if o))
+        }
         ending: dict[int, list[int]] = {}
         for number, i in last.items():
             ending.setdefault(i, []).append(number)
         outputs = set(self.trace.outputs)
-        for i, (op, semantics) in enumerate(zip(self.trace.ops, self.solved.semantics, strict=True)):
+        for i, (op, semantics) in enumerate(
+            zip(self.trace.ops, self.solved.semantics, strict=True)
+        ):
             if semantics is not None:
                 self._step(op, semantics)
             if self.pool.unions > self._unions:  # a recurrence: what it is made of recurs, too
@@ -120,14 +142,21 @@ class Walk:
     def _add_input(self, number: int) -> None:
         shape = self.trace.values[number].shape
         count = prod(shape)
-        if "int" in self.trace.values[number].dtype or "bool" in self.trace.values[number].dtype or not count:
+        if (
+            "int" in self.trace.values[number].dtype
+            or "bool" in self.trace.values[number].dtype
+            or not count
+        ):
             return
-        site = self.pool.new(f"input {self.trace.inputs.index(number)}", count, NodeType.INPUT, 0, raw=True)
+        site = self.pool.new(
+            f"input {self.trace.inputs.index(number)}", count, NodeType.INPUT, 0, raw=True
+        )
         self.flows[number] = Flow((Neurons(site.ids.view(shape)),))
         self.kept[number] = self.flows[number]
 
     def constant(self, number: int) -> Tensor | None:
-        """Values of a constant, or of what follows from index tables that no relabelling touches."""
+        """Values of a constant, or of what follows from index tables that no relabelling
+        touches."""
         return self._known.get(number)
 
     # ---------------------------------------------------------------- one operation
@@ -147,7 +176,10 @@ class Walk:
         elif op.name in ("aten.cat", "aten.concat", "aten.stack"):
             self.put(op.outputs[0], concatenate(self, op))
             return
-        elif op.name in ("aten.slice_scatter", "aten.select_scatter") and (found := write(self, op)) is not None:
+        elif (
+            op.name in ("aten.slice_scatter", "aten.select_scatter")
+            and (found := write(self, op)) is not None
+        ):
             self.put(op.outputs[0], found)
             return
         elif op.name == "aten.glu":
@@ -211,7 +243,9 @@ class Walk:
                 self.put(number, Flow(neurons, tuple(p for p in out if isinstance(p, Entries))))
         return True
 
-    def _follow(self, op: Op, source: int, axes: Sequence[int | None], out: int | None = None) -> None:
+    def _follow(
+        self, op: Op, source: int, axes: Sequence[int | None], out: int | None = None
+    ) -> None:
         """Output axis i is the source's axis ``axes[i]``."""
         flow = self.flows.get(source)
         out = op.outputs[0] if out is None else out
@@ -245,7 +279,8 @@ class Walk:
         self.put(out, Flow(tuple(neurons), tuple(entries)))
 
     def _by_axes(self, op: Op, semantics: Semantics) -> None:
-        """An operation that says nothing of flow: axes that list the same items are the same axes."""
+        """An operation that says nothing of flow: axes that list the same items are the same
+        axes."""
         sources = [n for n in dict.fromkeys(op.inputs()) if n in self.flows]
         for out in op.outputs:
             if out is None or out not in self.solved.axes or "int" in self.trace.values[out].dtype:
@@ -259,7 +294,9 @@ class Walk:
                 self._act(flow, [(n, axes) for n, axes in matches if not self.flows[n].neurons])
                 continue
             found: list[Entries] = []
-            for (n, axes), score in zip(matches, scores, strict=True):  # parameters made of parameters
+            for (n, axes), score in zip(
+                matches, scores, strict=True
+            ):  # parameters made of parameters
                 if score:
                     self._follow(op, n, axes, out)
                     found += self.flows.pop(out, Flow()).entries
@@ -284,21 +321,28 @@ class Walk:
         axes: list[int | None] = []
         for a, expr in enumerate(self.solved.axes[out]):
             expr, size = leaves.expand(expr), values[out].shape[a]
-            same = next((b for b in left if own[b] == expr and values[source].shape[b] == size), None)
+            same = next(
+                (b for b in left if own[b] == expr and values[source].shape[b] == size), None
+            )
             axes.append(same)
             if same is not None:
                 left.remove(same)
         return axes
 
     def _varying(self, flow: Flow, axes: Sequence[int | None]) -> int:
-        return sum(varies(p.ids, b) for p in (*flow.neurons, *flow.entries) for b in axes if b is not None)
+        return sum(
+            varies(p.ids, b) for p in (*flow.neurons, *flow.entries) for b in axes if b is not None
+        )
 
     def _attach(self, out: int | None, attach: Attach) -> None:
         flow, below = self.flows.get(out), self.flows.get(attach.operand.value)
         if flow is None or below is None:
             return
         shape = self.trace.values[out].shape
-        placed = [replace(e, ids=place(e.ids, attach.axes, shape), role=attach.role) for e in below.entries]
+        placed = [
+            replace(e, ids=place(e.ids, attach.axes, shape), role=attach.role)
+            for e in below.entries
+        ]
         if flow.neurons:
             for e in placed:
                 self.vector(e, flow, attach.role)
@@ -323,11 +367,20 @@ class Walk:
         self.uses.attach(entries, ids, *ROLES_OF_VECTORS[role])
 
     def _note_activation(self, op: Op, flow: Sequence[object]) -> None:
-        """The first activation that follows a site is a feature of its neurons, and what they show."""
+        """The first activation that follows a site is a feature of its neurons, and what they
+        show."""
         out, name = op.outputs[0], op.name.removeprefix("aten.").strip("_")
         found = self.flows.get(out)
-        unary = all(isinstance(f, Follow) or (isinstance(f, Join) and len(f.operands) == 1) for f in flow)
-        if found is None or len(found.neurons) != 1 or found.neurons[0].hidden or not unary or name not in ACTIVATIONS:
+        unary = all(
+            isinstance(f, Follow) or (isinstance(f, Join) and len(f.operands) == 1) for f in flow
+        )
+        if (
+            found is None
+            or len(found.neurons) != 1
+            or found.neurons[0].hidden
+            or not unary
+            or name not in ACTIVATIONS
+        ):
             return
         number = ACTIVATIONS.index(name)
         nodes = self.pool.find(distinct(found.neurons[0].ids))
@@ -338,9 +391,16 @@ class Walk:
         self.kept[out] = found
 
     def new_site(
-        self, name: str, ids_shape: Sequence[int], type: NodeType, layer: int, value: int | None, axes: Sequence[int]
+        self,
+        name: str,
+        ids_shape: Sequence[int],
+        type: NodeType,
+        layer: int,
+        value: int | None,
+        axes: Sequence[int],
     ) -> Site:
-        """Neurons over some axes of a value, the last of them fastest; their group is that of the fastest axis."""
+        """Neurons over some axes of a value, the last of them fastest; their group is that of the
+        fastest axis."""
         count = prod(ids_shape)
         groups: list[str] = [""] * count
         if value is not None and axes:

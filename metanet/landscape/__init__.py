@@ -1,4 +1,5 @@
-"""What lies between two networks: loss and accuracy along the straight path from one's weights to the other's."""
+"""What lies between two networks: loss and accuracy along the straight path from one's weights to
+the other's."""
 
 from ._barrier import STATISTICS as STATISTICS
 from ._barrier import barrier as barrier

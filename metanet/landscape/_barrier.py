@@ -28,7 +28,11 @@ from ._curve import Barrier
 from ._path import StraightPath
 
 Weights = nn.Module | Mapping[str, Tensor]
-STATISTICS = {"keep": None, "reset": "bn_reset", **{name: name for name in REPAIRS if name != "bn_reset"}}
+STATISTICS = {
+    "keep": None,
+    "reset": "bn_reset",
+    **{name: name for name in REPAIRS if name != "bn_reset"},
+}
 """What is done to the statistics between the ends: a repair, by the name that it has here."""
 
 
@@ -39,12 +43,14 @@ def barrier(
     metrics: Sequence[str] | None = None, seed: int = 0, device: str | torch.device | None = None,
     progress: bool = False, **options: Any,
 ) -> Barrier:  # fmt: skip
-    r"""Loss and accuracy along the straight path :math:`(1 - \lambda) a + \lambda b` between two networks.
+    r"""Loss and accuracy along the straight path :math:`(1 - \lambda) a + \lambda b` between two
+    networks.
 
-    Linear mode connectivity (Frankle et al. 2020, https://arxiv.org/abs/1912.05671); the barrier is the maximum over
-    :math:`\lambda` of the loss minus the linear interpolation of the losses at the ends. The network runs in eval mode.
-    Weights and floating buffers are interpolated in float32 or wider, integer buffers are those of ``a``, tied tensors
-    stay tied. One network is in memory beside ``a`` and ``b``, and all data is read once for every point.
+    Linear mode connectivity (Frankle et al. 2020, https://arxiv.org/abs/1912.05671); the barrier is
+    the maximum over :math:`\lambda` of the loss minus the linear interpolation of the losses at the
+    ends. The network runs in eval mode. Weights and floating buffers are interpolated in float32 or
+    wider, integer buffers are those of ``a``, tied tensors stay tied. One network is in memory
+    beside ``a`` and ``b``, and all data is read once for every point.
 
     >>> import metanet, torch
     >>> net = torch.nn.Linear(1, 1, bias=False)
@@ -57,20 +63,25 @@ def barrier(
     Args:
         a, b: modules or state dicts, lazy checkpoints too.
         model: the network that the weights belong to; it is copied, not changed.
-        data: batches ``(inputs, target)`` or dicts of keyword inputs, readable again and again (no generator).
-        loss: a name of :data:`metanet.evaluation.LOSSES` or ``loss(outputs, target)``, the mean over a batch. Left out:
-            the network's own loss where it returns one (transformers, given ``labels``), else cross-entropy for
-            classes and squared error for numbers.
+        data: batches ``(inputs, target)`` or dicts of keyword inputs, readable again and again (no
+            generator).
+        loss: a name of :data:`metanet.evaluation.LOSSES` or ``loss(outputs, target)``, the mean
+            over a batch. Left out: the network's own loss where it returns one (transformers, given
+            ``labels``), else cross-entropy for classes and squared error for numbers.
         points: how many, both ends counted.
-        align: move ``b`` onto ``a`` first, by a matcher's name or an alignment; the path without it is measured too.
-        arch: what :func:`metanet.trace` returned, for a matcher; traced from the first batch when left out.
-        statistics: between the ends, on ``train_data``: ``"keep"`` interpolates those of BatchNorm, ``"reset"``
-            measures them anew at each point; ``"repair"`` does so too, and brings mean and standard deviation of the
-            channels of all other layers to what lies between those of the ends; ``"rescale"`` the standard deviation
-            alone (:data:`metanet.merging.repairs.REPAIRS`).
-        train_data: batches that the matcher and the statistics are given, so that the barrier is measured on others;
-            ``data`` when left out.
-        metrics: names of :data:`metanet.evaluation.METRICS`; those that fit the targets when left out.
+        align: move ``b`` onto ``a`` first, by a matcher's name or an alignment; the path without it
+            is measured too.
+        arch: what :func:`metanet.trace` returned, for a matcher; traced from the first batch when
+            left out.
+        statistics: between the ends, on ``train_data``: ``"keep"`` interpolates those of BatchNorm,
+            ``"reset"`` measures them anew at each point; ``"repair"`` does so too, and brings mean
+            and standard deviation of the channels of all other layers to what lies between those of
+            the ends; ``"rescale"`` the standard deviation alone
+            (:data:`metanet.merging.repairs.REPAIRS`).
+        train_data: batches that the matcher and the statistics are given, so that the barrier is
+            measured on others; ``data`` when left out.
+        metrics: names of :data:`metanet.evaluation.METRICS`; those that fit the targets when left
+            out.
         seed: of the matcher.
         device: where to run; the CPU when left out.
         progress: show a bar.
@@ -78,10 +89,14 @@ def barrier(
 
     Raises:
         CheckpointError: a checkpoint does not fit the network, or has NaN or infinite values.
-        MetanetError: no such loss, metric, matcher or statistics; data that is empty, can be read once only, or does
-            not fit the network.
+        MetanetError: no such loss, metric, matcher or statistics; data that is empty, can be read
+            once only, or does not fit the network.
     """
-    wanted, function, run = find_metrics(metrics), find_loss(loss), Runner(torch.device(device or "cpu"))
+    wanted, function, run = (
+        find_metrics(metrics),
+        find_loss(loss),
+        Runner(torch.device(device or "cpu")),
+    )
     _check_call(model, points, statistics, align, options)
     data = repeatable(data)
     train_data = data if train_data is None else repeatable(train_data)
@@ -107,7 +122,9 @@ def barrier(
                 network = path.at(share)
                 if statistics != "keep" and 0 < share < 1:
                     goals = between(measured_ends, [1 - share, share]) if measured_ends else {}
-                    calibrate(network, train_data, run, goals, REPAIRS[STATISTICS[statistics]]).fuse(network)
+                    calibrate(
+                        network, train_data, run, goals, REPAIRS[STATISTICS[statistics]]
+                    ).fuse(network)
                 values, samples = measure(network, data, function, wanted, run)
                 _check_measured(values, [] if metrics is None else wanted)
                 rows.append((share, values))
@@ -118,33 +135,49 @@ def barrier(
     return found[0] if align is None else replace(found[1], alignment=align, unaligned=found[0])
 
 
-def _check_call(model: nn.Module, points: int, statistics: str, align: Any, options: Mapping[str, Any]) -> None:
+def _check_call(
+    model: nn.Module, points: int, statistics: str, align: Any, options: Mapping[str, Any]
+) -> None:
     """What can be told before any checkpoint is read."""
     if not isinstance(points, int) or points < 3:
-        raise MetanetError(f"points={points!r}: a path has both ends and at least one point between them, so 3 or more")
+        raise MetanetError(
+            f"points={points!r}: a path has both ends and at least one point between them, so 3 or more"
+        )
     if statistics not in STATISTICS:
-        raise MetanetError(f"there is no statistics={statistics!r}. Choices: {', '.join(STATISTICS)}")
+        raise MetanetError(
+            f"there is no statistics={statistics!r}. Choices: {', '.join(STATISTICS)}"
+        )
     if statistics == "reset" and not normalisers(model):
         raise MetanetError(
             f"statistics='reset': {type(model).__name__} has no running statistics; repair and rescale need none"
         )
     if align is not None and not isinstance(align, (str, Alignment)):
-        raise MetanetError(f"align must be the name of a matcher or an Alignment, got {type(align).__name__}")
+        raise MetanetError(
+            f"align must be the name of a matcher or an Alignment, got {type(align).__name__}"
+        )
     if options and not isinstance(align, str):
-        raise MetanetError(f"unknown arguments {', '.join(options)}: options of a matcher need align=NAME")
+        raise MetanetError(
+            f"unknown arguments {', '.join(options)}: options of a matcher need align=NAME"
+        )
 
 
-def _measured_ends(path: StraightPath, statistics: str, data: Iterable[Any], run: Runner) -> list[Measured]:
+def _measured_ends(
+    path: StraightPath, statistics: str, data: Iterable[Any], run: Runner
+) -> list[Measured]:
     """What the layers of both ends show; nothing if no layer is to come between them."""
     if REPAIRS.get(STATISTICS[statistics] or "") is None:
         return []
     found = [measure_layers(path.at(share), data, run) for share in (0.0, 1.0)]
     if not found[0].layers and not normalisers(path.model):
-        raise MetanetError(f"statistics={statistics!r}: {type(path.model).__name__} has no layer that can be corrected")
+        raise MetanetError(
+            f"statistics={statistics!r}: {type(path.model).__name__} has no layer that can be corrected"
+        )
     return found
 
 
 def _check_measured(values: Mapping[str, float], asked: Sequence[Metric]) -> None:
     missing = [m.name for m in asked if m.name not in values]
     if missing:
-        raise MetanetError(f"{', '.join(missing)} can't be measured: the data's targets are no classes of samples")
+        raise MetanetError(
+            f"{', '.join(missing)} can't be measured: the data's targets are no classes of samples"
+        )

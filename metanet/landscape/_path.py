@@ -28,7 +28,9 @@ class StraightPath:
         self, model: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], device: torch.device
     ) -> None:  # fmt: skip
         if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-            raise MetanetError("the module is on the meta device and can't run: make it with values, on the CPU say")
+            raise MetanetError(
+                "the module is on the meta device and can't run: make it with values, on the CPU say"
+            )
         self.model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
         self.a, self.b = a, b
         tensors, first = entries(self.model)
@@ -36,7 +38,8 @@ class StraightPath:
 
     @torch.no_grad()
     def at(self, share: float) -> nn.Module:
-        """The network at ``(1 - share) a + share b``, with the integers of ``a``; the next call overwrites it."""
+        """The network at ``(1 - share) a + share b``, with the integers of ``a``; the next call
+        overwrites it."""
         for name, tensor in self._tensors.items():
             if name not in self.a:
                 continue
@@ -51,5 +54,6 @@ class StraightPath:
 
 
 def _wide(*dtypes: torch.dtype) -> torch.dtype:
-    """float32, or wider where one of the dtypes is; 8-bit floats, which promote to nothing, count as narrow."""
+    """float32, or wider where one of the dtypes is; 8-bit floats, which promote to nothing, count
+    as narrow."""
     return reduce(torch.promote_types, (d for d in dtypes if d.itemsize > 1), torch.float32)

@@ -1,7 +1,8 @@
-"""Merging networks: methods on one tensor at a time, neurons aligned first, statistics repaired after.
+"""Merging networks: methods on one tensor at a time, neurons aligned first, statistics repaired
+after.
 
-A new method is one function ``(part, *, options...) -> Tensor`` in a file of its own under ``methods/``, registered by
-``@method`` (``_registry.py``), and a file in ``conf/method/``.
+A new method is one function ``(part, *, options...) -> Tensor`` in a file of its own under
+``methods/``, registered by ``@method`` (``_registry.py``), and a file in ``conf/method/``.
 """
 
 from ._card import model_card as model_card

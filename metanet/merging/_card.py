@@ -1,4 +1,5 @@
-"""The model card of a merge: what was merged and how, in Markdown with the front matter of the Hugging Face Hub."""
+"""The model card of a merge: what was merged and how, in Markdown with the front matter of the
+Hugging Face Hub."""
 
 import inspect
 import json
@@ -41,7 +42,8 @@ def model_card(
 
 
 def name_of(given: str) -> str:
-    """What to call an input: its name on the Hub if it lies in its cache, else that of its folder or file."""
+    """What to call an input: its name on the Hub if it lies in its cache, else that of its folder
+    or file."""
     path = Path(given)
     if found := _CACHED.search(str(path.absolute())):
         return f"{found['owner']}/{found['name']}"
@@ -85,17 +87,27 @@ def _table_of_inputs(recipe: Mapping[str, Any], hashes: Mapping[str, str]) -> st
 
 def _how(recipe: Mapping[str, Any]) -> str:
     method = METHODS[recipe["method"]]
-    told = explanations(method.function) | ({} if method.prepare is None else explanations(method.prepare))
+    told = explanations(method.function) | (
+        {} if method.prepare is None else explanations(method.prepare)
+    )
     rows = [("option", "value", "")]
-    rows += [(f"`{name}`", _value(value), told.get(name, "")) for name, value in recipe["options"].items()]
+    rows += [
+        (f"`{name}`", _value(value), told.get(name, ""))
+        for name, value in recipe["options"].items()
+    ]
     rest = [
         f"- computed in {recipe['dtype'] or 'float32, or float64 where an input is'}, "
         f"stored as {recipe['out_dtype'] or 'the ' + ('first model' if recipe['base'] is None else 'base') + ' is'}",
         f"- seed {recipe['seed']}",
         f"- statistics: {recipe['repair'] or 'not repaired'}",
     ]
-    rest += [f"- tensors `{pattern}`: {_value(values)}" for pattern, values in recipe["overrides"].items()]
-    rest += [f"- layers, slice {k + 1}: {_value(each)}" for k, each in enumerate(recipe["slices"] or ())]
+    rest += [
+        f"- tensors `{pattern}`: {_value(values)}"
+        for pattern, values in recipe["overrides"].items()
+    ]
+    rest += [
+        f"- layers, slice {k + 1}: {_value(each)}" for k, each in enumerate(recipe["slices"] or ())
+    ]
     return "## How\n\n" + (f"{_markdown(rows)}\n\n" if recipe["options"] else "") + "\n".join(rest)
 
 

@@ -14,7 +14,11 @@ _NOTHING = 1e-8  # weights with a smaller sum divide nothing
 
 
 def summed(
-    part: Part, vectors: Sequence[TaskVector], weights: Sequence[float], normalize: bool, scale: float
+    part: Part,
+    vectors: Sequence[TaskVector],
+    weights: Sequence[float],
+    normalize: bool,
+    scale: float,
 ) -> Tensor:
     """The base plus the weighted sum of task vectors.
 
@@ -43,15 +47,18 @@ def elected(
     """The base plus the weighted sum of those entries whose sign wins (Yadav et al. 2023).
 
     Args:
-        consensus: the sign that wins is that of the ``"sum"`` of the weighted entries, or that which most models have
-            (``"count"``); at 0 it is plus.
-        normalize: divide every entry by the sum of the weights of the models that have the winning sign.
+        consensus: the sign that wins is that of the ``"sum"`` of the weighted entries, or that
+            which most models have (``"count"``); at 0 it is plus.
+        normalize: divide every entry by the sum of the weights of the models that have the winning
+            sign.
         scale: of the result of it.
     """
     if consensus not in CONSENSUS:
         raise MetanetError(f"consensus={consensus!r}: give one of {', '.join(CONSENSUS)}")
     # What counts nothing must not be counted as a winner.
-    voters = [(v, w * v.factor, abs(w)) for v, w in zip(vectors, weights, strict=True) if w * v.factor]
+    voters = [
+        (v, w * v.factor, abs(w)) for v, w in zip(vectors, weights, strict=True) if w * v.factor
+    ]
     base = part.base.reshape(-1)
     out = torch.empty_like(base)
     memory = buffers(base, 4 + len(voters))
@@ -67,7 +74,8 @@ def elected(
                 vote.sub_(torch.sign(backs[k], out=sign), alpha=1 if weight > 0 else -1)
         torch.copysign(one, vote, out=sign)
         for back, (_, weight, share) in zip(backs, voters, strict=True):
-            # Ways back that are turned by the winning sign and the weight's are negative where they have won.
+            # Ways back that are turned by the winning sign and the weight's are negative where they
+            # have won.
             wins = back.mul_(sign)
             wins = wins.clamp_max_(0) if weight > 0 else wins.clamp_min_(0)
             mixed.add_(wins, alpha=weight)

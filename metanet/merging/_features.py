@@ -1,7 +1,9 @@
-"""Features: which axes of which tensors make the neurons of a group and which read them, and what acts along these.
+"""Features: which axes of which tensors make the neurons of a group and which read them, and what
+acts along these.
 
-What makes a neuron (rows of weights, biases, gains and statistics of norms) is averaged when neurons become one, what
-reads it is added up or repeated. The graph template knows both: destinations and sources.
+What makes a neuron (rows of weights, biases, gains and statistics of norms) is averaged when
+neurons become one, what reads it is added up or repeated. The graph template knows both:
+destinations and sources.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +17,8 @@ from ..graph import Block, EdgeType, GraphTemplate, NodeType, row_major
 from ..symmetry import Axis, Choice, Concat, Leaf, Product, SymmetrySpec, leaves_of
 
 Act = Callable[[Tensor, int, str, int], Tensor]
-"""What to do along one axis: ``(tensor, axis of it, group, axis of the whole tensor)`` gives the new tensor."""
+"""What to do along one axis: ``(tensor, axis of it, group, axis of the whole tensor)`` gives the
+new tensor."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Roles:
     """What the axes of tensors are to their neurons.
 
     Attributes:
-        made: axes along which a tensor makes neurons: its destinations. By tensor, also by its other names.
+        made: axes along which a tensor makes neurons: its destinations. By tensor, also by its
+            other names.
         read: axes along which it reads them: its sources.
         unknown: tensors that have no known place in the network.
         outputs: axes along which a tensor makes the network's outputs.
@@ -52,7 +56,10 @@ def roles_of(template: GraphTemplate) -> Roles:
         shape = (*template.shapes[block.tensor], template.parts(block.tensor))
         for axis, role in _digits(block, shape):
             for name in block.names:
-                if role in ("destination", "group"):  # of a depthwise kernel, too: one for each neuron
+                if role in (
+                    "destination",
+                    "group",
+                ):  # of a depthwise kernel, too: one for each neuron
                     made.setdefault(name, set()).add(axis)
                     if template.nodes[block.destination].type == NodeType.OUTPUT:
                         outputs[name] = axis
@@ -77,13 +84,18 @@ def _digits(block: Block, shape: Sequence[int]) -> list[tuple[int, str]]:
 
 
 def candidates(spec: SymmetrySpec, roles: Roles) -> tuple[list[str], dict[str, str]]:
-    """Groups whose neurons may become one, as far as names and axes tell, and for all others why not."""
+    """Groups whose neurons may become one, as far as names and axes tell, and for all others why
+    not."""
     keyed = {k for g in spec.groups for k in g.keys}
     why: dict[str, str] = {}
     for name, tensor in spec.tensors.items():
         if tensor.integer:
             masked = {leaf.group for axis in tensor.axes for leaf in leaves_of(axis)}
-            why |= {g: f"{name} holds integers or truth values, which have no mean" for g in masked if g not in why}
+            why |= {
+                g: f"{name} holds integers or truth values, which have no mean"
+                for g in masked
+                if g not in why
+            }
             continue
         for number, axis in enumerate(tensor.axes):
             chosen = {leaf.group for part in _choices(axis) for leaf in leaves_of(part)}
@@ -107,12 +119,18 @@ def candidates(spec: SymmetrySpec, roles: Roles) -> tuple[list[str], dict[str, s
 def _choices(axis: Axis) -> list[Choice]:
     if isinstance(axis, Choice):
         return [axis]
-    return [c for p in axis.parts for c in _choices(p)] if isinstance(axis, (Product, Concat)) else []
+    return (
+        [c for p in axis.parts for c in _choices(p)] if isinstance(axis, (Product, Concat)) else []
+    )
 
 
 def _made_together(name: str, axes: Sequence[Axis], roles: Roles) -> list[list[str]]:
     """Groups of which one entry of a tensor makes a neuron each."""
-    made = [(n, a) for n, a in enumerate(axes) if roles.makes(name, n) and any(True for _ in leaves_of(a))]
+    made = [
+        (n, a)
+        for n, a in enumerate(axes)
+        if roles.makes(name, n) and any(True for _ in leaves_of(a))
+    ]
     if len(made) > 1:
         return [[leaf.group for _, a in made for leaf in leaves_of(a)]]
     return [found for _, a in made for found in _products(a)]
@@ -127,7 +145,8 @@ def _products(axis: Axis) -> list[list[str]]:
 
 
 def along(tensor: Tensor, axes: Sequence[Axis], act: Act) -> Tensor:
-    """Do something along every axis, or part of an axis, that is neurons of a group; sizes may change."""
+    """Do something along every axis, or part of an axis, that is neurons of a group; sizes may
+    change."""
     for number, axis in enumerate(axes):
         tensor = _along(tensor, number, axis, act, number)
     return tensor
@@ -144,7 +163,9 @@ def _along(tensor: Tensor, at: int, axis: Axis, act: Act, number: int) -> Tensor
             return tensor.flatten(at, at + len(parts) - 1)
         case Concat(parts):
             pieces = tensor.split([p.size for p in parts], at)
-            return torch.cat([_along(t, at, p, act, number) for t, p in zip(pieces, parts, strict=True)], at)
+            return torch.cat(
+                [_along(t, at, p, act, number) for t, p in zip(pieces, parts, strict=True)], at
+            )
     return tensor
 
 
@@ -163,4 +184,6 @@ def narrowed(axis: Axis, sizes: Mapping[str, int]) -> int:
 def groups_on(spec: SymmetrySpec, name: str, groups: Collection[str]) -> list[str]:
     """Those of the groups that a tensor has."""
     axes = spec.tensors[name].axes if name in spec.tensors else ()
-    return [g for g in dict.fromkeys(leaf.group for a in axes for leaf in leaves_of(a)) if g in groups]
+    return [
+        g for g in dict.fromkeys(leaf.group for a in axes for leaf in leaves_of(a)) if g in groups
+    ]

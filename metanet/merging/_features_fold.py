@@ -14,9 +14,14 @@ from ._features_sites import Site
 
 
 def distances(
-    spec: SymmetrySpec, roles: Roles, groups: Sequence[str], sites: Sequence[Site], state: Mapping[str, Tensor]
+    spec: SymmetrySpec,
+    roles: Roles,
+    groups: Sequence[str],
+    sites: Sequence[Site],
+    state: Mapping[str, Tensor],
 ) -> dict[str, np.ndarray]:
-    """For every group the squared distances ``(neurons, neurons)`` between what makes its neurons, in float64.
+    """For every group the squared distances ``(neurons, neurons)`` between what makes its neurons,
+    in float64.
 
     Args:
         sites: of the groups; what makes neurons elsewhere counts as it is.
@@ -27,7 +32,12 @@ def distances(
             products[site.group].addmm_(rows, rows.T)
     done = {name for site in sites for name in site.tensors.values()}
     for name, tensor in spec.tensors.items():
-        made = {leaf.group for n, a in enumerate(tensor.axes) if roles.makes(name, n) for leaf in leaves_of(a)}
+        made = {
+            leaf.group
+            for n, a in enumerate(tensor.axes)
+            if roles.makes(name, n)
+            for leaf in leaves_of(a)
+        }
         if tensor.tied_to is not None or name in done or not made & {*groups}:
             continue
 
@@ -46,7 +56,8 @@ def distances(
 
 
 def clusters(squared: np.ndarray, threshold: float, share: float) -> np.ndarray:
-    """Iteratively merges the two nearest neurons, or means of neurons, in the order of the first of each.
+    """Iteratively merges the two nearest neurons, or means of neurons, in the order of the first of
+    each.
 
     Args:
         squared: squared distances ``(neurons, neurons)``.
@@ -66,7 +77,9 @@ def clusters(squared: np.ndarray, threshold: float, share: float) -> np.ndarray:
             break
         si, sj = sizes[i], sizes[j]
         # squared distances to the mean of both (Lance and Williams)
-        row = (si * pairs.scores[i] + sj * pairs.scores[j] - si * sj / (si + sj) * score) / (si + sj)
+        row = (si * pairs.scores[i] + sj * pairs.scores[j] - si * sj / (si + sj) * score) / (
+            si + sj
+        )
         pairs.join(i, j, np.minimum(row, 0.0))
         sizes[i] += sj
         members[i] += members[j]

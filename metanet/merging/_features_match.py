@@ -30,7 +30,11 @@ _Key = tuple[int, Axis]
 
 
 def matched(
-    problem: Problem, zipped: Sequence[str], moved: Collection[str], positions: int, batches: int | None
+    problem: Problem,
+    zipped: Sequence[str],
+    moved: Collection[str],
+    positions: int,
+    batches: int | None,
 ) -> tuple[dict[str, np.ndarray], list[Transform]]:
     """Runs all networks over the data.
 
@@ -39,8 +43,9 @@ def matched(
         moved: groups for which the relabellings of activation matching are wanted.
 
     Returns:
-        For every zipped group that shows somewhere the mean correlations ``(k n, k n)`` between its features in all k
-        networks, one network after the other; and what moves each network onto the first.
+        For every zipped group that shows somewhere the mean correlations ``(k n, k n)`` between its
+        features in all k networks, one network after the other; and what moves each network onto
+        the first.
     """
     spec, k = problem.arch.spec, len(problem.models)
     within: dict[_Key, Moments] = defaultdict(Moments)
@@ -67,7 +72,9 @@ def matched(
     transforms = [spec.identity()]
     for m in range(1, k):
         found = [(n, c) for (which, (_, n)), c in across.items() if which == m]
-        terms = added_up([t for n, c in found for t in terms_of(c.correlations(), n, keys, movable)])
+        terms = added_up(
+            [t for n, c in found for t in terms_of(c.correlations(), n, keys, movable)]
+        )
         start = {g: e.numpy() for g, e in to_elements(spec.identity(), keys).items()}
         arranged, _ = arrange_by_terms(terms, families(movable, keys), keys, start)
         transforms.append(to_transform({g: torch.from_numpy(e) for g, e in arranged.items()}, spec))
@@ -84,7 +91,8 @@ def _with_dead(moments: Moments) -> Tensor:
 def _parts(
     correlations: Tensor, neurons: Axis, zipped: Sequence[str], k: int
 ) -> list[tuple[str, np.ndarray, int]]:  # fmt: skip
-    """What one set of neurons says of groups: ``(group, sums of correlations (k n, k n), how many were added up)``."""
+    """What one set of neurons says of groups: ``(group, sums of correlations (k n, k n), how many
+    were added up)``."""
     out = []
     table = correlations.cpu().numpy()
     for factors, places in cut_axis(neurons):
@@ -99,11 +107,12 @@ def _parts(
 
 
 def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) -> np.ndarray:
-    """Greedy matching of the features of k networks, within networks too (Stoica et al. 2023, section 4).
+    """Greedy matching of the features of k networks, within networks too (Stoica et al. 2023,
+    section 4).
 
-    Again and again the two features that correlate most become one, which correlates with others as the less alike of
-    both did, times alpha, until as many are left as each network has. For more than two networks the factor comes in
-    once a feature holds one of every network, or two of one.
+    Again and again the two features that correlate most become one, which correlates with others as
+    the less alike of both did, times alpha, until as many are left as each network has. For more
+    than two networks the factor comes in once a feature holds one of every network, or two of one.
 
     Args:
         correlations: ``(k n, k n)``.
@@ -116,7 +125,9 @@ def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) ->
     n = len(correlations) // k
     model, own = np.divmod(np.arange(k * n), n)
     apart = model[:, None] != model
-    fit = correlations.astype(np.float64) + _ALIKE * apart + _ALIKE * (apart & (own[:, None] == own))
+    fit = (
+        correlations.astype(np.float64) + _ALIKE * apart + _ALIKE * (apart & (own[:, None] == own))
+    )
     budget = np.full(k, int((k - 1) * n // k * beta + 1e-9))
     counts = np.zeros((k * n, k), np.int64)
     counts[np.arange(k * n), model] = 1
@@ -125,7 +136,9 @@ def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) ->
         pairs.forbid(counts[:, m] > 0)
     for _ in range((k - 1) * n):
         i, j, score = pairs.best()
-        if np.isneginf(score):  # the rules leave no pair, as may happen among three networks: go on without
+        if np.isneginf(
+            score
+        ):  # the rules leave no pair, as may happen among three networks: go on without
             pairs, alpha, budget[:] = Pairs(_least(fit, cluster)), 1.0, k * n
             i, j, _ = pairs.best()
         within = (counts[i] > 0) & (counts[j] > 0)
@@ -149,17 +162,21 @@ def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) ->
 
 
 def _least(fit: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """The least score between the features of every two clusters, at the numbers of these; ``-inf`` elsewhere."""
+    """The least score between the features of every two clusters, at the numbers of these; ``-inf``
+    elsewhere."""
     order = np.argsort(cluster, kind="stable")
     names, starts = np.unique(cluster[order], return_index=True)
-    table = np.minimum.reduceat(np.minimum.reduceat(fit[np.ix_(order, order)], starts, 0), starts, 1)
+    table = np.minimum.reduceat(
+        np.minimum.reduceat(fit[np.ix_(order, order)], starts, 0), starts, 1
+    )
     out = np.full_like(fit, -np.inf)
     out[np.ix_(names, names)] = table
     return out
 
 
 def report(found: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """For every group how many features hold some of several networks, and how many of one alone."""
+    """For every group how many features hold some of several networks, and how many of one
+    alone."""
     out = {}
     for group, clusters in found.items():
         k, n = clusters.shape

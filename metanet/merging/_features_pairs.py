@@ -6,12 +6,14 @@ _GONE = -np.inf
 
 
 class Pairs:
-    """Symmetric scores between items of which more and more are gone, with the best partner of each kept at hand.
+    """Symmetric scores between items of which more and more are gone, with the best partner of each
+    kept at hand.
 
     So a step costs about as much as reading one row, not the whole matrix.
 
     Args:
-        scores: ``(n, n)`` float64, symmetric; the diagonal is not read. ``-inf``: must not meet. Changed in place.
+        scores: ``(n, n)`` float64, symmetric; the diagonal is not read. ``-inf``: must not meet.
+            Changed in place.
     """
 
     def __init__(self, scores: np.ndarray) -> None:
@@ -31,7 +33,8 @@ class Pairs:
         return min(row, partner), max(row, partner), float(self._best[row])
 
     def join(self, kept: int, gone: int, row: np.ndarray) -> None:
-        """One item goes; the other has new scores ``(n,)``, in which ``-inf`` stands for those that are gone."""
+        """One item goes; the other has new scores ``(n,)``, in which ``-inf`` stands for those that
+        are gone."""
         row[kept] = row[gone] = _GONE
         self.scores[gone] = self.scores[:, gone] = _GONE
         self.scores[kept] = self.scores[:, kept] = row

@@ -1,7 +1,8 @@
-"""Sites: neurons that one weight makes, with its bias and the norm with running statistics behind it, if there is one.
+"""Sites: neurons that one weight makes, with its bias and the norm with running statistics behind
+it, if there is one.
 
-What such neurons do is told by weight and bias as they would be without the norm: how large the raw ones are says
-nothing before a norm.
+What such neurons do is told by weight and bias as they would be without the norm: how large the raw
+ones are says nothing before a norm.
 """
 
 from collections.abc import Collection, Mapping
@@ -29,8 +30,8 @@ class Site:
     Attributes:
         group: their group.
         axis: along which the weight makes them.
-        tensors: ``"weight"``, and those there are of ``"bias"``, ``"variance"``, ``"scale"``, ``"mean"``, ``"shift"``,
-            vectors with an entry for every neuron.
+        tensors: ``"weight"``, and those there are of ``"bias"``, ``"variance"``, ``"scale"``,
+            ``"mean"``, ``"shift"``, vectors with an entry for every neuron.
     """
 
     group: str
@@ -42,7 +43,8 @@ class Site:
         return "variance" in self.tensors
 
     def weights(self, spec: SymmetrySpec, state: Mapping[str, Tensor]) -> Tensor:
-        """All that is multiplied with something, ``(neurons, weights)`` in float64, as if there were no norm."""
+        """All that is multiplied with something, ``(neurons, weights)`` in float64, as if there
+        were no norm."""
         weight = state[stored_name(spec, self.tensors["weight"], state)].double().cpu()
         rows = weight.movedim(self.axis, 0).reshape(weight.shape[self.axis], -1)
         return rows * self._gain(spec, state)[:, None] if self.normed else rows
@@ -55,15 +57,22 @@ class Site:
         return (bias + self._vector("shift", 0.0, spec, state))[:, None]
 
     def _gain(self, spec: SymmetrySpec, state: Mapping[str, Tensor]) -> Tensor:
-        return self._vector("scale", 1.0, spec, state) / (self._vector("variance", 1.0, spec, state) + _EPS).sqrt()
+        return (
+            self._vector("scale", 1.0, spec, state)
+            / (self._vector("variance", 1.0, spec, state) + _EPS).sqrt()
+        )
 
-    def _vector(self, kind: str, default: float, spec: SymmetrySpec, state: Mapping[str, Tensor]) -> Tensor:
+    def _vector(
+        self, kind: str, default: float, spec: SymmetrySpec, state: Mapping[str, Tensor]
+    ) -> Tensor:
         if kind not in self.tensors:
             return torch.full((spec[self.group].size,), default, dtype=torch.float64)
         return state[stored_name(spec, self.tensors[kind], state)].double().cpu()
 
 
-def sites_of(spec: SymmetrySpec, template: GraphTemplate, roles: Roles, groups: Collection[str]) -> list[Site]:
+def sites_of(
+    spec: SymmetrySpec, template: GraphTemplate, roles: Roles, groups: Collection[str]
+) -> list[Site]:
     """The sites of the groups. Neurons that several weights make, or parts of one, are in none."""
     found: dict[int, dict[str, list[str]]] = {}
     for block in template.blocks:
@@ -75,13 +84,23 @@ def sites_of(spec: SymmetrySpec, template: GraphTemplate, roles: Roles, groups: 
     for at in found.values():
         tensors = {kind: names[0] for kind, names in at.items()}
         weight = tensors.get("weight")
-        if weight is None or any(used.count(name) > 1 for name in tensors.values()) or not _complete(at):
+        if (
+            weight is None
+            or any(used.count(name) > 1 for name in tensors.values())
+            or not _complete(at)
+        ):
             continue
-        made = [(n, a) for n, a in enumerate(spec.tensors[weight].axes) if roles.makes(weight, n) and _moves(a)]
+        made = [
+            (n, a)
+            for n, a in enumerate(spec.tensors[weight].axes)
+            if roles.makes(weight, n) and _moves(a)
+        ]
         if len(made) != 1 or not isinstance(made[0][1], Leaf) or made[0][1].group not in groups:
             continue
         axis, leaf = made[0]
-        if all(spec.tensors[name].axes == (leaf,) for kind, name in tensors.items() if kind != "weight"):
+        if all(
+            spec.tensors[name].axes == (leaf,) for kind, name in tensors.items() if kind != "weight"
+        ):
             out.append(Site(leaf.group, axis, tensors))
     return out
 
@@ -89,7 +108,11 @@ def sites_of(spec: SymmetrySpec, template: GraphTemplate, roles: Roles, groups: 
 def _complete(at: Mapping[str, list[str]]) -> bool:
     """Whether there is one tensor of each kind, and statistics with gains and shifts."""
     single = all(len(names) == 1 for names in at.values())
-    return single and ("variance" in at) == ("mean" in at) and ("variance" in at or not {"scale", "shift"} & {*at})
+    return (
+        single
+        and ("variance" in at) == ("mean" in at)
+        and ("variance" in at or not {"scale", "shift"} & {*at})
+    )
 
 
 def _moves(axis: object) -> bool:
@@ -97,18 +120,23 @@ def _moves(axis: object) -> bool:
 
 
 def corrections(
-    spec: SymmetrySpec, sites: Collection[Site], found: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    spec: SymmetrySpec,
+    sites: Collection[Site],
+    found: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """By what running variances are multiplied because neurons were merged.
 
-    The mean of weights that are not equal is shorter than they are, and varies less. Where inputs vary alike in all
-    directions, neurons vary as much as their weights are long. (Making the weights themselves longer does harm.)
+    The mean of weights that are not equal is shorter than they are, and varies less. Where inputs
+    vary alike in all directions, neurons vary as much as their weights are long. (Making the
+    weights themselves longer does harm.)
 
     Args:
         found: group -> for every neuron the number of its cluster.
 
     Returns:
-        Running variance -> factor for every cluster; at least what weights at right angles to each other need.
+        Running variance -> factor for every cluster; at least what weights at right angles to each
+        other need.
     """
     out: dict[str, Tensor] = {}
     for site in sites:
@@ -117,9 +145,13 @@ def corrections(
         cluster, rows = found[site.group], site.weights(spec, state)
         sizes = torch.bincount(cluster).double()
         zeros = rows.new_zeros(len(sizes))
-        mean = rows.new_zeros(len(sizes), rows.shape[1]).index_add_(0, cluster, rows) / sizes[:, None]
+        mean = (
+            rows.new_zeros(len(sizes), rows.shape[1]).index_add_(0, cluster, rows) / sizes[:, None]
+        )
         before = zeros.index_add(0, cluster, rows.square().sum(1)) / sizes
         factor = (mean.square().sum(1) / before.clamp(min=1e-300)).where(before > 0, 1.0)
-        factor = torch.where((factor - 1).abs() < 1e-9, 1.0, factor)  # of equal neurons nothing changes, bit for bit
+        factor = torch.where(
+            (factor - 1).abs() < 1e-9, 1.0, factor
+        )  # of equal neurons nothing changes, bit for bit
         out[site.tensors["variance"]] = torch.maximum(factor, 1 / sizes)
     return out

@@ -1,4 +1,5 @@
-"""Networks with their features zipped: what makes a feature is averaged, what reads it stays that of each network."""
+"""Networks with their features zipped: what makes a feature is averaged, what reads it stays that
+of each network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ class Zip:
     """How the tensors of k networks become one's.
 
     Attributes:
-        found: group -> ``(k, n)``: for every feature of every network the one that it becomes part of.
+        found: group -> ``(k, n)``: for every feature of every network the one that it becomes part
+            of.
         transforms: what moves each network's other neurons first.
-        heads: ``"average"``, ``"stack"``, or for every output the number of the network that it is taken from.
+        heads: ``"average"``, ``"stack"``, or for every output the number of the network that it is
+            taken from.
         own: tensors that are those of one network: beyond where zipping stops.
         task: that network.
     """
@@ -38,23 +41,32 @@ class Zip:
         name = part.name
         if name not in self.spec.tensors:
             return average(part.tensors, [1.0] * len(part.tensors), "zipit")
-        moved = [self._moved(t, name, x) for t, x in zip(self.transforms, part.tensors, strict=True)]
+        moved = [
+            self._moved(t, name, x) for t, x in zip(self.transforms, part.tensors, strict=True)
+        ]
         groups = groups_on(self.spec, name, self.found)
         if name in self.own:
             return self._zipped(name, self.task, moved[self.task])
         if name in self.roles.outputs and self.heads != "average":
             return self._head(name, [self._zipped(name, m, x) for m, x in enumerate(moved)])
         if all(self._is_relabelling(g) for g in groups):
-            return average([self._relabelled(name, m, x) for m, x in enumerate(moved)], [1.0] * len(moved), "zipit")
+            return average(
+                [self._relabelled(name, m, x) for m, x in enumerate(moved)],
+                [1.0] * len(moved),
+                "zipit",
+            )
         first, *others = (self._zipped(name, m, x) for m, x in enumerate(moved))
         for other in others:
             first = first + other
         return first / len(moved)
 
     def _moved(self, transform: Transform, name: str, tensor: Tensor) -> Tensor:
-        """A network's tensor, complex ones as their parts, as the spec's axes do not count these."""
+        """A network's tensor, complex ones as their parts, as the spec's axes do not count
+        these."""
         if self.spec.tensors[name].is_complex:
-            return torch.view_as_real(transform.apply(name, torch.view_as_complex(tensor.contiguous())))
+            return torch.view_as_real(
+                transform.apply(name, torch.view_as_complex(tensor.contiguous()))
+            )
         return transform.apply(name, tensor)
 
     def _head(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
@@ -85,7 +97,8 @@ class Zip:
         return along(tensor, self.spec.tensors[name].axes, act)
 
     def _zipped(self, name: str, model: int, tensor: Tensor) -> Tensor:
-        """A network's share: the sum of these, divided by how many they are, is the merged tensor."""
+        """A network's share: the sum of these, divided by how many they are, is the merged
+        tensor."""
 
         def act(values: Tensor, at: int, group: str, number: int) -> Tensor:
             if group not in self.found:
@@ -95,7 +108,9 @@ class Zip:
             if not self.roles.makes(name, number):
                 return out
             sizes = torch.bincount(cluster.flatten(), minlength=cluster.shape[1]).to(values.dtype)
-            return out * (len(cluster) / sizes).view([-1 if axis == at else 1 for axis in range(values.ndim)])
+            return out * (len(cluster) / sizes).view(
+                [-1 if axis == at else 1 for axis in range(values.ndim)]
+            )
 
         return along(tensor, self.spec.tensors[name].axes, act)
 
@@ -107,15 +122,23 @@ class Zip:
                 f"heads={self.heads!r}: there is no head to choose it for: it lies beyond the stop, or is tied to an "
                 "embedding"
             )
-        tied = {t.tied_to for t in self.spec.tensors.values()} | {n for n, t in self.spec.tensors.items() if t.tied_to}
+        tied = {t.tied_to for t in self.spec.tensors.values()} | {
+            n for n, t in self.spec.tensors.items() if t.tied_to
+        }
         if shared := tied & {*names}:
-            raise MetanetError(f"heads={self.heads!r}: {min(shared)} is tied to another tensor, which is no head")
+            raise MetanetError(
+                f"heads={self.heads!r}: {min(shared)} is tied to another tensor, which is no head"
+            )
         if self.heads == "stack":
             return
         k = len(self.transforms)
         if any(not isinstance(m, int) or isinstance(m, bool) or not 0 <= m < k for m in self.heads):
-            raise MetanetError(f"heads={list(self.heads)}: give 'average', 'stack', or numbers from 0 to {k - 1}")
+            raise MetanetError(
+                f"heads={list(self.heads)}: give 'average', 'stack', or numbers from 0 to {k - 1}"
+            )
         for name in names:
             size = self.spec.tensors[name].shape[self.roles.outputs[name]]
             if size != len(self.heads):
-                raise MetanetError(f"heads has {len(self.heads)} numbers, but {name} makes {size} outputs")
+                raise MetanetError(
+                    f"heads has {len(self.heads)} numbers, but {name} makes {size} outputs"
+                )

@@ -1,4 +1,5 @@
-"""The diagonal of the Fisher information: how much a network's answers depend on each of its parameters."""
+"""The diagonal of the Fisher information: how much a network's answers depend on each of its
+parameters."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,21 +26,24 @@ def fishers(
     r"""The diagonal Fisher information of networks, by the first name of every parameter.
 
     .. math::
-        F_i = \frac{1}{n} \sum_{x} E_{y \sim p(y | x)} \left( \frac{\partial \log p(y | x)}{\partial w_i} \right)^2
+        F_i = \frac{1}{n} \sum_{x} E_{y \sim p(y | x)} \left( \frac{\partial \log p(y | x)}{\partial
+        w_i} \right)^2
 
-    Every square is of the gradient of one sample, never of a batch. In memory: one module, gradients of one sample (of
-    small networks, of as many as fit in 128 MiB), and of each result one float32 for every parameter.
+    Every square is of the gradient of one sample, never of a batch. In memory: one module,
+    gradients of one sample (of small networks, of as many as fit in 128 MiB), and of each result
+    one float32 for every parameter.
 
     Args:
         problem: with model and data.
         given: networks: the number of a model, ``None`` for the base, and what to call it.
         samples: at most so many of the data; ``None``: all.
-        labels: ``"expected"`` over the network's own, ``"sampled"`` from them, ``"empirical"``: the squared gradient of
-            the loss at the data's targets, or ``"auto"``: expected for up to 100 scores per sample, else sampled.
+        labels: ``"expected"`` over the network's own, ``"sampled"`` from them, ``"empirical"``: the
+            squared gradient of the loss at the data's targets, or ``"auto"``: expected for up to
+            100 scores per sample, else sampled.
 
     Raises:
-        MetanetError: the network can't run the data, a target is missing or of an unknown kind, or the outputs do not
-            depend on the parameters.
+        MetanetError: the network can't run the data, a target is missing or of an unknown kind, or
+            the outputs do not depend on the parameters.
     """
     network, out = working_copy(problem), []
     for number, who in given:
@@ -58,14 +62,22 @@ def fishers(
 class _Estimate:
     """A running mean of squared gradients."""
 
-    def __init__(self, network: nn.Module, problem: Problem, labels: str, generator: torch.Generator) -> None:
+    def __init__(
+        self, network: nn.Module, problem: Problem, labels: str, generator: torch.Generator
+    ) -> None:
         self.network, self.labels, self.generator = network, labels, generator
         self.loss, self.run = find_loss(problem.loss), Runner(problem.device)
         tensors, first = entries(network)
-        parameters = {id(p) for p in network.parameters() if p.is_floating_point() or p.is_complex()}
-        self.parameters = {n: t for n, t in tensors.items() if first[n] == n and id(t) in parameters}
+        parameters = {
+            id(p) for p in network.parameters() if p.is_floating_point() or p.is_complex()
+        }
+        self.parameters = {
+            n: t for n, t in tensors.items() if first[n] == n and id(t) in parameters
+        }
         inside = {id(p): n for n, p in network.named_parameters()}
-        self.inside = {n: inside[id(t)] for n, t in self.parameters.items()}  # a module may store them by other names
+        self.inside = {
+            n: inside[id(t)] for n, t in self.parameters.items()
+        }  # a module may store them by other names
         self.sums = {n: torch.zeros_like(torch.view_as_real(t) if t.is_complex() else t).detach()
                      for n, t in self.parameters.items()}  # fmt: skip
         self.chunk = max(1, _CHUNK // max(1, sum(t.numel() for t in self.parameters.values())))
@@ -87,7 +99,12 @@ class _Estimate:
                 self._take(found)
                 return
         for k in range(size):
-            self._take(self._alone(cut(batch, size, k, k + 1), *(None if b is None else b[k : k + 1] for b in beside)))
+            self._take(
+                self._alone(
+                    cut(batch, size, k, k + 1),
+                    *(None if b is None else b[k : k + 1] for b in beside),
+                )
+            )
 
     @torch.no_grad()
     def _beside(self, batch: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -116,7 +133,9 @@ class _Estimate:
         for name, square in squares.items():
             self.sums[name] += square
 
-    def _all_at_once(self, batch: Any, size: int, beside: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
+    def _all_at_once(
+        self, batch: Any, size: int, beside: tuple[Tensor | None, ...]
+    ) -> dict[str, Tensor]:
         """The sum of squared gradients, vectorised over samples."""
         leaves, form = tree_flatten((batch, *beside))
         mapped = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == size for x in leaves]
@@ -125,12 +144,17 @@ class _Estimate:
 
         def one(parameters: dict[str, Tensor], sample: list[Tensor]) -> dict[str, Tensor]:
             rest = iter(sample)
-            whole = [constant[k] if k in constant else next(rest).unsqueeze(0) for k in range(len(leaves))]
+            whole = [
+                constant[k] if k in constant else next(rest).unsqueeze(0)
+                for k in range(len(leaves))
+            ]
             each, counted, noise = tree_unflatten(whole, form)
             args, kwargs = batch_inputs(each)
 
             def run(parameters: dict[str, Tensor]) -> Tensor:
-                return self.likelihood.scores(functional_call(self.network, parameters, args, kwargs), target_of(each))
+                return self.likelihood.scores(
+                    functional_call(self.network, parameters, args, kwargs), target_of(each)
+                )
 
             scores, pull = vjp(run, parameters)
             squares = {}
@@ -149,7 +173,9 @@ class _Estimate:
             chunks.append({n: s.sum(0) for n, s in found.items()})
         return {n: sum(c[n] for c in chunks) for n in chunks[0]}
 
-    def _alone(self, sample: Any, counted: Tensor | None, noise: Tensor | None) -> dict[str, Tensor]:
+    def _alone(
+        self, sample: Any, counted: Tensor | None, noise: Tensor | None
+    ) -> dict[str, Tensor]:
         """The squared gradients of one sample."""
         parameters = list(self.parameters.values())
         for parameter in parameters:
@@ -160,7 +186,9 @@ class _Estimate:
             if not scores.requires_grad:
                 return squares
             for direction in self.likelihood.directions(scores.detach(), counted, noise):
-                found = torch.autograd.grad(scores, parameters, direction, retain_graph=True, allow_unused=True)
+                found = torch.autograd.grad(
+                    scores, parameters, direction, retain_graph=True, allow_unused=True
+                )
                 for name, gradient in zip(self.parameters, found, strict=True):
                     if gradient is not None:
                         square = _square(gradient)
@@ -178,4 +206,6 @@ def _square(gradient: Tensor) -> Tensor:
 
 def mean_of(fisher: Mapping[str, Tensor]) -> float:
     """The mean over all parameters, summed in float64."""
-    return sum(float(f.sum(dtype=torch.float64)) for f in fisher.values()) / sum(f.numel() for f in fisher.values())
+    return sum(float(f.sum(dtype=torch.float64)) for f in fisher.values()) / sum(
+        f.numel() for f in fisher.values()
+    )

@@ -1,4 +1,5 @@
-"""What the linear maps of a network are given: Gram matrices of the inputs of every matrix in its parameters."""
+"""What the linear maps of a network are given: Gram matrices of the inputs of every matrix in its
+parameters."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ _PATCHES = 2**25  # values of unfolded images at once: 128 MiB
 
 @dataclass(frozen=True)
 class Block:
-    """Matrices that lie one after the other in a parameter's memory: one of a linear layer, one per group or expert.
+    """Matrices that lie one after the other in a parameter's memory: one of a linear layer, one per
+    group or expert.
 
     Attributes:
         start: of the first, in values.
@@ -53,11 +55,13 @@ Grams = dict[str, dict[Block, Tensor]]
 
 @torch.no_grad()
 def grams(network: nn.Module, data: Iterable[Any], run: Runner) -> tuple[Grams, set[str]]:
-    """Means over samples of the inputs' outer products, ``(batch, inputs, inputs)`` in float64 on the CPU.
+    """Means over samples of the inputs' outer products, ``(batch, inputs, inputs)`` in float64 on
+    the CPU.
 
-    Whatever multiplies inputs by a matrix out of a parameter counts, whichever module it stands in: linear layers,
-    convolutions by their patches, packed and stacked matrices by their parts. Matrices that are used several times sum
-    up. Tokens that a batch's ``attention_mask`` hides do not count.
+    Whatever multiplies inputs by a matrix out of a parameter counts, whichever module it stands in:
+    linear layers, convolutions by their patches, packed and stacked matrices by their parts.
+    Matrices that are used several times sum up. Tokens that a batch's ``attention_mask`` hides do
+    not count.
 
     Args:
         network: a working copy.
@@ -65,18 +69,25 @@ def grams(network: nn.Module, data: Iterable[Any], run: Runner) -> tuple[Grams, 
         run: on the network's device.
 
     Returns:
-        By the first name of each parameter, and the names of parameters that are used in another way too.
+        By the first name of each parameter, and the names of parameters that are used in another
+        way too.
     """
     watch = _Watch(network)
     samples = 0
     with _plain_kernels():
         for batch in data:
             mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-            watch.mask = mask.bool().flatten().to(run.device) if isinstance(mask, Tensor) and mask.ndim == 2 else None
+            watch.mask = (
+                mask.bool().flatten().to(run.device)
+                if isinstance(mask, Tensor) and mask.ndim == 2
+                else None
+            )
             samples += batch_size(batch)
             with watch:
                 run(network, batch)
-    return {n: {b: (g / samples).cpu() for b, g in found.items()} for n, found in watch.grams.items()}, watch.other
+    return {
+        n: {b: (g / samples).cpu() for b, g in found.items()} for n, found in watch.grams.items()
+    }, watch.other
 
 
 class _Watch(TorchDispatchMode):
@@ -93,7 +104,10 @@ class _Watch(TorchDispatchMode):
         for name, tensor in tensors.items():
             if first[name] != name or id(tensor) not in parameters or not tensor.numel():
                 continue
-            if tensor.untyped_storage().nbytes() != tensor.numel() * tensor.itemsize or not tensor.is_contiguous():
+            if (
+                tensor.untyped_storage().nbytes() != tensor.numel() * tensor.itemsize
+                or not tensor.is_contiguous()
+            ):
                 tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
             self.names[tensor.untyped_storage().data_ptr()] = name
             if tensor.is_complex():
@@ -115,7 +129,8 @@ class _Watch(TorchDispatchMode):
         return self.names.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
 
     def _products(self, packet: Any, args: tuple[Any, ...]) -> list[Tensor]:
-        """Take in an operation's inputs; returns the parameters (or parts of them) that are thereby dealt with."""
+        """Take in an operation's inputs; returns the parameters (or parts of them) that are thereby
+        dealt with."""
         if packet is _aten.convolution:
             return self._convolution(*args)
         if packet in (_aten.mm, _aten.bmm):
@@ -130,7 +145,11 @@ class _Watch(TorchDispatchMode):
         if (one is None) == (two is None) or left.is_complex():
             return []
         if one is not None:  # W x is x' W' transposed
-            left, right, matrix = right.mT, left.mT, args[0] if packet in (_aten.mm, _aten.bmm) else args[1]
+            left, right, matrix = (
+                right.mT,
+                left.mT,
+                args[0] if packet in (_aten.mm, _aten.bmm) else args[1],
+            )
         else:
             matrix = args[1] if packet in (_aten.mm, _aten.bmm, _aten.linear) else args[2]
         block = _block(right)
@@ -148,9 +167,13 @@ class _Watch(TorchDispatchMode):
         name = self._name(weight)
         if name is None or transposed or not weight.is_contiguous() or self._name(x) is not None:
             return []
-        block = Block(weight.storage_offset(), groups, len(weight) // groups, weight[0].numel(), False)
+        block = Block(
+            weight.storage_offset(), groups, len(weight) // groups, weight[0].numel(), False
+        )
         size, dims = weight.shape[2:], weight.ndim - 2
-        stride, padding, dilation = (list(v) * (dims if len(v) == 1 else 1) for v in (stride, padding, dilation))
+        stride, padding, dilation = (
+            list(v) * (dims if len(v) == 1 else 1) for v in (stride, padding, dilation)
+        )
         if x.ndim == dims + 1:
             x = x.unsqueeze(0)
         x = F.pad(x, [p for each in reversed(padding) for p in (each, each)])

@@ -27,7 +27,8 @@ class Inputs:
     Attributes:
         models, base: by the same names.
         first: name -> the first name of the tensor it is tied to, itself if to none.
-        dropped: names that only some checkpoints store, because they hold the same values as another name.
+        dropped: names that only some checkpoints store, because they hold the same values as
+            another name.
         untied: names that are tied in some checkpoints only -> what there is to say of it.
     """
 
@@ -44,24 +45,32 @@ def opened(given: Weights, who: str) -> Checkpoint:
     Raises:
         CheckpointError: it can't be opened, or is something else.
     """
-    return load_checkpoint(given) if isinstance(given, str | os.PathLike) else as_checkpoint(given, who)
+    return (
+        load_checkpoint(given)
+        if isinstance(given, str | os.PathLike)
+        else as_checkpoint(given, who)
+    )
 
 
 def open_inputs(
     models: Sequence[Weights], base: Weights | None, model: nn.Module | None, takes: Sequence[str] = (),
     ties: Mapping[str, str] = MappingProxyType({}),
 ) -> Inputs:  # fmt: skip
-    """Open everything, by the names of the network if there is one, else by those of the base, else of the first.
+    """Open everything, by the names of the network if there is one, else by those of the base, else
+    of the first.
 
     Args:
-        takes: patterns of names that are taken from one checkpoint: the others need not have them, or may have them in
-            other shapes (heads of other tasks). Where there is a network, all must fit it.
-        ties: name -> the first name that it is tied to in the architecture, where that is known and the module is not.
+        takes: patterns of names that are taken from one checkpoint: the others need not have them,
+            or may have them in other shapes (heads of other tasks). Where there is a network, all
+            must fit it.
+        ties: name -> the first name that it is tied to in the architecture, where that is known and
+            the module is not.
 
     Raises:
         MetanetError: there is no model.
-        CheckpointError: one can't be opened or holds no plain weights (:func:`metanet.checkpoints.check_plain`), or
-            they are not of one architecture; the message lists what differs.
+        CheckpointError: one can't be opened or holds no plain weights
+            (:func:`metanet.checkpoints.check_plain`), or they are not of one architecture; the
+            message lists what differs.
     """
     if isinstance(models, str | os.PathLike | nn.Module | Mapping) or not models:
         raise MetanetError("merge takes a list of models: metanet.merge([a, b], method=...)")
@@ -74,22 +83,39 @@ def open_inputs(
         of_base = None if of_base is None else fit_to(model, of_base, str(of_base.path))
         network = entries(model)[1]
         own = {name: name for name in network}
-        return Inputs(tuple(fitted), of_base, by_network(own, network, [*fitted, *filter(None, [of_base])]))
+        return Inputs(
+            tuple(fitted), of_base, by_network(own, network, [*fitted, *filter(None, [of_base])])
+        )
     both = [*([] if of_base is None else [of_base]), *found]
     labels = [*([] if of_base is None else ["base"]), *range(len(found))]
     both, first, dropped, untied = _by_names(both, labels, takes, ties)
-    return Inputs(tuple(both[len(both) - len(found) :]), None if of_base is None else both[0], first, dropped, untied)
+    return Inputs(
+        tuple(both[len(both) - len(found) :]),
+        None if of_base is None else both[0],
+        first,
+        dropped,
+        untied,
+    )
 
 
 def _by_names(
-    given: list[Checkpoint], labels: Sequence[int | str], takes: Sequence[str], network: Mapping[str, str]
+    given: list[Checkpoint],
+    labels: Sequence[int | str],
+    takes: Sequence[str],
+    network: Mapping[str, str],
 ) -> tuple[list[Checkpoint], dict[str, str], tuple[str, ...], dict[str, str]]:
     """Checkpoints by the names of the first of them, and the other fields of :class:`Inputs`."""
     alike = len({frozenset(n for n in each if n.endswith(HEADS)) for each in given}) == 1
-    told = completed(given, [each.tied if alike and _is_untied(each) else same_tensors(each) for each in given])
+    told = completed(
+        given, [each.tied if alike and _is_untied(each) else same_tensors(each) for each in given]
+    )
     everywhere = in_all([n for n in given[0] if all(n in each for each in given)], told)
-    matched = {n for each in given for n in each if any(fnmatchcase(n, pattern) for pattern in takes)}
-    tensors = {everywhere.get(n, n) for n in matched}  # whoever takes one of its names takes the tensor
+    matched = {
+        n for each in given for n in each if any(fnmatchcase(n, pattern) for pattern in takes)
+    }
+    tensors = {
+        everywhere.get(n, n) for n in matched
+    }  # whoever takes one of its names takes the tensor
     exempt = [[n for n in each if n in matched or everywhere.get(n) in tensors] for each in given]
     rest = [_without(each, names) for each, names in zip(given, exempt, strict=True)]
     agreed, told, dropped = _agreed(rest, told, labels)
@@ -97,38 +123,59 @@ def _by_names(
     untied = in_some(first, agreed, told)
     first = by_network(first, network, agreed)
     first |= {name: everywhere.get(name, name) for names in exempt for name in names}
-    whole = [_with(each, one, names) for each, one, names in zip(agreed, given, exempt, strict=True)]
+    whole = [
+        _with(each, one, names) for each, one, names in zip(agreed, given, exempt, strict=True)
+    ]
     return whole, first, dropped, untied
 
 
 def _agreed(
     given: list[Checkpoint], told: list[dict[str, str]], labels: Sequence[int | str]
 ) -> tuple[list[Checkpoint], list[dict[str, str]], tuple[str, ...]]:
-    """Checkpoints by the names of the first of them; what is tied in each, by these; names that were left out.
+    """Checkpoints by the names of the first of them; what is tied in each, by these; names that
+    were left out.
 
     Args:
         told: what is tied in each, by its own names.
         labels: what ``take`` calls each of them.
     """
-    told = [{n: one for n, one in ties.items() if n in each} for ties, each in zip(told, given, strict=True)]
+    told = [
+        {n: one for n, one in ties.items() if n in each}
+        for ties, each in zip(told, given, strict=True)
+    ]
     duplicates = [_duplicate_head(ties) for ties in told]
     tied = next((d for d in duplicates if d is not None), None)
     dropped: tuple[str, ...] = ()
-    if tied is not None and all(d == tied or tied not in each for d, each in zip(duplicates, given, strict=True)):
-        # What ties its head need not store it; who stores it all the same holds the embedding twice.
+    if tied is not None and all(
+        d == tied or tied not in each for d, each in zip(duplicates, given, strict=True)
+    ):
+        # What ties its head need not store it; who stores it all the same holds the embedding
+        # twice.
         dropped = (tied,) if any(tied not in each for each in given) else ()
     reference = _without(given[0], dropped)
     out = [reference]
     for other in given[1:]:
         other = _without(other, dropped)
         # Integer buffers are never merged, and library versions differ in which they store.
-        lacking = [n for n in reference if is_integer(reference.dtypes[n]) and not any(m.endswith(n) for m in other)]
-        extra = [n for n in other if is_integer(other.dtypes[n]) and not any(n.endswith(m) for m in reference)]
+        lacking = [
+            n
+            for n in reference
+            if is_integer(reference.dtypes[n]) and not any(m.endswith(n) for m in other)
+        ]
+        extra = [
+            n
+            for n in other
+            if is_integer(other.dtypes[n]) and not any(n.endswith(m) for m in reference)
+        ]
         try:
             out.append(_without(other, extra).fit(_without(reference, lacking)))
         except CheckpointError as error:
             raise _different(error, reference, other, on_extra_names(given, labels)) from error
-    return out, [_renamed(ties, each, own) for ties, each, own in zip(told, out, given, strict=True)], dropped
+    return (
+        out,
+        [_renamed(ties, each, own) for ties, each, own in zip(told, out, given, strict=True)],
+        dropped,
+    )
 
 
 def _renamed(ties: Mapping[str, str], checkpoint: Checkpoint, own: Checkpoint) -> dict[str, str]:
@@ -145,7 +192,11 @@ def _renamed(ties: Mapping[str, str], checkpoint: Checkpoint, own: Checkpoint) -
 
 def _without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
     kept = {n: s for n, s in checkpoint.shapes.items() if n not in set(names)}
-    return checkpoint if len(kept) == len(checkpoint) else checkpoint.fit(kept, prefix="", extra="drop")
+    return (
+        checkpoint
+        if len(kept) == len(checkpoint)
+        else checkpoint.fit(kept, prefix="", extra="drop")
+    )
 
 
 def _with(checkpoint: Checkpoint, whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
@@ -179,9 +230,15 @@ def _different(
     error: CheckpointError, reference: Checkpoint, other: Checkpoint, extras: str
 ) -> CheckpointError:  # fmt: skip
     lines = str(error).splitlines()[1:]
-    text = f"'{other.path}' and '{reference.path}' are not of one architecture:\n" + "\n".join(lines)
-    heads = [n for n in {*reference, *other} if n.endswith(HEADS) and (n in reference) != (n in other)]
-    rows = [n for n in reference if n in other and _rows_differ(reference.shapes[n], other.shapes[n])]
+    text = f"'{other.path}' and '{reference.path}' are not of one architecture:\n" + "\n".join(
+        lines
+    )
+    heads = [
+        n for n in {*reference, *other} if n.endswith(HEADS) and (n in reference) != (n in other)
+    ]
+    rows = [
+        n for n in reference if n in other and _rows_differ(reference.shapes[n], other.shapes[n])
+    ]
     if heads:
         text += (
             f"\nOnly one of them stores {heads[0]}, with values other than its embedding's: that one has a head of its "

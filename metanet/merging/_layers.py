@@ -1,4 +1,5 @@
-"""Which layer a tensor belongs to, by its name: for options that change with depth, and for slices of layers."""
+"""Which layer a tensor belongs to, by its name: for options that change with depth, and for slices
+of layers."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -29,26 +30,33 @@ def main_stack(names: Iterable[str]) -> str:
     """The stack with most layers.
 
     Raises:
-        MetanetError: no name has a numbered layer, or two stacks have as many (an encoder and a decoder).
+        MetanetError: no name has a numbered layer, or two stacks have as many (an encoder and a
+            decoder).
     """
     layers: dict[str, set[int]] = {}
     for name in names:
         if (place := place_of(name)) is not None:
             layers.setdefault(place.stack, set()).add(place.number)
     if not layers:
-        raise MetanetError("no name has a numbered layer (model.layers.0.…): there is nothing to slice")
+        raise MetanetError(
+            "no name has a numbered layer (model.layers.0.…): there is nothing to slice"
+        )
     most = max(len(numbers) for numbers in layers.values())
     best = [stack for stack, numbers in layers.items() if len(numbers) == most]
     if len(best) > 1:
-        raise MetanetError(f"several stacks have {most} layers: {', '.join(best)}; slices need one stack of layers")
+        raise MetanetError(
+            f"several stacks have {most} layers: {', '.join(best)}; slices need one stack of layers"
+        )
     return best[0]
 
 
 def depths(names: Iterable[str]) -> dict[str, float]:
-    """How deep every tensor lies: 0 for the first layer of its stack and what comes before it, 1 for the last.
+    """How deep every tensor lies: 0 for the first layer of its stack and what comes before it, 1
+    for the last.
 
-    Stacks that differ by a number only (``layer1.``, ``layer2.``) follow one another; others (an encoder and a decoder)
-    count on their own. Names outside all stacks count as before them if they say so (embeddings), else as behind.
+    Stacks that differ by a number only (``layer1.``, ``layer2.``) follow one another; others (an
+    encoder and a decoder) count on their own. Names outside all stacks count as before them if they
+    say so (embeddings), else as behind.
     """
     names = list(names)
     places = {name: place_of(name) for name in names}
@@ -56,7 +64,10 @@ def depths(names: Iterable[str]) -> dict[str, float]:
     for place in places.values():
         if place is not None:
             stacks.setdefault(_family(place), set()).add(_order(place))
-    ranks = {family: {order: k for k, order in enumerate(sorted(layers))} for family, layers in stacks.items()}
+    ranks = {
+        family: {order: k for k, order in enumerate(sorted(layers))}
+        for family, layers in stacks.items()
+    }
     out = {}
     for name, place in places.items():
         if place is None:
@@ -80,14 +91,19 @@ def is_first(name: str) -> bool:
     return any(word in name.lower() for word in _FIRST)
 
 
-def sliced(names: Iterable[str], slices: list[Mapping[int, tuple[int, int]]]) -> dict[str, dict[int, str]]:
-    """Name of the result -> model -> name there, for a result whose layers are those of the slices, one after another.
+def sliced(
+    names: Iterable[str], slices: list[Mapping[int, tuple[int, int]]]
+) -> dict[str, dict[int, str]]:
+    """Name of the result -> model -> name there, for a result whose layers are those of the slices,
+    one after another.
 
-    What stands outside the layers comes from the models of the first slice (embeddings) and of the last (norm, head).
+    What stands outside the layers comes from the models of the first slice (embeddings) and of the
+    last (norm, head).
 
     Args:
         names: of every model.
-        slices: each: model -> first layer and the one behind the last; all models of a slice have as many layers.
+        slices: each: model -> first layer and the one behind the last; all models of a slice have
+            as many layers.
 
     Raises:
         MetanetError: a slice is empty, or has layers that there are not.
@@ -116,6 +132,8 @@ def sliced(names: Iterable[str], slices: list[Mapping[int, tuple[int, int]]]) ->
                     made = f"{stack}{offset + place.number - start}.{place.rest}"
                     out.setdefault(made, {})[model] = name
         offset += lengths.pop()
-    outside = {n: dict.fromkeys(slices[0 if is_first(n) else -1], n) for n in names if n not in inside}
+    outside = {
+        n: dict.fromkeys(slices[0 if is_first(n) else -1], n) for n in names if n not in inside
+    }
     first = {n: models for n, models in outside.items() if is_first(n)}
     return {**first, **out, **{n: models for n, models in outside.items() if n not in first}}

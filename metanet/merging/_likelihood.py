@@ -19,9 +19,11 @@ class Likelihood:
     """Which log-likelihood the gradients are of; all of it for a batch of one sample.
 
     Attributes:
-        kind: ``"classes"`` (softmax), ``"truths"`` (a sigmoid for each score), ``"numbers"`` (a Gaussian of variance 1
-            around each score), or ``"loss"``: minus the loss itself, whatever it stands for.
-        labels: whose: ``"expected"`` over the network's own, ``"sampled"`` from these, ``"empirical"``.
+        kind: ``"classes"`` (softmax), ``"truths"`` (a sigmoid for each score), ``"numbers"`` (a
+            Gaussian of variance 1 around each score), or ``"loss"``: minus the loss itself,
+            whatever it stands for.
+        labels: whose: ``"expected"`` over the network's own, ``"sampled"`` from these,
+            ``"empirical"``.
         second: classes are the second axis of the scores, not the last.
         loss: of outputs and target.
     """
@@ -32,7 +34,9 @@ class Likelihood:
     loss: Callable[[Any, Any], Tensor]
 
     @classmethod
-    def of(cls, outputs: Any, target: Any, labels: str, loss: Callable[[Any, Any], Tensor]) -> "Likelihood":
+    def of(
+        cls, outputs: Any, target: Any, labels: str, loss: Callable[[Any, Any], Tensor]
+    ) -> "Likelihood":
         """Told from the first batch.
 
         Raises:
@@ -42,12 +46,16 @@ class Likelihood:
             raise MetanetError(f"labels={labels!r}: give one of {', '.join(LABELS)}")
         scores = scores_of(outputs)
         if not scores.is_floating_point():
-            raise MetanetError(f"the network returns {scores.dtype}, of which there is no gradient: return scores")
+            raise MetanetError(
+                f"the network returns {scores.dtype}, of which there is no gradient: return scores"
+            )
         if labels == "empirical":
             return cls("loss", labels, False, loss)
         kind, second = _kind(outputs, scores, target, loss)
         few = scores[0].numel() <= _FEW
-        return cls(kind, ("expected" if few else "sampled") if labels == "auto" else labels, second, loss)
+        return cls(
+            kind, ("expected" if few else "sampled") if labels == "auto" else labels, second, loss
+        )
 
     def counted(self, outputs: Any, target: Any) -> Tensor | None:
         """Where the scores of a batch count, ``(n, *places, 1)``; ``None``: everywhere."""
@@ -68,13 +76,21 @@ class Likelihood:
             return None
         drawn = torch.empty(scores.shape, dtype=scores.dtype)
         if self.kind == "classes":
-            drawn = drawn.exponential_(generator=generator).log().neg()  # the class of the highest score is a sample
+            # the class of the highest score is a sample
+            drawn = drawn.exponential_(generator=generator).log().neg()
         else:
-            drawn = drawn.uniform_(generator=generator) if self.kind == "truths" else drawn.normal_(generator=generator)
+            drawn = (
+                drawn.uniform_(generator=generator)
+                if self.kind == "truths"
+                else drawn.normal_(generator=generator)
+            )
         return drawn.to(scores.device)
 
-    def directions(self, scores: Tensor, counted: Tensor | None, noise: Tensor | None) -> Iterator[Tensor]:
-        """Gradients of log-likelihoods by the scores, each times the root of how probable its label is.
+    def directions(
+        self, scores: Tensor, counted: Tensor | None, noise: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Gradients of log-likelihoods by the scores, each times the root of how probable its label
+        is.
 
         Args:
             scores: of one sample, ``(1, ..., classes)``.
@@ -85,7 +101,9 @@ class Likelihood:
             return
         if self.kind == "classes":
             probable = scores.softmax(-1)
-            whole = torch.ones_like(probable[..., :1]) if counted is None else counted.to(scores.dtype)
+            whole = (
+                torch.ones_like(probable[..., :1]) if counted is None else counted.to(scores.dtype)
+            )
         elif self.kind == "truths":
             probable = scores.sigmoid()
         if self.labels == "sampled":
@@ -94,7 +112,11 @@ class Likelihood:
                 label = torch.arange(scores.shape[-1], device=scores.device) == best
                 yield (label.to(scores.dtype) - probable) * whole
             else:
-                yield (noise < probable).to(scores.dtype) - probable if self.kind == "truths" else noise
+                yield (
+                    (noise < probable).to(scores.dtype) - probable
+                    if self.kind == "truths"
+                    else noise
+                )
             return
         for label in torch.eye(scores.numel(), dtype=scores.dtype, device=scores.device):
             label = label.view(scores.shape)
@@ -105,7 +127,9 @@ class Likelihood:
                 yield label * (probable * (1 - probable)).sqrt() if self.kind == "truths" else label
 
 
-def _kind(outputs: Any, scores: Tensor, target: Any, loss: Callable[[Any, Any], Tensor]) -> tuple[str, bool]:
+def _kind(
+    outputs: Any, scores: Tensor, target: Any, loss: Callable[[Any, Any], Tensor]
+) -> tuple[str, bool]:
     if target is None:
         raise MetanetError(
             "the data has no targets, so that it can't be told whether the scores are of classes or numbers: give "
@@ -113,7 +137,11 @@ def _kind(outputs: Any, scores: Tensor, target: Any, loss: Callable[[Any, Any], 
         )
     if isinstance(target, Tensor) and loss is LOSSES["binary_cross_entropy"]:
         return "truths", False
-    if isinstance(target, Tensor) and target.is_floating_point() and target.numel() == scores.numel():
+    if (
+        isinstance(target, Tensor)
+        and target.is_floating_point()
+        and target.numel() == scores.numel()
+    ):
         return "numbers", False
     if classified(outputs, target) is not None:
         second = target.shape != scores.shape[:-1]
@@ -123,7 +151,9 @@ def _kind(outputs: Any, scores: Tensor, target: Any, loss: Callable[[Any, Any], 
                 "sigmoid give loss=binary_cross_entropy"
             )
         return "classes", second
-    given = f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
+    given = (
+        f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
+    )
     raise MetanetError(
         f"no distribution is known for scores {tuple(scores.shape)} and a target {given}: give labels=empirical, which "
         "reads the loss alone"

@@ -44,10 +44,12 @@ def merge(
     out_dtype: str | torch.dtype | None = None, overflow: str = "error", seed: int = 0,
     device: str | torch.device | None = None, progress: bool = False, **options: Any,
 ) -> Merged:  # fmt: skip
-    """Merge two or more networks of one architecture into one, their neurons aligned first if asked for.
+    """Merge two or more networks of one architecture into one, their neurons aligned first if asked
+    for.
 
-    Nothing is read before it is needed: the result is a checkpoint whose tensors are computed one by one when they are
-    asked for, so that ``save_checkpoint("out", metanet.merge(...))`` needs the memory of a few tensors.
+    Nothing is read before it is needed: the result is a checkpoint whose tensors are computed one
+    by one when they are asked for, so that ``save_checkpoint("out", metanet.merge(...))`` needs the
+    memory of a few tensors.
 
     >>> import metanet, torch
     >>> a, b = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 6.0])}
@@ -56,42 +58,51 @@ def merge(
     >>> metanet.merge([a, b], "task_arithmetic", base={"w": torch.zeros(2)}, weights=0.5)["w"]
     tensor([2., 4.])
 
-    Integer buffers are never averaged. Running statistics (``running_mean``, ``running_var``) always are, by the
-    weights, where a method is about what models changed of a base; ``repair="bn_reset"`` measures them anew.
+    Integer buffers are never averaged. Running statistics (``running_mean``, ``running_var``)
+    always are, by the weights, where a method is about what models changed of a base;
+    ``repair="bn_reset"`` measures them anew.
 
     Args:
         models: paths, state dicts, lazy checkpoints or modules.
         method: a name of :data:`metanet.merging.METHODS`.
-        base: what the models were fine-tuned from, for methods that look at differences; it is no model of the list.
-        align: move neurons first: a matcher's name (every model onto the base, or without one onto the first model),
-            or alignments that were found before, ``None`` for models that stay.
+        base: what the models were fine-tuned from, for methods that look at differences; it is no
+            model of the list.
+        align: move neurons first: a matcher's name (every model onto the base, or without one onto
+            the first model), or alignments that were found before, ``None`` for models that stay.
         align_options: of the matcher.
         arch: what :func:`metanet.trace` returned; traced from ``model`` when left out.
         model: the module, where something runs it; its names are then those of the result.
-        data: batches ``(inputs, target)`` or dicts of keyword inputs, for methods, matchers and repairs that read them.
+        data: batches ``(inputs, target)`` or dicts of keyword inputs, for methods, matchers and
+            repairs that read them.
         loss: a name of :data:`metanet.evaluation.LOSSES` or ``loss(outputs, target)``.
-        repair: of the merged network's statistics, on ``data``: ``None``, ``"bn_reset"``, ``"repair"``, ``"rescale"``.
-        repair_passes: how often the merged network reads the data for it. Once: every layer is corrected by what it has
-            seen so far, so that batches should be mixed. More, until the statistics are exact: ``None``.
-        overrides: name pattern (``*``, ``?``) -> options for these tensors, or ``{"take": 0}`` for that model's own
-            (``"base"``: the base's). Later patterns win. Every number may be ``{"gradient": [x0, ..., xn]}``: it
-            changes from the first layer to the last.
-        slices: the layers of the result: each slice says which layers of which models, ``{0: (0, 8), 1: (0, 8)}``;
-            models of one slice are merged, slices follow one another.
+        repair: of the merged network's statistics, on ``data``: ``None``, ``"bn_reset"``,
+            ``"repair"``, ``"rescale"``.
+        repair_passes: how often the merged network reads the data for it. Once: every layer is
+            corrected by what it has seen so far, so that batches should be mixed. More, until the
+            statistics are exact: ``None``.
+        overrides: name pattern (``*``, ``?``) -> options for these tensors, or ``{"take": 0}`` for
+            that model's own (``"base"``: the base's). Later patterns win. Every number may be
+            ``{"gradient": [x0, ..., xn]}``: it changes from the first layer to the last.
+        slices: the layers of the result: each slice says which layers of which models, ``{0: (0,
+            8), 1: (0, 8)}``; models of one slice are merged, slices follow one another.
         dtype: to compute in: float32, or float64; by the inputs when left out.
-        out_dtype: of floating tensors in the result; as the base (or first model) stores each when left out.
-        overflow: what to do about results beyond the dtype that they are stored in: ``"error"`` refuses them by name,
-            ``"clip"`` stores the largest number instead, ``"keep"`` what the cast makes of them, infinity; ``report``
-            then counts them.
+        out_dtype: of floating tensors in the result; as the base (or first model) stores each when
+            left out.
+        overflow: what to do about results beyond the dtype that they are stored in: ``"error"``
+            refuses them by name, ``"clip"`` stores the largest number instead, ``"keep"`` what the
+            cast makes of them, infinity; ``report`` then counts them.
         seed: of everything random.
         device: where to compute; the CPU when left out.
         progress: show bars.
-        options: of the method; one value, or a list with one for each model where models have their own.
+        options: of the method; one value, or a list with one for each model where models have their
+            own.
 
     Raises:
-        MetanetError: no such method, option, matcher, repair or layer, or something that one of them needs is missing.
-        CheckpointError: a checkpoint can't be opened, or they are not of one architecture; the message says what
-            differs. NaN, and integers that can't be merged, are found when their tensor is asked for.
+        MetanetError: no such method, option, matcher, repair or layer, or something that one of
+            them needs is missing.
+        CheckpointError: a checkpoint can't be opened, or they are not of one architecture; the
+            message says what differs. NaN, and integers that can't be merged, are found when their
+            tensor is asked for.
     """
     found = find_method(method, options)
     given_too = {"model": model, "data": data, "arch": arch, "repair_passes": repair_passes}
@@ -99,17 +110,25 @@ def merge(
     check_overflow(overflow)
     device = torch.device(device or "cpu")
     wide, narrow = _dtype("dtype", dtype, tuple(_DTYPES)), _dtype("out_dtype", out_dtype, _OUT)
-    takes = {p: each[TAKE] for p, each in (overrides or {}).items() if isinstance(each, Mapping) and TAKE in each}
+    takes = {
+        p: each[TAKE]
+        for p, each in (overrides or {}).items()
+        if isinstance(each, Mapping) and TAKE in each
+    }
     inputs = open_inputs(models, base, model, list(takes), _ties(arch))
     labels = [source(given, each) for given, each in zip(models, inputs.models, strict=True)]
     of_base = None if inputs.base is None else source(base, inputs.base)
     sources = _sources(_names(inputs, model, takes), slices, len(inputs.models))
     first = _tied(inputs.first, sources)
-    chosen = Options(found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None, first)
+    chosen = Options(
+        found, options, overrides or {}, len(inputs.models), tuple(sources), base is not None, first
+    )
     data = None if data is None else repeatable(data)
     if arch is None and (isinstance(align, str) or "arch" in found.needs):
         if model is None:
-            raise MetanetError("aligning neurons needs the architecture: give arch=metanet.trace(...), or model=...")
+            raise MetanetError(
+                "aligning neurons needs the architecture: give arch=metanet.trace(...), or model=..."
+            )
         arch = traced(model, data)
     report: dict[str, Any] = {}
     alignments = _alignments(
@@ -160,10 +179,19 @@ def merge(
         overflow=overflow,
         seed=seed,
     )
-    report.update({f"left out: {name}": "stored by some models only, twice the embedding" for name in inputs.dropped})
-    report.update({f"tied in some inputs only: {name}": told for name, told in inputs.untied.items()})
+    report.update(
+        {
+            f"left out: {name}": "stored by some models only, twice the embedding"
+            for name in inputs.dropped
+        }
+    )
+    report.update(
+        {f"tied in some inputs only: {name}": told for name, told in inputs.untied.items()}
+    )
     taken = {name: chosen.taken(name) for name in sources}
-    provenance = Provenance(first, inputs.dropped, {n: k for n, k in taken.items() if k is not None})
+    provenance = Provenance(
+        first, inputs.dropped, {n: k for n, k in taken.items() if k is not None}
+    )
     return Merged.of(computed, recipe, report, alignments, provenance)
 
 
@@ -175,16 +203,28 @@ def _check_call(
     least, most = found.models
     count = len(models) if isinstance(models, Sequence) and not isinstance(models, str) else 0
     if count and not slices and (count < least or (most is not None and count > most)):
-        wanted = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
+        wanted = (
+            f"{least}"
+            if least == most
+            else f"{least} or more"
+            if most is None
+            else f"{least} to {most}"
+        )
         of = " besides the base" if found.base == "required" else ""
         raise MetanetError(f"method {found.name!r} merges {wanted} models{of}, got {count}")
     if found.base == "required" and base is None:
-        raise MetanetError(f"method {found.name!r} merges what models changed of a base: give base=...")
+        raise MetanetError(
+            f"method {found.name!r} merges what models changed of a base: give base=..."
+        )
     if found.base == "none" and base is not None and align is None:
         raise MetanetError(
             f"method {found.name!r} has no use for a base: give it as one of the models, or leave it out"
         )
-    missing = [n for n in found.needs if others.get(n) is None and not (n == "arch" and others["model"] is not None)]
+    missing = [
+        n
+        for n in found.needs
+        if others.get(n) is None and not (n == "arch" and others["model"] is not None)
+    ]
     if missing:
         raise MetanetError(f"method {found.name!r} needs {', '.join(f'{n}=...' for n in missing)}")
     if slices and (found.prepare is not None or repair is not None):
@@ -214,10 +254,15 @@ def _tied(first: Mapping[str, str], sources: Mapping[str, Source]) -> dict[str, 
     """
     known: dict[str, str] = {}
     stays = {name: set(each.models.values()) == {name} for name, each in sources.items()}
-    return {name: known.setdefault(first.get(name, name), name) if stays[name] else name for name in sources}
+    return {
+        name: known.setdefault(first.get(name, name), name) if stays[name] else name
+        for name in sources
+    }
 
 
-def _dtype(what: str, given: str | torch.dtype | None, choices: Sequence[str]) -> torch.dtype | None:
+def _dtype(
+    what: str, given: str | torch.dtype | None, choices: Sequence[str]
+) -> torch.dtype | None:
     if given is None:
         return None
     name = str(given).removeprefix("torch.")
@@ -247,12 +292,22 @@ def _sources(
     checked = []
     for number, each in enumerate(slices):
         if not isinstance(each, Mapping) or not each:
-            raise MetanetError(f"slice {number + 1}: expected model: [first, behind the last], got {each!r}")
+            raise MetanetError(
+                f"slice {number + 1}: expected model: [first, behind the last], got {each!r}"
+            )
         for model, span in each.items():
             if not isinstance(model, int) or not 0 <= model < models:
-                raise MetanetError(f"slice {number + 1}: there is no model {model!r}; give 0 to {models - 1}")
-            if not isinstance(span, Sequence) or len(span) != 2 or not all(isinstance(n, int) for n in span):
-                raise MetanetError(f"slice {number + 1}: layers of model {model}: give [first, behind the last]")
+                raise MetanetError(
+                    f"slice {number + 1}: there is no model {model!r}; give 0 to {models - 1}"
+                )
+            if (
+                not isinstance(span, Sequence)
+                or len(span) != 2
+                or not all(isinstance(n, int) for n in span)
+            ):
+                raise MetanetError(
+                    f"slice {number + 1}: layers of model {model}: give [first, behind the last]"
+                )
         checked.append({model: (span[0], span[1]) for model, span in each.items()})
     return {
         name: Source(where, next(iter(where.values()))) for name, where in sliced(names, checked).items()
@@ -289,7 +344,9 @@ def _alignments(
 def _moved(checkpoint: Checkpoint, alignment: Alignment) -> Checkpoint:
     """Its tensors with neurons moved, each when it is asked for."""
     move = partial(_move, checkpoint, alignment)
-    return Checkpoint(checkpoint.path, move, checkpoint.shapes, checkpoint.dtypes, checkpoint.metadata)
+    return Checkpoint(
+        checkpoint.path, move, checkpoint.shapes, checkpoint.dtypes, checkpoint.metadata
+    )
 
 
 def _move(checkpoint: Checkpoint, alignment: Alignment, name: str) -> Tensor:
@@ -302,7 +359,9 @@ def _recipe(
 ) -> dict[str, Any]:  # fmt: skip
     """All that says how the merge was made, in JSON."""
     aligned = [
-        None if each is None else {"method": each.method, "options": dict(each.options), "seed": each.seed}
+        None
+        if each is None
+        else {"method": each.method, "options": dict(each.options), "seed": each.seed}
         for each in alignments
     ]
     recipe = {

@@ -23,14 +23,16 @@ _WIDE = {torch.float64, torch.complex128}
 
 
 class Merged(Checkpoint):
-    """What :func:`metanet.merge` returns: names -> merged tensors, each computed when it is asked for.
+    """What :func:`metanet.merge` returns: names -> merged tensors, each computed when it is asked
+    for.
 
     ``save_checkpoint`` and ``load_state_dict`` take it as they take any checkpoint.
 
     Attributes:
         recipe: method, options, inputs and all else that says how to make it again; JSON.
         report: what the method, the alignment and the repair have to tell, by name.
-        alignments: of the models, in their order, ``None`` for those that stayed; empty without ``align``.
+        alignments: of the models, in their order, ``None`` for those that stayed; empty without
+            ``align``.
         provenance: which tensors are tied, were left out, or are one model's.
     """
 
@@ -71,7 +73,8 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a tensor of the result comes from: the name in each model that takes part, by the model's number."""
+    """Where a tensor of the result comes from: the name in each model that takes part, by the
+    model's number."""
 
     models: Mapping[int, str]
     base: str
@@ -84,7 +87,8 @@ class Tensors:
     Attributes:
         models, base: the checkpoints.
         sources: of every tensor.
-        first: name -> the first name of its tensor: tied names are computed once, by the options of all their names.
+        first: name -> the first name of its tensor: tied names are computed once, by the options of
+            all their names.
         options: of the method.
         prepared: what its ``prepare`` returned.
         dtype: what is computed in; float32, or float64 where a tensor has it, for ``None``.
@@ -92,7 +96,8 @@ class Tensors:
         shapes: of the result.
         overflow: what is done about results beyond their dtype: see :func:`._range.stored_as`.
         report: what there is to tell goes here.
-        waiting: tied tensors that were computed for one of their names, and the names that have not asked yet.
+        waiting: tied tensors that were computed for one of their names, and the names that have not
+            asked yet.
     """
 
     models: Sequence[Checkpoint]
@@ -136,7 +141,9 @@ class Tensors:
         if taken is not None:
             return self._taken(name, taken)
         read = {k: self.models[k][n] for k, n in source.models.items() if n in self.models[k]}
-        base = self.base[source.base] if self.base is not None and source.base in self.base else None
+        base = (
+            self.base[source.base] if self.base is not None and source.base in self.base else None
+        )
         stored = next(iter(read.values())) if base is None else base
         if is_integer(stored.dtype):
             return _integers(name, stored, read, self.models)
@@ -154,7 +161,11 @@ class Tensors:
         )  # fmt: skip
         options = self.options.of(name, part.numbers)
         del read, base, stored  # as stored, they are not needed any more
-        merged = _averaged(part, options) if self._is_statistic(name) else self.options.method.function(part, **options)
+        merged = (
+            _averaged(part, options)
+            if self._is_statistic(name)
+            else self.options.method.function(part, **options)
+        )
         largest = largest_of(merged)
         self._check(name, merged, part, largest)
         if complex_:
@@ -169,17 +180,25 @@ class Tensors:
     def _is_statistic(self, name: str) -> bool:
         """Whether a tensor is averaged because what models changed of it means nothing.
 
-        Dropping changes of a running variance, or making them larger, may leave it negative. Methods that look at the
-        whole network know what to do with statistics.
+        Dropping changes of a running variance, or making them larger, may leave it negative.
+        Methods that look at the whole network know what to do with statistics.
         """
         method = self.options.method
-        return method.base == "required" and method.prepare is None and name.rpartition(".")[2] in STATISTICS
+        return (
+            method.base == "required"
+            and method.prepare is None
+            and name.rpartition(".")[2] in STATISTICS
+        )
 
     def _taken(self, name: str, taken: int | str) -> Tensor:
         source = self.sources[name]
         if taken != "base" and taken not in source.models:
-            raise MetanetError(f"{name}: model {taken} takes no part in this slice, so that it can't be taken from it")
-        tensor = self.base[source.base] if taken == "base" else self.models[taken][source.models[taken]]
+            raise MetanetError(
+                f"{name}: model {taken} takes no part in this slice, so that it can't be taken from it"
+            )
+        tensor = (
+            self.base[source.base] if taken == "base" else self.models[taken][source.models[taken]]
+        )
         if tensor.dtype is self.dtypes[name] or not tensor.is_floating_point():
             return tensor
         return self._stored(name, tensor.float() if tensor.dtype.itemsize < 4 else tensor)
@@ -190,11 +209,17 @@ class Tensors:
             for who, tensor in given.items():
                 if tensor is not None and not bool(torch.isfinite(tensor).all()):
                     path = self.base.path if who == "base" else self.models[who].path
-                    raise CheckpointError(f"checkpoint '{path}': {name} has NaN or infinite values; it can't be merged")
+                    raise CheckpointError(
+                        f"checkpoint '{path}': {name} has NaN or infinite values; it can't be merged"
+                    )
             raise MetanetError(
                 f"{name}: method {self.options.method.name!r} made NaN or infinite values of finite ones"
             )
-        expected = self.shapes[name] + (2,) if merged.ndim == len(self.shapes[name]) + 1 else self.shapes[name]
+        expected = (
+            self.shapes[name] + (2,)
+            if merged.ndim == len(self.shapes[name]) + 1
+            else self.shapes[name]
+        )
         if merged.shape != expected:
             raise MetanetError(
                 f"{name}: method {self.options.method.name!r} made {tuple(merged.shape)}, expected {tuple(expected)}"
@@ -204,11 +229,16 @@ class Tensors:
 def _averaged(part: Part, options: Mapping[str, Any]) -> Tensor:
     """The average by the method's weights; all alike where these are no shares."""
     weights = options.get("weights", [1.0] * len(part.tensors))
-    return linear(part, weights=weights if min(weights) >= 0 < max(weights) else [1.0] * len(weights))
+    return linear(
+        part, weights=weights if min(weights) >= 0 < max(weights) else [1.0] * len(weights)
+    )
 
 
-def _integers(name: str, stored: Tensor, read: Mapping[int, Tensor], models: Sequence[Checkpoint]) -> Tensor:
-    """Integers are not averaged: tables that all have alike stay, of counters the first model's (or base's) count.
+def _integers(
+    name: str, stored: Tensor, read: Mapping[int, Tensor], models: Sequence[Checkpoint]
+) -> Tensor:
+    """Integers are not averaged: tables that all have alike stay, of counters the first model's (or
+    base's) count.
 
     Raises:
         CheckpointError: tables that differ, as those of quantised weights do.

@@ -1,4 +1,5 @@
-"""Options of a method for one tensor: one value for all, one per model, by name pattern, or changing with depth."""
+"""Options of a method for one tensor: one value for all, one per model, by name pattern, or
+changing with depth."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,13 @@ class Options:
     Args:
         method: the method.
         given: option -> value, as the caller gave them.
-        overrides: name pattern (``*`` and ``?``) -> option -> value; where several patterns match, the last one counts.
+        overrides: name pattern (``*`` and ``?``) -> option -> value; where several patterns match,
+            the last one counts.
         models: how many models there are.
         names: of the result's tensors.
         base: whether there is a base.
-        first: name -> the first name of its tensor: a pattern is about a tensor if it matches any of its names.
+        first: name -> the first name of its tensor: a pattern is about a tensor if it matches any
+            of its names.
 
     Raises:
         MetanetError: unknown options, values of another form, a pattern that no name matches.
@@ -42,13 +45,19 @@ class Options:
     def __post_init__(self) -> None:
         for pattern, values in self.overrides.items():
             if not isinstance(values, Mapping):
-                raise MetanetError(f"overrides of {pattern!r}: expected option: value, got {values!r}")
+                raise MetanetError(
+                    f"overrides of {pattern!r}: expected option: value, got {values!r}"
+                )
             if not any(fnmatchcase(name, pattern) for name in self.names):
                 near = ", ".join(self.names[:3])
-                raise MetanetError(f"overrides: no tensor is called like {pattern!r}; names are {near}, ...")
+                raise MetanetError(
+                    f"overrides: no tensor is called like {pattern!r}; names are {near}, ..."
+                )
             find_method(self.method.name, {k: v for k, v in values.items() if k != TAKE})
             if fixed := [k for k in values if k in self.method.whole]:
-                raise MetanetError(f"overrides of {pattern!r}: {fixed[0]} holds for the whole merge")
+                raise MetanetError(
+                    f"overrides of {pattern!r}: {fixed[0]} holds for the whole merge"
+                )
             self._check_taken(pattern, values)
         for values in (self.given, *self.overrides.values()):
             for name, value in values.items():
@@ -68,7 +77,8 @@ class Options:
         return groups
 
     def taken(self, name: str) -> int | str | None:
-        """The model (a number, or ``"base"``) whose tensor is taken as it is; ``None`` where all are merged."""
+        """The model (a number, or ``"base"``) whose tensor is taken as it is; ``None`` where all
+        are merged."""
         return self._found(name).get(TAKE)
 
     def of(self, name: str, numbers: Sequence[int]) -> dict[str, Any]:
@@ -93,18 +103,26 @@ class Options:
         out = {}
         for option in self.method.whole:
             value = self.given.get(option, self.method.options[option])
-            if _is_gradient(value) or (isinstance(value, Sequence) and any(map(_is_gradient, value))):
-                raise MetanetError(f"{option} holds for the whole merge: it can't change with depth")
+            if _is_gradient(value) or (
+                isinstance(value, Sequence) and any(map(_is_gradient, value))
+            ):
+                raise MetanetError(
+                    f"{option} holds for the whole merge: it can't change with depth"
+                )
             out[option] = self._at(option, value, 0.0)
         return out
 
     def shares(self, prepared: Any) -> list[float]:
-        """How much each model counts in the result: by the method, by its weights, or all alike; they sum to 1.
+        """How much each model counts in the result: by the method, by its weights, or all alike;
+        they sum to 1.
 
         Args:
             prepared: what the method's ``prepare`` returned.
         """
-        values = {n: self._at(n, self.given.get(n, default), 0.5) for n, default in self.method.options.items()}
+        values = {
+            n: self._at(n, self.given.get(n, default), 0.5)
+            for n, default in self.method.options.items()
+        }
         if self.method.shares is not None:
             found = list(self.method.shares(prepared, values, self.models))
         else:
@@ -124,8 +142,16 @@ class Options:
         """A value at a depth; one for every model if every model has its own."""
         if option not in self.method.per_model:
             default = self.method.options[option]
-            return _interpolated(option, value, depth) if _is_number(default) or _is_gradient(value) else value
-        values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * self.models
+            return (
+                _interpolated(option, value, depth)
+                if _is_number(default) or _is_gradient(value)
+                else value
+            )
+        values = (
+            list(value)
+            if isinstance(value, Sequence) and not isinstance(value, str)
+            else [value] * self.models
+        )
         if len(values) != self.models:
             raise MetanetError(f"{option} has {len(values)} values for {self.models} models")
         return [_interpolated(option, each, depth) for each in values]
@@ -136,7 +162,9 @@ class Options:
             return
         if not isinstance(taken, int) or isinstance(taken, bool) or not 0 <= taken < self.models:
             more = ", or base" if self.base else ""
-            raise MetanetError(f"overrides of {pattern!r}: take={taken!r}; give 0 to {self.models - 1}{more}")
+            raise MetanetError(
+                f"overrides of {pattern!r}: take={taken!r}; give 0 to {self.models - 1}{more}"
+            )
 
 
 def _is_gradient(value: Any) -> bool:
@@ -151,7 +179,9 @@ def _interpolated(option: str, value: Any, depth: float) -> Any:
     """A number; of a gradient, the one at this depth, straight between its points."""
     if not _is_gradient(value):
         if not _is_number(value):
-            raise MetanetError(f"{option}={value!r}: give a number, or {{gradient: [FIRST_LAYER, ..., LAST_LAYER]}}")
+            raise MetanetError(
+                f"{option}={value!r}: give a number, or {{gradient: [FIRST_LAYER, ..., LAST_LAYER]}}"
+            )
         return value
     points = value[GRADIENT]
     if not _is_points(points):

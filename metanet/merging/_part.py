@@ -1,4 +1,5 @@
-"""What merge methods are given: one tensor of all models, or, before the first tensor, the whole task."""
+"""What merge methods are given: one tensor of all models, or, before the first tensor, the whole
+task."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -20,8 +21,9 @@ class Part:
 
     Attributes:
         name: what the result is called.
-        tensors: of one shape, in the dtype that is computed in (float32 or wider), on the computing device; complex
-            ones as real ones with a last axis of 2. They belong to the caller: a method must not change them in place.
+        tensors: of one shape, in the dtype that is computed in (float32 or wider), on the computing
+            device; complex ones as real ones with a last axis of 2. They belong to the caller: a
+            method must not change them in place.
         base: the base's, likewise; ``None`` if there is none.
         numbers: which of the models these are, from 0 on: all of them, save in slices.
         seed: of the merge.
@@ -40,13 +42,16 @@ class Part:
         """What every model changed of the base: its task vector (Ilharco et al. 2023,
         https://arxiv.org/abs/2212.04089)."""
         if self.base is None:
-            raise MetanetError(f"{self.name}: no base was given, so that there is nothing to take differences to")
+            raise MetanetError(
+                f"{self.name}: no base was given, so that there is nothing to take differences to"
+            )
         return tuple(tensor - self.base for tensor in self.tensors)
 
     def generator(self, model: int) -> torch.Generator:
         """Random numbers of this tensor of one model: a matter of seed, name and model alone.
 
-        So neither the order of the tensors nor a merge that was stopped and resumed changes what is drawn.
+        So neither the order of the tensors nor a merge that was stopped and resumed changes what is
+        drawn.
         """
         number = self.numbers[model] if self.numbers else model
         digest = hashlib.sha256(f"{self.seed} {number} {self.name}".encode()).digest()
@@ -58,7 +63,8 @@ class Problem:
     """What a method may look at before the first tensor is merged.
 
     Attributes:
-        models: two or more checkpoints (one for methods inside one model) by the same names, aligned already.
+        models: two or more checkpoints (one for methods inside one model) by the same names,
+            aligned already.
         base: the base, by the same names.
         seed: of everything random.
         device: where to compute.
@@ -67,8 +73,8 @@ class Problem:
         data: batches, for methods that read them.
         loss: ``loss(outputs, target)``; ``None`` goes by the kind of target.
         progress: whether to show bars.
-        report: what there is to tell of the merge, numbers or short texts by name: it goes to the result's ``report``,
-            the model card and ``metrics.json``. Methods add to it.
+        report: what there is to tell of the merge, numbers or short texts by name: it goes to the
+            result's ``report``, the model card and ``metrics.json``. Methods add to it.
     """
 
     models: tuple[Checkpoint, ...]

@@ -1,4 +1,5 @@
-"""Where the parts of a pipeline are written: tensors called ``2_Dense/linear.weight`` to ``2_Dense``, without it."""
+"""Where the parts of a pipeline are written: tensors called ``2_Dense/linear.weight`` to
+``2_Dense``, without it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Results beyond what the dtype that they are stored in can hold: counted and named, never infinite in silence."""
+"""Results beyond what the dtype that they are stored in can hold: counted and named, never infinite
+in silence."""
 
 import math
 from collections.abc import Callable
@@ -68,7 +69,10 @@ def stored_as(
             f"out_dtype={wider.split()[0].rstrip(',')} ({wider} can hold them), or overflow=clip to store its largest, "
             "or overflow=keep to store what the cast makes of them, infinity"
         )
-    tell(f"overflow/{name}", f"{what}, stored as {'its largest' if overflow == 'clip' else 'infinity'}")
+    tell(
+        f"overflow/{name}",
+        f"{what}, stored as {'its largest' if overflow == 'clip' else 'infinity'}",
+    )
     return (tensor.clamp(-end, end) if overflow == "clip" else tensor).to("cpu", dtype)
 
 

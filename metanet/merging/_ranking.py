@@ -11,10 +11,12 @@ _SAMPLE = 1 << 14
 
 
 def edge_below(vector: TaskVector, count: int) -> Edge | None:
-    """The edge above which the ``count`` entries of largest magnitude lie, of equal ones those that come first.
+    """The edge above which the ``count`` entries of largest magnitude lie, of equal ones those that
+    come first.
 
-    A sample tells between which two magnitudes the edge must be; one pass counts what is larger and collects the few
-    entries between, among which it is found. Where the sample erred, all entries are searched.
+    A sample tells between which two magnitudes the edge must be; one pass counts what is larger and
+    collects the few entries between, among which it is found. Where the sample erred, all entries
+    are searched.
 
     Args:
         vector: with nothing dropped.
@@ -28,24 +30,33 @@ def edge_below(vector: TaskVector, count: int) -> Edge | None:
         found = _between(vector, count, *_bracket(vector, count))
     magnitude, larger, equal = found or _among_all(vector, count)
     position = size if larger + equal == count else _position(vector, magnitude, count - larger)
-    below = torch.nextafter(torch.tensor(magnitude, dtype=vector.base.dtype), vector.base.new_zeros((), device="cpu"))
+    below = torch.nextafter(
+        torch.tensor(magnitude, dtype=vector.base.dtype), vector.base.new_zeros((), device="cpu")
+    )
     return Edge(magnitude, float(below), position)
 
 
 def _bracket(vector: TaskVector, count: int) -> tuple[float, float]:
-    """Magnitudes between which that of the edge lies, but for four standard deviations of bad luck."""
+    """Magnitudes between which that of the edge lies, but for four standard deviations of bad
+    luck."""
     size = len(vector.base)
     places = np.sort(np.random.default_rng(0).integers(0, size, _SAMPLE))
     sample = np.sort(np.abs(vector.base.numpy()[places] - vector.tensor.numpy()[places]))
     rank = _SAMPLE * (1 - count / size)
     spread = 2 + 4 * math.sqrt(rank * count / size)
-    return float(sample[max(0, int(rank - spread))]), float(sample[min(_SAMPLE - 1, int(rank + spread))])
+    return float(sample[max(0, int(rank - spread))]), float(
+        sample[min(_SAMPLE - 1, int(rank + spread))]
+    )
 
 
-def _between(vector: TaskVector, count: int, low: float, high: float) -> tuple[float, int, int] | None:
-    """The magnitude of rank ``count``, how many are larger and how many equal; ``None`` if it isn't in the bracket.
+def _between(
+    vector: TaskVector, count: int, low: float, high: float
+) -> tuple[float, int, int] | None:
+    """The magnitude of rank ``count``, how many are larger and how many equal; ``None`` if it isn't
+    in the bracket.
 
-    Both ends are counted on their own: a value that most entries share, as zero may be, is one of them.
+    Both ends are counted on their own: a value that most entries share, as zero may be, is one of
+    them.
     """
     above = from_high = from_low = 0
     found = []
@@ -70,7 +81,11 @@ def _between(vector: TaskVector, count: int, low: float, high: float) -> tuple[f
 def _selected(values: np.ndarray, count: int) -> tuple[float, int, int]:
     values.partition(len(values) - count)
     magnitude = values[len(values) - count]
-    return float(magnitude), np.count_nonzero(values > magnitude), np.count_nonzero(values == magnitude)
+    return (
+        float(magnitude),
+        np.count_nonzero(values > magnitude),
+        np.count_nonzero(values == magnitude),
+    )
 
 
 def _among_all(vector: TaskVector, count: int) -> tuple[float, int, int]:

@@ -1,8 +1,9 @@
 """The merge methods by name.
 
-A method is a function ``method(part, *, options...) -> Tensor`` in a file of its own under ``methods/``: it merges one
-tensor of all models. Its name in configurations, its options with their defaults and its place in every parametrised
-test come from the decorator, the signature and the docstring.
+A method is a function ``method(part, *, options...) -> Tensor`` in a file of its own under
+``methods/``: it merges one tensor of all models. Its name in configurations, its options with their
+defaults and its place in every parametrised test come from the decorator, the signature and the
+docstring.
 """
 
 import inspect
@@ -19,7 +20,8 @@ from ..alignment import find_registered
 from ..errors import MetanetError
 
 PerModel = Annotated[float | Sequence[float], "per model"]
-"""An option of which every model has its own: the caller gives one number, or one for each; methods get a list."""
+"""An option of which every model has its own: the caller gives one number, or one for each; methods
+get a list."""
 
 _BASES = ("none", "optional", "required")
 
@@ -34,11 +36,11 @@ class Method:
         base: ``"none"``, ``"optional"`` or ``"required"``.
         models: the least and the largest number of models besides the base; ``None``: any.
         needs: fields of :class:`Problem` that must be given.
-        prepare: ``prepare(problem, *, options...)``, called once before the first tensor; what it returns is
-            ``part.prepared``.
+        prepare: ``prepare(problem, *, options...)``, called once before the first tensor; what it
+            returns is ``part.prepared``.
         shape: ``shape(prepared, name, shape)`` of the result, for methods that change shapes.
-        shares: ``shares(prepared, options, models)``: how much each of so many models counts in the result, where that
-            is not the option ``weights``; repairs have it for a goal.
+        shares: ``shares(prepared, options, models)``: how much each of so many models counts in the
+            result, where that is not the option ``weights``; repairs have it for a goal.
         reference: where the method comes from; may be empty.
     """
 
@@ -64,7 +66,8 @@ class Method:
 
     @cached_property
     def whole(self) -> frozenset[str]:
-        """Options that hold for the whole merge, because ``prepare`` takes them: they can't vary with the tensor."""
+        """Options that hold for the whole merge, because ``prepare`` takes them: they can't vary
+        with the tensor."""
         return frozenset() if self.prepare is None else frozenset(_keywords(self.prepare))
 
     @cached_property
@@ -100,7 +103,8 @@ def method(
     shape: Callable[[Any, str, torch.Size], torch.Size] | None = None,
     shares: Callable[[Any, Mapping[str, Any], int], Sequence[float]] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:  # fmt: skip
-    """Register a method; see :class:`Method` for the arguments. The tests of all methods pick it up by themselves.
+    """Register a method; see :class:`Method` for the arguments. The tests of all methods pick it up
+    by themselves.
 
     Raises:
         MetanetError: there is one of this name, or ``base`` is none of its choices.
@@ -113,7 +117,9 @@ def method(
             raise MetanetError(
                 f"two methods are named {name!r}: {METHODS[name].function.__qualname__} and {function.__qualname__}"
             )
-        METHODS[name] = Method(name, function, base, models, tuple(needs), prepare, shape, shares, reference)
+        METHODS[name] = Method(
+            name, function, base, models, tuple(needs), prepare, shape, shares, reference
+        )
         return function
 
     return register

@@ -21,15 +21,20 @@ def check_repair(
     """What can be told before anything is read.
 
     Raises:
-        MetanetError: no such repair, no network or no data to run it on, or nothing in it to repair.
+        MetanetError: no such repair, no network or no data to run it on, or nothing in it to
+            repair.
     """
     if passes is not None and (not isinstance(passes, int) or passes < 1):
-        raise MetanetError(f"repair_passes={passes!r}: give 1 or more, or none to go on until statistics are exact")
+        raise MetanetError(
+            f"repair_passes={passes!r}: give 1 or more, or none to go on until statistics are exact"
+        )
     if name not in REPAIRS:
         raise MetanetError(f"there is no repair={name!r}. Choices: {', '.join(REPAIRS)}, or none")
     missing = [what for what, given in (("model", model), ("data", data)) if given is None]
     if missing:
-        raise MetanetError(f"repair={name!r} runs the merged network: give {' and '.join(f'{n}=...' for n in missing)}")
+        raise MetanetError(
+            f"repair={name!r} runs the merged network: give {' and '.join(f'{n}=...' for n in missing)}"
+        )
     if REPAIRS[name] is None and not normalisers(model):
         others = ", ".join(n for n, correct in REPAIRS.items() if correct is not None)
         raise MetanetError(
@@ -43,20 +48,24 @@ def repaired(
 ) -> Checkpoint:  # fmt: skip
     """The merged checkpoint with its statistics repaired, tensor by tensor when they are asked for.
 
-    One copy of the module stands for all networks in turn. Queries, keys and values are layers like others; what no
-    correction can go into (embeddings, tied weights, fused projections of ``nn.MultiheadAttention``, recurrent cells)
-    is left and told of.
+    One copy of the module stands for all networks in turn. Queries, keys and values are layers like
+    others; what no correction can go into (embeddings, tied weights, fused projections of
+    ``nn.MultiheadAttention``, recurrent cells) is left and told of.
 
     Args:
         name: of :data:`metanet.merging.repairs.REPAIRS`.
         merged: by the names of the module.
-        problem: the models, aligned already, the module and the data; what was done goes to its report.
+        problem: the models, aligned already, the module and the data; what was done goes to its
+            report.
         weights: how much each model counts; they sum to 1.
-        passes: how often the merged network reads the data; ``None``: until its statistics are exact.
-        overflow: what is done about corrected values beyond their dtype: see :func:`._range.stored_as`.
+        passes: how often the merged network reads the data; ``None``: until its statistics are
+            exact.
+        overflow: what is done about corrected values beyond their dtype: see
+            :func:`._range.stored_as`.
 
     Raises:
-        MetanetError: the method changed shapes, there is nothing to repair, or a network can't run the data.
+        MetanetError: the method changed shapes, there is nothing to repair, or a network can't run
+            the data.
     """
     correct, run = REPAIRS[name], Runner(problem.device)
     stage = working_copy(problem)
@@ -69,9 +78,13 @@ def repaired(
                 ends.append(measure_layers(stage, problem.data, run))
     goals = between(ends, [w for w in weights if w]) if ends else {}
     if correct is not None and not goals and not normalisers(stage):
-        raise MetanetError(f"repair={name!r}: {type(stage).__name__} has no layer that can be corrected")
+        raise MetanetError(
+            f"repair={name!r}: {type(stage).__name__} has no layer that can be corrected"
+        )
     load(stage, merged)
-    found = calibrate(stage, problem.data, run, goals, correct, passes=passes, progress=problem.progress)
+    found = calibrate(
+        stage, problem.data, run, goals, correct, passes=passes, progress=problem.progress
+    )
     _, first = entries(problem.model)
     _report(problem.report, found, goals, ends[0].left if ends else {}, len(normalisers(stage)))
     read = _Read(merged, found, first, overflow, problem.report)
@@ -121,9 +134,13 @@ def _report(
     report["repair/normalisers measured anew"] = norms
     if goals or left:
         report["repair/layers corrected"] = len(goals)
-        report["repair/of them without bias, scaled only"] = sum(g.layer.bias is None for g in goals.values())
+        report["repair/of them without bias, scaled only"] = sum(
+            g.layer.bias is None for g in goals.values()
+        )
         by_reason: dict[str, list[str]] = {}
         for name, reason in left.items():
             by_reason.setdefault(reason, []).append(name)
         for reason, names in by_reason.items():
-            report[f"repair/left: {reason}"] = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+            report[f"repair/left: {reason}"] = ", ".join(
+                [*names[:3], *(["..."] if len(names) > 3 else [])]
+            )

@@ -10,7 +10,8 @@ _ROUNDING = 1e-7  # of means in float32: as many right answers in other batches 
 
 
 def score(problem: Problem, network: nn.Module, by: str | None) -> tuple[str, float, bool]:
-    """What a network reaches on the data: the measure's name, its value, and whether larger is better.
+    """What a network reaches on the data: the measure's name, its value, and whether larger is
+    better.
 
     Args:
         by: a measure, or ``None``: accuracy where targets are classes, else the loss.
@@ -21,11 +22,15 @@ def score(problem: Problem, network: nn.Module, by: str | None) -> tuple[str, fl
     if by not in (None, "loss", *METRICS):
         raise MetanetError(f"there is no measure {by!r}. Choices: {', '.join(('loss', *METRICS))}")
     wanted = find_metrics([] if by == "loss" else ["accuracy" if by is None else by])
-    found, _ = measure(network, problem.data, find_loss(problem.loss), wanted, Runner(problem.device))
+    found, _ = measure(
+        network, problem.data, find_loss(problem.loss), wanted, Runner(problem.device)
+    )
     if by is None:
         by = "accuracy" if "accuracy" in found else "loss"
     if by not in found:
-        raise MetanetError(f"{by} can't be measured: the data's targets are no classes of samples; give measure=loss")
+        raise MetanetError(
+            f"{by} can't be measured: the data's targets are no classes of samples; give measure=loss"
+        )
     return by, found[by], by != "loss" and METRICS[by].rises
 
 

@@ -1,4 +1,5 @@
-"""Which entries of a task vector are kept: the largest, those in the middle, or some drawn at random."""
+"""Which entries of a task vector are kept: the largest, those in the middle, or some drawn at
+random."""
 
 from dataclasses import replace
 
@@ -29,11 +30,13 @@ def largest(part: Part, model: int, density: float, rescale: bool) -> TaskVector
 
 
 def middle(part: Part, model: int, density: float, gamma: float, rescale: bool) -> TaskVector:
-    """The entries that are left when the largest and the smallest are dropped (Davari and Belilovsky 2024).
+    """The entries that are left when the largest and the smallest are dropped (Davari and
+    Belilovsky 2024).
 
     Args:
         density: share that is kept, rounded down.
-        gamma: share of the largest entries, which are dropped; fewer if the density leaves less to drop.
+        gamma: share of the largest entries, which are dropped; fewer if the density leaves less to
+            drop.
         rescale: see :func:`rescaled`.
     """
     vector, size = _whole(part, model, density), part.base.numel()
@@ -45,7 +48,9 @@ def middle(part: Part, model: int, density: float, gamma: float, rescale: bool) 
         return replace(vector, factor=0.0)
     outliers = min(int(gamma * size), size - kept)
     high = edge_below(vector, outliers) if outliers else None
-    return rescaled(vector, replace(vector, low=edge_below(vector, outliers + kept), high=high), rescale)
+    return rescaled(
+        vector, replace(vector, low=edge_below(vector, outliers + kept), high=high), rescale
+    )
 
 
 def drawn(part: Part, model: int, density: float, rescale: bool | str) -> TaskVector:
@@ -64,14 +69,20 @@ def drawn(part: Part, model: int, density: float, rescale: bool | str) -> TaskVe
         chunk = kept[start : start + CHUNK]
         np.less(_random(generator, len(chunk)), limit, out=chunk)
     some = replace(vector, factors=_factors(kept, vector))
-    return replace(some, factor=1 / density) if rescale == PROBABILITY else rescaled(vector, some, rescale)
+    return (
+        replace(some, factor=1 / density)
+        if rescale == PROBABILITY
+        else rescaled(vector, some, rescale)
+    )
 
 
-def drawn_by_rank(part: Part, model: int, density: float, epsilon: float, rescale: bool | str) -> TaskVector:
+def drawn_by_rank(
+    part: Part, model: int, density: float, epsilon: float, rescale: bool | str
+) -> TaskVector:
     """Entries drawn at random, larger ones with a higher probability (Deep et al. 2024).
 
-    It grows evenly with the rank of the magnitude among the weights of one neuron (of one row; of equal ones the first
-    ranks lower), from ``density - epsilon`` to ``density + epsilon``.
+    It grows evenly with the rank of the magnitude among the weights of one neuron (of one row; of
+    equal ones the first ranks lower), from ``density - epsilon`` to ``density + epsilon``.
 
     Args:
         density: the mean probability to be kept.
@@ -103,7 +114,8 @@ def drawn_by_rank(part: Part, model: int, density: float, epsilon: float, rescal
 
 
 def rescaled(whole: TaskVector, some: TaskVector, rescale: bool | str) -> TaskVector:
-    """Entries that are left, made larger so that the sum of their magnitudes is that of the whole task vector.
+    """Entries that are left, made larger so that the sum of their magnitudes is that of the whole
+    task vector.
 
     Args:
         rescale: ``False`` leaves them as they are.
@@ -112,7 +124,9 @@ def rescaled(whole: TaskVector, some: TaskVector, rescale: bool | str) -> TaskVe
         MetanetError: neither ``True`` nor ``False``.
     """
     if not isinstance(rescale, bool):
-        raise MetanetError(f"rescale={rescale!r}: give true, false or, in DARE and DELLA, {PROBABILITY}")
+        raise MetanetError(
+            f"rescale={rescale!r}: give true, false or, in DARE and DELLA, {PROBABILITY}"
+        )
     if not rescale:
         return some
     before = after = 0.0
@@ -135,25 +149,34 @@ def _check_share(option: str, value: float) -> None:
 
 
 def _random(generator: torch.Generator, count: int) -> np.ndarray:
-    """Integers of 32 bits; two from each draw of 64, which is nearly twice as fast as ``torch.rand``."""
-    draws = torch.empty((count + 1) // 2, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    """Integers of 32 bits; two from each draw of 64, which is nearly twice as fast as
+    ``torch.rand``."""
+    draws = torch.empty((count + 1) // 2, dtype=torch.int64).random_(
+        -(2**63), None, generator=generator
+    )
     return draws.numpy().view(np.int32)[:count]
 
 
 def _limit(probability: float | np.ndarray) -> np.ndarray:
     """The integer below which random ones lie with a probability less than 1."""
-    return np.minimum(np.round((np.asarray(probability) - 0.5) * 2.0**32), 2**31 - 1).astype(np.int32)
+    return np.minimum(np.round((np.asarray(probability) - 0.5) * 2.0**32), 2**31 - 1).astype(
+        np.int32
+    )
 
 
 def _factors(kept: np.ndarray, vector: TaskVector) -> Tensor:
     # PyTorch multiplies by bytes nearly three times as fast as by booleans.
-    return torch.from_numpy(kept.view(np.int8) if kept.dtype == bool else kept).to(vector.base.device)
+    return torch.from_numpy(kept.view(np.int8) if kept.dtype == bool else kept).to(
+        vector.base.device
+    )
 
 
 def _by_magnitude(rows: Tensor, length: int) -> np.ndarray:
-    """Where the entries of each row lie in their ascending order by magnitude: flat places of flat rows.
+    """Where the entries of each row lie in their ascending order by magnitude: flat places of flat
+    rows.
 
-    Magnitudes of float32 order like their bits: with the place behind them, they are sorted as integers.
+    Magnitudes of float32 order like their bits: with the place behind them, they are sorted as
+    integers.
     """
     keys = rows.to(torch.float32).abs().view(torch.int32).numpy().astype(np.int64)
     keys <<= 32

@@ -56,8 +56,8 @@ def cosines(products: Tensor) -> tuple[Tensor, Tensor]:
 def combination(tensors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
     """The sum of coefficients times tensors, as a new tensor.
 
-    It starts at the tensor that counts most and adds differences to it, so that coefficients of sum 1 make of equal
-    tensors that tensor, bit for bit, and the coefficients 0, 1 the second one.
+    It starts at the tensor that counts most and adds differences to it, so that coefficients of sum
+    1 make of equal tensors that tensor, bit for bit, and the coefficients 0, 1 the second one.
     """
     total = sum(coefficients)
     most = max(range(len(tensors)), key=lambda k: abs(coefficients[k]))

@@ -1,6 +1,7 @@
 """Task vectors, computed a chunk at a time, with some of their entries dropped.
 
-A chunk and what is made of it stay in the processor's cache, and no tensor is written that the result does not need.
+A chunk and what is made of it stay in the processor's cache, and no tensor is written that the
+result does not need.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,15 @@ from torch import Tensor
 from ..errors import MetanetError
 from ._part import Part
 
-CHUNK = 1 << 15  # entries: 128 KiB of float32; for more, PyTorch wakes a second thread, which costs more than it saves
+# entries: 128 KiB of float32; for more, PyTorch wakes a second thread, which costs more than it
+# saves
+CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
 class Edge:
-    """Where the ranking by magnitude is cut: above it are larger entries, and equal ones before a position.
+    """Where the ranking by magnitude is cut: above it are larger entries, and equal ones before a
+    position.
 
     So exactly as many entries as wanted lie above, equal ones by their order in the tensor.
     """
@@ -27,16 +31,23 @@ class Edge:
     position: int
 
     def above(self, chunk: Tensor, start: int) -> Tensor:
-        """The entries above, zeros for the others; the chunk's first entry is at ``start`` in the tensor."""
+        """The entries above, zeros for the others; the chunk's first entry is at ``start`` in the
+        tensor."""
         first = min(max(self.position - start, 0), len(chunk))
         if first in (0, len(chunk)):
             return torch.hardshrink(chunk, self.below if first else self.magnitude)
-        return torch.cat([torch.hardshrink(chunk[:first], self.below), torch.hardshrink(chunk[first:], self.magnitude)])
+        return torch.cat(
+            [
+                torch.hardshrink(chunk[:first], self.below),
+                torch.hardshrink(chunk[first:], self.magnitude),
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class TaskVector:
-    """What one model changed of the base (Ilharco et al. 2023, https://arxiv.org/abs/2212.04089), some entries dropped.
+    """What one model changed of the base (Ilharco et al. 2023, https://arxiv.org/abs/2212.04089),
+    some entries dropped.
 
     Attributes:
         tensor, base: flat.
@@ -60,13 +71,17 @@ class TaskVector:
             MetanetError: there is no base.
         """
         if part.base is None:
-            raise MetanetError(f"{part.name}: no base was given, so that there is nothing to take differences to")
+            raise MetanetError(
+                f"{part.name}: no base was given, so that there is nothing to take differences to"
+            )
         return cls(part.tensors[model].reshape(-1), part.base.reshape(-1))
 
     def back(self, start: int, out: Tensor) -> Tensor:
-        """The way back from the model to the base, from entry ``start`` on, without ``factor``; ``out`` is overwritten.
+        """The way back from the model to the base, from entry ``start`` on, without ``factor``;
+        ``out`` is overwritten.
 
-        That is the task vector with its sign turned: base - 0 is the base bit for bit, where -0.0 + 0 is not.
+        That is the task vector with its sign turned: base - 0 is the base bit for bit, where -0.0 +
+        0 is not.
         """
         stop = start + len(out)
         return self.kept(start, torch.sub(self.base[start:stop], self.tensor[start:stop], out=out))

@@ -1,7 +1,7 @@
 """Names of one tensor: a merge computes it once, so that what was tied stays tied.
 
-Ties are told by storage (modules, state dicts, torch files), by values (a file that holds the embedding twice), or by
-the network. Only those that hold in every input hold in the result:
+Ties are told by storage (modules, state dicts, torch files), by values (a file that holds the
+embedding twice), or by the network. Only those that hold in every input hold in the result:
 
     a: emb = head,  b: emb = head    ->  one tensor, one draw of random numbers
     a: emb = head,  b: emb, head     ->  two tensors, and the report says so
@@ -22,7 +22,8 @@ _EMBEDDINGS = ("emb", "wte", "shared")
 
 
 def same_tensors(checkpoint: Checkpoint) -> dict[str, str]:
-    """Name -> the first name of its tensor, for every name: by storage, and by the values of embeddings and heads.
+    """Name -> the first name of its tensor, for every name: by storage, and by the values of
+    embeddings and heads.
 
     Only these are compared, for that takes reading them.
     """
@@ -32,12 +33,18 @@ def same_tensors(checkpoint: Checkpoint) -> dict[str, str]:
         dtype = checkpoint.dtypes[name]
         if is_table(name, shape) and dtype.is_floating_point and first[name] == name:
             alike.setdefault((shape, dtype), []).append(name)
-    again = {name: one for names in alike.values() if len(names) > 1 for name, one in _repeated(checkpoint, names)}
+    again = {
+        name: one
+        for names in alike.values()
+        if len(names) > 1
+        for name, one in _repeated(checkpoint, names)
+    }
     return {name: again.get(one, one) for name, one in first.items()}
 
 
 def is_table(name: str, shape: torch.Size) -> bool:
-    """Whether a tensor is an embedding or an output layer, by its name: outside the layers, of two axes or more."""
+    """Whether a tensor is an embedding or an output layer, by its name: outside the layers, of two
+    axes or more."""
     called_so = name.endswith(HEADS) or any(word in name.lower() for word in _EMBEDDINGS)
     return called_so and len(shape) > 1 and place_of(name) is None
 
@@ -53,8 +60,11 @@ def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterable[tuple[st
             yield name, one
 
 
-def completed(given: Sequence[Checkpoint], told: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """What is tied in each checkpoint, where copies of tensors that are tied in another count as tied.
+def completed(
+    given: Sequence[Checkpoint], told: Sequence[Mapping[str, str]]
+) -> list[dict[str, str]]:
+    """What is tied in each checkpoint, where copies of tensors that are tied in another count as
+    tied.
 
     A state dict that was read from a file has memory of its own for every name.
     """
@@ -63,7 +73,11 @@ def completed(given: Sequence[Checkpoint], told: Sequence[Mapping[str, str]]) ->
     for checkpoint, ties in zip(given, told, strict=True):
         more = dict(ties)
         for name, one in pairs:
-            apart = name in checkpoint and one in checkpoint and ties.get(name, name) != ties.get(one, one)
+            apart = (
+                name in checkpoint
+                and one in checkpoint
+                and ties.get(name, name) != ties.get(one, one)
+            )
             if apart and torch.equal(checkpoint[name], checkpoint[one]):
                 more[name] = more.get(one, one)
         out.append(more)
@@ -79,7 +93,9 @@ def in_all(names: Iterable[str], told: Sequence[Mapping[str, str]]) -> dict[str,
     {'emb': 'emb', 'head': 'head'}
     """
     seen: dict[tuple[str, ...], str] = {}
-    return {name: seen.setdefault(tuple(one.get(name, name) for one in told), name) for name in names}
+    return {
+        name: seen.setdefault(tuple(one.get(name, name) for one in told), name) for name in names
+    }
 
 
 def in_some(
@@ -90,11 +106,16 @@ def in_some(
     for checkpoint, ties in zip(inputs, told, strict=True):
         for name, one in ties.items():
             if name in first and one in first and first[name] != first[one]:
-                out.setdefault(name, f"one tensor with {one} in '{checkpoint.path}', two in others: two in the result")
+                out.setdefault(
+                    name,
+                    f"one tensor with {one} in '{checkpoint.path}', two in others: two in the result",
+                )
     return out
 
 
-def by_network(first: Mapping[str, str], network: Mapping[str, str], inputs: Sequence[Checkpoint]) -> dict[str, str]:
+def by_network(
+    first: Mapping[str, str], network: Mapping[str, str], inputs: Sequence[Checkpoint]
+) -> dict[str, str]:
     """Ties of the inputs and those of the network.
 
     Args:
@@ -102,7 +123,8 @@ def by_network(first: Mapping[str, str], network: Mapping[str, str], inputs: Seq
         network: the same by the network.
 
     Raises:
-        CheckpointError: an input holds two tensors where the network has one, so that one of them would be lost.
+        CheckpointError: an input holds two tensors where the network has one, so that one of them
+            would be lost.
     """
     place = {name: number for number, name in enumerate(first)}
     root = {name: name for name in first}

@@ -1,4 +1,5 @@
-"""Writing a merge: shard by shard beside the output's folder, which appears as a whole or not at all."""
+"""Writing a merge: shard by shard beside the output's folder, which appears as a whole or not at
+all."""
 
 import errno
 import hashlib
@@ -13,7 +14,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, files_of, hold, load_checkpoint, remove_leftovers, save_checkpoint, unwritable
+from ..checkpoints import (
+    Checkpoint,
+    files_of,
+    hold,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+    unwritable,
+)
 from ..errors import CheckpointError, MetanetError
 from ..progress import Progress, track
 from ._parts import mains_of, plan_of, restricted, write_indexes
@@ -26,50 +35,61 @@ def save_merged(
     files: Files | Callable[[dict[str, str]], Files] | None = None, max_shard_size: str | int = "5GB",
     progress: bool = False, parts: Sequence[str] = (),
 ) -> dict[str, str]:  # fmt: skip
-    """Compute a merge's tensors one by one and write them to a new folder, with other files beside them.
+    """Compute a merge's tensors one by one and write them to a new folder, with other files beside
+    them.
 
-    All is written to a hidden folder beside ``folder``, shard by shard, and renamed at the end. A merge that was
-    stopped, killed or out of disk leaves its finished shards there; the same merge of the same files goes on from them.
-    Meanwhile a second thread computes the SHA-256 of the input files.
+    All is written to a hidden folder beside ``folder``, shard by shard, and renamed at the end. A
+    merge that was stopped, killed or out of disk leaves its finished shards there; the same merge
+    of the same files goes on from them. Meanwhile a second thread computes the SHA-256 of the input
+    files.
 
     Args:
         folder: a new or empty folder.
         tensors: what :func:`metanet.merge` returned, or the same under other names.
         recipe: ``merged.recipe``.
-        files: what else goes into the folder: name -> content, or a file to be copied; or a function that makes them,
-            given the inputs' hashes.
+        files: what else goes into the folder: name -> content, or a file to be copied; or a
+            function that makes them, given the inputs' hashes.
         max_shard_size: bytes of tensors in one file, as a number or like ``"5GB"``.
         progress: show a bar with bytes and time left.
-        parts: sub-folders of a pipeline: tensors called ``PART/NAME`` are written there, as ``NAME``, and so are
-            ``files``.
+        parts: sub-folders of a pipeline: tensors called ``PART/NAME`` are written there, as
+            ``NAME``, and so are ``files``.
 
     Returns:
         SHA-256 by path, of all files of all inputs that are files.
 
     Raises:
-        MetanetError: the folder is not empty, another process writes there, or the disk is (or gets) full; there is
-            nothing under its name then.
-        CheckpointError: an input can't be read, was changed meanwhile, or holds what can't be merged.
+        MetanetError: the folder is not empty, another process writes there, or the disk is (or
+            gets) full; there is nothing under its name then.
+        CheckpointError: an input can't be read, was changed meanwhile, or holds what can't be
+            merged.
     """
     folder = Path(folder).expanduser().absolute()
     with hold(folder):
         check_free(folder)
         plan = plan_of(tensors, max_shard_size, parts)
         inputs = _input_files(recipe)
-        work = folder.with_name(f".{folder.name}.{_fingerprint(tensors, plan, recipe, inputs)}.partial")
+        work = folder.with_name(
+            f".{folder.name}.{_fingerprint(tensors, plan, recipe, inputs)}.partial"
+        )
         try:
             hashes = _fill(work, tensors, plan, inputs, files, parts, progress)
             if folder.is_dir():
                 folder.rmdir()  # empty, or this fails
             os.replace(work, folder)
-            remove_leftovers(folder, r"{name}\.[0-9a-f]{12}\.partial")  # of other merges, which can't end here any more
+            remove_leftovers(
+                folder, r"{name}\.[0-9a-f]{12}\.partial"
+            )  # of other merges, which can't end here any more
         except OSError as error:
             raise MetanetError(f"{unwritable(folder, error)}{_waiting(work, plan)}") from error
         except MetanetError as error:
             if not _is_of_the_surroundings(error):
-                shutil.rmtree(work, ignore_errors=True)  # of these inputs nothing can be made: nobody goes on with it
+                shutil.rmtree(
+                    work, ignore_errors=True
+                )  # of these inputs nothing can be made: nobody goes on with it
                 raise
-            raise type(error)(f"{str(error).replace(str(work), str(folder))}{_waiting(work, plan)}") from error
+            raise type(error)(
+                f"{str(error).replace(str(work), str(folder))}{_waiting(work, plan)}"
+            ) from error
         finally:
             if not _finished(work, plan):
                 shutil.rmtree(work, ignore_errors=True)
@@ -84,8 +104,14 @@ def _fill(
     work.mkdir(parents=True, exist_ok=True)
     for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
         left.unlink()
-    done = [name for name, shard in plan.items() if _is_done(work, name, restricted(tensors, shard, name))]
-    _check_room(work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done))
+    done = [
+        name
+        for name, shard in plan.items()
+        if _is_done(work, name, restricted(tensors, shard, name))
+    ]
+    _check_room(
+        work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done)
+    )
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_hashes, inputs)
         _write_shards(work, tensors, plan, done, progress)
@@ -104,7 +130,11 @@ def _finished(work: Path, plan: Mapping[str, Sequence[str]]) -> int:
 def _waiting(work: Path, plan: Mapping[str, Sequence[str]]) -> str:
     """What the same merge need not compute again, for messages."""
     count = _finished(work, plan)
-    return f" {count} of {len(plan)} shards are finished and wait in {work} for the same merge." if count else ""
+    return (
+        f" {count} of {len(plan)} shards are finished and wait in {work} for the same merge."
+        if count
+        else ""
+    )
 
 
 def _is_of_the_surroundings(error: BaseException | None) -> bool:
@@ -135,17 +165,27 @@ def _input_files(recipe: Mapping[str, Any]) -> list[Path]:
     """Of all inputs that are files, in order, each once."""
     given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
     opened = [load_checkpoint(path) for path in given if Path(path).exists()]
-    return list(dict.fromkeys(path for each in opened for main in mains_of(each) for path in files_of(main)))
+    return list(
+        dict.fromkeys(path for each in opened for main in mains_of(each) for path in files_of(main))
+    )
 
 
 def _fingerprint(
-    tensors: Checkpoint, plan: Mapping[str, Sequence[str]], recipe: Mapping[str, Any], inputs: Sequence[Path]
+    tensors: Checkpoint,
+    plan: Mapping[str, Sequence[str]],
+    recipe: Mapping[str, Any],
+    inputs: Sequence[Path],
 ) -> str:
     """The same for the same merge of the same files, and for no other."""
     given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
-    stats = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs]
-    unknown = uuid.uuid4().hex if not all(Path(path).exists() for path in given) else ""  # inputs in memory
-    described = {name: [list(shape), str(tensors.dtypes[name])] for name, shape in tensors.shapes.items()}
+    stats = [
+        (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs
+    ]
+    # inputs in memory
+    unknown = uuid.uuid4().hex if not all(Path(path).exists() for path in given) else ""
+    described = {
+        name: [list(shape), str(tensors.dtypes[name])] for name, shape in tensors.shapes.items()
+    }
     text = json.dumps([recipe, stats, unknown, described, plan], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -170,11 +210,22 @@ def _check_room(work: Path, needed: int) -> None:
 
 
 def _write_shards(
-    work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]], done: Sequence[str], progress: bool
+    work: Path,
+    tensors: Checkpoint,
+    plan: Mapping[str, Sequence[str]],
+    done: Sequence[str],
+    progress: bool,
 ) -> None:
     sizes = {name: _size(tensors, shard) for name, shard in plan.items()}
     before = sum(sizes[name] for name in done)
-    with track(what="merge", total=sum(sizes.values()), initial=before, unit="B", scaled=True, show=progress) as bar:
+    with track(
+        what="merge",
+        total=sum(sizes.values()),
+        initial=before,
+        unit="B",
+        scaled=True,
+        show=progress,
+    ) as bar:
         for name, shard in plan.items():
             if name not in done:
                 save_checkpoint(work / name, _counted(restricted(tensors, shard, name), bar))
@@ -198,7 +249,9 @@ def _hashes(files: Sequence[Path]) -> dict[str, str]:
             with path.open("rb") as file:
                 out[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise CheckpointError(f"checkpoint '{path}' can't be read: {error.strerror or error}") from error
+            raise CheckpointError(
+                f"checkpoint '{path}' can't be read: {error.strerror or error}"
+            ) from error
     return out
 
 
@@ -208,7 +261,9 @@ def _write_files(work: Path, files: Files, plan: Mapping[str, Sequence[str]]) ->
         part, _, plain = name.rpartition("/")
         strange = part not in parts or Path(plain).name != plain
         if strange or name in plan or name.endswith(".safetensors.index.json"):
-            raise MetanetError(f"can't write {name!r} into the merge's folder: no plain name, or taken by the weights")
+            raise MetanetError(
+                f"can't write {name!r} into the merge's folder: no plain name, or taken by the weights"
+            )
         if isinstance(content, bytes):
             (work / name).write_bytes(content)
         else:

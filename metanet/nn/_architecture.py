@@ -1,4 +1,5 @@
-"""What every model is told of an architecture besides its weights: one short vector, the same for all of them."""
+"""What every model is told of an architecture besides its weights: one short vector, the same for
+all of them."""
 
 import torch
 from jaxtyping import Float, Int
@@ -18,15 +19,18 @@ ARCHITECTURE_FEATURES: tuple[str, ...] = (*(f"activation_{a}" for a in ACTIVATIO
 
 
 def architecture_features(template: GraphTemplate) -> Float[Tensor, " features"]:
-    """Activations (share of the activated sites), depth, sizes and kinds of layers, scaled to about one.
+    """Activations (share of the activated sites), depth, sizes and kinds of layers, scaled to about
+    one.
 
-    Sizes are logarithms to base 2 over 10, layer counts are over 10: a layer is a site that edges of the kind reach, in
-    however many pieces its tensor lies. Names: :data:`ARCHITECTURE_FEATURES`.
+    Sizes are logarithms to base 2 over 10, layer counts are over 10: a layer is a site that edges
+    of the kind reach, in however many pieces its tensor lies. Names: :data:`ARCHITECTURE_FEATURES`.
     """
     return architecture_of(template, site_rows(template), tensor_rows(template)).float()
 
 
-def architecture_of(template: GraphTemplate, sites: Rows, tensors: Rows) -> Float[Tensor, " features"]:
+def architecture_of(
+    template: GraphTemplate, sites: Rows, tensors: Rows
+) -> Float[Tensor, " features"]:
     """The features of one graph, in float64, from its tables."""
     of_sites, of_tensors = torch.zeros_like(sites["kind"]), torch.zeros_like(tensors["kind"])
     reached = torch.tensor([b.destination for b in template.blocks], dtype=torch.long)
@@ -49,7 +53,9 @@ def architecture_rows(
     """
 
     def total(x: Tensor, of: Tensor) -> Tensor:
-        return torch.zeros(graphs, dtype=torch.float64, device=x.device).index_add_(0, of, x.double())
+        return torch.zeros(graphs, dtype=torch.float64, device=x.device).index_add_(
+            0, of, x.double()
+        )
 
     def extreme(x: Tensor, of: Tensor, how: str) -> Tensor:
         start = torch.zeros(graphs, dtype=torch.float64, device=x.device)
@@ -61,8 +67,12 @@ def architecture_rows(
         return total(reached, site_graph)
 
     kind, site = tensors["kind"], sites["kind"]
-    active = (sites["activation"] > 0) & ((site <= int(NodeType.SUM)) | (site == int(NodeType.PRODUCT)))
-    one_hot = torch.stack([total(active & (sites["activation"] == i), site_graph) for i in range(len(ACTIVATIONS))], 1)
+    active = (sites["activation"] > 0) & (
+        (site <= int(NodeType.SUM)) | (site == int(NodeType.PRODUCT))
+    )
+    one_hot = torch.stack(
+        [total(active & (sites["activation"] == i), site_graph) for i in range(len(ACTIVATIONS))], 1
+    )
     shares = one_hot / total(active, site_graph).clamp_min(1)[:, None]
 
     hidden = (site == int(NodeType.HIDDEN)) | (site == int(NodeType.SUM))

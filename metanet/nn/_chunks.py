@@ -18,7 +18,8 @@ class Matrix(NamedTuple):
         blocks: how many.
         shape: groups (of all blocks), kernel, destination, source, graphs.
         source, destination, token: rows of the nodes and of the blocks.
-        inward, outward, mean: weights of an edge in the sums over a destination's, a source's and all edges.
+        inward, outward, mean: weights of an edge in the sums over a destination's, a source's and
+            all edges.
         signal: fan-in over fan-out where signals travel through the blocks, else 0.
     """
 
@@ -32,7 +33,9 @@ class Matrix(NamedTuple):
     mean: float
     signal: float
 
-    def cells(self, part: Float[Tensor, "edges width"]) -> Float[Tensor, "groups kernel destination source row"]:
+    def cells(
+        self, part: Float[Tensor, "edges width"]
+    ) -> Float[Tensor, "groups kernel destination source row"]:
         """The edges as an array."""
         return part.view(*self.shape[:4], -1)
 
@@ -40,8 +43,8 @@ class Matrix(NamedTuple):
 class Vectors(NamedTuple):
     """All blocks of a stack in which every destination has one edge: biases, norms, residual sums.
 
-    There are many of them and they are small, so they are gathered and scattered together, whole rows of
-    ``graphs * width`` numbers at a time.
+    There are many of them and they are small, so they are gathered and scattered together, whole
+    rows of ``graphs * width`` numbers at a time.
 
     Attributes:
         source, destination, token: for each edge the rows of its nodes and its block.
@@ -110,7 +113,9 @@ def _matrix(m: MatrixPlan, first_node: int, first_token: int, graphs: int) -> Ma
     )
 
 
-def _vectors(v: VectorPlan, first_node: int, first_token: int, graphs: int, dtype: torch.dtype) -> Vectors:
+def _vectors(
+    v: VectorPlan, first_node: int, first_token: int, graphs: int, dtype: torch.dtype
+) -> Vectors:
     return Vectors(
         source=v.source.in_batch(first_node, graphs),
         destination=v.destination.in_batch(first_node, graphs),

@@ -18,21 +18,24 @@ _POOLS = ("mean", "sum")
 
 @register("deep_sets")
 class DeepSets(NeuralMetanet):
-    r"""Deep Sets over parameters, after `Zaheer et al., Deep Sets, NeurIPS 2017 <https://arxiv.org/abs/1703.06114>`_:
-    the baseline of `Lim et al. 2024 <https://arxiv.org/abs/2312.04501>`_.
+    r"""Deep Sets over parameters, after `Zaheer et al., Deep Sets, NeurIPS 2017
+    <https://arxiv.org/abs/1703.06114>`_: the baseline of `Lim et al. 2024
+    <https://arxiv.org/abs/2312.04501>`_.
 
     .. math::
-        \rho\big(\mathrm{pool}_e\, \phi(v_e, \mathrm{type}_e, \mathrm{layer}_e, \mathrm{kernel\ position}_e)\big)
+        \rho\big(\mathrm{pool}_e\, \phi(v_e, \mathrm{type}_e, \mathrm{layer}_e, \mathrm{kernel\
+        position}_e)\big)
 
-    Every parameter knows what it is, but not which neurons it connects: the output stays the same under far more
-    relabellings than the network's function does.
+    Every parameter knows what it is, but not which neurons it connects: the output stays the same
+    under far more relabellings than the network's function does.
 
     Args:
         width: of the hidden layers.
         layers: of the MLP of every parameter.
         out_dim: of the output.
         dropout: in the head.
-        pool: ``"mean"`` or ``"sum"`` (in units of a thousand parameters) over a network's parameters.
+        pool: ``"mean"`` or ``"sum"`` (in units of a thousand parameters) over a network's
+            parameters.
         architecture: whether the head is told the architecture features.
 
     Shapes:
@@ -54,11 +57,16 @@ class DeepSets(NeuralMetanet):
         self.pool, self.architecture = pool, architecture
         self.values, self.embedding = ValueFeatures(), EdgeEmbedding(width)
         self.read_values = nn.Linear(ValueFeatures.size, width, bias=False)
-        self.edge = nn.Sequential(*(m for _ in range(layers - 1) for m in (nn.Linear(width, width), nn.ReLU())))
+        self.edge = nn.Sequential(
+            *(m for _ in range(layers - 1) for m in (nn.Linear(width, width), nn.ReLU()))
+        )
         known = len(ARCHITECTURE_FEATURES) if architecture else 0
         self.norm = nn.LayerNorm(width)
         self.head = nn.Sequential(
-            nn.Linear(width + known, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, out_dim)
+            nn.Linear(width + known, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, out_dim),
         )
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
@@ -66,7 +74,9 @@ class DeepSets(NeuralMetanet):
 
     def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
         layout = self.layout(graphs)
-        h = (self.read_values(self.values(layout)) + layout.per_edge(self.embedding(layout.edges))).relu()
+        h = (
+            self.read_values(self.values(layout)) + layout.per_edge(self.embedding(layout.edges))
+        ).relu()
         total = layout.edge_sum(self.edge(h))
         if self.pool == "mean":
             count = layout.per_tensor(layout.tensors["count"].to(total)[:, None])

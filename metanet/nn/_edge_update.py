@@ -1,7 +1,8 @@
 """The dense form of the edge update: all that a layer does to the edges of a batch.
 
-Written as one autograd function because the edges are by far the largest tensors: the large products run over all of
-them at once, broadcasts and sums work in place on one piece at a time, and nothing but ``e`` and ``h`` is kept.
+Written as one autograd function because the edges are by far the largest tensors: the large
+products run over all of them at once, broadcasts and sums work in place on one piece at a time, and
+nothing but ``e`` and ``h`` is kept.
 """
 
 from typing import Any
@@ -18,11 +19,13 @@ class EdgeUpdate(torch.autograd.Function):
     r"""``h = relu(e W_e + s[source] + d[destination])``, ``e' = e + h W_o`` and the means of ``h``.
 
     Shapes:
-        - **e** ``(edges, dim)``, **w_e** ``(dim, width)``, **source, destination** ``(nodes, width)``
-        - **static** ``(edges of the templates, width)`` or ``None``: added to ``h`` in all graphs of a stack
+        - **e** ``(edges, dim)``, **w_e** ``(dim, width)``, **source, destination** ``(nodes,
+          width)``
+        - **static** ``(edges of the templates, width)`` or ``None``: added to ``h`` in all graphs
+          of a stack
         - **w_o** ``(width, dim)`` or ``None``: then there is no ``e'``
-        - **returns** ``e'``, or ``h`` if ``keep``, or ``None``; means by destination and by source ``(nodes, width)``,
-          and by block ``(tokens, width)``
+        - **returns** ``e'``, or ``h`` if ``keep``, or ``None``; means by destination and by source
+          ``(nodes, width)``, and by block ``(tokens, width)``
     """
 
     @staticmethod
@@ -41,7 +44,9 @@ class EdgeUpdate(torch.autograd.Function):
         h = torch.mm(e, w_e)
         _add_ends(h, source, destination, chunks)
         if static is not None:
-            parts = zip(_by_stack(h, chunks), static.split([n for n, _ in chunks.stacks]), strict=True)
+            parts = zip(
+                _by_stack(h, chunks), static.split([n for n, _ in chunks.stacks]), strict=True
+            )
             for hs, part in parts:
                 hs += part[:, None]
         h.relu_()
@@ -69,13 +74,21 @@ class EdgeUpdate(torch.autograd.Function):
         else:
             gh = torch.mm(g_new, w_o.t())
             g_wo = torch.mm(h.t(), g_new)
-        _add_gradients_of_means(gh, g_in.contiguous(), g_out.contiguous(), g_mean.contiguous(), chunks)
+        _add_gradients_of_means(
+            gh, g_in.contiguous(), g_out.contiguous(), g_mean.contiguous(), chunks
+        )
         torch.ops.aten.threshold_backward.grad_input(gh, h, 0, grad_input=gh)
         g_s, g_d = _sums_by_end(gh, len(g_in), chunks)
-        g_static = torch.cat([part.sum(1) for part in _by_stack(gh, chunks)]) if ctx.static else None
+        g_static = (
+            torch.cat([part.sum(1) for part in _by_stack(gh, chunks)]) if ctx.static else None
+        )
         g_e = None
         if ctx.needs_input_grad[0]:
-            g_e = torch.mm(gh, w_e.t()) if w_o is None or g_new is None else torch.addmm(g_new, gh, w_e.t())
+            g_e = (
+                torch.mm(gh, w_e.t())
+                if w_o is None or g_new is None
+                else torch.addmm(g_new, gh, w_e.t())
+            )
         return g_e, torch.mm(e.t(), gh), g_s, g_d, g_static, g_wo, None, None
 
 
@@ -116,9 +129,15 @@ def _means(h: Tensor, nodes: int, chunks: Chunks) -> tuple[Tensor, Tensor, Tenso
     return inward, outward, mean
 
 
-def _add_gradients_of_means(gh: Tensor, g_in: Tensor, g_out: Tensor, g_mean: Tensor, chunks: Chunks) -> None:
+def _add_gradients_of_means(
+    gh: Tensor, g_in: Tensor, g_out: Tensor, g_mean: Tensor, chunks: Chunks
+) -> None:
     for c, part in zip(chunks.pieces, gh.split(chunks.edges), strict=True):
-        to_destination, to_source, to_all = c.destination.read(g_in), c.source.read(g_out), c.token.read(g_mean)
+        to_destination, to_source, to_all = (
+            c.destination.read(g_in),
+            c.source.read(g_out),
+            c.token.read(g_mean),
+        )
         if isinstance(c, Vectors):
             rows = part.view(len(c.mean), -1)
             rows += to_destination

@@ -13,7 +13,8 @@ _TAPS = 16  # so do kernel positions
 class TableEmbedding(nn.Module):
     """A sum of embeddings of integer columns and of a linear map of logarithms of sizes.
 
-    Layers are counted from the input and from the output, so that networks of different depth share what is the same.
+    Layers are counted from the input and from the output, so that networks of different depth share
+    what is the same.
 
     Args:
         width: of the embedding.
@@ -41,7 +42,8 @@ class TableEmbedding(nn.Module):
 
 
 class NodeEmbedding(nn.Module):
-    """What is known of a neuron before any weight is read; inputs and outputs are told apart by their position.
+    """What is known of a neuron before any weight is read; inputs and outputs are told apart by
+    their position.
 
     Args:
         width: of the embedding.
@@ -73,7 +75,9 @@ class EdgeEmbedding(nn.Module):
     def forward(self, table: Rows) -> Float[Tensor, "rows width"]:
         out = self.table(table)
         for axis, taps in enumerate(self.taps):
-            out = out + taps(table["kernel_pos"][:, axis].clamp(-1, _TAPS - 1) + 1)  # entry 0: no such axis
+            out = out + taps(
+                table["kernel_pos"][:, axis].clamp(-1, _TAPS - 1) + 1
+            )  # entry 0: no such axis
         return out
 
 
@@ -98,7 +102,9 @@ def softmax_by_graph(
 ) -> Float[Tensor, "tokens heads"]:
     """Softmax over the tokens of every graph."""
     index = graph[:, None].expand_as(scores)
-    top = scores.new_full((graphs, scores.shape[1]), -torch.inf).scatter_reduce(0, index, scores.detach(), "amax")
+    top = scores.new_full((graphs, scores.shape[1]), -torch.inf).scatter_reduce(
+        0, index, scores.detach(), "amax"
+    )
     weights = (scores - top[graph]).exp()
     total = weights.new_zeros(graphs, weights.shape[1]).scatter_add(0, index, weights)
     return weights / total[graph]

@@ -15,20 +15,23 @@ from ._tables import TENSOR_COLUMNS
 
 @register("flat_mlp")
 class FlatMLP(NeuralMetanet):
-    """An MLP on the flattened weights, the baseline that knows no symmetry: it serves one architecture only, and its
-    output changes when neurons are relabelled.
+    """An MLP on the flattened weights, the baseline that knows no symmetry: it serves one
+    architecture only, and its output changes when neurons are relabelled.
 
-    ``fit_normalisation`` takes mean and standard deviation of every entry, and makes the first layer to measure.
+    ``fit_normalisation`` takes mean and standard deviation of every entry, and makes the first
+    layer to measure.
 
     Args:
         width: of the hidden layers.
         layers: hidden layers.
         out_dim: of the output.
         dropout: after every hidden layer.
-        entries, blocks: number of entries and of tensors of the architecture; filled in by ``fit_normalisation``.
+        entries, blocks: number of entries and of tensors of the architecture; filled in by
+            ``fit_normalisation``.
 
     Shapes:
-        - **graphs** stacks, or a torch-geometric batch, of the one architecture -> ``(graphs, out_dim)``
+        - **graphs** stacks, or a torch-geometric batch, of the one architecture -> ``(graphs,
+          out_dim)``
     """
 
     def __init__(
@@ -61,7 +64,8 @@ class FlatMLP(NeuralMetanet):
         self.register_buffer("mean", torch.zeros(entries).to(like))
         self.register_buffer("std", torch.ones(entries).to(like))
         self.register_buffer(
-            "signature", torch.zeros(blocks, len(TENSOR_COLUMNS), dtype=torch.long, device=like.device)
+            "signature",
+            torch.zeros(blocks, len(TENSOR_COLUMNS), dtype=torch.long, device=like.device),
         )
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
@@ -85,7 +89,9 @@ class FlatMLP(NeuralMetanet):
             )
         return self.rest(self.first(((values - self.mean) / self.std).clamp(-10, 10)))
 
-    def _entries(self, layout: Layout) -> tuple[Float[Tensor, "graphs entries"], Int[Tensor, "tensors columns"]]:
+    def _entries(
+        self, layout: Layout
+    ) -> tuple[Float[Tensor, "graphs entries"], Int[Tensor, "tensors columns"]]:
         found = layout.flat()
         if found is None:
             raise MetanetError(_SEVERAL)
@@ -93,5 +99,6 @@ class FlatMLP(NeuralMetanet):
 
 
 _SEVERAL = (
-    "flat_mlp reads the weights of one architecture only, and these graphs are of several. Use gmn, deep_sets or stat."
+    "flat_mlp reads the weights of one architecture only, and these graphs are of several. "
+    "Use gmn, deep_sets or stat."
 )

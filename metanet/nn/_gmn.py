@@ -20,14 +20,15 @@ class EdgeLayer(nn.Module):
     r"""Message passing that updates parameters (edges), then neurons (nodes).
 
     .. math::
-        h_{sd} &= \mathrm{relu}(W_e e_{sd} + W_s x_s + W_d x_d + b), \qquad e'_{sd} = e_{sd} + W_o h_{sd} \\
-        x'_i &= x_i + \mathrm{MLP}\big[x_i,\; \overline{e'}_{\to i},\; \overline{e'}_{i \to},\;
+        h_{sd} &= \mathrm{relu}(W_e e_{sd} + W_s x_s + W_d x_d + b), \qquad e'_{sd} = e_{sd} + W_o
+        h_{sd} \\ x'_i &= x_i + \mathrm{MLP}\big[x_i,\; \overline{e'}_{\to i},\; \overline{e'}_{i
+        \to},\;
                 \textstyle\sum_s v_{si} U x_s,\; \sum_d v_{id} U x_d\big]
 
-    where the means run over each tensor and are summed over tensors, and the last two terms send features through the
-    network's own weights ``v``, forwards and backwards. The first map of the edge MLP is split into the parts of edge,
-    source and destination, so only ``W_e e`` is computed per edge; and since :math:`e'` is linear in ``h``, its means
-    follow from those of ``h``.
+    where the means run over each tensor and are summed over tensors, and the last two terms send
+    features through the network's own weights ``v``, forwards and backwards. The first map of the
+    edge MLP is split into the parts of edge, source and destination, so only ``W_e e`` is computed
+    per edge; and since :math:`e'` is linear in ``h``, its means follow from those of ``h``.
 
     Args:
         width: of nodes and edges.
@@ -36,30 +37,46 @@ class EdgeLayer(nn.Module):
 
     Shapes:
         - **x** ``(nodes, width)``, **e** ``(edges, width)``
-        - **means** of ``e``: by destination, by source ``(nodes, width)`` and by tensor ``(tensors, width)``
+        - **means** of ``e``: by destination, by source ``(nodes, width)`` and by tensor ``(tensors,
+          width)``
     """
 
     def __init__(self, width: int, signals: bool, dropout: float) -> None:
         super().__init__()
-        self.edge, self.out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.edge, self.out = (
+            nn.Linear(width, width, bias=False),
+            nn.Linear(width, width, bias=False),
+        )
         self.ends = nn.Linear(width, 2 * width)
         self.norm = nn.LayerNorm(width)
         self.node = NodeUpdate(width, signals, dropout)
 
     def forward(
-        self, layout: Layout, x: Tensor, e: Tensor, means: tuple[Tensor, ...], signals: Any, last: bool
+        self,
+        layout: Layout,
+        x: Tensor,
+        e: Tensor,
+        means: tuple[Tensor, ...],
+        signals: Any,
+        last: bool,
     ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
         source, destination = self.ends(self.norm(x)).chunk(2, 1)
         w_o = self.out.weight.t()
         e_new, *h = layout.update_edges(
-            e, self.edge.weight.t(), source.contiguous(), destination.contiguous(), None, None if last else w_o
+            e,
+            self.edge.weight.t(),
+            source.contiguous(),
+            destination.contiguous(),
+            None,
+            None if last else w_o,
         )
         means = tuple(m + h_mean @ w_o for m, h_mean in zip(means, h, strict=True))
         return self.node(layout, x, means, signals), e_new, means
 
 
 class NodeUpdate(nn.Module):
-    """The update of the neurons: a residual MLP of what they hear from their edges, and of signals."""
+    """The update of the neurons: a residual MLP of what they hear from their edges, and of
+    signals."""
 
     def __init__(self, width: int, signals: bool, dropout: float) -> None:
         super().__init__()
@@ -83,26 +100,31 @@ class NodeUpdate(nn.Module):
 
 @register("gmn")
 class GMN(NeuralMetanet):
-    r"""Graph Metanetwork, after `Lim et al., Graph Metanetworks for Processing Diverse Neural Architectures, ICLR 2024
-    <https://arxiv.org/abs/2312.04501>`_: edge-updating message passing on parameter graphs, with an invariant head.
+    r"""Graph Metanetwork, after `Lim et al., Graph Metanetworks for Processing Diverse Neural
+    Architectures, ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: edge-updating message passing on
+    parameter graphs, with an invariant head.
 
-    Relabelling hidden neurons does not change the output. Dense stacks and sparse batches give the same numbers.
+    Relabelling hidden neurons does not change the output. Dense stacks and sparse batches give the
+    same numbers.
 
     Args:
         width: of nodes, edges and tokens.
         layers: of message passing, after a first one that reads the values.
         out_dim: of the output.
         dropout: in node updates, tokens and head.
-        statistics: whether the readout knows mean, variance and quantiles of every tensor (exact, hence invariant).
+        statistics: whether the readout knows mean, variance and quantiles of every tensor (exact,
+            hence invariant).
         signals: whether node features also travel through the weights themselves.
         architecture: whether the head is told the architecture features.
-        probes: width of optional inputs of the nodes, e.g. the neurons' activations at so many probe inputs.
+        probes: width of optional inputs of the nodes, e.g. the neurons' activations at so many
+            probe inputs.
         max_io: input and output neurons from this position on share embeddings with earlier ones.
 
     Shapes:
         - **graphs** stacks, or a torch-geometric batch -> ``(graphs, out_dim)``
-        - **node_inputs** for each stack ``{number of the node range: (graphs, nodes, probes)}``; for a sparse batch a
-          pair ``(nodes, probes)``, ``(nodes,)``, the mask of the nodes that have inputs
+        - **node_inputs** for each stack ``{number of the node range: (graphs, nodes, probes)}``;
+          for a sparse batch a pair ``(nodes, probes)``, ``(nodes,)``, the mask of the nodes that
+          have inputs
     """
 
     def __init__(
@@ -119,7 +141,10 @@ class GMN(NeuralMetanet):
     ) -> None:
         super().__init__()
         self.values = ValueFeatures()
-        self.node_embedding, self.edge_embedding = NodeEmbedding(width, max_io), EdgeEmbedding(width)
+        self.node_embedding, self.edge_embedding = (
+            NodeEmbedding(width, max_io),
+            EdgeEmbedding(width),
+        )
         self.probes = ProbeEmbedding(probes, width) if probes else None
         self.ends = nn.Linear(width, 2 * width, bias=False)
         self.read_values = nn.Linear(ValueFeatures.size, width, bias=False)
@@ -147,10 +172,14 @@ class GMN(NeuralMetanet):
             x, e, means = layer(layout, x, e, means, signals, last=number == len(self.layers) - 1)
         return self.readout(layout, x, means[2], self.values)
 
-    def _first_edges(self, layout: Layout, source: Tensor, destination: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _first_edges(
+        self, layout: Layout, source: Tensor, destination: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         static = self.edge_embedding(layout.edges)
         views = self.values(layout)
-        h, *means = layout.update_edges(views, self.read_values.weight.t(), source, destination, static, keep=True)
+        h, *means = layout.update_edges(
+            views, self.read_values.weight.t(), source, destination, static, keep=True
+        )
         return h, tuple(means)
 
 

@@ -1,8 +1,9 @@
-"""How the graphs of a batch lie in memory: the operations on nodes and edges that metanetworks are written in.
+"""How the graphs of a batch lie in memory: the operations on nodes and edges that metanetworks are
+written in.
 
-A model is written once, in terms of :class:`Layout`; :class:`DenseLayout` (stacks of graphs of one architecture each,
-sums and broadcasts) and :class:`~metanet.nn._sparse.SparseLayout` (any batch of graphs, gather and scatter) give the
-same numbers, each in its own order of nodes and edges.
+A model is written once, in terms of :class:`Layout`; :class:`DenseLayout` (stacks of graphs of one
+architecture each, sums and broadcasts) and :class:`~metanet.nn._sparse.SparseLayout` (any batch of
+graphs, gather and scatter) give the same numbers, each in its own order of nodes and edges.
 """
 
 from abc import ABC, abstractmethod
@@ -29,10 +30,13 @@ class Layout(ABC):
 
     Attributes:
         graphs: how many.
-        values: ``(edges,)``, finite: what is not a number became 0, what is infinite became very large.
-        nodes, edges, sites, tensors: tables of what is static. Their rows are *not* nodes and edges one to one:
-            ``per_node``, ``per_edge``, ``per_site`` and ``per_tensor`` bring numbers computed per row to them.
-        site_graph, tensor_graph: which graph every site (node range) and every tensor (block) of the batch belongs to.
+        values: ``(edges,)``, finite: what is not a number became 0, what is infinite became very
+            large.
+        nodes, edges, sites, tensors: tables of what is static. Their rows are *not* nodes and edges
+            one to one: ``per_node``, ``per_edge``, ``per_site`` and ``per_tensor`` bring numbers
+            computed per row to them.
+        site_graph, tensor_graph: which graph every site (node range) and every tensor (block) of
+            the batch belongs to.
     """
 
     graphs: int
@@ -68,22 +72,24 @@ class Layout(ABC):
         """``h = relu(e w_e + source + destination + static)`` and ``e + h w_o``.
 
         Returns:
-            ``e + h w_o`` (without ``w_o``: ``h`` itself if ``keep``, else ``None``) and means of ``h``: over the edges
-            that reach a node and those that leave it (means over each tensor, summed over tensors), ``(nodes, width)``,
+            ``e + h w_o`` (without ``w_o``: ``h`` itself if ``keep``, else ``None``) and means of
+            ``h``: over the edges that reach a node and those that leave it (means over each tensor,
+                summed over tensors), ``(nodes, width)``,
             and over each tensor, ``(tensors, width)``.
         """
 
     @abstractmethod
     def signals(self, values: Float[Tensor, " edges"]) -> Any:
-        """The matrices along which :meth:`propagate` sends signals, from one bounded value per edge."""
+        """The matrices along which :meth:`propagate` sends signals, from one bounded value per
+        edge."""
 
     @abstractmethod
     def propagate(self, signals: Any, x: Float[Tensor, "nodes width"]) -> tuple[Tensor, Tensor]:
         r"""Sends node features through the network's own weights, forwards and backwards.
 
-        The first half of the features goes through ``v``, as activations do, the second through ``v^2``, as variances
-        do: :math:`\sum_s v_{ds} x_s` to destinations, and with weights :math:`\sqrt{fan_{in} / fan_{out}}\, v_{ds}` to
-        sources.
+        The first half of the features goes through ``v``, as activations do, the second through
+        ``v^2``, as variances do: :math:`\sum_s v_{ds} x_s` to destinations, and with weights
+        :math:`\sqrt{fan_{in} / fan_{out}}\, v_{ds}` to sources.
 
         Returns:
             what arrives at destinations and at sources, each ``(nodes, width)``.
@@ -103,13 +109,15 @@ class Layout(ABC):
 
     @abstractmethod
     def flat(self) -> tuple[Float[Tensor, "graphs entries"], Int[Tensor, "tensors columns"]] | None:
-        """All values of every graph, and what its tensors are; ``None`` if the graphs are of several architectures."""
+        """All values of every graph, and what its tensors are; ``None`` if the graphs are of
+        several architectures."""
 
     @abstractmethod
     def node_inputs(
         self, given: Any, width: int
     ) -> tuple[Float[Tensor, "nodes width"], Float[Tensor, "nodes 1"]] | None:
-        """The inputs given for some of the nodes (zero elsewhere), and one where they were given."""
+        """The inputs given for some of the nodes (zero elsewhere), and one where they were
+        given."""
 
     def pool(
         self, tokens: Float[Tensor, "tokens width"], graph: Int[Tensor, " tokens"]
@@ -124,20 +132,28 @@ def finite(values: Tensor) -> Tensor:
 
 
 class DenseLayout(Layout):
-    """Stacks of graphs, each stack of one architecture; nodes and edges in template order, graphs innermost."""
+    """Stacks of graphs, each stack of one architecture; nodes and edges in template order, graphs
+    innermost."""
 
-    def __init__(self, stacks: Sequence[GraphStack], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, stacks: Sequence[GraphStack], device: torch.device, dtype: torch.dtype
+    ) -> None:
         if not stacks:
             raise MetanetError("a metanetwork was given no graphs: the sequence of stacks is empty")
         for number, stack in enumerate(stacks):
             shape, edges = tuple(stack.edge_attr.shape), stack.template.num_edges
             if len(shape) != 3 or shape[1:] != (edges, 1):
-                raise MetanetError(f"stack {number}: edge_attr is {shape}, its template says (batch, {edges}, 1)")
+                raise MetanetError(
+                    f"stack {number}: edge_attr is {shape}, its template says (batch, {edges}, 1)"
+                )
         self._raw = [finite(s.edge_attr[..., 0].to(device=device, dtype=dtype)) for s in stacks]
         self._plans = [plan(s.template, device) for s in stacks]
         self._batch = [len(s) for s in stacks]
         self.graphs = sum(self._batch)
-        self._ordered = [v if p.order is None else v[:, p.order] for v, p in zip(self._raw, self._plans, strict=True)]
+        self._ordered = [
+            v if p.order is None else v[:, p.order]
+            for v, p in zip(self._raw, self._plans, strict=True)
+        ]
         self.values = torch.cat([v.t().reshape(-1) for v in self._ordered])
         self.nodes = concatenate([p.nodes for p in self._plans])
         self.edges = concatenate([p.edges for p in self._plans])
@@ -146,7 +162,10 @@ class DenseLayout(Layout):
         self.site_graph = self._graph_of([len(p.ranges) for p in self._plans], device)
         self.tensor_graph = self._graph_of([p.blocks for p in self._plans], device)
         self.architecture = torch.cat(
-            [p.architecture.to(dtype).expand(b, -1) for p, b in zip(self._plans, self._batch, strict=True)]
+            [
+                p.architecture.to(dtype).expand(b, -1)
+                for p, b in zip(self._plans, self._batch, strict=True)
+            ]
         )
         self._chunks = cut(self._plans, self._batch, dtype)
 
@@ -160,7 +179,9 @@ class DenseLayout(Layout):
     def _spread(self, rows: Tensor, size: Callable[[TemplatePlan], int]) -> Tensor:
         """The rows of every template once per graph of its stack."""
         parts = rows.split([size(p) for p in self._plans])
-        wide = [r[:, None].expand(-1, b, *r.shape[1:]) for r, b in zip(parts, self._batch, strict=True)]
+        wide = [
+            r[:, None].expand(-1, b, *r.shape[1:]) for r, b in zip(parts, self._batch, strict=True)
+        ]
         return torch.cat([w.reshape(-1, *rows.shape[1:]) for w in wide])
 
     def per_node(self, rows: Tensor) -> Tensor:
@@ -180,7 +201,9 @@ class DenseLayout(Layout):
         if rows.ndim == 1:
             return torch.cat([r[p.edge_row] for r, p in zip(parts, self._plans, strict=True)])
         # embedding: its gradient is summed much faster than that of indexing
-        return torch.cat([F.embedding(p.edge_row, r) for r, p in zip(parts, self._plans, strict=True)])
+        return torch.cat(
+            [F.embedding(p.edge_row, r) for r, p in zip(parts, self._plans, strict=True)]
+        )
 
     def update_edges(
         self,
@@ -226,7 +249,9 @@ class DenseLayout(Layout):
         for values, p, batch in zip(self._ordered, self._plans, self._batch, strict=True):
             parts = values.split([blocks * count for blocks, count in p.runs], 1)
             rows = [part.reshape(-1, count) for part, (_, count) in zip(parts, p.runs, strict=True)]
-            found = torch.cat([statistics_of_rows(r).view(batch, -1, len(STATISTICS)) for r in rows], 1)
+            found = torch.cat(
+                [statistics_of_rows(r).view(batch, -1, len(STATISTICS)) for r in rows], 1
+            )
             found = found if p.place is None else found[:, p.place]
             out.append(found.transpose(0, 1).flatten(0, 1))
         return torch.cat(out)
@@ -246,7 +271,9 @@ class DenseLayout(Layout):
             )
         parts, masks = [], []
         like = self.values
-        for number, (inputs, p, batch) in enumerate(zip(given, self._plans, self._batch, strict=True)):
+        for number, (inputs, p, batch) in enumerate(
+            zip(given, self._plans, self._batch, strict=True)
+        ):
             _check_ranges(number, inputs, p, batch, width)
             for r, count in enumerate(p.ranges):
                 part = inputs.get(r)
@@ -261,7 +288,9 @@ class DenseLayout(Layout):
 def _check_ranges(number: int, inputs: Any, p: TemplatePlan, batch: int, width: int) -> None:
     for r, x in inputs.items():
         if not 0 <= r < len(p.ranges):
-            raise MetanetError(f"node_inputs[{number}]: there is no node range {r}, the template has {len(p.ranges)}")
+            raise MetanetError(
+                f"node_inputs[{number}]: there is no node range {r}, the template has {len(p.ranges)}"
+            )
         if tuple(x.shape) != (batch, p.ranges[r], width):
             raise MetanetError(
                 f"node_inputs[{number}][{r}] is {tuple(x.shape)}, expected (graphs, nodes, probes) = "

@@ -8,11 +8,13 @@ from torch import Tensor
 
 
 class Pick(NamedTuple):
-    """Some of a template's nodes or blocks, in all graphs of a stack: rows of ``graphs * width`` numbers.
+    """Some of a template's nodes or blocks, in all graphs of a stack: rows of ``graphs * width``
+    numbers.
 
     Attributes:
         first, last: rows of the batch where they stand one behind the other.
-        index: if only some of these are meant, or in another order, or several times: their numbers.
+        index: if only some of these are meant, or in another order, or several times: their
+            numbers.
         graphs: of the stack.
     """
 
@@ -22,7 +24,8 @@ class Pick(NamedTuple):
     graphs: int = 1
 
     def in_batch(self, start: int, graphs: int) -> "Pick":
-        """The same in a batch in which the template's stack of so many graphs begins at row ``start``."""
+        """The same in a batch in which the template's stack of so many graphs begins at row
+        ``start``."""
         return Pick(start + self.first * graphs, start + self.last * graphs, self.index, graphs)
 
     def rows(self, x: Float[Tensor, "all width"]) -> Float[Tensor, "consecutive row"]:
@@ -34,7 +37,9 @@ class Pick(NamedTuple):
         rows = self.rows(x)
         return rows if self.index is None else rows.index_select(0, self.index)
 
-    def add(self, x: Float[Tensor, "all width"], values: Float[Tensor, "rows row"], scale: float = 1.0) -> None:
+    def add(
+        self, x: Float[Tensor, "all width"], values: Float[Tensor, "rows row"], scale: float = 1.0
+    ) -> None:
         """``x[rows] += scale * values``, in place."""
         if self.index is None:
             self.rows(x).add_(values, alpha=scale)
@@ -43,7 +48,8 @@ class Pick(NamedTuple):
 
 
 def pick(first: int, last: int, index: Int[Tensor, " rows"], device: torch.device) -> Pick:
-    """Rows ``index`` of those from ``first`` to ``last``; without an index where that says the same."""
+    """Rows ``index`` of those from ``first`` to ``last``; without an index where that says the
+    same."""
     if torch.equal(index, torch.arange(last - first)):
         return Pick(first, last)
     return Pick(first, last, index.to(device))

@@ -15,19 +15,22 @@ from ._architecture import architecture_of
 from ._pick import Pick, pick
 from ._tables import SIGNAL_TYPES, Rows, site_rows, tensor_rows
 
-_TOGETHER = 1024  # blocks of up to so many edges are worked on together with all others of their sizes
+_TOGETHER = (
+    1024  # blocks of up to so many edges are worked on together with all others of their sizes
+)
 
 
 class MatrixPlan(NamedTuple):
     """Blocks that are worked on as one array ``(blocks, group, kernel, destination, source)``.
 
-    Edges are kept in this order with the graphs of a stack innermost: then every broadcast and every sum of the
-    message passing runs over contiguous rows of ``graphs * width`` numbers.
+    Edges are kept in this order with the graphs of a stack innermost: then every broadcast and
+    every sum of the message passing runs over contiguous rows of ``graphs * width`` numbers.
 
     Attributes:
         blocks: how many.
         sizes: of each: group, kernel, destination, source.
-        source, destination: the nodes that they join, ``(blocks, group, source)`` and ``(blocks, group, destination)``.
+        source, destination: the nodes that they join, ``(blocks, group, source)`` and ``(blocks,
+            group, destination)``.
         number: the blocks.
         signal: whether signals travel through them.
     """
@@ -46,7 +49,8 @@ class MatrixPlan(NamedTuple):
 
 
 class VectorPlan(NamedTuple):
-    """The edges of all blocks that are vectors: their nodes, their blocks, and their weights in means."""
+    """The edges of all blocks that are vectors: their nodes, their blocks, and their weights in
+    means."""
 
     source: Pick
     destination: Pick
@@ -60,15 +64,16 @@ class TemplatePlan:
     """Index arrays and tables of one template.
 
     Attributes:
-        order: for each edge in the order of work (matrices, then vectors) its number in the template; ``None`` if that
-            is the same.
+        order: for each edge in the order of work (matrices, then vectors) its number in the
+            template; ``None`` if that is the same.
         matrices: the blocks that are worked on as arrays.
         vectors: the others, together; ``None`` if there are none.
         runs: how many blocks of how many edges each follow each other in the order of work.
         place: for each block its place in the order of work; ``None`` if that is the same.
         ranges: how many nodes every range has.
         edge_row: for each edge in the order of work, its row in ``edges``.
-        nodes, edges: tables of everything static about nodes, and about edges (a row per block and kernel position).
+        nodes, edges: tables of everything static about nodes, and about edges (a row per block and
+            kernel position).
         sites, tensors: tables of node ranges and of blocks.
         architecture: ``(features,)``
     """
@@ -164,7 +169,9 @@ def _taps(template: GraphTemplate) -> Int[Tensor, " blocks"]:
     return torch.tensor([b.size("kernel") for b in template.blocks], dtype=torch.long)
 
 
-def _order(template: GraphTemplate, work: list[int]) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
+def _order(
+    template: GraphTemplate, work: list[int]
+) -> tuple[Int[Tensor, " edges"], Int[Tensor, " edges"]]:
     """For each edge in the order of work its number, and its row in the table of edges."""
     taps = _taps(template)
     first_row = (taps.cumsum(0) - taps).tolist()
@@ -223,7 +230,9 @@ def _vectors(template: GraphTemplate, vectors: list[int], device: torch.device) 
     destinations = [_nodes(template, n, "destination") for n in vectors]
 
     def per_edge(values: list[float]) -> Float[Tensor, "edges 1"]:
-        return torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)[:, None].to(device)
+        return (
+            torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)[:, None].to(device)
+        )
 
     return VectorPlan(
         source=pick(0, template.num_nodes, torch.cat(sources), device),

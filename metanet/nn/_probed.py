@@ -18,15 +18,16 @@ from ._registry import NeuralMetanet, register
 class ProbedGMN(NeuralMetanet):
     r"""A :class:`GMN` whose neurons also show what they answer at learned probe inputs.
 
-    Probe features of Neural Graphs, `Kofinas et al., ICLR 2024 <https://arxiv.org/abs/2403.12143>`_: learned inputs
-    are pushed through every network, and each neuron's activations at them (their mean over positions, where there are
-    any) are features of its node. Learned inputs alone go far, `Kahana et al., Deep Linear Probe Generators for Weight
-    Space Learning, ICLR 2025 <https://arxiv.org/abs/2410.10811>`_, so the output neurons' answers are also read
-    directly. Relabelling neurons relabels their activations, so the model stays invariant. It sees weights only: the
-    probes are parameters, learned like all others.
+    Probe features of Neural Graphs, `Kofinas et al., ICLR 2024
+    <https://arxiv.org/abs/2403.12143>`_: learned inputs are pushed through every network, and each
+    neuron's activations at them (their mean over positions, where there are any) are features of
+    its node. Learned inputs alone go far, `Kahana et al., Deep Linear Probe Generators for Weight
+    Space Learning, ICLR 2025 <https://arxiv.org/abs/2410.10811>`_, so the output neurons' answers
+    are also read directly. Relabelling neurons relabels their activations, so the model stays
+    invariant. It sees weights only: the probes are parameters, learned like all others.
 
-    The networks are run by replaying their recordings, so :meth:`bind` must be given the traced architectures, with
-    example inputs of ``(probes, *inputs)``.
+    The networks are run by replaying their recordings, so :meth:`bind` must be given the traced
+    architectures, with example inputs of ``(probes, *inputs)``.
 
     Args:
         probes: how many inputs.
@@ -34,15 +35,18 @@ class ProbedGMN(NeuralMetanet):
         low, high: range they start in, uniformly.
         outputs: output neurons of the networks.
         out_dim: of the output.
-        graph: whether the graph metanetwork takes part; without it the answers alone are read (an ablation).
+        graph: whether the graph metanetwork takes part; without it the answers alone are read (an
+            ablation).
         answers: whether the output neurons' answers are also read directly.
-        speed: how many times faster than everything else the probes learn. They live on the scale of the inputs, not
-            on that of weights: ten times raised tau on an unseen architecture from 0.73 to 0.78.
+        speed: how many times faster than everything else the probes learn. They live on the scale
+            of the inputs, not on that of weights: ten times raised tau on an unseen architecture
+            from 0.73 to 0.78.
         dropout: on the way from the answers to the output.
         gmn: further arguments of :class:`GMN`.
 
     Shapes:
-        - **graphs** stacks of networks from ``(batch, *inputs)`` to ``(batch, outputs)`` -> ``(graphs, out_dim)``
+        - **graphs** stacks of networks from ``(batch, *inputs)`` to ``(batch, outputs)`` ->
+          ``(graphs, out_dim)``
     """
 
     def __init__(
@@ -61,8 +65,11 @@ class ProbedGMN(NeuralMetanet):
     ) -> None:
         super().__init__()
         if not graph and not answers:
-            raise MetanetError("model.graph and model.answers are both off: nothing is left to read")
-        # optimisers of Adam's kind move every parameter alike: stored smaller, the probes move faster
+            raise MetanetError(
+                "model.graph and model.answers are both off: nothing is left to read"
+            )
+        # optimisers of Adam's kind move every parameter alike: stored smaller, the probes move
+        # faster
         self.speed = speed
         self.stored_points = nn.Parameter(torch.empty(probes, *inputs).uniform_(low, high) / speed)
         self.gmn = GMN(out_dim=out_dim, probes=probes, **(gmn or {})) if graph else None
@@ -78,12 +85,17 @@ class ProbedGMN(NeuralMetanet):
         """Make the recordings of these architectures known.
 
         Raises:
-            MetanetError: an architecture was traced with other example inputs than ``(probes, *inputs)``.
+            MetanetError: an architecture was traced with other example inputs than ``(probes,
+                *inputs)``.
         """
         want = tuple(self.points.shape)
         for architecture in architectures:
             recording = architecture.recording
-            got = [recording.values[v].shape for v in recording.inputs] if recording is not None else []
+            got = (
+                [recording.values[v].shape for v in recording.inputs]
+                if recording is not None
+                else []
+            )
             if got != [want]:
                 raise MetanetError(
                     f"probes need networks traced with one example input of shape {want}, {architecture.name} was "
@@ -102,7 +114,11 @@ class ProbedGMN(NeuralMetanet):
         if self.gmn is not None:
             parts.append(self.gmn(stacks, asked))
         if self.reader is not None:
-            parts.append(self.reader(torch.cat([self._answers(s, a) for s, a in zip(stacks, asked, strict=True)])))
+            parts.append(
+                self.reader(
+                    torch.cat([self._answers(s, a) for s, a in zip(stacks, asked, strict=True)])
+                )
+            )
         return sum(parts[1:], parts[0])
 
     def ask(self, stack: GraphStack) -> dict[int, Float[Tensor, "graphs neurons probes"]]:
@@ -112,21 +128,32 @@ class ProbedGMN(NeuralMetanet):
             MetanetError: the stack's architecture was not bound.
         """
         if not isinstance(stack, GraphStack) or id(stack.template) not in self._bound:
-            raise MetanetError("probes run the networks: call bind() with their architectures first, and pass stacks")
+            raise MetanetError(
+                "probes run the networks: call bind() with their architectures first, and pass stacks"
+            )
         architecture = self._bound[id(stack.template)]
         points = self.points
         state = stack.template.tensors(stack.edge_attr.to(points))
 
         def run(sd: Mapping[str, Tensor]) -> dict[int, Tensor]:
-            shown = {n: _by_probe(a, len(points)) for n, a in architecture.activations(sd, points).items()}
+            shown = {
+                n: _by_probe(a, len(points))
+                for n, a in architecture.activations(sd, points).items()
+            }
             return {n: a for n, a in shown.items() if a is not None}
 
         return torch.func.vmap(run)(state)
 
     def _answers(self, stack: GraphStack, asked: Mapping[int, Tensor]) -> Tensor:
-        outputs = [n for n, r in enumerate(stack.template.nodes) if r.type == NodeType.OUTPUT and n in asked]
+        outputs = [
+            n
+            for n, r in enumerate(stack.template.nodes)
+            if r.type == NodeType.OUTPUT and n in asked
+        ]
         if not outputs:
-            raise MetanetError("no output neuron of these networks shows an answer per probe: set model.answers=false")
+            raise MetanetError(
+                "no output neuron of these networks shows an answer per probe: set model.answers=false"
+            )
         answers = torch.cat([asked[n] for n in outputs], 1)
         if self.reader is not None and answers.shape[1] != self.reader.outputs:
             raise MetanetError(
@@ -135,11 +162,15 @@ class ProbedGMN(NeuralMetanet):
         return answers
 
 
-def _by_probe(shown: Float[Tensor, "neurons ..."], probes: int) -> Float[Tensor, "neurons probes"] | None:
-    """Means over positions; inside a network these may have been merged with the probes, which then come first.
+def _by_probe(
+    shown: Float[Tensor, "neurons ..."], probes: int
+) -> Float[Tensor, "neurons probes"] | None:
+    """Means over positions; inside a network these may have been merged with the probes, which then
+    come first.
 
     Both parts of a complex number count as positions.
-    ``None`` where there are no probes among the axes: what neurons show there does not depend on the input.
+    ``None`` where there are no probes among the axes: what neurons show there does not depend on
+    the input.
     """
     axes = shown.shape[1:]
     shown = torch.view_as_real(shown) if shown.is_complex() else shown
@@ -151,17 +182,22 @@ def _by_probe(shown: Float[Tensor, "neurons ..."], probes: int) -> Float[Tensor,
 
 
 class AnswerReader(nn.Module):
-    """Reads what the output neurons answer at the probes: values in units of their spread, and their softmax.
+    """Reads what the output neurons answer at the probes: values in units of their spread, and
+    their softmax.
 
     Shapes:
         - **answers** ``(graphs, outputs, probes)`` -> ``(graphs, out_dim)``
     """
 
-    def __init__(self, probes: int, outputs: int, out_dim: int, dropout: float, width: int = 64) -> None:
+    def __init__(
+        self, probes: int, outputs: int, out_dim: int, dropout: float, width: int = 64
+    ) -> None:
         super().__init__()
         self.outputs = outputs
         views = 2 if outputs > 1 else 1  # the softmax of a single output says nothing
-        self.each = nn.Sequential(nn.Linear(views * probes, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.each = nn.Sequential(
+            nn.Linear(views * probes, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.head = nn.Sequential(
             nn.LayerNorm(outputs * width), nn.Dropout(dropout), nn.Linear(outputs * width, width), nn.GELU(),
             nn.Dropout(dropout), nn.Linear(width, out_dim),

@@ -10,16 +10,20 @@ from ._chunks import Chunks, Matrix
 
 
 class Propagate(torch.autograd.Function):
-    r"""``V x`` to destinations and ``r V^T x`` to sources for every block, with ``V`` its values or their squares.
+    r"""``V x`` to destinations and ``r V^T x`` to sources for every block, with ``V`` its values or
+    their squares.
 
     Shapes:
         - **x** ``(nodes, 2 * width)``
-        - **signals** for each piece ``(group, graphs, 2, destination, source)``, or ``None`` if it carries none
+        - **signals** for each piece ``(group, graphs, 2, destination, source)``, or ``None`` if it
+          carries none
         - **returns** two of ``(nodes, 2 * width)``
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, chunks: Chunks, *signals: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, chunks: Chunks, *signals: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         x = x.contiguous()
         ctx.save_for_backward(x, *signals)
         ctx.chunks = chunks
@@ -67,7 +71,9 @@ def _read(x: Tensor, c: Matrix, source: bool) -> Tensor:
 def _add(x: Tensor, c: Matrix, source: bool, values: Tensor, scales: tuple[float, float]) -> None:
     end = c.source if source else c.destination
     if end.index is not None:
-        values = values if scales == (1.0, 1.0) else values * values.new_tensor(scales).view(2, 1, 1)
+        values = (
+            values if scales == (1.0, 1.0) else values * values.new_tensor(scales).view(2, 1, 1)
+        )
         end.add(x, values.permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1))
         return
     target = _array(end.rows(x), c, source)

@@ -37,9 +37,9 @@ class StatisticsFeatures(nn.Module):
 class Readout(nn.Module):
     """Tokens of every tensor and every site, pooled by mean and by attention; then the head.
 
-    A tensor's token is made of the mean of its edges' features (and its statistics), a site's of the mean and the
-    spread of its neurons'; each knows its type and its layer from both ends. The head also sees the mean of the output
-    neurons and the architecture features.
+    A tensor's token is made of the mean of its edges' features (and its statistics), a site's of
+    the mean and the spread of its neurons'; each knows its type and its layer from both ends. The
+    head also sees the mean of the output neurons and the architecture features.
 
     Args:
         width: of nodes, edges and tokens.
@@ -49,7 +49,9 @@ class Readout(nn.Module):
         architecture: whether the head sees the architecture features.
     """
 
-    def __init__(self, width: int, out_dim: int, dropout: float, statistics: bool, architecture: bool) -> None:
+    def __init__(
+        self, width: int, out_dim: int, dropout: float, statistics: bool, architecture: bool
+    ) -> None:
         super().__init__()
         self.statistics = StatisticsFeatures() if statistics else None
         extra = StatisticsFeatures.size if statistics else 0
@@ -85,7 +87,8 @@ class Readout(nn.Module):
         tokens = torch.cat(
             [
                 self.tensor_in(tensors) + layout.per_tensor(self.tensor_table(layout.tensors)),
-                self.site_in(torch.cat([mean, spread], 1)) + layout.per_site(self.site_table(layout.sites)),
+                self.site_in(torch.cat([mean, spread], 1))
+                + layout.per_site(self.site_table(layout.sites)),
             ]
         )
         graph = torch.cat([layout.tensor_graph, layout.site_graph])

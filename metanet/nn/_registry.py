@@ -16,7 +16,8 @@ from ._layout import DenseLayout, Layout
 from ._sparse import SparseLayout
 
 Graphs = Sequence[GraphStack] | Any
-"""Stacks of graphs of one architecture each, or a torch-geometric ``Data`` or ``Batch`` of parameter graphs."""
+"""Stacks of graphs of one architecture each, or a torch-geometric ``Data`` or ``Batch`` of
+parameter graphs."""
 
 
 _LISTED, _LONGEST = 12, 120  # tensors that a message names, and characters of a line
@@ -28,15 +29,18 @@ class Metanet:
 
     Attributes:
         name: under which it is registered.
-        arguments: everything the constructor was called with, defaults included: a saved model is built from them.
-        meta: what else belongs to a trained model and fits into JSON (scaling of the target, metrics).
+        arguments: everything the constructor was called with, defaults included: a saved model is
+            built from them.
+        meta: what else belongs to a trained model and fits into JSON (scaling of the target,
+            metrics).
     """
 
     name: ClassVar[str]
     arguments: dict[str, Any]
     meta: dict[str, Any]
 
-    # Where the answer comes from is each model's own: nn.Module's __call__, or a class's; here only the type is told.
+    # Where the answer comes from is each model's own: nn.Module's __call__, or a class's; here only
+    # the type is told.
     if TYPE_CHECKING:
 
         def __call__(self, graphs: Graphs) -> Float[Tensor, "graphs out"]: ...
@@ -46,7 +50,9 @@ class Metanet:
         bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
         bound.apply_defaults()
         # not by setattr: that of nn.Module works only after its __init__
-        object.__setattr__(self, "arguments", {k: v for k, v in bound.arguments.items() if k != "self"})
+        object.__setattr__(
+            self, "arguments", {k: v for k, v in bound.arguments.items() if k != "self"}
+        )
         object.__setattr__(self, "meta", {})
         return self
 
@@ -72,7 +78,8 @@ class NeuralMetanet(Metanet, nn.Module):
         return read_graphs(graphs, like.device, like.dtype)
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
-        """Takes the normalisation of the weights from training graphs; it is part of the saved model."""
+        """Takes the normalisation of the weights from training graphs; it is part of the saved
+        model."""
         raise NotImplementedError
 
     def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
@@ -83,8 +90,16 @@ class NeuralMetanet(Metanet, nn.Module):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         expected = self.state_dict()
-        problems = [f"  missing     {name} {tuple(t.shape)}" for name, t in expected.items() if name not in tensors]
-        problems += [f"  unexpected  {name} {tuple(t.shape)}" for name, t in tensors.items() if name not in expected]
+        problems = [
+            f"  missing     {name} {tuple(t.shape)}"
+            for name, t in expected.items()
+            if name not in tensors
+        ]
+        problems += [
+            f"  unexpected  {name} {tuple(t.shape)}"
+            for name, t in tensors.items()
+            if name not in expected
+        ]
         problems += [
             f"  shape       {name} is {tuple(tensors[name].shape)}, expected {tuple(t.shape)}"
             for name, t in expected.items()
@@ -96,7 +111,9 @@ class NeuralMetanet(Metanet, nn.Module):
             raise MetanetError(f"the tensors do not fit model {self.name!r}:\n" + "\n".join(listed))
         dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
         if dtype not in _DTYPES:
-            raise MetanetError(f"model {self.name!r} can't compute in {dtype}: its tensors are of no trained model")
+            raise MetanetError(
+                f"model {self.name!r} can't compute in {dtype}: its tensors are of no trained model"
+            )
         self.to(dtype)
         self.load_state_dict(dict(tensors))
 
@@ -105,7 +122,11 @@ def read_graphs(graphs: Graphs, device: torch.device, dtype: torch.dtype) -> Lay
     """Stacks as a dense layout, a torch-geometric batch as a sparse one."""
     if hasattr(graphs, "edge_index"):  # not isinstance: importing torch-geometric takes seconds
         return SparseLayout(graphs, device, dtype)
-    graphs = [graphs] if isinstance(graphs, GraphStack) or not isinstance(graphs, Iterable) else list(graphs)
+    graphs = (
+        [graphs]
+        if isinstance(graphs, GraphStack) or not isinstance(graphs, Iterable)
+        else list(graphs)
+    )
     for item in graphs:
         if not isinstance(item, GraphStack):
             raise MetanetError(
@@ -124,7 +145,9 @@ def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
 
     def decorate(cls: type[Metanet]) -> type[Metanet]:
         if name in MODELS:
-            raise MetanetError(f"there are two models named {name!r}: {MODELS[name].__name__} and {cls.__name__}")
+            raise MetanetError(
+                f"there are two models named {name!r}: {MODELS[name].__name__} and {cls.__name__}"
+            )
         cls.name = name
         MODELS[name] = cls
         return cls
@@ -133,7 +156,8 @@ def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
 
 
 def find(name: str) -> type[Metanet]:
-    """The class of a model: by the name that it is registered under, or ``package.module:Class`` of one's own.
+    """The class of a model: by the name that it is registered under, or ``package.module:Class`` of
+    one's own.
 
     Args:
         name: from the command line or from Python: a module that it names is imported.
@@ -145,15 +169,20 @@ def find(name: str) -> type[Metanet]:
         return MODELS[name]
     if ":" not in name:
         own = "or package.module:CLASS for one of your own"
-        raise MetanetError(f"there is no model {name!r}. Choices: {', '.join(sorted(MODELS))}, {own}")
+        raise MetanetError(
+            f"there is no model {name!r}. Choices: {', '.join(sorted(MODELS))}, {own}"
+        )
     found = load_factory(name)
     if not (isinstance(found, type) and issubclass(found, Metanet) and hasattr(found, "name")):
-        raise MetanetError(f"{name} is no metanetwork: expected a class derived from Metanet, decorated by @register")
+        raise MetanetError(
+            f"{name} is no metanetwork: expected a class derived from Metanet, decorated by @register"
+        )
     return found
 
 
 def reference(cls: type[Metanet]) -> str | None:
-    """``package.module:Class`` of a model that is none of metanet's own; None where nobody could import it."""
+    """``package.module:Class`` of a model that is none of metanet's own; None where nobody could
+    import it."""
     module, qualname = cls.__module__, cls.__qualname__
     if module == "__main__" or module.split(".")[0] == "metanet" or "<" in qualname:
         return None
@@ -178,5 +207,7 @@ def build(name: str, **arguments: Any) -> Metanet:
     unknown = [k for k in arguments if k not in allowed]
     if unknown:
         listed = ", ".join(trust.shown(k)[1:-1] for k in unknown[:5])
-        raise MetanetError(f"model {name!r} has no argument {listed}. It takes: {', '.join(allowed)}")
+        raise MetanetError(
+            f"model {name!r} has no argument {listed}. It takes: {', '.join(allowed)}"
+        )
     return cls(**arguments)

@@ -61,7 +61,9 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
     try:
         text = json.dumps(description, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise MetanetError(f"the model's arguments and meta must be plain JSON types: {error}") from error
+        raise MetanetError(
+            f"the model's arguments and meta must be plain JSON types: {error}"
+        ) from error
     with write_together(folder, _TOGETHER) as beside:
         save_checkpoint(beside / _TENSORS, model.tensors(), {"pair": pair})
         (beside / _DESCRIPTION).write_text(text + "\n")
@@ -70,12 +72,14 @@ def save(folder: str | os.PathLike, model: Metanet, meta: Mapping[str, Any] | No
 def load(folder: str | os.PathLike) -> Metanet:
     """The model that :func:`save` wrote: same outputs bit for bit, ``meta`` as it was.
 
-    ``model.json`` names a registered model and gives plain arguments; what sizes it states is checked against the
-    tensors before anything is made. A model of somebody's own must be registered already, by importing its module, or
-    the folder must be trusted (:mod:`metanet.trust`).
+    ``model.json`` names a registered model and gives plain arguments; what sizes it states is
+    checked against the tensors before anything is made. A model of somebody's own must be
+    registered already, by importing its module, or the folder must be trusted
+    (:mod:`metanet.trust`).
 
     Raises:
-        MetanetError: no model there, a model this version does not know, or files that do not belong together.
+        MetanetError: no model there, a model this version does not know, or files that do not
+            belong together.
         TrustError: the model's class is code of its author, and nobody trusts the folder.
     """
     folder = Path(folder)
@@ -120,11 +124,15 @@ def _class(description: _Description, folder: Path) -> type[Metanet]:
             f"{folder} holds a model {name}, known are: {', '.join(sorted(MODELS))}.{_written(description)} "
             "Is it one of your own? Import the module that registers it first: in predict, model=package.module:CLASS"
         )
-    trust.require([description.reference], folder, "the code of a metanetwork, which would be imported")
+    trust.require(
+        [description.reference], folder, "the code of a metanetwork, which would be imported"
+    )
     return find(description.reference)
 
 
-def _build(cls: type[Metanet], arguments: Mapping[str, Any], tensors: Checkpoint, place: str) -> Metanet:
+def _build(
+    cls: type[Metanet], arguments: Mapping[str, Any], tensors: Checkpoint, place: str
+) -> Metanet:
     def make() -> Metanet:
         return build(cls.name, **arguments)
 

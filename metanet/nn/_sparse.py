@@ -19,7 +19,8 @@ _NEEDED = (
 
 
 class SparseLayout(Layout):
-    """A ``Data`` or ``Batch`` with the attributes of ``metanet/graph/_schema.py``; architectures may be mixed.
+    """A ``Data`` or ``Batch`` with the attributes of ``metanet/graph/_schema.py``; architectures
+    may be mixed.
 
     Uses nothing but these attributes, so it also serves graphs that no template made.
     """
@@ -27,11 +28,17 @@ class SparseLayout(Layout):
     def __init__(self, data: Any, device: torch.device, dtype: torch.dtype) -> None:
         missing = [k for k in _NEEDED if getattr(data, k, None) is None]
         if missing:
-            raise MetanetError(f"this is no parameter graph, it lacks {', '.join(missing)}: see metanet.graph")
+            raise MetanetError(
+                f"this is no parameter graph, it lacks {', '.join(missing)}: see metanet.graph"
+            )
         at = {k: getattr(data, k).to(device) for k in _NEEDED}
         nodes = at["node_type"].shape[0]
         graph = getattr(data, "batch", None)
-        graph = torch.zeros(nodes, dtype=torch.long, device=device) if graph is None else graph.to(device)
+        graph = (
+            torch.zeros(nodes, dtype=torch.long, device=device)
+            if graph is None
+            else graph.to(device)
+        )
         self.graphs = at["depth"].shape[0]
         self.source, self.destination = at["edge_index"]
         self.values = finite(at["edge_attr"][:, 0].to(dtype))
@@ -39,15 +46,30 @@ class SparseLayout(Layout):
 
         self.site, self.site_graph, first = _groups(graph, at["node_site"])
         depth = at["depth"][graph]
-        names = {"kind": "node_type", "layer": "node_layer", "activation": "activation", "width": "node_width"}
-        self.nodes = {k: at[v] for k, v in names.items()} | {"depth": depth, "io_position": at["io_position"]}
+        names = {
+            "kind": "node_type",
+            "layer": "node_layer",
+            "activation": "activation",
+            "width": "node_width",
+        }
+        self.nodes = {k: at[v] for k, v in names.items()} | {
+            "depth": depth,
+            "io_position": at["io_position"],
+        }
         self.sites = {k: v[first] for k, v in self.nodes.items() if k != "io_position"}
 
         edge_graph = graph[self.source]
         self.tensor, self.tensor_graph, first = _groups(edge_graph, at["edge_tensor"])
-        names = {"kind": "edge_type", "layer": "edge_layer", "fan_in": "fan_in", "fan_out": "fan_out"}
+        names = {
+            "kind": "edge_type",
+            "layer": "edge_layer",
+            "fan_in": "fan_in",
+            "fan_out": "fan_out",
+        }
         self.edges = {k: at[v] for k, v in names.items()} | {"depth": depth[self.source]}
-        self.tensors = {k: v[first] for k, v in self.edges.items()} | {"count": torch.bincount(self.tensor)}
+        self.tensors = {k: v[first] for k, v in self.edges.items()} | {
+            "count": torch.bincount(self.tensor)
+        }
         self.edges["kernel_pos"] = at["kernel_pos"]
         self.edges["count"] = self.tensors["count"][self.tensor]
         reached = self.site[self.destination[first]]
@@ -82,7 +104,8 @@ class SparseLayout(Layout):
         return new, inward, outward, mean
 
     def signals(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers of the edges that carry signals, their values and squares, and the weights of the way back."""
+        """Numbers of the edges that carry signals, their values and squares, and the weights of the
+        way back."""
         kind = self.edges["kind"]
         chosen = torch.stack([kind == t for t in SIGNAL_TYPES]).any(0).nonzero()[:, 0]
         v = values[chosen]
@@ -129,8 +152,11 @@ class SparseLayout(Layout):
         return values.to(self.values) * mask, mask
 
 
-def _groups(graph: Int[Tensor, " items"], number: Int[Tensor, " items"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers count within each graph: the group of every item, the graph of every group, an item of every group."""
+def _groups(
+    graph: Int[Tensor, " items"], number: Int[Tensor, " items"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers count within each graph: the group of every item, the graph of every group, an item
+    of every group."""
     most = int(number.max()) + 1 if number.numel() else 1
     keys, group = torch.unique(graph * most + number, return_inverse=True)
     first = torch.empty_like(keys)
@@ -138,6 +164,8 @@ def _groups(graph: Int[Tensor, " items"], number: Int[Tensor, " items"]) -> tupl
     return group, keys // most, first
 
 
-def _sum(x: Float[Tensor, "items width"], index: Int[Tensor, " items"], size: int) -> Float[Tensor, "size width"]:
+def _sum(
+    x: Float[Tensor, "items width"], index: Int[Tensor, " items"], size: int
+) -> Float[Tensor, "size width"]:
     # scatter_add over an expanded index has a fast path that index_add lacks on the CPU
     return x.new_zeros(size, x.shape[1]).scatter_add_(0, index[:, None].expand_as(x), x)

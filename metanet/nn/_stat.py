@@ -20,11 +20,12 @@ from ._trees import check, evaluate, export
 @register("stat")
 class StatNN(Metanet):
     """StatNN, after `Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020
-    <https://arxiv.org/abs/2002.11448>`_: mean, variance and quantiles of every tensor into gradient-boosted trees.
+    <https://arxiv.org/abs/2002.11448>`_: mean, variance and quantiles of every tensor into
+    gradient-boosted trees.
 
-    Tensors of different architectures are aligned by what they are and by their position among those of their kind,
-    counted from the input and, once more, from the output; what an architecture lacks is missing. The architecture
-    features stand beside them.
+    Tensors of different architectures are aligned by what they are and by their position among
+    those of their kind, counted from the input and, once more, from the output; what an
+    architecture lacks is missing. The architecture features stand beside them.
 
     Args:
         out_dim: numbers predicted, or classes.
@@ -64,7 +65,9 @@ class StatNN(Metanet):
         layout = read_graphs(graphs, torch.device("cpu"), torch.float64)
         slot, tensor = self._slots(layout)
         table = torch.full(
-            (layout.graphs, 2 * EDGE_TYPES * self.positions, len(STATISTICS)), torch.nan, dtype=torch.float64
+            (layout.graphs, 2 * EDGE_TYPES * self.positions, len(STATISTICS)),
+            torch.nan,
+            dtype=torch.float64,
         )
         table[layout.tensor_graph[tensor], slot] = layout.statistics()[tensor]
         return torch.cat([table.flatten(1), layout.architecture], 1).numpy()
@@ -121,7 +124,9 @@ class StatNN(Metanet):
             raise MetanetError(f"stat was given {len(table)} graphs and {len(y)} targets")
         with np.errstate(invalid="ignore"):
             known = ~np.isnan(table).all(0)
-            constant = np.nanmin(np.where(known, table, 0), 0) == np.nanmax(np.where(known, table, 0), 0)
+            constant = np.nanmin(np.where(known, table, 0), 0) == np.nanmax(
+                np.where(known, table, 0), 0
+            )
             complete = ~np.isnan(table).any(0)
         self.columns = (known & ~(constant & complete)).nonzero()[0]
         x = table[:, self.columns]
@@ -135,13 +140,19 @@ class StatNN(Metanet):
         else:
             y = y.reshape(len(y), -1)
             if y.shape[1] != self.out_dim:
-                raise MetanetError(f"stat was built with out_dim={self.out_dim}, the targets have {y.shape[1]} columns")
-            models = [HistGradientBoostingRegressor(**self.options).fit(x, y[:, i]) for i in range(self.out_dim)]
+                raise MetanetError(
+                    f"stat was built with out_dim={self.out_dim}, the targets have {y.shape[1]} columns"
+                )
+            models = [
+                HistGradientBoostingRegressor(**self.options).fit(x, y[:, i])
+                for i in range(self.out_dim)
+            ]
         self.trees = export(models)
         self._fitted = models  # for comparison with scikit-learn's own predictions; not saved
 
     def predict(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
-        """Numbers, or for classes logits (two classes: of the second against the first, which gets 0)."""
+        """Numbers, or for classes logits (two classes: of the second against the first, which gets
+        0)."""
         if not self.trees:
             raise MetanetError("stat has learned nothing yet: call fit(graphs, targets) first")
         raw = evaluate(self.trees, self.features(graphs)[:, self.columns])
@@ -175,7 +186,8 @@ class StatNN(Metanet):
         } - set(arrays)
         if arrays and missing:
             raise MetanetError(
-                "the tensors do not fit model 'stat':\n" + "\n".join(f"  missing     {m}" for m in sorted(missing))
+                "the tensors do not fit model 'stat':\n"
+                + "\n".join(f"  missing     {m}" for m in sorted(missing))
             )
         if arrays:
             check(arrays, columns, self._width)

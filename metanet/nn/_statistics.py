@@ -5,7 +5,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 QUANTILES: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-STATISTICS: tuple[str, ...] = ("mean", "variance", *(f"quantile_{round(100 * q)}" for q in QUANTILES))
+STATISTICS: tuple[str, ...] = (
+    "mean",
+    "variance",
+    *(f"quantile_{round(100 * q)}" for q in QUANTILES),
+)
 
 
 def statistics_of_rows(rows: Float[Tensor, "graphs entries"]) -> Float[Tensor, "graphs 7"]:
@@ -37,7 +41,9 @@ def statistics_of_segments(
         at = q * last.double()  # as exact as Python's floats in the other form
         low = at.long()
         high = torch.minimum(low + 1, last)
-        out.append(_between(ordered[first + low], ordered[first + high], (at - low).to(values.dtype)))
+        out.append(
+            _between(ordered[first + low], ordered[first + high], (at - low).to(values.dtype))
+        )
     return torch.stack(out, 1)
 
 

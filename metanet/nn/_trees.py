@@ -1,4 +1,5 @@
-"""Gradient-boosted trees as plain arrays: what scikit-learn learned, saved and evaluated without it."""
+"""Gradient-boosted trees as plain arrays: what scikit-learn learned, saved and evaluated without
+it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,11 +23,12 @@ Arrays = dict[str, np.ndarray]
 
 
 def export(models: list[Any]) -> Arrays:
-    """The trees of fitted histogram gradient boosting models (one per output, or one with an output per class).
+    """The trees of fitted histogram gradient boosting models (one per output, or one with an output
+    per class).
 
     Returns:
-        the fields of all nodes of all trees, one tree after the other; ``root`` and ``output`` of every tree;
-        ``baseline`` of every output.
+        the fields of all nodes of all trees, one tree after the other; ``root`` and ``output`` of
+        every tree; ``baseline`` of every output.
     """
     nodes: dict[str, list[np.ndarray]] = {name: [] for name in _FIELDS}
     roots, outputs, baselines, first, done = [], [], [], 0, 0
@@ -52,7 +54,8 @@ def export(models: list[Any]) -> Arrays:
 
 
 def evaluate(trees: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """Sums of the trees' values: ``(samples, features)`` -> ``(samples, outputs)``, raw as scikit-learn calls them."""
+    """Sums of the trees' values: ``(samples, features)`` -> ``(samples, outputs)``, raw as
+    scikit-learn calls them."""
     out = np.tile(trees["baseline"], (len(features), 1))
     leaf = trees["leaf"].astype(bool)
     for start in range(0, len(features), _CHUNK):
@@ -64,7 +67,9 @@ def evaluate(trees: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarra
             if not inner.any():
                 break
             x = part[rows, np.where(inner, trees["feature"][node], 0)]
-            left = np.where(np.isnan(x), trees["missing_left"][node].astype(bool), x <= trees["threshold"][node])
+            left = np.where(
+                np.isnan(x), trees["missing_left"][node].astype(bool), x <= trees["threshold"][node]
+            )
             node = np.where(inner, np.where(left, trees["left"][node], trees["right"][node]), node)
         values = trees["value"][node]
         for output in range(out.shape[1]):
@@ -73,7 +78,8 @@ def evaluate(trees: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarra
 
 
 def check(trees: Mapping[str, np.ndarray], columns: np.ndarray, width: int) -> None:
-    """Refuse arrays that are no trees: evaluating them would not end, or would read beyond their ends.
+    """Refuse arrays that are no trees: evaluating them would not end, or would read beyond their
+    ends.
 
     Args:
         columns: of the feature table, those that the trees use.
@@ -84,12 +90,19 @@ def check(trees: Mapping[str, np.ndarray], columns: np.ndarray, width: int) -> N
     """
     nodes = len(trees["feature"]) if trees["feature"].ndim == 1 else -1
     fields = {name: trees[name].shape == (nodes,) for name in _FIELDS}
-    kinds = {name: np.can_cast(trees[name].dtype, dtype, "same_kind") for name, (_, dtype) in _FIELDS.items()}
+    kinds = {
+        name: np.can_cast(trees[name].dtype, dtype, "same_kind")
+        for name, (_, dtype) in _FIELDS.items()
+    }
     more = [trees[name] for name in ("root", "output")] + [columns]
     if not all(fields.values()) or not all(kinds.values()) or trees["baseline"].ndim != 1:
         raise MetanetError("the tensors are no trees: their fields differ in length or kind")
-    if any(a.ndim != 1 or not np.issubdtype(a.dtype, np.integer) for a in more) or len(more[0]) != len(more[1]):
-        raise MetanetError("the tensors are no trees: roots, outputs and columns must be lists of numbers")
+    if any(a.ndim != 1 or not np.issubdtype(a.dtype, np.integer) for a in more) or len(
+        more[0]
+    ) != len(more[1]):
+        raise MetanetError(
+            "the tensors are no trees: roots, outputs and columns must be lists of numbers"
+        )
     inner = np.flatnonzero(trees["leaf"] == 0)
     bounds = {
         # children stand behind their parents: every path ends

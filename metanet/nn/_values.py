@@ -1,4 +1,5 @@
-"""What a metanetwork sees of a single parameter: several views of its value, normalised per kind of edge."""
+"""What a metanetwork sees of a single parameter: several views of its value, normalised per kind of
+edge."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,11 +22,12 @@ def signed_log(x: Tensor) -> Tensor:
 
 
 class ValueFeatures(nn.Module):
-    r"""Views of the values :math:`v`, from :math:`z = (v - c_t) / s_t` and :math:`w = v \sqrt{fan_{in}}`.
+    r"""Views of the values :math:`v`, from :math:`z = (v - c_t) / s_t` and :math:`w = v
+    \sqrt{fan_{in}}`.
 
-    ``c`` and ``s`` are the median and half the distance between the 16 % and 84 % quantiles of all training values of
-    one kind of edge, so heavy tails (running variances, diverged networks) do not set the scale. All views are
-    bounded or grow like a logarithm.
+    ``c`` and ``s`` are the median and half the distance between the 16 % and 84 % quantiles of all
+    training values of one kind of edge, so heavy tails (running variances, diverged networks) do
+    not set the scale. All views are bounded or grow like a logarithm.
 
     Shapes:
         - **returns** ``(edges, 11)``
@@ -52,16 +54,22 @@ class ValueFeatures(nn.Module):
                 continue
             values = torch.cat(parts)
             values = values[:: max(1, values.numel() // _SAMPLE)]
-            low, middle, high = torch.quantile(values, torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64)).tolist()
+            low, middle, high = torch.quantile(
+                values, torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64)
+            ).tolist()
             scale = (high - low) / 2
-            if scale <= 1e-12 * max(1.0, abs(middle)):  # more than two thirds of the values are equal
+            if scale <= 1e-12 * max(
+                1.0, abs(middle)
+            ):  # more than two thirds of the values are equal
                 scale = float(values.std(correction=0)) or 1.0
             self.centre[kind], self.scale[kind] = middle, scale
 
     def normalised(self, layout: Layout) -> Float[Tensor, " edges"]:
         """The values ``z``."""
         kind, inverse = layout.edges["kind"], 1 / self.scale
-        return layout.values * layout.per_edge(inverse[kind]) - layout.per_edge((self.centre * inverse)[kind])
+        return layout.values * layout.per_edge(inverse[kind]) - layout.per_edge(
+            (self.centre * inverse)[kind]
+        )
 
     def bounded(self, layout: Layout) -> Float[Tensor, " edges"]:
         """The values themselves, but none further than 8 scales from the centre."""

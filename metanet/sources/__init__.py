@@ -1,7 +1,7 @@
 """Networks by name: the REF grammar of ``arch=`` in every command.
 
-A new scheme is one function, registered by ``@scheme``; see ``_timm.py``. Where a source names or lays out its files
-otherwise than its modules, ``in_memory`` and ``on_disk`` translate.
+A new scheme is one function, registered by ``@scheme``; see ``_timm.py``. Where a source names or
+lays out its files otherwise than its modules, ``in_memory`` and ``on_disk`` translate.
 """
 
 from . import _hugging_face as _hugging_face  # registers its scheme

@@ -1,4 +1,5 @@
-"""Networks of sizes that a file states: made without memory first, and given up once they outgrow what is stored."""
+"""Networks of sizes that a file states: made without memory first, and given up once they outgrow
+what is stored."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,11 @@ class _TooLarge(MetanetError):
 
 
 def build_within(make: Callable[[], Made], stored: Mapping[str, Any], who: str) -> Made:
-    """``make()``, once it is known that what it makes is no larger than the tensors that belong to it.
+    """``make()``, once it is known that what it makes is no larger than the tensors that belong to
+    it.
 
-    The network is made twice, first on the meta device, where ``layers: 2**62`` ends as soon as there are more layers
-    than stored tensors, and ``width: 2**40`` takes no memory.
+    The network is made twice, first on the meta device, where ``layers: 2**62`` ends as soon as
+    there are more layers than stored tensors, and ``width: 2**40`` takes no memory.
 
     Args:
         make: gives a module, or an object without modules.
@@ -39,15 +41,30 @@ def build_within(make: Callable[[], Made], stored: Mapping[str, Any], who: str) 
         return make()
     except MetanetError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         short = str(error).splitlines()[0][:200] if str(error) else ""
-        raise MetanetError(f"{who} describes no network that can be made: {type(error).__name__}: {short}") from error
+        raise MetanetError(
+            f"{who} describes no network that can be made: {type(error).__name__}: {short}"
+        ) from error
 
 
 @contextmanager
 def _limits(numbers: int, tensors: int, who: str) -> Iterator[None]:
-    """Count what modules register. Generous: tied and replaced parameters are registered more than once."""
-    most = {"numbers": 4 * numbers + 2**20, "tensors": 4 * tensors + 1_000, "modules": 50 * tensors + 1_000}
+    """Count what modules register. Generous: tied and replaced parameters are registered more than
+    once."""
+    most = {
+        "numbers": 4 * numbers + 2**20,
+        "tensors": 4 * tensors + 1_000,
+        "modules": 50 * tensors + 1_000,
+    }
     counts = dict.fromkeys(most, 0)
 
     def count(kind: str, amount: int) -> None:

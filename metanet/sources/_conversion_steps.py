@@ -1,4 +1,5 @@
-"""Steps of a plan, on checkpoints: what they give is told without reading, and made when it is asked for."""
+"""Steps of a plan, on checkpoints: what they give is told without reading, and made when it is
+asked for."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -35,7 +36,12 @@ class Backward:
     """One step from tensors of the module to stored ones; ``made`` describes its results."""
 
     def __init__(
-        self, step: Step, names: list[str], given: Checkpoint, renamed: Mapping[str, str], stored: Described
+        self,
+        step: Step,
+        names: list[str],
+        given: Checkpoint,
+        renamed: Mapping[str, str],
+        stored: Described,
     ) -> None:
         self.step, self.names, self.given, self.stored = step, names, given, stored
         self.renamed = {name: renamed[name] for name in names}
@@ -79,7 +85,10 @@ class Reader:
     """
 
     def __init__(
-        self, reads: Mapping[str, Callable[[], Tensor]], steps: Mapping[str, Any], dtypes: Mapping[str, torch.dtype]
+        self,
+        reads: Mapping[str, Callable[[], Tensor]],
+        steps: Mapping[str, Any],
+        dtypes: Mapping[str, torch.dtype],
     ) -> None:
         self.reads, self.steps, self.dtypes = dict(reads), dict(steps), dict(dtypes)
         self.kept: dict[int, dict[str, Tensor]] = {}
@@ -100,7 +109,11 @@ class Reader:
                 self.kept.pop(next(iter(self.kept)), None)
         # A part of something larger: its memory must go when the rest does.
         whole = tensor.untyped_storage().nbytes() <= tensor.nbytes
-        return tensor if whole and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
+        return (
+            tensor
+            if whole and tensor.is_contiguous()
+            else tensor.clone(memory_format=torch.contiguous_format)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "kept": {}}

@@ -1,4 +1,5 @@
-"""``hf:ID-OR-FOLDER``: networks of transformers, made from their configuration with random weights."""
+"""``hf:ID-OR-FOLDER``: networks of transformers, made from their configuration with random
+weights."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -19,11 +20,14 @@ from ._reference import need_extra, scheme
 _FIELDS = TypeAdapter(dict[str, Any])
 _LARGEST = 16 * 2**20  # bytes of a config.json
 _DEEPEST = 10_000
-_DEPTH = re.compile(r"(^|_)(n|num|number_of)_.*(layers?|blocks?|stages?)$|^n_?layers?$|(^|_)layers$|(^|_)depth$")
+_DEPTH = re.compile(
+    r"(^|_)(n|num|number_of)_.*(layers?|blocks?|stages?)$|^n_?layers?$|(^|_)layers$|(^|_)depth$"
+)
 
 
 def _is_model_type(reference: str) -> bool:
-    """Whether it is ``hf:MODEL_TYPE``: code of transformers itself, and nothing that is looked up elsewhere."""
+    """Whether it is ``hf:MODEL_TYPE``: code of transformers itself, and nothing that is looked up
+    elsewhere."""
     if re.fullmatch(r"hf:[\w-]+", reference) is None:
         return False
     return reference.removeprefix("hf:") in need_extra("transformers", reference).CONFIG_MAPPING
@@ -36,17 +40,19 @@ trust.allow_references(_is_model_type)
 def hugging_face_model(name: str) -> Callable[..., nn.Module]:
     """The function that makes the network of transformers which ``name`` describes.
 
-    Only the configuration is read. Weights are random, never loaded, and code that comes with a repository never runs.
-    Keyword arguments replace fields of the configuration (``hidden_size=64``, ``text_config={"vocab_size": 99}``);
-    ``dtype`` is float32 unless it is given.
+    Only the configuration is read. Weights are random, never loaded, and code that comes with a
+    repository never runs. Keyword arguments replace fields of the configuration
+    (``hidden_size=64``, ``text_config={"vocab_size": 99}``); ``dtype`` is float32 unless it is
+    given.
 
-    The class is the one that ``config.architectures`` names. Where it names none: with a decoder and an encoder
-    ``AutoModelForSeq2SeqLM``, else ``AutoModelForMaskedLM``, else ``AutoModelForCausalLM``, else ``AutoModel``,
-    whichever has the model type first.
+    The class is the one that ``config.architectures`` names. Where it names none: with a decoder
+    and an encoder ``AutoModelForSeq2SeqLM``, else ``AutoModelForMaskedLM``, else
+    ``AutoModelForCausalLM``, else ``AutoModel``, whichever has the model type first.
 
     Args:
-        name: a folder with a ``config.json``; else a model type of transformers (``gpt2``) in its default size, unless
-            a repository of that name is in the cache; else a repository of the Hub (``org/name``), cached or online.
+        name: a folder with a ``config.json``; else a model type of transformers (``gpt2``) in its
+            default size, unless a repository of that name is in the cache; else a repository of the
+            Hub (``org/name``), cached or online.
 
     Raises:
         MetanetError: transformers is not installed, or there is no such configuration.
@@ -80,19 +86,28 @@ def _read(transformers: Any, name: str) -> dict[str, Any]:
 def _read_file(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.exists():
-        raise MetanetError(f"the folder {folder} has no config.json, which would say what network it is of")
-    fields = validated(_FIELDS, read_json(path, largest=_LARGEST, nan=True), f"'{path}'")  # Infinity is written there
+        raise MetanetError(
+            f"the folder {folder} has no config.json, which would say what network it is of"
+        )
+    fields = validated(
+        _FIELDS, read_json(path, largest=_LARGEST, nan=True), f"'{path}'"
+    )  # Infinity is written there
     if isinstance(fields.get("model_type"), str):
         _check_depth(fields, f"'{path}'")
         return fields
     # timm writes a config.json too, with the name of the network instead.
     timm = fields.get("architecture")
-    hint = f"; it is one of timm: arch=timm:{brief(timm)}" if timm else ", so it is no configuration of transformers"
+    hint = (
+        f"; it is one of timm: arch=timm:{brief(timm)}"
+        if timm
+        else ", so it is no configuration of transformers"
+    )
     raise MetanetError(f"{path} has no model_type{hint}")
 
 
 def _check_depth(fields: Mapping[str, Any], place: str) -> None:
-    """Refuse configurations of more layers than there is time to make: ``num_hidden_layers``, ``depth``, ...
+    """Refuse configurations of more layers than there is time to make: ``num_hidden_layers``,
+    ``depth``, ...
 
     Raises:
         MetanetError: names the field.
@@ -107,7 +122,8 @@ def _check_depth(fields: Mapping[str, Any], place: str) -> None:
 
 
 def _explained(create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """The same function, whose errors name the configuration: transformers checks few of its fields."""
+    """The same function, whose errors name the configuration: transformers checks few of its
+    fields."""
 
     @wraps(create)
     def explained(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Module:
@@ -117,7 +133,9 @@ def _explained(create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
             raise
         except Exception as error:
             # whoever made it on the meta device, or gave arguments, says more about these
-            if "meta tensor" in str(error) or (arch_args and "unexpected keyword argument" in str(error)):
+            if "meta tensor" in str(error) or (
+                arch_args and "unexpected keyword argument" in str(error)
+            ):
                 raise
             raise MetanetError(
                 f"hf:{name}: transformers can't make the network of its configuration: "
@@ -130,7 +148,9 @@ def _explained(create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 def _from_hub(transformers: Any, name: str, **options: Any) -> dict[str, Any]:
     fields, _ = transformers.PreTrainedConfig.get_config_dict(name, **options)
     if "model_type" not in fields:
-        raise MetanetError(f"hf:{name}: its config.json has no model_type, so it is no configuration of transformers")
+        raise MetanetError(
+            f"hf:{name}: its config.json has no model_type, so it is no configuration of transformers"
+        )
     return fields
 
 
@@ -148,8 +168,12 @@ def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Mod
     refuse_unpinned(arch_args, f"hf:{name}")
     try:
         with offline():
-            config = _config(transformers.CONFIG_MAPPING[kind], name, pinned(fields, f"hf:{name}"), arch_args)
-            return _class(transformers, name, config)._from_config(config, dtype=arch_args.get("dtype", "float32"))
+            config = _config(
+                transformers.CONFIG_MAPPING[kind], name, pinned(fields, f"hf:{name}"), arch_args
+            )
+            return _class(transformers, name, config)._from_config(
+                config, dtype=arch_args.get("dtype", "float32")
+            )
     except OSError as error:
         raise MetanetError(
             f"hf:{name}: its configuration is not whole: transformers would look on the Hub for a part of it, which no "
@@ -158,13 +182,18 @@ def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Mod
 
 
 def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[str, Any]) -> Any:
-    """The configuration with some fields replaced, as if it had been written so: derived fields follow."""
+    """The configuration with some fields replaced, as if it had been written so: derived fields
+    follow."""
     given = {key: value for key, value in arch_args.items() if key != "dtype"}
     known = kind.from_dict(dict(fields)) if given else None
     for key in given:
         if not hasattr(known, key):
             close = get_close_matches(key, known.to_dict(), n=3)
-            known_ones = f"did you mean {' or '.join(close)}?" if close else f"it has {listed(known.to_dict(), 40)}"
+            known_ones = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"it has {listed(known.to_dict(), 40)}"
+            )
             raise MetanetError(f"hf:{name}: {kind.__name__} has no field {key!r}; {known_ones}")
     try:
         return kind.from_dict(_merged(fields, given))
@@ -172,7 +201,9 @@ def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[
         if not given:
             raise
         options = ", ".join(f"arch_args.{key}={value!r}" for key, value in given.items())
-        raise MetanetError(f"hf:{name} can't be configured with {options}: {type(error).__name__}: {error}") from error
+        raise MetanetError(
+            f"hf:{name} can't be configured with {options}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _merged(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,4 +229,6 @@ def _class(transformers: Any, name: str, config: Any) -> Any:
         if type(config) in mapping:
             found = mapping[type(config)]
             return found[0] if isinstance(found, tuple | list) else found
-    raise MetanetError(f"hf:{name}: give its class, arch_args.architectures=[NAME]: {config.model_type} has no default")
+    raise MetanetError(
+        f"hf:{name}: give its class, arch_args.architectures=[NAME]: {config.model_type} has no default"
+    )

@@ -1,9 +1,10 @@
 """What a configuration may not ask for: code, weights and configurations from elsewhere.
 
-A ``config.json`` is data of whoever wrote it, and transformers obeys it far: ``attn_implementation: "org/kernel"``
-fetches and imports code from the Hub, ``auto_map`` names code in the folder, ``use_pretrained_backbone`` loads weights.
-Networks here have random weights and eager attention, so nothing of that is needed: :func:`pinned` takes it out before
-transformers sees it, and :func:`offline` shuts the Hub while a network is made.
+A ``config.json`` is data of whoever wrote it, and transformers obeys it far: ``attn_implementation:
+"org/kernel"`` fetches and imports code from the Hub, ``auto_map`` names code in the folder,
+``use_pretrained_backbone`` loads weights. Networks here have random weights and eager attention, so
+nothing of that is needed: :func:`pinned` takes it out before transformers sees it, and
+:func:`offline` shuts the Hub while a network is made.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,16 +19,24 @@ _IMPLEMENTATIONS = frozenset(
     for kind in ("attn", "experts")
     for before, after in (("", ""), ("_", ""), ("_", "_internal"))
 )
-# auto_map, ...: code of a repository; quantization_config: its kernels; pretrained, checkpoint_path: weights for timm
+# auto_map, ...: code of a repository; quantization_config: its kernels; pretrained,
+# checkpoint_path: weights for timm
 _TAKEN_OUT = frozenset(
     {"auto_map", "trust_remote_code", "quantization_config", "kernel_config", "use_kernels"}
-    | {"pretrained", "checkpoint_path", "use_pretrained_backbone", "pretrained_cfg_overlay", "cache_dir"}
+    | {
+        "pretrained",
+        "checkpoint_path",
+        "use_pretrained_backbone",
+        "pretrained_cfg_overlay",
+        "cache_dir",
+    }
 )
 _NAMES = frozenset({"backbone", "architecture"})  # of networks of timm, or of repositories
 
 
 def pinned(fields: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """The fields of a configuration without those that reach for code, weights or files; nested ones too.
+    """The fields of a configuration without those that reach for code, weights or files; nested
+    ones too.
 
     >>> pinned({"model_type": "gpt2", "attn_implementation": "org/kernel", "n_layer": 2}, "hf:a")
     {'model_type': 'gpt2', 'n_layer': 2}
@@ -36,7 +45,11 @@ def pinned(fields: Mapping[str, Any], who: str) -> dict[str, Any]:
         MetanetError: a backbone of the Hub or of another folder, without which there is no network.
     """
     try:
-        return {key: _inner(value, who) for key, value in fields.items() if not _reaches_out(key, value, who)}
+        return {
+            key: _inner(value, who)
+            for key, value in fields.items()
+            if not _reaches_out(key, value, who)
+        }
     except RecursionError:
         raise MetanetError(f"{who}: its configuration is nested too deep") from None
 
@@ -57,7 +70,8 @@ def refuse_unpinned(arguments: Mapping[str, Any], who: str) -> None:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """While open, the Hugging Face Hub is out of reach, as with ``HF_HUB_OFFLINE=1``; its cache is not."""
+    """While open, the Hugging Face Hub is out of reach, as with ``HF_HUB_OFFLINE=1``; its cache is
+    not."""
     from huggingface_hub import constants
 
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True

@@ -1,4 +1,5 @@
-"""REF -> network: the grammar, ``package.module:factory``, and the register of the schemes beside it."""
+"""REF -> network: the grammar, ``package.module:factory``, and the register of the schemes beside
+it."""
 
 import importlib
 import inspect
@@ -15,7 +16,9 @@ from torch import nn
 from ..errors import MetanetError
 from ._torchvision import import_torchvision
 
-GRAMMAR = "REF is timm:NAME, hf:ID-OR-FOLDER, package.module:factory, or a folder with a config.json"
+GRAMMAR = (
+    "REF is timm:NAME, hf:ID-OR-FOLDER, package.module:factory, or a folder with a config.json"
+)
 
 SCHEMES: dict[str, Callable[[str], Callable[..., nn.Module]]] = {}
 
@@ -25,7 +28,9 @@ _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 def scheme(name: str) -> Callable:
     """Register a function ``rest -> factory`` for references ``name:rest``."""
 
-    def register(load: Callable[[str], Callable[..., nn.Module]]) -> Callable[[str], Callable[..., nn.Module]]:
+    def register(
+        load: Callable[[str], Callable[..., nn.Module]],
+    ) -> Callable[[str], Callable[..., nn.Module]]:
         SCHEMES[name] = load
         return load
 
@@ -42,7 +47,9 @@ def need_extra(module: str, ref: str) -> Any:
         import_torchvision()
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MetanetError(f"{ref} needs {error.name}, which is not installed: pip install 'metanet[hub]'") from error
+        raise MetanetError(
+            f"{ref} needs {error.name}, which is not installed: pip install 'metanet[hub]'"
+        ) from error
 
 
 def load_factory(ref: str) -> Callable[..., nn.Module]:
@@ -51,20 +58,24 @@ def load_factory(ref: str) -> Callable[..., nn.Module]:
     Args:
         ref: one of
 
-            - ``timm:NAME``: a network of timm, ``NAME`` with or without a tag (``resnet50.a1_in1k``);
-            - ``hf:ID-OR-FOLDER``: a network of transformers, by a folder with a ``config.json``, a repository of the
-              Hugging Face Hub, or a model type (``hf:gpt2``), see ``_hugging_face.py``;
+            - ``timm:NAME``: a network of timm, ``NAME`` with or without a tag
+              (``resnet50.a1_in1k``);
+            - ``hf:ID-OR-FOLDER``: a network of transformers, by a folder with a ``config.json``, a
+              repository of the Hugging Face Hub, or a model type (``hf:gpt2``), see
+              ``_hugging_face.py``;
             - a folder with a ``config.json``: the same without ``hf:``;
-            - ``package.module:factory``: a function or class in an importable module (commands can import from the
-              current folder too); ``factory`` may be dotted, ``Class.method``. The module is imported: it is code that
-              the user names, so never take ``ref`` from a checkpoint.
+            - ``package.module:factory``: a function or class in an importable module (commands can
+              import from the current folder too); ``factory`` may be dotted, ``Class.method``. The
+              module is imported: it is code that the user names, so never take ``ref`` from a
+              checkpoint.
 
     Returns:
-        A function of keyword arguments only known to it; the networks of the first three have random weights.
+        A function of keyword arguments only known to it; the networks of the first three have
+        random weights.
 
     Raises:
-        MetanetError: not of this grammar, a package that isn't installed, a module that can't be imported, or a name
-            that there isn't (the message lists close ones).
+        MetanetError: not of this grammar, a package that isn't installed, a module that can't be
+            imported, or a name that there isn't (the message lists close ones).
     """
     if not isinstance(ref, str):
         raise MetanetError(f"expected a reference to a network, got {ref!r}. {GRAMMAR}.")
@@ -78,18 +89,21 @@ def load_factory(ref: str) -> Callable[..., nn.Module]:
     raise MetanetError(f"{ref!r} names no network. {GRAMMAR}.")
 
 
-def load_source(ref: str, *, device: str | torch.device | None = None, **arch_args: Any) -> nn.Module:
+def load_source(
+    ref: str, *, device: str | torch.device | None = None, **arch_args: Any
+) -> nn.Module:
     """Make the network which ``ref`` names: ``load_factory(ref)(**arch_args)``.
 
     Args:
         ref: see :func:`load_factory`.
-        device: where its parameters are made; ``"meta"``: without memory and without values, for networks that are
-            too large. Default: where the factory makes them.
+        device: where its parameters are made; ``"meta"``: without memory and without values, for
+            networks that are too large. Default: where the factory makes them.
         **arch_args: keyword arguments of the factory, ``arch_args.num_classes=10`` in commands.
 
     Raises:
-        MetanetError: as :func:`load_factory`; or the factory takes other arguments, returns no ``nn.Module``, or can't
-            do without values on the meta device. What else the factory itself raises passes through.
+        MetanetError: as :func:`load_factory`; or the factory takes other arguments, returns no
+            ``nn.Module``, or can't do without values on the meta device. What else the factory
+            itself raises passes through.
     """
     factory = load_factory(ref)
     try:
@@ -100,8 +114,13 @@ def load_source(ref: str, *, device: str | torch.device | None = None, **arch_ar
         try:
             signature.bind(**arch_args)
         except TypeError as error:
-            given = ", ".join(f"arch_args.{key}={value!r}" for key, value in arch_args.items()) or "no arch_args"
-            raise MetanetError(f"{ref} can't be called with {given}: {error}. It takes {signature}.") from None
+            given = (
+                ", ".join(f"arch_args.{key}={value!r}" for key, value in arch_args.items())
+                or "no arch_args"
+            )
+            raise MetanetError(
+                f"{ref} can't be called with {given}: {error}. It takes {signature}."
+            ) from None
     try:
         with torch.device(device) if device is not None else nullcontext():
             network = factory(**arch_args)
@@ -128,13 +147,17 @@ def _module(name: str, ref: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name and not name.startswith(f"{error.name}."):
-            raise MetanetError(f"{ref}: {name} needs the module {error.name}, which is not installed") from error
+            raise MetanetError(
+                f"{ref}: {name} needs the module {error.name}, which is not installed"
+            ) from error
         raise MetanetError(
             f"{ref}: there is no module {error.name}. Install its package, or run from the folder that holds "
             f"{error.name.replace('.', '/')}.py."
         ) from error
     except Exception as error:
-        raise MetanetError(f"{ref}: importing {name} failed: {type(error).__name__}: {error}") from error
+        raise MetanetError(
+            f"{ref}: importing {name} failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _attribute(module: Any, names: str, ref: str) -> Callable[..., nn.Module]:
@@ -143,7 +166,11 @@ def _attribute(module: Any, names: str, ref: str) -> Callable[..., nn.Module]:
         if not hasattr(found, name):
             public = [each for each in dir(found) if not each.startswith("_")]
             close = get_close_matches(name, public)
-            listed = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(public[:20]) or 'nothing'}"
+            listed = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"it has {', '.join(public[:20]) or 'nothing'}"
+            )
             raise MetanetError(f"{ref}: {path} has no {name}; {listed}")
         found, path = getattr(found, name), f"{path}.{name}"
     if not callable(found):

@@ -14,7 +14,13 @@ from ._pinned import offline
 from ._reference import need_extra, scheme
 
 # Weights from elsewhere, whatever they are called
-_WEIGHTS = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+_WEIGHTS = (
+    "cache_dir",
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+)
 
 # installed code and plain arguments: a file may name it. Not hf-hub:ORG/NAME or local-dir:PATH
 trust.allow_references(lambda reference: re.fullmatch(r"timm:[\w.]+", reference) is not None)
@@ -22,9 +28,11 @@ trust.allow_references(lambda reference: re.fullmatch(r"timm:[\w.]+", reference)
 
 @scheme("timm")
 def timm_model(name: str) -> Callable[..., nn.Module]:
-    """The function that makes timm's network ``name``; a tag (``resnet50.a1_in1k``) chooses its configuration.
+    """The function that makes timm's network ``name``; a tag (``resnet50.a1_in1k``) chooses its
+    configuration.
 
-    Nothing is downloaded and no weights are loaded. Its keyword arguments are those of ``timm.create_model``.
+    Nothing is downloaded and no weights are loaded. Its keyword arguments are those of
+    ``timm.create_model``.
 
     Raises:
         MetanetError: timm is not installed, or has no such network or no such tag.
@@ -36,15 +44,25 @@ def timm_model(name: str) -> Callable[..., nn.Module]:
         close = get_close_matches(architecture, known, n=5)
         some = f"It has {len(known)}, among them {', '.join(known[:5])}."
         listed = f"Did you mean {' or '.join(close)}?" if close else some
-        raise MetanetError(f"timm:{name}: timm {timm.__version__} has no network {architecture!r}. {listed}")
-    tags = [each.partition(".")[2] for each in timm.list_models(f"{architecture}.*", pretrained=True)] if tag else []
+        raise MetanetError(
+            f"timm:{name}: timm {timm.__version__} has no network {architecture!r}. {listed}"
+        )
+    tags = (
+        [each.partition(".")[2] for each in timm.list_models(f"{architecture}.*", pretrained=True)]
+        if tag
+        else []
+    )
     if tag and tag not in tags:
-        raise MetanetError(f"timm:{name}: {architecture} has no tag {tag!r}; it has {', '.join(tags) or 'none'}")
+        raise MetanetError(
+            f"timm:{name}: {architecture} has no tag {tag!r}; it has {', '.join(tags) or 'none'}"
+        )
     return partial(_create, timm.create_model, name)
 
 
 def _create(create_model: Callable[..., nn.Module], name: str, /, **arch_args: Any) -> nn.Module:
     if given := [key for key in _WEIGHTS if key in arch_args]:
-        raise MetanetError(f"timm:{name} has random weights here: remove arch_args.{given[0]}, and load a checkpoint")
+        raise MetanetError(
+            f"timm:{name} has random weights here: remove arch_args.{given[0]}, and load a checkpoint"
+        )
     with offline():
         return create_model(name, pretrained=False, **arch_args)

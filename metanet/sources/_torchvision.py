@@ -1,4 +1,5 @@
-"""torchvision where its compiled operations cannot load: beside a PyTorch of another build (CPU and CUDA wheels)."""
+"""torchvision where its compiled operations cannot load: beside a PyTorch of another build (CPU and
+CUDA wheels)."""
 
 import importlib
 import importlib.util
@@ -7,14 +8,21 @@ from types import ModuleType
 
 import torch
 
-_OPS = ("nms", "qnms")  # torchvision registers shape functions for these at import; the rest is looked up when called
-_libraries: list[torch.library.Library] = []  # an operation lives as long as the library that defines it
+_OPS = (
+    "nms",
+    "qnms",
+)  # torchvision registers shape functions for these at import; the rest is looked up when called
+_libraries: list[
+    torch.library.Library
+] = []  # an operation lives as long as the library that defines it
 
 
 def import_torchvision() -> ModuleType | None:
-    """Import torchvision even where its compiled part is of another build than PyTorch; call it before timm.
+    """Import torchvision even where its compiled part is of another build than PyTorch; call it
+    before timm.
 
-    transformers imports it too. Without its compiled operations (non-maximum suppression, ...) all else works.
+    transformers imports it too. Without its compiled operations (non-maximum suppression, ...) all
+    else works.
 
     Returns:
         The module, or ``None`` where it is not installed.

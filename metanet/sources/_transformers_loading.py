@@ -1,4 +1,5 @@
-"""What transformers does to a checkpoint while it loads it, as a plan: names come in, and no tensor is read."""
+"""What transformers does to a checkpoint while it loads it, as a plan: names come in, and no tensor
+is read."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,7 +57,8 @@ class Step(NamedTuple):
         Args:
             made: names of the module, as :meth:`forward` gives them.
             read: reads them.
-            stored: the stored tensors in place of the module's: here their shapes are those to reach.
+            stored: the stored tensors in place of the module's: here their shapes are those to
+                reach.
 
         Raises:
             ValueError: the conversion has no inverse that gives these names.
@@ -64,7 +66,11 @@ class Step(NamedTuple):
         back, made = self.converter.reverse_transform(), list(made)
         if [type(operation).__name__ for operation in back.operations] == ["Chunk"]:
             # Joined tensors need not have been of one size, but Chunk makes them so.
-            names = [name for pattern in self.converter.source_patterns for name in self.stored.get(pattern, ())]
+            names = [
+                name
+                for pattern in self.converter.source_patterns
+                for name in self.stored.get(pattern, ())
+            ]
             dim = back.operations[0].dim
             parts = read(made[0]).split([stored.shapes[name][dim] for name in names], dim)
             return dict(zip(names, parts, strict=True))
@@ -77,7 +83,8 @@ class Step(NamedTuple):
                 full_layer_name=self.names()[0], model=stored, config=stored.config, missing_keys=None,
             )  # fmt: skip
         tensors, found = _alone(tensors), {}
-        # Results are told apart by pattern and place, not by name: earlier renamings may have changed that.
+        # Results are told apart by pattern and place, not by name: earlier renamings may have
+        # changed that.
         for pattern, own in zip(back.target_patterns, self.converter.source_patterns, strict=True):
             for place, name in enumerate(self.stored.get(own, ())):
                 key = pattern.replace("*", str(place))
@@ -98,7 +105,8 @@ class Plan:
         steps: the others.
         unknown: stored names that the module has no place for.
         ignored: stored names that transformers passes over without a word.
-        unsaved: names of the module that transformers never stores, because their values follow from the configuration.
+        unsaved: names of the module that transformers never stores, because their values follow
+            from the configuration.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -111,7 +119,8 @@ class Plan:
 def of_transformers(module: nn.Module) -> bool:
     """Whether a module is a ``PreTrainedModel``; transformers is not imported for the question."""
     return any(
-        c.__name__ == "PreTrainedModel" and c.__module__.startswith("transformers.") for c in type(module).__mro__
+        c.__name__ == "PreTrainedModel" and c.__module__.startswith("transformers.")
+        for c in type(module).__mro__
     )
 
 
@@ -131,19 +140,36 @@ def plan_loading(model: nn.Module, names: Iterable[str]) -> Plan:
         elif converter is None:
             plan.names.setdefault(new, name)
         else:
-            steps.setdefault(new, Step(converter, new, {})).stored.setdefault(pattern, []).append(name)
+            steps.setdefault(new, Step(converter, new, {})).stored.setdefault(pattern, []).append(
+                name
+            )
     plan.steps = [step for new, step in steps.items() if new not in plan.names]
-    used = {*plan.names.values(), *plan.unknown, *plan.ignored, *(n for step in plan.steps for n in step.names())}
+    used = {
+        *plan.names.values(),
+        *plan.unknown,
+        *plan.ignored,
+        *(n for step in plan.steps for n in step.names()),
+    }
     plan.ignored += [name for name in names if name not in used]  # a second source of one tensor
-    plan.unsaved = [name for name in known if name in (getattr(model, "_keys_to_ignore_on_save", None) or ())]
+    plan.unsaved = [
+        name for name in known if name in (getattr(model, "_keys_to_ignore_on_save", None) or ())
+    ]
     return plan
 
 
-def _renamed(model: Any, names: list[str], known: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str | None, Any]]:
-    """Stored name, name of the module, and where more than the name changes the pattern and its converter."""
+def _renamed(
+    model: Any, names: list[str], known: Mapping[str, Tensor]
+) -> Iterator[tuple[str, str, str | None, Any]]:
+    """Stored name, name of the module, and where more than the name changes the pattern and its
+    converter."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+        from transformers.core_model_loading import (
+            WeightConverter,
+            WeightRenaming,
+            dot_natural_key,
+            rename_source_key,
+        )
     except ImportError:  # before version 5 nothing but names changed
         yield from ((name, _renamed_before_5(model, name, known), None, None) for name in names)
         return
@@ -178,19 +204,29 @@ def _renamed_before_5(model: Any, name: str, known: Mapping[str, Tensor]) -> str
     return next((way for way in ways if way in known), new)
 
 
-def _ignored(model: Any, names: list[str], known: Mapping[str, Tensor]) -> Callable[[str, str], bool]:
+def _ignored(
+    model: Any, names: list[str], known: Mapping[str, Tensor]
+) -> Callable[[str, str], bool]:
     """Whether a stored name that the module lacks is no mistake."""
     patterns = list(model._keys_to_ignore_on_load_unexpected or ())
     buffers = [name for name, _ in model.named_buffers()]
     # Buffers that older versions stored in every layer, or stored at all.
-    patterns += [r"rotary_emb\.inv_freq"] * any(name.endswith("rotary_emb.inv_freq") for name in buffers)
+    patterns += [r"rotary_emb\.inv_freq"] * any(
+        name.endswith("rotary_emb.inv_freq") for name in buffers
+    )
     patterns += [r"(^|\.)position_ids$"] * any(name.endswith("position_ids") for name in buffers)
     prefix = f"{model.base_model_prefix}."
     # Of a network with a head, only the part with this prefix is the module's.
-    part = prefix != "." and any(n.startswith(prefix) for n in names) and not any(n.startswith(prefix) for n in known)
+    part = (
+        prefix != "."
+        and any(n.startswith(prefix) for n in names)
+        and not any(n.startswith(prefix) for n in known)
+    )
 
     def ignored(name: str, new: str) -> bool:
-        return any(re.search(pattern, new) for pattern in patterns) or (part and not name.startswith(prefix))
+        return any(re.search(pattern, new) for pattern in patterns) or (
+            part and not name.startswith(prefix)
+        )
 
     return ignored
 

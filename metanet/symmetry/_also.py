@@ -1,15 +1,17 @@
 """What activations allow beyond permutations: signs and scales of single neurons.
 
-Every group that comes out of the derivation may be permuted. Whether each of its neurons may besides be multiplied by
--1 (``"sign"``) or by a positive number of its own (``"scale"``), with the parameters around it making up for it, is
-linear algebra: every occurrence of the group's leaf in a value has a charge (see ``_charges.py``), every operation
-says which charges are equal, cancel or vanish (``laws/``), and the factors are free if a solution other than
-0 is left. Operations that nobody said anything of have no charges: sound always.
+Every group that comes out of the derivation may be permuted. Whether each of its neurons may
+besides be multiplied by -1 (``"sign"``) or by a positive number of its own (``"scale"``), with the
+parameters around it making up for it, is linear algebra: every occurrence of the group's leaf in a
+value has a charge (see ``_charges.py``), every operation says which charges are equal, cancel or
+vanish (``laws/``), and the factors are free if a solution other than 0 is left. Operations that
+nobody said anything of have no charges: sound always.
 
-Not every solution is of interest. The sign of a convolution in front of a batch norm can be taken over by its gain, and
-the gain of a layer norm by the layers that read it, which says nothing of the neurons themselves. So a factor counts
-only if whoever sums over the neurons (or is blind to their sign) finds it there; and where neurons are sums of several
-results (a residual stream), if such a sum has it.
+Not every solution is of interest. The sign of a convolution in front of a batch norm can be taken
+over by its gain, and the gain of a layer norm by the layers that read it, which says nothing of the
+neurons themselves. So a factor counts only if whoever sums over the neurons (or is blind to their
+sign) finds it there; and where neurons are sums of several results (a residual stream), if such a
+sum has it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +44,12 @@ class Also:
     _free: Mapping[tuple[int, int], int] = field(repr=False)
 
     def charges(self, leaf: int, kind: str) -> dict[str, tuple[Charges, ...]]:
-        """By which powers of the neurons' factors the parameters are multiplied: one solution, if ``kind`` was found.
+        """By which powers of the neurons' factors the parameters are multiplied: one solution, if
+        ``kind`` was found.
 
         Returns:
-            For every parameter the charges of its axes. The form of each occurrence of the leaf holds its charge under
-            the number 0; forms without it (and all other leaves') mean 0.
+            For every parameter the charges of its axes. The form of each occurrence of the leaf
+            holds its charge under the number 0; forms without it (and all other leaves') mean 0.
         """
         free, system = self._free[leaf, KINDS[kind]], self._balance.system
 
@@ -66,8 +69,8 @@ def also(walks: Sequence[Walk], solver: Solver, keys: Mapping[int, tuple[int, ..
     Args:
         walks: of all recordings.
         solver: after it has finished.
-        keys: of every free leaf. Leaves that are keys themselves (heads) are left out: factors of theirs are factors of
-            all that they are keys of.
+        keys: of every free leaf. Leaves that are keys themselves (heads) are left out: factors of
+            theirs are factors of all that they are keys of.
     """
     targets = frozenset(keys) - {k for held in keys.values() for k in held}
     balance = Balance(solver.leaves, targets)
@@ -86,7 +89,9 @@ def also(walks: Sequence[Walk], solver: Solver, keys: Mapping[int, tuple[int, ..
 class _Follower:
     """One recording, followed from its inputs to its outputs."""
 
-    def __init__(self, walk: Walk, balance: Balance, parameters: dict[str, tuple[Charges, ...]]) -> None:
+    def __init__(
+        self, walk: Walk, balance: Balance, parameters: dict[str, tuple[Charges, ...]]
+    ) -> None:
         self.walk, self.balance, self.parameters = walk, balance, parameters
         self.known: dict[int, Flow] = {}  # of what has charges, or is 0 everywhere
         self.constants: dict[int, Flow] = {}
@@ -130,7 +135,9 @@ class _Follower:
             self.data.update(n for n in op.outputs if n is not None)
         law = find_law(op.name)
         blank = law is not None and law.blank
-        if not blank and not any(n in self.known or values[n].origin == "parameter" for n in numbers):
+        if not blank and not any(
+            n in self.known or values[n].origin == "parameter" for n in numbers
+        ):
             return
         operands = [self.value(n) for n in numbers]
         if not any(x.charged or (blank and x.nothing) for x in operands):
@@ -139,18 +146,28 @@ class _Follower:
         if said is None or law is None:
             step.pin(*operands)
             return
-        args, kwargs = self._arguments(op.args), {k: self._arguments(v) for k, v in op.kwargs.items()}
+        args, kwargs = (
+            self._arguments(op.args),
+            {k: self._arguments(v) for k, v in op.kwargs.items()},
+        )
         results = law.function(step, *args, **kwargs) or ()
         for i, number in enumerate(op.outputs):
             axes = results[i] if i < len(results) else None
             if number is None or not (step.zero or (axes is not None and any(axes))):
                 continue
             value = values[number]
-            axes = ((),) * len(value.shape) if axes is None else self._checked(number, value.dtype, axes)
-            self.known[number] = Flow(number, value.shape, axes, value.dtype, number in self.data, None, step.zero)
+            axes = (
+                ((),) * len(value.shape)
+                if axes is None
+                else self._checked(number, value.dtype, axes)
+            )
+            self.known[number] = Flow(
+                number, value.shape, axes, value.dtype, number in self.data, None, step.zero
+            )
 
     def _checked(self, number: int, dtype: str, axes: Axes) -> Axes:
-        """No charges for what does not have the leaves that the value has, nor for numbers that are rounded."""
+        """No charges for what does not have the leaves that the value has, nor for numbers that are
+        rounded."""
         rounded = not dtype.startswith(("float", "bfloat", "complex"))
         out = []
         for axis, expr in zip(axes, self.walk.axes[number], strict=True):

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Items that keep their place, and why; ``group`` names them when the elements of other groups depend on them."""
+    """Items that keep their place, and why; ``group`` names them when the elements of other groups
+    depend on them."""
 
     size: int
     reason: str = ""
@@ -45,7 +46,8 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """One part behind the other; it has a name if a :class:`Choice` elsewhere in the tensor goes by it.
+    """One part behind the other; it has a name if a :class:`Choice` elsewhere in the tensor goes by
+    it.
 
     ``why`` says what cuts the axis, where operations divide the same items in different ways.
     """
@@ -64,9 +66,11 @@ class Concat:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Part i where the concatenation named ``by``, of the same tensor, is in its part i; all parts have one size.
+    """Part i where the concatenation named ``by``, of the same tensor, is in its part i; all parts
+    have one size.
 
-    A fused projection whose rows for queries read another stream than those for keys and values has one as its columns.
+    A fused projection whose rows for queries read another stream than those for keys and values has
+    one as its columns.
     """
 
     by: str
@@ -100,14 +104,19 @@ def axis_product(parts: Sequence[Axis]) -> Axis:
 
 
 def axis_concat(parts: Sequence[Axis], name: str = "", why: str = "") -> Axis:
-    """The concatenation of parts, without needless nesting; adjacent fixed parts become one unless it has a name."""
+    """The concatenation of parts, without needless nesting; adjacent fixed parts become one unless
+    it has a name."""
     merged: list[Axis] = []
     for part in parts:
         last = merged[-1] if merged else None
         if isinstance(part, Concat) and not part.name and not name:
             merged += part.parts
             why = why or part.why
-        elif isinstance(part, Fixed) and isinstance(last, Fixed) and not (part.group or last.group or name):
+        elif (
+            isinstance(part, Fixed)
+            and isinstance(last, Fixed)
+            and not (part.group or last.group or name)
+        ):
             merged[-1] = Fixed(last.size + part.size, last.reason)
         else:
             merged.append(part)
@@ -168,6 +177,8 @@ def axis_to_json(axis: Axis) -> Any:
             return {"product": [axis_to_json(p) for p in parts]}
         case Concat(parts, name, why):
             named = {"name": name} if name else {}
-            return {"concat": [axis_to_json(p) for p in parts]} | named | ({"why": why} if why else {})
+            return (
+                {"concat": [axis_to_json(p) for p in parts]} | named | ({"why": why} if why else {})
+            )
         case Choice(by, parts):
             return {"choice": [axis_to_json(p) for p in parts], "by": by}

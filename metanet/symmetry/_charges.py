@@ -1,10 +1,12 @@
-"""Charges: by which power of its neuron's factor an entry is multiplied, and the linear equations between them.
+"""Charges: by which power of its neuron's factor an entry is multiplied, and the linear equations
+between them.
 
-Let every neuron i of a leaf be multiplied by a factor s_i. An entry of a tensor that has the leaf on one of its axes is
-then multiplied by ``s_i ** q``; q is the *charge* of that occurrence of the leaf. For factors of -1 only the parity of
-q matters (``"sign"``), for positive ones q is a rational number (``"scale"``). Charges of parameters are unknown,
-those of results are linear forms in them. A form holds the unknowns of both kinds at once: even numbers stand for
-signs, modulo 2, odd ones for scales.
+Let every neuron i of a leaf be multiplied by a factor s_i. An entry of a tensor that has the leaf
+on one of its axes is then multiplied by ``s_i ** q``; q is the *charge* of that occurrence of the
+leaf. For factors of -1 only the parity of q matters (``"sign"``), for positive ones q is a rational
+number (``"scale"``). Charges of parameters are unknown, those of results are linear forms in them.
+A form holds the unknowns of both kinds at once: even numbers stand for signs, modulo 2, odd ones
+for scales.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +25,8 @@ SIGN, SCALE = 0, 1
 
 
 class Occurrence(NamedTuple):
-    """An unbound leaf on an axis; without a form it is none of those that charges are looked for."""
+    """An unbound leaf on an axis; without a form it is none of those that charges are looked
+    for."""
 
     root: int
     form: Form | None
@@ -50,7 +53,8 @@ class Tab(NamedTuple):
     live: bool
 
 
-# Of one axis. Empty: the entries are not multiplied along it, as it has no leaf of interest or its charges are 0.
+# Of one axis. Empty: the entries are not multiplied along it, as it has no leaf of interest or its
+# charges are 0.
 Charges = tuple[Occurrence | Cat | Tab, ...]
 
 
@@ -83,7 +87,8 @@ def power(form: Form, k: Number) -> Form:
 
 
 class System:
-    """Homogeneous linear equations between unknowns, solved as they come: the newest unknown goes first."""
+    """Homogeneous linear equations between unknowns, solved as they come: the newest unknown goes
+    first."""
 
     def __init__(self) -> None:
         self.owner: list[int] = []  # leaf of each pair of unknowns
@@ -118,7 +123,9 @@ class System:
                 newest = max(rest)
                 c = rest.pop(newest)
                 if kind == SCALE:
-                    rest = {v: -x * c if c in (1, -1) else Fraction(-x) / c for v, x in rest.items()}
+                    rest = {
+                        v: -x * c if c in (1, -1) else Fraction(-x) / c for v, x in rest.items()
+                    }
                 self.solved[newest] = rest
 
 
@@ -197,7 +204,9 @@ class Balance:
             elif isinstance(n, Cat):
                 out.append(Cat(n.root, tuple(self._mapped(s, change) for s in n.segments), True))
             else:
-                out.append(Tab(n.root, n.key, tuple(self._mapped(e, change) for e in n.entries), True))
+                out.append(
+                    Tab(n.root, n.key, tuple(self._mapped(e, change) for e in n.entries), True)
+                )
         return tuple(out)
 
     def occurrences(self, axis: Charges) -> Iterator[Occurrence]:
@@ -212,7 +221,11 @@ class Balance:
 
     def alike(self, a: Charges, b: Charges) -> bool:
         """Whether two axes list the same items of the same leaves."""
-        if a is b or (len(a) == 1 == len(b) and a[0].root == b[0].root and type(a[0]) is type(b[0]) is Occurrence):
+        if a is b or (
+            len(a) == 1 == len(b)
+            and a[0].root == b[0].root
+            and type(a[0]) is type(b[0]) is Occurrence
+        ):
             return True
         x, y = [n for n in a if n.live], [n for n in b if n.live]
         return len(x) == len(y) and all(map(self._same_node, x, y))
@@ -250,7 +263,8 @@ class Balance:
                     self.system.vanish(o.form if kind is None else part(o.form, kind))
 
     def sum(self, a: Charges, b: Charges, k: Number = 1) -> Charges:
-        """``a + k b``, as for a product. Where the two have nothing to do with each other all charges are 0."""
+        """``a + k b``, as for a product. Where the two have nothing to do with each other all
+        charges are 0."""
         if not b:
             return a
         if not a:
@@ -284,7 +298,8 @@ class Balance:
                 self.system.vanish(plus(x.form, y.form, k))
 
     def factors(self) -> dict[tuple[int, int], int]:
-        """For each leaf and kind that has any a free unknown of which its neurons show something: see ``_also.py``."""
+        """For each leaf and kind that has any a free unknown of which its neurons show something:
+        see ``_also.py``."""
         seen: list[dict[tuple[int, int], set[int]]] = []
         for axes in (self.reads, self.sums):
             seen.append({})
@@ -294,7 +309,9 @@ class Balance:
                 for unknown in self.system.reduced(o.form):
                     seen[-1][o.root, unknown & 1].add(unknown)
         reads, sums = seen
-        return {own: min(found) for own, read in reads.items() if (found := read & sums.get(own, read))}
+        return {
+            own: min(found) for own, read in reads.items() if (found := read & sums.get(own, read))
+        }
 
     # ---------------------------------------------------------------- stretches
 
@@ -303,7 +320,8 @@ class Balance:
         return prod(self.leaves.size((n.root,)) for n in axis)
 
     def pieces(self, axis: Charges, size: int | None = None) -> list[Piece]:
-        """An axis as a sequence of stretches: a concatenation in front is taken apart with what hangs on it."""
+        """An axis as a sequence of stretches: a concatenation in front is taken apart with what
+        hangs on it."""
         if not axis or not isinstance(axis[0], Cat):
             return [Piece(axis, (), self.size(axis) if size is None else size)]
         first, out = axis[0], []
@@ -326,14 +344,17 @@ class Balance:
     def depends(self, axis: Charges, keys: frozenset[int]) -> bool:
         """Whether the axis differs between the segments of some concatenation."""
         for n in axis:
-            if isinstance(n, Tab) and (n.key in keys or any(self.depends(e, keys) for e in n.entries)):
+            if isinstance(n, Tab) and (
+                n.key in keys or any(self.depends(e, keys) for e in n.entries)
+            ):
                 return True
             if isinstance(n, Cat) and any(self.depends(s, keys) for s in n.segments):
                 return True
         return False
 
     def joined(self, like: Charges, pieces: Sequence[Piece]) -> Charges | None:
-        """Stretches one behind the other as the axis that they make up; ``None`` if they are not its stretches."""
+        """Stretches one behind the other as the axis that they make up; ``None`` if they are not
+        its stretches."""
         if like and isinstance(like[0], Cat):
             if any(n.live for n in like[1:]):
                 return None

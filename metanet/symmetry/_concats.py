@@ -1,4 +1,5 @@
-"""Concatenations that meet: both are cut at the boundaries of either, and what goes by them follows."""
+"""Concatenations that meet: both are cut at the boundaries of either, and what goes by them
+follows."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ class Concats(Cuts):
         """Both axes list the same items in the same order."""
 
     def refine_both(self, left: Sequence[int], right: Sequence[int], reason: str) -> None:
-        """Two products without common factors: blocks of the one meet blocks of the other in their intersections.
+        """Two products without common factors: blocks of the one meet blocks of the other in their
+        intersections.
 
         Blocks of 4 and of 6::
 
@@ -27,7 +29,10 @@ class Concats(Cuts):
                     |....|..|..|....|       and items are exchanged within ``4 | 2 | 2 | 4``
         """
         first = left[0], right[0]
-        still = any(all(r in self._reason or r in self._wild for r in self.unbound(tuple(e))) for e in (left, right))
+        still = any(
+            all(r in self._reason or r in self._wild for r in self.unbound(tuple(e)))
+            for e in (left, right)
+        )
         if still or sum(self._size[f] for f in first) > BLOCKS:
             self.fix((*left, *right), f"{reason}: its parts do not line up")
             return
@@ -64,10 +69,11 @@ class Concats(Cuts):
                 self.equate(i.pop(0).expr, j.pop(0).expr, reason)
 
     def rekey(self, node: int, other: Expr) -> None:
-        """A concatenation that is a product as well becomes that product, by whose factors its tables go then.
+        """A concatenation that is a product as well becomes that product, by whose factors its
+        tables go then.
 
-        Four items as ``(2, 2)``: a table ``n?(a / b / c / d)`` is ``p?(q?(a / b) / r?(c / d))``, where ``q`` and ``r``
-        are the second factor in the two segments of ``p``.
+        Four items as ``(2, 2)``: a table ``n?(a / b / c / d)`` is ``p?(q?(a / b) / r?(c / d))``,
+        where ``q`` and ``r`` are the second factor in the two segments of ``p``.
         """
         if not isinstance(self._bound.get(node), Concat):
             return
@@ -85,8 +91,11 @@ class Concats(Cuts):
                 self.become(t, self._nested(paths, table.entries))
         self.become(node, atoms)
 
-    def _nested(self, paths: Sequence[tuple[tuple[int, int], ...]], entries: Sequence[Expr]) -> Expr:
-        """A table of tables: each entry where the concatenations are in the segments of its path."""
+    def _nested(
+        self, paths: Sequence[tuple[tuple[int, int], ...]], entries: Sequence[Expr]
+    ) -> Expr:
+        """A table of tables: each entry where the concatenations are in the segments of its
+        path."""
         if not paths[0]:
             return entries[0]
         key = paths[0][0][0]
@@ -109,7 +118,11 @@ class Concats(Cuts):
         for t in self._tables.get(node, ()):
             table = self._bound.get(t)
             if isinstance(table, Table):
-                entries = [self.restrict(e, p.path) for e, ps in zip(table.entries, split, strict=True) for p in ps]
+                entries = [
+                    self.restrict(e, p.path)
+                    for e, ps in zip(table.entries, split, strict=True)
+                    for p in ps
+                ]
                 self._bound[t] = Table(node, tuple(entries))
 
     def _align(self, x: int, y: int) -> None:
@@ -128,12 +141,15 @@ class Concats(Cuts):
         start, split = 0, []
         for segment in self._bound[node].segments:
             size = self.size(segment)
-            split.append(self.cut(segment, at - start) if start < at < start + size else [Piece(segment)])
+            split.append(
+                self.cut(segment, at - start) if start < at < start + size else [Piece(segment)]
+            )
             start += size
         self._resegment(node, split)
 
     def _merge_concats(self, x: int, y: int, reason: str) -> None:
-        """Two concatenations with the same boundaries become one node, so that tables of either serve both."""
+        """Two concatenations with the same boundaries become one node, so that tables of either
+        serve both."""
         left, right = self._bound[x].segments, self._bound[y].segments
         self._parent[y] = x
         del self._bound[y]

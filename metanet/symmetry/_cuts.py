@@ -1,6 +1,8 @@
-"""Taking axes apart: a leaf as a product or as stretches one behind the other, a table, any expression.
+"""Taking axes apart: a leaf as a product or as stretches one behind the other, a table, any
+expression.
 
-Whatever may depend on a leaf that is cut into stretches becomes a table with an entry for each of them.
+Whatever may depend on a leaf that is cut into stretches becomes a table with an entry for each of
+them.
 """
 
 from abc import abstractmethod
@@ -18,13 +20,16 @@ class Cuts(Store):
 
     def is_open(self, leaf: int) -> bool:
         """Whether nothing is known yet of an unbound leaf that limits what it may depend on."""
-        known = leaf in self._bound or leaf in self._keys or leaf in self._reason or leaf in self._wild
+        known = (
+            leaf in self._bound or leaf in self._keys or leaf in self._reason or leaf in self._wild
+        )
         return not known and not self.dependents(leaf)
 
     # ---------------------------------------------------------------- products
 
     def split(self, root: int, first: int, why: str) -> Expr:
-        """A leaf as the product of ``first`` and the rest, each of which may depend on the other."""
+        """A leaf as the product of ``first`` and the rest, each of which may depend on the
+        other."""
         if first == self._size[root]:
             return (root,)
         p, q = self.new(first), self.new(self._size[root] // first)
@@ -52,11 +57,13 @@ class Cuts(Store):
                 self._dependents.setdefault(part, set()).update(self._dependents[root])
 
     def divisible(self, atoms: Expr, behind: int) -> bool:
-        """Whether a product has a boundary with ``behind`` items behind it, or can have one if a leaf is split."""
+        """Whether a product has a boundary with ``behind`` items behind it, or can have one if a
+        leaf is split."""
         return self._boundary(atoms, behind) is not None
 
     def divided(self, atoms: Expr, behind: int, why: str) -> tuple[Expr, Expr]:
-        """A product as what stands before and behind a boundary: ``(6, 4)`` with 8 items behind as ``(3)``, ``(2, 4)``.
+        """A product as what stands before and behind a boundary: ``(6, 4)`` with 8 items behind as
+        ``(3)``, ``(2, 4)``.
 
         Raises:
             ValueError: it is not :meth:`divisible` there.
@@ -71,30 +78,42 @@ class Cuts(Store):
         return (*atoms[:at], slow), (fast, *atoms[at + 1 :])
 
     def _boundary(self, atoms: Expr, behind: int) -> tuple[int, int] | None:
-        """How many atoms stand before the boundary, and at which factor the next one has to be split (1: nowhere)."""
+        """How many atoms stand before the boundary, and at which factor the next one has to be
+        split (1: nowhere)."""
         total = 1
         for i in reversed(range(len(atoms))):
             if total == behind:
                 return i + 1, 1
             n = self._size[atoms[i]]
             if total * n > behind:
-                splits = behind % total == 0 and total * n % behind == 0 and atoms[i] not in self._bound
+                splits = (
+                    behind % total == 0 and total * n % behind == 0 and atoms[i] not in self._bound
+                )
                 return (i, total * n // behind) if splits else None
             total *= n
         return 0, 1
 
     # ---------------------------------------------------------------- stretches
 
-    def cut_leaf(self, root: int, sizes: Sequence[int], beside: Sequence[int] = (), why: str = "") -> None:
-        """A leaf becomes a concatenation of fresh leaves; whatever may depend on it becomes a table.
+    def cut_leaf(
+        self, root: int, sizes: Sequence[int], beside: Sequence[int] = (), why: str = ""
+    ) -> None:
+        """A leaf becomes a concatenation of fresh leaves; whatever may depend on it becomes a
+        table.
 
         Args:
-            beside: factors of the same product: those of which nothing is known yet may depend on it too.
+            beside: factors of the same product: those of which nothing is known yet may depend on
+                it too.
             why: what runs through the items, for ``explain``.
         """
-        dependents = [*self.dependents(root), *(a for a in dict.fromkeys(beside) if a != root and self.is_open(a))]
+        dependents = [
+            *self.dependents(root),
+            *(a for a in dict.fromkeys(beside) if a != root and self.is_open(a)),
+        ]
         segments = tuple(self.new(n) for n in sizes)
-        made: dict[int, tuple[Expr, ...]] = {d: tuple(self.new(self._size[d]) for _ in sizes) for d in dependents}
+        made: dict[int, tuple[Expr, ...]] = {
+            d: tuple(self.new(self._size[d]) for _ in sizes) for d in dependents
+        }
 
         def inside(bound: frozenset[int], i: int) -> frozenset[int]:
             """The same keys where the root is in its segment ``i``."""
@@ -114,15 +133,18 @@ class Cuts(Store):
             self._bind_table(d, root, entries)
 
     def told_by(self, factors: Sequence[int], why: str) -> str:
-        """The operations that told factors from others, and the one that cuts them now; nothing if there were none."""
-        before = dict.fromkeys(self._made_by[f] for f in factors if f in self._made_by and self._made_by[f] != why)
+        """The operations that told factors from others, and the one that cuts them now; nothing if
+        there were none."""
+        before = dict.fromkeys(
+            self._made_by[f] for f in factors if f in self._made_by and self._made_by[f] != why
+        )
         return " and ".join([*before, why]) if before and why else ""
 
     def cut(self, expr: Expr, at: int, why: str = "") -> list[Piece]:
         """Cut one stretch after ``at`` items; returns all its stretches now.
 
-        ``(3, 4)`` after 6 items becomes ``(4) | (2) | (2) | (4)``: the cut runs through the second of its three blocks,
-        which thereby differs from the first and the third.
+        ``(3, 4)`` after 6 items becomes ``(4) | (2) | (2) | (4)``: the cut runs through the second
+        of its three blocks, which thereby differs from the first and the third.
         """
         atoms = self.expand(expr)
         first, rest = atoms[0], atoms[1:]
@@ -146,7 +168,8 @@ class Cuts(Store):
         return out
 
     def _cut_table(self, atoms: Expr, at: int, why: str) -> list[Piece]:
-        """A product with a table in front as several, one behind the other: all entries are cut at the same places."""
+        """A product with a table in front as several, one behind the other: all entries are cut at
+        the same places."""
         table, rest = self._bound[atoms[0]], atoms[1:]
         if self.root(table.key) not in rest:  # each entry with what hangs on it
             sizes = (at, self.size(atoms) - at)
@@ -159,7 +182,8 @@ class Cuts(Store):
         return [Piece(self.table(table.key, column) + rest) for column in columns]
 
     def _let_go(self, expr: Expr, keys: set[int], why: str) -> None:
-        """Tables that go by what will not be beside them any more become what all their entries are."""
+        """Tables that go by what will not be beside them any more become what all their entries
+        are."""
         for atom in self.expand(expr):
             bound = self._bound.get(atom)
             if isinstance(bound, Table) and self.root(bound.key) in keys:
@@ -194,7 +218,8 @@ class Cuts(Store):
 
 
 def _around(items: int, whole: int, part: int) -> list[int]:
-    """Sizes of the stretches of an axis that is cut behind ``whole`` items, or if ``part`` through the next one."""
+    """Sizes of the stretches of an axis that is cut behind ``whole`` items, or if ``part`` through
+    the next one."""
     ends = [0, whole, whole + 1, items] if part else [0, whole, items]
     return [b - a for a, b in zip(ends, ends[1:], strict=False) if b > a]
 

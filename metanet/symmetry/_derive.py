@@ -20,7 +20,8 @@ class Derivation:
     Attributes:
         leaves: the solver; ``leaves.expand(e)`` gives an expression in solved factors.
         axes: expressions of every value's axes, of the first recording.
-        semantics: what the rule said of each of its operations, in the order of ``trace.ops``; ``None`` without a rule.
+        semantics: what the rule said of each of its operations, in the order of ``trace.ops``;
+            ``None`` without a rule.
         spec: the result.
         group_of: name of the group of every leaf that has one.
         warnings: operations without a rule, tensors that no example read.
@@ -34,7 +35,8 @@ class Derivation:
     warnings: tuple[str, ...]
 
     def factors(self, expr: Expr) -> tuple[tuple[int, int], ...]:
-        """``(root, size)`` of every factor of an expression, slowest first; a concatenation counts as one."""
+        """``(root, size)`` of every factor of an expression, slowest first; a concatenation counts
+        as one."""
         return tuple((r, self.leaves.size((r,))) for r in self.leaves.expand(expr))
 
     def axis(self, expr: Expr) -> Axis:
@@ -47,7 +49,8 @@ def derive(trace: Trace, *others: Trace) -> Derivation:
 
     Args:
         trace: a recording.
-        others: recordings of the same network with inputs of other sizes; what comes out holds for all of them.
+        others: recordings of the same network with inputs of other sizes; what comes out holds for
+            all of them.
     """
     solver = Solver()
     walks = [solver.walk(t) for t in (trace, *others)]
@@ -57,13 +60,21 @@ def derive(trace: Trace, *others: Trace) -> Derivation:
     spec = _spec(trace, solver, keys, names, also(walks, solver, keys).found)
     walk = walks[0]
     return Derivation(
-        solver.leaves, walk.axes, tuple(walk.semantics), spec, names, _warnings((trace, *others), solver, bool(others))
+        solver.leaves,
+        walk.axes,
+        tuple(walk.semantics),
+        spec,
+        names,
+        _warnings((trace, *others), solver, bool(others)),
     )
 
 
 def _keys(leaves: Leaves, tensors: Sequence[tuple[Expr, ...]]) -> dict[int, tuple[int, ...]]:
-    """Final keys of every free leaf: acyclic (of two that depend on each other the slower is the key) and closed."""
-    found = dict.fromkeys(leaf for axes in tensors for expr in axes for leaf in leaves.unbound(expr))
+    """Final keys of every free leaf: acyclic (of two that depend on each other the slower is the
+    key) and closed."""
+    found = dict.fromkeys(
+        leaf for axes in tensors for expr in axes for leaf in leaves.unbound(expr)
+    )
     order = {leaf: i for i, leaf in enumerate(found)}
     keys: dict[int, list[int]] = {}
 
@@ -88,7 +99,8 @@ def _keys(leaves: Leaves, tensors: Sequence[tuple[Expr, ...]]) -> dict[int, tupl
 
 
 def _in_order(trace: Trace, solver: Solver) -> dict[str, tuple[Expr, ...]]:
-    """The parameters in the order in which the network reads them, then those that it does not, integers last."""
+    """The parameters in the order in which the network reads them, then those that it does not,
+    integers last."""
     first = {number: trace.values[number].names[0] for number in trace.parameters.values()}
     read = dict.fromkeys(first[n] for op in trace.ops for n in op.inputs() if n in first)
     names = sorted({**read, **dict.fromkeys(solver.parameters)}, key=lambda n: n in solver.integers)
@@ -162,14 +174,31 @@ class _Reader:
             if isinstance(bound, Concat):
                 rest = atoms[i + 1 :]
                 name = self.concats.get(atom, "")
-                if self.leaves.restrict(rest, ((atom, 0),)) != rest:  # what follows depends on the segment
-                    inner = [s + self.leaves.restrict(rest, ((atom, n),)) for n, s in enumerate(bound.segments)]
-                    parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in inner], name, bound.why))
+                if (
+                    self.leaves.restrict(rest, ((atom, 0),)) != rest
+                ):  # what follows depends on the segment
+                    inner = [
+                        s + self.leaves.restrict(rest, ((atom, n),))
+                        for n, s in enumerate(bound.segments)
+                    ]
+                    parts.append(
+                        axis_concat(
+                            [self._axis(self.leaves.expand(s)) for s in inner], name, bound.why
+                        )
+                    )
                     break
-                parts.append(axis_concat([self._axis(self.leaves.expand(s)) for s in bound.segments], name, bound.why))
+                parts.append(
+                    axis_concat(
+                        [self._axis(self.leaves.expand(s)) for s in bound.segments], name, bound.why
+                    )
+                )
             elif isinstance(bound, Table):
-                name = self.concats.setdefault(self.leaves.root(bound.key), f"segment{len(self.concats) or ''}")
-                parts.append(Choice(name, tuple(self._axis(self.leaves.expand(e)) for e in bound.entries)))
+                name = self.concats.setdefault(
+                    self.leaves.root(bound.key), f"segment{len(self.concats) or ''}"
+                )
+                parts.append(
+                    Choice(name, tuple(self._axis(self.leaves.expand(e)) for e in bound.entries))
+                )
             elif (why := self.leaves.reason(atom)) is not None:
                 parts.append(Fixed(self.leaves.size((atom,)), why, self.names.get(atom, "")))
             elif atom in self.names:
@@ -182,8 +211,14 @@ class _Reader:
 def _warnings(traces: Sequence[Trace], solver: Solver, checked: bool) -> tuple[str, ...]:
     out = [w for trace in traces for w in trace.warnings]
     for name, ops in solver.unruled.items():
-        touched = sorted({n for op, trace in ops for v in op.inputs() for n in trace.values[v].names})
-        tensors = f" (directly: {', '.join(touched[:3])}{', ...' if len(touched) > 3 else ''})" if touched else ""
+        touched = sorted(
+            {n for op, trace in ops for v in op.inputs() for n in trace.values[v].names}
+        )
+        tensors = (
+            f" (directly: {', '.join(touched[:3])}{', ...' if len(touched) > 3 else ''})"
+            if touched
+            else ""
+        )
         out.append(
             f"{name} has no rule: the axes it touches stay fixed{tensors}.\n"
             "  Sound, but some neurons cannot be relabelled. Add a rule: metanet/symmetry/rules/, one function."
@@ -194,7 +229,9 @@ def _warnings(traces: Sequence[Trace], solver: Solver, checked: bool) -> tuple[s
         if name not in traces[0].others and not any(t.parameters[name] in r for t, r in zip(traces, read, strict=True))
     ]  # fmt: skip
     if unread:
-        out.append(f"the example inputs did not read {len(unread)} tensors, which stay fixed: {', '.join(unread[:5])}")
+        out.append(
+            f"the example inputs did not read {len(unread)} tensors, which stay fixed: {', '.join(unread[:5])}"
+        )
     if not checked:
         for number in traces[0].inputs:
             value = traces[0].values[number]

@@ -1,7 +1,7 @@
 """The files of a symmetry spec: their declared shape, and what must hold between their parts.
 
-A spec is applied to weights. So what it says of a tensor has to be true of a tensor: sizes that multiply to the shape,
-groups that there are, elements that can be looked up.
+A spec is applied to weights. So what it says of a tensor has to be true of a tensor: sizes that
+multiply to the shape, groups that there are, elements that can be looked up.
 """
 
 from collections.abc import Iterator, Mapping
@@ -61,7 +61,9 @@ AxisFile = Annotated[
     | Annotated[ConcatFile, Tag("concat")]
     | Annotated[ChoiceFile, Tag("choice")],
     Discriminator(
-        _kind, custom_error_type="axis", custom_error_message=f"Input should have one of {', '.join(_KINDS)}"
+        _kind,
+        custom_error_type="axis",
+        custom_error_message=f"Input should have one of {', '.join(_KINDS)}",
     ),
 ]
 
@@ -168,13 +170,24 @@ def _of_tensor(spec: Any, name: str, tensor: Any) -> Iterator[str]:
         yield f"it is tied to {brief(tensor.tied_to)}, which is no other tensor"
     elif first is not None and first.shape != tensor.shape:
         yield f"it is tied to {brief(tensor.tied_to)}, which has another shape"
-    concats = {part.name: part for axis in tensor.axes for part in _parts(axis) if isinstance(part, Concat)}
+    concats = {
+        part.name: part for axis in tensor.axes for part in _parts(axis) if isinstance(part, Concat)
+    }
     for axis in tensor.axes:
         for part in _parts(axis):
             yield from _of_part(spec, part, concats)
-    named = {part.group for axis in tensor.axes for part in _parts(axis) if isinstance(part, (Leaf, Fixed))}
+    named = {
+        part.group
+        for axis in tensor.axes
+        for part in _parts(axis)
+        if isinstance(part, (Leaf, Fixed))
+    }
     for group in dict.fromkeys(leaf.group for axis in tensor.axes for leaf in leaves_of(axis)):
-        if lacking := [key for key in spec.by_name[group].keys if key not in named] if group in spec.by_name else []:
+        if (
+            lacking := [key for key in spec.by_name[group].keys if key not in named]
+            if group in spec.by_name
+            else []
+        ):
             yield f"the elements of {brief(group)} go by {brief(lacking[0])}, which is none of its axes"
 
 

@@ -1,8 +1,10 @@
-"""What a law says of one operation, and the registry of laws: how the charges of results follow from those of operands.
+"""What a law says of one operation, and the registry of laws: how the charges of results follow
+from those of operands.
 
-A law is a function ``law(step, *args, **kwargs)`` that gets the arguments of the ATen operation with every tensor
-replaced by a :class:`Flow`. It puts its equations to ``step.balance`` and returns for each output the charges of its
-axes, or ``None`` for an output that has none. An operation without a law gives its operands no charges at all.
+A law is a function ``law(step, *args, **kwargs)`` that gets the arguments of the ATen operation
+with every tensor replaced by a :class:`Flow`. It puts its equations to ``step.balance`` and returns
+for each output the charges of its axes, or ``None`` for an output that has none. An operation
+without a law gives its operands no charges at all.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +92,9 @@ class Step:
     @property
     def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
         """The shapes of all outputs."""
-        return tuple(None if n is None else self.walk.trace.values[n].shape for n in self.op.outputs)
+        return tuple(
+            None if n is None else self.walk.trace.values[n].shape for n in self.op.outputs
+        )
 
     def like(self, output: int = 0) -> Axes:
         """The axes of an output, with charges 0."""
@@ -115,10 +119,13 @@ class Step:
         if not isinstance(x, Flow):
             return ((),) * len(shape)
         lead = len(shape) - len(x)
-        return tuple(() if i < lead or x.shape[i - lead] != n else x[i - lead] for i, n in enumerate(shape))
+        return tuple(
+            () if i < lead or x.shape[i - lead] != n else x[i - lead] for i, n in enumerate(shape)
+        )
 
     def agree(self, operands: Sequence[Any]) -> Axes:
-        """The axes of a result whose operands all have the same charges; numbers other than 0 have none."""
+        """The axes of a result whose operands all have the same charges; numbers other than 0 have
+        none."""
         given = [self.aligned(o) for o in operands if not _is_nothing(o)]
         if not given:
             return ((),) * len(self.shape())
@@ -129,7 +136,9 @@ class Step:
 
     def product(self, a: Any, b: Any, k: int = 1) -> Axes:
         """The axes of ``a * b ** k``."""
-        return tuple(self.balance.sum(x, y, k) for x, y in zip(self.aligned(a), self.aligned(b), strict=True))
+        return tuple(
+            self.balance.sum(x, y, k) for x, y in zip(self.aligned(a), self.aligned(b), strict=True)
+        )
 
 
 def _is_nothing(x: Any) -> bool:
@@ -138,7 +147,8 @@ def _is_nothing(x: Any) -> bool:
 
 @dataclass(frozen=True)
 class Law:
-    """A law, and whether it is asked even if no operand has charges (as it may tell that the result is 0)."""
+    """A law, and whether it is asked even if no operand has charges (as it may tell that the result
+    is 0)."""
 
     function: Callable[..., Sequence[Axes | None] | None]
     blank: bool = False
@@ -153,7 +163,9 @@ def law(*names: str, blank: bool = False) -> Callable[[Callable], Callable]:
     def register(function: Callable) -> Callable:
         for name in names:
             if name in LAWS:
-                raise ValueError(f"two laws for {name}: {LAWS[name].function.__qualname__} and {function.__qualname__}")
+                raise ValueError(
+                    f"two laws for {name}: {LAWS[name].function.__qualname__} and {function.__qualname__}"
+                )
             LAWS[name] = Law(function, blank)
         return function
 

@@ -1,4 +1,5 @@
-"""The algebra on the store: two axes list the same items, an axis is cut, a stretch of a tensor is taken."""
+"""The algebra on the store: two axes list the same items, an axis is cut, a stretch of a tensor is
+taken."""
 
 from collections.abc import Iterable, Sequence
 from math import gcd
@@ -8,7 +9,8 @@ from ._store import Concat, Expr, Piece, Table
 
 
 class Leaves(Concats):
-    """Equations between axis expressions, solved as they come; what cannot be reconciled is fixed."""
+    """Equations between axis expressions, solved as they come; what cannot be reconciled is
+    fixed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,15 +21,18 @@ class Leaves(Concats):
     def equate(self, left: Expr, right: Expr, reason: str) -> None:
         """Both axes list the same items in the same order.
 
-        Walks the two products from their slowest factors, splitting the larger factor where the sizes divide and
-        cutting what meets a concatenation. Where the factors have nothing in common (``(3, 4)`` against ``(2, 6)``)
-        both are cut at all boundaries of either up to the next common one: ``4 | 2 | 2 | 4``.
+        Walks the two products from their slowest factors, splitting the larger factor where the
+        sizes divide and cutting what meets a concatenation. Where the factors have nothing in
+        common (``(3, 4)`` against ``(2, 6)``) both are cut at all boundaries of either up to the
+        next common one: ``4 | 2 | 2 | 4``.
 
         Raises:
             ValueError: the axes have different sizes: a rule is wrong.
         """
         if self.size(left) != self.size(right):
-            raise ValueError(f"axes of sizes {self.size(left)} and {self.size(right)} equated by {reason}")
+            raise ValueError(
+                f"axes of sizes {self.size(left)} and {self.size(right)} equated by {reason}"
+            )
         a, b = list(reversed(self.expand(left))), list(reversed(self.expand(right)))
         if a == b:
             return
@@ -47,7 +52,8 @@ class Leaves(Concats):
                 self._meet(x, y, a, b, reason)
 
     def _meet(self, x: int, y: int, a: list[int], b: list[int], reason: str) -> None:
-        """Reconcile the first factors of two products; ``a`` and ``b`` hold what follows, last factor first."""
+        """Reconcile the first factors of two products; ``a`` and ``b`` hold what follows, last
+        factor first."""
         bx, by = self._bound.get(x), self._bound.get(y)
         m, n = self._size[x], self._size[y]
         if isinstance(bx, Table) or isinstance(by, Table):
@@ -83,7 +89,9 @@ class Leaves(Concats):
             self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
         elif m == n:
             if plain is not None and self.is_open(plain):
-                self.become(plain, (y if plain == x else x,))  # nothing is known that speaks against it
+                self.become(
+                    plain, (y if plain == x else x,)
+                )  # nothing is known that speaks against it
                 return
             for table in tables:
                 self.collapse(table, reason)
@@ -92,18 +100,25 @@ class Leaves(Concats):
         elif (common := gcd(m, n)) > 1:
             for node, rest in ((x, a), (y, b)):
                 cut = self.split if node == plain else self.split_table
-                rest.extend(reversed(cut(node, common, reason) if self._size[node] > common else (node,)))
+                rest.extend(
+                    reversed(cut(node, common, reason) if self._size[node] > common else (node,))
+                )
         else:
             self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
 
-    def _meet_key_first(self, table: int, other: int, own: list[int], rest: list[int], reason: str) -> bool:
-        """A table whose key follows in the same product: equate the key first, so that tables meet tables.
+    def _meet_key_first(
+        self, table: int, other: int, own: list[int], rest: list[int], reason: str
+    ) -> bool:
+        """A table whose key follows in the same product: equate the key first, so that tables meet
+        tables.
 
-        ``(t, k)``, as a channel shuffle makes it of a concatenation, against a leaf of 12: it becomes ``(6, 2)``, the 2
-        is cut as ``k`` is, by which the 6 becomes a table with the same key.
+        ``(t, k)``, as a channel shuffle makes it of a concatenation, against a leaf of 12: it
+        becomes ``(6, 2)``, the 2 is cut as ``k`` is, by which the 6 becomes a table with the same
+        key.
 
         Returns:
-            Whether this was possible: the other product has, or can have, boundaries before and behind the key.
+            Whether this was possible: the other product has, or can have, boundaries before and
+            behind the key.
         """
         bound = self._bound.get(table)
         if not isinstance(bound, Table):
@@ -135,10 +150,13 @@ class Leaves(Concats):
         return not roots.isdisjoint(keys)
 
     def goes_by_another(self, expr: Expr) -> bool:
-        """Whether a factor is a table whose key is no factor beside it: it stands on another axis."""
+        """Whether a factor is a table whose key is no factor beside it: it stands on another
+        axis."""
         atoms = self.expand(expr)
         bounds = (self._bound.get(atom) for atom in atoms)
-        return any(isinstance(bound, Table) and self.root(bound.key) not in atoms for bound in bounds)
+        return any(
+            isinstance(bound, Table) and self.root(bound.key) not in atoms for bound in bounds
+        )
 
     def settle_tables(self, expr: Expr, reason: str) -> None:
         """Tables whose entries are all fixed, and that nobody tells apart, are none any more."""
@@ -188,7 +206,8 @@ class Leaves(Concats):
             self._keys[x] = [frozenset()]
 
     def settle(self) -> None:
-        """The keys of merged leaves are those that both had: taken once all merges of an operation are known."""
+        """The keys of merged leaves are those that both had: taken once all merges of an operation
+        are known."""
         for leaf in self._touched:
             leaf = self.root(leaf)
             if leaf in self._keys and leaf not in self._bound:
@@ -200,8 +219,12 @@ class Leaves(Concats):
     def _stretch_to_boundary(
         self, left: list[int], right: list[int], a: list[int], b: list[int]
     ) -> tuple[list[int], list[int]]:
-        """Take as many factors as make up a common stretch, with the keys of the tables among them."""
-        a[:], b[:] = reversed(self.expand(tuple(reversed(a)))), reversed(self.expand(tuple(reversed(b))))
+        """Take as many factors as make up a common stretch, with the keys of the tables among
+        them."""
+        a[:], b[:] = (
+            reversed(self.expand(tuple(reversed(a)))),
+            reversed(self.expand(tuple(reversed(b)))),
+        )
         while True:
             m, n = self.size(tuple(left)), self.size(tuple(right))
             if m < n or (m == n and self._keyed(left, a)):
@@ -248,8 +271,11 @@ class Leaves(Concats):
 
     # ---------------------------------------------------------------- stretches of tensors
 
-    def take(self, axes: Sequence[Expr], axis: int, start: int, stop: int, step: int, reason: str) -> tuple[Expr, ...]:
-        """Axes of ``x[..., start:stop:step, ...]``: the axis is cut, and axes that depend on it follow.
+    def take(
+        self, axes: Sequence[Expr], axis: int, start: int, stop: int, step: int, reason: str
+    ) -> tuple[Expr, ...]:
+        """Axes of ``x[..., start:stop:step, ...]``: the axis is cut, and axes that depend on it
+        follow.
 
         Args:
             axes: of the tensor.
@@ -303,5 +329,7 @@ class Leaves(Concats):
             else:
                 atoms = self.expand(other)
                 columns = [[self.restrict((atom,), p.path) for p in chosen] for atom in atoms]
-                out.append(tuple(leaf for entries in columns for leaf in self.table(taken[0], entries)))
+                out.append(
+                    tuple(leaf for entries in columns for leaf in self.table(taken[0], entries))
+                )
         return tuple(out)

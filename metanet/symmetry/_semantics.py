@@ -1,8 +1,9 @@
 """What a rule says of one operation, and the registry of rules.
 
-A rule is a function ``rule(op, *args, **kwargs) -> Semantics`` that gets the arguments of the ATen operation with every
-tensor replaced by an :class:`Operand`. It returns equations and pins instead of changing anything, so that each rule
-can be tested by brute force against the real operation (``tests/symmetry/test_rules.py`` does so for all of them).
+A rule is a function ``rule(op, *args, **kwargs) -> Semantics`` that gets the arguments of the ATen
+operation with every tensor replaced by an :class:`Operand`. It returns equations and pins instead
+of changing anything, so that each rule can be tested by brute force against the real operation
+(``tests/symmetry/test_rules.py`` does so for all of them).
 """
 
 from collections.abc import Callable, Iterator
@@ -79,9 +80,11 @@ class Call:
         return tuple((label, "integers that name its items are used as numbers") for label in found)
 
     def ties(self, x: Operand, axis: Expr) -> tuple[tuple[Expr, str], ...]:
-        """Pins for an axis whose items are chosen by size: where some may well be equal, all their places decide.
+        """Pins for an axis whose items are chosen by size: where some may well be equal, all their
+        places decide.
 
-        Numbers with a point are hardly ever equal, unless nothing varies along the axis; integers often are.
+        Numbers with a point are hardly ever equal, unless nothing varies along the axis; integers
+        often are.
         """
         if is_integer(x.dtype) or any(map(self.leaves.is_wild, self.leaves.unbound(axis))):
             return ((axis, "equal items are told apart by their places"),)
@@ -100,7 +103,8 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Follow:
-    """Output 0 stays on this operand's site: its axis i is the operand's axis ``axes[i]`` (``None``: a new axis)."""
+    """Output 0 stays on this operand's site: its axis i is the operand's axis ``axes[i]``
+    (``None``: a new axis)."""
 
     operand: Operand
     axes: tuple[int | None, ...]
@@ -115,10 +119,11 @@ class Regroup:
 
 @dataclass(frozen=True, eq=False)
 class Contraction:
-    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``; its ``out_axis`` is ``weight[weight_out]``.
+    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``; its ``out_axis`` is
+    ``weight[weight_out]``.
 
-    With ``groups`` > 1 the leading factor of the data axis, of the output axis and of ``weight[group_axis]`` counts
-    the groups.
+    With ``groups`` > 1 the leading factor of the data axis, of the output axis and of
+    ``weight[group_axis]`` counts the groups.
     """
 
     data: Operand
@@ -134,7 +139,8 @@ class Contraction:
 
 @dataclass(frozen=True, eq=False)
 class Attach:
-    """A parameter acts on the neurons it is aligned with: its axis i lies along axis ``axes[i]`` of output 0."""
+    """A parameter acts on the neurons it is aligned with: its axis i lies along axis ``axes[i]`` of
+    output 0."""
 
     operand: Operand
     axes: tuple[int | None, ...]
@@ -154,7 +160,8 @@ Flow = Follow | Regroup | Contraction | Attach | Join
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """An output that is ``operand[..., start:stop:step, ...]`` along one axis, which is dropped afterwards or kept."""
+    """An output that is ``operand[..., start:stop:step, ...]`` along one axis, which is dropped
+    afterwards or kept."""
 
     operand: Operand
     axis: int
@@ -169,14 +176,16 @@ class Semantics:
     """What one operation does to axes.
 
     Attributes:
-        outputs: for each output the expressions of its axes, or the :class:`Take` that it is; ``None`` for an output
-            that nobody can follow: all its axes are fixed.
+        outputs: for each output the expressions of its axes, or the :class:`Take` that it is;
+            ``None`` for an output that nobody can follow: all its axes are fixed.
         equal: pairs of expressions that list the same items.
         pins: expressions along which nothing may move, and why.
-        spaces: joint index spaces besides those of the outputs: what is summed over together with what is kept.
+        spaces: joint index spaces besides those of the outputs: what is summed over together with
+            what is kept.
         stands: ``(axes, integers)``: the axes stand for the items that the labelled integers name.
-        labels: for each output the axis whose items its integers name. ``None`` (not a tuple): the rule knows nothing
-            of labels, so that a labelled operand is passed on by a rearrangement and pins its label otherwise.
+        labels: for each output the axis whose items its integers name. ``None`` (not a tuple): the
+            rule knows nothing of labels, so that a labelled operand is passed on by a rearrangement
+            and pins its label otherwise.
         moves: a mere rearrangement, which reads no value.
         flow: what it means for the flow of neurons (see the graph builder).
     """
@@ -196,12 +205,15 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operations by their names without overload, e.g. ``@rule("aten.mm", "aten.bmm")``."""
+    """Register a rule for operations by their names without overload, e.g. ``@rule("aten.mm",
+    "aten.bmm")``."""
 
     def register(function: Rule) -> Rule:
         for name in names:
             if name in RULES:
-                raise ValueError(f"two rules for {name}: {RULES[name].__qualname__} and {function.__qualname__}")
+                raise ValueError(
+                    f"two rules for {name}: {RULES[name].__qualname__} and {function.__qualname__}"
+                )
             RULES[name] = function
         return function
 
@@ -209,7 +221,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def find_rule(name: str, call: Any) -> Rule | None:
-    """The rule of an operation: by name, else the one rule of everything PyTorch tags as pointwise."""
+    """The rule of an operation: by name, else the one rule of everything PyTorch tags as
+    pointwise."""
     if name in RULES:
         return RULES[name]
     return RULES["pointwise"] if call is not None and _is_pointwise(call.overloadpacket) else None
@@ -217,7 +230,8 @@ def find_rule(name: str, call: Any) -> Rule | None:
 
 @cache
 def _is_pointwise(packet: Any) -> bool:
-    """Whether PyTorch tags any overload of an operation as pointwise (``out`` variants often lack the tag)."""
+    """Whether PyTorch tags any overload of an operation as pointwise (``out`` variants often lack
+    the tag)."""
     return any(torch.Tag.pointwise in getattr(packet, name).tags for name in packet.overloads())
 
 

@@ -1,4 +1,5 @@
-"""The abstract interpretation of recordings: every axis of every value gets an expression, every operation its say."""
+"""The abstract interpretation of recordings: every axis of every value gets an expression, every
+operation its say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,9 @@ class Walk:
     trace: Trace
     axes: dict[int, tuple[Expr, ...]] = field(default_factory=dict)
     labels: dict[int, tuple[Expr, int]] = field(default_factory=dict)
-    varying: dict[int, tuple[bool, ...]] = field(default_factory=dict)  # of constants: the axes along which they vary
+    varying: dict[int, tuple[bool, ...]] = field(
+        default_factory=dict
+    )  # of constants: the axes along which they vary
     wild: set[int] = field(default_factory=set)  # values that may have uniform axes
     semantics: list[Semantics | None] = field(default_factory=list)
 
@@ -77,7 +80,8 @@ class Solver:
         return walk
 
     def finish(self) -> None:
-        """Take away the keys that some space does not support, and fix what the example never read."""
+        """Take away the keys that some space does not support, and fix what the example never
+        read."""
         self.leaves.settle()
         self.spaces.settle()
         alive = self._alive()
@@ -98,19 +102,23 @@ class Solver:
                 self.leaves.settle_tables(expr, UNREAD)
 
     def _fix_alone(self) -> None:
-        """To reorder nothing but an index buffer and what is looked up by it relabels no neurons."""
+        """To reorder nothing but an index buffer and what is looked up by it relabels no
+        neurons."""
         leaves, floating = self.leaves, set[int]()
         for name in self.parameters.keys() - self.integers:
             floating.update(leaf for expr in self.parameters[name] for leaf in leaves.unbound(expr))
         for name in self.integers:
-            for leaf in {x for expr in self.parameters[name] for x in leaves.unbound(expr)} - floating:
+            for leaf in {
+                x for expr in self.parameters[name] for x in leaves.unbound(expr)
+            } - floating:
                 leaves.fix((leaf,), ALONE)
 
     def _alive(self) -> set[int]:
         return {leaf for expr in self.reads for leaf in self.leaves.unbound(expr)}
 
     def _tie_unread(self, expr: Expr, alive: set[int]) -> bool:
-        """Rows of a table that this example did not read (later positions) move as those that it read."""
+        """Rows of a table that this example did not read (later positions) move as those that it
+        read."""
         tied = False
         for atom in self.leaves.expand(expr):
             bound = self.leaves.binding(atom)
@@ -141,7 +149,8 @@ class Solver:
     # ---------------------------------------------------------------- values
 
     def _parameter(self, name: str, shape: tuple[int, ...]) -> tuple[Expr, ...]:
-        """Axes of a parameter, the same in all recordings; each may depend on the others until an operation says no."""
+        """Axes of a parameter, the same in all recordings; each may depend on the others until an
+        operation says no."""
         if name not in self.parameters:
             leaves = self.leaves
             axes = tuple(leaves.new(n) for n in shape)
@@ -161,7 +170,9 @@ class Solver:
         if number not in walk.axes:
             axes = tuple(self.leaves.new(n) for n in value.shape)
             for expr in axes:
-                self.leaves.fix(expr, INPUT if value.origin == "input" else "a constant that may vary along it")
+                self.leaves.fix(
+                    expr, INPUT if value.origin == "input" else "a constant that may vary along it"
+                )
             walk.axes[number] = axes
         axes = walk.axes[number]
         if number in walk.wild:
@@ -170,7 +181,8 @@ class Solver:
         return Operand(number, value.shape, axes, value.dtype, None, value.layout, label, ident)
 
     def _constant(self, walk: Walk, number: int, where: str) -> tuple[Expr, ...]:
-        """Fresh at each use: a uniform axis fits whatever it meets there, one along which values vary is fixed."""
+        """Fresh at each use: a uniform axis fits whatever it meets there, one along which values
+        vary is fixed."""
         tensor = walk.trace.constants[number]
         if number not in walk.varying:
             walk.varying[number] = tuple(_varies(tensor, axis) for axis in range(tensor.ndim))
@@ -213,23 +225,33 @@ class Solver:
             try:
                 semantics = self._obey(semantics, operands, where)
             except ValueError as e:
-                raise MetanetError(f"the rule for {op.name} is wrong about {op.args} in {op.module!r}: {e}") from e
+                raise MetanetError(
+                    f"the rule for {op.name} is wrong about {op.args} in {op.module!r}: {e}"
+                ) from e
         if semantics is None or not semantics.moves:
             self.reads.update(expr for operand in operands for expr in operand.axes)
         self._outputs(walk, op, semantics, operands)
         return semantics
 
     def _obey(self, said: Semantics, operands: Sequence[Operand], where: str) -> Semantics:
-        """Equations first, then what they make of the outputs; returns the semantics with expressions for takes."""
+        """Equations first, then what they make of the outputs; returns the semantics with
+        expressions for takes."""
         leaves = self.leaves
-        for left, right in sorted(said.equal, key=lambda pair: any(map(leaves.goes_by_another, pair))):
+        for left, right in sorted(
+            said.equal, key=lambda pair: any(map(leaves.goes_by_another, pair))
+        ):
             leaves.equate(left, right, where)  # an axis that goes by another one after that one
         leaves.settle()
         outputs = []
         for out in said.outputs:
             if isinstance(out, Take):
                 axes = leaves.take(
-                    out.operand.axes, out.axis, out.start, out.stop, out.step, f"a stretch is taken ({where})"
+                    out.operand.axes,
+                    out.axis,
+                    out.start,
+                    out.stop,
+                    out.step,
+                    f"a stretch is taken ({where})",
                 )
                 out = axes[: out.axis] + axes[out.axis + 1 :] if out.drop else axes
             outputs.append(out)
@@ -238,7 +260,9 @@ class Solver:
         if said.labels is None and not said.moves:
             for operand in operands:
                 if operand.label is not None:
-                    leaves.fix(operand.label, f"integers that name its items are used as numbers ({where})")
+                    leaves.fix(
+                        operand.label, f"integers that name its items are used as numbers ({where})"
+                    )
         for axes, integers in said.stands:
             for expr in axes:
                 leaves.anchor(expr)
@@ -251,7 +275,9 @@ class Solver:
                 self.spaces.add(out)
         return replace(said, outputs=tuple(outputs))
 
-    def _outputs(self, walk: Walk, op: Op, said: Semantics | None, operands: Sequence[Operand]) -> None:
+    def _outputs(
+        self, walk: Walk, op: Op, said: Semantics | None, operands: Sequence[Operand]
+    ) -> None:
         for position, number in enumerate(op.outputs):
             if number is None:
                 continue
@@ -259,7 +285,10 @@ class Solver:
             if axes is None:
                 axes = tuple(self.leaves.new(n) for n in walk.trace.values[number].shape)
                 for expr in axes:
-                    self.leaves.fix(expr, f"result of {op.name} that is not followed (in {op.module or 'the network'})")
+                    self.leaves.fix(
+                        expr,
+                        f"result of {op.name} that is not followed (in {op.module or 'the network'})",
+                    )
             walk.axes[number] = tuple(axes)
             if any(self.leaves.has_wild(a) for expr in axes for a in self.leaves.expand(expr)):
                 walk.wild.add(number)

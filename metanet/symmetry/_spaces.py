@@ -1,10 +1,11 @@
 """Which leaves may keep their keys: the rule that makes wreath products sound.
 
-An operation computes each entry of its result from a set of index values, its *joint space*: the axes of the output and
-those that are summed over. A leaf d whose permutation depends on k is well-defined there only if k occurs exactly once
-beside it: without k nobody knows which permutation is meant (a weight shared by all heads), with k twice it is
-ambiguous (``y @ y.T``). The same holds for every tensor. Keys that fail are taken away; tables whose key is not there
-collapse. What is left is the wreath product.
+An operation computes each entry of its result from a set of index values, its *joint space*: the
+axes of the output and those that are summed over. A leaf d whose permutation depends on k is
+well-defined there only if k occurs exactly once beside it: without k nobody knows which permutation
+is meant (a weight shared by all heads), with k twice it is ambiguous (``y @ y.T``). The same holds
+for every tensor. Keys that fail are taken away; tables whose key is not there collapse. What is
+left is the wreath product.
 """
 
 from collections import Counter
@@ -19,7 +20,8 @@ Space = tuple[Expr, ...]
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Axes along which integers name the items of ``label``: ``weights[ids]`` has them in place of the label's axis.
+    """Axes along which integers name the items of ``label``: ``weights[ids]`` has them in place of
+    the label's axis.
 
     Attributes:
         axes: of the integers; all of them must be there for the integers to be known.
@@ -64,7 +66,9 @@ class Spaces:
         """Take away what the space does not support; whether anything was."""
         changed = False
         while True:
-            atoms = [a for expr in space for a in self.leaves.expand(expr) if not self.leaves.is_wild(a)]
+            atoms = [
+                a for expr in space for a in self.leaves.expand(expr) if not self.leaves.is_wild(a)
+            ]
             if not any(self._matters(a) for a in atoms):
                 return changed
             if not self._check(atoms):
@@ -85,7 +89,9 @@ class Spaces:
         tables = [t for a in atoms for t in leaves.tables_within(a)]
         for t in dict.fromkeys(tables):
             beside = concats.count(leaves.root(leaves.binding(t).key))
-            if beside > 1 or (beside < 1 and t in atoms):  # inside a segment the key may be in there with it
+            if beside > 1 or (
+                beside < 1 and t in atoms
+            ):  # inside a segment the key may be in there with it
                 leaves.collapse(t, self.why)
                 leaves.settle()
                 return True
@@ -93,17 +99,24 @@ class Spaces:
             return self._check_leaves(atoms)
         first = concats[0]
         without = [a for a in atoms if a != first]
-        if concats.count(first) > 1 and (inner := [d for d in leaves.unbound((first,)) if leaves.keys(d)]):
+        if concats.count(first) > 1 and (
+            inner := [d for d in leaves.unbound((first,)) if leaves.keys(d)]
+        ):
             for leaf in inner:  # twice in one space: which of the two is meant?
                 leaves.set_keys(leaf, ())
             return True
         bound = leaves.binding(first)
         needed = any(leaves.root(leaves.binding(t).key) == first for t in tables)
-        if not needed and not any(self._involved(a, without) for s in bound.segments for a in leaves.expand(s)):
+        if not needed and not any(
+            self._involved(a, without) for s in bound.segments for a in leaves.expand(s)
+        ):
             return self._check(without) if any(map(self._matters, without)) else False
         changed = False
         for i, segment in enumerate(bound.segments):
-            inside = (*leaves.expand(segment), *leaves.expand(leaves.restrict(tuple(without), ((first, i),))))
+            inside = (
+                *leaves.expand(segment),
+                *leaves.expand(leaves.restrict(tuple(without), ((first, i),))),
+            )
             changed |= self._check([a for a in inside if not leaves.is_wild(a)])
         return changed
 
@@ -111,8 +124,14 @@ class Spaces:
         """Whether an atom inside a segment has keys or is one."""
         bound = self.leaves.binding(atom)
         if isinstance(bound, Concat):
-            return any(self._involved(a, others) for s in bound.segments for a in self.leaves.expand(s))
-        return isinstance(bound, Table) or bool(self.leaves.keys(atom)) or bool(self.leaves.dependents(atom))
+            return any(
+                self._involved(a, others) for s in bound.segments for a in self.leaves.expand(s)
+            )
+        return (
+            isinstance(bound, Table)
+            or bool(self.leaves.keys(atom))
+            or bool(self.leaves.dependents(atom))
+        )
 
     def _check_leaves(self, atoms: list[int]) -> bool:
         leaves, counts, changed = self.leaves, Counter(atoms), False

@@ -14,7 +14,18 @@ from ..checkpoints import atomic_write
 from ..documents import read_json, validated
 from ..errors import MetanetError, brief, listed
 from ..tracing import is_integer
-from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, axis_to_json, concats_of, fixed_of, leaves_of
+from ._axes import (
+    Axis,
+    Choice,
+    Concat,
+    Fixed,
+    Leaf,
+    Product,
+    axis_to_json,
+    concats_of,
+    fixed_of,
+    leaves_of,
+)
 from ._documents import SpecFile, axis_of, check_spec
 
 if TYPE_CHECKING:
@@ -28,8 +39,10 @@ class Group:
     Attributes:
         name: after the layer that makes the neurons.
         size: number of items.
-        keys: names of other groups: one independent element per index of these (dims keyed by head).
-        kind: what acts on it: ``"permutation"``, or ``"fixed"`` for a named axis that only serves as a key.
+        keys: names of other groups: one independent element per index of these (dims keyed by
+            head).
+        kind: what acts on it: ``"permutation"``, or ``"fixed"`` for a named axis that only serves
+            as a key.
         also: what the activations allow besides (``"sign"``, ``"scale"``).
     """
 
@@ -57,12 +70,14 @@ class TensorAxes:
 
     @property
     def integer(self) -> bool:
-        """Whether it holds integers or truth values, which move with the neurons but are no weights."""
+        """Whether it holds integers or truth values, which move with the neurons but are no
+        weights."""
         return is_integer(self.dtype)
 
     @property
     def is_complex(self) -> bool:
-        """Whether its entries are complex numbers; its axes are those of the tensor, without one for the parts."""
+        """Whether its entries are complex numbers; its axes are those of the tensor, without one
+        for the parts."""
         return self.dtype.startswith("complex")
 
 
@@ -74,8 +89,8 @@ class SymmetrySpec:
 
     Attributes:
         groups: in the order of the network.
-        tensors: every parameter and floating-point or complex buffer, by state dict name, and those buffers of integers
-            and bools (masks, index tables) that move with some group.
+        tensors: every parameter and floating-point or complex buffer, by state dict name, and those
+            buffers of integers and bools (masks, index tables) that move with some group.
     """
 
     groups: tuple[Group, ...]
@@ -90,14 +105,18 @@ class SymmetrySpec:
         try:
             return self.by_name[group]
         except KeyError:
-            raise MetanetError(f"no group {brief(group)!r}; the groups are {listed(self.by_name)}") from None
+            raise MetanetError(
+                f"no group {brief(group)!r}; the groups are {listed(self.by_name)}"
+            ) from None
 
     @cached_property
     def _users(self) -> Mapping[str, list[str]]:
         """The tensors that each group acts on."""
         users: dict[str, list[str]] = {}
         for name, tensor in self.tensors.items():
-            for group in dict.fromkeys(leaf.group for axis in tensor.axes for leaf in leaves_of(axis)):
+            for group in dict.fromkeys(
+                leaf.group for axis in tensor.axes for leaf in leaves_of(axis)
+            ):
                 users.setdefault(group, []).append(name)
         return users
 
@@ -119,7 +138,9 @@ class SymmetrySpec:
         for group in self.groups:
             if group.kind == "permutation":
                 keys = [self[k].size for k in group.keys]
-                elements[group.name] = torch.rand(*keys, group.size, generator=generator).argsort(-1)
+                elements[group.name] = torch.rand(*keys, group.size, generator=generator).argsort(
+                    -1
+                )
         return Transform(self, elements)
 
     def holding(self, groups: Mapping[str, str]) -> "SymmetrySpec":
@@ -129,7 +150,8 @@ class SymmetrySpec:
             groups: their names, and why.
         """
         kept = tuple(
-            replace(g, kind="fixed", keys=(), also=frozenset()) if g.name in groups else g for g in self.groups
+            replace(g, kind="fixed", keys=(), also=frozenset()) if g.name in groups else g
+            for g in self.groups
         )
         tensors = {
             name: replace(tensor, axes=tuple(_held(axis, groups) for axis in tensor.axes))
@@ -144,7 +166,9 @@ class SymmetrySpec:
             MetanetError: no tensor of this name.
         """
         if name not in self.tensors:
-            raise MetanetError(f"no tensor {brief(name)!r} in this spec; names look like {listed(self.tensors, 3)}")
+            raise MetanetError(
+                f"no tensor {brief(name)!r} in this spec; names look like {listed(self.tensors, 3)}"
+            )
         tensor = self.tensors[name]
         lines = [f"{name} {tensor.shape} {tensor.dtype}"]
         if tensor.tied_to:
@@ -153,13 +177,21 @@ class SymmetrySpec:
             lines.append(f"  axis {number}: {axis}")
             for concat in concats_of(axis):
                 if concat.why:
-                    lines.append(f"    {' | '.join(str(p.size) for p in concat.parts)}: cut by {concat.why}")
+                    lines.append(
+                        f"    {' | '.join(str(p.size) for p in concat.parts)}: cut by {concat.why}"
+                    )
             for why, size in _by_reason(axis).items():
                 lines.append(f"    {size} fixed: {why}")
             for group in dict.fromkeys(leaf.group for leaf in leaves_of(axis)):
                 users = self._users.get(group, ())
-                per = f" (one arrangement per {', '.join(self[group].keys)})" if self[group].keys else ""
-                lines.append(f"    moves with {group}{per}, shared by {len(users)} tensors: {', '.join(users[:4])}")
+                per = (
+                    f" (one arrangement per {', '.join(self[group].keys)})"
+                    if self[group].keys
+                    else ""
+                )
+                lines.append(
+                    f"    moves with {group}{per}, shared by {len(users)} tensors: {', '.join(users[:4])}"
+                )
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -167,8 +199,14 @@ class SymmetrySpec:
 
     def _repr_html_(self) -> str:
         """For notebooks: a table of the groups, and one of the tensors that unfolds."""
-        groups = [(f"{g.name}[{g.size}]", g.kind, ", ".join(g.keys), ", ".join(sorted(g.also))) for g in self.groups]
-        tensors = [(n, " ".join(map(str, t.shape)), "; ".join(map(str, t.axes))) for n, t in self.tensors.items()]
+        groups = [
+            (f"{g.name}[{g.size}]", g.kind, ", ".join(g.keys), ", ".join(sorted(g.also)))
+            for g in self.groups
+        ]
+        tensors = [
+            (n, " ".join(map(str, t.shape)), "; ".join(map(str, t.axes)))
+            for n, t in self.tensors.items()
+        ]
         return (
             f"{html_table(('group', 'kind', 'one per', 'also'), groups)}"
             f"<details><summary>{len(tensors)} tensors</summary>"
@@ -176,8 +214,12 @@ class SymmetrySpec:
         )
 
     def __str__(self) -> str:
-        movable = sum(any(True for a in t.axes for _ in leaves_of(a)) for t in self.tensors.values())
-        lines = [f"SymmetrySpec: {len(self.groups)} groups, {movable} of {len(self.tensors)} tensors move"]
+        movable = sum(
+            any(True for a in t.axes for _ in leaves_of(a)) for t in self.tensors.values()
+        )
+        lines = [
+            f"SymmetrySpec: {len(self.groups)} groups, {movable} of {len(self.tensors)} tensors move"
+        ]
         for g in self.groups:
             per = f" per {', '.join(g.keys)}" if g.keys else ""
             also = f" also {', '.join(sorted(g.also))}" if g.also else ""
@@ -189,7 +231,13 @@ class SymmetrySpec:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; :meth:`from_json` is the inverse."""
         groups = [
-            {"name": g.name, "size": g.size, "keys": list(g.keys), "kind": g.kind, "also": sorted(g.also)}
+            {
+                "name": g.name,
+                "size": g.size,
+                "keys": list(g.keys),
+                "kind": g.kind,
+                "also": sorted(g.also),
+            }
             for g in self.groups
         ]
         tensors = {
@@ -205,9 +253,14 @@ class SymmetrySpec:
 
     @classmethod
     def from_json(
-        cls, data: Any, place: str = "the symmetry spec", *, error: type[MetanetError] = MetanetError
+        cls,
+        data: Any,
+        place: str = "the symmetry spec",
+        *,
+        error: type[MetanetError] = MetanetError,
     ) -> "SymmetrySpec":
-        """The spec that :meth:`to_json` describes, checked: sizes, groups and shapes fit each other.
+        """The spec that :meth:`to_json` describes, checked: sizes, groups and shapes fit each
+        other.
 
         Args:
             data: parsed JSON.

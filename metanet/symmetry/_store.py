@@ -1,17 +1,20 @@
-"""The store that derivation works in: leaves in a union-find, bound to products, concatenations and tables of others.
+"""The store that derivation works in: leaves in a union-find, bound to products, concatenations and
+tables of others.
 
-An *expression* is a row-major product, a flat tuple of leaves; an axis of size 1 is the empty product. Binding is
-global: whatever is learnt of a leaf holds in every tensor that has it. A root of the union-find is one of
+An *expression* is a row-major product, a flat tuple of leaves; an axis of size 1 is the empty
+product. Binding is global: whatever is learnt of a leaf holds in every tensor that has it. A root
+of the union-find is one of
 
 - free or fixed (with a reason): an *unbound* leaf, what axes are made of in the end;
 - a product of leaves;
 - a concatenation of expressions, its segments, once it has been cut;
-- a table: one expression for each segment of a concatenation elsewhere in the same tensor, its key. A leaf that may
-  depend on another (heads on which of q, k, v they belong to) becomes a table when that other is cut.
+- a table: one expression for each segment of a concatenation elsewhere in the same tensor, its key.
+  A leaf that may depend on another (heads on which of q, k, v they belong to) becomes a table when
+  that other is cut.
 
-Besides, a leaf has *keys*: the leaves its permutation may depend on (dims keyed by head: a wreath product). They are
-granted generously when a leaf is made and only ever taken away (``_spaces.py``). A *wild* leaf is an axis along which
-nothing varies: it fits whatever it meets.
+Besides, a leaf has *keys*: the leaves its permutation may depend on (dims keyed by head: a wreath
+product). They are granted generously when a leaf is made and only ever taken away (``_spaces.py``).
+A *wild* leaf is an axis along which nothing varies: it fits whatever it meets.
 """
 
 from collections.abc import Iterable, Iterator
@@ -57,7 +60,8 @@ class Piece:
 
 
 class Store:
-    """The store itself: what is bound to what, what is fixed and why, and what may depend on what."""
+    """The store itself: what is bound to what, what is fixed and why, and what may depend on
+    what."""
 
     def __init__(self) -> None:
         self._parent: list[int] = []
@@ -65,12 +69,18 @@ class Store:
         self._bound: dict[int, Product | Concat | Table] = {}
         self._reason: dict[int, str] = {}
         self._wild: set[int] = set()
-        # Unbound leaf -> sets of leaves, each an upper bound of its keys; absent: no bound known yet.
+        # Unbound leaf -> sets of leaves, each an upper bound of its keys; absent: no bound known
+        # yet.
         self._keys: dict[int, list[frozenset[int]]] = {}
-        self._dependents: dict[int, set[int]] = {}  # leaf -> those that have had it among their keys
+        self._dependents: dict[
+            int, set[int]
+        ] = {}  # leaf -> those that have had it among their keys
         self._tables: dict[int, list[int]] = {}  # concatenation -> tables that it is the key of
-        self._made_by: dict[int, str] = {}  # factor -> the operation that told it from the other factors
-        self._anchors: set[int] = set()  # fixed leaves whose identity matters though nobody is keyed by them
+        self._made_by: dict[
+            int, str
+        ] = {}  # factor -> the operation that told it from the other factors
+        # fixed leaves whose identity matters though nobody is keyed by them
+        self._anchors: set[int] = set()
 
     # ---------------------------------------------------------------- making leaves
 
@@ -136,7 +146,8 @@ class Store:
         return root in self._wild
 
     def expand(self, expr: Expr) -> Expr:
-        """The expression in roots: unbound leaves, concatenations and tables; products are multiplied out."""
+        """The expression in roots: unbound leaves, concatenations and tables; products are
+        multiplied out."""
         out: list[int] = []
         stack = list(reversed(expr))
         while stack:
@@ -155,7 +166,8 @@ class Store:
         return tuple(out)
 
     def _simplify(self, root: int, table: Table) -> None:
-        """A table whose entries agree is no table; one whose entries are products alike is a product of tables."""
+        """A table whose entries agree is no table; one whose entries are products alike is a
+        product of tables."""
         entries = [self.expand(e) for e in table.entries]
         first = entries[0]
         if all(e == first for e in entries):
@@ -164,7 +176,10 @@ class Store:
         shape = [self._size[leaf] for leaf in first]
         if len(first) > 1 and all([self._size[leaf] for leaf in e] == shape for e in entries):
             columns = zip(*entries, strict=True)
-            self.become(root, tuple(leaf for c in columns for leaf in self.table(table.key, [(x,) for x in c])))
+            self.become(
+                root,
+                tuple(leaf for c in columns for leaf in self.table(table.key, [(x,) for x in c])),
+            )
 
     def unbound(self, expr: Expr) -> Iterable[int]:
         """Every unbound leaf that the expression is made of, through concatenations and tables."""
@@ -177,7 +192,8 @@ class Store:
                     yield from self.unbound(part)
 
     def pieces(self, expr: Expr) -> list[Piece]:
-        """The expression as a sequence of stretches: a concatenation in front is taken apart with what hangs on it."""
+        """The expression as a sequence of stretches: a concatenation in front is taken apart with
+        what hangs on it."""
         atoms = self.expand(expr)
         bound = self._bound.get(atoms[0]) if atoms else None
         if not isinstance(bound, Concat):
@@ -200,8 +216,14 @@ class Store:
                 if isinstance(bound, Table) and self.root(bound.key) == key:
                     out += bound.entries[segment]
                 elif isinstance(bound, Table) and self._goes_by(atom, key):
-                    out += self.table(bound.key, [self.restrict(e, ((key, segment),)) for e in bound.entries])
-                elif isinstance(bound, Concat) and not self._tables.get(atom) and self._goes_by(atom, key):
+                    out += self.table(
+                        bound.key, [self.restrict(e, ((key, segment),)) for e in bound.entries]
+                    )
+                elif (
+                    isinstance(bound, Concat)
+                    and not self._tables.get(atom)
+                    and self._goes_by(atom, key)
+                ):
                     out += self.concat(self.restrict(s, ((key, segment),)) for s in bound.segments)
                 else:
                     out.append(atom)
@@ -217,20 +239,28 @@ class Store:
         bound = self._bound.get(atom)
         if isinstance(bound, Table):
             yield atom
-        parts = bound.segments if isinstance(bound, Concat) else bound.entries if isinstance(bound, Table) else ()
+        parts = (
+            bound.segments
+            if isinstance(bound, Concat)
+            else bound.entries
+            if isinstance(bound, Table)
+            else ()
+        )
         for part in parts:
             for inner in self.expand(part):
                 yield from self.tables_within(inner)
 
     def become(self, root: int, expr: Expr) -> None:
-        """A root is this product from now on; whatever may depend on it may depend on the factors."""
+        """A root is this product from now on; whatever may depend on it may depend on the
+        factors."""
         self._bound[root] = Product(expr)
         if held := self._dependents.get(root):
             for atom in self.expand(expr):
                 self._dependents.setdefault(atom, set()).update(held)
 
     def renewed(self, expr: Expr) -> Expr:
-        """The expression with fresh wild leaves: each use of a uniform axis may meet something else."""
+        """The expression with fresh wild leaves: each use of a uniform axis may meet something
+        else."""
         atoms = self.expand(expr)
         if not any(self.has_wild(a) for a in atoms):
             return atoms
@@ -254,7 +284,8 @@ class Store:
     # ---------------------------------------------------------------- fixing
 
     def fix(self, expr: Expr, reason: str) -> None:
-        """Nothing may move along this axis. The first reason is kept: it is the cause of the later ones."""
+        """Nothing may move along this axis. The first reason is kept: it is the cause of the later
+        ones."""
         for root in self.unbound(expr):
             if root not in self._reason:
                 self._reason[root] = reason
@@ -262,12 +293,18 @@ class Store:
                 self._keys[root] = [frozenset()]
 
     def inert(self, expr: Expr) -> str | None:
-        """The reason if the whole expression is fixed and nobody needs to tell its items apart; else ``None``."""
+        """The reason if the whole expression is fixed and nobody needs to tell its items apart;
+        else ``None``."""
         why = ""
         for atom in self.expand(expr):
             bound = self._bound.get(atom)
-            if isinstance(bound, Table) or (isinstance(bound, Concat) and not self._tables.get(atom)):
-                inner = [self.inert(e) for e in (bound.segments if isinstance(bound, Concat) else bound.entries)]
+            if isinstance(bound, Table) or (
+                isinstance(bound, Concat) and not self._tables.get(atom)
+            ):
+                inner = [
+                    self.inert(e)
+                    for e in (bound.segments if isinstance(bound, Concat) else bound.entries)
+                ]
                 if None in inner:
                     return None
                 why = next(filter(None, inner), why)
@@ -291,7 +328,8 @@ class Store:
         return frozenset.intersection(*(frozenset(self._leaves_of_keys(b)) for b in bounds))
 
     def _leaves_of_keys(self, keys: Iterable[int]) -> Iterable[int]:
-        """Keys in unbound leaves: of a product all factors. One that was cut has turned its dependents into tables."""
+        """Keys in unbound leaves: of a product all factors. One that was cut has turned its
+        dependents into tables."""
         for key in keys:
             for atom in self.expand((key,)):
                 if atom not in self._bound:

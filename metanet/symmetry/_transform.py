@@ -23,14 +23,16 @@ class _Metadata(Document):
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """A relabelling of the neurons of every group: ``t(state_dict)`` is a new state dict with the same function.
+    """A relabelling of the neurons of every group: ``t(state_dict)`` is a new state dict with the
+    same function.
 
-    Entry ``i`` of the new axis is entry ``element[i]`` of the old one. Elements of keyed groups have one leading axis
-    per key and are looked up by the *new* index of the key.
+    Entry ``i`` of the new axis is entry ``element[i]`` of the old one. Elements of keyed groups
+    have one leading axis per key and are looked up by the *new* index of the key.
 
     Attributes:
         spec: whose symmetries these are.
-        elements: for each group ``(*sizes of its keys, size)`` int64; groups left out are not moved.
+        elements: for each group ``(*sizes of its keys, size)`` int64; groups left out are not
+            moved.
     """
 
     spec: SymmetrySpec
@@ -41,15 +43,21 @@ class Transform:
             group = self.spec[name]
             shape = (*(self.spec[k].size for k in group.keys), group.size)
             if element.dtype is not torch.int64:
-                raise MetanetError(f"element of group {brief(name)!r} is of {element.dtype}, expected torch.int64")
+                raise MetanetError(
+                    f"element of group {brief(name)!r} is of {element.dtype}, expected torch.int64"
+                )
             if group.kind != "permutation":
-                raise MetanetError(f"group {brief(name)!r} is {group.kind}: it has no element but the identity")
+                raise MetanetError(
+                    f"group {brief(name)!r} is {group.kind}: it has no element but the identity"
+                )
             if tuple(element.shape) != shape:
                 raise MetanetError(
                     f"element of group {brief(name)!r} has shape {tuple(element.shape)}, expected {shape}"
                 )
             if not torch.equal(element.sort(-1).values, torch.arange(group.size).expand(shape)):
-                raise MetanetError(f"element of group {brief(name)!r} is not a permutation of {group.size} items")
+                raise MetanetError(
+                    f"element of group {brief(name)!r} is not a permutation of {group.size} items"
+                )
 
     def element(self, group: str) -> Tensor:
         """The permutation of a group: ``(*sizes of its keys, size)`` int64."""
@@ -61,7 +69,8 @@ class Transform:
     def __call__(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Apply to a state dict, or to many stacked ones (a leading axis on every tensor).
 
-        Entries that the spec does not know (integer buffers that stay) are passed on. Device and dtype are kept.
+        Entries that the spec does not know (integer buffers that stay) are passed on. Device and
+        dtype are kept.
 
         Raises:
             CheckpointError: a tensor has another shape than the architecture's.
@@ -93,12 +102,15 @@ class Transform:
             return self.apply(name, tensor.resolve_conj().view(integers), axes).view(tensor.dtype)
         if all(_is_plain(known.axes[n], self.spec) for n in moved):
             for n in moved:
-                tensor = tensor.index_select(lead + n, self._positions(known.axes[n]).to(tensor.device))
+                tensor = tensor.index_select(
+                    lead + n, self._positions(known.axes[n]).to(tensor.device)
+                )
             return tensor
         return self._move(tensor, [(axis, n in moved) for n, axis in enumerate(known.axes)], lead)
 
     def permutation(self, axis: Axis) -> Tensor:
-        """Old position of every new position along an axis that holds the keys of all its groups: ``(size,)`` int64."""
+        """Old position of every new position along an axis that holds the keys of all its groups:
+        ``(size,)`` int64."""
         return self._move(torch.arange(axis.size), [(axis, True)], 0)
 
     def _positions(self, axis: Axis) -> Tensor:
@@ -113,7 +125,9 @@ class Transform:
                 return out
             case Concat(parts):
                 starts = torch.tensor([0, *(p.size for p in parts)]).cumsum(0)
-                return torch.cat([s + self._positions(p) for s, p in zip(starts, parts, strict=False)])
+                return torch.cat(
+                    [s + self._positions(p) for s, p in zip(starts, parts, strict=False)]
+                )
         return torch.arange(axis.size)
 
     def _move(self, tensor: Tensor, axes: Sequence[tuple[Axis, bool]], lead: int) -> Tensor:
@@ -124,10 +138,16 @@ class Transform:
             axes: one expression for each other axis, and whether to move along it.
         """
         for i, (axis, moves) in enumerate(axes):
-            if isinstance(axis, Concat):  # part by part, each with what depends on being in that part
+            if isinstance(
+                axis, Concat
+            ):  # part by part, each with what depends on being in that part
                 parts = []
                 for n, (piece, part) in enumerate(
-                    zip(tensor.split([p.size for p in axis.parts], lead + i), axis.parts, strict=True)
+                    zip(
+                        tensor.split([p.size for p in axis.parts], lead + i),
+                        axis.parts,
+                        strict=True,
+                    )
                 ):
                     inside = [(chosen(a, axis.name, n), m) for a, m in axes]
                     inside[i] = (part, moves)
@@ -177,14 +197,20 @@ class Transform:
             raise MetanetError("transforms of different architectures cannot be composed")
         out = {}
         for name in dict.fromkeys((*self.elements, *other.elements)):
-            inner = other.element(name)[self._old_keys(name)] if self.spec[name].keys else other.element(name)
+            inner = (
+                other.element(name)[self._old_keys(name)]
+                if self.spec[name].keys
+                else other.element(name)
+            )
             out[name] = inner.gather(-1, self.element(name).expand(inner.shape))
         return Transform(self.spec, out)
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, with the spec as metadata."""
         save_checkpoint(
-            path, {n: e.contiguous() for n, e in self.elements.items()}, metadata={"spec": self.spec.to_json()}
+            path,
+            {n: e.contiguous() for n, e in self.elements.items()},
+            metadata={"spec": self.spec.to_json()},
         )
 
     @classmethod
@@ -196,7 +222,10 @@ class Transform:
         """
         file = load_checkpoint(path, unwrap=False)
         metadata = validated(
-            _Metadata, file.metadata, f"'{path}' is not a saved transform: its metadata", error=CheckpointError
+            _Metadata,
+            file.metadata,
+            f"'{path}' is not a saved transform: its metadata",
+            error=CheckpointError,
         )
         return cls.of_file(metadata.spec, file)
 
@@ -207,7 +236,9 @@ class Transform:
         Raises:
             CheckpointError: no spec, or elements that are none of its groups'.
         """
-        spec = SymmetrySpec.from_json(spec, f"the symmetry spec in '{file.path}'", error=CheckpointError)
+        spec = SymmetrySpec.from_json(
+            spec, f"the symmetry spec in '{file.path}'", error=CheckpointError
+        )
         try:
             return cls(spec, dict(file))
         except MetanetError as error:
@@ -215,7 +246,8 @@ class Transform:
 
 
 def _bits_of(dtype: torch.dtype) -> torch.dtype | None:
-    """Integers of the same size as numbers of a dtype that knows few operations (float8, complex32)."""
+    """Integers of the same size as numbers of a dtype that knows few operations (float8,
+    complex32)."""
     if dtype == torch.complex32:
         return torch.int32
     return torch.uint8 if dtype.itemsize == 1 and dtype.is_floating_point else None
@@ -229,7 +261,8 @@ def _is_plain(axis: Axis, spec: SymmetrySpec) -> bool:
 
 
 def _permute(tensor: Tensor, axis: int, element: Tensor, keys: Sequence[int]) -> Tensor:
-    """New entry i along an axis is old entry ``element[..., i]``, looked up by positions along the axes ``keys``."""
+    """New entry i along an axis is old entry ``element[..., i]``, looked up by positions along the
+    axes ``keys``."""
     if not keys:
         return tensor.index_select(axis, element)
     order = sorted(range(element.ndim), key=lambda d: (*keys, axis)[d])

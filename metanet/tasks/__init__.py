@@ -20,7 +20,8 @@ _WHERE = {
     "predict": "_predict",
     "train": "_run",
 }
-# lightning imports torchvision where there is one, and fails where its compiled part is of another build than PyTorch
+# lightning imports torchvision where there is one, and fails where its compiled part is of another
+# build than PyTorch
 _ON_LIGHTNING = ("predict", "train")
 
 

@@ -33,7 +33,8 @@ class AccuracyPrediction(Task):
     Kendall's tau (the measure of Unterthiner et al. 2020), R2 and mean absolute error.
 
     Args:
-        loss_kind: ``"huber"`` or ``"mse"`` on standardised targets, or ``"bce"`` for targets in [0, 1].
+        loss_kind: ``"huber"`` or ``"mse"`` on standardised targets, or ``"bce"`` for targets in [0,
+            1].
     """
 
     Scale = _Scale
@@ -52,7 +53,9 @@ class AccuracyPrediction(Task):
         try:
             return torch.from_numpy(self.column(zoo).astype(np.float32))
         except ValueError as e:
-            raise MetanetError(f"label={self.label} is not numeric ({e}): regression needs numbers") from None
+            raise MetanetError(
+                f"label={self.label} is not numeric ({e}): regression needs numbers"
+            ) from None
 
     def fit_scale(self, target: Tensor) -> None:
         if self.loss_kind == "bce":
@@ -78,7 +81,11 @@ class AccuracyPrediction(Task):
         return (target - self.mean) / self.std
 
     def predict(self, output: Tensor) -> Tensor:
-        return output[:, 0].sigmoid() if self.loss_kind == "bce" else output[:, 0] * self.std + self.mean
+        return (
+            output[:, 0].sigmoid()
+            if self.loss_kind == "bce"
+            else output[:, 0] * self.std + self.mean
+        )
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         from scipy.stats import kendalltau  # takes most of a second to import
@@ -105,7 +112,9 @@ class AccuracyPrediction(Task):
             axes.plot([low, high], [low, high], color="black", lw=0.8, zorder=0)
             m = self.metrics(prediction, target)
             axes.set(
-                xlabel=f"true {self.label}", ylabel="predicted", title=f"{split}: tau {m['tau']:.3f}, R2 {m['r2']:.3f}"
+                xlabel=f"true {self.label}",
+                ylabel="predicted",
+                title=f"{split}: tau {m['tau']:.3f}, R2 {m['r2']:.3f}",
             )
             axes.legend(fontsize=6)
         return {"scatter": figure}

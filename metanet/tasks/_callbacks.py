@@ -1,4 +1,5 @@
-"""What a run keeps while it trains: one file to resume from, whole or not at all, the best weights inside it."""
+"""What a run keeps while it trains: one file to resume from, whole or not at all, the best weights
+inside it."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ LAST = "last.ckpt"
 class Best(Document):
     """The state of :class:`KeepBest` in ``last.ckpt``."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True
+    )
 
     score: float
     epoch: int
@@ -50,10 +53,14 @@ class KeepBest(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         score = float(trainer.callback_metrics[self.monitor])
-        if score > self.score or not self.weights:  # the first epoch counts even where the metric is NaN
+        if (
+            score > self.score or not self.weights
+        ):  # the first epoch counts even where the metric is NaN
             self.score, self.epoch = score, trainer.current_epoch
             assert isinstance(pl_module, MetanetModule)
-            self.weights = {k: v.detach().cpu().clone() for k, v in pl_module.model.state_dict().items()}
+            self.weights = {
+                k: v.detach().cpu().clone() for k, v in pl_module.model.state_dict().items()
+            }
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.save_checkpoint(self.path)
@@ -76,7 +83,11 @@ class EpochBar(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
         self.bar = track(
-            what="training", total=total, initial=trainer.current_epoch, unit="epochs", show=trainer.global_rank == 0
+            what="training",
+            total=total,
+            initial=trainer.current_epoch,
+            unit="epochs",
+            show=trainer.global_rank == 0,
         )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

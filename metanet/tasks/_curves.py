@@ -12,10 +12,14 @@ def read_epochs(folder: Path) -> dict[str, dict[int, float]]:
     """Every logged number by name and epoch, over all parts of a run that was stopped and resumed.
 
     Args:
-        folder: the run directory; ``csv/version_N/metrics.csv`` are its parts, of which the later one counts.
+        folder: the run directory; ``csv/version_N/metrics.csv`` are its parts, of which the later
+            one counts.
     """
     found: dict[str, dict[int, float]] = {}
-    parts = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
+    parts = sorted(
+        folder.glob("csv/version_*/metrics.csv"),
+        key=lambda path: int(path.parent.name.rpartition("_")[2]),
+    )
     for path in parts:
         with open(path, newline="") as file:
             for row in csv.DictReader(file):
@@ -26,7 +30,8 @@ def read_epochs(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def draw_epochs(folder: Path, monitor: str) -> dict[str, Figure]:
-    """Losses over epochs, and below them the metric that chooses the best one: ``{"loss": figure}``.
+    """Losses over epochs, and below them the metric that chooses the best one: ``{"loss":
+    figure}``.
 
     Nothing for models that are not trained in epochs.
     """

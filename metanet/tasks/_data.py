@@ -35,7 +35,9 @@ class WeightBatch:
         return len(self.rows)
 
     def to(self, device: torch.device) -> "WeightBatch":
-        return WeightBatch(tuple(s.to(device) for s in self.stacks), self.rows.to(device), self.target.to(device))
+        return WeightBatch(
+            tuple(s.to(device) for s in self.stacks), self.rows.to(device), self.target.to(device)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,8 @@ class WeightData:
         zoo: where the networks come from.
         members: by architecture name.
         target: ``(rows of the table, ...)``.
-        splits: rows of the table by the names ``train``, ``val``, ``test`` and, with unseen architectures, ``unseen``.
+        splits: rows of the table by the names ``train``, ``val``, ``test`` and, with unseen
+            architectures, ``unseen``.
     """
 
     zoo: Zoo
@@ -86,18 +89,22 @@ class WeightData:
         for number, member in enumerate(self.members.values()):
             chosen = (numbers == number).nonzero().flatten()
             if len(chosen):
-                stacks.append(GraphStack(member.architecture.template, member.values[positions[chosen]]))
+                stacks.append(
+                    GraphStack(member.architecture.template, member.values[positions[chosen]])
+                )
                 order.append(rows[chosen])
         rows = torch.cat(order)
         return WeightBatch(tuple(stacks), rows, self.target[rows])
 
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader:
-        """Shuffled batches of the training split; each of ``world`` processes gets its share of every batch."""
+        """Shuffled batches of the training split; each of ``world`` processes gets its share of
+        every batch."""
         sampler = EpochBatches(self.splits["train"], self.batch_size, self.seed, rank, world)
         return DataLoader(_Rows(self), batch_sampler=sampler, collate_fn=_same)
 
     def eval_loader(self, split: str) -> DataLoader:
-        """The whole split in order, in every process: small, and free of the repeats that samplers pad with."""
+        """The whole split in order, in every process: small, and free of the repeats that samplers
+        pad with."""
         chunks = [c.tolist() for c in self.splits[split].split(2 * self.batch_size)]
         return DataLoader(_Rows(self), batch_sampler=chunks, collate_fn=_same)
 
@@ -132,15 +139,20 @@ def _same(batch: WeightBatch) -> WeightBatch:
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches in an order that depends on (seed, epoch) alone: a resumed run sees what an undisturbed one would.
+    """Batches in an order that depends on (seed, epoch) alone: a resumed run sees what an
+    undisturbed one would.
 
-    Every process draws the same order and takes its share of each batch; batches are of equal size, and what is left
-    over at the end of an epoch differs from epoch to epoch.
+    Every process draws the same order and takes its share of each batch; batches are of equal size,
+    and what is left over at the end of an epoch differs from epoch to epoch.
     """
 
-    def __init__(self, rows: Tensor, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, rows: Tensor, batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         if len(rows) == 0:
-            raise MetanetError("the training split is empty: make the zoo larger or the train fraction")
+            raise MetanetError(
+                "the training split is empty: make the zoo larger or the train fraction"
+            )
         self.rows, self.seed, self.rank, self.world = rows, seed, rank, world
         self.batch_size = max(world, min(batch_size, len(rows)) // world * world)
         self.epoch = 0
@@ -176,17 +188,20 @@ def split_runs(
     eval_rows: Tensor | None = None,
     architectures: Sequence[str] = (),
 ) -> dict[str, Tensor]:
-    """Divide the table's rows into train, val, test and unseen; all rows of a run fall on the same side.
+    """Divide the table's rows into train, val, test and unseen; all rows of a run fall on the same
+    side.
 
-    A column ``split`` of the table decides instead, where there is one: its rows are ``train``, ``val``, ``test`` or
-    ``unseen``. Rows for validation may be missing; a fraction of the training runs then takes their place.
+    A column ``split`` of the table decides instead, where there is one: its rows are ``train``,
+    ``val``, ``test`` or ``unseen``. Rows for validation may be missing; a fraction of the training
+    runs then takes their place.
 
     Args:
         zoo: its table has the columns ``run`` and ``architecture``.
         fractions: of the runs for ``val`` and ``test``; the rest trains.
         unseen: architectures kept out of training altogether.
         seed: of the division.
-        eval_rows: bool per row; only these count in val and test (one of several fits of an image, say).
+        eval_rows: bool per row; only these count in val and test (one of several fits of an image,
+            say).
         architectures: leave out all others; all take part when empty.
 
     Raises:
@@ -196,7 +211,9 @@ def split_runs(
         unknown = sorted(set(names) - set(zoo.populations))
         if unknown:
             have = ", ".join(zoo.populations)
-            raise MetanetError(f"task.{key}={list(names)}: the zoo has no {', '.join(unknown)}; it has {have}")
+            raise MetanetError(
+                f"task.{key}={list(names)}: the zoo has no {', '.join(unknown)}; it has {have}"
+            )
     architecture = np.asarray(zoo.table["architecture"]).astype(str)
     present = np.isin(architecture, list(architectures or zoo.populations))
     hidden = np.isin(architecture, list(unseen)) & present
@@ -221,16 +238,21 @@ def split_runs(
             out[name] = out[name][eval_rows[out[name]]]
     empty = [n for n in ("train", "val", "test") if not len(out[n])]
     if empty and stated is not None:
-        raise MetanetError(f"the column split of the zoo's table leaves {' and '.join(empty)} empty")
+        raise MetanetError(
+            f"the column split of the zoo's table leaves {' and '.join(empty)} empty"
+        )
     if empty:
-        raise MetanetError(f"the {' and '.join(empty)} split is empty: {runs} runs at fractions {dict(fractions)}")
+        raise MetanetError(
+            f"the {' and '.join(empty)} split is empty: {runs} runs at fractions {dict(fractions)}"
+        )
     if not len(out["unseen"]):
         del out["unseen"]
     return out
 
 
 def _as_stated(stated: np.ndarray, drawn: Tensor) -> Tensor:
-    """The sides (0 train, 1 val, 2 test) as a table states them; without a val, what was drawn of its training rows."""
+    """The sides (0 train, 1 val, 2 test) as a table states them; without a val, what was drawn of
+    its training rows."""
     names = ("train", "val", "test")
     if unknown := sorted(set(stated) - set(names)):
         raise MetanetError(

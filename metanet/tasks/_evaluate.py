@@ -22,7 +22,8 @@ class Evaluation:
         predictions: by split, in the order of ``data.splits``.
         metrics: ``{split: {metric: value}}``.
         relabelled: the same after a random relabelling of every network.
-        largest_change: of any raw output under relabelling, in units of the outputs' standard deviation.
+        largest_change: of any raw output under relabelling, in units of the outputs' standard
+            deviation.
         seconds_per_network: of the plain predictions.
     """
 
@@ -34,7 +35,12 @@ class Evaluation:
 
 
 def evaluate(
-    model: Any, task: Task, data: WeightData, splits: tuple[str, ...], seed: int, device: Any = "cpu"
+    model: Any,
+    task: Task,
+    data: WeightData,
+    splits: tuple[str, ...],
+    seed: int,
+    device: Any = "cpu",
 ) -> Evaluation:
     """Evaluate on the given splits and run the relabelling check on all of them.
 
@@ -63,9 +69,14 @@ def evaluate(
 
 
 def outputs_of(
-    model: Any, data: WeightData, split: str, relabel: torch.Generator | None = None, device: Any = "cpu"
+    model: Any,
+    data: WeightData,
+    split: str,
+    relabel: torch.Generator | None = None,
+    device: Any = "cpu",
 ) -> Tensor:
-    """Raw outputs ``(networks, out_dim)`` of a split, in its order; with a generator, after random relabellings."""
+    """Raw outputs ``(networks, out_dim)`` of a split, in its order; with a generator, after random
+    relabellings."""
     found: list[Tensor] = []
     rows: list[Tensor] = []
     training = isinstance(model, nn.Module) and model.training
@@ -76,7 +87,9 @@ def outputs_of(
             if relabel is not None:
                 batch = relabelled_batch(batch, data, relabel)
             batch = batch.to(device)
-            out = model(batch.stacks) if isinstance(model, nn.Module) else model.predict(batch.stacks)
+            out = (
+                model(batch.stacks) if isinstance(model, nn.Module) else model.predict(batch.stacks)
+            )
             found.append(torch.as_tensor(out).float().cpu().reshape(len(batch), -1))
             rows.append(batch.rows.cpu())
     if training:
@@ -87,14 +100,19 @@ def outputs_of(
     return torch.cat(found)[position[data.splits[split]]]
 
 
-def relabelled_batch(batch: WeightBatch, data: WeightData, generator: torch.Generator) -> WeightBatch:
-    """Every network of a batch with its own random relabelling of its neurons: the same functions."""
+def relabelled_batch(
+    batch: WeightBatch, data: WeightData, generator: torch.Generator
+) -> WeightBatch:
+    """Every network of a batch with its own random relabelling of its neurons: the same
+    functions."""
     specs = {id(m.architecture.template): m.architecture.spec for m in data.members.values()}
     stacks = []
     for stack in batch.stacks:
         template, spec = stack.template, specs[id(stack.template)]
         state = template.tensors(stack.edge_attr)
-        one = [spec.sample(generator)({k: v[i] for k, v in state.items()}) for i in range(len(stack))]
+        one = [
+            spec.sample(generator)({k: v[i] for k, v in state.items()}) for i in range(len(stack))
+        ]
         moved = {name: torch.stack([sd[name] for sd in one]) for name in state}
         stacks.append(GraphStack(template, template.values(moved).to(stack.edge_attr.dtype)))
     return WeightBatch(tuple(stacks), batch.rows, batch.target)

@@ -33,11 +33,12 @@ class InrClassification(Task):
     """Cross-entropy on a column of classes.
 
     Args:
-        canonical: ``"sign"`` chooses every hidden neuron's sign by its weights, as ``sin(-x) = -sin(x)`` lets it;
-            ``"phase"`` also folds biases into half a period, using ``sin(x + pi) = -sin(x)``. Needs DWSNets' layout
-            (``seq.0.weight``, ...).
+        canonical: ``"sign"`` chooses every hidden neuron's sign by its weights, as ``sin(-x) =
+            -sin(x)`` lets it; ``"phase"`` also folds biases into half a period, using ``sin(x + pi)
+            = -sin(x)``. Needs DWSNets' layout (``seq.0.weight``, ...).
         w0: frequency of the sine, for ``"phase"``.
-        fits: train on this many of the fits of each image; all when left out. One fit of an image is evaluated.
+        fits: train on this many of the fits of each image; all when left out. One fit of an image
+            is evaluated.
         label_smoothing: of the cross-entropy.
     """
 
@@ -73,7 +74,11 @@ class InrClassification(Task):
         return data
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return state if self.canonical == "none" else canonical_siren(state, self.w0, phase=self.canonical == "phase")
+        return (
+            state
+            if self.canonical == "none"
+            else canonical_siren(state, self.w0, phase=self.canonical == "phase")
+        )
 
     def restore(self, scale: Mapping[str, Any]) -> None:
         super().restore(scale)
@@ -83,14 +88,19 @@ class InrClassification(Task):
         return {"classes": self.classes, "canonical": self.canonical, "w0": self.w0}
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target, label_smoothing=self.label_smoothing if output.requires_grad else 0.0)
+        return F.cross_entropy(
+            output, target, label_smoothing=self.label_smoothing if output.requires_grad else 0.0
+        )
 
     def predict(self, output: Tensor) -> Tensor:
         return output.softmax(-1)
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         nll = -prediction.gather(1, target[:, None]).clamp_min(1e-30).log().mean()
-        return {"accuracy": float((prediction.argmax(-1) == target).float().mean()), "nll": float(nll)}
+        return {
+            "accuracy": float((prediction.argmax(-1) == target).float().mean()),
+            "nll": float(nll),
+        }
 
     def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
         prediction, target = predictions["test"].argmax(-1), data.target[data.splits["test"]]
@@ -99,7 +109,12 @@ class InrClassification(Task):
         figure = Figure(figsize=(5, 4.6), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(counts, cmap="viridis")
-        axes.set(xlabel="predicted", ylabel="true", xticks=range(self.out_dim), yticks=range(self.out_dim))
+        axes.set(
+            xlabel="predicted",
+            ylabel="true",
+            xticks=range(self.out_dim),
+            yticks=range(self.out_dim),
+        )
         axes.set_xticklabels(self.classes)
         axes.set_yticklabels(self.classes)
         for i in range(self.out_dim):
@@ -114,7 +129,9 @@ class InrClassification(Task):
         if pictures is None:
             return {}
         test = data.splits["test"]
-        rows = test[torch.linspace(0, len(test) - 1, min(12, len(test))).long()]  # zoos are often sorted by class
+        rows = test[
+            torch.linspace(0, len(test) - 1, min(12, len(test))).long()
+        ]  # zoos are often sorted by class
         originals, rendered = pictures(rows)
         psnr = np.asarray(data.zoo.table["psnr"]).astype(float)[rows.numpy()]
         figure = Figure(figsize=(12, 2.6), layout="constrained")
@@ -133,22 +150,27 @@ class InrClassification(Task):
 
 
 def readable_on(colour: Sequence[float]) -> str:
-    """Black or white, whichever stands out from a background ``(red, green, blue, ...)``, each 0 to 1.
+    """Black or white, whichever stands out from a background ``(red, green, blue, ...)``, each 0 to
+    1.
 
-    By the relative luminance of WCAG 2 (https://www.w3.org/TR/WCAG20/#relativeluminancedef); at 0.179 both contrast
-    alike.
+    By the relative luminance of WCAG 2 (https://www.w3.org/TR/WCAG20/#relativeluminancedef); at
+    0.179 both contrast alike.
     """
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if luminance > 0.179 else "white"
 
 
-def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False) -> dict[str, Tensor]:
-    """One representative of the sign (and phase) symmetries of every hidden neuron of stacked SIRENs.
+def canonical_siren(
+    state: Mapping[str, Tensor], w0: float, phase: bool = False
+) -> dict[str, Tensor]:
+    """One representative of the sign (and phase) symmetries of every hidden neuron of stacked
+    SIRENs.
 
-    ``sin(w0 (-w x - b)) = -sin(w0 (w x + b))``: a neuron's incoming weights and bias change sign together with its
-    outgoing weights. ``sin(w0 (w x + b + pi / w0)) = -sin(w0 (w x + b))``: its bias moves by half a period together
-    with a change of sign of its outgoing weights. The functions stay the same.
+    ``sin(w0 (-w x - b)) = -sin(w0 (w x + b))``: a neuron's incoming weights and bias change sign
+    together with its outgoing weights. ``sin(w0 (w x + b + pi / w0)) = -sin(w0 (w x + b))``: its
+    bias moves by half a period together with a change of sign of its outgoing weights. The
+    functions stay the same.
 
     Args:
         state: ``seq.0.weight [batch, hidden, in]``, ``seq.0.bias [batch, hidden]``, ...
@@ -166,9 +188,17 @@ def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False)
         half = math.pi / w0
         turns = (out[f"seq.{i}.bias"] / half).round()
         out[f"seq.{i}.bias"] = out[f"seq.{i}.bias"] - turns * half
-        out[f"seq.{i + 1}.weight"] = out[f"seq.{i + 1}.weight"] * (1 - 2 * turns.remainder(2))[..., None, :]
-    for i in reversed(range(layers - 1)):  # backwards: what leaves a neuron is settled before the neuron is
-        weight, bias, after = out[f"seq.{i}.weight"], out[f"seq.{i}.bias"], out[f"seq.{i + 1}.weight"]
+        out[f"seq.{i + 1}.weight"] = (
+            out[f"seq.{i + 1}.weight"] * (1 - 2 * turns.remainder(2))[..., None, :]
+        )
+    for i in reversed(
+        range(layers - 1)
+    ):  # backwards: what leaves a neuron is settled before the neuron is
+        weight, bias, after = (
+            out[f"seq.{i}.weight"],
+            out[f"seq.{i}.bias"],
+            out[f"seq.{i + 1}.weight"],
+        )
         sign = torch.where(_direction(i, weight, after) < 0, -1.0, 1.0).to(bias)
         out[f"seq.{i}.weight"], out[f"seq.{i}.bias"] = weight * sign[..., None], bias * sign
         out[f"seq.{i + 1}.weight"] = after * sign[..., None, :]
@@ -176,9 +206,10 @@ def canonical_siren(state: Mapping[str, Tensor], w0: float, phase: bool = False)
 
 
 def _direction(layer: int, weight: Tensor, after: Tensor) -> Tensor:
-    """A number per neuron whose sign changes with the neuron's: relabelling other neurons must not change it.
+    """A number per neuron whose sign changes with the neuron's: relabelling other neurons must not
+    change it.
 
-    The first layer's inputs keep their identity, so the first of them can tell; later ones go by the sum of what leaves
-    the neuron. Biases tell nothing where they were initialised to zero.
+    The first layer's inputs keep their identity, so the first of them can tell; later ones go by
+    the sum of what leaves the neuron. Biases tell nothing where they were initialised to zero.
     """
     return weight[..., 0] if layer == 0 else after.sum(-2)

@@ -1,4 +1,5 @@
-"""Ctrl-C during training: Lightning ends the run in order; who presses it again does not want to wait for that."""
+"""Ctrl-C during training: Lightning ends the run in order; who presses it again does not want to
+wait for that."""
 
 import signal
 
@@ -8,6 +9,8 @@ import lightning.pytorch as L
 class QuitAtOnce(L.Callback):
     """Lets a second Ctrl-C end the process: Lightning ignores it from the first one on."""
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         if isinstance(exception, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)

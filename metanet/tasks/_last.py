@@ -1,14 +1,17 @@
-"""``last.ckpt``: what a stopped run goes on from, as tensors and JSON, so that reading it can never run code.
+"""``last.ckpt``: what a stopped run goes on from, as tensors and JSON, so that reading it can never
+run code.
 
-Lightning hands over a nested structure of tensors and plain values. Every tensor goes into a safetensors file, and the
-structure into that file's metadata, with a tag for all that JSON has not::
+Lightning hands over a nested structure of tensors and plain values. Every tensor goes into a
+safetensors file, and the structure into that file's metadata, with a tag for all that JSON has
+not::
 
     {"epoch": 3, "betas": (0.9, 0.999), "state": {0: {"step": tensor(7.)}}}
 
     {"dict": [["epoch", 3], ["betas", {"tuple": [0.9, 0.999]}],
               ["state", {"dict": [[0, {"dict": [["step", {"tensor": "0"}]]}]]}]]}
 
-There is nothing else: an object of any other class is refused when it is written, and can't be named by a file.
+There is nothing else: an object of any other class is refused when it is written, and can't be
+named by a file.
 """
 
 import json
@@ -49,13 +52,17 @@ class Last(Document):
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints without pickle, whole or not at all: a run killed meanwhile keeps the epoch before."""
+    """Lightning's checkpoints without pickle, whole or not at all: a run killed meanwhile keeps the
+    epoch before."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         """Write a checkpoint.
 
         Raises:
-            MetanetError: something in it is neither tensor nor plain value, or it can't be written there.
+            MetanetError: something in it is neither tensor nor plain value, or it can't be written
+                there.
         """
         tensors: dict[str, Tensor] = {}
         tree = {"format": _FORMAT, "content": _taken_apart(checkpoint, tensors, "")}
@@ -63,7 +70,9 @@ class SafeCheckpointIO(CheckpointIO):
         with atomic_write(path, len(content)) as temporary:
             temporary.write_bytes(content)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Read a checkpoint that :meth:`save_checkpoint` wrote; tensors are on the CPU.
 
         Raises:
@@ -93,7 +102,11 @@ def load_last(path: Path) -> dict[str, Any]:
     if text is None:
         raise _no_checkpoint(path, "it has tensors only")
     tree = parse_json(text.encode("utf-8", "surrogatepass"), f"'{path}'")
-    if not isinstance(tree, dict) or set(tree) != {"format", "content"} or tree["format"] != _FORMAT:
+    if (
+        not isinstance(tree, dict)
+        or set(tree) != {"format", "content"}
+        or tree["format"] != _FORMAT
+    ):
         raise _no_checkpoint(path, f"its structure is not of format {_FORMAT}")
     try:
         content = _put_together(tree["content"], tensors)
@@ -122,9 +135,16 @@ def _taken_apart(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         return value if math.isfinite(value) else {"float": str(value)}
     if type(value) in (list, tuple):
         kind = type(value).__name__
-        return {kind: [_taken_apart(each, tensors, f"{where}[{i}]") for i, each in enumerate(value)]}
+        return {
+            kind: [_taken_apart(each, tensors, f"{where}[{i}]") for i, each in enumerate(value)]
+        }
     if isinstance(value, dict) and all(type(key) in (int, str) for key in value):
-        return {"dict": [[key, _taken_apart(each, tensors, f"{where}[{key!r}]")] for key, each in value.items()]}
+        return {
+            "dict": [
+                [key, _taken_apart(each, tensors, f"{where}[{key!r}]")]
+                for key, each in value.items()
+            ]
+        }
     raise MetanetError(
         f"can't write the checkpoint: {where or 'it'} is a {type(value).__name__}; tensors, numbers, text, and lists, "
         f"tuples and dicts of them can be written"

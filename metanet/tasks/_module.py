@@ -35,11 +35,14 @@ class MetanetModule(L.LightningModule):
         return self.model(batch.stacks)
 
     def training_step(self, batch: WeightBatch, step: int) -> Tensor:
-        # A resumed run must continue as an undisturbed one would: what is random in a step depends on this alone. It is
-        # set here because the hooks around an epoch are left out where Lightning resumes.
+        # A resumed run must continue as an undisturbed one would: what is random in a step depends
+        # on this alone. It is set here because the hooks around an epoch are left out where
+        # Lightning resumes.
         torch.manual_seed(step_seed(self.seed, self.current_epoch, step, self.global_rank))
         loss = self.task.loss(self(batch), batch.target)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True
+        )
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -78,14 +81,17 @@ class MetanetModule(L.LightningModule):
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
 
 def check_finite(output: Tensor, loss: float, when: str) -> None:
     """Refuse to go on with a model that diverged: every later metric would be NaN.
 
-    A metric may be undefined where outputs and loss are finite (a rank correlation of equal predictions); that is no
-    error.
+    A metric may be undefined where outputs and loss are finite (a rank correlation of equal
+    predictions); that is no error.
 
     Args:
         output: ``(networks, out_dim)``, raw.
@@ -104,13 +110,15 @@ def check_finite(output: Tensor, loss: float, when: str) -> None:
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
-    """A seed for one training step in one process: unrelated to those of all other steps, the same in every run."""
+    """A seed for one training step in one process: unrelated to those of all other steps, the same
+    in every run."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{step}/{rank}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
 
 class WeightLoaders(L.LightningDataModule):
-    """Hands a task's data to the Trainer: each process its share of the training batches, all of validation."""
+    """Hands a task's data to the Trainer: each process its share of the training batches, all of
+    validation."""
 
     def __init__(self, data: WeightData) -> None:
         super().__init__()
@@ -122,5 +130,7 @@ class WeightLoaders(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return self.data.eval_loader("val")
 
-    def transfer_batch_to_device(self, batch: WeightBatch, device: torch.device, dataloader_idx: int) -> WeightBatch:
+    def transfer_batch_to_device(
+        self, batch: WeightBatch, device: torch.device, dataloader_idx: int
+    ) -> WeightBatch:
         return batch.to(device)

@@ -37,14 +37,16 @@ def predict(cfg: DictConfig) -> str:
         The prediction in words, which is printed too.
 
     Raises:
-        MetanetError: the run has no saved model, the checkpoint fits none or several of the run's architectures or does
-            not fit ``arch``, or its values are not finite.
+        MetanetError: the run has no saved model, the checkpoint fits none or several of the run's
+            architectures or does not fit ``arch``, or its values are not finite.
         TrustError: the run's files name code of their author, and nobody trusts their folder.
     """
     options = plain(cfg)
     folder = Path(options["run"]).expanduser() / MODEL
     if not folder.is_dir():
-        raise MetanetError(f"run={options['run']}: no finished training run (it has no folder {MODEL}/)")
+        raise MetanetError(
+            f"run={options['run']}: no finished training run (it has no folder {MODEL}/)"
+        )
     if options.get("model_class") is not None:
         metanets.find(options["model_class"])  # imports and so registers it, at the user's word
     model = metanets.load(folder)
@@ -54,9 +56,13 @@ def predict(cfg: DictConfig) -> str:
     network, example = _network(options, run, folder, checkpoint, max(2, _probes(model)))
     output = _ask(model, task, network, example, fit_to(network, checkpoint))
     if output.shape != (1, task.out_dim):
-        raise MetanetError(f"{folder}: the model answers {tuple(output.shape)}, its task has {task.out_dim} outputs")
+        raise MetanetError(
+            f"{folder}: the model answers {tuple(output.shape)}, its task has {task.out_dim} outputs"
+        )
     if not output.isfinite().all():
-        raise MetanetError(f"{folder}: the model answers {output.flatten().tolist()[:5]}: its training diverged")
+        raise MetanetError(
+            f"{folder}: the model answers {output.flatten().tolist()[:5]}: its training diverged"
+        )
     text = task.describe(task.predict(output)[0])
     print(text)
     return text
@@ -71,7 +77,9 @@ def _ask(model: Any, task: Task, network: nn.Module, example: Tensor, state: Che
         )
     architecture = trace(network, example)
     template = architecture.template
-    stacked = {name: state[name].unsqueeze(0) for name in architecture.spec.tensors if name in state}
+    stacked = {
+        name: state[name].unsqueeze(0) for name in architecture.spec.tensors if name in state
+    }
     template.values(stacked)  # names what does not fit
     stack = GraphStack(template, template.stack(task.prepare_state(stacked)).edge_attr.float())
     if hasattr(model, "bind"):
@@ -87,17 +95,24 @@ def _probes(model: Any) -> int:
     return probes if isinstance(probes, int) else 0
 
 
-# ---------------------------------------------------------------- which network the checkpoint is of
+# ---------------------------------------------------------------- which network the checkpoint is
+# of
 
 
 def _network(
     options: Mapping[str, Any], run: SavedRun, folder: Path, checkpoint: Checkpoint, batch: int
 ) -> tuple[nn.Module, Tensor]:
     """The network, and the same example inputs of it every time."""
-    ref, arguments, shape = options.get("arch"), options.get("arch_args") or {}, options.get("input_shape")
+    ref, arguments, shape = (
+        options.get("arch"),
+        options.get("arch_args") or {},
+        options.get("input_shape"),
+    )
     if ref is None:
         if arguments:
-            raise MetanetError("arch_args needs arch=REF; without it the run's own architectures are tried")
+            raise MetanetError(
+                "arch_args needs arch=REF; without it the run's own architectures are tried"
+            )
         ref = _only_fit(run, folder, checkpoint)
     if ref in run.architectures:
         entry = run.architectures[ref]
@@ -109,7 +124,9 @@ def _network(
             )
         return network, sample_inputs(shape or entry.input_shape, entry.input_range, batch)
     bounds = {tuple(entry.input_range) for entry in run.architectures.values()}
-    example = sample_inputs(shape or _input_shape(run), *(bounds if len(bounds) == 1 else [(0.0, 1.0)]), batch)
+    example = sample_inputs(
+        shape or _input_shape(run), *(bounds if len(bounds) == 1 else [(0.0, 1.0)]), batch
+    )
     return load_source(ref, **arguments), example
 
 
@@ -120,7 +137,9 @@ def _only_fit(run: SavedRun, folder: Path, checkpoint: Checkpoint) -> str:
         MetanetError: none or several; lists what the run knows.
     """
     if not run.architectures:
-        raise MetanetError("this run did not record its architectures: give arch=REF, the network of the checkpoint")
+        raise MetanetError(
+            "this run did not record its architectures: give arch=REF, the network of the checkpoint"
+        )
     doubtful, fitting = [], []
     reasons: dict[str, str] = {}
     for name, entry in run.architectures.items():
@@ -138,10 +157,17 @@ def _only_fit(run: SavedRun, folder: Path, checkpoint: Checkpoint) -> str:
     if not fitting and doubtful:
         trust.require(doubtful, folder, "the code of architectures, which would be imported")
     known = fitting or list(run.architectures)
-    many = f"fits {len(fitting)} of the architectures" if fitting else "fits none of the architectures"
-    lines = [f"  arch={_short(name, 40)}  {_called(run.architectures[name])}" for name in known[:_LISTED]]
+    many = (
+        f"fits {len(fitting)} of the architectures" if fitting else "fits none of the architectures"
+    )
+    lines = [
+        f"  arch={_short(name, 40)}  {_called(run.architectures[name])}" for name in known[:_LISTED]
+    ]
     if not fitting:
-        lines = [f"{line}: {_short(reasons[name], 120)}" for line, name in zip(lines, known, strict=False)]
+        lines = [
+            f"{line}: {_short(reasons[name], 120)}"
+            for line, name in zip(lines, known, strict=False)
+        ]
     if len(known) > _LISTED:
         lines.append(f"  and {len(known) - _LISTED} more")
     listed = "\n".join(lines)
@@ -151,7 +177,9 @@ def _only_fit(run: SavedRun, folder: Path, checkpoint: Checkpoint) -> str:
     )
 
 
-def _recorded(name: str, entry: ArchitectureEntry, folder: Path, checkpoint: Checkpoint) -> nn.Module:
+def _recorded(
+    name: str, entry: ArchitectureEntry, folder: Path, checkpoint: Checkpoint
+) -> nn.Module:
     """A network that ``model.json`` describes, no larger than the checkpoint."""
 
     def make() -> nn.Module:
@@ -164,7 +192,9 @@ def _recorded(name: str, entry: ArchitectureEntry, folder: Path, checkpoint: Che
 
 
 def _called(entry: ArchitectureEntry) -> str:
-    return _short(f"{entry.ref}({', '.join(f'{key}={value}' for key, value in entry.arch_args.items())})", 80)
+    return _short(
+        f"{entry.ref}({', '.join(f'{key}={value}' for key, value in entry.arch_args.items())})", 80
+    )
 
 
 def _short(text: str, longest: int) -> str:
@@ -175,5 +205,7 @@ def _input_shape(run: SavedRun) -> tuple[int, ...]:
     shapes = {tuple(entry.input_shape) for entry in run.architectures.values()}
     shapes |= {tuple(shape) for shape in run.input_shapes.values()}
     if len(shapes) != 1:
-        raise MetanetError(f"input_shape= is needed: the zoo had networks of inputs {sorted(shapes)[:10]}")
+        raise MetanetError(
+            f"input_shape= is needed: the zoo had networks of inputs {sorted(shapes)[:10]}"
+        )
     return shapes.pop()

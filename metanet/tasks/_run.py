@@ -105,7 +105,11 @@ def train(cfg: DictConfig) -> float:
 
 def parameters(model: Any) -> int:
     """Trainable parameters of a metanetwork; 0 for models without."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad) if isinstance(model, nn.Module) else 0
+    return (
+        sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if isinstance(model, nn.Module)
+        else 0
+    )
 
 
 def _new_model(config: Mapping[str, Any], task: Task, data: WeightData) -> Any:
@@ -131,7 +135,9 @@ def _fit(
     monitor = f"val/{task.monitor}"
     best = KeepBest(folder, monitor)
     bar = [QuitAtOnce(), *([EpochBar(monitor)] if cfg.trainer.enable_progress_bar else [])]
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # lightning, of itself
+    warnings.filterwarnings(
+        "ignore", message=".*isinstance.treespec, LeafSpec.*"
+    )  # lightning, of itself
     trainer: L.Trainer = build(
         cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()], enable_progress_bar=False,
         enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
@@ -146,7 +152,11 @@ def _fit(
     try:
         trainer.fit(module, WeightLoaders(data), ckpt_path=last if go_on else None)
     except Exception as error:  # of data, Lightning and torch raise nearly anything
-        if not go_on or best.began or isinstance(error, MetanetError | OSError | torch.OutOfMemoryError):
+        if (
+            not go_on
+            or best.began
+            or isinstance(error, MetanetError | OSError | torch.OutOfMemoryError)
+        ):
             raise
         raise MetanetError(
             f"can't go on from '{last}': it does not fit this run ({type(error).__name__}: {str(error)[:300]}). "
@@ -198,14 +208,19 @@ def _check_login(settings: Mapping[str, Any]) -> None:
         import wandb
 
         if not wandb.api.api_key:
-            raise MetanetError("logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline")
+            raise MetanetError(
+                "logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline"
+            )
 
 
 @rank_zero_only
 def _wandb_id(folder: Path) -> str:
-    """The W&B id of this run directory, made once: a resumed run goes on under the same id when online."""
+    """The W&B id of this run directory, made once: a resumed run goes on under the same id when
+    online."""
     path = folder / "wandb_id"
-    if path.is_file() and re.fullmatch(r"[0-9a-z]{1,64}", given := path.read_text(errors="replace")[:100].strip()):
+    if path.is_file() and re.fullmatch(
+        r"[0-9a-z]{1,64}", given := path.read_text(errors="replace")[:100].strip()
+    ):
         return given  # it becomes a part of paths, so it may be nothing else
     new = secrets.token_hex(4)
     with atomic_write(path) as temporary:
@@ -220,7 +235,9 @@ def _report(
     run = describe_run(task, config["task"], data)
     meta = {
         **run,
-        "metrics": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        "metrics": {
+            name: value if math.isfinite(value) else None for name, value in numbers.items()
+        },
         "seed": config["seed"],
         "config": config,
         "versions": versions(),
@@ -242,7 +259,9 @@ def _report(
     for logger in loggers:
         logger.log_metrics({k: v for k, v in numbers.items() if isinstance(v, (int, float))})
         if isinstance(logger, WandbLogger):
-            for name in figures:  # each by itself: W&B shows images of different sizes badly side by side
+            for (
+                name
+            ) in figures:  # each by itself: W&B shows images of different sizes badly side by side
                 logger.log_image(name, [str(folder / f"{name}.png")])
         logger.finalize("success")
     if any(isinstance(lg, WandbLogger) for lg in loggers):
@@ -257,9 +276,13 @@ def table(name: str, result: Evaluation, numbers: Mapping[str, float]) -> str:
     keys = list(next(iter(result.metrics.values())))
     lines = [f"| {name} | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
     for split in result.metrics:
-        lines.append(f"| {split} | " + " | ".join(f"{result.metrics[split][k]:.4f}" for k in keys) + " |")
         lines.append(
-            f"| {split}, relabelled | " + " | ".join(f"{result.relabelled[split][k]:.4f}" for k in keys) + " |"
+            f"| {split} | " + " | ".join(f"{result.metrics[split][k]:.4f}" for k in keys) + " |"
+        )
+        lines.append(
+            f"| {split}, relabelled | "
+            + " | ".join(f"{result.relabelled[split][k]:.4f}" for k in keys)
+            + " |"
         )
     lines.append("")
     lines.append(
@@ -273,14 +296,26 @@ def _write_predictions(path: Path, data: WeightData, result: Evaluation) -> None
     with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         first = next(iter(result.predictions.values()))
-        wide = [f"prediction_{i}" for i in range(first.shape[1])] if first.ndim > 1 else ["prediction"]
+        wide = (
+            [f"prediction_{i}" for i in range(first.shape[1])] if first.ndim > 1 else ["prediction"]
+        )
         writer.writerow(["id", "split", "architecture", "target", *wide])
         for split, predictions in result.predictions.items():
             for row, p in zip(data.splits[split].tolist(), predictions.tolist(), strict=True):
-                target = data.target[row].item() if data.target[row].ndim == 0 else data.target[row].tolist()
+                target = (
+                    data.target[row].item()
+                    if data.target[row].ndim == 0
+                    else data.target[row].tolist()
+                )
                 values = p if isinstance(p, list) else [p]
                 writer.writerow(
-                    [data.zoo.table["id"][row], split, data.zoo.table["architecture"][row], target, *values]
+                    [
+                        data.zoo.table["id"][row],
+                        split,
+                        data.zoo.table["architecture"][row],
+                        target,
+                        *values,
+                    ]
                 )
 
 

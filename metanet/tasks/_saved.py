@@ -1,4 +1,5 @@
-"""What a saved metanetwork says of its run: the task, its scale, and the architectures that it was trained on."""
+"""What a saved metanetwork says of its run: the task, its scale, and the architectures that it was
+trained on."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -50,8 +51,14 @@ def describe_run(task: Task, arguments: Mapping[str, Any], data: WeightData) -> 
     """
     name = next((name for name, cls in TASKS.items() if cls is type(task)), None)
     cls = type(task)
-    entry = {"arguments": {key: value for key, value in arguments.items() if not key.startswith("_")}}
-    known = {"name": name} if name is not None else {"reference": f"{cls.__module__}:{cls.__qualname__}"}
+    entry = {
+        "arguments": {key: value for key, value in arguments.items() if not key.startswith("_")}
+    }
+    known = (
+        {"name": name}
+        if name is not None
+        else {"reference": f"{cls.__module__}:{cls.__qualname__}"}
+    )
     return {"task": known | entry, "scale": task.scale(), "architectures": _architectures(data)}
 
 
@@ -83,7 +90,8 @@ def read_run(meta: Mapping[str, Any], place: str) -> SavedRun:
     """
     if not isinstance(meta.get("task"), Mapping) or "_target_" not in meta["task"]:
         return validated(SavedRun, meta, place)
-    # before tasks were registered: {"task": {"_target_": ..., "label": ...}, "config": {"task": {...}}}
+    # before tasks were registered: {"task": {"_target_": ..., "label": ...}, "config": {"task":
+    # {...}}}
     config = meta.get("config")
     node = config.get("task") if isinstance(config, Mapping) else None
     target = node.get("_target_") if isinstance(node, Mapping) else None
@@ -93,7 +101,9 @@ def read_run(meta: Mapping[str, Any], place: str) -> SavedRun:
             "Is it one of your own? Train it again: it is then saved in a form that can be trusted by name"
         )
     arguments = {key: value for key, value in node.items() if key != "_target_"}
-    return validated(SavedRun, {**meta, "task": {"name": _OLD[target], "arguments": arguments}}, place)
+    return validated(
+        SavedRun, {**meta, "task": {"name": _OLD[target], "arguments": arguments}}, place
+    )
 
 
 def restore_task(run: SavedRun, folder: Path) -> Task:
@@ -110,7 +120,9 @@ def restore_task(run: SavedRun, folder: Path) -> Task:
     place = f"{folder}: the task's arguments"
     taken = {field.name for field in dataclasses.fields(cls) if field.init}
     if unknown := [key for key in run.task.arguments if key not in taken]:
-        raise MetanetError(f"{place}: there is no {trust.shown(unknown[0])}; it takes {', '.join(sorted(taken))}")
+        raise MetanetError(
+            f"{place}: there is no {trust.shown(unknown[0])}; it takes {', '.join(sorted(taken))}"
+        )
     trust.check_arguments(cls, run.task.arguments, place)
     task = cls(**run.task.arguments)
     task.restore(run.scale)
@@ -127,5 +139,7 @@ def _task_class(entry: _TaskEntry, folder: Path) -> type[Task]:
     trust.require([entry.reference], folder, "the code of a task, which would be imported")
     found = load_factory(entry.reference)
     if not (isinstance(found, type) and issubclass(found, Task)):
-        raise MetanetError(f"{folder}: {entry.reference} is no task: expected a class derived from metanet.tasks.Task")
+        raise MetanetError(
+            f"{folder}: {entry.reference} is no task: expected a class derived from metanet.tasks.Task"
+        )
     return found

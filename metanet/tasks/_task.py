@@ -29,7 +29,9 @@ def register(name: str) -> Callable[[type["Task"]], type["Task"]]:
 
     def decorate(cls: type["Task"]) -> type["Task"]:
         if name in TASKS:
-            raise MetanetError(f"there are two tasks named {name!r}: {TASKS[name].__name__} and {cls.__name__}")
+            raise MetanetError(
+                f"there are two tasks named {name!r}: {TASKS[name].__name__} and {cls.__name__}"
+            )
         TASKS[name] = cls
         return cls
 
@@ -38,14 +40,17 @@ def register(name: str) -> Callable[[type["Task"]], type["Task"]]:
 
 @dataclass(kw_only=True)
 class Task:
-    """Base of all tasks; a new one overrides the methods that differ, and is registered by :func:`register`.
+    """Base of all tasks; a new one overrides the methods that differ, and is registered by
+    :func:`register`.
 
-    It is named by ``_target_`` in ``conf/task/``. What :meth:`fit_scale` learns is kept with a saved model as
-    :meth:`scale` gives it, and put back by :meth:`restore` after a check against ``Scale``.
+    It is named by ``_target_`` in ``conf/task/``. What :meth:`fit_scale` learns is kept with a
+    saved model as :meth:`scale` gives it, and put back by :meth:`restore` after a check against
+    ``Scale``.
 
     Args:
         label: column of the zoo's table.
-        unseen: architectures kept out of training, evaluated as a split of their own; the zoo's choice when left out.
+        unseen: architectures kept out of training, evaluated as a split of their own; the zoo's
+            choice when left out.
         architectures: use these only; all when empty.
         val, test: fractions of the runs.
         batch_size: networks a step, over all processes.
@@ -61,7 +66,9 @@ class Task:
     test: float = 0.2
     batch_size: int = 64
     split_seed: int | None = None
-    monitor: str = field(default="", init=False)  # metric of the validation split that chooses the best epoch
+    monitor: str = field(
+        default="", init=False
+    )  # metric of the validation split that chooses the best epoch
     out_dim: int = field(default=1, init=False)
 
     # ---------------------------------------------------------------- data
@@ -73,7 +80,9 @@ class Task:
             MetanetError: the zoo's table has no such column.
         """
         if self.label not in zoo.table:
-            raise MetanetError(f"label={self.label}: the zoo's table has the columns {', '.join(zoo.table)}")
+            raise MetanetError(
+                f"label={self.label}: the zoo's table has the columns {', '.join(zoo.table)}"
+            )
         return np.asarray(zoo.table[self.label])
 
     def targets(self, zoo: Zoo) -> Tensor:
@@ -93,7 +102,8 @@ class Task:
 
         Args:
             seed: of the division, unless the task has its own.
-            examples: batch size of the example inputs, for models that run the networks at so many probes.
+            examples: batch size of the example inputs, for models that run the networks at so many
+                probes.
 
         Raises:
             ZooError: networks without a finite label, which the zoo does not leave out.
@@ -143,7 +153,9 @@ class Task:
             validated(self.Scale, dict(scale), f"the scale of the task {type(self).__name__}")
         for name, value in scale.items():
             if name.startswith("_") or callable(getattr(type(self), name, None)):
-                raise MetanetError(f"the scale of the task {type(self).__name__} has no {name[:60]!r}")
+                raise MetanetError(
+                    f"the scale of the task {type(self).__name__} has no {name[:60]!r}"
+                )
             setattr(self, name, value)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -159,11 +171,13 @@ class Task:
         raise NotImplementedError
 
     def encode(self, target: Tensor) -> Tensor:
-        """Targets as raw outputs: what a model outside the Trainer (StatNN) is fitted to, undone by :meth:`predict`."""
+        """Targets as raw outputs: what a model outside the Trainer (StatNN) is fitted to, undone by
+        :meth:`predict`."""
         return target
 
     def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
-        """Figures of the final evaluation by name; ``predictions`` by split, in the order of ``data.splits``."""
+        """Figures of the final evaluation by name; ``predictions`` by split, in the order of
+        ``data.splits``."""
         return {}
 
     def describe(self, prediction: Tensor) -> str:

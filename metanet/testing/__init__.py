@@ -1,6 +1,8 @@
-"""Public checks: does a relabelling keep the function, and does a metanetwork respect it? And random networks for them.
+"""Public checks: does a relabelling keep the function, and does a metanetwork respect it? And
+random networks for them.
 
-Every check comes with its twin: an *illegal* relabelling must be noticed, so that nothing passes by ignoring its input.
+Every check comes with its twin: an *illegal* relabelling must be noticed, so that nothing passes by
+ignoring its input.
 """
 
 from . import _steps_buffers as _steps_buffers  # registers its steps

@@ -12,22 +12,29 @@ from ..verification import Verification, redraw, verify
 
 
 def assert_function_preserved(
-    model: nn.Module, *inputs: Tensor, tolerance: float = 1e-10, unseen: Sequence[str] = (), seed: int = 0
+    model: nn.Module,
+    *inputs: Tensor,
+    tolerance: float = 1e-10,
+    unseen: Sequence[str] = (),
+    seed: int = 0,
 ) -> Verification:
-    """A random relabelling keeps the function; every illegal one, one axis of one tensor at a time, changes it.
+    """A random relabelling keeps the function; every illegal one, one axis of one tensor at a time,
+    changes it.
 
     Args:
         model: traced here with ``inputs``.
         tolerance: of the relative output change in float64.
-        unseen: tensors whose relabelling the function cannot see, besides those for which :func:`~metanet.verify`
-            measures a reason.
+        unseen: tensors whose relabelling the function cannot see, besides those for which
+            :func:`~metanet.verify` measures a reason.
 
     Raises:
         AssertionError: with the numbers.
     """
     __tracebackhide__ = True
     report = verify(model, trace(model, *inputs).spec, *inputs, seed=seed)
-    assert report.change < tolerance, f"a legal relabelling changed the output by {report.change:.1e} of its spread"
+    assert report.change < tolerance, (
+        f"a legal relabelling changed the output by {report.change:.1e} of its spread"
+    )
     assert report.moved > 0, "the relabelling moved nothing: there is nothing to check"
     blind = [f"{name} axis {axis}" for name, axis in report.unexplained if name not in unseen]
     assert not blind, f"the output does not show an illegal relabelling of {', '.join(blind)}"
@@ -37,26 +44,32 @@ def assert_function_preserved(
 def illegal(t: Transform, state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Relabel one tensor (under all its names) and nothing else."""
     first = t.spec.tensors[name].tied_to or name
-    names = [n for n, known in t.spec.tensors.items() if n in state and (known.tied_to or n) == first]
+    names = [
+        n for n, known in t.spec.tensors.items() if n in state and (known.tied_to or n) == first
+    ]
     return {**state, **dict.fromkeys(names, t.apply(name, state[name]))}
 
 
 def movable(spec: SymmetrySpec) -> tuple[str, ...]:
     """Names of the tensors that some transform moves."""
-    return tuple(n for n, t in spec.tensors.items() if any(True for a in t.axes for _ in leaves_of(a)))
+    return tuple(
+        n for n, t in spec.tensors.items() if any(True for a in t.axes for _ in leaves_of(a))
+    )
 
 
 def assert_invariant(
     metanetwork: Callable[[Sequence[GraphStack]], Tensor], architecture: Architecture, *,
     networks: int = 4, tolerance: float = 1e-10, sensitive: bool = True, seed: int = 0,
 ) -> float:  # fmt: skip
-    """An invariant metanetwork answers alike for a network and its relabellings, and notices illegal ones.
+    """An invariant metanetwork answers alike for a network and its relabellings, and notices
+    illegal ones.
 
     Args:
         metanetwork: called with stacks in float64.
         architecture: of random networks, drawn here.
         networks: how many; their answers' spread is the unit of all errors.
-        sensitive: also check that relabelling single tensors is noticed (for at least nine in ten of them).
+        sensitive: also check that relabelling single tensors is noticed (for at least nine in ten
+            of them).
 
     Returns:
         The largest relative change under legal relabellings.
@@ -79,7 +92,9 @@ def assert_invariant(
     transforms = [architecture.spec.sample(generator) for _ in states]
     legal = answer([t(s) for t, s in zip(transforms, states, strict=True)])
     change = float((legal - want).abs().max() / spread)
-    assert change < tolerance, f"a legal relabelling changed the answer by {change:.1e} of the spread"
+    assert change < tolerance, (
+        f"a legal relabelling changed the answer by {change:.1e} of the spread"
+    )
     if sensitive:
         blind, names = [], [n for n in movable(architecture.spec) if n in states[0]]
         for name in names:
@@ -93,12 +108,17 @@ def assert_invariant(
     return change
 
 
-def random_states(architecture: Architecture, networks: int, generator: torch.Generator) -> list[dict[str, Tensor]]:
+def random_states(
+    architecture: Architecture, networks: int, generator: torch.Generator
+) -> list[dict[str, Tensor]]:
     """State dicts of random networks in float64 (complex128), nothing left at an initial value."""
     scales = {n for b in architecture.template.blocks if b.type == EdgeType.SCALE for n in b.names}
     weights = {n: t for n, t in architecture.spec.tensors.items() if not t.integer}
     wide = {True: torch.complex128, False: torch.float64}
-    usual = {n: torch.full(t.shape, float(n in scales), dtype=wide[t.is_complex]) for n, t in weights.items()}
+    usual = {
+        n: torch.full(t.shape, float(n in scales), dtype=wide[t.is_complex])
+        for n, t in weights.items()
+    }
     states = [redraw(usual, generator) for _ in range(networks)]
     tied = {n: t.tied_to for n, t in weights.items() if t.tied_to}
     return [{n: state[tied.get(n, n)] for n in state} for state in states]

@@ -1,4 +1,5 @@
-"""Checks of parameter graphs: nothing is lost, nothing is there twice, and relabelling means the same on both sides."""
+"""Checks of parameter graphs: nothing is lost, nothing is there twice, and relabelling means the
+same on both sides."""
 
 from collections.abc import Mapping
 
@@ -12,12 +13,14 @@ from ..symmetry import Transform
 from ._states import random_values
 
 
-def graph_problems(architecture: Architecture, state: Mapping[str, Tensor] | None = None, seed: int = 0) -> list[str]:
+def graph_problems(
+    architecture: Architecture, state: Mapping[str, Tensor] | None = None, seed: int = 0
+) -> list[str]:
     """Everything that is wrong with the parameter graph of an architecture; nothing, one hopes.
 
-    Every edge belongs to exactly one block, and every entry of every parameter has one; no node is without edges; the
-    values come back bit for bit; a random transform of the parameters gives the same graph as the same transform of the
-    graph, and moves something if the symmetries say so.
+    Every edge belongs to exactly one block, and every entry of every parameter has one; no node is
+    without edges; the values come back bit for bit; a random transform of the parameters gives the
+    same graph as the same transform of the graph, and moves something if the symmetries say so.
 
     Args:
         state: a checkpoint; random values are drawn if there is none.
@@ -37,7 +40,9 @@ def graph_problems(architecture: Architecture, state: Mapping[str, Tensor] | Non
     return [*problems, *_relabelled(template, state, transform, order)]
 
 
-def assert_graph(architecture: Architecture, state: Mapping[str, Tensor] | None = None, seed: int = 0) -> None:
+def assert_graph(
+    architecture: Architecture, state: Mapping[str, Tensor] | None = None, seed: int = 0
+) -> None:
     """:func:`graph_problems` finds none.
 
     Raises:
@@ -56,8 +61,13 @@ def _coverage(architecture: Architecture, template: GraphTemplate) -> list[str]:
         seen.index_add_(0, b.edges(), torch.ones(b.count, dtype=torch.int32))
     if (seen != 1).any():
         return [f"{int((seen != 1).sum())} of {len(seen)} edges are in no block, or in several"]
-    tensors = {n: t for n, t in architecture.spec.tensors.items() if t.tied_to is None and not t.integer}
-    have, want = template.shapes, {n: tuple(t.shape) for n, t in tensors.items() if torch.Size(t.shape).numel()}
+    tensors = {
+        n: t for n, t in architecture.spec.tensors.items() if t.tied_to is None and not t.integer
+    }
+    have, want = (
+        template.shapes,
+        {n: tuple(t.shape) for n, t in tensors.items() if torch.Size(t.shape).numel()},
+    )
     if missing := sorted(want.keys() - have.keys()):
         problems.append(f"{len(missing)} tensors have no edges: {', '.join(missing[:5])}")
     if wrong := [n for n in want.keys() & have.keys() if tuple(have[n]) != want[n]]:
@@ -85,16 +95,27 @@ def _relabelled(
     relabelled = transform(state)
     before, after = template.values(state)[:, 0], template.values(relabelled)[:, 0]
     moved = new_number[template.static["edge_index"]]
-    want, have = _edges(template, after, template.static["edge_index"]), _edges(template, before, moved)
+    want, have = (
+        _edges(template, after, template.static["edge_index"]),
+        _edges(template, before, moved),
+    )
     have_sorted = have.sort().values
-    for name in [n for n, t in relabelled.items() if n in template.shapes and not same_bits(t, state[n])][:1]:
+    for name in [
+        n for n, t in relabelled.items() if n in template.shapes and not same_bits(t, state[n])
+    ][:1]:
         stays = {n: state[n] for n, t in transform.spec.tensors.items() if name in (n, t.tied_to)}
-        illegal = _edges(template, template.values({**relabelled, **stays})[:, 0], template.static["edge_index"])
+        illegal = _edges(
+            template, template.values({**relabelled, **stays})[:, 0], template.static["edge_index"]
+        )
         if torch.equal(illegal.sort().values, have_sorted):
-            problems.append(f"a relabelling that leaves out {name} gives the graph of the whole one")
+            problems.append(
+                f"a relabelling that leaves out {name} gives the graph of the whole one"
+            )
     if not torch.equal(want.sort().values, have_sorted):
         problems.append("the transform of the parameters and of the graph give different graphs")
-    if not torch.equal(after, before) and torch.equal(_edges(template, before, template.static["edge_index"]), have):
+    if not torch.equal(after, before) and torch.equal(
+        _edges(template, before, template.static["edge_index"]), have
+    ):
         problems.append("the transform moves parameters but no node")
     for key in ("node_type", "node_layer", "node_site", "node_group", "activation", "io_position"):
         if not torch.equal(template.static[key], template.static[key][order]):
@@ -107,7 +128,11 @@ def _edges(template: GraphTemplate, values: Tensor, ends: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     static = template.static
     columns = [*ends, *static["kernel_pos"].T, static["edge_type"], static["edge_tensor"]]
-    columns.append(values.contiguous().view(torch.int64 if values.dtype == torch.float64 else torch.int32).long())
+    columns.append(
+        values.contiguous()
+        .view(torch.int64 if values.dtype == torch.float64 else torch.int32)
+        .long()
+    )
     out = torch.zeros(len(values), dtype=torch.long)
     for column in columns:
         out = (out ^ column) * (int(torch.randint(2**62, (), generator=generator)) * 2 + 1)

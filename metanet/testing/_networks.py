@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 
 def random_network(seed: int) -> tuple[nn.Module, Tensor]:
-    """A random feed-forward network and example inputs: depth, widths, kernels, norms, pooling and skips all drawn.
+    """A random feed-forward network and example inputs: depth, widths, kernels, norms, pooling and
+    skips all drawn.
 
     For property tests over architectures that nobody wrote by hand.
     """
@@ -20,11 +21,17 @@ def random_network(seed: int) -> tuple[nn.Module, Tensor]:
     for _ in range(int(pick(1, 2, 3))):
         out = int(pick(4, 6, 8))
         groups = int(pick(1, 1, 2)) if width % 2 == 0 else 1
-        layers.append(nn.Conv2d(width, out, 3, padding=1, groups=groups, bias=bool(pick(True, False))))
+        layers.append(
+            nn.Conv2d(width, out, 3, padding=1, groups=groups, bias=bool(pick(True, False)))
+        )
         layers.append(pick(nn.BatchNorm2d(out), nn.GroupNorm(2, out), nn.Identity()))
         layers.append(pick(nn.ReLU(), nn.GELU(), nn.Tanh(), nn.SiLU(inplace=True)))
         if pick(True, False):
-            layers.append(Residual(nn.Sequential(nn.Conv2d(out, out, int(pick(1, 3)), padding="same"), nn.Tanh())))
+            layers.append(
+                Residual(
+                    nn.Sequential(nn.Conv2d(out, out, int(pick(1, 3)), padding="same"), nn.Tanh())
+                )
+            )
         width = out
     if pick(True, False):
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]

@@ -1,8 +1,9 @@
-"""Random programs: networks that nobody would write, to find what the rules for operations get wrong together.
+"""Random programs: networks that nobody would write, to find what the rules for operations get
+wrong together.
 
-A program is drawn step by step: each step applies an operation, drawn from :data:`STEPS`, to tensors that earlier steps
-made. New kinds of steps are one function with ``@step``; what a step cannot be applied to it declines by returning
-``None``, and another one is drawn.
+A program is drawn step by step: each step applies an operation, drawn from :data:`STEPS`, to
+tensors that earlier steps made. New kinds of steps are one function with ``@step``; what a step
+cannot be applied to it declines by returning ``None``, and another one is drawn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,11 @@ Run = Callable[[State, list[Tensor]], Tensor]
 STEPS: dict[str, Callable[["Draw", list[Tensor]], Run | None]] = {}
 
 
-def step(function: Callable[["Draw", list[Tensor]], Run | None]) -> Callable[["Draw", list[Tensor]], Run | None]:
-    """Register a kind of step: from what is drawn and the tensors so far to what makes the next tensor, or ``None``."""
+def step(
+    function: Callable[["Draw", list[Tensor]], Run | None],
+) -> Callable[["Draw", list[Tensor]], Run | None]:
+    """Register a kind of step: from what is drawn and the tensors so far to what makes the next
+    tensor, or ``None``."""
     STEPS[function.__name__] = function
     return function
 
@@ -43,8 +47,13 @@ class Draw:
         return max(self.below(len(tensors)), self.below(len(tensors)))
 
     def parameter(self, *shape: int) -> str:
-        """A new parameter, now and then one of the same shape that is there already (a tied weight)."""
-        same = [n for n, p in self.parameters.items() if tuple(p.shape) == shape and p.is_floating_point()]
+        """A new parameter, now and then one of the same shape that is there already (a tied
+        weight)."""
+        same = [
+            n
+            for n, p in self.parameters.items()
+            if tuple(p.shape) == shape and p.is_floating_point()
+        ]
         if same and self.below(4) == 0:
             return self.pick(*same)
         name = f"p{len(self.parameters)}"
@@ -65,8 +74,8 @@ class Program(nn.Module):
     Args:
         seed: which one.
         length: number of steps before the outputs.
-        kinds: names of the steps to draw from, all of :data:`STEPS` when left out. A seed is another program whenever
-            one is added.
+        kinds: names of the steps to draw from, all of :data:`STEPS` when left out. A seed is
+            another program whenever one is added.
     """
 
     def __init__(self, seed: int, length: int = 12, kinds: Sequence[str] = ()) -> None:
@@ -93,7 +102,9 @@ class Program(nn.Module):
         for i in {len(tensors) - 1, draw.tensor(tensors), draw.tensor(tensors)}:
             x = tensors[i]
             width = x.shape[-1] if x.ndim > 1 else 1
-            self.heads.append((i, draw.parameter(3, width) if x.ndim > 1 and draw.below(4) else None))
+            self.heads.append(
+                (i, draw.parameter(3, width) if x.ndim > 1 and draw.below(4) else None)
+            )
         for name, parameter in draw.parameters.items():
             self.register_parameter(name, parameter)
         for name, values in draw.buffers.items():
@@ -103,7 +114,9 @@ class Program(nn.Module):
         state, tensors = {**self._parameters, **self._buffers}, [x]
         for run in self.runs:
             tensors.append(run(state, tensors))
-        return tuple(tensors[i] if w is None else F.linear(tensors[i], state[w]) for i, w in self.heads)
+        return tuple(
+            tensors[i] if w is None else F.linear(tensors[i], state[w]) for i, w in self.heads
+        )
 
 
 def some_axis(draw: Draw, x: Tensor, low: int = 1) -> int | None:

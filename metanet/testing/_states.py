@@ -7,7 +7,8 @@ from ..architecture import Architecture
 
 
 def random_values(architecture: Architecture, generator: torch.Generator) -> dict[str, Tensor]:
-    """Plain random numbers in the architecture's dtypes, tied tensors shared; without integer buffers."""
+    """Plain random numbers in the architecture's dtypes, tied tensors shared; without integer
+    buffers."""
     state: dict[str, Tensor] = {}
     for name, tensor in ((n, t) for n, t in architecture.spec.tensors.items() if not t.integer):
         if tensor.tied_to is not None:
@@ -15,5 +16,7 @@ def random_values(architecture: Architecture, generator: torch.Generator) -> dic
         else:
             dtype = getattr(torch, tensor.dtype)
             wide = torch.complex64 if dtype.is_complex else torch.float32
-            state[name] = torch.randn(tuple(tensor.shape), generator=generator, dtype=wide).to(dtype)
+            state[name] = torch.randn(tuple(tensor.shape), generator=generator, dtype=wide).to(
+                dtype
+            )
     return state

@@ -1,7 +1,7 @@
 """Steps of random programs that own masks and index tables, or read numbers.
 
-Buffers are as a fresh network has them: masks of ones, indices 0..n, constant rows. What training would leave in them
-must not matter to what is found; verification draws them anew.
+Buffers are as a fresh network has them: masks of ones, indices 0..n, constant rows. What training
+would leave in them must not matter to what is found; verification draws them anew.
 """
 
 import torch
@@ -20,7 +20,9 @@ def own_mask(draw: Draw, tensors: list[Tensor]) -> Run | None:
     if not axes:
         return None
     shape = [n if a in axes else 1 for a, n in enumerate(x.shape)]
-    w = draw.buffer(torch.ones(shape, dtype=draw.pick(torch.bool, torch.bool, torch.int64, torch.uint8)))
+    w = draw.buffer(
+        torch.ones(shape, dtype=draw.pick(torch.bool, torch.bool, torch.int64, torch.uint8))
+    )
     return draw.pick(
         lambda p, t: t[i] * p[w],
         lambda p, t: torch.where(p[w] > 0, t[i], t[i].tanh()),
@@ -56,7 +58,9 @@ def own_positions(draw: Draw, tensors: list[Tensor]) -> Run | None:
         return None
     n, rows = x.shape[-2], x.shape[-2] + draw.below(3)
     w = draw.parameter(rows, x.shape[-1])
-    numbers = draw.buffer(draw.pick(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.arange(n).flip(0)))
+    numbers = draw.buffer(
+        draw.pick(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.arange(n).flip(0))
+    )
     return lambda p, t: t[i] + F.embedding(p[numbers], p[w])
 
 

@@ -1,4 +1,5 @@
-"""Steps of random programs that compute with complex numbers on the way; what they take and give is real."""
+"""Steps of random programs that compute with complex numbers on the way; what they take and give is
+real."""
 
 from collections.abc import Callable
 
@@ -69,12 +70,18 @@ def complex_pairs(draw: Draw, tensors: list[Tensor]) -> Run | None:
     x = tensors[i]
     if x.ndim < 2 or x.shape[-1] % 2:
         return None
-    shape = [n if a and draw.below(2) else 1 for a, n in enumerate((*x.shape[:-1], x.shape[-1] // 2))]
+    shape = [
+        n if a and draw.below(2) else 1 for a, n in enumerate((*x.shape[:-1], x.shape[-1] // 2))
+    ]
     w, viewed = complex_parameter(draw, *shape), draw.pick(True, False)
 
     def run(p: State, t: list[Tensor]) -> Tensor:
         pairs = t[i].unflatten(-1, (-1, 2)).contiguous()
-        z = pairs.flatten(-2).view(as_complex(pairs[:0]).dtype) if viewed else torch.view_as_complex(pairs)
+        z = (
+            pairs.flatten(-2).view(as_complex(pairs[:0]).dtype)
+            if viewed
+            else torch.view_as_complex(pairs)
+        )
         return torch.view_as_real(z * p[w]).flatten(-2)
 
     return run
@@ -115,7 +122,8 @@ def complex_write(draw: Draw, tensors: list[Tensor]) -> Run | None:
 
 @step
 def spectral_convolution(draw: Draw, tensors: list[Tensor]) -> Run | None:
-    """Frequencies along one axis, the lowest of which go through matrices or gains of their own (Fourier operators)."""
+    """Frequencies along one axis, the lowest of which go through matrices or gains of their own
+    (Fourier operators)."""
     i = draw.tensor(tensors)
     x = tensors[i]
     if x.ndim != 3:
@@ -124,7 +132,11 @@ def spectral_convolution(draw: Draw, tensors: list[Tensor]) -> Run | None:
     modes, width, n = min(3, x.shape[along] // 2 + 1), x.shape[3 - along], x.shape[along]
     mixes, shifted = draw.pick(True, False), draw.pick(True, False)
     out = draw.pick(3, 4) if mixes else width
-    w = complex_parameter(draw, width, out, modes) if mixes else complex_parameter(draw, width, modes)
+    w = (
+        complex_parameter(draw, width, out, modes)
+        if mixes
+        else complex_parameter(draw, width, modes)
+    )
 
     def run(p: State, t: list[Tensor]) -> Tensor:
         spectrum = torch.fft.rfft(t[i].movedim(along, -1), norm="ortho")[..., :modes]

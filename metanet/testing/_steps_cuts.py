@@ -26,7 +26,8 @@ def _beside(draw: Draw, tensors: list[Tensor], axis: int) -> tuple[int, int] | N
 
 @step
 def shuffle_concatenation(draw: Draw, tensors: list[Tensor]) -> Run | None:
-    """Two tensors one behind the other, then items of the parts in turn, perhaps cut in the middle of a part."""
+    """Two tensors one behind the other, then items of the parts in turn, perhaps cut in the middle
+    of a part."""
     a = 1 + draw.below(2)
     pair = _beside(draw, tensors, a)
     if pair is None:
@@ -45,7 +46,8 @@ def shuffle_concatenation(draw: Draw, tensors: list[Tensor]) -> Run | None:
 
 @step
 def shuffle_and_halve(draw: Draw, tensors: list[Tensor]) -> Run | None:
-    """A shuffle, of whose channels one half goes through an activation: the unit of ShuffleNetV2."""
+    """A shuffle, of whose channels one half goes through an activation: the unit of
+    ShuffleNetV2."""
     i = draw.tensor(tensors)
     a = some_axis(draw, tensors[i])
     groups = _divisor(draw, tensors[i].shape[a]) if a is not None else None
@@ -53,7 +55,9 @@ def shuffle_and_halve(draw: Draw, tensors: list[Tensor]) -> Run | None:
         return None
 
     def run(p: State, t: list[Tensor]) -> Tensor:
-        left, *right = t[i].unflatten(a, (groups, -1)).transpose(a, a + 1).flatten(a, a + 1).chunk(2, a)
+        left, *right = (
+            t[i].unflatten(a, (groups, -1)).transpose(a, a + 1).flatten(a, a + 1).chunk(2, a)
+        )
         return torch.cat([left, *(part.sigmoid() for part in right)], a)
 
     return run
@@ -61,7 +65,8 @@ def shuffle_and_halve(draw: Draw, tensors: list[Tensor]) -> Run | None:
 
 @step
 def unequal_groups(draw: Draw, tensors: list[Tensor]) -> Run | None:
-    """Group normalisation of channels, alone or with others before them, in any number of groups."""
+    """Group normalisation of channels, alone or with others before them, in any number of
+    groups."""
     pair = _beside(draw, tensors, 1)
     if pair is None or tensors[pair[0]].ndim < 3:
         return None

@@ -21,7 +21,10 @@ def linear(draw: Draw, tensors: list[Tensor]) -> Run | None:
 @step
 def activation(draw: Draw, tensors: list[Tensor]) -> Run:
     """An entry-wise nonlinearity."""
-    i, f = draw.tensor(tensors), draw.pick(torch.relu, torch.tanh, F.gelu, torch.sin, F.silu, torch.sigmoid)
+    i, f = (
+        draw.tensor(tensors),
+        draw.pick(torch.relu, torch.tanh, F.gelu, torch.sin, F.silu, torch.sigmoid),
+    )
     return lambda p, t: f(t[i])
 
 
@@ -47,7 +50,8 @@ def combine(draw: Draw, tensors: list[Tensor]) -> Run | None:
 
 @step
 def parameter(draw: Draw, tensors: list[Tensor]) -> Run:
-    """A parameter along some of the axes (a bias, a scale, a position table, a temperature per head)."""
+    """A parameter along some of the axes (a bias, a scale, a position table, a temperature per
+    head)."""
     i = draw.tensor(tensors)
     x = tensors[i]
     shape = [n if a and draw.below(2) else 1 for a, n in enumerate(x.shape)]
@@ -101,7 +105,11 @@ def root_mean_square(draw: Draw, tensors: list[Tensor]) -> Run | None:
     """Division by the root of the mean square along an axis."""
     i = draw.tensor(tensors)
     a = some_axis(draw, tensors[i])
-    return None if a is None else lambda p, t: t[i] * (t[i].square().mean(a, keepdim=True) + 1e-3).rsqrt()
+    return (
+        None
+        if a is None
+        else lambda p, t: t[i] * (t[i].square().mean(a, keepdim=True) + 1e-3).rsqrt()
+    )
 
 
 @step
@@ -150,7 +158,11 @@ def attention(draw: Draw, tensors: list[Tensor]) -> Run | None:
         w = draw.parameter((heads + 2 * kv) * dim, width)
         parts = lambda p: p[w].split([heads * dim, kv * dim, kv * dim])  # noqa: E731
     else:
-        q, k, v = draw.parameter(heads * dim, width), draw.parameter(kv * dim, width), draw.parameter(kv * dim, width)
+        q, k, v = (
+            draw.parameter(heads * dim, width),
+            draw.parameter(kv * dim, width),
+            draw.parameter(kv * dim, width),
+        )
         parts = lambda p: (p[q], p[k], p[v])  # noqa: E731
 
     def run(p: State, t: list[Tensor]) -> Tensor:

@@ -38,7 +38,10 @@ def permute(draw: Draw, tensors: list[Tensor]) -> Run | None:
     i = draw.tensor(tensors)
     if tensors[i].ndim < 3:
         return None
-    order = (0, *(1 + int(a) for a in torch.randperm(tensors[i].ndim - 1, generator=draw.generator)))
+    order = (
+        0,
+        *(1 + int(a) for a in torch.randperm(tensors[i].ndim - 1, generator=draw.generator)),
+    )
     return lambda p, t: t[i].permute(order)
 
 
@@ -90,7 +93,9 @@ def rotate_halves(draw: Draw, tensors: list[Tensor]) -> Run | None:
     if a is None:
         return None
     at = 1 + draw.below(tensors[i].shape[a] - 1)
-    return lambda p, t: torch.cat([-t[i].narrow(a, at, t[i].shape[a] - at), t[i].narrow(a, 0, at)], a)
+    return lambda p, t: torch.cat(
+        [-t[i].narrow(a, at, t[i].shape[a] - at), t[i].narrow(a, 0, at)], a
+    )
 
 
 @step
@@ -137,7 +142,9 @@ def look_up(draw: Draw, tensors: list[Tensor]) -> Run | None:
     if a is None:
         return None
     numbers = torch.randint(tensors[i].shape[a], (draw.pick(2, 3),), generator=draw.generator)
-    return lambda p, t: t[i].index_select(a, numbers) if numbers[0] else t[i][(slice(None),) * a + (numbers,)]
+    return lambda p, t: (
+        t[i].index_select(a, numbers) if numbers[0] else t[i][(slice(None),) * a + (numbers,)]
+    )
 
 
 @step
@@ -151,7 +158,11 @@ def gather_chosen(draw: Draw, tensors: list[Tensor]) -> Run | None:
 
     def run(p: State, t: list[Tensor]) -> Tensor:
         values, chosen = t[i].topk(2, a)
-        return torch.zeros_like(t[i]).scatter(a, chosen, values) if back else t[i].square().gather(a, chosen)
+        return (
+            torch.zeros_like(t[i]).scatter(a, chosen, values)
+            if back
+            else t[i].square().gather(a, chosen)
+        )
 
     return run
 

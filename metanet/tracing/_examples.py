@@ -1,6 +1,8 @@
-"""Example inputs that a network's own configuration tells: one small function for each library that it may come from.
+"""Example inputs that a network's own configuration tells: one small function for each library that
+it may come from.
 
-No library is imported here: networks are recognised by the modules of their classes and by attributes.
+No library is imported here: networks are recognised by the modules of their classes and by
+attributes.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,19 +19,21 @@ BATCHES = (2, 3)
 """Batch sizes of an example and of its check: never 1, along which nothing could be told apart."""
 
 IMAGES = (128, 160)
-"""Heights and widths of images for networks that take any: 4 x 4 and 5 x 5 are left after five halvings."""
+"""Heights and widths of images for networks that take any: 4 x 4 and 5 x 5 are left after five
+halvings."""
 
 _LARGE_IMAGES = (224, 256)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Inputs of a network: ``model(*args, **kwargs)``, on the CPU, always the same for the same configuration.
+    """Inputs of a network: ``model(*args, **kwargs)``, on the CPU, always the same for the same
+    configuration.
 
     Attributes:
         args, kwargs: with a batch of 2.
-        check: ``(args, kwargs)`` of other sizes: another batch, and another length or image size where the network
-            takes one. ``None`` where only the network's author could tell.
+        check: ``(args, kwargs)`` of other sizes: another batch, and another length or image size
+            where the network takes one. ``None`` where only the network's author could tell.
     """
 
     args: tuple[Any, ...] = ()
@@ -42,7 +46,8 @@ _MAKERS: list[tuple[Callable[[nn.Module], bool], _Maker]] = []
 
 
 def examples_for(predicate: Callable[[nn.Module], bool]) -> Callable[[_Maker], _Maker]:
-    """Register a function ``model -> Example`` for the models that ``predicate`` accepts; the first match is asked."""
+    """Register a function ``model -> Example`` for the models that ``predicate`` accepts; the first
+    match is asked."""
 
     def register(make: _Maker) -> _Maker:
         _MAKERS.append((predicate, make))
@@ -54,9 +59,10 @@ def examples_for(predicate: Callable[[nn.Module], bool]) -> Callable[[_Maker], _
 def example_inputs(model: nn.Module) -> Example | None:
     """Example inputs of a network that carries its configuration.
 
-    Known are timm, transformers, torchvision's image networks, and every module that has an attribute
-    ``example_inputs``: a tensor, a tuple of positional inputs, a dict of keyword inputs, or a function without
-    arguments that returns one of these; ``check_inputs`` may be given beside it, in the same forms.
+    Known are timm, transformers, torchvision's image networks, and every module that has an
+    attribute ``example_inputs``: a tensor, a tuple of positional inputs, a dict of keyword inputs,
+    or a function without arguments that returns one of these; ``check_inputs`` may be given beside
+    it, in the same forms.
 
     Returns:
         ``None`` if nothing tells what the network takes.
@@ -86,7 +92,9 @@ def image(batch: int, channels: int, height: int, width: int | None = None) -> T
 def _own(model: nn.Module) -> Example:
     """What the module says itself."""
     args, kwargs = _inputs(model, "example_inputs")
-    check = _inputs(model, "check_inputs") if getattr(model, "check_inputs", None) is not None else None
+    check = (
+        _inputs(model, "check_inputs") if getattr(model, "check_inputs", None) is not None else None
+    )
     return Example(args=args, kwargs=kwargs, check=check)
 
 
@@ -120,7 +128,9 @@ def _timm(model: nn.Module) -> Example:
     # Sizes that windows and merged patches divide, where the network has such.
     unit = gcd(*size, least) if least else IMAGES[1] - IMAGES[0]
     # VGG reads its last feature map by a convolution, of this kernel size, after five halvings.
-    least = max(least, 32 * getattr(getattr(model, "pre_logits", None), "input_kernel_size", 0), IMAGES[0])
+    least = max(
+        least, 32 * getattr(getattr(model, "pre_logits", None), "input_kernel_size", 0), IMAGES[0]
+    )
     first = -(-least // unit) * unit
     return _images(channels, (first, first), (first + unit, first + unit))
 
@@ -146,7 +156,9 @@ def _timm_channels(model: nn.Module, config: Mapping[str, Any]) -> int | None:
 
 
 def _of_torchvision(model: nn.Module) -> bool:
-    return comes_from(model, "torchvision.models") and not comes_from(model, "torchvision.models.detection")
+    return comes_from(model, "torchvision.models") and not comes_from(
+        model, "torchvision.models.detection"
+    )
 
 
 @examples_for(_of_torchvision)
@@ -161,8 +173,11 @@ def _torchvision(model: nn.Module) -> Example | None:
         return _images(3, _LARGE_IMAGES[:1] * 2, _LARGE_IMAGES[:1] * 2)
     if kind == "inception":
         return _images(3, (299, 299), (331, 331))
-    # Classifiers that flatten a pooled map of several cells (VGG, AlexNet) repeat the cells of a smaller map.
-    flattens = any(isinstance(m, nn.AdaptiveAvgPool2d) and _cells(m.output_size) > 1 for m in model.modules())
+    # Classifiers that flatten a pooled map of several cells (VGG, AlexNet) repeat the cells of a
+    # smaller map.
+    flattens = any(
+        isinstance(m, nn.AdaptiveAvgPool2d) and _cells(m.output_size) > 1 for m in model.modules()
+    )
     first, second = _LARGE_IMAGES if flattens else IMAGES
     return _images(3, (first, first), (second, second))
 
@@ -173,5 +188,7 @@ def _cells(size: Any) -> int:
 
 
 def _images(channels: int, first: tuple[int, ...], second: tuple[int, ...]) -> Example:
-    one, other = (image(batch, channels, *size) for batch, size in zip(BATCHES, (first, second), strict=True))
+    one, other = (
+        image(batch, channels, *size) for batch, size in zip(BATCHES, (first, second), strict=True)
+    )
     return Example(args=(one,), check=((other,), {}))

@@ -1,4 +1,5 @@
-"""The ledger of a recording: which value every living tensor holds, and how that value came about."""
+"""The ledger of a recording: which value every living tensor holds, and how that value came
+about."""
 
 import weakref
 from dataclasses import replace
@@ -19,35 +20,44 @@ aten = torch.ops.aten
 class Ledger:
     """Gives every value a number, and writes down how each follows from others.
 
-    What is written down is functional. A tensor that is written in place gets the number of a new value, and so does
-    what it looks into (:func:`~metanet.tracing._views.rebuild`); other views of the same memory are derived anew when
-    they are read next. Values that depend on neither inputs nor parameters are kept as constants instead.
+    What is written down is functional. A tensor that is written in place gets the number of a new
+    value, and so does what it looks into (:func:`~metanet.tracing._views.rebuild`); other views of
+    the same memory are derived anew when they are read next. Values that depend on neither inputs
+    nor parameters are kept as constants instead.
     """
 
     def __init__(self) -> None:
         self.values: list[Value] = []
         self.ops: list[Op] = []
         self.constants: dict[int, Tensor] = {}
-        self.borrowed: set[int] = set()  # constants whose tensors others may write into after the recording
+        # constants whose tensors others may write into after the recording
+        self.borrowed: set[int] = set()
         self.module = ""  # whose forward is running
         self._memories = Memories()
         self._outside: list[Tensor] = []  # tensors that no operation made
-        self._referred: set[int] = set()  # constants that operations read, so that they must outlive a write
+        # constants that operations read, so that they must outlive a write
+        self._referred: set[int] = set()
 
-    # ------------------------------------------------------------------------------------------------ tensors
+    # ------------------------------------------------------------------------------------------------
+    # tensors
 
     def add(self, tensor: Tensor, origin: str, names: tuple[str, ...] = ()) -> int:
-        """Number a tensor that is there before the forward pass; one that is known keeps its number."""
+        """Number a tensor that is there before the forward pass; one that is known keeps its
+        number."""
         node = node_of(tensor)
         if node is not None and node.owner is self:
             return node.number
         memory = self._memories.of(tensor, storage_key(tensor))
-        return self._from_outside(tensor, Node(self, self._new(tensor, origin, names), None, memory)).number
+        return self._from_outside(
+            tensor, Node(self, self._new(tensor, origin, names), None, memory)
+        ).number
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether an operation made or read this tensor, or one that shares its memory."""
         node = node_of(tensor)
-        return (node is not None and node.owner is self) or self._memories.find(storage_key(tensor)) is not None
+        return (node is not None and node.owner is self) or self._memories.find(
+            storage_key(tensor)
+        ) is not None
 
     def node(self, tensor: Tensor) -> Node:
         """What is known of a tensor, which may be met for the first time."""
@@ -73,12 +83,18 @@ class Ledger:
         memory = self._memories.of(tensor, key)
         root = memory.root()
         if root is not None and memory.plain and self._inside(tensor, root):
-            whole = tensor.is_contiguous() and not tensor.storage_offset() and tensor.shape == self._shape(root)
+            whole = (
+                tensor.is_contiguous()
+                and not tensor.storage_offset()
+                and tensor.shape == self._shape(root)
+            )
             view = alias(Ref(root.number)) if whole else window(Ref(root.number), tensor)
             node = Node(self, self._new(tensor, "result"), None, memory, root, view)
             self._derive(node)
             return self._from_outside(tensor, node)
-        if root is not None and root.value is None:  # no function says how it follows from what is there
+        if (
+            root is not None and root.value is None
+        ):  # no function says how it follows from what is there
             node = Node(self, self._new(tensor, "result"), None, memory, root)
             self._derive(node)
             return self._from_outside(tensor, node)
@@ -96,8 +112,11 @@ class Ledger:
         return self._counts_alike(tensor, root) and end < torch.Size(self._shape(root)).numel()
 
     def _counts_alike(self, tensor: Tensor, root: Node) -> bool:
-        """Whether an entry of a tensor is one of its memory's root: not half of a complex one, nor a conjugate."""
-        return str(tensor.dtype) == f"torch.{self.values[root.number].dtype}" and not is_lazy(tensor)
+        """Whether an entry of a tensor is one of its memory's root: not half of a complex one, nor
+        a conjugate."""
+        return str(tensor.dtype) == f"torch.{self.values[root.number].dtype}" and not is_lazy(
+            tensor
+        )
 
     def _from_outside(self, tensor: Tensor, node: Node) -> Node:
         self._outside.append(tensor)
@@ -118,7 +137,8 @@ class Ledger:
             release(tensor)
         self._outside.clear()
 
-    # ------------------------------------------------------------------------------------------------ numbers
+    # ------------------------------------------------------------------------------------------------
+    # numbers
 
     def current(self, node: Node, *, referred: bool = False) -> int:
         """The number of a node's value; a view of memory that was written since is derived anew."""
@@ -160,7 +180,8 @@ class Ledger:
     def _shape(self, node: Node) -> tuple[int, ...]:
         return self.values[node.number].shape
 
-    # ------------------------------------------------------------------------------------------------ operations
+    # ------------------------------------------------------------------------------------------------
+    # operations
 
     def emit(self, call: Any, args: Any, like: Value, kwargs: Any = None) -> Ref:
         """Record an operation with one result, which is like this value."""
@@ -169,12 +190,23 @@ class Ledger:
         self._record(facts(call).name, call, args, kwargs or {}, (number,))
         return Ref(number)
 
-    def _record(self, name: str, call: Any, args: Any, kwargs: Any, outputs: tuple[int | None, ...]) -> None:
-        op = Op(name=name, call=call, args=tuple(args), kwargs=kwargs, outputs=outputs, module=self.module)
+    def _record(
+        self, name: str, call: Any, args: Any, kwargs: Any, outputs: tuple[int | None, ...]
+    ) -> None:
+        op = Op(
+            name=name,
+            call=call,
+            args=tuple(args),
+            kwargs=kwargs,
+            outputs=outputs,
+            module=self.module,
+        )
         self._referred.update(op.inputs())
         self.ops.append(op)
 
-    def made(self, func: Any, recorded: tuple[Any, Any], nodes: list[Node], out: Any, values: Any) -> None:
+    def made(
+        self, func: Any, recorded: tuple[Any, Any], nodes: list[Node], out: Any, values: Any
+    ) -> None:
         """What an operation that wrote nothing returned, also as values (``None``: not known)."""
         args, kwargs = recorded
         several = isinstance(out, (list, tuple))
@@ -182,7 +214,9 @@ class Ledger:
         outputs: list[int | None] = []
         known = [None] * len(results) if values is None else list(values) if several else [values]
         for index, (tensor, value) in enumerate(zip(results, known, strict=True)):
-            if not isinstance(tensor, Tensor) or any(node_of(tensor) is n for n in nodes):  # passed through
+            if not isinstance(tensor, Tensor) or any(
+                node_of(tensor) is n for n in nodes
+            ):  # passed through
                 outputs.append(None)
                 continue
             key = storage_key(tensor)
@@ -192,7 +226,9 @@ class Ledger:
                 self.keep(memory)
                 parent, memory = None, Memory(tensor, key)
             if parent is not None and facts(func).identity:
-                node = Node(self, parent.number, parent.value, memory, parent, alias(Ref(parent.number)))
+                node = Node(
+                    self, parent.number, parent.value, memory, parent, alias(Ref(parent.number))
+                )
                 outputs.append(None)
             else:
                 value = None if value is None else value.detach()
@@ -210,7 +246,9 @@ class Ledger:
         if values is None and nodes and any(number is not None for number in outputs):
             self._record(facts(func).name, func, args, kwargs, tuple(outputs))
 
-    def _look(self, node: Node, parent: Node, func: Any, recorded: Any, index: int | None, tensor: Tensor) -> None:
+    def _look(
+        self, node: Node, parent: Node, func: Any, recorded: Any, index: int | None, tensor: Tensor
+    ) -> None:
         """How a tensor looks into an operand of the operation that made it."""
         root = parent.memory.root()
         view = view_of(func, *recorded, index, self._shape(parent))
@@ -224,13 +262,15 @@ class Ledger:
         node.parent, node.view = parent, view
 
     def relabelled(self, func: Any, recorded: tuple[Any, Any], node: Node, tensor: Tensor) -> None:
-        """A tensor that became another view of its memory (``unsqueeze_``): a view of what it was."""
+        """A tensor that became another view of its memory (``unsqueeze_``): a view of what it
+        was."""
         view = View(func, *recorded)
         new = Node(self, self._new(tensor, "result"), None, node.memory, node, view)
         self._derive(new)
         attach(tensor, new)
 
-    # ------------------------------------------------------------------------------------------------ writes
+    # ------------------------------------------------------------------------------------------------
+    # writes
 
     def keep(self, memory: Memory) -> None:
         """Copy the constants in a memory that will be written behind our back."""
@@ -239,7 +279,8 @@ class Ledger:
         memory.constants.clear()
 
     def before_writing(self, node: Node, *, known: bool) -> None:
-        """Save the constants in a memory that is about to be written, as far as operations read them."""
+        """Save the constants in a memory that is about to be written, as far as operations read
+        them."""
         memory = node.memory
         above: Node | None = None if known else node  # what is rebuilt is read
         while above is not None:
@@ -281,7 +322,12 @@ class Ledger:
         outputs: list[int | None] = []
         for tensor in results:
             if isinstance(tensor, Tensor) and id(tensor) not in numbers:
-                node = Node(self, self._new(tensor, "result"), None, self._memories.of(tensor, storage_key(tensor)))
+                node = Node(
+                    self,
+                    self._new(tensor, "result"),
+                    None,
+                    self._memories.of(tensor, storage_key(tensor)),
+                )
                 self._hang(tensor, node)
                 outputs.append(node.number)
             else:
@@ -295,21 +341,29 @@ class Ledger:
             node.number, node.value = numbers[id(tensor)], None
             self._spread(node)
 
-    def _stays_functional(self, about: Facts, nodes: list[Node], written: list[tuple[Tensor, Node]]) -> bool:
+    def _stays_functional(
+        self, about: Facts, nodes: list[Node], written: list[tuple[Tensor, Node]]
+    ) -> bool:
         """Whether the functional overload returns the dtype that a write in place keeps."""
         if about.functional is None:
             return False
         dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor, _ in written}
         if not about.keeps_dtype:
             return dtypes == {"bool"}
-        plain = set() if dtypes & _INTEGERS else _INTEGERS  # integers do not change the dtype of numbers with a point
+        # integers do not change the dtype of numbers with a point
+        plain = set() if dtypes & _INTEGERS else _INTEGERS
         return all(self.values[n.number].dtype in dtypes | plain for n in nodes if self._shape(n))
 
     def _filled(self, source: Node, tensor: Tensor) -> int:
         """What ``tensor.copy_(source)`` leaves in the tensor."""
         ref, value, like = Ref(source.number), self.values[source.number], _described(tensor)
         if value.dtype != like.dtype:
-            ref = self.emit(aten._to_copy.default, (ref,), replace(value, dtype=like.dtype), {"dtype": tensor.dtype})
+            ref = self.emit(
+                aten._to_copy.default,
+                (ref,),
+                replace(value, dtype=like.dtype),
+                {"dtype": tensor.dtype},
+            )
         if value.shape != like.shape:
             ref = self.emit(aten.expand.default, (ref, list(tensor.shape)), like)
         if self.values[ref.value].layout != like.layout:
@@ -339,7 +393,8 @@ class Ledger:
                 stranger.number = self._write_through(Ref(child.number), stranger)
 
     def _rebuild(self, child: Node, parent: Node) -> Node:
-        """Record what a parent is after its view was written; returns the node that has it, the parent or the root."""
+        """Record what a parent is after its view was written; returns the node that has it, the
+        parent or the root."""
         view, part = child.view, self.values[child.number]
         if child.window is not None and (parent.folded or not invertible(view)):
             parent, view = parent.memory.root(), child.window
@@ -347,12 +402,15 @@ class Ledger:
         new = None
         if view is not None:
             new = rebuild(view, Ref(parent.number), Ref(child.number), whole, part, self.emit)
-        parent.number = new.value if new is not None else self._write_through(Ref(child.number), parent)
+        parent.number = (
+            new.value if new is not None else self._write_through(Ref(child.number), parent)
+        )
         parent.value = None
         return parent
 
     def _write_through(self, written: Ref, node: Node) -> int:
-        """No function says what a tensor holds after a write to memory that it shares in an unknown way."""
+        """No function says what a tensor holds after a write to memory that it shares in an unknown
+        way."""
         self.values.append(replace(self.values[node.number], origin="result", names=()))
         number = len(self.values) - 1
         self._record("metanet.write_through_view", None, (written, Ref(node.number)), {}, (number,))

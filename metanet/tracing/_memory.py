@@ -1,4 +1,5 @@
-"""What the recorder knows about living tensors: the number of their current value, and whose memory they look into."""
+"""What the recorder knows about living tensors: the number of their current value, and whose memory
+they look into."""
 
 import weakref
 from typing import Any
@@ -17,10 +18,11 @@ class Memory:
 
     Attributes:
         key: names the storage.
-        plain: its root lies in it in the order of its entries, from the start, and is read as it lies there (neither
-            conjugated nor negated).
+        plain: its root lies in it in the order of its entries, from the start, and is read as it
+            lies there (neither conjugated nor negated).
         version: how often it was written.
-        constants: numbers of constants whose tensors look into it: what is still needed is copied before a write.
+        constants: numbers of constants whose tensors look into it: what is still needed is copied
+            before a write.
         root: the node that looks at all of it, by a weak reference: nodes hold their memory.
         strangers: other nodes without a parent, whose relation to the root is not known.
     """
@@ -29,7 +31,11 @@ class Memory:
 
     def __init__(self, tensor: Tensor, key: int) -> None:
         self.key = key
-        ordered = tensor.layout is torch.strided and tensor.is_contiguous() and tensor.storage_offset() == 0
+        ordered = (
+            tensor.layout is torch.strided
+            and tensor.is_contiguous()
+            and tensor.storage_offset() == 0
+        )
         self.plain = ordered and not is_lazy(tensor)
         self.version = 0
         self.constants: list[int] = []
@@ -38,20 +44,33 @@ class Memory:
 
 
 class Node:
-    """What is known of one tensor. It hangs on the tensor and goes with it: no table of ids that could be used twice.
+    """What is known of one tensor. It hangs on the tensor and goes with it: no table of ids that
+    could be used twice.
 
     Attributes:
         owner: the ledger.
         number: of the tensor's value as of version ``seen`` of its memory.
-        value: the tensor itself, or its shadow where the tensor is on the meta device, if its numbers are known: they
-            depend on neither inputs nor parameters. What is written into the tensor is written into it.
+        value: the tensor itself, or its shadow where the tensor is on the meta device, if its
+            numbers are known: they depend on neither inputs nor parameters. What is written into
+            the tensor is written into it.
         parent: the node that it looks into; ``None`` for a root.
         view: how; ``None`` if not known.
         folded: several of its entries may be one place in memory.
         window: how it looks into the root's memory, if that is needed to write through it.
     """
 
-    __slots__ = ("__weakref__", "folded", "memory", "number", "owner", "parent", "seen", "value", "view", "window")
+    __slots__ = (
+        "__weakref__",
+        "folded",
+        "memory",
+        "number",
+        "owner",
+        "parent",
+        "seen",
+        "value",
+        "view",
+        "window",
+    )
 
     def __init__(
         self,
@@ -95,12 +114,14 @@ def release(tensor: Tensor) -> None:
 
 
 def is_lazy(tensor: Tensor) -> bool:
-    """Whether a tensor shows other numbers than lie in its memory: their conjugates, or their negatives."""
+    """Whether a tensor shows other numbers than lie in its memory: their conjugates, or their
+    negatives."""
     return tensor.is_conj() or tensor.is_neg()
 
 
 def storage_key(tensor: Tensor) -> int:
-    """Names the storage of a tensor for as long as it lives; a tensor without one (sparse) names itself."""
+    """Names the storage of a tensor for as long as it lives; a tensor without one (sparse) names
+    itself."""
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
 
 

@@ -15,11 +15,15 @@ def check_module(model: Any) -> None:
         TraceError: with the way out.
     """
     if isinstance(model, torch.export.ExportedProgram):
-        raise TraceError("expected a torch.nn.Module to trace, got ExportedProgram: give program.module()")
+        raise TraceError(
+            "expected a torch.nn.Module to trace, got ExportedProgram: give program.module()"
+        )
     if not isinstance(model, nn.Module):
         kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise TraceError(f"expected a torch.nn.Module to trace, got {kind}: {_way_out(model)}")
-    scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    scripted = [
+        name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)
+    ]
     if scripted:
         where = f"its module {scripted[0]!r}" if scripted[0] else "it"
         raise TraceError(

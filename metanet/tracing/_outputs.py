@@ -11,21 +11,25 @@ from ._trace import tensors_in
 def results(out: Any) -> list[Tensor]:
     """All tensors in nested tuples, lists, mappings and dataclasses, in order.
 
-    Of an output of transformers (``ModelOutput``) those that are its purpose: intermediate results that stand beside
-    them for convenience (``encoder_last_hidden_state`` beside ``logits``, the outputs of inner models, caches) would
-    count as features that must not be relabelled, and so pin the network's own neurons.
+    Of an output of transformers (``ModelOutput``) those that are its purpose: intermediate results
+    that stand beside them for convenience (``encoder_last_hidden_state`` beside ``logits``, the
+    outputs of inner models, caches) would count as features that must not be relabelled, and so pin
+    the network's own neurons.
     """
     if not _is_model_output(out):
         return list(tensors_in(out))
     own = {name: value for name, value in out.items() if not _is_aside(name, value)}
     for head in _HEADS:
-        named = {name: value for name, value in own.items() if name == head or name.endswith(f"_{head}")}
+        named = {
+            name: value for name, value in own.items() if name == head or name.endswith(f"_{head}")
+        }
         if found := list(tensors_in(named)):
             return found
     return list(tensors_in(own)) or list(tensors_in(out))
 
 
-# What a model with a head is for, if it returns any: scores, boxes and masks, generated images or sounds.
+# What a model with a head is for, if it returns any: scores, boxes and masks, generated images or
+# sounds.
 _HEADS = ("logits",)
 
 

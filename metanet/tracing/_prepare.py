@@ -11,15 +11,18 @@ from ._modules import check_module
 
 
 def prepare(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, set so that its structure shows: what is recorded is also what is verified.
+    """A copy in eval mode, set so that its structure shows: what is recorded is also what is
+    verified.
 
-    transformers models use eager attention, batched matrix products for experts, and no cache. Parameters stay tied.
+    transformers models use eager attention, batched matrix products for experts, and no cache.
+    Parameters stay tied.
 
     Raises:
         TraceError: no module, TorchScript, or a module that cannot be copied.
     """
     check_module(model)
-    # Tensors computed from parameters and kept on the module (old-style weight norm) refuse to be deep-copied.
+    # Tensors computed from parameters and kept on the module (old-style weight norm) refuse to be
+    # deep-copied.
     computed = {
         id(t): t.detach().clone()
         for m in model.modules()

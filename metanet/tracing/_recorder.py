@@ -27,14 +27,16 @@ aten = torch.ops.aten
 
 
 def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
-    """Run ``model(*args, **kwargs)`` once on a copy, in eval mode and without gradients, and record it.
+    """Run ``model(*args, **kwargs)`` once on a copy, in eval mode and without gradients, and record
+    it.
 
-    If a parameter is on the meta device, all runs there, inputs included: no memory for weights or activations, and no
-    time. Constants (positions, masks) are then computed for real beside it, so that their values are known.
+    If a parameter is on the meta device, all runs there, inputs included: no memory for weights or
+    activations, and no time. Constants (positions, masks) are then computed for real beside it, so
+    that their values are known.
 
     Raises:
-        TraceError: no module, TorchScript, no tensor among the inputs or outputs, lazy modules that never ran, a
-            forward that raises or that needs numbers on the meta device.
+        TraceError: no module, TorchScript, no tensor among the inputs or outputs, lazy modules that
+            never ran, a forward that raises or that needs numbers on the meta device.
     """
     check_module(model)
     name = type(model).__name__
@@ -48,7 +50,9 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
             f"{name} has parameters without a shape yet ({', '.join(lazy[:3])}): run the model once on example inputs, "
             "then trace it"
         )
-    model = prepare(model)  # a copy: some models cache tensors on themselves, and hooks are added below
+    model = prepare(
+        model
+    )  # a copy: some models cache tensors on themselves, and hooks are added below
     meta = any(t.is_meta for t in [*model.parameters(), *model.buffers()])
     args, kwargs = _copied(args, kwargs, meta)
     recorder = Recorder(model, meta=meta)
@@ -60,7 +64,9 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(_plain_kernels())
         for path, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(recorder.enter(path), prepend=True).remove)
+            stack.callback(
+                module.register_forward_pre_hook(recorder.enter(path), prepend=True).remove
+            )
             stack.callback(module.register_forward_hook(recorder.leave, always_call=True).remove)
             if isinstance(module, nn.RNNBase):
                 stack.callback(_cell_by_cell(module))
@@ -86,7 +92,8 @@ class Recorder(TorchDispatchMode):
     """Runs every ATen operation of a forward pass and enters it into a ledger.
 
     Args:
-        meta: some parameters have no values: operations run on the meta device unless all their operands are constants.
+        meta: some parameters have no values: operations run on the meta device unless all their
+            operands are constants.
     """
 
     def __init__(self, model: nn.Module, *, meta: bool) -> None:
@@ -105,16 +112,21 @@ class Recorder(TorchDispatchMode):
         names: dict[int, list[str]] = {}
         state = model.state_dict(keep_vars=True)
         for name, tensor in state.items():
-            numbers = isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+            numbers = isinstance(tensor, Tensor) and (
+                tensor.is_floating_point() or tensor.is_complex()
+            )
             if numbers or (isinstance(tensor, Tensor) and is_integer(tensor.dtype)):
                 names.setdefault(id(tensor), []).append(name)
             if not numbers:
                 self.others.append(name)
         for name, tensor in state.items():
             if id(tensor) in names:
-                number = self.parameters[name] = self.ledger.add(tensor, "parameter", tuple(names[id(tensor)]))
+                number = self.parameters[name] = self.ledger.add(
+                    tensor, "parameter", tuple(names[id(tensor)])
+                )
                 if is_integer(tensor.dtype) and not tensor.is_meta:
-                    self.defaults[number] = tensor.detach().clone()  # the forward pass may write into it
+                    # the forward pass may write into it
+                    self.defaults[number] = tensor.detach().clone()
 
     @property
     def where(self) -> str:
@@ -144,27 +156,36 @@ class Recorder(TorchDispatchMode):
 
     def numbers(self, out: Any) -> tuple[int, ...]:
         """Of the tensors in what the network returned."""
-        found = [self.ledger.current(self.ledger.node(t)) for t in results(out) if self.ledger.knows(t)]
+        found = [
+            self.ledger.current(self.ledger.node(t)) for t in results(out) if self.ledger.knows(t)
+        ]
         return tuple(n for n in found if self.ledger.values[n].origin != "constant")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         about = facts(func)
-        if about.composite:  # only within torch.inference_mode, which skips the layer that decomposes
+        if (
+            about.composite
+        ):  # only within torch.inference_mode, which skips the layer that decomposes
             with self:
                 return func.decompose(*args, **kwargs)
         if about.base == "set_":  # other memory: which one will show when the tensor is read next
             release(args[0])
             return func(*args, **kwargs)
         nodes: list[Node] = []
-        recorded = self._refer(args, nodes), self._refer({k: v for k, v in kwargs.items() if k not in about.out}, nodes)
+        recorded = (
+            self._refer(args, nodes),
+            self._refer({k: v for k, v in kwargs.items() if k not in about.out}, nodes),
+        )
         if about.relabels:
             func(*args, **kwargs)
             self.ledger.relabelled(about.functional, recorded, nodes[0], args[0])
             return args[0]
         read = (nodes[1:] if about.overwrites else nodes) if about.reads else []
         known = all(node.value is not None for node in read)
-        written = [(t, self.ledger.node(t)) for t in about.written(args, kwargs)] if about.writes else []
+        written = (
+            [(t, self.ledger.node(t)) for t in about.written(args, kwargs)] if about.writes else []
+        )
         if known and written:
             known = self._have_values(written)
         for _, node in written:
@@ -193,7 +214,8 @@ class Recorder(TorchDispatchMode):
         return out
 
     def left(self, tensor: Tensor, how: str) -> Tensor:
-        """Python is about to read the numbers in a tensor, of which no dispatch tells: the tensor that has them."""
+        """Python is about to read the numbers in a tensor, of which no dispatch tells: the tensor
+        that has them."""
         with _disable_current_modes():
             if not self.ledger.knows(tensor):
                 return tensor
@@ -229,7 +251,8 @@ class Recorder(TorchDispatchMode):
         return self.ledger.node(tensor).value
 
     def _read(self, nodes: list[Node], name: str) -> None:
-        """Python got the numbers in these tensors: a use of all their axes that no operation tells of."""
+        """Python got the numbers in these tensors: a use of all their axes that no operation tells
+        of."""
         if self.checks:
             return
         place = line_of_the_network()
@@ -264,11 +287,14 @@ class Recorder(TorchDispatchMode):
         )
 
     def _tells_by_shape(self, op: Op) -> bool:
-        """Whether the shape of a result depends on values: Python may have read it, whoever uses the result itself."""
+        """Whether the shape of a result depends on values: Python may have read it, whoever uses
+        the result itself."""
         if op.call is None or torch.Tag.dynamic_output_shape not in op.call.tags:
             return False
         by_mask = (self.ledger.values[n].dtype in ("bool", "uint8") for n in op.inputs()[1:])
-        return op.name not in _LOOK_UPS or any(by_mask)  # integers that are looked up choose no number of items
+        return op.name not in _LOOK_UPS or any(
+            by_mask
+        )  # integers that are looked up choose no number of items
 
 
 class _Border(TorchFunctionMode):
@@ -283,7 +309,9 @@ class _Border(TorchFunctionMode):
         if func in EXITS:
             args = (self.recorder.left(args[0], func.__name__), *args[1:])
         if func in _ENTRIES:  # from a list of tensors it takes the numbers
-            for tensor in tensors_in([x for x in (*args, *kwargs.values()) if isinstance(x, (list, tuple))]):
+            for tensor in tensors_in(
+                [x for x in (*args, *kwargs.values()) if isinstance(x, (list, tuple))]
+            ):
                 self.recorder.left(tensor, func.__name__)
         self.recorder.checks = _only_checks(func, args, kwargs)
         try:
@@ -300,7 +328,8 @@ _ENTRIES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 
 
 def _only_checks(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a function reads numbers for nothing but to refuse some: that classes are within their given number."""
+    """Whether a function reads numbers for nothing but to refuse some: that classes are within
+    their given number."""
     return func is one_hot and (kwargs.get("num_classes", -1) if len(args) < 2 else args[1]) != -1
 
 
@@ -308,8 +337,11 @@ def _results(out: Any) -> list[Any]:
     return list(out) if isinstance(out, (list, tuple)) else [out]
 
 
-def _copied(args: tuple[Any, ...], kwargs: dict[str, Any], meta: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The caller's inputs are never written into, and stand on the meta device if the parameters do."""
+def _copied(
+    args: tuple[Any, ...], kwargs: dict[str, Any], meta: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The caller's inputs are never written into, and stand on the meta device if the parameters
+    do."""
     known = {id(t): to_meta(t) if meta else t.detach().clone() for t in tensors_in((args, kwargs))}
     known = {key: t.clone() if t.is_meta else t for key, t in known.items()}
     try:
@@ -319,7 +351,8 @@ def _copied(args: tuple[Any, ...], kwargs: dict[str, Any], meta: bool) -> tuple[
 
 
 def _cell_by_cell(module: nn.RNNBase) -> Callable[[], None]:
-    """Keep a recurrent layer from running as one fused operation; convolutions would be slow without such kernels."""
+    """Keep a recurrent layer from running as one fused operation; convolutions would be slow
+    without such kernels."""
     flags: list[Any] = []
 
     def off(*_: Any) -> None:

@@ -1,4 +1,5 @@
-"""What the schema of an ATen function says: what it writes, what it only looks at, what its functional twin is."""
+"""What the schema of an ATen function says: what it writes, what it only looks at, what its
+functional twin is."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,16 +12,43 @@ from torch._ops import OpOverload
 
 from ._trace import tensors_in
 
-_RANDOM = {"bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_"}
+_RANDOM = {
+    "bernoulli_",
+    "cauchy_",
+    "exponential_",
+    "geometric_",
+    "log_normal_",
+    "normal_",
+    "random_",
+    "uniform_",
+}
 _OVERWRITE = {"copy_", "fill_", "zero_", *_RANDOM}
 _SHAPE_ONLY = {
     "empty_like", "full_like", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones_like",
     "rand_like", "randint_like", "randn_like", "zeros_like",
 }  # fmt: skip
-_UNSPECIFIED = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+_UNSPECIFIED = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "empty_permuted",
+    "new_empty",
+    "new_empty_strided",
+}
 _SEPARATES = {"unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"}
 _IDENTITY = {"alias", "detach", "lift", "lift_fresh"}
-_COMPARISONS = {"eq", "ge", "gt", "le", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "ne"}
+_COMPARISONS = {
+    "eq",
+    "ge",
+    "gt",
+    "le",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "lt",
+    "ne",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +56,25 @@ class Facts:
     """Of one overload.
 
     Attributes:
-        name: without overload, functional: ``"aten.relu"`` for ``aten.relu_.default``. Only ``"aten.view.dtype"``,
-            which has nothing in common with ``aten.view`` but the name, keeps its overload.
+        name: without overload, functional: ``"aten.relu"`` for ``aten.relu_.default``. Only
+            ``"aten.view.dtype"``, which has nothing in common with ``aten.view`` but the name,
+            keeps its overload.
         base: the last part of the name as called: ``"relu_"``.
-        functional: the overload that returns what this one writes; the function itself if it writes nothing, and
-            ``None`` if there is no such overload.
+        functional: the overload that returns what this one writes; the function itself if it writes
+            nothing, and ``None`` if there is no such overload.
         writes: arguments written, by position and name.
         out: those of them that are mere receivers (``out=``), by name.
         overwrites: the first argument gets values that do not depend on those it had.
         reads: of its tensors it needs more than shape and dtype.
         unspecified: what it returns holds any values.
         identity: what it returns is its argument.
-        keeps_dtype: the functional overload returns the dtype of what is written, if its operands have it too.
-        relabels: the tensor stays, its shape and strides become another view of the memory (``unsqueeze_``).
+        keeps_dtype: the functional overload returns the dtype of what is written, if its operands
+            have it too.
+        relabels: the tensor stays, its shape and strides become another view of the memory
+            (``unsqueeze_``).
         composite: it is made of other functions for every device.
-        separates: what it returns looks into its argument, of which PyTorch promises that nobody reads it again.
+        separates: what it returns looks into its argument, of which PyTorch promises that nobody
+            reads it again.
     """
 
     name: str
@@ -72,7 +104,11 @@ def facts(func: OpOverload) -> Facts:
     """What is known of a function, once for all its calls."""
     schema = func._schema
     namespace, base = schema.name.split("::")
-    writes = tuple((i, a.name) for i, a in enumerate(schema.arguments) if _is_written(a)) if schema.is_mutable else ()
+    writes = (
+        tuple((i, a.name) for i, a in enumerate(schema.arguments) if _is_written(a))
+        if schema.is_mutable
+        else ()
+    )
     out = frozenset(a.name for a in schema.arguments if a.kwarg_only and _is_written(a))
     in_place = bool(writes) and base.endswith("_") and not base.endswith("__")
     name = base[:-1] if in_place else base
@@ -89,8 +125,12 @@ def facts(func: OpOverload) -> Facts:
         unspecified=known and base in _UNSPECIFIED,
         identity=known and base in _IDENTITY,
         keeps_dtype=name not in _COMPARISONS,
-        relabels=torch.Tag.inplace_view in func.tags and functional is not None and functional.is_view,
-        composite=torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"),
+        relabels=torch.Tag.inplace_view in func.tags
+        and functional is not None
+        and functional.is_view,
+        composite=torch._C._dispatch_has_kernel_for_dispatch_key(
+            func.name(), "CompositeImplicitAutograd"
+        ),
         separates=known and base in _SEPARATES,
     )
 
@@ -99,7 +139,9 @@ def _is_written(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
-def _functional(func: OpOverload, namespace: str, name: str, out: frozenset[str]) -> OpOverload | None:
+def _functional(
+    func: OpOverload, namespace: str, name: str, out: frozenset[str]
+) -> OpOverload | None:
     """The overload with the same arguments, save receivers, that writes nothing."""
     wanted = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in out]
     for overload in _overloads(getattr(getattr(torch.ops, namespace), name, None)):

@@ -11,38 +11,49 @@ from ._schemas import Facts
 from ._trace import tensors_in
 
 LIMIT = 2**24
-"""Entries of the largest shadow: more would cost memory, and constants of this size are hardly ever looked at."""
+"""Entries of the largest shadow: more would cost memory, and constants of this size are hardly ever
+looked at."""
 
 Shadow = Callable[[Tensor], Tensor | None]
 """The values of a tensor, where they are known."""
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
-_INDEXING = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
+_INDEXING = {
+    torch.ops.aten.index.Tensor,
+    torch.ops.aten.index_put.default,
+    torch.ops.aten.index_put_.default,
+}
 _REMEDY = (
     "materialise the model first, model.to_empty(device='cpu'), or build it outside torch.device('meta'); a smaller "
     "size of the same architecture will do"
 )
 
 
-def run(func: Any, about: Facts, args: Any, kwargs: Any, shadow: Shadow, known: bool, where: str) -> tuple[Any, Any]:
+def run(
+    func: Any, about: Facts, args: Any, kwargs: Any, shadow: Shadow, known: bool, where: str
+) -> tuple[Any, Any]:
     """Call a function some of whose tensors, or all, have no values.
 
     Args:
         shadow: asked only for tensors whose values are known, if all are, and for masks.
-        known: all values that the function reads are; those of tensors that it writes too, or it writes them all.
+        known: all values that the function reads are; those of tensors that it writes too, or it
+            writes them all.
         where: the module, for errors.
 
     Returns:
-        What the function returns, on the meta device unless all was real, and the same with values (``None``: unknown).
+        What the function returns, on the meta device unless all was real, and the same with values
+        (``None``: unknown).
 
     Raises:
-        TraceError: Python needs a number, or a shape that depends on numbers, and they are not known; or the operation
-            does not work on the meta device.
+        TraceError: Python needs a number, or a shape that depends on numbers, and they are not
+            known; or the operation does not work on the meta device.
     """
     device = kwargs.get("device")
     wants_meta = device is not None and torch.device(device).type == "meta"
     real = not any(t.is_meta for t in tensors_in((args, kwargs)))
-    if known and (about.writes or (not wants_meta and (real or device is not None or _needs_numbers(func)))):
+    if known and (
+        about.writes or (not wants_meta and (real or device is not None or _needs_numbers(func)))
+    ):
         back: dict[int, Tensor] = {}
         out = func(*put(args, lambda t: _noted(back, shadow(t), t)), **put(kwargs, shadow))
         returned = put(out, lambda t: back.get(id(t), t))
@@ -52,7 +63,8 @@ def run(func: Any, about: Facts, args: Any, kwargs: Any, shadow: Shadow, known: 
     out = _on_meta(func, args, kwargs, shadow, where)
     if not known or any(t.numel() > LIMIT for t in tensors_in(out)):
         return out, None
-    values = to_meta if not about.reads else shadow  # else it needs only the shape and the dtype of its argument
+    # else it needs only the shape and the dtype of its argument
+    values = to_meta if not about.reads else shadow
     settings = put(kwargs, values)
     if device is not None or not about.reads:
         settings["device"] = _CPU
@@ -72,18 +84,23 @@ def _on_meta(func: Any, args: Any, kwargs: Any, shadow: Shadow, where: str) -> A
         if _needs_numbers(func):
             raise needs_numbers(str(func), where) from e
         if isinstance(e, NotImplementedError):
-            raise TraceError(f"{func} in {where} does not run on the meta device: {_REMEDY} ({e})") from e
+            raise TraceError(
+                f"{func} in {where} does not run on the meta device: {_REMEDY} ({e})"
+            ) from e
         raise
     return put(out, lambda t: back.get(id(t), t))
 
 
 def needs_numbers(what: str, where: str) -> TraceError:
     """The error where Python needs a number that the meta device does not have."""
-    return TraceError(f"{what} in {where} asks for the value of a tensor that is on the meta device: {_REMEDY}")
+    return TraceError(
+        f"{what} in {where} asks for the value of a tensor that is on the meta device: {_REMEDY}"
+    )
 
 
 def to_meta(t: Tensor) -> Tensor:
-    """A tensor of the same shape, strides and dtype without values; the tensor itself if it is one."""
+    """A tensor of the same shape, strides and dtype without values; the tensor itself if it is
+    one."""
     if t.is_meta:
         return t
     if t.layout is not torch.strided:
@@ -106,7 +123,9 @@ def _noted(back: dict[int, Tensor], changed: Tensor | None, t: Tensor) -> Tensor
 
 
 def _needs_numbers(func: Any) -> bool:
-    return torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags
+    return (
+        torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags
+    )
 
 
 def _integers(t: Tensor | None, shadow: Shadow) -> list[Tensor | None]:

@@ -24,9 +24,9 @@ class Value:
 
     Attributes:
         shape, dtype: of the recorded example; dtype as text, e.g. ``"float32"``.
-        origin: ``"input"``, ``"parameter"`` (an entry of the state dict, buffers included, of whatever dtype),
-            ``"constant"`` (depends on neither), ``"unknown"`` (a constant on the meta device whose values nothing
-            tells) or ``"result"`` of an operation.
+        origin: ``"input"``, ``"parameter"`` (an entry of the state dict, buffers included, of
+            whatever dtype), ``"constant"`` (depends on neither), ``"unknown"`` (a constant on the
+            meta device whose values nothing tells) or ``"result"`` of an operation.
         names: state dict names of a parameter; several when tied.
         layout: strides and storage offset, which ``as_strided`` goes by.
     """
@@ -43,9 +43,11 @@ class Op:
     """One operation.
 
     Attributes:
-        name: without overload, in-place writes under the name of the functional operation: ``"aten.relu"``.
-        call: a function that writes into none of its arguments, save for the few that have no functional twin;
-            ``None`` for writes to memory that several tensors share in a way that is not known.
+        name: without overload, in-place writes under the name of the functional operation:
+            ``"aten.relu"``.
+        call: a function that writes into none of its arguments, save for the few that have no
+            functional twin; ``None`` for writes to memory that several tensors share in a way that
+            is not known.
         args, kwargs: as called, tensors replaced by :class:`Ref`.
         outputs: value numbers; ``None`` where an output was no tensor.
         module: dotted path of the module whose forward was running.
@@ -69,7 +71,8 @@ class Op:
 
 
 def _op(name: str, call: str | None, *rest: Any) -> Op:
-    """The inverse of :meth:`Op.__reduce__`: ``"aten.add.Tensor"`` is ``torch.ops.aten.add.Tensor``."""
+    """The inverse of :meth:`Op.__reduce__`: ``"aten.add.Tensor"`` is
+    ``torch.ops.aten.add.Tensor``."""
     function = None if call is None else attrgetter(call)(torch.ops)
     args, kwargs, outputs, module = rest
     return Op(name=name, call=function, args=args, kwargs=kwargs, outputs=outputs, module=module)
@@ -83,13 +86,17 @@ class Trace:
         values: every tensor, numbered by position.
         ops: in the order of execution.
         inputs, outputs: value numbers.
-        parameters: value number of every parameter, by each of its state dict names, in state dict order. What the
-            network owns is no constant, whatever values it has when traced: a mask of ones may be trained.
+        parameters: value number of every parameter, by each of its state dict names, in state dict
+            order. What the network owns is no constant, whatever values it has when traced: a mask
+            of ones may be trained.
         others: state dict names that hold no floating-point numbers (integer and bool buffers).
-        constants: the tensors that depend on neither inputs nor parameters, by value number, never on the meta device.
+        constants: the tensors that depend on neither inputs nor parameters, by value number, never
+            on the meta device.
         warnings: what the reader of results should know (control flow that depended on data, ...).
-        reads: values whose numbers Python read (``item``, ``tolist``, a branch), with ``file:line`` of the first time.
-        defaults: what the parameters of integers and bools held when traced, by value number, never on the meta device.
+        reads: values whose numbers Python read (``item``, ``tolist``, a branch), with ``file:line``
+            of the first time.
+        defaults: what the parameters of integers and bools held when traced, by value number, never
+            on the meta device.
     """
 
     values: tuple[Value, ...]
@@ -108,31 +115,53 @@ class Trace:
     ) -> dict[int, Tensor]:
         """Run the recording again with other parameters and inputs of the same shapes.
 
-        Works under ``torch.func`` transforms, so that ``vmap`` over stacked state dicts runs many networks at once.
+        Works under ``torch.func`` transforms, so that ``vmap`` over stacked state dicts runs many
+        networks at once.
 
         Args:
-            state: parameters by name. Integers and bools that are left out are as they were when traced.
-            inputs: tensors of exactly the recorded shapes, in the order they were found among the arguments.
-            keep: numbers of the values to return; all others are dropped once nothing reads them any more.
+            state: parameters by name. Integers and bools that are left out are as they were when
+                traced.
+            inputs: tensors of exactly the recorded shapes, in the order they were found among the
+                arguments.
+            keep: numbers of the values to return; all others are dropped once nothing reads them
+                any more.
 
         Returns:
             Every computed value by its number.
 
         Raises:
-            NotImplementedError: the recording holds a write to memory shared in an unknown way, or was made on the meta
-                device and reads a constant whose values are not known.
+            NotImplementedError: the recording holds a write to memory shared in an unknown way, or
+                was made on the meta device and reads a constant whose values are not known.
         """
         device = inputs[0].device if inputs else None
-        env: dict[int, Tensor] = {n: t.to(device) for n, t in (*self.defaults.items(), *self.constants.items())}
-        env.update({number: _plain(state[name]) for name, number in self.parameters.items() if name in state})
+        env: dict[int, Tensor] = {
+            n: t.to(device) for n, t in (*self.defaults.items(), *self.constants.items())
+        }
+        env.update(
+            {
+                number: _plain(state[name])
+                for name, number in self.parameters.items()
+                if name in state
+            }
+        )
         env.update(zip(self.inputs, inputs, strict=True))
 
-        last = {} if keep is None else {n: i for i, op in enumerate(self.ops) for n in (*op.inputs(), *op.outputs)}
+        last = (
+            {}
+            if keep is None
+            else {n: i for i, op in enumerate(self.ops) for n in (*op.inputs(), *op.outputs)}
+        )
         for place, op in enumerate(self.ops):
             unknown = any(n not in env and self.values[n].origin == "unknown" for n in op.inputs())
             if op.call is None or unknown:
-                why = "reads a constant whose values the meta device did not tell" if unknown else "is no function"
-                raise NotImplementedError(f"{op.name} in {op.module or 'the network'} cannot be replayed: it {why}")
+                why = (
+                    "reads a constant whose values the meta device did not tell"
+                    if unknown
+                    else "is no function"
+                )
+                raise NotImplementedError(
+                    f"{op.name} in {op.module or 'the network'} cannot be replayed: it {why}"
+                )
             args, kwargs = _filled(op.args, env), {k: _filled(v, env) for k, v in op.kwargs.items()}
             if kwargs.get("device") is not None:
                 kwargs["device"] = device
@@ -146,7 +175,8 @@ class Trace:
         return env if keep is None else {n: t for n, t in env.items() if n in keep}
 
     def known(self, but: Collection[str] = ()) -> dict[int, Tensor]:
-        """Constants, and what follows from them and the integers that the network owned when traced, by value number.
+        """Constants, and what follows from them and the integers that the network owned when
+        traced, by value number.
 
         Args:
             but: integers that are not to be counted on.
@@ -174,7 +204,8 @@ def _filled(x: Any, env: Mapping[int, Tensor]) -> Any:
 
 
 def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """What a function returns, then what it writes without returning it; its arguments are left alone."""
+    """What a function returns, then what it writes without returning it; its arguments are left
+    alone."""
     schema = call._schema
     # What was laid out in memory as these need it may now be laid out otherwise.
     if call in (aten.view.default, aten._unsafe_view.default):
@@ -187,7 +218,9 @@ def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]
     results = list(out) if isinstance(out, (list, tuple)) else [] if out is None else [out]
     if schema.is_mutable:
         given = {**dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
-        written = [a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        written = [
+            a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write
+        ]
         for tensor in tensors_in([given.get(name) for name in written]):
             if not any(tensor is r for r in results):
                 results.append(tensor)
@@ -200,7 +233,8 @@ _IN_ORDER = {
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A tensor that is not conjugated or negated on reading: ``view_as_real`` refuses one that is."""
+    """A tensor that is not conjugated or negated on reading: ``view_as_real`` refuses one that
+    is."""
     return tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
 
 
@@ -223,7 +257,8 @@ def references(x: Any) -> Iterator[Ref]:
 
 
 def is_integer(dtype: torch.dtype | str) -> bool:
-    """Whether a dtype, or one by its name as in :class:`Value`, holds whole numbers or truth values."""
+    """Whether a dtype, or one by its name as in :class:`Value`, holds whole numbers or truth
+    values."""
     return str(dtype).removeprefix("torch.") in _INTEGERS
 
 

@@ -1,4 +1,5 @@
-"""Example inputs of transformers' networks: one small function for each name among the arguments of ``forward``."""
+"""Example inputs of transformers' networks: one small function for each name among the arguments of
+``forward``."""
 
 import inspect
 import math
@@ -16,11 +17,19 @@ LENGTHS = (11, 14)
 """Tokens of an example and of its check; more where windows or experts ask for it."""
 
 _LONGEST = 128  # an example that is to be recorded, and verified many times, stays cheap
-_HITS = 4  # expected tokens for each expert of a mixture: a parameter that nobody reads would be pinned
+_HITS = (
+    4  # expected tokens for each expert of a mixture: a parameter that nobody reads would be pinned
+)
 
 _TEXT = ("text_encoder", "text_config", "encoder")
 _VISION = ("vision_config", "encoder", "backbone_config")
-_WINDOWS = ("sliding_window", "attention_window", "attention_window_size", "local_attention", "window_size")
+_WINDOWS = (
+    "sliding_window",
+    "attention_window",
+    "attention_window_size",
+    "local_attention",
+    "window_size",
+)
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "moe_k", "top_k")
@@ -75,9 +84,11 @@ _OFFERED: set[str] = set()
 
 
 def makes(*names: str, offered: bool = True) -> Callable:
-    """Register a function that makes the input called ``names``; one that returns ``None`` leaves it out.
+    """Register a function that makes the input called ``names``; one that returns ``None`` leaves
+    it out.
 
-    ``offered``: given whenever ``forward`` takes it, else only where ``forward`` has no default for it.
+    ``offered``: given whenever ``forward`` takes it, else only where ``forward`` has no default for
+    it.
     """
 
     def register(make: Callable[[_Draw], Any]) -> Callable[[_Draw], Any]:
@@ -92,7 +103,8 @@ def makes(*names: str, offered: bool = True) -> Callable:
 
 @examples_for(lambda model: comes_from(model, "transformers") and hasattr(model, "config"))
 def _transformers(model: nn.Module) -> Example | None:
-    """Random tokens, images, waveforms, ...: whatever ``forward`` takes, in the sizes that the configuration says."""
+    """Random tokens, images, waveforms, ...: whatever ``forward`` takes, in the sizes that the
+    configuration says."""
     first, second = (_draw(model, step) for step in (0, 1))
     return None if first is None or second is None else Example(kwargs=first, check=((), second))
 
@@ -103,8 +115,13 @@ def _draw(model: nn.Module, step: int) -> dict[str, Any] | None:
     draw.generator.manual_seed(step)
     inputs: dict[str, Any] = {}
     for name, parameter in parameters.items():
-        required = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        if name in _INPUTS and (required or name in _OFFERED or name == getattr(model, "main_input_name", None)):
+        required = (
+            parameter.default is parameter.empty
+            and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        )
+        if name in _INPUTS and (
+            required or name in _OFFERED or name == getattr(model, "main_input_name", None)
+        ):
             inputs[name] = _INPUTS[name](draw)
         if required and inputs.get(name) is None:
             return None
@@ -115,7 +132,8 @@ def _draw(model: nn.Module, step: int) -> dict[str, Any] | None:
     return {**inputs, "use_cache": False} if "use_cache" in parameters else inputs
 
 
-# --- text ---------------------------------------------------------------------------------------------------------
+# --- text
+# ---------------------------------------------------------------------------------------------------------
 
 
 @makes("input_ids")
@@ -176,7 +194,8 @@ def _length(draw: _Draw, text: Any) -> int:
 
 
 def _plain_tokens(draw: _Draw, text: Any) -> list[int]:
-    """Tokens without a meaning of their own: padding would be masked out, placeholders replaced by images."""
+    """Tokens without a meaning of their own: padding would be masked out, placeholders replaced by
+    images."""
     special = set(_special(draw.config.to_dict()))
     vocabulary = range(min(draw.find("vocab_size", within=text, default=1000), 1000))
     return [token for token in vocabulary if token not in special] or list(vocabulary)
@@ -187,7 +206,11 @@ def _special(config: Any) -> Iterator[int]:
         if isinstance(value, Mapping):
             yield from _special(value)
         elif re.search(r"token(_id|_index|_ids)$", str(name)):
-            yield from (v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, int))
+            yield from (
+                v
+                for v in (value if isinstance(value, list | tuple) else [value])
+                if isinstance(v, int)
+            )
 
 
 def _pools_at_the_end(model: nn.Module) -> bool:
@@ -206,10 +229,16 @@ def _nested(config: Any) -> Iterator[Any]:
     level = [config]
     while level:
         yield from level
-        level = [v for c in level for v in vars(c).values() if hasattr(v, "model_type") and hasattr(v, "to_dict")]
+        level = [
+            v
+            for c in level
+            for v in vars(c).values()
+            if hasattr(v, "model_type") and hasattr(v, "to_dict")
+        ]
 
 
-# --- images -------------------------------------------------------------------------------------------------------
+# --- images
+# -------------------------------------------------------------------------------------------------------
 
 
 @makes("pixel_values")
@@ -239,8 +268,12 @@ def _pixel_attention_mask(draw: _Draw) -> Tensor:
 def _flattened_patches(draw: _Draw) -> Tensor:
     """Patches, each after the row and the column where it was, counted from 1."""
     rows, columns = _grid(draw)
-    places = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, columns + 1)).expand(draw.batch, -1, -1)
-    return torch.cat([places, draw.normal(rows * columns, draw.find("patch_embed_hidden_size"))], dim=-1)
+    places = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, columns + 1)).expand(
+        draw.batch, -1, -1
+    )
+    return torch.cat(
+        [places, draw.normal(rows * columns, draw.find("patch_embed_hidden_size"))], dim=-1
+    )
 
 
 def _grid(draw: _Draw) -> tuple[int, int]:
@@ -249,7 +282,8 @@ def _grid(draw: _Draw) -> tuple[int, int]:
 
 @makes("noise")
 def _noise(draw: _Draw) -> Tensor | None:
-    """What a masked autoencoder would draw anew in every forward pass: which patches it leaves out."""
+    """What a masked autoencoder would draw anew in every forward pass: which patches it leaves
+    out."""
     vision = draw.part(*_VISION)
     patch = getattr(vision, "patch_size", None)
     if not isinstance(patch, int) or not hasattr(vision, "mask_ratio"):
@@ -260,8 +294,11 @@ def _noise(draw: _Draw) -> Tensor | None:
 
 def _image_size(draw: _Draw, vision: Any) -> tuple[int, int]:
     size = draw.find("image_size", "img_size", within=vision)
-    # Networks for clips, whose position tables are no part of the state dict, have a number of frames.
-    fixed = getattr(vision, "num_frames", None) or any(map(_FIXED_SIZE.search, draw.model.state_dict(keep_vars=True)))
+    # Networks for clips, whose position tables are no part of the state dict, have a number of
+    # frames.
+    fixed = getattr(vision, "num_frames", None) or any(
+        map(_FIXED_SIZE.search, draw.model.state_dict(keep_vars=True))
+    )
     if size is None or not fixed:
         size = IMAGES[draw.step]
     if isinstance(size, Mapping):
@@ -271,7 +308,8 @@ def _image_size(draw: _Draw, vision: Any) -> tuple[int, int]:
 
 
 def _reads(draw: _Draw, what: str) -> bool:
-    """Whether this is a language model that reads images or sound where its text has placeholders: text will do."""
+    """Whether this is a language model that reads images or sound where its text has placeholders:
+    text will do."""
     placeholder = draw.find(f"{what}_token_id", f"{what}_token_index")
     return draw.takes("input_ids") and placeholder is not None
 
@@ -282,7 +320,9 @@ def _pixel_values_videos(draw: _Draw) -> Tensor:
     frames = draw.find("num_frames", "frames_per_clip", within=vision, default=4)
     channels = draw.find("num_channels", "in_chans", within=vision, default=3)
     size = draw.find("crop_size", "image_size", within=vision)
-    return draw.normal(frames, channels, *(size if isinstance(size, list | tuple) else (size, size)))
+    return draw.normal(
+        frames, channels, *(size if isinstance(size, list | tuple) else (size, size))
+    )
 
 
 @makes("hidden_states", offered=False)
@@ -301,12 +341,14 @@ def _grid_thw(draw: _Draw) -> Tensor:
     return torch.tensor([[1, 8, 8 + 4 * draw.step]] * draw.batch)
 
 
-# --- sound --------------------------------------------------------------------------------------------------------
+# --- sound
+# --------------------------------------------------------------------------------------------------------
 
 
 @makes("input_values", "decoder_input_values")
 def _input_values(draw: _Draw) -> Tensor | None:
-    """A waveform, with a channel for codecs; the audio spectrogram transformer calls its spectrogram so too."""
+    """A waveform, with a channel for codecs; the audio spectrogram transformer calls its
+    spectrogram so too."""
     if _reads(draw, "audio"):
         return None
     config = draw.config
@@ -320,7 +362,8 @@ def _input_values(draw: _Draw) -> Tensor | None:
 
 @makes("input_features")
 def _input_features(draw: _Draw) -> Tensor | None:
-    """A spectrogram: ``(batch, bins, time)`` where a convolution over time reads it, else ``(batch, time, bins)``."""
+    """A spectrogram: ``(batch, bins, time)`` where a convolution over time reads it, else ``(batch,
+    time, bins)``."""
     if _reads(draw, "audio"):
         return None
     if spectrum := draw.find("spec_size"):  # CLAP: an image of the spectrogram
@@ -334,7 +377,8 @@ def _input_features(draw: _Draw) -> Tensor | None:
     return draw.normal(bins, 2 * frames if (frames := draw.find("max_source_positions")) else time)
 
 
-# --- series and tables --------------------------------------------------------------------------------------------
+# --- series and tables
+# --------------------------------------------------------------------------------------------
 
 
 @makes("past_values")
@@ -343,12 +387,16 @@ def _past_values(draw: _Draw) -> Tensor:
     if lags := getattr(config, "lags_sequence", None):
         channels = [config.input_size] if config.input_size > 1 else []
         return draw.normal(config.context_length + max(lags), *channels)
-    return draw.normal(config.context_length, *([c] if (c := getattr(config, "num_input_channels", None)) else []))
+    return draw.normal(
+        config.context_length, *([c] if (c := getattr(config, "num_input_channels", None)) else [])
+    )
 
 
 @makes("past_time_features", offered=False)
 def _past_time_features(draw: _Draw) -> Tensor:
-    return draw.normal(draw.config.context_length + max(draw.config.lags_sequence), draw.config.num_time_features)
+    return draw.normal(
+        draw.config.context_length + max(draw.config.lags_sequence), draw.config.num_time_features
+    )
 
 
 @makes("past_observed_mask", offered=False)

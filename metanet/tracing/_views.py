@@ -1,4 +1,5 @@
-"""Views: which part of which tensor a tensor looks into, and what the whole becomes when that part is written."""
+"""Views: which part of which tensor a tensor looks into, and what the whole becomes when that part
+is written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,13 +13,14 @@ from ._trace import Ref, Value, references
 aten = torch.ops.aten
 
 Emit = Callable[..., Ref]
-"""``emit(call, args, like, kwargs)`` records an operation whose result is like a value, and refers to it."""
+"""``emit(call, args, like, kwargs)`` records an operation whose result is like a value, and refers
+to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a tensor follows from the one that it looks into: ``call(*args, **kwargs)``, the one reference in it stands
-    for the latter."""
+    """How a tensor follows from the one that it looks into: ``call(*args, **kwargs)``, the one
+    reference in it stands for the latter."""
 
     call: Any
     args: tuple[Any, ...]
@@ -41,15 +43,23 @@ def alias(parent: Ref) -> View:
 
 
 def window(root: Ref, tensor: Tensor) -> View:
-    """Any view at all of a tensor that lies in memory in the order of its entries, from the start."""
-    return View(aten.as_strided.default, (root, list(tensor.shape), list(tensor.stride()), tensor.storage_offset()), {})
+    """Any view at all of a tensor that lies in memory in the order of its entries, from the
+    start."""
+    return View(
+        aten.as_strided.default,
+        (root, list(tensor.shape), list(tensor.stride()), tensor.storage_offset()),
+        {},
+    )
 
 
-def view_of(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int | None, shape: Any) -> View | None:
+def view_of(
+    call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int | None, shape: Any
+) -> View | None:
     """The view that one output of a call is.
 
     Args:
-        index: which output, for calls that return several (split, unbind): these become a slice or a selection.
+        index: which output, for calls that return several (split, unbind): these become a slice or
+            a selection.
         shape: of the tensor looked into.
 
     Returns:
@@ -73,7 +83,9 @@ def view_of(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int
     return View(aten.slice.Tensor, (args[0], dim, start, min(start + sizes[index], shape[dim])), {})
 
 
-def rebuild(view: View, parent: Ref, child: Ref, whole: Value, part: Value, emit: Emit) -> Ref | None:
+def rebuild(
+    view: View, parent: Ref, child: Ref, whole: Value, part: Value, emit: Emit
+) -> Ref | None:
     """What ``parent`` is after what ``view`` shows of it became ``child``.
 
     Returns:
@@ -103,7 +115,9 @@ def rebuild(view: View, parent: Ref, child: Ref, whole: Value, part: Value, emit
 
 def invertible(view: View | None) -> bool:
     """Whether :func:`rebuild` knows the call."""
-    return view is not None and any(view.call in known for known in (_SCATTERS, _RESHAPES, _INVERSES, _SPECIAL))
+    return view is not None and any(
+        view.call in known for known in (_SCATTERS, _RESHAPES, _INVERSES, _SPECIAL)
+    )
 
 
 _SCATTERS = {
@@ -140,5 +154,7 @@ def _unexpand(child: Ref, whole: Value, part: Value, emit: Emit) -> Ref:
 
 def _arguments(view: View) -> dict[str, Any]:
     names = [a.name for a in view.call._schema.arguments]
-    defaults = {a.name: a.default_value for a in view.call._schema.arguments if a.has_default_value()}
+    defaults = {
+        a.name: a.default_value for a in view.call._schema.arguments if a.has_default_value()
+    }
     return {**defaults, **dict(zip(names, view.args, strict=False)), **view.kwargs}

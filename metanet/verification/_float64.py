@@ -19,11 +19,12 @@ _WIDE = {
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """While active, every half or single precision tensor that is made or converted to becomes a float64 one.
+    """While active, every half or single precision tensor that is made or converted to becomes a
+    float64 one.
 
-    Networks call ``x.float()``, ``softmax(dtype=torch.float32)`` or autocast in between; each of these would cut
-    a float64 computation down to seven digits. Sees the operations *below* autocast, so its casts are covered too.
-    The default dtype is float64 meanwhile.
+    Networks call ``x.float()``, ``softmax(dtype=torch.float32)`` or autocast in between; each of
+    these would cut a float64 computation down to seven digits. Sees the operations *below*
+    autocast, so its casts are covered too. The default dtype is float64 meanwhile.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -35,7 +36,8 @@ def float64() -> Iterator[None]:
 
 
 class _Widen(TorchDispatchMode):
-    """Widens what goes into every ATen operation: dtype arguments, and tensors that were made outside."""
+    """Widens what goes into every ATen operation: dtype arguments, and tensors that were made
+    outside."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.view.dtype:  # reads the same bits as another type: no conversion
@@ -47,20 +49,30 @@ class _Widen(TorchDispatchMode):
 
 
 def _as_wide(old: torch.dtype, new: torch.dtype) -> torch.dtype:
-    """Pairs of numbers read as complex ones, and these as pairs, are both wide already: ``x.view(torch.complex64)``."""
-    return _WIDE.get(new, new) if old in _WIDE.values() and old.is_complex != new.is_complex else new
+    """Pairs of numbers read as complex ones, and these as pairs, are both wide already:
+    ``x.view(torch.complex64)``."""
+    return (
+        _WIDE.get(new, new) if old in _WIDE.values() and old.is_complex != new.is_complex else new
+    )
 
 
 def _written(func: Any) -> set[int | str]:
-    """Positions and names of the arguments that an operation writes to: a converted copy would swallow the result."""
+    """Positions and names of the arguments that an operation writes to: a converted copy would
+    swallow the result."""
     if not func._schema.is_mutable:
         return set()
     arguments = enumerate(func._schema.arguments)
-    return {key for i, a in arguments if a.alias_info is not None and a.alias_info.is_write for key in (i, a.name)}
+    return {
+        key
+        for i, a in arguments
+        if a.alias_info is not None and a.alias_info.is_write
+        for key in (i, a.name)
+    }
 
 
 def widen(x: Any) -> Any:
-    """Tensors and dtypes in nested tuples, lists and dicts as float64 (complex128); all else as it is."""
+    """Tensors and dtypes in nested tuples, lists and dicts as float64 (complex128); all else as it
+    is."""
     if isinstance(x, Tensor):
         return x.to(_WIDE[x.dtype]) if x.dtype in _WIDE else x
     if isinstance(x, torch.dtype):
@@ -71,7 +83,8 @@ def widen(x: Any) -> Any:
 
 
 def to_double(model: nn.Module) -> nn.Module:
-    """The module itself, now in float64: parameters, all buffers, and tensors kept as plain attributes."""
+    """The module itself, now in float64: parameters, all buffers, and tensors kept as plain
+    attributes."""
     model.double()
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_complex():  # which double() leaves as they are

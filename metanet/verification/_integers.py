@@ -1,4 +1,5 @@
-"""Other values for the buffers of integers and truth values that a network owns: what training may leave in them."""
+"""Other values for the buffers of integers and truth values that a network owns: what training may
+leave in them."""
 
 import torch
 from torch import Tensor
@@ -7,10 +8,10 @@ from torch import Tensor
 def redraw_integers(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """Values that are as legal as the ones that are there, as far as these tell.
 
-    Truth values: random bits, of both kinds in every row of the last axis, so that a mask hides neither all nor
-    nothing. Integers: drawn from those that are there (an index stays within the axis that it was made for); where
-    all are alike, from that number on to 0 and 1: a mask of ones, the number of the first row. Counters, numbers
-    without an axis, stay.
+    Truth values: random bits, of both kinds in every row of the last axis, so that a mask hides
+    neither all nor nothing. Integers: drawn from those that are there (an index stays within the
+    axis that it was made for); where all are alike, from that number on to 0 and 1: a mask of ones,
+    the number of the first row. Counters, numbers without an axis, stay.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> redraw_integers(torch.ones(4, dtype=torch.bool), generator).sum() in (1, 2, 3)
@@ -35,5 +36,7 @@ def _bits(tensor: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.rand(tuple(tensor.shape), generator=generator)
     bits = noise < 0.5
     if tensor.shape[-1] > 1:
-        bits = bits.scatter(-1, noise.argmax(-1, keepdim=True), False).scatter(-1, noise.argmin(-1, keepdim=True), True)
+        bits = bits.scatter(-1, noise.argmax(-1, keepdim=True), False).scatter(
+            -1, noise.argmin(-1, keepdim=True), True
+        )
     return bits.to(tensor.device)

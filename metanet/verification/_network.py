@@ -17,11 +17,15 @@ from ._integers import redraw_integers
 from ._paths import ways
 from ._redraw import calibrated, noise_like, redraw
 
-# Gain of the matrices and size of the offsets, tried in this order until the output shows what every part does. In a
-# deep network whose norms stand on the residual stream (BERT) large offsets add up until all tokens are alike, and
-# attention is blind; with the calmest, matrices hardly matter, but nothing explodes.
+# Gain of the matrices and size of the offsets, tried in this order until the output shows what
+# every part does. In a deep network whose norms stand on the residual stream (BERT) large offsets
+# add up until all tokens are alike, and attention is blind; with the calmest, matrices hardly
+# matter, but nothing explodes.
 _LEVELS = ((1.0, 0.5), (0.6, 0.2), (0.4, 0.1), (0.3, 0.03), (0.1, 0.1), (0.03, 0.03))
-PROBES, _DIM = 12, 1e-5  # matrices that are shaken to see this; an output change below counts as not showing
+PROBES, _DIM = (
+    12,
+    1e-5,
+)  # matrices that are shaken to see this; an output change below counts as not showing
 _HUGE = 1e30  # from here on a number is a mask (finfo.min), not a value
 
 
@@ -34,7 +38,8 @@ class Network:
     Attributes:
         state: the redrawn tensors that the spec names.
         want: the outputs at this state.
-        kept: buffers of integers that stay as they are: with other values the network raises, or returns no numbers.
+        kept: buffers of integers that stay as they are: with other values the network raises, or
+            returns no numbers.
         ways: what it did where it read numbers from tensors.
     """
 
@@ -43,7 +48,11 @@ class Network:
         probes: int = PROBES,
     ) -> None:  # fmt: skip
         self.name = type(model).__name__
-        for name, tensor in [*model.named_parameters(), *model.named_buffers(), *enumerate(tensors_in((args, kwargs)))]:
+        for name, tensor in [
+            *model.named_parameters(),
+            *model.named_buffers(),
+            *enumerate(tensors_in((args, kwargs))),
+        ]:
             if tensor.is_meta:
                 what = f"input {name}" if isinstance(name, int) else name
                 raise MetanetError(
@@ -69,7 +78,11 @@ class Network:
 
     def _draw_integers(self, generator: torch.Generator) -> tuple[str, ...]:
         """New values for masks and index tables; the names of those that do not allow it."""
-        old = {n: t.clone() for n, t in self.tensors.items() if is_integer(t.dtype) and t.ndim and t.numel() > 1}
+        old = {
+            n: t.clone()
+            for n, t in self.tensors.items()
+            if is_integer(t.dtype) and t.ndim and t.numel() > 1
+        }
         if not old:
             return ()
         sound = all(map(_healthy, self._run()))
@@ -94,9 +107,12 @@ class Network:
             return False
 
     def _draw(self, spec: SymmetrySpec, generator: torch.Generator, probes: int) -> None:
-        """New values for all tensors, at the first scale where the output shows every part, else at the best."""
+        """New values for all tensors, at the first scale where the output shows every part, else at
+        the best."""
         old = {n: t.clone() for n, t in self.tensors.items() if not is_integer(t.dtype)}
-        matrices = [n for n, t in spec.tensors.items() if len(t.shape) > 1 and not (t.tied_to or t.integer)]
+        matrices = [
+            n for n, t in spec.tensors.items() if len(t.shape) > 1 and not (t.tied_to or t.integer)
+        ]
         order = torch.randperm(len(matrices), generator=generator).tolist()
         best: tuple[int, dict[str, Tensor]] | None = None
         self._remember()
@@ -131,7 +147,8 @@ class Network:
         return self.change(self.run({name: old + noise_like(old, generator)})) < _DIM
 
     def write(self, state: Mapping[str, Tensor]) -> None:
-        """Set tensors in place, so that everything which shares their memory (ties, LSTM's flat list) sees it."""
+        """Set tensors in place, so that everything which shares their memory (ties, LSTM's flat
+        list) sees it."""
         with torch.no_grad():
             for name, tensor in state.items():
                 self.tensors[name].copy_(tensor)
@@ -158,12 +175,20 @@ class Network:
                 "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); verification runs a "
                 "float64 copy."
             ) from e
-        found = [t.detach().to(torch.float64, copy=True) for t in results(out) if not t.is_complex()]
-        wide = [t.detach().to(torch.complex128, copy=True).resolve_conj() for t in results(out) if t.is_complex()]
+        found = [
+            t.detach().to(torch.float64, copy=True) for t in results(out) if not t.is_complex()
+        ]
+        wide = [
+            t.detach().to(torch.complex128, copy=True).resolve_conj()
+            for t in results(out)
+            if t.is_complex()
+        ]
         found += map(torch.view_as_real, wide)
         self._undo(versions, undo)
         if not any(t.numel() for t in found):
-            raise MetanetError(f"{self.name} returned {type(out).__name__} without a tensor: nothing to compare")
+            raise MetanetError(
+                f"{self.name} returned {type(out).__name__} without a tensor: nothing to compare"
+            )
         return found
 
     def _undo(self, versions: list[int], buffers: bool) -> None:
@@ -177,12 +202,14 @@ class Network:
                     buffer.copy_(value)
 
     def _remember(self) -> None:
-        """What modules keep on themselves: some cache tensors made from parameters, which must not outlive a run."""
+        """What modules keep on themselves: some cache tensors made from parameters, which must not
+        outlive a run."""
         self._attributes = [{k: _shallow(v) for k, v in vars(m).items()} for m in self._all]
         self._buffers = {b: b.detach().clone() for b in self.model.buffers()}
 
     def change(self, got: list[Tensor]) -> float:
-        """Largest difference from ``want``, relative to the spread of each output; infinite if masks differ."""
+        """Largest difference from ``want``, relative to the spread of each output; infinite if
+        masks differ."""
         if [t.shape for t in got] != [t.shape for t in self.want]:
             return float("inf")
         return max(map(change_of, got, self.want), default=0.0)
@@ -198,13 +225,19 @@ def _tensors(model: nn.Module, spec: SymmetrySpec, name: str) -> dict[str, Tenso
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     absent = [n for n in spec.tensors if n not in tensors]
     if absent:
-        raise MetanetError(f"the spec names tensors that {name} does not have: {', '.join(absent[:5])}")
+        raise MetanetError(
+            f"the spec names tensors that {name} does not have: {', '.join(absent[:5])}"
+        )
     unknown = [n for n, t in tensors.items() if t.is_floating_point() and n not in spec.tensors]
     if unknown:
-        raise MetanetError(f"{name} has tensors that the spec does not name: {', '.join(unknown[:5])}")
+        raise MetanetError(
+            f"{name} has tensors that the spec does not name: {', '.join(unknown[:5])}"
+        )
     for key, known in spec.tensors.items():
         if tuple(tensors[key].shape) != known.shape:
-            raise MetanetError(f"{key} of {name} is {tuple(tensors[key].shape)}, but {known.shape} in the spec")
+            raise MetanetError(
+                f"{key} of {name} is {tuple(tensors[key].shape)}, but {known.shape} in the spec"
+            )
     return tensors
 
 
@@ -226,18 +259,23 @@ def _healthy(x: Tensor) -> bool:
 
 
 def change_of(got: Tensor, want: Tensor) -> float:
-    """Largest difference relative to the spread of ``want``; infinite where only one of them is masked or NaN."""
+    """Largest difference relative to the spread of ``want``; infinite where only one of them is
+    masked or NaN."""
     plain = _ordinary(want)
     if not torch.equal(plain, _ordinary(got)):
         return float("inf")
     masked, reference = got[~plain], want[~plain]
-    if not bool(((masked == reference) | ((masked - reference).abs() < 1e-9 * reference.abs())).all()):
+    if not bool(
+        ((masked == reference) | ((masked - reference).abs() < 1e-9 * reference.abs())).all()
+    ):
         return float("inf")
     got, want = got[plain], want[plain]
     if not want.numel():
         return 0.0
     largest = want.abs().max()
-    spread = torch.maximum((want - want.mean()).abs().max(), 1e-6 * largest)  # of a single number: its own size
+    spread = torch.maximum(
+        (want - want.mean()).abs().max(), 1e-6 * largest
+    )  # of a single number: its own size
     if want.numel() == 1:
         spread = largest
     return float((got - want).abs().max() / (spread if spread > 0 else 1.0))

@@ -1,4 +1,5 @@
-"""Which way a forward pass takes where Python reads numbers from tensors: ``if h[0] > 0``, ``counts.tolist()``."""
+"""Which way a forward pass takes where Python reads numbers from tensors: ``if h[0] > 0``,
+``counts.tolist()``."""
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -12,14 +13,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..tracing import EXITS, line_of_the_network
 
 Ways = dict[str, tuple[Hashable, ...]]
-"""For every line that reads numbers what the network did after each time: truth value read, operations and settings."""
+"""For every line that reads numbers what the network did after each time: truth value read,
+operations and settings."""
 
 
 @contextmanager
 def ways() -> Iterator[Ways]:
     """While active, notes the way that a forward pass takes.
 
-    A branch shows in the operations that run between this reading and the next, a truth value in itself::
+    A branch shows in the operations that run between this reading and the next, a truth value in
+    itself::
 
         if h[0, 0].item() > 0:      # reads at net.py:11
             h = -h                  # then: aten.neg, aten.addmm, ... or at once aten.addmm

@@ -1,6 +1,7 @@
 """Random parameters at which a network of any depth works, so that mistakes show.
 
-Freshly initialised networks hide mistakes: zero biases, unit scales, residual branches that start at zero.
+Freshly initialised networks hide mistakes: zero biases, unit scales, residual branches that start
+at zero.
 """
 
 import math
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 _TABLE = re.compile(r"embed|token|pos|table|prompt|quer(y|ies)$")
-_NEAR_ZERO, _ABSURD = 0.05, 1e6  # a mean outside is no value to stay near: uninitialised memory holds anything
+_NEAR_ZERO, _ABSURD = (
+    0.05,
+    1e6,
+)  # a mean outside is no value to stay near: uninitialised memory holds anything
 
 
 def redraw(
@@ -22,15 +26,17 @@ def redraw(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Every floating-point or complex entry drawn anew, at the scale of a working network.
 
-    Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit around some value
-    (scales around 1, temperatures, logarithms of decay rates) stay within some 40 % of it, all other vectors (biases,
-    residual scales that start at 0 or 1e-5) are normal around 0; running variances positive. Real and imaginary part
-    of a complex tensor are drawn as two tensors.
+    Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit
+    around some value (scales around 1, temperatures, logarithms of decay rates) stay within some 40
+    % of it, all other vectors (biases, residual scales that start at 0 or 1e-5) are normal around
+    0; running variances positive. Real and imaginary part of a complex tensor are drawn as two
+    tensors.
 
     Args:
         state: by state dict name; integer entries are passed on.
         generator: on the CPU, so that the same numbers come on every device.
-        model: whose state it is: tells embeddings and convolutions apart where names and shapes do not.
+        model: whose state it is: tells embeddings and convolutions apart where names and shapes do
+            not.
         gain: of the matrices and kernels, relative to fan-in scale.
         offset: standard deviation of the vectors around 0.
     """
@@ -61,11 +67,15 @@ def redraw(
 def _vector(tensor: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
     """Around its own values if these have one sign and are not tiny, else around 0."""
     old = tensor.detach().to("cpu", torch.float64)
-    mean, size = (float(x) for x in (old.mean(), old.square().mean().sqrt()))  # NaN of an empty one: noise, too
+    mean, size = (
+        float(x) for x in (old.mean(), old.square().mean().sqrt())
+    )  # NaN of an empty one: noise, too
     if not (max(_NEAR_ZERO, 0.5 * size) <= abs(mean) < _ABSURD):
         return noise
     # uniform: a temperature or a scale must not change its sign by a rare large draw
-    one, two = (torch.rand(2, *old.shape, generator=generator, dtype=torch.float64) * 2 - 1).unbind(0)
+    one, two = (torch.rand(2, *old.shape, generator=generator, dtype=torch.float64) * 2 - 1).unbind(
+        0
+    )
     return old * (1 + 0.6 * one) + 0.2 * abs(mean) * two
 
 
@@ -80,7 +90,9 @@ def _scale(leaf: str, tensor: Tensor, module: nn.Module | None) -> float:
         return 1.0
     if tensor.ndim == 2:
         return shape[1] ** -0.5
-    return max(shape) ** -0.5  # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
+    return (
+        max(shape) ** -0.5
+    )  # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
 
 
 def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,15 +104,22 @@ def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 @contextmanager
 def calibrated(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """While active, running the model sets the running statistics of its norms near those of the data.
+    """While active, running the model sets the running statistics of its norms near those of the
+    data.
 
-    Statistics that have nothing to do with the data turn a norm into a mere random scale, and a hundred of these in a
-    row explode, vanish, or drive gates into saturation, where wrong relabellings no longer show.
+    Statistics that have nothing to do with the data turn a norm into a mere random scale, and a
+    hundred of these in a row explode, vanish, or drive gates into saturation, where wrong
+    relabellings no longer show.
     """
 
     def calibrate(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         mean, var, x = module.running_mean, module.running_var, inputs[0] if inputs else None
-        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != mean.numel() or not torch.isfinite(x).all():
+        if (
+            not isinstance(x, Tensor)
+            or x.ndim < 2
+            or x.shape[1] != mean.numel()
+            or not torch.isfinite(x).all()
+        ):
             return
         x = x.detach().transpose(0, 1).flatten(1)
         spread = x.var(1, correction=0) + 0.1 * x.abs().square().mean() + 1e-12

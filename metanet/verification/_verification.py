@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 TOLERANCE = 1e-10
-"""A legal relabelling may change the output by this share of its spread (rounding of float64, 150 layers deep)."""
+"""A legal relabelling may change the output by this share of its spread (rounding of float64, 150
+layers deep)."""
 
 UNSEEN = 1e-6
 """An illegal relabelling that changes the output by less of its spread counts as not seen."""
@@ -21,17 +22,21 @@ class Verification:
     """What :func:`~metanet.verify` measured, in float64 with all parameters random.
 
     Attributes:
-        change: largest output change under a random legal transform, relative to the output's spread. An unsound spec
-            shows here (a tensor left out or in the wrong group, a group split, a key too many). A spec that could
-            move more, because two groups are merged or an axis is fixed without need, is sound and does not show.
+        change: largest output change under a random legal transform, relative to the output's
+            spread. An unsound spec shows here (a tensor left out or in the wrong group, a group
+            split, a key too many). A spec that could move more, because two groups are merged or an
+            axis is fixed without need, is sound and does not show.
         moved: share of the entries of movable tensors that the transforms moved.
-        sensitivity: for every movable axis ``(tensor, axis)`` that was checked the relative output change when only
-            this axis moves: the twin of ``change``, which proves that the test would notice a wrong relabelling.
-        reasons: for axes among ``unseen`` why the output cannot show them, where that could be measured.
+        sensitivity: for every movable axis ``(tensor, axis)`` that was checked the relative output
+            change when only this axis moves: the twin of ``change``, which proves that the test
+            would notice a wrong relabelling.
+        reasons: for axes among ``unseen`` why the output cannot show them, where that could be
+            measured.
         movable: number of movable axes, checked or not.
-        stuck: lines that read numbers from data and after which the network did the same in every draw: a branch there
-            is covered on one side only.
-        kept: buffers of integers that stayed as they are: other values make the network raise, or return no numbers.
+        stuck: lines that read numbers from data and after which the network did the same in every
+            draw: a branch there is covered on one side only.
+        kept: buffers of integers that stayed as they are: other values make the network raise, or
+            return no numbers.
     """
 
     change: float
@@ -54,10 +59,11 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Legal relabellings keep the function (``change`` below ``TOLERANCE``), and no unseen axis is unexplained.
+        """Legal relabellings keep the function (``change`` below ``TOLERANCE``), and no unseen axis
+        is unexplained.
 
-        Reasons do not excuse a change: they only say where the inputs, or the function, give the test no sight.
-        A spec that moves nothing is sound and therefore ok; ``moved`` is 0 then.
+        Reasons do not excuse a change: they only say where the inputs, or the function, give the
+        test no sight. A spec that moves nothing is sound and therefore ok; ``moved`` is 0 then.
         """
         return self.change < TOLERANCE and not self.unexplained
 
@@ -72,12 +78,17 @@ class Verification:
             f"checked, {len(self.unseen)} not seen by the output"
         ]
         for name, axis in self.unseen:
-            lines.append(f"  {name} axis {axis}: {self.reasons.get((name, axis), 'no reason found')}")
+            lines.append(
+                f"  {name} axis {axis}: {self.reasons.get((name, axis), 'no reason found')}"
+            )
         return "\n".join([*lines, *self._notes()])
 
     def _notes(self) -> list[str]:
         """What was not tried."""
         stuck = [
-            f"  {place}: reads data as numbers, and no draw made the network go another way" for place in self.stuck
+            f"  {place}: reads data as numbers, and no draw made the network go another way"
+            for place in self.stuck
         ]
-        return stuck + [f"  {name}: kept its values, with others the network does not run" for name in self.kept]
+        return stuck + [
+            f"  {name}: kept its values, with others the network does not run" for name in self.kept
+        ]

@@ -13,7 +13,16 @@ from ..tracing import record
 from ._integers import redraw_integers
 from ._network import PROBES, Network
 from ._redraw import noise_like
-from ._verification import ALIKE, ALONE, INDEPENDENT, INVARIANT, TOLERANCE, UNREAD, UNSEEN, Verification
+from ._verification import (
+    ALIKE,
+    ALONE,
+    INDEPENDENT,
+    INVARIANT,
+    TOLERANCE,
+    UNREAD,
+    UNSEEN,
+    Verification,
+)
 
 Place = tuple[str, int]  # tensor, axis
 
@@ -22,37 +31,44 @@ def verify(
     model: nn.Module, spec: SymmetrySpec | Architecture, *inputs: Any, seed: int = 0, draws: int = 2,
     sensitivity: bool = True, axes: int | None = None, probes: int = PROBES, progress: bool = False, **kwargs: Any,
 ) -> Verification:  # fmt: skip
-    """Test a spec against the network itself: legal relabellings keep the function, illegal ones change it.
+    """Test a spec against the network itself: legal relabellings keep the function, illegal ones
+    change it.
 
-    Everything runs on a float64 copy whose parameters and buffers are all drawn anew, masks and index tables too,
-    and complex ones in both parts, because freshly initialised networks hide mistakes (zero biases, unit scales,
-    residual branches that start at zero, masks of ones). The caller's model is not touched. Where the network reads
-    numbers from data and branches on them, it is drawn anew until it goes another way; ``Verification.stuck`` names the
-    lines where it never did.
+    Everything runs on a float64 copy whose parameters and buffers are all drawn anew, masks and
+    index tables too, and complex ones in both parts, because freshly initialised networks hide
+    mistakes (zero biases, unit scales, residual branches that start at zero, masks of ones). The
+    caller's model is not touched. Where the network reads numbers from data and branches on them,
+    it is drawn anew until it goes another way; ``Verification.stuck`` names the lines where it
+    never did.
 
-    An illegal relabelling moves one axis of one tensor by its groups' elements and nothing else. Where the output does
-    not show it under any of the draws, two measurements look for the reason (``Verification.reasons``): random noise
-    on the tensor, or on the entries that move, changes nothing either (a bias whose shift a softmax or a normalisation
-    takes away, rows of a table that the inputs do not read); or, for vectors, steps along the line from the old order
-    to the new one change nothing although noise does (a bias of which only the sum matters).
+    An illegal relabelling moves one axis of one tensor by its groups' elements and nothing else.
+    Where the output does not show it under any of the draws, two measurements look for the reason
+    (``Verification.reasons``): random noise on the tensor, or on the entries that move, changes
+    nothing either (a bias whose shift a softmax or a normalisation takes away, rows of a table that
+    the inputs do not read); or, for vectors, steps along the line from the old order to the new one
+    change nothing although noise does (a bias of which only the sum matters).
 
-    Or else the axis is all that its groups act on, so that to move it alone is to relabel the network.
+    Or else the axis is all that its groups act on, so that to move it alone is to relabel the
+    network.
 
     Args:
         model: the network.
         spec: its symmetries, or the architecture that has them.
-        inputs, kwargs: as in ``model(*inputs, **kwargs)``; any nesting. Call again with inputs of other sizes.
+        inputs, kwargs: as in ``model(*inputs, **kwargs)``; any nesting. Call again with inputs of
+            other sizes.
         seed: of parameters and transforms.
-        draws: how many random transforms; one alone may happen to exchange two units that are dead on these inputs.
-        sensitivity: also check illegal relabellings: one run per movable axis, and a few more where one is not seen.
+        draws: how many random transforms; one alone may happen to exchange two units that are dead
+            on these inputs.
+        sensitivity: also check illegal relabellings: one run per movable axis, and a few more where
+            one is not seen.
         axes: check only this many axes, drawn at random; ``None`` for all.
-        probes: so many matrices are shaken to find a scale of parameters at which the output shows every part: one run
-            each, for up to six scales.
+        probes: so many matrices are shaken to find a scale of parameters at which the output shows
+            every part: one run each, for up to six scales.
         progress: show a bar.
 
     Raises:
-        MetanetError: no spec or one that does not fit the model, a parameter on the meta device, a forward pass
-            that raises, gives no numbers, or is not deterministic.
+        MetanetError: no spec or one that does not fit the model, a parameter on the meta device, a
+            forward pass that raises, gives no numbers, or is not deterministic.
     """
     spec = spec.spec if isinstance(spec, Architecture) else spec
     if not isinstance(spec, SymmetrySpec):
@@ -60,8 +76,12 @@ def verify(
             f"verify(model, spec, *inputs) takes arch.spec of arch=metanet.trace(model, ...) second, not "
             f"{type(spec).__name__}; inputs come after it"
         )
-    with torch.random.fork_rng():  # a network that draws random numbers leaves the caller's generator alone
-        return _verify(model, spec, inputs, kwargs, seed, draws, axes if sensitivity else 0, probes, progress)
+    with (
+        torch.random.fork_rng()
+    ):  # a network that draws random numbers leaves the caller's generator alone
+        return _verify(
+            model, spec, inputs, kwargs, seed, draws, axes if sensitivity else 0, probes, progress
+        )
 
 
 def _verify(
@@ -92,7 +112,9 @@ def _verify(
             reasons |= {place: reason} if reason else {}
     stuck, changes = _other_ways(model, spec, inputs, kwargs, network, transforms, generator)
     share = moved / total if total else 0.0
-    return Verification(max(change, *changes), share, seen, reasons, len(places), stuck, network.kept)
+    return Verification(
+        max(change, *changes), share, seen, reasons, len(places), stuck, network.kept
+    )
 
 
 def _other_ways(
@@ -102,7 +124,8 @@ def _other_ways(
     """Draws the network anew until it did something else behind every line that reads data.
 
     Returns:
-        The lines where it never did, and the output changes under the transforms at the other draws.
+        The lines where it never did, and the output changes under the transforms at the other
+        draws.
     """
     stuck, changes = dict.fromkeys(network.ways), [0.0]
     if stuck:
@@ -136,7 +159,8 @@ def _places(spec: SymmetrySpec) -> list[Place]:
 
 
 def _is_whole(spec: SymmetrySpec, place: Place) -> bool:
-    """Whether its groups act on this axis and nowhere else: moving it alone is a legal relabelling then."""
+    """Whether its groups act on this axis and nowhere else: moving it alone is a legal relabelling
+    then."""
     groups = {leaf.group for leaf in leaves_of(spec.tensors[place[0]].axes[place[1]])}
     others = (
         leaf.group
@@ -150,7 +174,8 @@ def _is_whole(spec: SymmetrySpec, place: Place) -> bool:
 
 
 def _restless(t: Transform) -> Transform:
-    """The same transform with every identity in it replaced by a rotation: small groups would often stay put."""
+    """The same transform with every identity in it replaced by a rotation: small groups would often
+    stay put."""
     elements = {}
     for name, element in t.elements.items():
         idle = (element == torch.arange(element.shape[-1])).all(-1, keepdim=True)
@@ -165,20 +190,24 @@ def _names(spec: SymmetrySpec, name: str) -> list[str]:
 def _moving(
     network: Network, transforms: list[Transform], place: Place, generator: torch.Generator
 ) -> list[Transform]:  # fmt: skip
-    """The transforms; for a table of few values, which these may leave as it is, others that do not."""
+    """The transforms; for a table of few values, which these may leave as it is, others that do
+    not."""
     name, axis = place
     spec, old = transforms[0].spec, network.state[name]
     if not spec.tensors[name].integer:
         return transforms
     found = [*transforms, *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS))]
-    return [t for t in found if not torch.equal(t.apply(name, old, (axis,)), old)][: len(transforms)] or transforms
+    return [t for t in found if not torch.equal(t.apply(name, old, (axis,)), old)][
+        : len(transforms)
+    ] or transforms
 
 
 _MORE_TRANSFORMS = 12
 
 
 def _seen(network: Network, transforms: list[Transform], place: Place) -> float:
-    """Output change when one axis moves alone: of the first transform that shows, else the largest of all."""
+    """Output change when one axis moves alone: of the first transform that shows, else the largest
+    of all."""
     name, axis = place
     most = 0.0
     for t in transforms:

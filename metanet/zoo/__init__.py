@@ -1,4 +1,5 @@
-"""Zoos: sets of trained networks with labels, to learn from. Made here once, or your own checkpoints."""
+"""Zoos: sets of trained networks with labels, to learn from. Made here once, or your own
+checkpoints."""
 
 from ._digits import DigitsClassifiers as DigitsClassifiers
 from ._errors import DamagedZooError as DamagedZooError

@@ -28,8 +28,8 @@ BATCH_SIZE = 60
 TRAINING_IMAGES = 1200
 MEMORY = 512 * 2**20  # bytes that the networks of one chunk may take while they are trained
 
-# name -> (factory of metanet.zoo.networks, its arguments). Slowest first: chunks are made in this order, two or more
-# side by side, and long ones at the end would leave processors idle.
+# name -> (factory of metanet.zoo.networks, its arguments). Slowest first: chunks are made in this
+# order, two or more side by side, and long ones at the end would leave processors idle.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet_bn_relu": ("resnet", {"channels": [6, 6, 6], "activation": "relu", "norm": True}),
     "cnn4_bn_relu": (
@@ -55,10 +55,12 @@ _seeding = threading.Lock()
 
 @dataclass(frozen=True)
 class DigitsClassifiers:
-    """Classifiers whose accuracies spread over the whole range, because nearly everything about them is drawn.
+    """Classifiers whose accuracies spread over the whole range, because nearly everything about
+    them is drawn.
 
-    Every network has its own seed, from which its hyper-parameters (uniform, or log-uniform where marked) and all else
-    follow: initialisation, training subset, wrong labels, order of the mini-batches.
+    Every network has its own seed, from which its hyper-parameters (uniform, or log-uniform where
+    marked) and all else follow: initialisation, training subset, wrong labels, order of the
+    mini-batches.
 
     Args:
         networks: in all, shared evenly among the architectures.
@@ -67,15 +69,17 @@ class DigitsClassifiers:
         root: folder to keep zoos in; default ``$METANET_DATA``, else ``data``.
         architectures: names in ``ARCHITECTURES``; all when not given.
         learning_rate: of Adam, log-uniform.
-        init_scale: factor on all weight matrices and kernels of torch's default initialisation, log-uniform.
+        init_scale: factor on all weight matrices and kernels of torch's default initialisation,
+            log-uniform.
         weight_decay: L2, as in ``torch.optim.Adam``, log-uniform.
         train_fraction: of the 1,200 training images, log-uniform.
-        label_noise: half of the networks have none, of the others a uniform share of labels is replaced by a wrong one.
+        label_noise: half of the networks have none, of the others a uniform share of labels is
+            replaced by a wrong one.
         chunk: networks trained together (and stored in one shard) at most.
         nan: what becomes of networks that are not finite: ``drop``, ``keep`` or ``error``.
 
-    The default ranges keep training finite (no number in the zoo is above 31); with others, a network that diverges is
-    left out.
+    The default ranges keep training finite (no number in the zoo is above 31); with others, a
+    network that diverges is left out.
     """
 
     networks: int = 2000
@@ -105,7 +109,9 @@ class DigitsClassifiers:
             if getattr(self, field) < 1:
                 raise ZooError(f"zoo.{field} is {getattr(self, field)}; it must be at least 1")
         if self.networks < len(self._names):
-            raise ZooError(f"zoo.networks is {self.networks} for {len(self._names)} architectures: give one each")
+            raise ZooError(
+                f"zoo.networks is {self.networks} for {len(self._names)} architectures: give one each"
+            )
         for field, low, high in (
             ("learning_rate", 0, math.inf),
             ("init_scale", 0, math.inf),
@@ -138,7 +144,13 @@ class DigitsClassifiers:
             "chunk": self.chunk,
             **{
                 field: [float(value) for value in getattr(self, field)]
-                for field in ("learning_rate", "init_scale", "weight_decay", "train_fraction", "label_noise")
+                for field in (
+                    "learning_rate",
+                    "init_scale",
+                    "weight_decay",
+                    "train_fraction",
+                    "label_noise",
+                )
             },
         }
 
@@ -167,10 +179,17 @@ class DigitsClassifiers:
         train, test = images[:TRAINING_IMAGES], images[TRAINING_IMAGES:]
         drawn = [self._draw(chunk.architecture, index) for index in range(chunk.start, chunk.stop)]
         generators = [torch.Generator().manual_seed(hyper["seed"]) for hyper in drawn]
-        sets = [_training_set(labels[:TRAINING_IMAGES], *each) for each in zip(drawn, generators, strict=True)]
+        sets = [
+            _training_set(labels[:TRAINING_IMAGES], *each)
+            for each in zip(drawn, generators, strict=True)
+        ]
         plan = Plan(
-            learning_rate=torch.tensor([hyper["learning_rate"] for hyper in drawn], dtype=torch.float64),
-            weight_decay=torch.tensor([hyper["weight_decay"] for hyper in drawn], dtype=torch.float64),
+            learning_rate=torch.tensor(
+                [hyper["learning_rate"] for hyper in drawn], dtype=torch.float64
+            ),
+            weight_decay=torch.tensor(
+                [hyper["weight_decay"] for hyper in drawn], dtype=torch.float64
+            ),
             epochs=torch.tensor([hyper["epochs"] for hyper in drawn]),
             labels=torch.stack([seen for _, seen in sets]),
             subsets=[subset for subset, _ in sets],
@@ -186,7 +205,8 @@ class DigitsClassifiers:
         return tuple(ARCHITECTURES if self.architectures is None else self.architectures)
 
     def _draw(self, architecture: str, index: int) -> dict[str, Any]:
-        """Seed and hyper-parameters of one network; independent of how many there are and how they are chunked."""
+        """Seed and hyper-parameters of one network; independent of how many there are and how they
+        are chunked."""
         digest = hashlib.sha256(f"{self.name}/{self.seed}/{architecture}/{index}".encode()).digest()
         seed = int.from_bytes(digest[:6], "little")
         random = np.random.default_rng(seed)
@@ -206,7 +226,8 @@ class DigitsClassifiers:
 
 
 def _digits() -> tuple[Tensor, Tensor]:
-    """1,797 images in [0, 1] and labels, in a fixed random order (the file has runs of one writer)."""
+    """1,797 images in [0, 1] and labels, in a fixed random order (the file has runs of one
+    writer)."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -215,7 +236,9 @@ def _digits() -> tuple[Tensor, Tensor]:
     return images, torch.tensor(data.target[order], dtype=torch.int64)
 
 
-def _training_set(labels: Tensor, hyper: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _training_set(
+    labels: Tensor, hyper: dict[str, Any], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Which images a network is trained on, and the labels it is shown."""
     size = max(1, round(hyper["train_fraction"] * len(labels)))
     subset = torch.randperm(len(labels), generator=generator)[:size]
@@ -227,7 +250,8 @@ def _training_set(labels: Tensor, hyper: dict[str, Any], generator: torch.Genera
 def _build(architecture: str, seed: int = 0) -> nn.Module:
     """A network with torch's default initialisation, drawn from ``seed``."""
     factory, arguments = ARCHITECTURES[architecture]
-    # torch has one generator for all threads: whoever draws from it beside us would change what we get
+    # torch has one generator for all threads: whoever draws from it beside us would change what we
+    # get
     with _seeding, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return getattr(networks, factory)(**arguments)
@@ -249,7 +273,11 @@ def _shard(chunk: Chunk, drawn: list[dict[str, Any]], trained: Any) -> Shard:
         "depth": sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in module.modules()),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
     }
-    finite = torch.stack([t.reshape(len(t), -1).isfinite().all(1) for t in trained.state.values()]).all(0).tolist()
+    finite = (
+        torch.stack([t.reshape(len(t), -1).isfinite().all(1) for t in trained.state.values()])
+        .all(0)
+        .tolist()
+    )
     keep = [index for index, good in enumerate(finite) if good]
     if len(keep) < len(drawn):
         log.warning("%s: %d networks diverged and are left out", chunk.file, len(drawn) - len(keep))
@@ -269,10 +297,17 @@ def _shard(chunk: Chunk, drawn: list[dict[str, Any]], trained: Any) -> Shard:
             {"id": identity, "run": identity, "architecture": chunk.architecture}
             | {"shard": chunk.file, "index": position}
             | drawn[index]
-            | {"train_loss": curve["train_loss"][-1], "train_accuracy": float(trained.train_accuracy[index])}
+            | {
+                "train_loss": curve["train_loss"][-1],
+                "train_accuracy": float(trained.train_accuracy[index]),
+            }
             | {"test_accuracy": curve["test_accuracy"][-1]}
             | constants
         )
         curves.append(curve)
     chosen = torch.tensor(keep)
-    return Shard(state={name: tensor[chosen] for name, tensor in trained.state.items()}, rows=rows, curves=curves)
+    return Shard(
+        state={name: tensor[chosen] for name, tensor in trained.state.items()},
+        rows=rows,
+        curves=curves,
+    )

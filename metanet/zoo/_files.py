@@ -14,7 +14,8 @@ TEMPORARY = ".tmp"
 
 
 def data_root(root: str | os.PathLike[str] | None) -> Path:
-    """Where zoos lie: ``root`` if given, else ``$METANET_DATA``, else ``data`` under the current folder."""
+    """Where zoos lie: ``root`` if given, else ``$METANET_DATA``, else ``data`` under the current
+    folder."""
     return Path(root or os.environ.get("METANET_DATA") or "data").expanduser()
 
 
@@ -23,7 +24,8 @@ def sha256(data: bytes) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside ``path``, then rename: whoever dies when, ``path`` holds the old content, the new, or nothing.
+    """Write beside ``path``, then rename: whoever dies when, ``path`` holds the old content, the
+    new, or nothing.
 
     Raises ``ZooError`` when the disk is full, having removed what it had written.
     """
@@ -48,7 +50,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems cannot; the rename is atomic all the same
+    with contextlib.suppress(
+        OSError
+    ):  # some file systems cannot; the rename is atomic all the same
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

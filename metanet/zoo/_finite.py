@@ -44,13 +44,18 @@ def settle_weights(zoo: Zoo, nan: str) -> Zoo:
 
 
 def settle_labels(zoo: Zoo, label: str) -> Zoo:
-    """The same for networks whose label is NaN or infinite, by the zoo's own choice; kept ones can't be learned from.
+    """The same for networks whose label is NaN or infinite, by the zoo's own choice; kept ones
+    can't be learned from.
 
     Raises:
         ZooError: there are some and the choice is not ``drop``; or nothing else is left.
     """
     values = np.asarray(zoo.table[label])
-    finite = np.isfinite(values) if np.issubdtype(values.dtype, np.floating) else np.ones(len(values), dtype=bool)
+    finite = (
+        np.isfinite(values)
+        if np.issubdtype(values.dtype, np.floating)
+        else np.ones(len(values), dtype=bool)
+    )
     strict = replace(zoo, nan="error") if zoo.nan == "keep" else zoo
     return replace(_settled(strict, finite, f"no finite {label!r}"), nan=zoo.nan)
 
@@ -60,7 +65,8 @@ def _finite(population: Population) -> Bool[Tensor, " n"]:
     finite = torch.ones(len(population), dtype=torch.bool)
     for tensor in population.state.values():
         if tensor.is_floating_point() or tensor.is_complex():
-            wide = tensor if tensor.element_size() > 1 else tensor.float()  # 8-bit floats have no isfinite
+            # 8-bit floats have no isfinite
+            wide = tensor if tensor.element_size() > 1 else tensor.float()
             finite &= wide.isfinite().flatten(1).all(1) if tensor.ndim > 1 else wide.isfinite()
     return finite
 
@@ -74,7 +80,9 @@ def _settled(zoo: Zoo, finite: np.ndarray, what: str) -> Zoo:
     if zoo.nan == "error":
         raise ZooError(f"{said}. Take them out of the table, or leave them out with zoo.nan=drop")
     if zoo.nan == "keep":
-        log.warning("%s; they are kept (zoo.nan=keep), and what averages over them becomes NaN", said)
+        log.warning(
+            "%s; they are kept (zoo.nan=keep), and what averages over them becomes NaN", said
+        )
         return zoo
     if not finite.any():
         raise ZooError(f"{said}; without them nothing is left")
@@ -83,7 +91,8 @@ def _settled(zoo: Zoo, finite: np.ndarray, what: str) -> Zoo:
 
 
 def select(zoo: Zoo, kept: np.ndarray) -> Zoo:
-    """The networks of some rows of the table (a bool per row); architectures without any are left out too."""
+    """The networks of some rows of the table (a bool per row); architectures without any are left
+    out too."""
     number = np.cumsum(kept) - 1  # of a row among those that stay
     populations = {}
     for name, population in zoo.populations.items():
@@ -105,5 +114,7 @@ def select(zoo: Zoo, kept: np.ndarray) -> Zoo:
     )
 
 
-def _pictures(pictures: Pictures, old: Int[Tensor, " n"], rows: Int[Tensor, " k"]) -> tuple[Tensor, Tensor]:
+def _pictures(
+    pictures: Pictures, old: Int[Tensor, " n"], rows: Int[Tensor, " k"]
+) -> tuple[Tensor, Tensor]:
     return pictures(old[rows])

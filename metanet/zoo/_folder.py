@@ -35,15 +35,17 @@ class _Kind(NamedTuple):
 class FolderZoo:
     """Checkpoints in a folder and a CSV table with one row for each; nothing is written.
 
-    Columns of the table: ``path`` (required), the checkpoint file relative to the folder and inside it; the label
-    column (required), numbers; ``run``, what a split must not cut through, such as several checkpoints of one training.
-    Without it the sub-folder that a file lies in is its run, and each file directly in the folder is one of its own;
-    ``split``, one of ``train``, ``val``, ``test``, ``unseen``, which then divides the networks; ``id``, default the
-    path; ``architecture``, a REF for each row in place of ``arch``; ``arch_args`` (a JSON object) or ``arch_args.NAME``
-    (JSON or text), keyword arguments of the row's own factory. All other columns are kept.
+    Columns of the table: ``path`` (required), the checkpoint file relative to the folder and inside
+    it; the label column (required), numbers; ``run``, what a split must not cut through, such as
+    several checkpoints of one training. Without it the sub-folder that a file lies in is its run,
+    and each file directly in the folder is one of its own; ``split``, one of ``train``, ``val``,
+    ``test``, ``unseen``, which then divides the networks; ``id``, default the path;
+    ``architecture``, a REF for each row in place of ``arch``; ``arch_args`` (a JSON object) or
+    ``arch_args.NAME`` (JSON or text), keyword arguments of the row's own factory. All other columns
+    are kept.
 
-    References in the table are a file's: metanet's own and ``timm:`` are free, for others the folder must be trusted
-    (``trust=DIR``, see :mod:`metanet.trust`).
+    References in the table are a file's: metanet's own and ``timm:`` are free, for others the
+    folder must be trusted (``trust=DIR``, see :mod:`metanet.trust`).
 
     Args:
         path: the folder.
@@ -52,7 +54,8 @@ class FolderZoo:
         arch: REF (``package.module:factory``) of all checkpoints whose row names none.
         arch_args: keyword arguments of every factory.
         input_shape: of one sample, for instance ``[1, 28, 28]``.
-        nan: networks with NaN or infinite weights, and rows without a label: ``drop``, ``keep`` or ``error``.
+        nan: networks with NaN or infinite weights, and rows without a label: ``drop``, ``keep`` or
+            ``error``.
     """
 
     path: str
@@ -75,7 +78,9 @@ class FolderZoo:
         rows = read_rows(table, self.label)
         check_splits(rows, table)
         kinds = [self._kind(row, table, line) for line, row in enumerate(rows, start=2)]
-        files = [_inside(folder, row["path"], table, line) for line, row in enumerate(rows, start=2)]
+        files = [
+            _inside(folder, row["path"], table, line) for line, row in enumerate(rows, start=2)
+        ]
         named = {row["architecture"] for row in rows if row.get("architecture")}
         trust.require(named, table.parent, "the code of architectures, which would be imported")
 
@@ -89,7 +94,9 @@ class FolderZoo:
         for kind, name in names.items():
             members = [index for index, other in enumerate(kinds) if other == kind]
             given_by = table.parent if kind.ref in named else None
-            populations[name] = self._population(name, kind, members, [files[i] for i in members], given_by, progress)
+            populations[name] = self._population(
+                name, kind, members, [files[i] for i in members], given_by, progress
+            )
         zoo = Zoo(name=folder.resolve().name, path=folder, table=columns, populations=populations)
         return settle_weights(zoo, self.nan)
 
@@ -97,9 +104,13 @@ class FolderZoo:
         check_choice(self.nan)
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
-            raise ZooError(f"zoo.path: {folder} is not a folder; give the one that your checkpoints lie in")
+            raise ZooError(
+                f"zoo.path: {folder} is not a folder; give the one that your checkpoints lie in"
+            )
         if not self.input_shape:
-            raise ZooError("zoo.input_shape is empty; give the shape of one input sample, such as [1,28,28]")
+            raise ZooError(
+                "zoo.input_shape is empty; give the shape of one input sample, such as [1,28,28]"
+            )
         return folder
 
     def _kind(self, row: Mapping[str, str], table: Path, line: int) -> _Kind:
@@ -111,7 +122,9 @@ class FolderZoo:
             )
         return _Kind(ref, json.dumps(arguments_of(row, line, table), sort_keys=True))
 
-    def _labelled(self, rows: Sequence[Mapping[str, str]], labels: np.ndarray, table: Path) -> list[int]:
+    def _labelled(
+        self, rows: Sequence[Mapping[str, str]], labels: np.ndarray, table: Path
+    ) -> list[int]:
         """Positions of the rows that stay."""
         missing = [index for index in range(len(rows)) if np.isnan(labels[index])]
         if not missing:
@@ -122,7 +135,9 @@ class FolderZoo:
             f"is {text!r} in line {line} of {table} ({short(rows[missing[0]]['path'])})"
         )
         if self.nan == "error":
-            raise ZooError(f"{said}. Fill them in, take them out, or leave them out with zoo.nan=drop")
+            raise ZooError(
+                f"{said}. Fill them in, take them out, or leave them out with zoo.nan=drop"
+            )
         if self.nan == "keep":
             log.warning("%s; they are kept (zoo.nan=keep)", said)
             return list(range(len(rows)))
@@ -132,7 +147,13 @@ class FolderZoo:
         return [index for index in range(len(rows)) if not np.isnan(labels[index])]
 
     def _population(
-        self, name: str, kind: _Kind, rows: list[int], files: Sequence[Path], given_by: Path | None, progress: bool
+        self,
+        name: str,
+        kind: _Kind,
+        rows: list[int],
+        files: Sequence[Path],
+        given_by: Path | None,
+        progress: bool,
     ) -> Population:
         from ..evaluation import fit_to
         from ..progress import track
@@ -156,7 +177,8 @@ class FolderZoo:
 
 
 def _network(kind: _Kind, arguments: Mapping[str, Any], first: Path) -> nn.Module:
-    """The network of an architecture; where a table states its sizes, no larger than its first checkpoint."""
+    """The network of an architecture; where a table states its sizes, no larger than its first
+    checkpoint."""
     from ..checkpoints import load_checkpoint
     from ..sources import build_within, load_source
 
@@ -165,10 +187,14 @@ def _network(kind: _Kind, arguments: Mapping[str, Any], first: Path) -> nn.Modul
 
     if not kind.arguments or not trust.is_open(kind.ref):
         return make()
-    return build_within(make, load_checkpoint(first).shapes, f"the table's {_called(kind.ref, arguments)}")
+    return build_within(
+        make, load_checkpoint(first).shapes, f"the table's {_called(kind.ref, arguments)}"
+    )
 
 
-def _read(file: Path, module: nn.Module, ref: str, arguments: Mapping[str, Any], fit_to: Any) -> dict[str, Any]:
+def _read(
+    file: Path, module: nn.Module, ref: str, arguments: Mapping[str, Any], fit_to: Any
+) -> dict[str, Any]:
     """The tensors of a file by the names of its network."""
     from ..checkpoints import load_checkpoint
     from ..errors import CheckpointError
@@ -204,11 +230,14 @@ def _run(path: str) -> str:
 
 
 def _names(kinds: Sequence[_Kind]) -> dict[_Kind, str]:
-    """A short name for each architecture: ``mlp``, or ``mlp(widths=[3])`` where the table gives several of them."""
+    """A short name for each architecture: ``mlp``, or ``mlp(widths=[3])`` where the table gives
+    several of them."""
     distinct = list(dict.fromkeys(kinds))
     refs = list(dict.fromkeys(kind.ref for kind in distinct))
     last = [ref.rsplit(":", 1)[-1] for ref in refs]
-    called = {ref: name if last.count(name) == 1 else ref for ref, name in zip(refs, last, strict=True)}
+    called = {
+        ref: name if last.count(name) == 1 else ref for ref, name in zip(refs, last, strict=True)
+    }
     several = {ref for ref in refs if sum(kind.ref == ref for kind in distinct) > 1}
     return {
         kind: _called(called[kind.ref], kind.arguments) if kind.ref in several else called[kind.ref]
@@ -216,7 +245,9 @@ def _names(kinds: Sequence[_Kind]) -> dict[_Kind, str]:
     }
 
 
-def _columns(rows: Sequence[Mapping[str, str]], label: str, labels: np.ndarray) -> dict[str, np.ndarray]:
+def _columns(
+    rows: Sequence[Mapping[str, str]], label: str, labels: np.ndarray
+) -> dict[str, np.ndarray]:
     columns = {name: column([row[name] for row in rows]) for name in rows[0]}
     whole = bool((labels == np.round(labels)).all())  # classes; False with NaN
     columns[label] = labels.astype(np.int64) if whole else labels

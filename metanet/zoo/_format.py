@@ -1,4 +1,5 @@
-"""What the JSON files of a zoo hold: the manifest, the checksum beside a shard, and the header inside one."""
+"""What the JSON files of a zoo hold: the manifest, the checksum beside a shard, and the header
+inside one."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -21,7 +22,9 @@ def _small(shape: list[int]) -> list[int]:
 
 
 SampleShape = Annotated[
-    list[Annotated[int, Field(ge=1, le=_LARGEST_SAMPLE)]], Field(max_length=8), AfterValidator(_small)
+    list[Annotated[int, Field(ge=1, le=_LARGEST_SAMPLE)]],
+    Field(max_length=8),
+    AfterValidator(_small),
 ]
 """Of one input of a network, as a file states it."""
 

@@ -50,7 +50,8 @@ class Chunk:
 
 @runtime_checkable
 class Maker(Protocol):
-    """What makes a zoo. ``make`` must depend on the recipe and the chunk alone: shards are remade bit for bit."""
+    """What makes a zoo. ``make`` must depend on the recipe and the chunk alone: shards are remade
+    bit for bit."""
 
     name: str
     unit: str  # of the progress bar
@@ -67,7 +68,13 @@ def make_chunks(architecture: str, at_most: int, work: Sequence[int]) -> list[Ch
     pieces = -(-networks // at_most)
     bounds = [networks * i // pieces for i in range(pieces + 1)]
     return [
-        Chunk(architecture=architecture, number=number, start=start, stop=stop, work=sum(work[start:stop]))
+        Chunk(
+            architecture=architecture,
+            number=number,
+            start=start,
+            stop=stop,
+            work=sum(work[start:stop]),
+        )
         for number, (start, stop) in enumerate(itertools.pairwise(bounds))
     ]
 
@@ -78,10 +85,11 @@ def zoo_folder(maker: Maker, root: str | None) -> Path:
 
 
 def load_or_make(maker: Maker, root: str | None = None, progress: bool = True) -> Zoo:
-    """The zoo of a maker: read if it is there and sound; else what is missing or damaged is made (again) first.
+    """The zoo of a maker: read if it is there and sound; else what is missing or damaged is made
+    (again) first.
 
-    A run that was stopped, in whatever way, is continued by the next one and ends with the same bits. Processes that
-    want the same zoo at the same time wait for the one that makes it.
+    A run that was stopped, in whatever way, is continued by the next one and ends with the same
+    bits. Processes that want the same zoo at the same time wait for the one that makes it.
     """
     folder = zoo_folder(maker, root)
     try:
@@ -137,13 +145,21 @@ def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
         if problem is not None:
             missing.append(chunk)
             if problem != "missing" and chunk.file not in recorded:
-                log.warning("%s was left by an earlier run (%s) and is made again", folder / chunk.file, problem)
+                log.warning(
+                    "%s was left by an earlier run (%s) and is made again",
+                    folder / chunk.file,
+                    problem,
+                )
     if not missing:
         return
-    log.info("making %d of %d shards of the zoo %s in %s", len(missing), len(chunks), maker.name, folder)
+    log.info(
+        "making %d of %d shards of the zoo %s in %s", len(missing), len(chunks), maker.name, folder
+    )
     work = sum(chunk.work for chunk in chunks)
     before = work - sum(chunk.work for chunk in missing)
-    bar = track(what=f"zoo {maker.name}", total=work, initial=before, unit=maker.unit, show=progress)
+    bar = track(
+        what=f"zoo {maker.name}", total=work, initial=before, unit=maker.unit, show=progress
+    )
     stop = threading.Event()
 
     def tick(work: int) -> None:
@@ -164,22 +180,29 @@ def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
                 folder / chunk.file,
             )
 
-    # Chunks run side by side, each in operations of one thread: tiny networks gain little from two threads an
-    # operation (1.3 times, against 1.9), and the bits of a zoo then do not depend on the number of cores.
+    # Chunks run side by side, each in operations of one thread: tiny networks gain little from two
+    # threads an operation (1.3 times, against 1.9), and the bits of a zoo then do not depend on the
+    # number of cores.
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(min(threads, len(missing)), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(
+        min(threads, len(missing)), initializer=torch.set_num_threads, initargs=(1,)
+    )
     try:
         jobs = [pool.submit(make, chunk) for chunk in missing]
         wait(jobs, return_when=FIRST_EXCEPTION)
         stop.set()
         failures = [job.exception() for job in jobs if job.done() and job.exception() is not None]
         if failures:
-            raise next((error for error in failures if not isinstance(error, _Stopped)), failures[0])
+            raise next(
+                (error for error in failures if not isinstance(error, _Stopped)), failures[0]
+            )
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
         bar.close()
-        torch.set_num_threads(threads)  # this thread's own number never changed, MKL's global one did
+        torch.set_num_threads(
+            threads
+        )  # this thread's own number never changed, MKL's global one did
 
 
 class _Stopped(Exception):

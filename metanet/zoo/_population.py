@@ -55,7 +55,8 @@ class Population:
         """A freshly initialised network of this architecture, in evaluation mode.
 
         Raises:
-            TrustError: a file names its code, and the user has not said that the file's folder is to be trusted.
+            TrustError: a file names its code, and the user has not said that the file's folder is
+                to be trusted.
             MetanetError: there is no such code, or it makes no network of these arguments.
         """
         from ..sources import build_within, load_source
@@ -69,7 +70,9 @@ class Population:
         if not trust.is_open(self.ref):
             return make().eval()  # code that the user trusts, which need not work without memory
         shapes = {name: tensor.shape[1:] for name, tensor in self.state.items()}
-        return build_within(make, shapes, f"{self.named_in}: architecture {self.architecture!r}").eval()
+        return build_within(
+            make, shapes, f"{self.named_in}: architecture {self.architecture!r}"
+        ).eval()
 
     def example(self, batch: int = 2) -> Float[Tensor, "batch ..."]:
         """The same random inputs every time, uniform in ``input_range``."""
@@ -88,18 +91,22 @@ class Zoo:
     path: Path | None
     """The folder it lies in; None if it lies nowhere."""
     table: dict[str, np.ndarray]
-    """Columns with one entry per network: ``id``, ``run`` (what a split must not cut through), ``architecture``, ..."""
+    """Columns with one entry per network: ``id``, ``run`` (what a split must not cut through),
+    ``architecture``, ..."""
     populations: dict[str, Population]
     curves: dict[str, np.ndarray] = field(default_factory=dict)
-    """Long format, one entry per network and epoch: ``id``, ``epoch`` (from 1), then what was recorded."""
+    """Long format, one entry per network and epoch: ``id``, ``epoch`` (from 1), then what was
+    recorded."""
     unseen: tuple[str, ...] = ()
-    """Architectures meant to be kept out of training, to see what a model makes of one that it never saw."""
+    """Architectures meant to be kept out of training, to see what a model makes of one that it
+    never saw."""
 
     nan: str = "drop"
     """What becomes of networks without a finite label: ``drop``, ``keep`` or ``error``."""
 
     pictures: Callable[[Int[Tensor, " k"]], tuple[Tensor, Tensor]] | None = None
-    """For networks that stand for images: rows of the table -> originals and renderings, each ``(k, size, size)``."""
+    """For networks that stand for images: rows of the table -> originals and renderings, each ``(k,
+    size, size)``."""
 
     def __len__(self) -> int:
         return sum(len(population) for population in self.populations.values())

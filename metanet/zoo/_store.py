@@ -2,11 +2,13 @@
 
 One folder ``<name>-<8 hex digits of the recipe's hash>``:
 
-- ``<architecture>-00000.safetensors``, ...: shards, tensors stacked over networks. Each carries its rows of the table
-  and its training curves in its header, so that a shard stands for itself.
-- ``<architecture>-00000.json``, ...: checksum of each shard, written right after it. What a killed run has finished.
+- ``<architecture>-00000.safetensors``, ...: shards, tensors stacked over networks. Each carries its
+  rows of the table and its training curves in its header, so that a shard stands for itself.
+- ``<architecture>-00000.json``, ...: checksum of each shard, written right after it. What a killed
+  run has finished.
 - ``table.csv``, ``curves.csv``: the rows of all shards, for people and for other tools.
-- ``zoo.json``: recipe, architectures, and checksum, size and count of every file above, and of itself; written last.
+- ``zoo.json``: recipe, architectures, and checksum, size and count of every file above, and of
+  itself; written last.
 """
 
 import csv
@@ -39,11 +41,14 @@ MANIFEST = "zoo.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Some networks of one architecture, made together: the unit of making, checking and remaking."""
+    """Some networks of one architecture, made together: the unit of making, checking and
+    remaking."""
 
     state: dict[str, Tensor]  # name -> [n, ...], in state_dict order
     rows: list[dict[str, Any]]  # one row of the table each; all with the same keys
-    curves: list[dict[str, list[float]]] = field(default_factory=list)  # one per network; column -> value per epoch
+    curves: list[dict[str, list[float]]] = field(
+        default_factory=list
+    )  # one per network; column -> value per epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,8 @@ def sidecar(path: Path) -> Path:
 
 def save_shard(path: Path, shard: Shard) -> str:
     """Write a shard and then its checksum, which is returned."""
-    # One metadata entry only: safetensors writes several in a random order, and shards are compared bit for bit.
+    # One metadata entry only: safetensors writes several in a random order, and shards are compared
+    # bit for bit.
     header = {"order": list(shard.state), "rows": shard.rows, "curves": shard.curves}
     tensors = {name: tensor.contiguous() for name, tensor in shard.state.items()}
     data = safetensors.torch.save(tensors, metadata={"zoo": json.dumps(header)})
@@ -93,7 +99,8 @@ def shard_problem(path: Path) -> str | None:
 
 
 def _read(folder: Path, name: str, entry: ShardEntry) -> tuple[bytes, str | None]:
-    """The content of a file of a zoo, and what is wrong with it. Of foreign files nothing is told."""
+    """The content of a file of a zoo, and what is wrong with it. Of foreign files nothing is
+    told."""
     path = folder / name
     if not trust.is_inside(path, folder):
         return b"", "it is a link that leads out of the folder"
@@ -105,7 +112,9 @@ def _read(folder: Path, name: str, entry: ShardEntry) -> tuple[bytes, str | None
         data = path.read_bytes()
     except OSError as error:
         return b"", error.strerror or str(error)
-    return data, None if sha256(data) == entry.sha256 else "its content does not have the checksum that is stated"
+    return data, None if sha256(
+        data
+    ) == entry.sha256 else "its content does not have the checksum that is stated"
 
 
 def finish(
@@ -115,7 +124,8 @@ def finish(
     architectures: Mapping[str, Architecture],
     shards: Iterable[tuple[str, str]],
 ) -> None:
-    """Write the tables and the manifest of a folder whose shards, (file name, architecture), are whole."""
+    """Write the tables and the manifest of a folder whose shards, (file name, architecture), are
+    whole."""
     import metanet
 
     rows: list[dict[str, Any]] = []
@@ -127,9 +137,16 @@ def finish(
         rows += header.rows
         for row, curve in zip(header.rows, header.curves, strict=False):  # not every zoo has curves
             for epoch, values in enumerate(zip(*curve.values(), strict=True), start=1):
-                curves.append({"id": row["id"], "epoch": epoch, **dict(zip(curve, values, strict=True))})
+                curves.append(
+                    {"id": row["id"], "epoch": epoch, **dict(zip(curve, values, strict=True))}
+                )
         count = len(header.rows)
-        files[file] = {"architecture": architecture, "sha256": sha256(data), "bytes": len(data), "count": count}
+        files[file] = {
+            "architecture": architecture,
+            "sha256": sha256(data),
+            "bytes": len(data),
+            "count": count,
+        }
     columns = {}
     for file, content in (("table.csv", rows), ("curves.csv", curves)):
         if content:
@@ -170,7 +187,9 @@ def open_zoo(path: str | Path) -> Zoo:
     if problems:
         raise DamagedZooError(folder, problems)
     table, curves = (
-        read_table(folder, file, contents[file], manifest.columns.get(file, {})) if file in contents else {}
+        read_table(folder, file, contents[file], manifest.columns.get(file, {}))
+        if file in contents
+        else {}
         for file in ("table.csv", "curves.csv")
     )
     if missing := [name for name in ("id", "run", "architecture") if name not in table]:
@@ -201,7 +220,9 @@ def read_manifest(folder: Path) -> Manifest:
     except MetanetError as error:
         raise DamagedZooError(folder, {MANIFEST: f"cannot be read: {error}"}) from None
     if manifest.sha256 != _manifest_checksum(given):
-        raise DamagedZooError(folder, {MANIFEST: "its content does not have the checksum that it states"})
+        raise DamagedZooError(
+            folder, {MANIFEST: "its content does not have the checksum that it states"}
+        )
     return manifest
 
 

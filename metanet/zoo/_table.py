@@ -18,7 +18,11 @@ _LONGEST = 60  # characters of a name or value in a message
 _LARGEST = 2**30  # bytes
 _ARGUMENTS = "arch_args"
 # What other tables begin with: none of it is to end in a message
-_OTHERS = {b"PAR1": "Parquet", b"PK\x03\x04": "an Excel or zip file", b"\x1f\x8b": "compressed by gzip"}
+_OTHERS = {
+    b"PAR1": "Parquet",
+    b"PK\x03\x04": "an Excel or zip file",
+    b"\x1f\x8b": "compressed by gzip",
+}
 
 
 def find_table(folder: Path, table: str) -> Path:
@@ -47,12 +51,16 @@ def read_rows(path: Path, label: str) -> list[dict[str, str]]:
         raise ZooError(f"zoo.table: line {reader.line_num} of {path} is no CSV: {error}") from None
     for needed, where in (("path", "the checkpoint file of each row"), (label, "zoo.label")):
         if needed not in names:
-            raise ZooError(f"zoo.table: {path} has no column {needed!r} ({where}); it has {_listed(names)}")
+            raise ZooError(
+                f"zoo.table: {path} has no column {needed!r} ({where}); it has {_listed(names)}"
+            )
     if twice := [name for name in names if names.count(name) > 1]:
         raise ZooError(f"zoo.table: {path} has the column {short(twice[0])!r} twice")
     for number, line in enumerate(lines, start=2):
         if len(line) != len(names):
-            raise ZooError(f"zoo.table: line {number} of {path} does not have {len(names)} fields as the first has")
+            raise ZooError(
+                f"zoo.table: line {number} of {path} does not have {len(names)} fields as the first has"
+            )
     if not lines:
         raise ZooError(f"zoo.table: {path} has no rows below its header")
     return [dict(zip(names, line, strict=True)) for line in lines]
@@ -60,7 +68,9 @@ def read_rows(path: Path, label: str) -> list[dict[str, str]]:
 
 def _text(path: Path) -> str:
     if path.stat().st_size > _LARGEST:
-        raise ZooError(f"zoo.table: {path} is larger than {_LARGEST:,} bytes, which no table of checkpoints is")
+        raise ZooError(
+            f"zoo.table: {path} is larger than {_LARGEST:,} bytes, which no table of checkpoints is"
+        )
     data = path.read_bytes()
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     kind = next((kind for magic, kind in _OTHERS.items() if start.startswith(magic)), None)
@@ -99,7 +109,8 @@ def labels_of(rows: Sequence[Mapping[str, str]], label: str, table: Path) -> np.
 def arguments_of(row: Mapping[str, str], line: int, table: Path) -> dict[str, Any]:
     """Keyword arguments of the row's own factory.
 
-    Either a column ``arch_args`` of JSON objects, or a column for each argument, whose values are JSON or else text::
+    Either a column ``arch_args`` of JSON objects, or a column for each argument, whose values are
+    JSON or else text::
 
         path,arch_args                 path,arch_args.widths,arch_args.activation
         a.pt,"{""widths"": [3]}"       a.pt,"[3]",relu

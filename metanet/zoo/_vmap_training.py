@@ -1,7 +1,8 @@
 """Train many networks of one architecture at once.
 
-The networks are stacked, ``vmap`` turns one forward pass into one pass of all of them (its convolutions become
-grouped convolutions, its linear layers batched products), and plain autograd runs backwards through that.
+The networks are stacked, ``vmap`` turns one forward pass into one pass of all of them (its
+convolutions become grouped convolutions, its linear layers batched products), and plain autograd
+runs backwards through that.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +17,15 @@ from torch.nn import functional as F
 from ._errors import ZooError
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-EVALUATION_BATCH = 128  # images at once: the activations of some hundred networks then stay near the cache
+EVALUATION_BATCH = (
+    128  # images at once: the activations of some hundred networks then stay near the cache
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How each of N networks is trained. All randomness of network ``i`` comes from ``generators[i]``."""
+    """How each of N networks is trained. All randomness of network ``i`` comes from
+    ``generators[i]``."""
 
     learning_rate: Float[Tensor, " n"]
     weight_decay: Float[Tensor, " n"]
@@ -34,7 +38,8 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """N trained networks. ``train_loss`` and ``test_accuracy`` are per epoch, NaN after a network's last one."""
+    """N trained networks. ``train_loss`` and ``test_accuracy`` are per epoch, NaN after a network's
+    last one."""
 
     state: dict[str, Tensor]
     train_loss: Float[Tensor, "n epochs"]
@@ -42,11 +47,13 @@ class Trained:
     train_accuracy: Float[Tensor, " n"]
 
 
-def batch_indices(subset: Tensor, steps: int, batch_size: int, generator: torch.Generator) -> Int[Tensor, "steps b"]:
+def batch_indices(
+    subset: Tensor, steps: int, batch_size: int, generator: torch.Generator
+) -> Int[Tensor, "steps b"]:
     """The mini-batches of one epoch: the subset in a fresh order, repeated until the epoch is full.
 
-    An epoch is a fixed number of steps for everybody, so that networks with different training fractions march in
-    step; one with a tenth of the data passes over it ten times an epoch.
+    An epoch is a fixed number of steps for everybody, so that networks with different training
+    fractions march in step; one with a tenth of the data passes over it ten times an epoch.
     """
     order = subset[torch.randperm(len(subset), generator=generator)]
     repeats = -(-steps * batch_size // len(order))
@@ -63,11 +70,12 @@ def train_networks(
 ) -> Trained:
     """Train stacked copies of ``modules`` (left as they are) with Adam and cross-entropy.
 
-    The same as training each one alone with ``torch.optim.Adam(lr, weight_decay)``, up to rounding. ``tick`` is
-    called after every epoch with the number of networks that took part in it.
+    The same as training each one alone with ``torch.optim.Adam(lr, weight_decay)``, up to rounding.
+    ``tick`` is called after every epoch with the number of networks that took part in it.
     """
-    # Networks are stacked by falling number of epochs: those still being trained are then a prefix of every tensor,
-    # and a slice, which is free, both freezes the others and saves their computation.
+    # Networks are stacked by falling number of epochs: those still being trained are then a prefix
+    # of every tensor, and a slice, which is free, both freezes the others and saves their
+    # computation.
     order = torch.argsort(plan.epochs, descending=True, stable=True)
     epochs = plan.epochs[order]
     stack = _Stack([modules[i] for i in order.tolist()])
@@ -103,7 +111,9 @@ def train_networks(
         tick(live)
 
     correct = stack.predict(len(modules), images) == labels
-    train_accuracy = torch.stack([row[subset].float().mean() for row, subset in zip(correct, subsets, strict=True)])
+    train_accuracy = torch.stack(
+        [row[subset].float().mean() for row, subset in zip(correct, subsets, strict=True)]
+    )
     back = torch.argsort(order)
     return Trained(
         state={name: tensor[back] for name, tensor in stack.state().items()},
@@ -114,10 +124,11 @@ def train_networks(
 
 
 class _Stack:
-    """N networks of one architecture: one row of ``flat`` each, plus stacked buffers and Adam's moments.
+    """N networks of one architecture: one row of ``flat`` each, plus stacked buffers and Adam's
+    moments.
 
-    Adam is written out because torch's takes one learning rate for all; over one flat matrix it is five
-    operations a step, whatever the number of layers.
+    Adam is written out because torch's takes one learning rate for all; over one flat matrix it is
+    five operations a step, whatever the number of layers.
 
     Raises:
         ZooError: a parameter is complex, which would make all of them complex.
@@ -144,8 +155,9 @@ class _Stack:
         def classes(parameters, buffers, x):
             return functional_call(self.module, (parameters, buffers), (x,)).argmax(-1)
 
-        # vmap inside, autograd outside: the networks do not meet, so the gradient of the sum of their losses holds
-        # every network's own gradient; 1.1 to 1.4 times as fast here as vmap(grad), whose convolutions run apart.
+        # vmap inside, autograd outside: the networks do not meet, so the gradient of the sum of
+        # their losses holds every network's own gradient; 1.1 to 1.4 times as fast here as
+        # vmap(grad), whose convolutions run apart.
         self._losses = vmap(loss, in_dims=(0, 0, 0, 0))
         self._classes = vmap(classes, in_dims=(0, 0, None))
 
@@ -162,9 +174,10 @@ class _Stack:
         self, parameters, buffers, x: Float[Tensor, "live b ..."], y: Int[Tensor, "live b"]
     ) -> Float[Tensor, " live"]:
         if self.convolutional:
-            # In memory: batch, height, width, network, channel. That is channels-last for the grouped convolution over
-            # all networks, and whatever follows keeps it: the same cost for any number of channels, 3 to 5 times
-            # less than the usual layout where that number is no multiple of eight.
+            # In memory: batch, height, width, network, channel. That is channels-last for the
+            # grouped convolution over all networks, and whatever follows keeps it: the same cost
+            # for any number of channels, 3 to 5 times less than the usual layout where that number
+            # is no multiple of eight.
             x = x.permute(1, 3, 4, 0, 2).contiguous().permute(3, 0, 4, 1, 2)
         self.module.train()
         return self._losses(parameters, buffers, x, y)
@@ -188,11 +201,14 @@ class _Stack:
 
     def state(self) -> dict[str, Tensor]:
         parameters, buffers = self.views(len(self.flat))
-        return {name: parameters[name] if name in parameters else buffers[name] for name in self.names}
+        return {
+            name: parameters[name] if name in parameters else buffers[name] for name in self.names
+        }
 
 
 def bytes_per_network(module: nn.Module, batch: Float[Tensor, "b ..."]) -> int:
-    """Memory that one more network takes while it is trained: its state four times, and its activations twice."""
+    """Memory that one more network takes while it is trained: its state four times, and its
+    activations twice."""
     saved = 0
 
     def count(tensor: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""The small networks that zoos are made of: plain modules of plain layers, each built by one factory.
+"""The small networks that zoos are made of: plain modules of plain layers, each built by one
+factory.
 
-Factories are what the REFs of a zoo name (``metanet.zoo.networks:cnn``), so their keyword arguments are plain JSON, and
-the files of strangers may name them. Modules hold nothing but parameters and buffers, and have no branches on values:
-they can be traced, stacked and run under ``vmap`` as they are.
+Factories are what the REFs of a zoo name (``metanet.zoo.networks:cnn``), so their keyword arguments
+are plain JSON, and the files of strangers may name them. Modules hold nothing but parameters and
+buffers, and have no branches on values: they can be traced, stacked and run under ``vmap`` as they
+are.
 """
 
 import itertools
@@ -112,7 +114,8 @@ def cnn(
 class GlobalAverage(nn.Module):
     """The mean over all positions: ``(batch, channels, h, w) -> (batch, channels)``.
 
-    Not ``nn.AdaptiveAvgPool2d``, whose channels-last form falls back to a loop over networks under ``vmap``.
+    Not ``nn.AdaptiveAvgPool2d``, whose channels-last form falls back to a loop over networks under
+    ``vmap``.
     """
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
@@ -142,7 +145,9 @@ class ResidualBlock(nn.Module):
         if norm:
             branch.append(nn.BatchNorm2d(channels))
         self.branch = nn.Sequential(*branch)
-        self.shortcut = nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+        self.shortcut = (
+            nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+        )
         self.activation = activation_layer(activation)
 
     def forward(self, x: Float[Tensor, "batch c_in h w"]) -> Float[Tensor, "batch c h w"]:
@@ -159,7 +164,8 @@ def resnet(
     input_shape: Sequence[int] = (1, 8, 8),
     classes: int = 10,
 ) -> nn.Sequential:
-    """A stem convolution to ``channels[0]``, then one residual block per further entry, average pool, linear.
+    """A stem convolution to ``channels[0]``, then one residual block per further entry, average
+    pool, linear.
 
     Shapes: ``(batch, *input_shape) -> (batch, classes)``, logits.
     """
@@ -172,10 +178,12 @@ def resnet(
 
 
 class Siren(nn.Module):
-    """An image as a function of its coordinates: an MLP with sine activations (SIREN, Sitzmann et al. 2020).
+    """An image as a function of its coordinates: an MLP with sine activations (SIREN, Sitzmann et
+    al. 2020).
 
-    ``h_{l+1} = sin(w0 (W_l h_l + b_l))``, output ``W h + b + 0.5``. Key names and layout are those of the public INR
-    data sets of DWSNets (Navon et al. 2023): ``seq.0.weight (32, 2)``, ``seq.0.bias``, ``seq.1.weight (32, 32)``, ...
+    ``h_{l+1} = sin(w0 (W_l h_l + b_l))``, output ``W h + b + 0.5``. Key names and layout are those
+    of the public INR data sets of DWSNets (Navon et al. 2023): ``seq.0.weight (32, 2)``,
+    ``seq.0.bias``, ``seq.1.weight (32, 32)``, ...
 
     Shapes: coordinates in [-1, 1], ``(points, inputs) -> (points, outputs)``.
     """
@@ -185,8 +193,8 @@ class Siren(nn.Module):
         self.w0 = w0
         self.seq = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         for depth, layer in enumerate(self.seq):
-            # The scales of the paper (section 3.2): pre-activations are standard normal at every depth. Biases are
-            # left as nn.Linear draws them, as in the authors' code.
+            # The scales of the paper (section 3.2): pre-activations are standard normal at every
+            # depth. Biases are left as nn.Linear draws them, as in the authors' code.
             bound = 1 / layer.in_features if depth == 0 else (6 / layer.in_features) ** 0.5 / w0
             nn.init.uniform_(layer.weight, -bound, bound)
 
@@ -197,6 +205,8 @@ class Siren(nn.Module):
 
 
 @open_to_files
-def siren(hidden: Sequence[int] = (32, 32), *, inputs: int = 2, outputs: int = 1, w0: float = 30.0) -> Siren:
+def siren(
+    hidden: Sequence[int] = (32, 32), *, inputs: int = 2, outputs: int = 1, w0: float = 30.0
+) -> Siren:
     """A :class:`Siren` with the hidden sizes given."""
     return Siren((inputs, *hidden, outputs), w0)

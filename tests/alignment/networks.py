@@ -24,8 +24,17 @@ def _vgg16() -> Example:
             continue
         layers += [nn.Conv2d(width, out, 3, padding=1), nn.ReLU()]
         width = out
-    layers += [nn.Flatten(), nn.Linear(width * 4, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 3)]
-    return Example(nn.Sequential(*layers), (torch.randn(2, 3, 32, 32),), (torch.randn(3, 3, 32, 32),))
+    layers += [
+        nn.Flatten(),
+        nn.Linear(width * 4, 10),
+        nn.ReLU(),
+        nn.Linear(10, 10),
+        nn.ReLU(),
+        nn.Linear(10, 3),
+    ]
+    return Example(
+        nn.Sequential(*layers), (torch.randn(2, 3, 32, 32),), (torch.randn(3, 3, 32, 32),)
+    )
 
 
 class ResNet18(nn.Module):
@@ -33,7 +42,9 @@ class ResNet18(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
         pairs = zip((widths[0], *widths), widths, strict=False)
         block = convolutional.Block
         self.stages = nn.Sequential(*(nn.Sequential(block(a, b), block(b, b)) for a, b in pairs))
@@ -44,7 +55,9 @@ class ResNet18(nn.Module):
 
 
 def _resnet18() -> Example:
-    return Example(ResNet18((5, 6, 7, 8)), (torch.randn(2, 3, 16, 16),), (torch.randn(3, 3, 24, 24),))
+    return Example(
+        ResNet18((5, 6, 7, 8)), (torch.randn(2, 3, 16, 16),), (torch.randn(3, 3, 24, 24),)
+    )
 
 
 def _shuffle_net() -> Example:
@@ -73,9 +86,19 @@ MORE: dict[str, Callable[[], Example]] = {
     name: truth.make
     for truths in (vision.TRUTHS, text.TRUTHS, decoders.TRUTHS, recurrent.TRUTHS)
     for name, truth in truths.items()
-    if name not in ("vit_tiny", "vit_transformers", "gpt2", "llama", "lstm")  # too large, or among those above
+    if name
+    not in (
+        "vit_tiny",
+        "vit_transformers",
+        "gpt2",
+        "llama",
+        "lstm",
+    )  # too large, or among those above
 }
-CUT: dict[str, Callable[[], Example]] = {"shuffle_net": _shuffle_net, "unet": _unet}  # axes cut in several ways
+CUT: dict[str, Callable[[], Example]] = {
+    "shuffle_net": _shuffle_net,
+    "unet": _unet,
+}  # axes cut in several ways
 
 
 @cache
@@ -84,7 +107,9 @@ def traced(name: str) -> tuple[metanet.Architecture, Example]:
     torch.manual_seed(0)
     example = (NETWORKS | MORE | CUT)[name]()
     check = (example.check_args, dict(example.check_kwargs))
-    return metanet.trace(example.model, *example.args, check_inputs=check, **example.kwargs), example
+    return metanet.trace(
+        example.model, *example.args, check_inputs=check, **example.kwargs
+    ), example
 
 
 @cache

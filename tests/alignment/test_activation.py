@@ -48,7 +48,9 @@ def test_dead_neurons_correlate_with_nothing():
 def test_every_group_is_tapped(network):
     arch, _ = traced(network)
     taps = find_taps(arch.recording, arch.derivation, arch.spec)
-    assert {leaf.group for t in taps for leaf in leaves_of(t.neurons)} == {g.name for g in arch.spec.groups}
+    assert {leaf.group for t in taps for leaf in leaves_of(t.neurons)} == {
+        g.name for g in arch.spec.groups
+    }
     for tap in taps:
         assert arch.recording.values[tap.value].shape[tap.axis] == tap.neurons.size
 
@@ -58,7 +60,8 @@ def test_residual_streams_are_tapped_at_every_sum():
     taps = find_taps(arch.recording, arch.derivation, arch.spec)
     made_by = {n: op.name for op in arch.recording.ops for n in op.outputs}
     names = [made_by[t.value] for t in taps]
-    # the stem, and the first layer and the sum of eight blocks show after their ReLU; 8 second layers, 3 projections
+    # the stem, and the first layer and the sum of eight blocks show after their ReLU; 8 second
+    # layers, 3 projections
     assert names.count("aten.relu") == 1 + 8 + 8
     assert names.count("aten.convolution") == 8 + 3
     assert len(names) == 28
@@ -163,7 +166,15 @@ def test_signs_are_ignored_on_demand():
     data = [(torch.randn(200, 4), None)]
     found = {}
     for absolute in (False, True):
-        al = metanet.align(t(flipped), to=a, arch=arch, method="activation", model=model, data=data, absolute=absolute)
+        al = metanet.align(
+            t(flipped),
+            to=a,
+            arch=arch,
+            method="activation",
+            model=model,
+            data=data,
+            absolute=absolute,
+        )
         found[absolute] = int(((al.transform @ t).element("0") == torch.arange(6)).sum())
     assert found[True] == 6
     assert found[False] < 6
@@ -199,7 +210,9 @@ def test_what_cannot_work_is_refused(tmp_path):
     assert "data yielded no batch" in refused(data=iter(()))
     assert "needs data=..." in refused()
     assert "needs model=..." in refused(data=data, model=None)
-    assert "needs the recording" in refused(data=data, arch=metanet.Architecture.load(tmp_path / "arch.json"))
+    assert "needs the recording" in refused(
+        data=data, arch=metanet.Architecture.load(tmp_path / "arch.json")
+    )
     assert "needs the recording" in refused(data=data, arch=arch.spec)
     assert "got a Tensor" in refused(data=[torch.randn(3, 5)])
     assert "got a tuple of 3" in refused(data=[(1, 2, 3)])

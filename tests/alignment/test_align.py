@@ -37,11 +37,15 @@ def test_it_applies_to_averages_and_moments_of_the_same_run(planted):
     arch, a, b = planted
     al = metanet.align(b, to=a, arch=arch)
     t = al.transform.inverse()
-    moments = {n: torch.randn_like(x) for n, x in a.items() if x.is_floating_point() and "running" not in n}
+    moments = {
+        n: torch.randn_like(x) for n, x in a.items() if x.is_floating_point() and "running" not in n
+    }
     assert same(al(t(moments)), moments)  # no statistics, and nothing is missed
     assert al({**b, "extra": torch.ones(2)})["extra"].tolist() == [1, 1]
     assert al(b)["stem.1.num_batches_tracked"] is b["stem.1.num_batches_tracked"]
-    with pytest.raises(CheckpointError, match="none of the 1 names.*exp_avg.*fc.bias|none of the 1 names"):
+    with pytest.raises(
+        CheckpointError, match="none of the 1 names.*exp_avg.*fc.bias|none of the 1 names"
+    ):
         al({"exp_avg": torch.ones(3)})
     with pytest.raises(CheckpointError, match=r"fc.weight is \(2, 2\), expected \(3, 8\)"):
         al({"fc.weight": torch.ones(2, 2)})
@@ -66,7 +70,9 @@ def test_it_is_saved_and_loaded(planted, tmp_path):
 def test_checkpoints_may_be_lazy_and_of_any_floating_dtype(planted, tmp_path):
     arch, a, b = planted
     for name, state, dtype in (("a", a, torch.bfloat16), ("b", b, torch.float16)):
-        save_checkpoint(tmp_path / f"{name}.safetensors", {n: x.to(dtype) for n, x in floating(state).items()})
+        save_checkpoint(
+            tmp_path / f"{name}.safetensors", {n: x.to(dtype) for n, x in floating(state).items()}
+        )
     lazy = [load_checkpoint(tmp_path / f"{n}.safetensors") for n in "ab"]
     al = metanet.align(lazy[1], to=lazy[0], arch=arch, memory=0.0)
     moved = al(lazy[1])
@@ -118,7 +124,8 @@ def test_restarts_and_random_starts_are_never_worse():
 
 
 def test_balanced_matching_sees_through_scaled_neurons():
-    """ReLU neurons scaled by 1e3 and back: the plain objective is led astray, the balanced one is not."""
+    """ReLU neurons scaled by 1e3 and back: the plain objective is led astray, the balanced one is
+    not."""
     net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
     arch = metanet.trace(net, torch.randn(4, 6))
     a = {n: t.detach().clone() for n, t in net.state_dict().items()}
@@ -133,7 +140,9 @@ def test_balanced_matching_sees_through_scaled_neurons():
     for balance in (False, True):
         together = metanet.align(planted(b), to=a, arch=arch, balance=balance).transform @ planted
         still = torch.arange(16)
-        found[balance] = sum(int((together.element(g.name) == still).sum()) for g in arch.spec.groups)
+        found[balance] = sum(
+            int((together.element(g.name) == still).sum()) for g in arch.spec.groups
+        )
     assert found[True] == 32
     assert found[False] < 32
 
@@ -154,7 +163,9 @@ def test_groups_that_nothing_is_known_of_are_named():
     a, b = ({n: torch.randn(t.shape) for n, t in net.state_dict().items()} for _ in range(2))
     for name in ("0.weight", "0.bias", "2.weight"):
         a[name] = torch.ones_like(a[name])
-    with pytest.warns(UserWarning, match=r"1 groups stay.*\n  0: all its neurons have equal weights"):
+    with pytest.warns(
+        UserWarning, match=r"1 groups stay.*\n  0: all its neurons have equal weights"
+    ):
         al = metanet.align(b, to=a, arch=arch)
     assert "equal weights" in al.identity["0"]
     assert "2" not in al.identity
@@ -174,19 +185,30 @@ def refused(b, a, arch, error=CheckpointError, **options):
 def test_checkpoints_that_do_not_fit_are_refused(planted):
     arch, a, b = planted
     other = random_state("mlp", 1)
-    assert "checkpoint to be aligned is of another architecture: it lacks" in refused(other, a, arch)
+    assert "checkpoint to be aligned is of another architecture: it lacks" in refused(
+        other, a, arch
+    )
     assert "checkpoint to align to is of another architecture" in refused(b, other, arch)
     assert "has others (0.weight" in refused(other, a, arch)
     wide = {**b, "fc.weight": torch.ones(3, 9)}
     assert "fc.weight is (3, 9), expected (3, 8)" in refused(wide, a, arch)
-    adapter = {"fc.lora_A.default.weight": torch.ones(2, 8), "fc.lora_B.default.weight": torch.ones(3, 2)}
+    adapter = {
+        "fc.lora_A.default.weight": torch.ones(2, 8),
+        "fc.lora_B.default.weight": torch.ones(3, 2),
+    }
     assert "is an adapter (fc.lora_A.default.weight" in refused(adapter, a, arch)
     integers = {**b, "fc.weight": torch.ones(3, 8, dtype=torch.int8)}
     assert "is quantised (fc.weight is torch.int8)" in refused(integers, a, arch)
-    packed = {**{n: t for n, t in b.items() if n != "fc.weight"}, "fc.qweight": torch.ones(3, 1, dtype=torch.int32)}
+    packed = {
+        **{n: t for n, t in b.items() if n != "fc.weight"},
+        "fc.qweight": torch.ones(3, 1, dtype=torch.int32),
+    }
     assert "is quantised (it has fc.qweight: GPTQ or AWQ)" in refused(packed, a, arch)
     for name in ("fc.weight", "stem.1.running_var"):
-        broken = {**b, name: b[name] * torch.where(torch.arange(b[name].shape[-1]) == 1, float("nan"), 1.0)}
+        broken = {
+            **b,
+            name: b[name] * torch.where(torch.arange(b[name].shape[-1]) == 1, float("nan"), 1.0),
+        }
         assert f"{name} are NaN or infinite" in refused(broken, a, arch)
         assert "checkpoint to align to" in refused(a, broken, arch)
     assert "got Tensor" in refused([torch.ones(2)], a, arch)
@@ -194,8 +216,12 @@ def test_checkpoints_that_do_not_fit_are_refused(planted):
 
 def test_calls_that_make_no_sense_are_refused(planted):
     arch, a, b = planted
-    assert "there is no matcher 'wait'. Choices:" in refused(b, a, arch, MetanetError, method="wait")
-    assert "has no option speed. Its options: restarts=1" in refused(b, a, arch, MetanetError, speed=2)
+    assert "there is no matcher 'wait'. Choices:" in refused(
+        b, a, arch, MetanetError, method="wait"
+    )
+    assert "has no option speed. Its options: restarts=1" in refused(
+        b, a, arch, MetanetError, speed=2
+    )
     assert "to=..." in refused(b, None, arch, MetanetError)
     assert "the list is empty" in refused([], a, arch, MetanetError)
     fixed = metanet.trace(nn.Linear(3, 3), torch.randn(2, 3))
@@ -207,7 +233,9 @@ def test_a_spec_is_enough_for_matching_weights(planted, tmp_path):
     arch, a, b = planted
     assert same(metanet.align(b, to=a, arch=arch.spec)(b), a)
     arch.save(tmp_path / "arch.json")
-    assert same(metanet.align(b, to=a, arch=metanet.Architecture.load(tmp_path / "arch.json"))(b), a)
+    assert same(
+        metanet.align(b, to=a, arch=metanet.Architecture.load(tmp_path / "arch.json"))(b), a
+    )
 
 
 def test_tied_names_may_be_missing():
@@ -242,5 +270,7 @@ def test_on_cuda(planted):
     arch, a, b = planted
     assert same(metanet.align(b, to=a, arch=arch, device="cuda")(b), a)
     c = random_state("resnet18", 2)
-    objectives = [metanet.align(c, to=a, arch=arch, device=d).objective[-1] for d in ("cpu", "cuda")]
+    objectives = [
+        metanet.align(c, to=a, arch=arch, device=d).objective[-1] for d in ("cpu", "cuda")
+    ]
     assert objectives[0] == pytest.approx(objectives[1], rel=1e-2)

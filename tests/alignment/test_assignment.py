@@ -19,7 +19,10 @@ def problems(n):
     rng = np.random.default_rng(n)
     a, b = rng.normal(size=(2, n, 3 * n)).astype(np.float32)
     yield "unrelated", a @ b.T
-    yield "offset", a @ b.T + 100 * rng.normal(size=(n, 1)).astype(np.float32) + 50 * rng.normal(size=n)
+    yield (
+        "offset",
+        a @ b.T + 100 * rng.normal(size=(n, 1)).astype(np.float32) + 50 * rng.normal(size=n),
+    )
     yield "aligned", a @ (a[rng.permutation(n)] + 0.1 * b).T
     yield "ties", rng.integers(0, 3, (n, n)).astype(np.float32)
     yield "zero", np.zeros((n, n), np.float32)
@@ -112,4 +115,6 @@ def test_lapx_agrees_with_scipy():
         pytest.skip("lap is not lapx")
     _assignment._lapx.cache_clear()
     for name, scores in problems(200):
-        assert total(scores, assign(scores)) == pytest.approx(best(scores), rel=1e-6, abs=1e-6), name
+        assert total(scores, assign(scores)) == pytest.approx(best(scores), rel=1e-6, abs=1e-6), (
+            name
+        )

@@ -1,4 +1,5 @@
-"""Complex tensors in alignment: they move as real ones do, and count by the real parts of inner products."""
+"""Complex tensors in alignment: they move as real ones do, and count by the real parts of inner
+products."""
 
 import pytest
 import torch
@@ -41,7 +42,14 @@ def align(planted, method, **options):
     if method in ("universe", "merge_many"):
         return metanet.align([b], to=a, arch=arch, method=method, **options)[0]
     return metanet.align(
-        b, to=a, arch=arch, method=method, model=net, data=data, loss=nn.functional.mse_loss, **options
+        b,
+        to=a,
+        arch=arch,
+        method=method,
+        model=net,
+        data=data,
+        loss=nn.functional.mse_loss,
+        **options,
     )
 
 
@@ -73,7 +81,9 @@ def test_the_objective_is_that_of_the_parts(planted):
     arch, _, a, b, _ = planted
     found = metanet.align(b, to=a, arch=arch)
     parts = [torch.view_as_real(t) if t.is_complex() else t for t in a.values()]
-    assert found.objective[-1] == pytest.approx(sum(float(t.square().sum()) for t in parts), rel=1e-5)
+    assert found.objective[-1] == pytest.approx(
+        sum(float(t.square().sum()) for t in parts), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.complex32, torch.complex128])

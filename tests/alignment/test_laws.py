@@ -41,9 +41,13 @@ def _spread(outputs, target):
 def test_no_matcher_worsens_its_objective(method, network):
     arch, _ = traced(network)
     a, b = random_state(network, 1), random_state(network, 2)
-    al = metanet.align(b, to=a, arch=arch, method=method, **given(method, network), **QUICK.get(method, {}))
+    al = metanet.align(
+        b, to=a, arch=arch, method=method, **given(method, network), **QUICK.get(method, {})
+    )
     assert list(al.objective) == sorted(al.objective)
-    assert len(al.objective) > 1 or method == "straight_through"  # which may see nothing better in two epochs
+    assert (
+        len(al.objective) > 1 or method == "straight_through"
+    )  # which may see nothing better in two epochs
 
 
 @pytest.mark.filterwarnings("ignore:.*groups stay as they are")
@@ -74,13 +78,20 @@ def test_a_planted_relabelling_is_found(method, network):
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("method", "least"), [("sinkhorn", 0.9), ("straight_through", 0.5)])
 def test_the_share_of_a_planted_relabelling_that_is_found(method, least, network):
-    """By gradients, no more is promised; the straight-through matcher returns what lowers the loss, or nothing."""
+    """By gradients, no more is promised; the straight-through matcher returns what lowers the loss,
+    or nothing."""
     arch, _ = traced(network)
     a = random_state(network, 1)
     planted = arch.spec.sample(torch.Generator().manual_seed(1))
     options = {"steps": 100} if method == "sinkhorn" else QUICK[method]
-    al = metanet.align(planted(a), to=a, arch=arch, method=method, **given(method, network), **options)
-    elements = [(al.transform @ planted).element(g.name) for g in arch.spec.groups if g.kind == "permutation"]
+    al = metanet.align(
+        planted(a), to=a, arch=arch, method=method, **given(method, network), **options
+    )
+    elements = [
+        (al.transform @ planted).element(g.name)
+        for g in arch.spec.groups
+        if g.kind == "permutation"
+    ]
     right = sum(int((e == torch.arange(e.shape[-1])).sum()) for e in elements)
     share = right / sum(e.numel() for e in elements)
     assert share >= least or (method == "straight_through" and len(al.objective) == 1)
@@ -97,7 +108,8 @@ def test_a_network_with_noise_is_found_too(network):
     al = metanet.align(planted(noisy), to=a, arch=arch)
     together = al.transform @ planted
     assert together.elements and all(
-        torch.equal(e, torch.arange(e.shape[-1]).expand(e.shape)) for e in together.elements.values()
+        torch.equal(e, torch.arange(e.shape[-1]).expand(e.shape))
+        for e in together.elements.values()
     )
 
 

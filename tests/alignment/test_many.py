@@ -24,7 +24,9 @@ def counted(state):
 def pairwise(states):
     """The objective by its definition."""
     return sum(
-        float((x[n].double() * y[n].double()).sum()) for x, y in combinations(states, 2) for n in counted(states[0])
+        float((x[n].double() * y[n].double()).sum())
+        for x, y in combinations(states, 2)
+        for n in counted(states[0])
     )
 
 
@@ -34,7 +36,9 @@ def test_the_objective_is_the_sum_over_all_pairs(method):
     states = [random_state("resnet18", s) for s in (1, 2, 3)]
     als = metanet.align(states, arch=arch, method=method)
     assert als[0].objective[0] == pytest.approx(pairwise(states))
-    assert als[0].objective[-1] == pytest.approx(pairwise([al(s) for al, s in zip(als, states, strict=True)]), rel=1e-5)
+    assert als[0].objective[-1] == pytest.approx(
+        pairwise([al(s) for al, s in zip(als, states, strict=True)]), rel=1e-5
+    )
     assert als[0].objective[-1] > als[0].objective[0]
 
 
@@ -46,7 +50,9 @@ def test_relabellings_of_one_network_all_meet(method, network):
     g = torch.Generator().manual_seed(1)
     states = [arch.spec.sample(g)(a) for _ in range(4)]
     for to, where in ((None, None), (a, a)):
-        als = metanet.align(states, to=to, arch=arch, method=method, restarts=8 if method == "merge_many" else 1)
+        als = metanet.align(
+            states, to=to, arch=arch, method=method, restarts=8 if method == "merge_many" else 1
+        )
         moved = [al(s) for al, s in zip(als, states, strict=True)]
         assert all(same(s, where or moved[0]) for s in moved)
 

@@ -13,7 +13,16 @@ from metanet.alignment._scores import Scores, earned
 from metanet.alignment._stock import Stock, balanced
 from metanet.alignment._weight import to_elements, to_transform
 from metanet.alignment._wreath import Element, Term, score
-from metanet.symmetry import Concat, Fixed, Group, Leaf, SymmetrySpec, TensorAxes, Transform, leaves_of
+from metanet.symmetry import (
+    Concat,
+    Fixed,
+    Group,
+    Leaf,
+    SymmetrySpec,
+    TensorAxes,
+    Transform,
+    leaves_of,
+)
 from metanet.testing import Program
 from symmetry.constructs import CONSTRUCTS
 
@@ -32,7 +41,11 @@ def draws(spec, seed):
     g = torch.Generator().manual_seed(seed)
     wide = {True: torch.complex128, False: torch.float64}
     a, b = (
-        {n: torch.randn(t.shape, generator=g, dtype=wide[t.is_complex]) for n, t in spec.tensors.items()} for _ in "ab"
+        {
+            n: torch.randn(t.shape, generator=g, dtype=wide[t.is_complex])
+            for n, t in spec.tensors.items()
+        }
+        for _ in "ab"
     )
     for state in (a, b):
         state.update({n: state[t.tied_to] for n, t in spec.tensors.items() if t.tied_to})
@@ -66,7 +79,8 @@ def test_pieces_move_as_whole_tensors_do(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_tell_what_a_move_gains(name):
-    """Wherever the others stand, and however they came there; exact unless a group has two axes of one piece."""
+    """Wherever the others stand, and however they came there; exact unless a group has two axes of
+    one piece."""
     spec = spec_of(name)
     a, b, stock, g = draws(spec, 1)
     keys = keys_of(spec)
@@ -77,7 +91,9 @@ def test_scores_tell_what_a_move_gains(name):
         there = to_elements(spec.sample(g), keys)
         for move, own in zip(moves, scores, strict=True):
             new = {**here, **{f: there[f] for f in move.free}}
-            before, after = ({f: Element(keys[f], e[f].numpy()) for f in move.free} for e in (here, new))
+            before, after = (
+                {f: Element(keys[f], e[f].numpy()) for f in move.free} for e in (here, new)
+            )
             terms = own.terms(here)
             gain = score(terms, after) - score(terms, before) + own.true(new) - own.true(here)
             whole = [inner_product(a, to_transform(e, spec)(b), spec) for e in (here, new)]
@@ -89,7 +105,9 @@ def test_the_ascent_rises_and_ends_where_it_says(name):
     spec = spec_of(name)
     a, b, stock, g = draws(spec, 2)
     keys = keys_of(spec)
-    ascent = Ascent(stock, moves_of(spec, stock.pieces, keys), keys, to_elements(spec.sample(g), keys), g)
+    ascent = Ascent(
+        stock, moves_of(spec, stock.pieces, keys), keys, to_elements(spec.sample(g), keys), g
+    )
     ascent.run(50)
     assert ascent.objective == sorted(ascent.objective)
     moved = to_transform(ascent.elements, spec)(b)
@@ -103,18 +121,24 @@ def test_what_groups_earn_besides_counts_too(name):
     keys = keys_of(spec)
     moves = moves_of(spec, stock.pieces, keys)
     sizes = {m.root: spec[m.root].size for m in moves if not keys[m.root]}
-    more = [Term((), (r,), torch.randn(n, n, generator=g).double().numpy()) for r, n in sizes.items()]
+    more = [
+        Term((), (r,), torch.randn(n, n, generator=g).double().numpy()) for r, n in sizes.items()
+    ]
     roots = [*sizes][:2]
     if len(roots) == 2:  # and two groups that earn something together
         shape = [sizes[r] for r in (*roots, *roots)]
         more.append(Term((), tuple(roots), torch.randn(shape, generator=g).double().numpy()))
     ascent = Ascent(stock, moves, keys, to_elements(spec.identity(), keys), g, more)
     start = ascent.objective[0]
-    assert start == pytest.approx(inner_product(a, b, spec) + sum(_at_identity(t) for t in more), abs=1e-9)
+    assert start == pytest.approx(
+        inner_product(a, b, spec) + sum(_at_identity(t) for t in more), abs=1e-9
+    )
     ascent.run(50)
     assert ascent.objective == sorted(ascent.objective)
     assert ascent.objective[-1] == pytest.approx(ascent.value())
-    assert len(ascent.objective) > 1 or max(sizes.values(), default=0) <= 2  # two items may stand right by chance
+    assert (
+        len(ascent.objective) > 1 or max(sizes.values(), default=0) <= 2
+    )  # two items may stand right by chance
 
 
 def _at_identity(term):
@@ -126,7 +150,9 @@ def test_every_group_is_in_a_move():
     for name in NAMES:
         spec = spec_of(name)
         freed = [g for m in moves_of(spec, pieces_of(spec), keys_of(spec)) for g in m.free]
-        used = {leaf.group for t in spec.tensors.values() for axis in t.axes for leaf in leaves_of(axis)}
+        used = {
+            leaf.group for t in spec.tensors.values() for axis in t.axes for leaf in leaves_of(axis)
+        }
         wanted = {g.name for g in spec.groups if g.kind == "permutation" and g.size > 1} & used
         assert set(freed) == wanted, name
 
@@ -136,10 +162,14 @@ def test_wreath_products_too_large_to_be_made_whole(monkeypatch):
     results = []
     for whole in (1 << 28, 1):
         monkeypatch.setattr("metanet.alignment._scores._WHOLE", whole)
-        spec = spec_of("attention" if "attention" in CONSTRUCTS else next(n for n in CONSTRUCTS if _keyed(n)))
+        spec = spec_of(
+            "attention" if "attention" in CONSTRUCTS else next(n for n in CONSTRUCTS if _keyed(n))
+        )
         _, _, stock, g = draws(spec, 3)
         keys = keys_of(spec)
-        ascent = Ascent(stock, moves_of(spec, stock.pieces, keys), keys, to_elements(spec.identity(), keys), g)
+        ascent = Ascent(
+            stock, moves_of(spec, stock.pieces, keys), keys, to_elements(spec.identity(), keys), g
+        )
         assert any(Scores(m, stock, keys).large() for m in ascent.moves) == (whole == 1)
         ascent.run(50)
         results.append(ascent.objective)
@@ -169,7 +199,9 @@ def test_balanced_pieces_do_not_see_the_scale_of_neurons():
 
 def test_a_concatenation_of_fixed_and_free_parts():
     axes = (Concat((Fixed(2), Leaf("a", 3))), Leaf("a", 3))
-    spec = SymmetrySpec((Group(name="a", size=3),), {"w": TensorAxes(shape=(5, 3), dtype="float32", axes=axes)})
+    spec = SymmetrySpec(
+        (Group(name="a", size=3),), {"w": TensorAxes(shape=(5, 3), dtype="float32", axes=axes)}
+    )
     assert [p.groups for p in pieces_of(spec)] == [("a",), ("a", "a")]
     x, t = torch.randn(5, 3), Transform(spec, {"a": torch.tensor([2, 0, 1])})
     stock = Stock(spec, pieces_of(spec), {"w": x}, {"w": x}, torch.device("cpu"), 0)
@@ -185,7 +217,13 @@ def test_what_there_is_no_room_for_is_made_again(room):
     keys = keys_of(spec)
     stock = Stock(spec, pieces_of(spec), a, b, torch.device("cpu"), room)
     generator = torch.Generator().manual_seed(0)
-    ascent = Ascent(stock, moves_of(spec, stock.pieces, keys), keys, to_elements(spec.identity(), keys), generator)
+    ascent = Ascent(
+        stock,
+        moves_of(spec, stock.pieces, keys),
+        keys,
+        to_elements(spec.identity(), keys),
+        generator,
+    )
     ascent.run(50)
     assert len(ascent.objective) > 1
     kept = sum(p.nbytes for p in stock._kept.values())

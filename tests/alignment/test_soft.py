@@ -67,7 +67,12 @@ def trained():
     def network(seed):
         torch.manual_seed(seed)
         net = nn.Sequential(
-            nn.Linear(6, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 4)
+            nn.Linear(6, 24),
+            nn.BatchNorm1d(24),
+            nn.ReLU(),
+            nn.Linear(24, 24),
+            nn.ReLU(),
+            nn.Linear(24, 4),
         )
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
         for _ in range(25):
@@ -83,7 +88,9 @@ def trained():
 
 def loss_half_way(a, moved, model, data):
     task = TaskLoss(model, None, CPU)
-    middle = {n: (t + moved[n]) / 2 if t.is_floating_point() else t for n, t in a.state_dict().items()}
+    middle = {
+        n: (t + moved[n]) / 2 if t.is_floating_point() else t for n, t in a.state_dict().items()
+    }
     return task.mean(middle, data)
 
 
@@ -115,8 +122,12 @@ def test_losses_go_by_the_kind_of_target():
     scores = torch.randn(4, 7, 5)
     classes = torch.randint(5, (4, 7))
     cross = nn.functional.cross_entropy
-    assert default_loss(scores, classes) == pytest.approx(float(cross(scores.flatten(0, 1), classes.flatten())))
-    assert default_loss(scores.movedim(2, 1), classes) == pytest.approx(float(cross(scores.movedim(2, 1), classes)))
+    assert default_loss(scores, classes) == pytest.approx(
+        float(cross(scores.flatten(0, 1), classes.flatten()))
+    )
+    assert default_loss(scores.movedim(2, 1), classes) == pytest.approx(
+        float(cross(scores.movedim(2, 1), classes))
+    )
     assert default_loss(scores, scores + 1) == 1
 
     class Output:
@@ -124,7 +135,9 @@ def test_losses_go_by_the_kind_of_target():
 
     assert default_loss(Output(), None) == 3
     for target in (None, torch.zeros(3), "cat"):
-        with pytest.raises(MetanetError, match=r"no loss is known for outputs \(4, 7, 5\).*give loss="):
+        with pytest.raises(
+            MetanetError, match=r"no loss is known for outputs \(4, 7, 5\).*give loss="
+        ):
             default_loss(scores, target)
 
 

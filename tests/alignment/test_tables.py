@@ -9,7 +9,8 @@ from metanet.merging._features import candidates, roles_of
 
 
 class Pruned(nn.Module):
-    """Two hidden layers, the first of which is masked; the second is looked up by an index table."""
+    """Two hidden layers, the first of which is masked; the second is looked up by an index
+    table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,10 +35,14 @@ def x() -> Tensor:
 
 def groups(spec) -> tuple[str, str]:
     """Of the mask and of the table."""
-    return str(spec.tensors["mask"].axes[0]).partition("[")[0], str(spec.tensors["index"].axes[0]).partition("[")[0]
+    return str(spec.tensors["mask"].axes[0]).partition("[")[0], str(
+        spec.tensors["index"].axes[0]
+    ).partition("[")[0]
 
 
-@pytest.mark.filterwarnings("ignore:1 groups stay as they are")  # what a table looks up is no layer's output
+@pytest.mark.filterwarnings(
+    "ignore:1 groups stay as they are"
+)  # what a table looks up is no layer's output
 @pytest.mark.parametrize("method", ["weight", "activation", "sinkhorn"])
 def test_a_planted_relabelling_is_found_again_with_its_tables(net, x, method):
     arch = metanet.trace(net, x)
@@ -45,7 +50,9 @@ def test_a_planted_relabelling_is_found_again_with_its_tables(net, x, method):
     t = arch.spec.sample(torch.Generator().manual_seed(3))
     b = t(a)
     assert not torch.equal(a["mask"], b["mask"]) and not torch.equal(a["index"], b["index"])
-    given = {"weight": {}, "activation": {"model": net, "data": [(x, None)]}, "sinkhorn": {}}[method]
+    given = {"weight": {}, "activation": {"model": net, "data": [(x, None)]}, "sinkhorn": {}}[
+        method
+    ]
     moved = metanet.align(b, to=a, arch=arch, method=method, **given)(b)
     alive = a["mask"]  # of two dead neurons nothing but their weights tells which is which
     torch.testing.assert_close(moved["a.weight"][alive], a["a.weight"][alive])
@@ -55,7 +62,8 @@ def test_a_planted_relabelling_is_found_again_with_its_tables(net, x, method):
 
 
 def test_tables_that_both_have_alike_stay(net, x):
-    """Else the moved checkpoint would read the same weights by another table, and merging would refuse it."""
+    """Else the moved checkpoint would read the same weights by another table, and merging would
+    refuse it."""
     arch = metanet.trace(net, x)
     mask, index = groups(arch.spec)
     a = net.state_dict()

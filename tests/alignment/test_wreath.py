@@ -29,7 +29,10 @@ def slow_score(terms, elements):
     for t in terms:
         for at in np.ndindex(*t.scores.shape[: len(t.batch) + len(t.free)]):
             new = dict(zip((*t.batch, *t.free), at, strict=True))
-            old = [int(elements[g].items[(*(new[k] for k in elements[g].keys), new[g])]) for g in t.free]
+            old = [
+                int(elements[g].items[(*(new[k] for k in elements[g].keys), new[g])])
+                for g in t.free
+            ]
             value += t.scores[(*at, *old)]
     return value
 
@@ -101,7 +104,9 @@ def test_groups_that_meet_are_never_worse_than_before(name):
         begin = {}
         for g in free:
             shape = [*(SIZES[k] for k in keys[g]), SIZES[g]]
-            begin[g] = Element(keys[g], rng.permuted(np.broadcast_to(np.arange(SIZES[g]), shape), axis=-1))
+            begin[g] = Element(
+                keys[g], rng.permuted(np.broadcast_to(np.arange(SIZES[g]), shape), axis=-1)
+            )
         value, found = solve(free, terms, keys, begin)
         assert slow_score(terms, found) == pytest.approx(value)
         assert value >= score(terms, begin) - 1e-12

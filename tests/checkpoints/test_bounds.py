@@ -1,4 +1,5 @@
-"""What a torch file may not do to the machine that reads it: take the stack, the memory, or bytes beside its own."""
+"""What a torch file may not do to the machine that reads it: take the stack, the memory, or bytes
+beside its own."""
 
 import io
 import pickle
@@ -47,7 +48,12 @@ def test_the_depth_that_is_refused_takes_the_stack(tmp_path):
     """The twin: Python itself does not survive it."""
     (tmp_path / "x.pkl").write_bytes(b"\x80\x02})" + b"\x85" * 5_000_000 + b"K\x01s.")
     code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))"
-    assert subprocess.run([sys.executable, "-c", code, tmp_path / "x.pkl"], capture_output=True).returncode < 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "x.pkl"], capture_output=True
+        ).returncode
+        < 0
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 50, DEEPEST - 10])
@@ -121,7 +127,15 @@ def write(folder, shape=b"(K\x02t", stride=b"(K\x01t", count=b"K\x02", records=N
     def word(value):
         return b"X" + struct.pack("<I", len(value)) + value
 
-    store = b"(" + word(b"storage") + b"ctorch\nFloatStorage\n" + word(b"0") + word(b"cpu") + count + b"tQ"
+    store = (
+        b"("
+        + word(b"storage")
+        + b"ctorch\nFloatStorage\n"
+        + word(b"0")
+        + word(b"cpu")
+        + count
+        + b"tQ"
+    )
     made = (
         b"ctorch._utils\n_rebuild_tensor_v2\n("
         + store
@@ -141,7 +155,9 @@ def test_a_storage_ends_with_its_record(how, tmp_path):
     write(tmp_path)
     assert load_checkpoint(tmp_path / "x.pt", foreign_classes=how)["w"].tolist() == [1, 2]
     write(tmp_path, count=b"K\x20", shape=b"(K\x20t")
-    with pytest.raises(CheckpointError, match="0 of 32 values has 8 bytes|ends at byte 128 of a storage of 8"):
+    with pytest.raises(
+        CheckpointError, match="0 of 32 values has 8 bytes|ends at byte 128 of a storage of 8"
+    ):
         load_checkpoint(tmp_path / "x.pt", foreign_classes=how)
 
 
@@ -153,7 +169,9 @@ def test_a_storage_that_an_older_file_does_not_list_is_refused(tmp_path):
     changed = key.replace(key[10:11], b"7", 1)
     (tmp_path / "x.pt").write_bytes(content[: -len(key)] + changed)
     for how in HOW:
-        with pytest.raises(CheckpointError, match="its storage .* is not among|nothing says of what dtype"):
+        with pytest.raises(
+            CheckpointError, match="its storage .* is not among|nothing says of what dtype"
+        ):
             load_checkpoint(tmp_path / "x.pt", foreign_classes=how)
 
 
@@ -169,7 +187,9 @@ class TestDeflated:
                 archive.writestr(name, content, compress_type=methods[number % len(methods)])
 
     @pytest.mark.parametrize("how", HOW)
-    @pytest.mark.parametrize("methods", [(zipfile.ZIP_DEFLATED,), (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)])
+    @pytest.mark.parametrize(
+        "methods", [(zipfile.ZIP_DEFLATED,), (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)]
+    )
     def test_every_bit_is_as_torch_reads_it(self, how, methods, tmp_path):
         """Records that shrink, and records that do not: random numbers, a few bytes, none."""
         torch.manual_seed(0)
@@ -183,7 +203,8 @@ class TestDeflated:
         torch.save(state, tmp_path / "x.pt")
         self.repack(tmp_path / "x.pt", methods)
         assert_same(
-            load_checkpoint(tmp_path / "x.pt", foreign_classes=how), torch.load(tmp_path / "x.pt", weights_only=True)
+            load_checkpoint(tmp_path / "x.pt", foreign_classes=how),
+            torch.load(tmp_path / "x.pt", weights_only=True),
         )
         sent = pickle.loads(pickle.dumps(load_checkpoint(tmp_path / "x.pt", foreign_classes=how)))
         assert_same(sent, state)
@@ -193,7 +214,9 @@ class TestDeflated:
         write(tmp_path, records=[("data/0", bytes(300 * 2**20))])
         self.repack(tmp_path / "x.pt")
         assert (tmp_path / "x.pt").stat().st_size < 2**20
-        with pytest.raises(CheckpointError, match=r"would inflate to 314,\d\d\d,\d\d\d bytes.*zip -0"):
+        with pytest.raises(
+            CheckpointError, match=r"would inflate to 314,\d\d\d,\d\d\d bytes.*zip -0"
+        ):
             load_checkpoint(tmp_path / "x.pt", foreign_classes=how)
 
     @pytest.mark.parametrize("how", HOW)
@@ -221,7 +244,9 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_a_tensor_of_another_kind_is_named(name, tmp_path):
     torch.save({"plain": torch.ones(1), "odd": KINDS[name]()}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"x.pt': odd is (sparse|quantised|without data).*inert"):
+    with pytest.raises(
+        CheckpointError, match=r"x.pt': odd is (sparse|quantised|without data).*inert"
+    ):
         load_checkpoint(tmp_path / "x.pt")
     assert "plain" in load_checkpoint(tmp_path / "x.pt", foreign_classes="inert")
 
@@ -256,7 +281,9 @@ def shared(count: int) -> bytes:
 def wide(count: int) -> bytes:
     """Integers that all hash to 0, each with a value."""
     numbers = ((i + 1) * (2**61 - 1) for i in range(count))
-    return b"".join(b"\x8a\x10" + number.to_bytes(16, "little", signed=True) + b"N" for number in numbers)
+    return b"".join(
+        b"\x8a\x10" + number.to_bytes(16, "little", signed=True) + b"N" for number in numbers
+    )
 
 
 LONG_HASHES = {
@@ -287,13 +314,20 @@ def test_what_is_shared_or_wide_but_no_key_is_read(how, tmp_path):
         pair = (pair, pair)
     numbers = [2**62 + i for i in range(20_000)]
     keys = {(2**40 + i, (i, "a")): i for i in range(500)}
-    content = {"w": torch.ones(2), "numbers": numbers, "keys": keys, "twice": [numbers, numbers], "pair": pair}
+    content = {
+        "w": torch.ones(2),
+        "numbers": numbers,
+        "keys": keys,
+        "twice": [numbers, numbers],
+        "pair": pair,
+    }
     torch.save(content, tmp_path / "x.pt")
     assert list(load_checkpoint(tmp_path / "x.pt", foreign_classes=how)) == ["w"]
 
 
 def test_names_of_many_classes_take_memory():
-    """Each foreign class has a stand-in of its own: a file of 4 MB could make a gigabyte of them."""
+    """Each foreign class has a stand-in of its own: a file of 4 MB could make a gigabyte of
+    them."""
     names = b"\x80\x02]" + b"".join(b"ca\nb%d\n0" % i for i in range(1_000)) + b"."
     assert scan(names, 0, 10**7) == len(names)
     with pytest.raises(pickle.UnpicklingError, match="more than 1,000,000 bytes of memory"):
@@ -301,17 +335,26 @@ def test_names_of_many_classes_take_memory():
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_the_records_of_an_archive_are_listed_as_often_however_many_there_are(how, tmp_path, monkeypatch):
-    """Once for each of them would take the square of their number: minutes for a model of thousands of tensors."""
+def test_the_records_of_an_archive_are_listed_as_often_however_many_there_are(
+    how, tmp_path, monkeypatch
+):
+    """Once for each of them would take the square of their number: minutes for a model of thousands
+    of tensors."""
     listed = []
     for count in (2, 40):
         torch.save({f"{i}": torch.full((3,), float(i)) for i in range(count)}, tmp_path / "x.pt")
         TestDeflated.repack(tmp_path / "x.pt")
         with monkeypatch.context() as patch:
             opened = []
-            patch.setattr(zipfile, "ZipFile", lambda *a, real=zipfile.ZipFile, seen=opened: seen.append(a) or real(*a))
+            patch.setattr(
+                zipfile,
+                "ZipFile",
+                lambda *a, real=zipfile.ZipFile, seen=opened: seen.append(a) or real(*a),
+            )
             checkpoint = load_checkpoint(tmp_path / "x.pt", foreign_classes=how)
-            assert [checkpoint[f"{i}"].tolist() for i in range(count)] == [[float(i)] * 3 for i in range(count)]
+            assert [checkpoint[f"{i}"].tolist() for i in range(count)] == [
+                [float(i)] * 3 for i in range(count)
+            ]
         listed.append(len(opened))
     assert listed[0] == listed[1] > 0
 
@@ -320,7 +363,10 @@ def test_the_records_of_an_archive_are_listed_as_often_however_many_there_are(ho
 def test_no_record_that_cannot_be_inflated_is_left_to_torch(record, tmp_path):
     """torch goes on with whatever lay in memory: its verdict changes from call to call."""
     torch.save({"w": torch.arange(64.0)}, tmp_path / "sound.pt")
-    with zipfile.ZipFile(tmp_path / "sound.pt") as source, zipfile.ZipFile(tmp_path / "x.pt", "w") as packed:
+    with (
+        zipfile.ZipFile(tmp_path / "sound.pt") as source,
+        zipfile.ZipFile(tmp_path / "x.pt", "w") as packed,
+    ):
         for info in source.infolist():
             packed.writestr(info.filename, source.read(info), compress_type=zipfile.ZIP_DEFLATED)
     assert torch.equal(load_checkpoint(tmp_path / "x.pt")["w"], torch.arange(64.0))

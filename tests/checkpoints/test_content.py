@@ -1,4 +1,5 @@
-"""What files are is told by their bytes: other formats are named, with what to do, and names count for nothing."""
+"""What files are is told by their bytes: other formats are named, with what to do, and names count
+for nothing."""
 
 import gzip
 import io
@@ -38,7 +39,10 @@ def zip_bytes():
 
 
 OTHERS = {
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer.*`git lfs pull`"),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+        "Git LFS pointer.*`git lfs pull`",
+    ),
     "html": (b"\n<!DOCTYPE html><html>404</html>", "a web page.*[Dd]ownload the file itself"),
     "xml": (b"<?xml version='1.0'?><Error/>", "XML document"),
     "json": (b'{"error": "not found"}', "JSON text"),
@@ -69,7 +73,9 @@ def test_another_format_is_named(name, suffix, tmp_path):
 
 @pytest.mark.parametrize("older", [False, True])
 def test_a_renamed_file_is_read(older, tmp_path):
-    torch.save({"w": torch.arange(3)}, tmp_path / "x.safetensors", _use_new_zipfile_serialization=not older)
+    torch.save(
+        {"w": torch.arange(3)}, tmp_path / "x.safetensors", _use_new_zipfile_serialization=not older
+    )
     save_checkpoint(tmp_path / "y.safetensors", {"w": torch.arange(3)})
     (tmp_path / "y.safetensors").rename(tmp_path / "y.pt")
     for name in ("x.safetensors", "y.pt"):
@@ -78,8 +84,12 @@ def test_a_renamed_file_is_read(older, tmp_path):
 
 def test_an_intact_header_beyond_the_limit_is_called_intact(tmp_path, monkeypatch):
     monkeypatch.setattr("metanet.checkpoints._safetensors.MAX_HEADER", 100)
-    (tmp_path / "x.safetensors").write_bytes(file_of({f"tensor{i}": entry(i, i + 1) for i in range(8)}))
-    with pytest.raises(CheckpointError, match=r"is intact, but its header has .* bytes.*max_shard_size") as caught:
+    (tmp_path / "x.safetensors").write_bytes(
+        file_of({f"tensor{i}": entry(i, i + 1) for i in range(8)})
+    )
+    with pytest.raises(
+        CheckpointError, match=r"is intact, but its header has .* bytes.*max_shard_size"
+    ) as caught:
         load_checkpoint(tmp_path / "x.safetensors")
     assert "cut off" not in str(caught.value)
 
@@ -135,12 +145,17 @@ def test_half_characters_can_be_printed():
 
 
 def test_bytes_of_bools_become_true_or_false(tmp_path):
-    (tmp_path / "x.safetensors").write_bytes(file_of({"b": entry(0, 8, dtype="BOOL")}, bytes(range(8))))
+    (tmp_path / "x.safetensors").write_bytes(
+        file_of({"b": entry(0, 8, dtype="BOOL")}, bytes(range(8)))
+    )
     flags = load_checkpoint(tmp_path / "x.safetensors")["b"]
     assert flags.view(torch.uint8).tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
     torch.save({"b": torch.arange(8, dtype=torch.uint8).view(torch.bool)}, tmp_path / "x.pt")
     for how in ("refuse", "inert"):
-        assert load_checkpoint(tmp_path / "x.pt", foreign_classes=how)["b"].view(torch.uint8).sum() == 7
+        assert (
+            load_checkpoint(tmp_path / "x.pt", foreign_classes=how)["b"].view(torch.uint8).sum()
+            == 7
+        )
 
 
 def test_json_of_metadata_keeps_nan(tmp_path):

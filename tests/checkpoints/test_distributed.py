@@ -1,4 +1,5 @@
-"""Folders of torch.distributed.checkpoint: torch's own reader gives the same tensors; nothing in them runs."""
+"""Folders of torch.distributed.checkpoint: torch's own reader gives the same tensors; nothing in
+them runs."""
 
 import io
 import pickle
@@ -18,7 +19,9 @@ from torch.distributed.checkpoint.metadata import (
 from metanet.checkpoints import load_checkpoint, save_checkpoint
 from metanet.errors import CheckpointError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(TypedStorage|torch.distributed|no_dist|single process).*")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*(TypedStorage|torch.distributed|no_dist|single process).*"
+)
 
 
 def saved(content, folder):
@@ -52,7 +55,9 @@ def test_the_model_among_what_a_trainer_keeps(tmp_path):
     optimizer = torch.optim.AdamW(net.parameters())
     net(torch.ones(2, 3)).sum().backward()
     optimizer.step()
-    checkpoint = saved({"model": net.state_dict(), "optim": optimizer.state_dict(), "epoch": 3}, tmp_path)
+    checkpoint = saved(
+        {"model": net.state_dict(), "optim": optimizer.state_dict(), "epoch": 3}, tmp_path
+    )
     assert_same(checkpoint, net.state_dict())
     assert "optim.state.0.exp_avg" in checkpoint.skipped
     moments = load_checkpoint(tmp_path, key="optim")
@@ -62,7 +67,8 @@ def test_the_model_among_what_a_trainer_keeps(tmp_path):
 
 
 def sharded(folder, boxes, sizes=(4, 6), name="w", file="__0_0.distcp", cut=0):
-    """A folder written by hand, with torch's own classes: one tensor in several boxes, of one file each."""
+    """A folder written by hand, with torch's own classes: one tensor in several boxes, of one file
+    each."""
     whole = torch.arange(float(torch.Size(sizes).numel())).reshape(sizes)
     chunks, places = [], {}
     for number, (offsets, extent) in enumerate(boxes):
@@ -164,8 +170,12 @@ def test_parts_that_are_all_the_same_bytes_do_not_fill_the_memory(tmp_path):
     offsets = [torch.Size((row, 0)) for row in range(300)]
     chunks = [ChunkStorageMetadata(offset, torch.Size((1, 2**18))) for offset in offsets]
     info = _StorageInfo("__0_0.distcp", 0, len(part.getvalue()))
-    whole = TensorStorageMetadata(TensorProperties(dtype=torch.float32), torch.Size((300, 2**18)), chunks)
+    whole = TensorStorageMetadata(
+        TensorProperties(dtype=torch.float32), torch.Size((300, 2**18)), chunks
+    )
     places = {MetadataIndex("w", offset): info for offset in offsets}
     (tmp_path / ".metadata").write_bytes(pickle.dumps(Metadata({"w": whole}, None, places)))
-    with pytest.raises(CheckpointError, match=r"w is \(300, 262144\) of torch.float32, 314,572,800 bytes"):
+    with pytest.raises(
+        CheckpointError, match=r"w is \(300, 262144\) of torch.float32, 314,572,800 bytes"
+    ):
         load_checkpoint(tmp_path)

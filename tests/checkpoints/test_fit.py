@@ -1,4 +1,5 @@
-"""Checkpoint.fit: names brought to those of a network, and what differs in words; report_nonfinite."""
+"""Checkpoint.fit: names brought to those of a network, and what differs in words;
+report_nonfinite."""
 
 import pytest
 import torch
@@ -58,22 +59,30 @@ class TestNames:
         assert_fits(opened(state).fit(state), state)
 
     def test_two_networks_of_one_architecture_are_told_apart_by_the_caller(self, opened, network):
-        state = {**prefixed(network, "student."), **prefixed({k: v + 1 for k, v in network.items()}, "teacher.")}
+        state = {
+            **prefixed(network, "student."),
+            **prefixed({k: v + 1 for k, v in network.items()}, "teacher."),
+        }
         checkpoint = opened(state)
         with pytest.raises(
-            CheckpointError, match="several ways: without student. or without teacher.; name the prefix"
+            CheckpointError,
+            match="several ways: without student. or without teacher.; name the prefix",
         ):
             checkpoint.fit(network)
         fitting = checkpoint.fit(network, prefix="teacher.")
         assert torch.equal(fitting["0.bias"], network["0.bias"] + 1)
         assert set(fitting.skipped) == set(prefixed(network, "student."))
-        with pytest.raises(CheckpointError, match="no name starts with 'teach.', but student., teacher."):
+        with pytest.raises(
+            CheckpointError, match="no name starts with 'teach.', but student., teacher."
+        ):
             checkpoint.fit(network, prefix="teach.")
 
     def test_a_layer_among_many_like_it(self, opened):
         layer = nn.Linear(2, 2).state_dict()
         state = {f"{i}.{name}": tensor for i in range(14) for name, tensor in layer.items()}
-        with pytest.raises(CheckpointError, match="without 0. or .* or without 9. and 4 more; name the prefix"):
+        with pytest.raises(
+            CheckpointError, match="without 0. or .* or without 9. and 4 more; name the prefix"
+        ):
             opened(state).fit(layer)
         assert_fits(opened(state).fit(layer, prefix="7."), layer)
 
@@ -121,13 +130,25 @@ class TestNames:
 
 class TestDifferences:
     def test_all_are_listed_at_once(self, opened):
-        network = {"a": torch.ones(2), "b": torch.ones(2), "steps": torch.tensor(1), "layer.weight": torch.ones(3, 2)}
+        network = {
+            "a": torch.ones(2),
+            "b": torch.ones(2),
+            "steps": torch.tensor(1),
+            "layer.weight": torch.ones(3, 2),
+        }
         checkpoint = opened(
-            {"a": torch.ones(3), "b": torch.ones(2).long(), "c": torch.ones(1), "steps": torch.ones(())}
+            {
+                "a": torch.ones(3),
+                "b": torch.ones(2).long(),
+                "c": torch.ones(1),
+                "steps": torch.ones(()),
+            }
         )
         with pytest.raises(CheckpointError) as caught:
             checkpoint.fit(network)
-        assert str(caught.value).splitlines()[0].endswith("x.safetensors' does not fit the network:")
+        assert (
+            str(caught.value).splitlines()[0].endswith("x.safetensors' does not fit the network:")
+        )
         assert str(caught.value).splitlines()[1:] == [
             "  missing     layer.weight (3, 2)",
             "  unexpected  c (1,)",
@@ -138,7 +159,9 @@ class TestDifferences:
 
     def test_ten_of_a_kind_and_a_count(self, opened):
         network = {f"layers.{i}.weight": torch.ones(2) for i in range(25)}
-        checkpoint = opened({**{f"layers.{i}.weight": torch.ones(3) for i in range(12)}, "x": torch.ones(1)})
+        checkpoint = opened(
+            {**{f"layers.{i}.weight": torch.ones(3) for i in range(12)}, "x": torch.ones(1)}
+        )
         with pytest.raises(CheckpointError) as caught:
             checkpoint.fit(network)
         lines = str(caught.value).splitlines()
@@ -156,11 +179,15 @@ class TestDifferences:
                 "norm": torch.ones(1),
             }
         )
-        with pytest.raises(CheckpointError, match=r"0.weight \(3, 2\); near: encoder.layers.0.weight \(3, 2\)\n"):
+        with pytest.raises(
+            CheckpointError, match=r"0.weight \(3, 2\); near: encoder.layers.0.weight \(3, 2\)\n"
+        ):
             checkpoint.fit(network)
 
     def test_another_network_is_said_to_be_one(self, opened, network):
-        with pytest.raises(CheckpointError, match="no name is the network's: is this the architecture"):
+        with pytest.raises(
+            CheckpointError, match="no name is the network's: is this the architecture"
+        ):
             opened({"q": torch.ones(1)}).fit(network)
 
     def test_what_is_not_expected_can_be_dropped(self, opened, network):
@@ -173,19 +200,28 @@ class TestDifferences:
     def test_dtypes_agree_by_kind_exactly_or_not_at_all(self, opened, network):
         half = {name: t.bfloat16() if t.is_floating_point() else t for name, t in network.items()}
         assert opened(half).fit(network)["0.bias"].dtype is torch.bfloat16
-        with pytest.raises(CheckpointError, match="0.bias is torch.bfloat16, expected torch.float32"):
+        with pytest.raises(
+            CheckpointError, match="0.bias is torch.bfloat16, expected torch.float32"
+        ):
             opened(half).fit(network, dtypes="exact")
         floats = {name: tensor.double() for name, tensor in network.items()}
-        with pytest.raises(CheckpointError, match="1.num_batches_tracked is torch.float64, expected torch.int64"):
+        with pytest.raises(
+            CheckpointError, match="1.num_batches_tracked is torch.float64, expected torch.int64"
+        ):
             opened(floats).fit(network)
-        assert opened(floats).fit(network, dtypes="any")["1.num_batches_tracked"].dtype is torch.float64
+        assert (
+            opened(floats).fit(network, dtypes="any")["1.num_batches_tracked"].dtype
+            is torch.float64
+        )
         with pytest.raises(MetanetError, match="dtypes='some': give one of kind, exact, any"):
             opened(network).fit(network, dtypes="some")
 
     @pytest.mark.parametrize("other", [torch.bool, torch.int64, torch.complex64, torch.uint8])
     def test_kinds_are_told_apart(self, other, opened):
         with pytest.raises(CheckpointError, match=f"w is {other}, expected torch.float8_e5m2"):
-            opened({"w": torch.zeros(2, dtype=other)}).fit({"w": torch.zeros(2, dtype=torch.float8_e5m2)})
+            opened({"w": torch.zeros(2, dtype=other)}).fit(
+                {"w": torch.zeros(2, dtype=torch.float8_e5m2)}
+            )
 
 
 class TestNonfinite:
@@ -195,7 +231,9 @@ class TestNonfinite:
             "float32": torch.tensor([1, nan, inf, -inf]),
             "bfloat16": torch.tensor([nan, 0], dtype=torch.bfloat16),
             "float8_e5m2": torch.tensor([inf, nan, 1.0]).to(torch.float8_e5m2),
-            "float8_e4m3fn": torch.tensor([0x7F, 0xFF, 0x00, 0x7E], dtype=torch.uint8).view(torch.float8_e4m3fn),
+            "float8_e4m3fn": torch.tensor([0x7F, 0xFF, 0x00, 0x7E], dtype=torch.uint8).view(
+                torch.float8_e4m3fn
+            ),
             "complex": torch.tensor([complex(0, nan), 1j]),
             "fine": torch.ones(3),
             "integer": torch.arange(3),

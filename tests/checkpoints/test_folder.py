@@ -31,10 +31,22 @@ def read(folder):
     [
         (["model.safetensors"], "model.safetensors"),
         (["model.safetensors", "pytorch_model.bin"], "model.safetensors"),
-        (["model.safetensors.index.json", "pytorch_model.bin.index.json"], "shard-of-model.safetensors"),
-        (["model.safetensors", "adapter_model.safetensors", "consolidated.safetensors"], "model.safetensors"),
-        (["diffusion_pytorch_model.safetensors", "other.safetensors"], "diffusion_pytorch_model.safetensors"),
-        (["pytorch_model.bin", "training_args.bin", "optimizer.pt", "rng_state_0.pth"], "pytorch_model.bin"),
+        (
+            ["model.safetensors.index.json", "pytorch_model.bin.index.json"],
+            "shard-of-model.safetensors",
+        ),
+        (
+            ["model.safetensors", "adapter_model.safetensors", "consolidated.safetensors"],
+            "model.safetensors",
+        ),
+        (
+            ["diffusion_pytorch_model.safetensors", "other.safetensors"],
+            "diffusion_pytorch_model.safetensors",
+        ),
+        (
+            ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "rng_state_0.pth"],
+            "pytorch_model.bin",
+        ),
         (["pytorch_model.bin.index.json"], "shard-of-pytorch_model.bin"),
         (["weights.safetensors", "old.pt"], "weights.safetensors"),
         (["last.ckpt"], "last.ckpt"),
@@ -56,13 +68,21 @@ def test_finds_the_one_checkpoint(names, chosen, tmp_path):
     [
         (["a.safetensors", "b.safetensors"], "a.safetensors, b.safetensors"),
         (["epoch=1.ckpt", "last.ckpt"], "epoch=1.ckpt, last.ckpt"),
-        (["model.safetensors", "model.safetensors.index.json"], "model.safetensors, model.safetensors.index.json"),
-        (["pytorch_model.bin", "pytorch_model.bin.index.json"], "pytorch_model.bin, pytorch_model.bin.index.json"),
+        (
+            ["model.safetensors", "model.safetensors.index.json"],
+            "model.safetensors, model.safetensors.index.json",
+        ),
+        (
+            ["pytorch_model.bin", "pytorch_model.bin.index.json"],
+            "pytorch_model.bin, pytorch_model.bin.index.json",
+        ),
     ],
 )
 def test_several_are_listed(names, listed, tmp_path):
     write(tmp_path, *names)
-    with pytest.raises(CheckpointError, match=f"is a folder with several checkpoints: {listed}. Give one"):
+    with pytest.raises(
+        CheckpointError, match=f"is a folder with several checkpoints: {listed}. Give one"
+    ):
         load_checkpoint(tmp_path)
 
 
@@ -71,24 +91,31 @@ def test_the_config_is_part_of_the_metadata(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert load_checkpoint(tmp_path).metadata == {"epoch": 3, "config": {"model_type": "bert"}}
     (tmp_path / "config.json").write_text('{"model_type"')
-    with pytest.raises(CheckpointError, match=r"is damaged or no JSON.*; model.safetensors alone can be opened"):
+    with pytest.raises(
+        CheckpointError, match=r"is damaged or no JSON.*; model.safetensors alone can be opened"
+    ):
         load_checkpoint(tmp_path)
 
 
 def test_shards_without_an_index_were_cut_off(tmp_path):
     (tmp_path / "model-00001-of-00002.safetensors").touch()
-    with pytest.raises(CheckpointError, match=r"has shards \(model-00001-of-00002.safetensors, ...\) but no index"):
+    with pytest.raises(
+        CheckpointError, match=r"has shards \(model-00001-of-00002.safetensors, ...\) but no index"
+    ):
         load_checkpoint(tmp_path)
 
 
 def test_a_folder_without_a_checkpoint_says_what_it_has(tmp_path):
     with pytest.raises(
-        CheckpointError, match="is a folder without a checkpoint: it is empty; known: .safetensors, .pt"
+        CheckpointError,
+        match="is a folder without a checkpoint: it is empty; known: .safetensors, .pt",
     ):
         load_checkpoint(tmp_path)
     for i in range(7):
         (tmp_path / f"{i}.txt").touch()
-    with pytest.raises(CheckpointError, match="it has 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more; known"):
+    with pytest.raises(
+        CheckpointError, match="it has 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more; known"
+    ):
         load_checkpoint(tmp_path)
 
 
@@ -98,7 +125,9 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model_best.pth.tar", "checkpoints", "net.th", "NET.PT", "weights.pkl"])
+@pytest.mark.parametrize(
+    "name", ["model_best.pth.tar", "checkpoints", "net.th", "NET.PT", "weights.pkl"]
+)
 def test_a_name_that_does_not_tell_is_opened_by_what_it_is(name, tmp_path):
     (tmp_path / "README.md").write_text("# a model")
     torch.save({"state_dict": {"name": torch.ones(2)}}, tmp_path / name)

@@ -1,4 +1,5 @@
-"""What holds no plain weights is refused by its form, whatever it is read for and wherever it is stored."""
+"""What holds no plain weights is refused by its form, whatever it is read for and wherever it is
+stored."""
 
 import json
 
@@ -37,12 +38,24 @@ QUANTISED = {
     "torchao": {"l._weight_qdata": narrow(), "l._weight_scale": ROWS},
     "quanto": {"l.weight._data": narrow(), "l.weight._scale": ROWS},
 }  # fmt: skip
-LORA = {"base_model.model.l.lora_A.weight": torch.ones(2, 4), "base_model.model.l.lora_B.weight": torch.ones(4, 2)}
+LORA = {
+    "base_model.model.l.lora_A.weight": torch.ones(2, 4),
+    "base_model.model.l.lora_B.weight": torch.ones(4, 2),
+}
 ADAPTERS = {
     "LoRA": LORA,
-    "LoRA of embeddings": {"e.lora_embedding_A": torch.ones(2, 4), "e.lora_embedding_B": torch.ones(4, 2)},
-    "LoRA of kohya": {"lora_unet_q.lora_down.weight": torch.ones(2, 4), "lora_unet_q.alpha": torch.tensor(1.0)},
-    "LoRA of diffusers": {"unet.q.lora.down.weight": torch.ones(2, 4), "unet.q.lora.up.weight": torch.ones(4, 2)},
+    "LoRA of embeddings": {
+        "e.lora_embedding_A": torch.ones(2, 4),
+        "e.lora_embedding_B": torch.ones(4, 2),
+    },
+    "LoRA of kohya": {
+        "lora_unet_q.lora_down.weight": torch.ones(2, 4),
+        "lora_unet_q.alpha": torch.tensor(1.0),
+    },
+    "LoRA of diffusers": {
+        "unet.q.lora.down.weight": torch.ones(2, 4),
+        "unet.q.lora.up.weight": torch.ones(4, 2),
+    },
     "IA3": {"base_model.model.k.ia3_l": torch.ones(4, 1)},
     "LoHa": {"l.hada_w1_a": torch.ones(4, 2), "l.hada_w1_b": torch.ones(2, 4)},
     "LoKr": {"l.lokr_w1": torch.ones(2, 2), "l.lokr_w2_a": torch.ones(2, 2)},
@@ -68,20 +81,30 @@ def message(given, **more):
 @pytest.mark.parametrize("given", QUANTISED.values(), ids=QUANTISED)
 def test_quantised_weights(given):
     text = message(given)
-    assert "is quantised (" in text and any(name in text for name in given) and "dequantise it first" in text
+    assert (
+        "is quantised (" in text
+        and any(name in text for name in given)
+        and "dequantise it first" in text
+    )
     first, *others = given.items()
     assert message(dict([*others, first])) != ""  # in whatever order they stand
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated")
 def test_integers_of_pytorch():
-    assert "l.weight is torch.qint8" in message({"l.weight": torch.quantize_per_tensor(ROWS, 0.1, 0, torch.qint8)})
+    assert "l.weight is torch.qint8" in message(
+        {"l.weight": torch.quantize_per_tensor(ROWS, 0.1, 0, torch.qint8)}
+    )
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_adapters(name):
     text = message(ADAPTERS[name])
-    assert f": {name.split()[0]})" in text and "is an adapter (" in text and "merge_and_unload()" in text
+    assert (
+        f": {name.split()[0]})" in text
+        and "is an adapter (" in text
+        and "merge_and_unload()" in text
+    )
 
 
 @pytest.mark.parametrize("given", PLAIN.values(), ids=PLAIN)
@@ -89,7 +112,11 @@ def test_plain_weights(given):
     check_plain(given, averaged=True)
 
 
-WHOLE = {"l.base_layer.weight": ROWS, "l.lora_A.weight": torch.ones(2, 4), "l.lora_B.weight": torch.ones(4, 2)}
+WHOLE = {
+    "l.base_layer.weight": ROWS,
+    "l.lora_A.weight": torch.ones(2, 4),
+    "l.lora_B.weight": torch.ones(4, 2),
+}
 
 
 class TestAdaptersInsideANetwork:
@@ -109,13 +136,17 @@ class TestAdaptersInsideANetwork:
 class TestBeside:
     """A configuration beside the file says what the names don't."""
 
-    @pytest.mark.parametrize("part", [lambda told: told, lambda told: {"text_config": told}], ids=["top", "nested"])
+    @pytest.mark.parametrize(
+        "part", [lambda told: told, lambda told: {"text_config": told}], ids=["top", "nested"]
+    )
     def test_a_quantization_config(self, part, tmp_path):
         metanet.save_checkpoint(tmp_path, {"l.weight": ROWS})
         config = part({"quantization_config": {"quant_method": "bitnet"}})
         (tmp_path / "config.json").write_text(json.dumps(config))
         for place in (tmp_path, tmp_path / "model.safetensors"):
-            assert "is quantised (bitnet, says its config.json)" in message(metanet.load_checkpoint(place))
+            assert "is quantised (bitnet, says its config.json)" in message(
+                metanet.load_checkpoint(place)
+            )
 
     def test_an_adapter_config(self, tmp_path):
         metanet.save_checkpoint(tmp_path / "adapter_model.safetensors", {"strange": ROWS})
@@ -174,7 +205,14 @@ def test_every_command(state, tmp_path, monkeypatch, capsys):
         ["merge", "models=[x.safetensors,x.safetensors]", "matcher=weight", *of],
         ["align", "a=x.safetensors", "b=x.safetensors", *of],
         ["graph", "checkpoint=x.safetensors", *of],
-        ["barrier", "a=x.safetensors", "b=x.safetensors", *of[:2], "data=gate_networks:data", "logger=none"],
+        [
+            "barrier",
+            "a=x.safetensors",
+            "b=x.safetensors",
+            *of[:2],
+            "data=gate_networks:data",
+            "logger=none",
+        ],
     ]
     for command in commands:
         assert cli.main(command) == 1

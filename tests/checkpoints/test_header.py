@@ -1,4 +1,5 @@
-"""What a safetensors file must fulfil before any of its bytes is used, and agreement with safetensors itself."""
+"""What a safetensors file must fulfil before any of its bytes is used, and agreement with
+safetensors itself."""
 
 import json
 import struct
@@ -14,7 +15,11 @@ from metanet.errors import CheckpointError
 
 
 def entry(begin, end, shape=None, dtype="U8"):
-    return {"dtype": dtype, "shape": [end - begin] if shape is None else shape, "data_offsets": [begin, end]}
+    return {
+        "dtype": dtype,
+        "shape": [end - begin] if shape is None else shape,
+        "data_offsets": [begin, end],
+    }
 
 
 def file_of(header, data=b"abcdefgh"):
@@ -30,18 +35,33 @@ DAMAGED = [
     (file_of(b"\xff\xfe"), "its header is damaged or no JSON: 'utf-8' codec"),
     (file_of(b"[" * 100_000), "its header is no JSON that metanet reads: it is nested too deep"),
     (file_of(b"[]"), "its header is no JSON object"),
-    (file_of(b'{"a": {}, "a": {}}'), "its header is damaged or no JSON: the key 'a' stands there twice"),
+    (
+        file_of(b'{"a": {}, "a": {}}'),
+        "its header is damaged or no JSON: the key 'a' stands there twice",
+    ),
     (file_of({"a": 3}), r"its header is damaged .*:\n  a: Input should be .*, got 3"),
-    (file_of({"a": {"dtype": "U8", "shape": [8]}}), r"its header is .*\n  a.data_offsets: Field required"),
+    (
+        file_of({"a": {"dtype": "U8", "shape": [8]}}),
+        r"its header is .*\n  a.data_offsets: Field required",
+    ),
     (
         file_of({"a": {**entry(0, 8), "data_offsets": [0, 8, 9]}}),
         r"its header is .*\n  a.data_offsets: List should have at most 2",
     ),
-    (file_of({"a": entry(0, 8, [-8])}), r"its header is .*\n  a.shape\[0\]: .* greater than or equal to 0, got -8"),
-    (file_of({"a": entry(0, 8, [True, 8])}), r"its header is .*\n  a.shape\[0\]: .* integer, got True"),
+    (
+        file_of({"a": entry(0, 8, [-8])}),
+        r"its header is .*\n  a.shape\[0\]: .* greater than or equal to 0, got -8",
+    ),
+    (
+        file_of({"a": entry(0, 8, [True, 8])}),
+        r"its header is .*\n  a.shape\[0\]: .* integer, got True",
+    ),
     (file_of({"a": entry(0, 8, [8.0])}), r"its header is .*\n  a.shape\[0\]: .* integer, got 8.0"),
     (file_of({"a": entry(0, 8, "8")}), r"its header is .*\n  a.shape: .* list, got '8'"),
-    (file_of({"a": entry(0, 0, [2**70, 0])}), r"its header is .*\n  a.shape\[0\]: .* less than 9223372036854775808"),
+    (
+        file_of({"a": entry(0, 0, [2**70, 0])}),
+        r"its header is .*\n  a.shape\[0\]: .* less than 9223372036854775808",
+    ),
     (file_of({"a": entry(0, 8, [3, 2])}), r"a has 8 bytes, its shape \[3, 2\] of U8 takes 6"),
     (file_of({"a": entry(0, 8, [2**62, 2**62, 4])}), "a has 8 bytes"),
     (file_of({"a": entry(8, 0, [])}), "a has -8 bytes"),
@@ -63,7 +83,8 @@ def test_a_damaged_header_is_refused_with_its_reason(content, reason, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(
-        CheckpointError, match=rf"no whole safetensors file \({reason}[\s\S]*; {len(content):,} bytes\)"
+        CheckpointError,
+        match=rf"no whole safetensors file \({reason}[\s\S]*; {len(content):,} bytes\)",
     ):
         load_checkpoint(path)
     with pytest.raises(safetensors.SafetensorError):  # we are no stricter than the library
@@ -95,7 +116,9 @@ HEADERS = {
     "a fraction": raw('{"a": {"dtype": "U8", "shape": [8.0], "data_offsets": [0, 8]}}'),
     "an exponent": raw('{"a": {"dtype": "U8", "shape": [8e0], "data_offsets": [0, 8]}}'),
     "a leading zero": raw('{"a": {"dtype": "U8", "shape": [08], "data_offsets": [0, 8]}}'),
-    "a field twice": raw('{"a": {"dtype": "U8", "dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}'),
+    "a field twice": raw(
+        '{"a": {"dtype": "U8", "dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}'
+    ),
     "metadata twice": raw(f'{{"__metadata__": {{}}, "__metadata__": {{}}, "a": {ENTRY}}}'),
     "metadata null": raw(f'{{"__metadata__": null, "a": {ENTRY}}}'),
     "metadata a list": raw(f'{{"__metadata__": [], "a": {ENTRY}}}'),
@@ -110,7 +133,9 @@ HEADERS = {
     "nothing": raw("{}", b""),
     "nothing, with data": raw("{}"),
     "an empty tensor inside": file_of({"a": entry(0, 4), "z": entry(4, 4, [0]), "b": entry(4, 8)}),
-    "an empty tensor elsewhere": file_of({"a": entry(0, 4), "z": entry(2, 2, [0]), "b": entry(4, 8)}),
+    "an empty tensor elsewhere": file_of(
+        {"a": entry(0, 4), "z": entry(2, 2, [0]), "b": entry(4, 8)}
+    ),
     "not aligned": file_of({"a": entry(0, 1), "b": entry(1, 5, [1], "F32")}, b"12345"),
     "overlapping": file_of({"a": entry(0, 5), "b": entry(4, 8)}),
     "with a hole": file_of({"a": entry(0, 3), "b": entry(4, 8)}),
@@ -130,20 +155,25 @@ def test_the_verdict_is_that_of_the_library(name, tmp_path):
             load_checkpoint(tmp_path / "x.safetensors")
     else:
         ours = dict(load_checkpoint(tmp_path / "x.safetensors"))
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert ours.keys() == theirs.keys() and all(
+            torch.equal(ours[key], theirs[key]) for key in ours
+        )
 
 
 STRICTER = {
     "a name twice": raw(f'{{"a": {ENTRY}, "a": {ENTRY}}}'),
     "an entry as a list": raw('{"a": ["U8", [8], [0, 8]]}'),
-    "a dtype as an object": raw('{"a": {"dtype": {"U8": null}, "shape": [8], "data_offsets": [0, 8]}}'),
+    "a dtype as an object": raw(
+        '{"a": {"dtype": {"U8": null}, "shape": [8], "data_offsets": [0, 8]}}'
+    ),
     "half bytes": file_of({"a": entry(0, 8, [16], "F4")}),
 }
 
 
 @pytest.mark.parametrize("name", STRICTER)
 def test_where_we_are_stricter_than_the_library(name, tmp_path):
-    """It takes the last of two tensors of one name, and spellings that its parser allows by accident."""
+    """It takes the last of two tensors of one name, and spellings that its parser allows by
+    accident."""
     (tmp_path / "x.safetensors").write_bytes(STRICTER[name])
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "x.safetensors")
@@ -161,13 +191,19 @@ def test_every_cut_of_a_file_is_noticed(tmp_path):
 
 def test_an_unknown_dtype_is_named(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(file_of({"a": entry(0, 8, [16], "F4")}))
-    with pytest.raises(CheckpointError, match=r"a has dtype F4, which metanet doesn't know; known: BOOL, U8"):
+    with pytest.raises(
+        CheckpointError, match=r"a has dtype F4, which metanet doesn't know; known: BOOL, U8"
+    ):
         load_checkpoint(tmp_path / "x.safetensors")
 
 
 def test_metadata_that_is_not_ours_is_refused(tmp_path):
-    (tmp_path / "x.safetensors").write_bytes(file_of({"a": entry(0, 8), "__metadata__": {"metanet": "[1]"}}))
-    with pytest.raises(CheckpointError, match="metadata 'metanet' is damaged.*\n.* dictionary, got \\[1\\]"):
+    (tmp_path / "x.safetensors").write_bytes(
+        file_of({"a": entry(0, 8), "__metadata__": {"metanet": "[1]"}})
+    )
+    with pytest.raises(
+        CheckpointError, match="metadata 'metanet' is damaged.*\n.* dictionary, got \\[1\\]"
+    ):
         load_checkpoint(tmp_path / "x.safetensors")
 
 
@@ -176,7 +212,9 @@ def test_agrees_with_safetensors_on_every_dtype(ours, tmp_path):
     path = tmp_path / "x.safetensors"
     tensors = {}
     for name, dtype in DTYPES.items():
-        bits = torch.randint(0, 2 if dtype is torch.bool else 256, (5, 3 * dtype.itemsize), dtype=torch.uint8)
+        bits = torch.randint(
+            0, 2 if dtype is torch.bool else 256, (5, 3 * dtype.itemsize), dtype=torch.uint8
+        )
         tensors[name] = bits.view(dtype)
     tensors["scalar"], tensors["empty"] = torch.tensor(2.5), torch.empty(0, 3, dtype=torch.float64)
     if ours:
@@ -189,5 +227,9 @@ def test_agrees_with_safetensors_on_every_dtype(ours, tmp_path):
     for name, tensor in tensors.items():
         assert back[name].dtype is tensor.dtype
         assert back[name].shape == tensor.shape
-        assert torch.equal(back[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)), name
-        assert back[name].data_ptr() % tensor.dtype.itemsize == 0  # mapped by the library: aligned in the file
+        assert torch.equal(
+            back[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)
+        ), name
+        assert (
+            back[name].data_ptr() % tensor.dtype.itemsize == 0
+        )  # mapped by the library: aligned in the file

@@ -1,4 +1,5 @@
-"""foreign_classes="inert" on hostile and broken pickles: nothing runs, and what is wrong is said."""
+"""foreign_classes="inert" on hostile and broken pickles: nothing runs, and what is wrong is
+said."""
 
 import contextlib
 import operator
@@ -116,7 +117,8 @@ HOSTILE_OPCODES = {
 @pytest.mark.parametrize("wrap", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("name", HOSTILE_OPCODES)
 def test_hostile_opcodes_do_nothing(name, wrap, tmp_path, monkeypatch):
-    """None of them is a tensor: all end as placeholders beside nothing, and the file is refused for lack of tensors."""
+    """None of them is a tensor: all end as placeholders beside nothing, and the file is refused for
+    lack of tensors."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.pt").write_bytes(wrap(entry(HOSTILE_OPCODES[name])))
     with pytest.raises(CheckpointError, match="no tensors at its top level, only w;"):
@@ -163,7 +165,15 @@ def test_hostile_opcodes_are_hostile(name, tmp_path, monkeypatch):
 
 def storage(kind="FloatStorage", key="0", count=b"I2\n"):
     """Opcodes of a storage, as a persistent id."""
-    return b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu") + count + b"tQ"
+    return (
+        b"("
+        + text("storage")
+        + f"ctorch\n{kind}\n".encode()
+        + text(key)
+        + text("cpu")
+        + count
+        + b"tQ"
+    )
 
 
 def tensor(store, offset=b"I0\n", shape=b"(I2\nt", stride=b"(I1\nt"):
@@ -214,13 +224,23 @@ BROKEN = {
 def test_a_broken_file_is_named_with_its_reason(name, tmp_path):
     opcodes, reason = BROKEN[name]
     (tmp_path / "x.pt").write_bytes(zip_bytes(entry(opcodes), TWO))
-    with pytest.raises(CheckpointError, match=f"x.pt' is damaged, cut off, or was not written by torch.save.*{reason}"):
+    with pytest.raises(
+        CheckpointError,
+        match=f"x.pt' is damaged, cut off, or was not written by torch.save.*{reason}",
+    ):
         inert(tmp_path / "x.pt")
 
 
 def test_modules_inside_themselves_end(tmp_path):
     """A pickle may hold itself; its names would have no end."""
-    module = b"cnet\nNet\n)\x81q\x01}(" + text("_modules") + b"}" + text("child") + b"h\x01s" + text("_parameters")
+    module = (
+        b"cnet\nNet\n)\x81q\x01}("
+        + text("_modules")
+        + b"}"
+        + text("child")
+        + b"h\x01s"
+        + text("_parameters")
+    )
     module += b"}" + text("p") + tensor(storage()) + b"sub"
     (tmp_path / "x.pt").write_bytes(zip_bytes(b"\x80\x02" + module + b".", TWO))
     with pytest.raises(CheckpointError, match="modules stand in one another without end"):
@@ -240,19 +260,28 @@ def test_modules_that_double_at_each_level_end(tmp_path):
 
 def test_files_that_are_something_else(tmp_path):
     cases = {
-        "empty archive": (zip_bytes(b"").replace(b"data.pkl", b"data.abc"), "is a zip archive, but not one of torch"),
+        "empty archive": (
+            zip_bytes(b"").replace(b"data.pkl", b"data.abc"),
+            "is a zip archive, but not one of torch",
+        ),
         "packed otherwise": (
             zip_bytes(entry(b"N"), compress_type=zipfile.ZIP_BZIP2),
             "its record archive/data.pkl is packed by method 12; torch knows deflate",
         ),
         "pickle": (pickle.dumps({"w": 1}), "is a Python pickle that torch.save did not write"),
         "text": (b"not what it should be", "UnpicklingError|ValueError|KeyError"),
-        "older, cut": (older_bytes(entry(tensor(storage())), ["0"], b"1234"), "it ends before its last storage"),
+        "older, cut": (
+            older_bytes(entry(tensor(storage())), ["0"], b"1234"),
+            "it ends before its last storage",
+        ),
         "older, short": (
             older_bytes(entry(tensor(storage())), ["0"], struct.pack("<q", 2) + b"1234"),
             "w ends at byte 8 of a storage of 8",
         ),
-        "older, no dtype": (older_bytes(entry(b"N"), ["9"]), "nothing says of what dtype its storage 9 is"),
+        "older, no dtype": (
+            older_bytes(entry(b"N"), ["9"]),
+            "nothing says of what dtype its storage 9 is",
+        ),
     }
     for name, (content, reason) in cases.items():
         (tmp_path / "x.pt").write_bytes(content)
@@ -279,7 +308,9 @@ def test_a_file_cut_anywhere_is_noticed(save):
 
 def test_flipped_bytes_never_run_anything_or_crash(save):
     """Any answer will do, from an error to other numbers, as long as it is one of ours."""
-    path = save({"state_dict": {"w": torch.arange(6.0), "v": torch.ones(2)}, "x": Hostile(ran, ("ran",))})
+    path = save(
+        {"state_dict": {"w": torch.arange(6.0), "v": torch.ones(2)}, "x": Hostile(ran, ("ran",))}
+    )
     content = path.read_bytes()
     random = np.random.default_rng(0)
     read = 0

@@ -1,4 +1,5 @@
-"""foreign_classes="inert": the tensors of files that weights_only refuses, and placeholders for the rest."""
+"""foreign_classes="inert": the tensors of files that weights_only refuses, and placeholders for the
+rest."""
 
 import pickle
 from collections import Counter, OrderedDict, defaultdict
@@ -54,7 +55,9 @@ class TestTensors:
     def test_every_bit_of_every_dtype(self, save):
         state = {}
         for dtype in DTYPES:
-            raw = torch.randint(0, 2 if dtype is torch.bool else 256, (3, 4 * dtype.itemsize), dtype=torch.uint8)
+            raw = torch.randint(
+                0, 2 if dtype is torch.bool else 256, (3, 4 * dtype.itemsize), dtype=torch.uint8
+            )
             state[str(dtype)] = raw.view(dtype)
         assert_same(inert(save(state)), state)
 
@@ -101,7 +104,11 @@ class TestTensors:
         assert len(sent) < 2_000
         assert_same(pickle.loads(sent), {"a": torch.zeros(100_000), "b": torch.arange(3)})
         read = []
-        monkeypatch.setattr(type(checkpoint._read.file), "_fill", lambda self, memory, start: read.append(len(memory)))
+        monkeypatch.setattr(
+            type(checkpoint._read.file),
+            "_fill",
+            lambda self, memory, start: read.append(len(memory)),
+        )
         checkpoint["b"]
         assert read == [24]
 
@@ -110,7 +117,9 @@ class TestTensors:
         (tmp_path / "x.pt").write_bytes(zip_bytes(state).replace(b"little", b"bigbig"))
         with pytest.raises(CheckpointError, match="not little-endian|CRC"):
             inert(tmp_path / "x.pt")
-        (tmp_path / "y.pt").write_bytes(older_bytes(state).replace(b"little_endian\x94\x88", b"little_endian\x94\x89"))
+        (tmp_path / "y.pt").write_bytes(
+            older_bytes(state).replace(b"little_endian\x94\x88", b"little_endian\x94\x89")
+        )
         content = older_bytes(state)
         place = content.index(b"\x88", content.index(b"little_endian"))
         (tmp_path / "y.pt").write_bytes(content[:place] + b"\x89" + content[place + 1 :])
@@ -124,7 +133,11 @@ class TestForeign:
         path = save(
             {
                 "state_dict": OrderedDict(state),
-                "hyper_parameters": {"ratio": Fraction(1, 2), "best": np.float64(0.5), "table": np.arange(3)},
+                "hyper_parameters": {
+                    "ratio": Fraction(1, 2),
+                    "best": np.float64(0.5),
+                    "table": np.arange(3),
+                },
                 "counts": Counter("abc"),
                 "callbacks": {"kinds": {int, Net}},
             }
@@ -133,7 +146,9 @@ class TestForeign:
             load_checkpoint(path)
         checkpoint = inert(path)
         assert_same(checkpoint, state)
-        assert {"fractions.Fraction", "collections.Counter", f"{__name__}.Net"} <= set(checkpoint.foreign)
+        assert {"fractions.Fraction", "collections.Counter", f"{__name__}.Net"} <= set(
+            checkpoint.foreign
+        )
         assert any(name.endswith("multiarray.scalar") for name in checkpoint.foreign)
         assert sorted(checkpoint.foreign) == list(checkpoint.foreign)
 

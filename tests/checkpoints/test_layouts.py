@@ -1,4 +1,5 @@
-"""Folders of training programs, hubs and pipelines: opened further inside, or named with what to do."""
+"""Folders of training programs, hubs and pipelines: opened further inside, or named with what to
+do."""
 
 import json
 
@@ -34,7 +35,10 @@ class TestTrainer:
     def test_several_are_listed_by_step(self, tmp_path):
         for step in (1000, 500, 90):
             put(tmp_path / f"checkpoint-{step}/pytorch_model.bin")
-        with pytest.raises(CheckpointError, match=r"3 checkpoints inside: checkpoint-1000, .*500, .*-90.*e.g.*-1000'"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"3 checkpoints inside: checkpoint-1000, .*500, .*-90.*e.g.*-1000'",
+        ):
             load_checkpoint(tmp_path)
 
     def test_the_final_model_wins(self, tmp_path):
@@ -69,7 +73,10 @@ class TestHub:
 class TestDeepSpeed:
     def test_latest_leads_to_the_tag(self, tmp_path):
         put(tmp_path / "global_step5/mp_rank_00_model_states.pt")
-        torch.save({"x": torch.ones(1)}, tmp_path / "global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt")
+        torch.save(
+            {"x": torch.ones(1)},
+            tmp_path / "global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+        )
         (tmp_path / "latest").write_text("global_step5\n")
         assert_opens(tmp_path)
         assert_opens(tmp_path / "global_step5")
@@ -85,9 +92,16 @@ class TestDeepSpeed:
     @pytest.mark.parametrize(
         "files",
         [
-            ["zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"],
+            [
+                "zero_pp_rank_0_mp_rank_00_model_states.pt",
+                "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            ],
             ["mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"],
-            ["layer_00-model_00-model_states.pt", "layer_01-model_00-model_states.pt", "mp_rank_00_model_states.pt"],
+            [
+                "layer_00-model_00-model_states.pt",
+                "layer_01-model_00-model_states.pt",
+                "mp_rank_00_model_states.pt",
+            ],
         ],
         ids=["ZeRO-3", "tensor parallel", "pipeline parallel"],
     )
@@ -102,8 +116,12 @@ def test_a_pipeline_names_its_parts(tmp_path):
     put(tmp_path / "unet/diffusion_pytorch_model.safetensors")
     put(tmp_path / "text_encoder/model.safetensors")
     (tmp_path / "scheduler").mkdir()
-    (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "UNet2DConditionModel"]}))
-    with pytest.raises(CheckpointError, match=r"diffusers pipeline .*several networks.*: text_encoder, unet. Give"):
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"unet": ["diffusers", "UNet2DConditionModel"]})
+    )
+    with pytest.raises(
+        CheckpointError, match=r"diffusers pipeline .*several networks.*: text_encoder, unet. Give"
+    ):
         load_checkpoint(tmp_path)
     assert_opens(tmp_path / "unet")
 

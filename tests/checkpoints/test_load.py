@@ -1,4 +1,5 @@
-"""load_checkpoint: the formats, what is taken off them, and what is wrong with a file that can't be read."""
+"""load_checkpoint: the formats, what is taken off them, and what is wrong with a file that can't be
+read."""
 
 import io
 import os
@@ -40,7 +41,9 @@ def assert_same(checkpoint, state):
 
 
 def save(state, path):
-    safetensors.torch.save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    safetensors.torch.save_file(state, path) if path.suffix == ".safetensors" else torch.save(
+        state, path
+    )
 
 
 class TestFormats:
@@ -71,7 +74,9 @@ class TestFormats:
         @reader("one-number files (.one)", accepts=lambda path: path.suffix == ".one")
         def read(path, options):
             number = torch.tensor(float(path.read_text()))
-            return Checkpoint(path, lambda name: number.clone(), {"n": number.shape}, {"n": number.dtype})
+            return Checkpoint(
+                path, lambda name: number.clone(), {"n": number.shape}, {"n": number.dtype}
+            )
 
         (tmp_path / "x.one").write_text("2.5")
         try:
@@ -97,7 +102,9 @@ class TestLaziness:
         assert read == ["a.bias"]
 
     @pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
-    def test_changing_a_tensor_changes_neither_the_file_nor_the_next_reading(self, name, state, tmp_path):
+    def test_changing_a_tensor_changes_neither_the_file_nor_the_next_reading(
+        self, name, state, tmp_path
+    ):
         save(state, tmp_path / name)
         checkpoint = load_checkpoint(tmp_path / name)
         checkpoint["z.weight"].add_(1)
@@ -121,7 +128,8 @@ class TestLaziness:
         checkpoint = pickle.loads(pickle.dumps(load_checkpoint(tmp_path / name)))
         save({"z.weight": torch.zeros(3, 2)}, tmp_path / name)
         with pytest.raises(
-            CheckpointError, match=f"{name}' was replaced or changed since it was opened: load it again"
+            CheckpointError,
+            match=f"{name}' was replaced or changed since it was opened: load it again",
         ):
             checkpoint["z.weight"]
         (tmp_path / name).unlink()
@@ -135,7 +143,9 @@ class TestLaziness:
         checkpoint = load_checkpoint(tmp_path / name)
         assert not checkpoint["w"].any()
         assert str(tmp_path / name) not in Path("/proc/self/maps").read_text()
-        assert str(tmp_path / name) not in [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+        assert str(tmp_path / name) not in [
+            os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()
+        ]
         assert not checkpoint["w"].any()  # mapped anew
 
     def test_parameters_come_without_gradients(self, tmp_path):
@@ -151,7 +161,9 @@ class TestLaziness:
 
 
 class TestWrappers:
-    @pytest.mark.parametrize("path", [*((name,) for name in WRAPPERS), ("model", "state_dict"), ("generator",)])
+    @pytest.mark.parametrize(
+        "path", [*((name,) for name in WRAPPERS), ("model", "state_dict"), ("generator",)]
+    )
     def test_finds_the_state_dict(self, path, state, tmp_path):
         content = state
         for key in reversed(path):
@@ -176,13 +188,17 @@ class TestWrappers:
         assert_same(load_checkpoint(tmp_path / "x.pt"), state)
 
     def test_a_modules_extra_state_is_no_state_dict(self, tmp_path):
-        torch.save({"w": torch.ones(1), "w._extra_state": {"scale": torch.ones(1)}}, tmp_path / "x.pt")
+        torch.save(
+            {"w": torch.ones(1), "w._extra_state": {"scale": torch.ones(1)}}, tmp_path / "x.pt"
+        )
         checkpoint = load_checkpoint(tmp_path / "x.pt")
         assert list(checkpoint) == ["w"]
         assert checkpoint.skipped == ("w._extra_state",)
 
     @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+    @pytest.mark.parametrize(
+        "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+    )
     def test_takes_prefixes_off(self, prefix, suffix, state, tmp_path):
         wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()}
         save(wrapped, tmp_path / f"x{suffix}")
@@ -190,7 +206,10 @@ class TestWrappers:
         assert_same(load_checkpoint(tmp_path / f"x{suffix}", unwrap=False), wrapped)
 
     def test_takes_off_the_prefix_of_a_compiled_part(self, tmp_path):
-        torch.save({"encoder._orig_mod.weight": torch.ones(1), "head.weight": torch.ones(1)}, tmp_path / "x.pt")
+        torch.save(
+            {"encoder._orig_mod.weight": torch.ones(1), "head.weight": torch.ones(1)},
+            tmp_path / "x.pt",
+        )
         assert list(load_checkpoint(tmp_path / "x.pt")) == ["encoder.weight", "head.weight"]
 
     def test_leaves_a_module_that_is_called_module(self, tmp_path):
@@ -249,7 +268,10 @@ BROKEN = {
         lambda: b"version https://git-lfs.github.com/spec/v1\noid ...",
         "Git LFS pointer.*lfs pull",
     ),
-    "pointer.pt": (lambda: b"version https://git-lfs.github.com/spec/v1\noid ...", "Git LFS pointer"),
+    "pointer.pt": (
+        lambda: b"version https://git-lfs.github.com/spec/v1\noid ...",
+        "Git LFS pointer",
+    ),
     "short.pt": (lambda: torch_bytes(WEIGHTS)[:-30], "damaged, cut off"),
     "older.pt": (
         lambda: torch_bytes(WEIGHTS, _use_new_zipfile_serialization=False)[:-8],
@@ -266,10 +288,16 @@ BROKEN = {
         r"object of type (posix|nt)\.mkdir",
     ),
     "foreign.pt": (lambda: torch_bytes({"w": Fraction(1)}), r"object of type fractions\.Fraction"),
-    "module.pt": (lambda: torch_bytes(torch.nn.Linear(1, 1)), r"torch\.nn\.modules\.linear\.Linear.*state_dict"),
+    "module.pt": (
+        lambda: torch_bytes(torch.nn.Linear(1, 1)),
+        r"torch\.nn\.modules\.linear\.Linear.*state_dict",
+    ),
     "script.pt": (torchscript_bytes, "TorchScript"),
     "list.pt": (lambda: torch_bytes([torch.ones(1)]), "holds a list, expected a state dict"),
-    "numbers.pt": (lambda: torch_bytes({"epoch": 3, "lr": 0.1}), "no tensors at its top level, only epoch, lr"),
+    "numbers.pt": (
+        lambda: torch_bytes({"epoch": 3, "lr": 0.1}),
+        "no tensors at its top level, only epoch, lr",
+    ),
     "several.pt": (
         lambda: torch_bytes({"gen": WEIGHTS, "disc": WEIGHTS}),
         r"several state dicts, gen, disc.*key='gen'",
@@ -287,7 +315,9 @@ def test_a_broken_file_is_named_with_its_reason(name, tmp_path, monkeypatch):
         load_checkpoint(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert not (tmp_path / "it ran").exists()
-    assert "weights_only" not in str(caught.value)  # torch's own advice is to switch the protection off
+    assert "weights_only" not in str(
+        caught.value
+    )  # torch's own advice is to switch the protection off
 
 
 def test_a_missing_file_shows_what_the_folder_has(tmp_path):

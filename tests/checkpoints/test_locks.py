@@ -54,7 +54,12 @@ def test_the_second_is_told_who_the_first_is_and_a_dead_one_holds_nothing(tmp_pa
     try:
         with pytest.raises(MetanetError) as caught, hold(target):
             pass
-        for said in (str(target), "merge 'out=a b'", f"process {first.pid} on {os.uname().nodename}", "since 20"):
+        for said in (
+            str(target),
+            "merge 'out=a b'",
+            f"process {first.pid} on {os.uname().nodename}",
+            "since 20",
+        ):
             assert said in str(caught.value)
     finally:
         kill(first)
@@ -114,7 +119,9 @@ WRITINGS = ["atomic_write({0!r} + '/x.csv')", "write_together({0!r}, 'x.csv')"]
 
 @pytest.mark.parametrize("again", WRITINGS, ids=["file", "files"])
 @pytest.mark.parametrize("writing", WRITINGS, ids=["file", "files"])
-def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(writing, again, tmp_path):
+def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(
+    writing, again, tmp_path
+):
     first = process(WRITER.format(writing=writing.format(str(tmp_path))))
     (left,) = names(tmp_path)
     try:
@@ -152,7 +159,9 @@ class TestTogether:
         assert names(tmp_path) == ["a"]
         assert (tmp_path / "a").read_text() == "old"
 
-    @pytest.mark.parametrize("removed", ['["../outside"]', '["/etc/x"]', '[".."]', "[1]", "{", '"a"'])
+    @pytest.mark.parametrize(
+        "removed", ['["../outside"]', '["/etc/x"]', '[".."]', "[1]", "{", '"a"']
+    )
     def test_a_strangers_folder_can_remove_nothing_outside(self, removed, tmp_path):
         (tmp_path / "outside").write_text("precious")
         waiting = tmp_path / "in/.pair.complete"

@@ -68,7 +68,9 @@ class TestRoundTrip:
         for name, tensor in tensors.items():
             assert torch.equal(back[name], tensor), name
             assert back.shapes[name] == tensor.shape
-        assert (tmp_path / "x.safetensors").stat().st_size < 4096  # "row" didn't take all of "tied" along
+        assert (
+            tmp_path / "x.safetensors"
+        ).stat().st_size < 4096  # "row" didn't take all of "tied" along
 
     def test_tensors_are_left_as_they_were(self, tmp_path):
         weight = torch.randn(3, 2).T.requires_grad_()
@@ -93,7 +95,9 @@ class TestRoundTrip:
         assert json.loads(raw["metanet"]) == metadata
 
     def test_foreign_metadata_is_handed_on(self, tmp_path):
-        safetensors.torch.save_file({"w": torch.ones(1)}, tmp_path / "x.safetensors", {"author": "them"})
+        safetensors.torch.save_file(
+            {"w": torch.ones(1)}, tmp_path / "x.safetensors", {"author": "them"}
+        )
         assert load_checkpoint(tmp_path / "x.safetensors").metadata == {"author": "them"}
 
     def test_makes_folders_and_takes_the_umasks_rights(self, tmp_path):
@@ -108,7 +112,11 @@ class TestRoundTrip:
     [
         ({"w": 3}, None, "'w' is int, expected name -> tensor"),
         ({1: torch.ones(1)}, None, "1 is Tensor, expected name -> tensor"),
-        ({"w": torch.empty(2, device="meta")}, None, "on meta; safetensors holds dense tensors with data"),
+        (
+            {"w": torch.empty(2, device="meta")},
+            None,
+            "on meta; safetensors holds dense tensors with data",
+        ),
         ({"w": torch.eye(2).to_sparse()}, None, "torch.sparse_coo"),
         ({"w": torch.ones(2, dtype=torch.complex128)}, None, "torch.complex128"),
         ({"w": torch.ones(1)}, {"f": object()}, "the metadata is no JSON"),
@@ -126,14 +134,19 @@ def test_what_cannot_be_written_is_refused(mapping, metadata, message, tmp_path)
 
 def test_a_sparse_tensor_of_a_torch_file_is_refused(tmp_path):
     torch.save({"w": torch.ones(1), "s": torch.eye(2).to_sparse()}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"x.pt': s is sparse \(torch.sparse_coo\); metanet reads dense tensors"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"x.pt': s is sparse \(torch.sparse_coo\); metanet reads dense tensors",
+    ):
         load_checkpoint(tmp_path / "x.pt")
     assert files(tmp_path) == ["x.pt"]
 
 
 def test_a_header_longer_than_programs_take(tmp_path, monkeypatch):
     monkeypatch.setattr("metanet.checkpoints._safetensors.MAX_HEADER", 1000)
-    with pytest.raises(CheckpointError, match="names and metadata take 2,0.. bytes; safetensors files take 1,000"):
+    with pytest.raises(
+        CheckpointError, match="names and metadata take 2,0.. bytes; safetensors files take 1,000"
+    ):
         save_checkpoint(tmp_path / "x.safetensors", {"w": torch.ones(1)}, {"long": "x" * 1900})
     assert files(tmp_path) == []
 
@@ -191,7 +204,10 @@ class TestAtomic:
 
     def test_a_place_that_cannot_be_written_is_explained(self, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(MetanetError, match="can't write .*file/x: "), atomic_write(tmp_path / "file" / "x"):
+        with (
+            pytest.raises(MetanetError, match="can't write .*file/x: "),
+            atomic_write(tmp_path / "file" / "x"),
+        ):
             pass
 
     def test_other_errors_of_the_block_pass_through(self, tmp_path):
@@ -222,7 +238,9 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_is_needed(tmp_path):
         except MetanetError as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
+    )
     assert done.stderr == ""
     first, second = done.stdout.splitlines()
     assert "x.safetensors" in first

@@ -1,4 +1,5 @@
-"""Folders of shards: the layout of Hugging Face, one tensor in memory at a time, and never a mix of old and new."""
+"""Folders of shards: the layout of Hugging Face, one tensor in memory at a time, and never a mix of
+old and new."""
 
 import json
 import os
@@ -64,11 +65,22 @@ class TestLayout:
 
     @pytest.mark.parametrize(
         ("size", "count"),
-        [(250, 3), ("250", 3), ("0.3KB", 2), ("0.3kb", 2), ("0.4 KiB", 2), ("5GB", 1), ("1TB", 1), ("1e9", None)],
+        [
+            (250, 3),
+            ("250", 3),
+            ("0.3KB", 2),
+            ("0.3kb", 2),
+            ("0.4 KiB", 2),
+            ("5GB", 1),
+            ("1TB", 1),
+            ("1e9", None),
+        ],
     )
     def test_sizes_as_numbers_or_text(self, size, count, tmp_path):
         if count is None:
-            with pytest.raises(CheckpointError, match="max_shard_size='1e9': give bytes, or a text such as '5GB'"):
+            with pytest.raises(
+                CheckpointError, match="max_shard_size='1e9': give bytes, or a text such as '5GB'"
+            ):
                 save_checkpoint(tmp_path, STATE, max_shard_size=size)
         else:
             save_checkpoint(tmp_path, STATE, max_shard_size=size)
@@ -84,19 +96,35 @@ class TestLayout:
         save_checkpoint(tmp_path / "new" / "folder", STATE)
         save_checkpoint(tmp_path / "version.1", STATE, max_shard_size="5GB")
         save_checkpoint(tmp_path / "version.1", STATE)
-        assert files(tmp_path / "new" / "folder") == files(tmp_path / "version.1") == ["model.safetensors"]
-        with pytest.raises(CheckpointError, match=r"x.safetensors' in shards \(max_shard_size=5\): give a folder"):
+        assert (
+            files(tmp_path / "new" / "folder")
+            == files(tmp_path / "version.1")
+            == ["model.safetensors"]
+        )
+        with pytest.raises(
+            CheckpointError, match=r"x.safetensors' in shards \(max_shard_size=5\): give a folder"
+        ):
             save_checkpoint(tmp_path / "x.safetensors", STATE, max_shard_size=5)
-        with pytest.raises(CheckpointError, match="a folder with a dot in its name is taken for one if max_shard_size"):
+        with pytest.raises(
+            CheckpointError,
+            match="a folder with a dot in its name is taken for one if max_shard_size",
+        ):
             save_checkpoint(tmp_path / "version.2", STATE)
 
     def test_transformers_reads_it(self, tmp_path):
         from transformers import BertConfig, BertModel
 
         config = BertConfig(
-            hidden_size=8, intermediate_size=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=9
+            hidden_size=8,
+            intermediate_size=8,
+            num_attention_heads=2,
+            num_hidden_layers=1,
+            vocab_size=9,
         )
-        state = {name: torch.randn_like(tensor) for name, tensor in BertModel(config).state_dict().items()}
+        state = {
+            name: torch.randn_like(tensor)
+            for name, tensor in BertModel(config).state_dict().items()
+        }
         config.save_pretrained(tmp_path)
         save_checkpoint(tmp_path, state, {"of": "ours"}, max_shard_size=500)
         assert len(files(tmp_path)) > 5
@@ -131,8 +159,12 @@ class TestOneTensorAtATime:
 
     def test_a_tensor_that_is_not_what_was_announced(self, tmp_path):
         shapes = {name: tensor.shape for name, tensor in STATE.items()}
-        computed = Checkpoint(tmp_path, lambda name: torch.ones(3), shapes, dict.fromkeys(shapes, torch.float32))
-        with pytest.raises(CheckpointError, match=r"layer.0 was announced as \(25,\) torch.float32, and is \(3,\)"):
+        computed = Checkpoint(
+            tmp_path, lambda name: torch.ones(3), shapes, dict.fromkeys(shapes, torch.float32)
+        )
+        with pytest.raises(
+            CheckpointError, match=r"layer.0 was announced as \(25,\) torch.float32, and is \(3,\)"
+        ):
             save_checkpoint(tmp_path / "out", computed, max_shard_size=100)
         assert files(tmp_path / "out") == []
 
@@ -169,7 +201,10 @@ class TestReplacing:
             return STATE[name]
 
         broken = Checkpoint(
-            tmp_path, fail, {name: t.shape for name, t in STATE.items()}, dict.fromkeys(STATE, torch.float32)
+            tmp_path,
+            fail,
+            {name: t.shape for name, t in STATE.items()},
+            dict.fromkeys(STATE, torch.float32),
         )
         with pytest.raises(error):
             save_checkpoint(tmp_path, broken, max_shard_size=100)
@@ -191,7 +226,9 @@ class TestReplacing:
         assert_same(load_checkpoint(tmp_path), OLD)
 
     @pytest.mark.parametrize("failing", range(6))
-    def test_a_move_that_fails_is_made_up_for_by_the_next_reader(self, failing, tmp_path, monkeypatch):
+    def test_a_move_that_fails_is_made_up_for_by_the_next_reader(
+        self, failing, tmp_path, monkeypatch
+    ):
         """Five shards and the index: after the swap the new one counts."""
         save_checkpoint(tmp_path, OLD, max_shard_size=100)
         calls, replace = [], os.replace
@@ -204,7 +241,9 @@ class TestReplacing:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", fail)
-            with pytest.raises(CheckpointError, match="can't be moved from .model.complete to their places"):
+            with pytest.raises(
+                CheckpointError, match="can't be moved from .model.complete to their places"
+            ):
                 save_checkpoint(tmp_path, STATE, max_shard_size=100)
         assert_same(load_checkpoint(tmp_path), STATE)
         assert len(files(tmp_path)) == 6
@@ -221,7 +260,8 @@ class TestReplacing:
         assert_same(load_checkpoint(tmp_path), STATE)
 
     def test_two_writers_of_one_folder_do_not_mix(self, tmp_path):
-        """The second starts and ends while the first is in the middle; the one that ends last stays, whole."""
+        """The second starts and ends while the first is in the middle; the one that ends last
+        stays, whole."""
 
         def read(name):
             if name == "layer.2":
@@ -230,14 +270,19 @@ class TestReplacing:
             return STATE[name]
 
         slow = Checkpoint(
-            tmp_path, read, {name: t.shape for name, t in STATE.items()}, dict.fromkeys(STATE, torch.float32)
+            tmp_path,
+            read,
+            {name: t.shape for name, t in STATE.items()},
+            dict.fromkeys(STATE, torch.float32),
         )
         save_checkpoint(tmp_path, slow, max_shard_size=100)
         assert_same(load_checkpoint(tmp_path), STATE)
         assert len(files(tmp_path)) == 6
 
     def test_files_that_a_damaged_index_names_are_left(self, tmp_path):
-        (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../outside.safetensors"}}')
+        (tmp_path / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "../outside.safetensors"}}'
+        )
         (tmp_path.parent / "outside.safetensors").touch()
         save_checkpoint(tmp_path, STATE, max_shard_size=250)
         assert (tmp_path.parent / "outside.safetensors").exists()
@@ -245,7 +290,8 @@ class TestReplacing:
 
 
 def test_a_run_killed_at_any_moment_leaves_one_whole_checkpoint(tmp_path):
-    """Killed (SIGKILL) before every file operation in turn: the folder then holds all of the old one or of the new."""
+    """Killed (SIGKILL) before every file operation in turn: the folder then holds all of the old
+    one or of the new."""
     program = """
         import os, shutil, signal, sys
         from pathlib import Path
@@ -284,12 +330,16 @@ def test_a_run_killed_at_any_moment_leaves_one_whole_checkpoint(tmp_path):
                     break
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "out")], capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
     )
     assert done.stderr == ""
     lines = [line.split(") ")[1].split(maxsplit=3) for line in done.stdout.splitlines()]
     outcomes = [(died == "True", found) for _, died, _, found in lines]
     assert {found for died, found in outcomes if died} == {"[-1.0]", "[1.0]"}
-    assert {left for _, _, left, _ in lines} == {"0"}, "what a killed save leaves, the next one removes"
+    assert {left for _, _, left, _ in lines} == {"0"}, (
+        "what a killed save leaves, the next one removes"
+    )
     assert [found for died, found in outcomes if not died] == ["[1.0]"] * 4
     assert len(outcomes) > 40

@@ -10,11 +10,23 @@ from checkpoints.torch_files import assert_same, inert
 from metanet.checkpoints import load_checkpoint, save_checkpoint
 from metanet.errors import CheckpointError
 
-STATE = {"b.weight": torch.randn(3, 2), "a.bias": torch.arange(3), "c": torch.randn(4, dtype=torch.bfloat16)}
+STATE = {
+    "b.weight": torch.randn(3, 2),
+    "a.bias": torch.arange(3),
+    "c": torch.randn(4, dtype=torch.bfloat16),
+}
 WHERE = {"b.weight": 1, "a.bias": 2, "c": 1}
 FORMATS = {
-    "safetensors": ("model-0000{}-of-00002.safetensors", "model.safetensors.index.json", save_checkpoint),
-    "torch": ("pytorch_model-0000{}-of-00002.bin", "pytorch_model.bin.index.json", lambda path, s: torch.save(s, path)),
+    "safetensors": (
+        "model-0000{}-of-00002.safetensors",
+        "model.safetensors.index.json",
+        save_checkpoint,
+    ),
+    "torch": (
+        "pytorch_model-0000{}-of-00002.bin",
+        "pytorch_model.bin.index.json",
+        lambda path, s: torch.save(s, path),
+    ),
 }
 
 
@@ -25,7 +37,9 @@ def index(request, tmp_path):
     for i in (1, 2):
         write(tmp_path / name.format(i), {key: STATE[key] for key in STATE if WHERE[key] == i})
     weight_map = {key: name.format(i) for key, i in WHERE.items()}
-    (tmp_path / index).write_text(json.dumps({"metadata": {"total_size": 56}, "weight_map": weight_map}))
+    (tmp_path / index).write_text(
+        json.dumps({"metadata": {"total_size": 56}, "weight_map": weight_map})
+    )
     return tmp_path / index
 
 
@@ -54,7 +68,9 @@ class TestReading:
 
     def test_no_data_is_read_before_it_is_asked_for(self, index, monkeypatch):
         read = []
-        monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: read.append(tensor.shape) or tensor + 0)
+        monkeypatch.setattr(
+            torch.Tensor, "clone", lambda tensor: read.append(tensor.shape) or tensor + 0
+        )
         monkeypatch.setattr(
             "metanet.checkpoints._bytes.FileBytes.tensor",
             lambda file, start, shape, dtype: read.append(shape) or torch.zeros(shape, dtype=dtype),
@@ -73,9 +89,18 @@ class TestReading:
     def test_prefixes_are_taken_off_all_shards_together(self, index):
         for number in (1, 2):
             path = shard(index, number)
-            rewrite(path, {f"module.{name}": tensor for name, tensor in STATE.items() if WHERE[name] == number})
+            rewrite(
+                path,
+                {
+                    f"module.{name}": tensor
+                    for name, tensor in STATE.items()
+                    if WHERE[name] == number
+                },
+            )
         content = json.loads(index.read_text())
-        content["weight_map"] = {f"module.{name}": file for name, file in content["weight_map"].items()}
+        content["weight_map"] = {
+            f"module.{name}": file for name, file in content["weight_map"].items()
+        }
         index.write_text(json.dumps(content))
         assert_same(load_checkpoint(index), STATE)
         assert "module.c" in load_checkpoint(index, unwrap=False)
@@ -90,7 +115,9 @@ class TestReading:
         assert_same(load_checkpoint(index), STATE)
 
     def test_what_the_index_does_not_list_is_left_out_with_a_warning(self, index):
-        rewrite(shard(index, 2), {"a.bias": STATE["a.bias"], "more": torch.ones(1), "c": torch.zeros(4)})
+        rewrite(
+            shard(index, 2), {"a.bias": STATE["a.bias"], "more": torch.ones(1), "c": torch.zeros(4)}
+        )
         with pytest.warns(UserWarning, match="left out more, c, which its index does not"):
             checkpoint = load_checkpoint(index)
         assert_same(checkpoint, STATE)
@@ -99,7 +126,9 @@ class TestReading:
     @pytest.mark.parametrize("index", ["torch"], indirect=True)
     def test_foreign_objects_in_a_shard(self, index):
         torch.save({"a.bias": STATE["a.bias"], "x": pytest.raises}, shard(index, 2))
-        with pytest.raises(CheckpointError, match=r"00002-of-00002.bin' holds an object of type \S+raises"):
+        with pytest.raises(
+            CheckpointError, match=r"00002-of-00002.bin' holds an object of type \S+raises"
+        ):
             load_checkpoint(index)
         checkpoint = inert(index.parent)
         assert_same(checkpoint, STATE)
@@ -111,15 +140,21 @@ class TestBadInput:
     def test_a_missing_shard_is_named_with_its_tensors(self, index):
         name = shard(index, 1).name
         shard(index, 1).unlink()
-        with pytest.raises(CheckpointError, match=rf"lacks its shard {name}, which has b.weight, c$"):
+        with pytest.raises(
+            CheckpointError, match=rf"lacks its shard {name}, which has b.weight, c$"
+        ):
             load_checkpoint(index)
         shard(index, 2).unlink()
-        with pytest.raises(CheckpointError, match=rf"lacks its shard {name}.*; 2 of 2 shards are missing"):
+        with pytest.raises(
+            CheckpointError, match=rf"lacks its shard {name}.*; 2 of 2 shards are missing"
+        ):
             load_checkpoint(index.parent)
 
     def test_a_missing_shard_of_many_tensors_is_short(self, index):
         change(index, **{f"layer.{i}": f"gone{shard(index, 1).suffix}" for i in range(2000)})
-        with pytest.raises(CheckpointError, match=r"has layer.0, .*, layer.4 and 1,995 more tensors$"):
+        with pytest.raises(
+            CheckpointError, match=r"has layer.0, .*, layer.4 and 1,995 more tensors$"
+        ):
             load_checkpoint(index)
 
     @pytest.mark.parametrize("keep", [0, 5, -3])
@@ -129,13 +164,17 @@ class TestBadInput:
         with pytest.raises(CheckpointError, match=f"{path.name}' is (empty|no whole|damaged)"):
             load_checkpoint(index)
 
-    @pytest.mark.parametrize("place", ["/etc/{}", "../{}", "sub/{}", "..\\{}", "C:{}", "sub/../{}", "{}\0", ""])
+    @pytest.mark.parametrize(
+        "place", ["/etc/{}", "../{}", "sub/{}", "..\\{}", "C:{}", "sub/../{}", "{}\0", ""]
+    )
     def test_an_index_names_files_of_its_folder_only(self, index, place):
         """Even where the file is there and good."""
         outside = index.parent.parent / shard(index, 2).name
         outside.write_bytes(shard(index, 2).read_bytes())
         change(index, **{"a.bias": place.format(outside.name)})
-        with pytest.raises(CheckpointError, match=r"its index says that a.bias is in '.*'; shards are files beside"):
+        with pytest.raises(
+            CheckpointError, match=r"its index says that a.bias is in '.*'; shards are files beside"
+        ):
             load_checkpoint(index)
         outside.unlink()
 
@@ -143,7 +182,8 @@ class TestBadInput:
     def test_an_index_names_checkpoints_only(self, index, value):
         change(index, **{"a.bias": value})
         with pytest.raises(
-            CheckpointError, match="shards are files beside the index, named without a folder and ending|valid string"
+            CheckpointError,
+            match="shards are files beside the index, named without a folder and ending|valid string",
         ):
             load_checkpoint(index)
 
@@ -157,7 +197,8 @@ class TestBadInput:
     def test_a_tensor_that_its_shard_lacks(self, index):
         change(index, lost=shard(index, 2).name)
         with pytest.raises(
-            CheckpointError, match="index says that lost is in .*, which has no such tensor: .* versions"
+            CheckpointError,
+            match="index says that lost is in .*, which has no such tensor: .* versions",
         ):
             load_checkpoint(index)
 
@@ -175,7 +216,10 @@ class TestBadInput:
                 b'{"weight_map": {"a": "x.safetensors"}, "weight_map": {}}',
                 "is damaged .* 'weight_map' .* twice",
             ),
-            (b'{"weight_map": ["x.safetensors"]}', r"is damaged .*\n  weight_map: .* valid dictionary"),
+            (
+                b'{"weight_map": ["x.safetensors"]}',
+                r"is damaged .*\n  weight_map: .* valid dictionary",
+            ),
         ],
     )
     def test_a_broken_index(self, index, content, reason):
@@ -186,6 +230,8 @@ class TestBadInput:
     def test_a_changed_shard_is_noticed(self, index):
         checkpoint = pickle.loads(pickle.dumps(load_checkpoint(index)))
         rewrite(shard(index, 1), {"c": torch.zeros(4)})
-        with pytest.raises(CheckpointError, match="00001.* was replaced or changed since it was opened"):
+        with pytest.raises(
+            CheckpointError, match="00001.* was replaced or changed since it was opened"
+        ):
             checkpoint["c"]
         assert torch.equal(checkpoint["a.bias"], STATE["a.bias"])

@@ -31,7 +31,9 @@ WRAPPED = {
     "FSDP of torch.compile": lambda name: "_fsdp_wrapped_module._orig_mod." + name,
     "Lightning": lambda name: "_forward_module." + name,
     "Lightning and FSDP": lambda name: "_forward_module._fsdp_wrapped_module." + name,
-    "activation checkpointing": lambda name: name.replace("encoder.", "encoder._checkpoint_wrapped_module."),
+    "activation checkpointing": lambda name: name.replace(
+        "encoder.", "encoder._checkpoint_wrapped_module."
+    ),
 }
 
 
@@ -63,13 +65,18 @@ def test_a_name_that_only_looks_like_a_wrappers_stays(tmp_path):
 @pytest.mark.parametrize("outside", ["", "model.", "module."])
 def test_data_parallel_inside_a_network(outside, tmp_path):
     state = network().state_dict()
-    stored = {outside + name.replace("encoder.", "encoder.module."): tensor for name, tensor in state.items()}
+    stored = {
+        outside + name.replace("encoder.", "encoder.module."): tensor
+        for name, tensor in state.items()
+    }
     assert_fits(opened(stored, tmp_path).fit(state), state)
 
 
 def test_data_parallel_inside_the_network_and_not_in_the_file(tmp_path):
     state = network().state_dict()
-    expected = {name.replace("encoder.", "encoder.module."): tensor for name, tensor in state.items()}
+    expected = {
+        name.replace("encoder.", "encoder.module."): tensor for name, tensor in state.items()
+    }
     assert_fits(opened(state, tmp_path).fit(expected), expected)
 
 
@@ -77,7 +84,9 @@ def test_a_networks_own_module_named_module_is_left(tmp_path):
     state = {"encoder.module.weight": torch.ones(2), "encoder.weight": torch.zeros(2)}
     assert_fits(opened(state, tmp_path).fit(state), state)
     with pytest.raises(CheckpointError, match="missing     encoder.bias"):
-        opened(state, tmp_path).fit({"encoder.weight": torch.ones(2), "encoder.bias": torch.ones(2)})
+        opened(state, tmp_path).fit(
+            {"encoder.weight": torch.ones(2), "encoder.bias": torch.ones(2)}
+        )
 
 
 def test_one_of_several_parts_by_its_prefix(tmp_path):
@@ -99,7 +108,9 @@ NORMS = {
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated.*:FutureWarning")
 @pytest.mark.parametrize("norms", NORMS.values(), ids=NORMS)
-@pytest.mark.parametrize("layer", [lambda: nn.Linear(4, 3), lambda: nn.Conv2d(4, 3, 3)], ids=["linear", "conv"])
+@pytest.mark.parametrize(
+    "layer", [lambda: nn.Linear(4, 3), lambda: nn.Conv2d(4, 3, 3)], ids=["linear", "conv"]
+)
 def test_old_and_new_reparametrisations_are_the_same_tensors(norms, layer, tmp_path):
     torch.manual_seed(0)
     old, new = (nn.Sequential(norm(layer()), nn.ReLU()) for norm in norms)
@@ -122,19 +133,24 @@ def test_one_half_of_a_weight_norm_is_no_weight_norm(tmp_path):
 def test_a_model_around_which_an_adapter_was(tmp_path):
     state = network().state_dict()
     stored = {
-        "base_model.model." + name.replace("head.", "head.base_layer.").replace("0.weight", "0.base_layer.weight"): t
+        "base_model.model."
+        + name.replace("head.", "head.base_layer.").replace("0.weight", "0.base_layer.weight"): t
         for name, t in state.items()
     }
     assert_fits(opened(stored, tmp_path).fit(state), state)
     whole = {
-        "base_model.model." + name.replace("head.", "head.modules_to_save.default."): t for name, t in state.items()
+        "base_model.model." + name.replace("head.", "head.modules_to_save.default."): t
+        for name, t in state.items()
     }
     assert_fits(opened(whole, tmp_path).fit(state), state)
 
 
 def test_an_adapter_that_is_not_merged_is_named(tmp_path):
     state = network().state_dict()
-    stored = {"base_model.model." + name.replace("head.", "head.base_layer."): t for name, t in state.items()}
+    stored = {
+        "base_model.model." + name.replace("head.", "head.base_layer."): t
+        for name, t in state.items()
+    }
     stored["base_model.model.head.lora_A.default.weight"] = torch.ones(2, 3)
     stored["base_model.model.head.lora_B.default.weight"] = torch.ones(2, 2)
     with pytest.raises(CheckpointError, match=r"of an adapter \(LoRA\); .*merge_and_unload"):

@@ -44,4 +44,6 @@ def assert_same(checkpoint, state):
     for name, tensor in state.items():
         assert checkpoint.shapes[name] == checkpoint[name].shape == tensor.shape, name
         assert checkpoint.dtypes[name] is checkpoint[name].dtype is tensor.dtype, name
-        assert torch.equal(bits(checkpoint[name]), bits(tensor.detach().resolve_conj().resolve_neg())), name
+        assert torch.equal(
+            bits(checkpoint[name]), bits(tensor.detach().resolve_conj().resolve_neg())
+        ), name

@@ -1,4 +1,5 @@
-"""The console script on stand-ins: the shipped configuration, but tasks, models and zoos that do nothing."""
+"""The console script on stand-ins: the shipped configuration, but tasks, models and zoos that do
+nothing."""
 
 import json
 import os
@@ -26,12 +27,14 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM
 
 
 def stub_configuration(folder):
-    """The shipped configuration; task, model and zoo are small stand-ins, and times in paths are one constant."""
+    """The shipped configuration; task, model and zoo are small stand-ins, and times in paths are
+    one constant."""
     shutil.copytree(ROOT / "conf", folder)
     for group in ("task", "model", "zoo", "experiment"):
         shutil.rmtree(folder / group, ignore_errors=True)
         (folder / group).mkdir()
-    train = folder / "train.yaml"  # the shipped default may change, the tests' stand-in has one name
+    # the shipped default may change, the tests' stand-in has one name
+    train = folder / "train.yaml"
     train.write_text(re.sub(r"- model: \w+", "- model: gmn", train.read_text()))
     groups = {
         group: name
@@ -39,19 +42,27 @@ def stub_configuration(folder):
         if isinstance(entry, dict)
         for group, name in entry.items()
     }
-    for group, name in [*groups.items(), ("model", "other"), ("zoo", "digits_tiny"), ("zoo", "pair")]:
+    for group, name in [
+        *groups.items(),
+        ("model", "other"),
+        ("zoo", "digits_tiny"),
+        ("zoo", "pair"),
+    ]:
         path = folder / group / f"{name}.yaml"
         if name is not None and not path.exists():
             path.write_text(f"name: {name}\nwidth: 4\n")
     (folder / "zoo" / "pair.yaml").write_text("_target_: stub_zoos.Pair\nsize: 2\n")
-    (folder / "experiment" / "wide.yaml").write_text("# @package _global_\nseed: 7\nmodel: {width: 64}\n")
+    (folder / "experiment" / "wide.yaml").write_text(
+        "# @package _global_\nseed: 7\nmodel: {width: 64}\n"
+    )
     for path in folder.glob("*.yaml"):
         path.write_text(path.read_text().replace("${now:%Y-%m-%d_%H-%M-%S}", "now"))
     return groups
 
 
 class OtherModel:
-    """What the stand-in ``model=other`` names: a configuration is checked against what its model takes."""
+    """What the stand-in ``model=other`` names: a configuration is checked against what its model
+    takes."""
 
     def __init__(self, width: int = 4, out_dim: int = 1) -> None:
         self.width = width
@@ -59,7 +70,8 @@ class OtherModel:
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
-    """Commands run on stand-ins in an empty folder; every configuration that a command was called with is here."""
+    """Commands run on stand-ins in an empty folder; every configuration that a command was called
+    with is here."""
     for name in RANKS:
         monkeypatch.delenv(name, raising=False)
     stub_configuration(tmp_path / "conf")
@@ -68,14 +80,18 @@ def calls(tmp_path, monkeypatch):
     tasks, calls = types.ModuleType("metanet.tasks"), []
 
     def predict(cfg):
-        calls.append(OmegaConf.create(config.plain(cfg)))  # the run directory resolves while the command runs
+        calls.append(
+            OmegaConf.create(config.plain(cfg))
+        )  # the run directory resolves while the command runs
 
     def train(cfg):
         predict(cfg)
         if cfg.seed == 13:
             raise CheckpointError("an unlucky file\nand a second line")
         run_dir = Path(cfg.paths.run_dir)
-        (run_dir / "metrics.json").write_text(json.dumps({"seen": {"tau": cfg.seed / 4}, "width": cfg.model.width}))
+        (run_dir / "metrics.json").write_text(
+            json.dumps({"seen": {"tau": cfg.seed / 4}, "width": cfg.model.width})
+        )
         return 1.0
 
     tasks.train, tasks.predict = train, predict
@@ -108,7 +124,8 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def launch(tmp_path):
-    """Run a command in processes of its own: ``launch(command, body)``, where ``body`` is what ``train`` does."""
+    """Run a command in processes of its own: ``launch(command, body)``, where ``body`` is what
+    ``train`` does."""
 
     def launch(command, body="pass"):
         stub_configuration(tmp_path / "conf")
@@ -118,7 +135,12 @@ def launch(tmp_path):
         (tmp_path / "program.py").write_text(PROGRAM.format(conf=str(tmp_path / "conf"), body=body))
         clean = {key: value for key, value in os.environ.items() if key not in RANKS}
         return subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=clean
+            [sys.executable, *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=clean,
         )
 
     return launch
@@ -126,7 +148,8 @@ def launch(tmp_path):
 
 @pytest.fixture
 def timm_pair(calls):
-    """A small network of timm with values everywhere, as a.safetensors, and relabelled, as b.safetensors.
+    """A small network of timm with values everywhere, as a.safetensors, and relabelled, as
+    b.safetensors.
 
     Returns:
         The network, and its state dict.
@@ -138,5 +161,7 @@ def timm_pair(calls):
             tensor.copy_(torch.rand(tensor.shape) + 0.5 if name.endswith("running_var") else spread)
     a = model.state_dict()
     metanet.save_checkpoint("a.safetensors", a)
-    metanet.save_checkpoint("b.safetensors", metanet.trace(model).spec.sample(torch.Generator().manual_seed(2))(a))
+    metanet.save_checkpoint(
+        "b.safetensors", metanet.trace(model).spec.sample(torch.Generator().manual_seed(2))(a)
+    )
     return model, a

@@ -2,9 +2,10 @@
 
     python small_disks.py {limit | limit,full,read-only} [NAME ...]
 
-``limit``: no file of the process may grow beyond some bytes (``setrlimit``), which works everywhere. The others mount
-a small file system and have to run in a mount namespace of their own (``unshare -Urm``). The names are those of
-benchmarks/_kill_cases.py; default: all commands. Prints a line of JSON for each kind and command.
+``limit``: no file of the process may grow beyond some bytes (``setrlimit``), which works
+everywhere. The others mount a small file system and have to run in a mount namespace of their own
+(``unshare -Urm``). The names are those of benchmarks/_kill_cases.py; default: all commands. Prints
+a line of JSON for each kind and command.
 """
 
 import json
@@ -59,7 +60,11 @@ def report(kind: str, name: str, case: Case, folder: Path, old: Any, code: int, 
         found = case.state(folder)
     except Exception:
         found, whole = {}, False
-    hidden = [path.name for path in folder.rglob(".*") if path.name != ".hydra" and not path.name.startswith(".out.")]
+    hidden = [
+        path.name
+        for path in folder.rglob(".*")
+        if path.name != ".hydra" and not path.name.startswith(".out.")
+    ]
     lost = whole and not set(old) <= set(found)
     print(json.dumps({
         "kind": kind, "name": name, "code": code, "said": said, "whole": whole, "lost": lost, "hidden": hidden,

@@ -36,12 +36,15 @@ def hinge(outputs, target):
 
 def mlp(seed, width=6):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2))
+    return nn.Sequential(
+        nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2)
+    )
 
 
 @pytest.fixture
 def align(calls, capsys, tmp_path):
-    """Run the command beside two checkpoints, b being a relabelled: ``align("out=...", ...)`` -> code, out, err."""
+    """Run the command beside two checkpoints, b being a relabelled: ``align("out=...", ...)`` ->
+    code, out, err."""
     module = f"align_{re.sub('[^a-z0-9]', '_', tmp_path.name)}"
     Path(f"{module}.py").write_text(NETWORKS)
     arch = metanet.trace(mlp(1), torch.randn(3, 5))
@@ -51,7 +54,9 @@ def align(calls, capsys, tmp_path):
 
     def run(*args):
         given = {"a": "a.safetensors", "b": "b.safetensors", "arch": f"{module}:mlp", "out": "out"}
-        given.update(arg.replace("{n}", module).split("=", 1) for arg in args if not arg.startswith("~"))
+        given.update(
+            arg.replace("{n}", module).split("=", 1) for arg in args if not arg.startswith("~")
+        )
         given.setdefault("input_shape", "[5]")
         args = [f"{key}={value}" for key, value in given.items() if f"~{key}" not in args]
         code = cli.main(["align", *args])
@@ -64,12 +69,18 @@ def align(calls, capsys, tmp_path):
 def test_moves_b_onto_a(align):
     code, out, err = align()
     assert code == 0, err
-    assert {p.name for p in Path("out").iterdir()} == {"model.safetensors", "alignment.safetensors", "metrics.json"}
+    assert {p.name for p in Path("out").iterdir()} == {
+        "model.safetensors",
+        "alignment.safetensors",
+        "metrics.json",
+    }
     a, moved = load_file("a.safetensors"), load_file("out/model.safetensors")
     assert a.keys() == moved.keys() and all(torch.equal(a[n], moved[n]) for n in a)
     al = Alignment.load("out/alignment.safetensors")
     assert all(torch.equal(x, a[n]) for n, x in al(load_file("b.safetensors")).items())
-    assert re.search(r"Alignment by weight: 2 groups moved, objective \S+ -> \S+ in \d+ steps, \d+\.\d\d s", out)
+    assert re.search(
+        r"Alignment by weight: 2 groups moved, objective \S+ -> \S+ in \d+ steps, \d+\.\d\d s", out
+    )
     assert re.search(r"distance of a and b: [1-9]\S* -> 0\n", out) and "b moved onto a: out" in out
     numbers = json.loads(Path("out/metrics.json").read_text())
     assert numbers["objective/after"] > numbers["objective/before"] and numbers["identity"] == {}
@@ -112,13 +123,24 @@ def test_a_home_folder_is_found(align, monkeypatch):
 
 
 def test_options_and_losses_reach_the_matcher(align):
-    code, _, err = align("matcher=straight_through", "matcher.epochs=1", "data={n}:batches", "loss={n}:hinge", "seed=3")
+    code, _, err = align(
+        "matcher=straight_through",
+        "matcher.epochs=1",
+        "data={n}:batches",
+        "loss={n}:hinge",
+        "seed=3",
+    )
     assert code == 0, err
     al = Alignment.load("out/alignment.safetensors")
     assert (al.options["epochs"], al.seed, al.method) == (1, 3, "straight_through")
     numbers = json.loads(Path("out/metrics.json").read_text())
-    code, _, _ = align("matcher=straight_through", "matcher.epochs=1", "data={n}:batches", "seed=3", "out=other")
-    assert numbers["objective/before"] != json.loads(Path("other/metrics.json").read_text())["objective/before"]
+    code, _, _ = align(
+        "matcher=straight_through", "matcher.epochs=1", "data={n}:batches", "seed=3", "out=other"
+    )
+    assert (
+        numbers["objective/before"]
+        != json.loads(Path("other/metrics.json").read_text())["objective/before"]
+    )
 
 
 def test_all_else_of_b_stays_as_it_was(align):
@@ -132,7 +154,11 @@ def test_all_else_of_b_stays_as_it_was(align):
     code, _, err = align("b=wrapped")
     assert code == 0, err
     names = {p.name for p in Path("out").iterdir()}
-    assert "model.safetensors.index.json" in names and "config.json" in names and "training_args.bin" not in names
+    assert (
+        "model.safetensors.index.json" in names
+        and "config.json" in names
+        and "training_args.bin" not in names
+    )
     assert len([n for n in names if n.startswith("model-0000")]) > 1
     moved, a = metanet.load_checkpoint("out"), load_file("a.safetensors")
     assert set(moved) == {"counter", *(f"net.{n}" for n in state)}
@@ -145,10 +171,16 @@ def test_a_network_of_timm(align, tmp_path):
     model = load_source("timm:test_resnet", num_classes=4)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
-            tensor.copy_(torch.rand(tensor.shape) + 0.5 if name.endswith("running_var") else torch.randn(tensor.shape))
+            tensor.copy_(
+                torch.rand(tensor.shape) + 0.5
+                if name.endswith("running_var")
+                else torch.randn(tensor.shape)
+            )
     a = model.state_dict()
     metanet.save_checkpoint("a.safetensors", a)
-    metanet.save_checkpoint("b.safetensors", metanet.trace(model).spec.sample(torch.Generator().manual_seed(2))(a))
+    metanet.save_checkpoint(
+        "b.safetensors", metanet.trace(model).spec.sample(torch.Generator().manual_seed(2))(a)
+    )
     code, out, err = align("arch=timm:test_resnet", "arch_args.num_classes=4", "input_shape=null")
     assert code == 0, err
     moved = load_file("out/model.safetensors")
@@ -159,7 +191,9 @@ def test_a_network_of_timm(align, tmp_path):
 def test_a_large_network_is_never_made_with_values(align, monkeypatch):
     made = []
     real = tracing.load_source
-    monkeypatch.setattr(tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1])
+    monkeypatch.setattr(
+        tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
+    )
     monkeypatch.setattr(networks, "_LARGE", 10)
     code, _, err = align()
     assert code == 0, err
@@ -171,7 +205,9 @@ def test_a_large_network_is_never_made_with_values(align, monkeypatch):
 
 
 def test_groups_that_nothing_tells_apart_are_named(align):
-    metanet.save_checkpoint("b.safetensors", {n: torch.ones_like(t) for n, t in load_file("a.safetensors").items()})
+    metanet.save_checkpoint(
+        "b.safetensors", {n: torch.ones_like(t) for n, t in load_file("a.safetensors").items()}
+    )
     code, out, err = align()
     assert code == 0, err
     why = "all its neurons have equal weights in one of the checkpoints"
@@ -215,11 +251,17 @@ class TestOut:
     [
         (["arch_args.width=7"], r"0.weight is (6, 5), expected (7, 5)"),
         (["arch=timm:test_resnet", "input_shape=null"], "does not fit the network"),
-        (["b=c.safetensors"], "checkpoint 'c.safetensors' does not exist; its folder has a.safetensors, b.safetensors"),
+        (
+            ["b=c.safetensors"],
+            "checkpoint 'c.safetensors' does not exist; its folder has a.safetensors, b.safetensors",
+        ),
         (["b=typo.safetensors"], "missing     4.weight (2, 6); near: 4.weihgt (2, 6)"),
         (["b=nan.safetensors"], "values of 4.weight are NaN or infinite"),
         (["matcher=activation"], "matcher=activation runs the networks: give data="),
-        (["matcher=sinkhorn", "matcher.on=midpoint"], "matcher=sinkhorn runs the networks: give data="),
+        (
+            ["matcher=sinkhorn", "matcher.on=midpoint"],
+            "matcher=sinkhorn runs the networks: give data=",
+        ),
         (["matcher=wait"], "matcher=wait: choose from activation, combined, merge_many"),
         (["matcher.restart=2"], "did you mean matcher.restarts?"),
         (["data=nowhere"], "data=nowhere: there is no such folder or file"),
@@ -232,7 +274,9 @@ class TestOut:
 )
 def test_says_what_is_wrong(args, message, align):
     state = load_file("b.safetensors")
-    metanet.save_checkpoint("typo.safetensors", {n.replace("4.weight", "4.weihgt"): t for n, t in state.items()})
+    metanet.save_checkpoint(
+        "typo.safetensors", {n.replace("4.weight", "4.weihgt"): t for n, t in state.items()}
+    )
     broken = {**state, "4.weight": torch.full((2, 6), float("nan"))}
     if "b=nan.safetensors" in args:
         metanet.save_checkpoint("nan.safetensors", broken)

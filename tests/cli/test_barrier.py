@@ -31,7 +31,9 @@ def negative_accuracy(outputs, target):
 
 def trained(seed, x, y, width=64, steps=150):
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    net = nn.Sequential(
+        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(steps):
         rows = torch.randint(len(x), (256,))
@@ -51,23 +53,34 @@ def digits(tmp_path_factory):
     train, test = order[:1200], order[1200:]
     for seed, name in enumerate("ab"):
         metanet.save_checkpoint(folder / f"{name}.safetensors", trained(seed, x[train], y[train]))
-    metanet.save_checkpoint(folder / "train (1).safetensors", {"inputs": x[train], "targets": y[train]})
+    metanet.save_checkpoint(
+        folder / "train (1).safetensors", {"inputs": x[train], "targets": y[train]}
+    )
     metanet.save_checkpoint(folder / "test.safetensors", {"inputs": x[test], "targets": y[test]})
     return folder
 
 
 @pytest.fixture
 def barrier(calls, capsys, tmp_path, digits):
-    """Run the command on the digits: ``barrier("matcher=weight", ...)`` -> exit code, stdout, stderr."""
+    """Run the command on the digits: ``barrier("matcher=weight", ...)`` -> exit code, stdout,
+    stderr."""
     module = f"barrier_{re.sub('[^a-z0-9]', '_', tmp_path.name)}"
     Path(f"{module}.py").write_text(NETWORKS)
 
     def run(*args):
-        given = {"a": digits / "a.safetensors", "b": digits / "b.safetensors", "data": digits / "test.safetensors"}
+        given = {
+            "a": digits / "a.safetensors",
+            "b": digits / "b.safetensors",
+            "data": digits / "test.safetensors",
+        }
         given.update({"arch": f"{module}:mlp", "logger": "none"})
-        given.update(arg.replace("{n}", module).split("=", 1) for arg in args if not arg.startswith("-"))
+        given.update(
+            arg.replace("{n}", module).split("=", 1) for arg in args if not arg.startswith("-")
+        )
         flags = [arg for arg in args if arg == "-m"]
-        code = cli.main(["barrier", *flags, *(f"{k}={v}" for k, v in given.items() if f"-{k}" not in args)])
+        code = cli.main(
+            ["barrier", *flags, *(f"{k}={v}" for k, v in given.items() if f"-{k}" not in args)]
+        )
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -94,12 +107,17 @@ def test_trained_networks_before_and_after_alignment(barrier, digits):
     assert float(rows[24]["loss"]) == pytest.approx(float(rows[24]["unaligned_loss"]), abs=1e-5)
     assert (Path("outputs/barrier/now") / "barrier.png").read_bytes().startswith(b"\x89PNG")
     assert "Alignment by activation: 2 groups moved" in out
-    assert re.search(r"barrier as they are: loss \S+, accuracy \S+, calibrated loss \S+\nbarrier aligned by activ", out)
+    assert re.search(
+        r"barrier as they are: loss \S+, accuracy \S+, calibrated loss \S+\nbarrier aligned by activ",
+        out,
+    )
     assert "10 batches of 597 samples" in out
 
 
 def test_without_a_matcher_only_the_baseline(barrier):
-    code, out, err = barrier("points=3", "metrics=[accuracy]", "data_args.limit=100", "data_args.batch_size=50")
+    code, out, err = barrier(
+        "points=3", "metrics=[accuracy]", "data_args.limit=100", "data_args.batch_size=50"
+    )
     assert code == 0, err
     numbers, rows = results()
     assert list(rows[0]) == ["lambda", "loss", "accuracy"]
@@ -110,7 +128,13 @@ def test_without_a_matcher_only_the_baseline(barrier):
 def test_an_alignment_that_was_saved(barrier, digits):
     paths = [f"a={digits / 'a.safetensors'}", f"b={digits / 'b.safetensors'}"]
     module = next(Path().glob("barrier_*.py")).stem
-    args = [*paths, f"arch={module}:mlp", f"data={digits / 'test.safetensors'}", "matcher=activation", "out=al (1)"]
+    args = [
+        *paths,
+        f"arch={module}:mlp",
+        f"data={digits / 'test.safetensors'}",
+        "matcher=activation",
+        "out=al (1)",
+    ]
     assert cli.main(["align", *args]) == 0
     for given in ("alignment=al (1)", "alignment=al (1)/alignment.safetensors"):
         code, _, err = barrier(given, "points=5", "hydra.run.dir=one")
@@ -129,7 +153,9 @@ def test_a_sweep_over_matchers_ends_with_a_table(barrier):
     assert code == 0, err
     rows = list(csv.DictReader(Path("outputs/sweeps/now/summary.csv").read_text().splitlines()))
     assert [row["matcher"] for row in rows] == ["weight", "activation"]
-    assert all(float(row["loss/barrier mean"]) < float(row["unaligned/loss/barrier mean"]) for row in rows)
+    assert all(
+        float(row["loss/barrier mean"]) < float(row["unaligned/loss/barrier mean"]) for row in rows
+    )
     assert "loss/barrier" in out
 
 
@@ -154,7 +180,10 @@ def test_a_network_of_timm_and_its_relabelling(barrier, tmp_path):
     assert code == 0, err
     reset, again = results("reset")
     assert reset["loss/a"] == numbers["loss/a"]
-    assert again[2]["loss"] != rows[2]["loss"] and again[2]["unaligned_loss"] != rows[2]["unaligned_loss"]
+    assert (
+        again[2]["loss"] != rows[2]["loss"]
+        and again[2]["unaligned_loss"] != rows[2]["unaligned_loss"]
+    )
 
 
 def test_losses_by_name_and_of_ones_own(barrier):
@@ -179,7 +208,9 @@ def test_weights_and_biases_gets_curve_numbers_and_picture(barrier, monkeypatch)
         def finish(self):
             ended.append(True)
 
-    monkeypatch.setattr(wandb, "init", lambda **kwargs: summary.update(config=kwargs["config"]) or Run())
+    monkeypatch.setattr(
+        wandb, "init", lambda **kwargs: summary.update(config=kwargs["config"]) or Run()
+    )
     assert barrier("logger=wandb", "logger.mode=offline", "points=3")[0] == 0
     numbers, rows = results()
     assert [step["loss"] for step in logged[:3]] == [float(row["loss"]) for row in rows]

@@ -29,7 +29,10 @@ class TestUsage:
         assert "train" in capsys.readouterr().err
         assert cli.main(["trian", "seed=1"]) == 2
         err = capsys.readouterr().err
-        assert "no command 'trian'; choose from train, predict, inspect, graph, align, barrier, merge, zoo. Did" in err
+        assert (
+            "no command 'trian'; choose from train, predict, inspect, graph, align, barrier, merge, zoo. Did"
+            in err
+        )
         assert "Did you mean train?" in err
 
     def test_version(self, capsys):
@@ -37,7 +40,9 @@ class TestUsage:
         assert capsys.readouterr().out.strip() == "0.1.0"
 
     def test_cfg_prints_and_stops(self, calls, capsys):
-        assert cli.main(["train", "model=other", "trainer=ddp_cpu", "--cfg", "job", "--resolve"]) == 0
+        assert (
+            cli.main(["train", "model=other", "trainer=ddp_cpu", "--cfg", "job", "--resolve"]) == 0
+        )
         shown = yaml.safe_load(capsys.readouterr().out)
         assert shown["model"]["name"] == "other"
         assert (shown["trainer"]["accelerator"], shown["trainer"]["devices"]) == ("cpu", 2)
@@ -47,7 +52,10 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("line", "words"),
         [
-            ("metanet ", {"train", "predict", "inspect", "graph", "align", "barrier", "merge", "zoo"}),
+            (
+                "metanet ",
+                {"train", "predict", "inspect", "graph", "align", "barrier", "merge", "zoo"},
+            ),
             ("metanet tr", {"train"}),
             ("metanet train model=", {"model=gmn", "model=other"}),
             ("metanet train model=gmn optim.optimizer.l", {"optim.optimizer.lr="}),
@@ -66,11 +74,20 @@ class TestRun:
     def test_train_gets_the_composed_configuration(self, calls, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["metanet", "train", "as typed"])
         seen = []
-        monkeypatch.setattr(sys.modules["metanet.tasks"], "train", lambda cfg: seen.append((cfg, list(sys.argv))))
+        monkeypatch.setattr(
+            sys.modules["metanet.tasks"], "train", lambda cfg: seen.append((cfg, list(sys.argv)))
+        )
         assert cli.main(["train", "experiment=wide", "model=other", "device=cpu"]) == 0
         ((cfg, argv),) = seen
-        assert (cfg.seed, cfg.model.name, cfg.model.width, cfg.trainer.accelerator) == (7, "other", 64, "cpu")
-        assert argv == sys.argv == ["metanet", "train", "as typed"]  # by which Lightning starts other ranks
+        assert (cfg.seed, cfg.model.name, cfg.model.width, cfg.trainer.accelerator) == (
+            7,
+            "other",
+            64,
+            "cpu",
+        )
+        assert (
+            argv == sys.argv == ["metanet", "train", "as typed"]
+        )  # by which Lightning starts other ranks
         assert cfg.resume is None
 
     def test_the_run_directory_is_absolute_and_keeps_the_configuration(self, calls):
@@ -99,7 +116,9 @@ class TestRun:
 
     def test_modules_of_the_current_folder_can_be_imported(self, calls, monkeypatch):
         Path("own_networks_here.py").write_text("VALUE = 5\n")
-        monkeypatch.setattr(sys.modules["metanet.tasks"], "train", lambda cfg: __import__("own_networks_here"))
+        monkeypatch.setattr(
+            sys.modules["metanet.tasks"], "train", lambda cfg: __import__("own_networks_here")
+        )
         assert cli.main(["train"]) == 0
 
     def test_zoo_builds_loads_and_prints(self, calls, tmp_path, monkeypatch, capsys):
@@ -160,10 +179,17 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("args", "parts"),
         [
-            (["modle=gmn"], ["unknown key 'modle' in modle=gmn", "experiment, ", "did you mean model?"]),
+            (
+                ["modle=gmn"],
+                ["unknown key 'modle' in modle=gmn", "experiment, ", "did you mean model?"],
+            ),
             (
                 ["optim.optimizer.lrr=1"],
-                ["optim.optimizer has: _target_, lr, weight_decay", "mean optim.optimizer.lr?", "plus: +optim"],
+                [
+                    "optim.optimizer has: _target_, lr, weight_decay",
+                    "mean optim.optimizer.lr?",
+                    "plus: +optim",
+                ],
             ),
             (
                 ["sed=1", "optm.lr=1"],
@@ -185,7 +211,10 @@ class TestErrors:
 
     def test_missing_values_are_named_at_once(self, calls, capsys):
         assert cli.main(["predict", "arch=x"]) == 1
-        assert "no value for checkpoint, run: give checkpoint=VALUE run=VALUE" in capsys.readouterr().err
+        assert (
+            "no value for checkpoint, run: give checkpoint=VALUE run=VALUE"
+            in capsys.readouterr().err
+        )
 
 
 class TestShipped:
@@ -200,12 +229,21 @@ class TestShipped:
             ["zoo"],
             ["predict", "run=r", "checkpoint=c", "arch=a:b"],
             ["inspect", "arch=a:b"],
-            *(["align", "a=a", "b=b", "arch=a:b", "out=o", f"matcher={each.stem}"] for each in MATCHERS),
-            *(["barrier", "a=a", "b=b", "arch=a:b", "data=d", f"matcher={each.stem}"] for each in MATCHERS),
+            *(
+                ["align", "a=a", "b=b", "arch=a:b", "out=o", f"matcher={each.stem}"]
+                for each in MATCHERS
+            ),
+            *(
+                ["barrier", "a=a", "b=b", "arch=a:b", "data=d", f"matcher={each.stem}"]
+                for each in MATCHERS
+            ),
             ["barrier", "a=a", "b=b", "arch=a:b", "data=d"],
             *(["merge", "models=[a,b]", "out=o", f"method={each.stem}"] for each in METHODS),
             ["merge", "models=[a,b]", "out=o", "arch=a:b", "matcher=weight"],
-            *(["train", f"experiment={path.stem}"] for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))),
+            *(
+                ["train", f"experiment={path.stem}"]
+                for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+            ),
         ],
         ids=" ".join,
     )

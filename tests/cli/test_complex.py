@@ -32,7 +32,8 @@ class Operator(nn.Module):
 
 @pytest.fixture
 def run(calls, capsys, tmp_path, monkeypatch):
-    """Run a command beside a checkpoint and its relabelling: ``run("align", "out=...")`` -> output, the checkpoint."""
+    """Run a command beside a checkpoint and its relabelling: ``run("align", "out=...")`` -> output,
+    the checkpoint."""
     module = f"complex_{re.sub('[^a-z0-9]', '_', tmp_path.name)}"
     Path(f"{module}.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(Path.cwd())
@@ -58,8 +59,12 @@ def test_align(run):
     assert all(torch.equal(moved[n], t) for n, t in a.items())
     numbers = json.loads(Path("out/metrics.json").read_text())
     b = torch.load("b.pt", weights_only=True)
-    parts = (torch.view_as_real(a[n] - b[n]) if t.is_complex() else a[n] - b[n] for n, t in a.items())
-    assert numbers["distance/before"] == pytest.approx(sum(float(p.square().sum()) for p in parts) ** 0.5, rel=1e-5)
+    parts = (
+        torch.view_as_real(a[n] - b[n]) if t.is_complex() else a[n] - b[n] for n, t in a.items()
+    )
+    assert numbers["distance/before"] == pytest.approx(
+        sum(float(p.square().sum()) for p in parts) ** 0.5, rel=1e-5
+    )
     assert numbers["distance/after"] == 0
 
 
@@ -73,7 +78,14 @@ def test_barrier(run):
     generator = torch.Generator().manual_seed(2)
     data = {"inputs": torch.randn(16, 3, 8, generator=generator), "targets": torch.arange(16) % 2}
     metanet.save_checkpoint("data.safetensors", data)
-    out, _ = run("barrier", "a=a.safetensors", "b=b.pt", "data=data.safetensors", "matcher=weight", "points=3")
+    out, _ = run(
+        "barrier",
+        "a=a.safetensors",
+        "b=b.pt",
+        "data=data.safetensors",
+        "matcher=weight",
+        "points=3",
+    )
     assert "barrier" in out
 
 
@@ -83,7 +95,9 @@ def test_graph(run):
     assert all(torch.equal(t, a[n]) for n, t in metanet.graph.read(template, graph).items())
     row = next(line.split() for line in out.splitlines() if line.startswith("gain"))
     assert row[1:4] == ["6x1", "complex64", "scale"]
-    assert float(row[-2]) == pytest.approx(torch.view_as_real(a["gain"]).square().mean().sqrt().item(), rel=1e-2)
+    assert float(row[-2]) == pytest.approx(
+        torch.view_as_real(a["gain"]).square().mean().sqrt().item(), rel=1e-2
+    )
 
 
 def test_inspect(run):

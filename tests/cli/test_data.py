@@ -32,7 +32,9 @@ def folder(tmp_path):
 
 
 def convolution(channels=3):
-    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
 
 
 def all_of(batches):
@@ -52,7 +54,10 @@ class TestImages:
         assert torch.equal(x, again[0]) and torch.equal(y, again[1])
 
     def test_the_order_is_drawn_once_and_the_limit_takes_from_it(self, folder):
-        orders = [all_of(load_data(str(folder), convolution(), "m:f", {"size": 4}, seed))[1] for seed in range(6)]
+        orders = [
+            all_of(load_data(str(folder), convolution(), "m:f", {"size": 4}, seed))[1]
+            for seed in range(6)
+        ]
         assert len({tuple(o.tolist()) for o in orders}) > 1
         first = all_of(load_data(str(folder), convolution(), "m:f", {"size": 4, "limit": 3}, 1))[1]
         assert first.tolist() == orders[1][:3].tolist()
@@ -74,9 +79,19 @@ class TestImages:
         x, y = all_of(load_data(str(folder), model, "timm:test_resnet"))
         config = model.pretrained_cfg
         assert x.shape[1:] == config["input_size"]
-        red = [(value - m) / s for value, m, s in zip((1, 0, 0), config["mean"], config["std"], strict=True)]
+        red = [
+            (value - m) / s
+            for value, m, s in zip((1, 0, 0), config["mean"], config["std"], strict=True)
+        ]
         assert torch.allclose(x[y == 0].mean((0, 2, 3)), torch.tensor(red), atol=1e-5)
-        x, y = all_of(load_data(str(folder), model, "timm:test_resnet", {"mean": 0.5, "std": [1, 1, 0.5], "size": 32}))
+        x, y = all_of(
+            load_data(
+                str(folder),
+                model,
+                "timm:test_resnet",
+                {"mean": 0.5, "std": [1, 1, 0.5], "size": 32},
+            )
+        )
         assert torch.allclose(x[y == 0].mean((0, 2, 3)), torch.tensor([0.5, -0.5, -1]), atol=1e-5)
         assert x.shape == (5, 3, 32, 32)
 
@@ -94,14 +109,42 @@ class TestImages:
     @pytest.mark.parametrize(
         ("make", "args", "message"),
         [
-            (lambda p: p.mkdir(), {}, "has no subfolders: images are expected in one subfolder a class"),
+            (
+                lambda p: p.mkdir(),
+                {},
+                "has no subfolders: images are expected in one subfolder a class",
+            ),
             (lambda p: (p / "cat").mkdir(parents=True), {"size": 4}, "cat has no images"),
-            (lambda p: picture(p / "cat" / "0.png", 0), {}, "nothing says how large .* give data_args.size="),
-            (lambda p: picture(p / "cat" / "0.png", 0), {"size": "8x8"}, "data_args.size=8x8: give one number"),
-            (lambda p: picture(p / "cat" / "0.png", 0), {"size": 8, "std": 0}, r"data_args.std=\[0, 0, 0\]: give"),
-            (lambda p: picture(p / "cat" / "0.png", 0), {"size": 8, "mean": [1, 2]}, r"data_args.mean=\[1, 2\]"),
-            (lambda p: picture(p / "cat" / "0.png", 0), {"sise": 8}, "data_args.sise: .* takes .*data_args.size"),
-            (lambda p: picture(p / "cat" / "0.png", 0), {"limit": 0}, "data_args.limit=0: give a number, 1 or more"),
+            (
+                lambda p: picture(p / "cat" / "0.png", 0),
+                {},
+                "nothing says how large .* give data_args.size=",
+            ),
+            (
+                lambda p: picture(p / "cat" / "0.png", 0),
+                {"size": "8x8"},
+                "data_args.size=8x8: give one number",
+            ),
+            (
+                lambda p: picture(p / "cat" / "0.png", 0),
+                {"size": 8, "std": 0},
+                r"data_args.std=\[0, 0, 0\]: give",
+            ),
+            (
+                lambda p: picture(p / "cat" / "0.png", 0),
+                {"size": 8, "mean": [1, 2]},
+                r"data_args.mean=\[1, 2\]",
+            ),
+            (
+                lambda p: picture(p / "cat" / "0.png", 0),
+                {"sise": 8},
+                "data_args.sise: .* takes .*data_args.size",
+            ),
+            (
+                lambda p: picture(p / "cat" / "0.png", 0),
+                {"limit": 0},
+                "data_args.limit=0: give a number, 1 or more",
+            ),
         ],
     )
     def test_says_what_is_wrong(self, make, args, message, tmp_path):
@@ -122,7 +165,10 @@ class TestTensors:
         metanet.save_checkpoint(path, {"inputs": x, "targets": y})
         data = load_data(str(path), nn.Linear(3, 2), "m:f", {"batch_size": 3})
         got_x, got_y = all_of(data)
-        assert torch.equal(got_x, x[got_y]) and sorted(got_y.tolist()) == list(range(7)) != got_y.tolist()
+        assert (
+            torch.equal(got_x, x[got_y])
+            and sorted(got_y.tolist()) == list(range(7)) != got_y.tolist()
+        )
 
     @pytest.mark.parametrize(
         ("tensors", "message"),
@@ -149,7 +195,9 @@ def language_model(tmp_path):
     letters = {c: n for n, c in enumerate("abcdefgh ")}
     tokenizer = Tokenizer(models.WordLevel({**letters, "?": 9}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(tmp_path / "lm")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(
+        tmp_path / "lm"
+    )
     (tmp_path / "text.txt").write_text("abc def gh" * 5)
     model = load_source("hf:gpt2", n_layer=1, n_embd=8, n_head=2, vocab_size=10, n_positions=16)
     return model, tmp_path / "lm", tmp_path / "text.txt"
@@ -172,7 +220,9 @@ class TestText:
         model, folder, text = language_model
         assert next(iter(load_data(str(text), model, str(folder))))["input_ids"].shape == (3, 16)
         text.write_text("abc")
-        assert next(iter(load_data(str(text), model, str(folder))))["input_ids"].tolist() == [[0, 1, 2]]
+        assert next(iter(load_data(str(text), model, str(folder))))["input_ids"].tolist() == [
+            [0, 1, 2]
+        ]
 
     def test_a_barrier_of_language_models(self, language_model):
         model, folder, text = language_model
@@ -180,27 +230,47 @@ class TestText:
         state = model.state_dict()
         b = arch.spec.sample(torch.Generator().manual_seed(1))(state)
         data = load_data(str(text), model, f"hf:{folder}")
-        curve = metanet.barrier(state, b, model=model, data=data, points=3, align="weight", arch=arch)
-        assert curve.barrier < 1e-5 and curve.loss[0] == pytest.approx(curve.unaligned.loss[-1], abs=1e-5)
+        curve = metanet.barrier(
+            state, b, model=model, data=data, points=3, align="weight", arch=arch
+        )
+        assert curve.barrier < 1e-5 and curve.loss[0] == pytest.approx(
+            curve.unaligned.loss[-1], abs=1e-5
+        )
 
     def test_says_what_is_wrong(self, language_model, tmp_path):
         model, folder, text = language_model
-        with pytest.raises(MetanetError, match="for causal language models of transformers .* Linear is none"):
+        with pytest.raises(
+            MetanetError, match="for causal language models of transformers .* Linear is none"
+        ):
             load_data(str(text), nn.Linear(2, 2), "m:f")
-        masked = load_source("hf:bert", num_hidden_layers=1, hidden_size=8, num_attention_heads=2, intermediate_size=8)
+        masked = load_source(
+            "hf:bert",
+            num_hidden_layers=1,
+            hidden_size=8,
+            num_attention_heads=2,
+            intermediate_size=8,
+        )
         with pytest.raises(MetanetError, match="BertForMaskedLM is none"):
             load_data(str(text), masked, f"hf:{folder}")
-        with pytest.raises(MetanetError, match="gpt2 is no folder; give data_args.tokenizer=FOLDER"):
+        with pytest.raises(
+            MetanetError, match="gpt2 is no folder; give data_args.tokenizer=FOLDER"
+        ):
             load_data(str(text), model, "hf:gpt2")
         (tmp_path / "empty").mkdir()
         with pytest.raises(MetanetError, match="has no tokenizer that can be read"):
             load_data(str(text), model, "hf:gpt2", {"tokenizer": str(tmp_path / "empty")})
         config = json.loads((folder / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": "16"}))
-        with pytest.raises(MetanetError, match="lm has no tokenizer that can be read: '>' not supported"):
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({**config, "model_max_length": "16"})
+        )
+        with pytest.raises(
+            MetanetError, match="lm has no tokenizer that can be read: '>' not supported"
+        ):
             load_data(str(text), model, f"hf:{folder}")
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
-        with pytest.raises(MetanetError, match="data_args.window=17: give a number of tokens from 2 to 16"):
+        with pytest.raises(
+            MetanetError, match="data_args.window=17: give a number of tokens from 2 to 16"
+        ):
             load_data(str(text), model, f"hf:{folder}", {"window": 17})
         small = load_source("hf:gpt2", n_layer=1, n_embd=8, n_head=2, vocab_size=4, n_positions=16)
         with pytest.raises(MetanetError, match="tokens up to 8, but the network knows 4"):
@@ -260,7 +330,9 @@ class TestFactories:
             self.load("generator")
         with pytest.raises(MetanetError, match="returned Linear, expected an iterable of batches"):
             self.load("network")
-        with pytest.raises(MetanetError, match=r"can't be called with data_args.number=3: .* takes \(count=10"):
+        with pytest.raises(
+            MetanetError, match=r"can't be called with data_args.number=3: .* takes \(count=10"
+        ):
             self.load("pairs", number=3)
         with pytest.raises(MetanetError, match="has no pears; did you mean pairs"):
             self.load("pears")
@@ -270,13 +342,22 @@ class TestFactories:
 
 def test_nothing_there():
     with pytest.raises(
-        MetanetError, match="data=nowhere: there is no such folder or file. data= is a folder of images"
+        MetanetError,
+        match="data=nowhere: there is no such folder or file. data= is a folder of images",
     ):
         load_data("nowhere", nn.Linear(1, 1), "m:f")
 
 
 def test_options_need_no_plus_and_paths_no_quotes(calls, capsys):
-    args = ["barrier", "a=x", "b=y", "arch=m:f", "data=odd (1)=d", "data_args.window=7", "data_args.tokenizer=a b(c)"]
+    args = [
+        "barrier",
+        "a=x",
+        "b=y",
+        "arch=m:f",
+        "data=odd (1)=d",
+        "data_args.window=7",
+        "data_args.tokenizer=a b(c)",
+    ]
     assert cli.main([*args, "alignment=out/al (2)", "--cfg", "job"]) == 0
     out = capsys.readouterr().out
     assert "data: odd (1)=d" in out and "window: 7" in out and "tokenizer: a b(c)" in out

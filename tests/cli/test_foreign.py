@@ -1,4 +1,5 @@
-"""resume=DIR in a stranger's folder: what its overrides.yaml may say, and what needs the user's word.
+"""resume=DIR in a stranger's folder: what its overrides.yaml may say, and what needs the user's
+word.
 
 ``evil.py`` lies in the current folder and leaves a canary when it is imported.
 """
@@ -97,7 +98,9 @@ def stranger(calls, tmp_path, monkeypatch):
 @pytest.fixture
 def own_zoo(monkeypatch):
     """What the stand-in ``zoo=pair`` names, a class of the user's own."""
-    text = "class Pair:\n    def __init__(self, size, arch=None, arch_args=None): self.size = size\n"
+    text = (
+        "class Pair:\n    def __init__(self, size, arch=None, arch_args=None): self.size = size\n"
+    )
     Path("stub_zoos.py").write_text(text)
     monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.delitem(sys.modules, "stub_zoos", raising=False)
@@ -105,7 +108,11 @@ def own_zoo(monkeypatch):
 
 
 def untouched():
-    return not Path("canary").exists() and not Path("elsewhere").exists() and Path("victim").read_text() == "precious"
+    return (
+        not Path("canary").exists()
+        and not Path("elsewhere").exists()
+        and Path("victim").read_text() == "precious"
+    )
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -150,7 +157,9 @@ def test_a_run_made_here_goes_on_as_it_is_until_it_is_changed(stranger, calls, o
     assert cli.main(["train", "resume=mine"]) == 0
     assert calls[-1].note == 1 and calls[-1].zoo.size == 3
     record = Path("mine/.hydra/overrides.yaml")
-    record.write_text(yaml.safe_dump([*yaml.safe_load(record.read_text()), ATTACKS["hydra callback"]]))
+    record.write_text(
+        yaml.safe_dump([*yaml.safe_load(record.read_text()), ATTACKS["hydra callback"]])
+    )
     assert cli.main(["train", "resume=mine"]) == 1
     assert untouched()
     Path("mine").rename("moved")
@@ -158,7 +167,9 @@ def test_a_run_made_here_goes_on_as_it_is_until_it_is_changed(stranger, calls, o
     assert untouched()
 
 
-@pytest.mark.parametrize("name", ["error.txt", "train.log", ".hydra/config.yaml", "csv", "scatter.png"])
+@pytest.mark.parametrize(
+    "name", ["error.txt", "train.log", ".hydra/config.yaml", "csv", "scatter.png"]
+)
 def test_links_out_of_the_folder_are_not_written_through(name, stranger, calls, capsys):
     Path("theirs", name).symlink_to(Path("victim").absolute())
     assert cli.main(["train", "resume=theirs"]) == 1

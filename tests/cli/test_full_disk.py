@@ -1,4 +1,5 @@
-"""Disks that are full, and places that can't be written: one message with the path and advice, and nothing lost."""
+"""Disks that are full, and places that can't be written: one message with the path and advice, and
+nothing lost."""
 
 import json
 import os
@@ -24,7 +25,10 @@ NAMESPACE = ("unshare", "-Urm")  # where one may have file systems of one's own
 
 def results_of(names: Sequence[str]) -> list[dict]:
     """Of all kinds where the system gives a mount namespace; else of the one that needs none."""
-    own = shutil.which("unshare") and not subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode
+    own = (
+        shutil.which("unshare")
+        and not subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode
+    )
     env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
     kinds = list(REASONS) if own else ["limit"]
     words = [*(NAMESPACE if own else ()), sys.executable, str(PROGRAM), ",".join(kinds), *names]
@@ -44,14 +48,20 @@ def check(result: dict) -> None:
     (message,) = [line for line in result["said"].splitlines() if line.startswith("metanet ")]
     assert any(reason in message for reason in REASONS[result["kind"]]) and "/" in message, where
     assert any(advice in message for advice in ADVICE), where
-    assert ("wait in" in message) is result["waiting"], "what is said to wait is there, and nothing else"
+    assert ("wait in" in message) is result["waiting"], (
+        "what is said to wait is there, and nothing else"
+    )
 
 
 @pytest.mark.parametrize(
-    "names", [("merge, in shards", "graph, overwrite"), pytest.param((), marks=pytest.mark.slow)], ids=["few", "all"]
+    "names",
+    [("merge, in shards", "graph, overwrite"), pytest.param((), marks=pytest.mark.slow)],
+    ids=["few", "all"],
 )
 def test_commands_without_room(names):
     for result in results_of(names):
         assert result["whole"] and not result["lost"], result
-        if result["code"] or result["name"] != "predict" or result["kind"] != "full":  # whose log has room
+        if (
+            result["code"] or result["name"] != "predict" or result["kind"] != "full"
+        ):  # whose log has room
             check(result)

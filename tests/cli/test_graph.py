@@ -34,7 +34,8 @@ def tied():
 
 @pytest.fixture
 def graph(calls, capsys):
-    """Run the command in a folder with networks: ``graph("arch=...", ...)`` -> exit code, stdout, stderr."""
+    """Run the command in a folder with networks: ``graph("arch=...", ...)`` -> exit code, stdout,
+    stderr."""
     module = f"networks_{re.sub('[^a-z0-9]', '_', Path.cwd().parent.name)}"
     Path(f"{module}.py").write_text(NETWORKS)
     sys.path.append(str(Path.cwd()))  # a copy, see calls; the command does the same
@@ -50,10 +51,13 @@ def graph(calls, capsys):
 
 @pytest.fixture
 def saved(graph):
-    """Save a checkpoint of one of the networks: ``saved("mlp", path, width=4)`` -> its state dict."""
+    """Save a checkpoint of one of the networks: ``saved("mlp", path, width=4)`` -> its state
+    dict."""
 
     def save(name, path="a.safetensors", changes=None, **arguments):
-        state = dict(load_source(f"{graph.module}:{name}", **arguments).state_dict()) | (changes or {})
+        state = dict(load_source(f"{graph.module}:{name}", **arguments).state_dict()) | (
+            changes or {}
+        )
         metanet.save_checkpoint(path, {n: x for n, x in state.items() if x is not None})
         return state
 
@@ -67,7 +71,11 @@ def files(folder) -> set[str]:
 def test_writes_prints_and_draws(graph, saved):
     state = saved("mlp", "odd (1)=a.safetensors")
     code, out, _ = graph(
-        "checkpoint=odd (1)=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g=1 (x)", "html=true"
+        "checkpoint=odd (1)=a.safetensors",
+        "arch={n}:mlp",
+        "input_shape=[5]",
+        "out=g=1 (x)",
+        "html=true",
     )
     assert code == 0
     assert files("g=1 (x)") == {"graph.safetensors", "graph.json", "graph.png", "graph.html"}
@@ -79,7 +87,9 @@ def test_writes_prints_and_draws(graph, saved):
     back = metanet.from_graph(again, arch)
     assert back.keys() == state.keys() and all(torch.equal(back[n], x) for n, x in state.items())
     rms = f"{float(state['2.weight'].square().mean().sqrt()):.3g}"
-    assert re.search(rf"\n2\.weight +6x6 +float32 +linear +0\.weight +2\.weight +{re.escape(rms)} ", out)
+    assert re.search(
+        rf"\n2\.weight +6x6 +float32 +linear +0\.weight +2\.weight +{re.escape(rms)} ", out
+    )
     for name in files("g=1 (x)"):
         assert f"{Path('g=1 (x)') / name}  " in out
     assert Path("g=1 (x)/graph.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -88,24 +98,38 @@ def test_writes_prints_and_draws(graph, saved):
 
 def test_without_out_the_run_directory_gets_the_files(graph, saved):
     saved("mlp", width=4)
-    code, _, _ = graph("checkpoint=a.safetensors", "arch={n}:mlp", "arch_args.width=4", "input_shape=[5]", "draw=false")
+    code, _, _ = graph(
+        "checkpoint=a.safetensors",
+        "arch={n}:mlp",
+        "arch_args.width=4",
+        "input_shape=[5]",
+        "draw=false",
+    )
     assert code == 0
     (run,) = Path("outputs/graph").iterdir()
     assert files(run) == {"graph.safetensors", "graph.json", "graph.log", "metrics.json"}
     measured = json.loads((run / "metrics.json").read_text())
-    assert (measured["nodes"], measured["edges"], measured["nonfinite"]) == (5 + 4 + 4 + 2 + 3, 54, 0)
+    assert (measured["nodes"], measured["edges"], measured["nonfinite"]) == (
+        5 + 4 + 4 + 2 + 3,
+        54,
+        0,
+    )
 
 
 def test_a_network_of_timm_with_norms_and_residuals(graph):
     state = load_source("timm:test_resnet").state_dict()
     metanet.save_checkpoint("r.safetensors", state)
-    code, out, _ = graph("checkpoint=r.safetensors", "arch=timm:test_resnet", "out=r", "html=true", "max_neurons=4")
+    code, out, _ = graph(
+        "checkpoint=r.safetensors", "arch=timm:test_resnet", "out=r", "html=true", "max_neurons=4"
+    )
     assert code == 0
     assert files("r") == {"graph.safetensors", "graph.json", "graph.png", "graph.html"}
     assert "convolution 370,608" in out and "; constant: residual 736" in out
     assert "extras    15 tensors travel unchanged: " in out
     again, template = load_graph("r/graph.safetensors")
-    assert template.num_edges == sum(x.numel() for x in state.values() if x.is_floating_point()) + 736
+    assert (
+        template.num_edges == sum(x.numel() for x in state.values() if x.is_floating_point()) + 736
+    )
     back = metanet.from_graph(again, metanet.trace(load_source("timm:test_resnet")))
     assert all(torch.equal(back[n], x) for n, x in state.items())
 
@@ -113,17 +137,31 @@ def test_a_network_of_timm_with_norms_and_residuals(graph):
 def test_a_file_for_torch_geometric(graph, saved):
     state = saved("normed")
     code, _, _ = graph(
-        "checkpoint=a.safetensors", "arch={n}:normed", "input_shape=[5]", "out=g", "format=pt", "draw=false"
+        "checkpoint=a.safetensors",
+        "arch={n}:normed",
+        "input_shape=[5]",
+        "out=g",
+        "format=pt",
+        "draw=false",
     )
     assert code == 0 and files("g") == {"graph.pt"}
     made, template = load_graph("g/graph.pt")
-    assert made.edge_attr.shape[0] == template.num_edges == sum(x.numel() for x in state.values()) - 1
+    assert (
+        made.edge_attr.shape[0] == template.num_edges == sum(x.numel() for x in state.values()) - 1
+    )
     assert made.extras[0].keys() == {"1.num_batches_tracked"}
 
 
 def test_the_structure_on_request(graph, saved):
     saved("mlp")
-    args = ("checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g", "draw=false", "structure=true")
+    args = (
+        "checkpoint=a.safetensors",
+        "arch={n}:mlp",
+        "input_shape=[5]",
+        "out=g",
+        "draw=false",
+        "structure=true",
+    )
     assert graph(*args)[0] == 0
     assert "attributes/edge_index" in metanet.load_checkpoint("g/graph.safetensors")
 
@@ -131,7 +169,9 @@ def test_the_structure_on_request(graph, saved):
 def test_nan_and_inf_are_reported_with_their_tensors(graph, saved):
     weight = torch.randn(6, 6)
     weight[0, :3] = float("nan")
-    saved("mlp", changes={"2.weight": weight, "4.bias": torch.tensor([float("inf"), 1.0]).bfloat16()})
+    saved(
+        "mlp", changes={"2.weight": weight, "4.bias": torch.tensor([float("inf"), 1.0]).bfloat16()}
+    )
     code, out, _ = graph("checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g")
     assert code == 0
     assert "NaN, inf  4 values of 2 tensors: 2.weight (3), 4.bias (1)" in out
@@ -142,7 +182,12 @@ def test_nan_and_inf_are_reported_with_their_tensors(graph, saved):
 def test_what_a_sweep_shows_is_measured(graph, saved):
     saved("mlp")
     code, out, _ = graph(
-        "checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "-m", "max_edges=5,10", "draw=false"
+        "checkpoint=a.safetensors",
+        "arch={n}:mlp",
+        "input_shape=[5]",
+        "-m",
+        "max_edges=5,10",
+        "draw=false",
     )
     assert code == 0
     assert re.search(r"\| max_edges +\| runs \| nodes", out)
@@ -151,7 +196,15 @@ def test_what_a_sweep_shows_is_measured(graph, saved):
 class TestCheckpointsThatDoNotFit:
     def test_all_that_differs_is_named(self, graph, saved):
         whole = torch.ones(2, 6, dtype=torch.int8)  # quantised: no weights without their scales
-        saved("mlp", changes={"2.weight": torch.ones(7, 6), "4.bias": None, "6.bias": torch.ones(9), "4.weight": whole})
+        saved(
+            "mlp",
+            changes={
+                "2.weight": torch.ones(7, 6),
+                "4.bias": None,
+                "6.bias": torch.ones(9),
+                "4.weight": whole,
+            },
+        )
         code, _, err = graph("checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g")
         assert code == 1
         assert "checkpoint 'a.safetensors' does not fit the network" in err
@@ -164,16 +217,26 @@ class TestCheckpointsThatDoNotFit:
 
     def test_what_the_network_has_not_can_be_dropped(self, graph, saved):
         saved("mlp", changes={"6.bias": torch.ones(9)})
-        args = ("checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g", "draw=false")
+        args = (
+            "checkpoint=a.safetensors",
+            "arch={n}:mlp",
+            "input_shape=[5]",
+            "out=g",
+            "draw=false",
+        )
         assert graph(*args)[0] == 1
         code, out, _ = graph(*args, "extra=drop")
         assert code == 0
         assert "left out, 1 of the checkpoint: 6.bias" in out
 
     def test_a_wrapped_state_dict(self, graph):
-        """As training code keeps it: under a key of its own, names with a prefix, among objects that are no tensors."""
+        """As training code keeps it: under a key of its own, names with a prefix, among objects
+        that are no tensors."""
         state = load_source(f"{graph.module}:mlp").state_dict()
-        wrapped = {"teacher": {"net.body." + n: x for n, x in state.items()} | {"loss.scale": torch.ones(3)}}
+        wrapped = {
+            "teacher": {"net.body." + n: x for n, x in state.items()}
+            | {"loss.scale": torch.ones(3)}
+        }
         torch.save({**wrapped, "options": argparse.Namespace(width=6)}, "a.pt")
         args = ("checkpoint=a.pt", "arch={n}:mlp", "input_shape=[5]", "out=g", "draw=false")
         code, _, err = graph(*args)
@@ -186,10 +249,18 @@ class TestCheckpointsThatDoNotFit:
 
     def test_tied_tensors(self, graph, saved):
         state = saved("tied", changes={"2.weight": None})  # as files without the second name are
-        args = ("checkpoint=a.safetensors", "arch={n}:tied", "input_shape=[5]", "out=g", "draw=false")
+        args = (
+            "checkpoint=a.safetensors",
+            "arch={n}:tied",
+            "input_shape=[5]",
+            "out=g",
+            "draw=false",
+        )
         assert graph(*args)[0] == 0
         made, _ = load_graph("g/graph.safetensors")
-        back = metanet.from_graph(made, metanet.trace(load_source(f"{graph.module}:tied"), torch.randn(2, 5)))
+        back = metanet.from_graph(
+            made, metanet.trace(load_source(f"{graph.module}:tied"), torch.randn(2, 5))
+        )
         assert torch.equal(back["2.weight"], state["0.weight"])
         saved("tied", changes={"2.weight": torch.ones(5, 5)})
         code, _, err = graph(*args, "overwrite=true")
@@ -198,9 +269,14 @@ class TestCheckpointsThatDoNotFit:
 
     def test_buffers_that_are_missing_are_named(self, graph, saved):
         saved("normed", changes={"1.num_batches_tracked": None})
-        code, out, _ = graph("checkpoint=a.safetensors", "arch={n}:normed", "input_shape=[5]", "out=g", "draw=false")
+        code, out, _ = graph(
+            "checkpoint=a.safetensors", "arch={n}:normed", "input_shape=[5]", "out=g", "draw=false"
+        )
         assert code == 0
-        assert "absent    1 buffers of the network are not in the checkpoint: 1.num_batches_tracked" in out
+        assert (
+            "absent    1 buffers of the network are not in the checkpoint: 1.num_batches_tracked"
+            in out
+        )
 
 
 class TestExistingOutput:
@@ -208,14 +284,31 @@ class TestExistingOutput:
         saved("mlp")
         Path("g").mkdir()
         Path("g/graph.json").write_text("mine")
-        args = ("checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g", "draw=false")
+        args = (
+            "checkpoint=a.safetensors",
+            "arch={n}:mlp",
+            "input_shape=[5]",
+            "out=g",
+            "draw=false",
+        )
         code, out, err = graph(*args)
         assert code == 1
         assert "out=g has graph.json already: choose another folder, or overwrite=true" in err
-        assert "traced" not in out and files("g") == {"graph.json"} and Path("g/graph.json").read_text() == "mine"
+        assert (
+            "traced" not in out
+            and files("g") == {"graph.json"}
+            and Path("g/graph.json").read_text() == "mine"
+        )
 
     def test_can_be_replaced(self, graph, saved):
-        args = ("checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g", "draw=false", "overwrite=true")
+        args = (
+            "checkpoint=a.safetensors",
+            "arch={n}:mlp",
+            "input_shape=[5]",
+            "out=g",
+            "draw=false",
+            "overwrite=true",
+        )
         for fill in (1.0, 2.0):
             saved("mlp", changes={"2.weight": torch.full((6, 6), fill)})
             assert graph(*args)[0] == 0
@@ -227,7 +320,12 @@ class TestExistingOutput:
         saved("mlp")
         Path("g").mkdir()
         Path("g/notes.txt").write_text("mine")
-        assert graph("checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g", "draw=false")[0] == 0
+        assert (
+            graph(
+                "checkpoint=a.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=g", "draw=false"
+            )[0]
+            == 0
+        )
         assert files("g") == {"graph.safetensors", "graph.json", "notes.txt"}
 
 
@@ -250,26 +348,40 @@ def test_what_the_system_says_of_its_memory():
     ("args", "message"),
     [
         (["chekpoint=a.safetensors"], "did you mean checkpoint?"),
-        (["checkpoint=b.safetensors"], "checkpoint 'b.safetensors' does not exist; its folder has a.safetensors"),
+        (
+            ["checkpoint=b.safetensors"],
+            "checkpoint 'b.safetensors' does not exist; its folder has a.safetensors",
+        ),
         (["checkpoint=a.safetensors", "arch={n}:mpl"], "has no mpl; did you mean mlp?"),
         (["checkpoint=a.safetensors", "input_shape=null"], "Give input_shape= of one sample"),
-        (["checkpoint=a.safetensors", "granularity=layer"], "granularity=layer: choose from neuron, tensor"),
+        (
+            ["checkpoint=a.safetensors", "granularity=layer"],
+            "granularity=layer: choose from neuron, tensor",
+        ),
         (["checkpoint=a.safetensors", "format=npz"], "format=npz: choose from safetensors, pt"),
         (["checkpoint=a.safetensors", "extra=keep"], "extra=keep: choose from refuse, drop"),
-        (["checkpoint=a.safetensors", "max_edges=0"], "max_edges=0: give a whole number 1 or more\n"),
+        (
+            ["checkpoint=a.safetensors", "max_edges=0"],
+            "max_edges=0: give a whole number 1 or more\n",
+        ),
         (
             ["checkpoint=a.safetensors", "max_edges=many", "max_neurons=-1", "html=3"],
             "html=3: give true or false\n- max_edges=many: give a whole number 1 or more\n"
             "- max_neurons=-1: give a whole number 1 or more, or null",
         ),
-        (["checkpoint=a.safetensors", "out=a.safetensors"], "out=a.safetensors is a file: give a folder"),
+        (
+            ["checkpoint=a.safetensors", "out=a.safetensors"],
+            "out=a.safetensors is a file: give a folder",
+        ),
         (["arch={n}:mlp"], "no value for checkpoint: give checkpoint=VALUE"),
     ],
 )
 def test_says_what_is_wrong(args, message, graph, saved):
     saved("mlp")
     given = {arg.partition("=")[0] for arg in args}
-    code, _, err = graph(*args, *(d for d in ("arch={n}:mlp", "input_shape=[5]") if d.partition("=")[0] not in given))
+    code, _, err = graph(
+        *args, *(d for d in ("arch={n}:mlp", "input_shape=[5]") if d.partition("=")[0] not in given)
+    )
     assert code == 1
     assert message.casefold() in err.casefold(), err
     assert "Traceback" not in err

@@ -29,7 +29,9 @@ def help_of(capsys, *args):
 
 def values(text):
     """``key -> comment`` of the lines of values; a comment may go on in the lines below."""
-    found = re.findall(r"^  ([a-z][\w.]*): (?:.*?)(?:  # (.*))?$", text.partition("\nAlso:")[0], re.M)
+    found = re.findall(
+        r"^  ([a-z][\w.]*): (?:.*?)(?:  # (.*))?$", text.partition("\nAlso:")[0], re.M
+    )
     return {key: comment for key, comment in found if key != "choices"}
 
 
@@ -72,7 +74,9 @@ def test_comments_go_on_in_the_next_line_and_come_from_parents(tmp_path):
     (tmp_path / "model/gmn.yaml").write_text(
         "# A model.\nname: gmn\nwidth: 8   # features,\n           # of all\nb: 1\n"
     )
-    (tmp_path / "model/wide.yaml").write_text("defaults: [gmn, _self_]\nwidth: 64\nb: 2  # its own\n")
+    (tmp_path / "model/wide.yaml").write_text(
+        "defaults: [gmn, _self_]\nwidth: 64\nb: 2  # its own\n"
+    )
     assert comments_of(tmp_path, "model/gmn")["width"] == "features, of all"
     assert comments_of(tmp_path, "model/wide") | {"defaults": ""} == {
         "defaults": "", "name": "", "width": "features, of all", "b": "its own",
@@ -80,6 +84,8 @@ def test_comments_go_on_in_the_next_line_and_come_from_parents(tmp_path):
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, metanet.cli as c; c.main(['train', '--help']); print('MODULES', *sys.modules)"
+    code = (
+        "import sys, metanet.cli as c; c.main(['train', '--help']); print('MODULES', *sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "lightning", "wandb"} & set(done.stdout.partition("MODULES")[2].split())

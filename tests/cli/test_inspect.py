@@ -52,7 +52,8 @@ class Noisy(nn.Module):
 
 @pytest.fixture
 def inspect(calls, capsys, monkeypatch):
-    """Run the command in a folder with networks: ``inspect("arch=...", ...)`` -> exit code, stdout, stderr."""
+    """Run the command in a folder with networks: ``inspect("arch=...", ...)`` -> exit code, stdout,
+    stderr."""
     module = f"networks_{re.sub('[^a-z0-9]', '_', Path.cwd().parent.name)}"
     Path(f"{module}.py").write_text(NETWORKS)
 
@@ -69,12 +70,16 @@ def test_prints_the_table_and_both_reports(inspect):
     assert code == 0
     assert "2 groups" in out and re.search(r"0\.weight +0\[6\]  5", out)
     assert re.search(r"traced in \d+\.\d s with input \[2, 5\]", out)
-    first, second = re.findall(r"verified with input \[(\d), 5\]\n  ok: legal change \S+, \d+% moved, (\d) axes", out)
+    first, second = re.findall(
+        r"verified with input \[(\d), 5\]\n  ok: legal change \S+, \d+% moved, (\d) axes", out
+    )
     assert (first, second) == (("2", "6"), ("3", "6"))
 
 
 def test_what_a_sweep_shows_is_measured(inspect):
-    code, out, _ = inspect("arch={n}:mlp", "input_shape=[5]", "-m", "arch_args.width=3,4", "seed=0,1")
+    code, out, _ = inspect(
+        "arch={n}:mlp", "input_shape=[5]", "-m", "arch_args.width=3,4", "seed=0,1"
+    )
     assert code == 0
     assert re.search(r"\| arch_args.width +\| runs \| groups +\|", out)
     metrics = json.loads(Path("outputs/sweeps/now/0/metrics.json").read_text())
@@ -102,7 +107,9 @@ def test_saves_the_architecture(inspect):
     assert code == 0
     assert "saved as odd (1)=a.json" in out and "verified" not in out
     saved = metanet.Architecture.load("odd (1)=a.json")
-    assert set(saved.spec.tensors) == {f"{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")}
+    assert set(saved.spec.tensors) == {
+        f"{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")
+    }
     assert [each.name for each in Path().iterdir() if each.suffix == ".json"] == ["odd (1)=a.json"]
 
 
@@ -124,26 +131,44 @@ def test_the_same_seed_gives_the_same_report(inspect):
 def test_the_meta_device_is_not_verified(inspect):
     code, out, _ = inspect("arch={n}:mlp", "input_shape=[5]", "device=meta")
     assert code == 0
-    assert "2 groups" in out and "not verified: the meta device has no values; device=cpu verifies" in out
+    assert (
+        "2 groups" in out
+        and "not verified: the meta device has no values; device=cpu verifies" in out
+    )
 
 
 class TestVerificationFails:
     def test_a_wrong_spec_is_an_error_with_numbers(self, inspect, monkeypatch):
-        lookalike = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))  # whose hidden neurons can be exchanged
-        monkeypatch.setattr(tracing, "trace", lambda *args, **kwargs: metanet.trace(lookalike, torch.rand(2, 5)))
+        lookalike = nn.Sequential(
+            nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2)
+        )  # whose hidden neurons can be exchanged
+        monkeypatch.setattr(
+            tracing, "trace", lambda *args, **kwargs: metanet.trace(lookalike, torch.rand(2, 5))
+        )
         code, out, err = inspect("arch={n}:ordered", "input_shape=[5]")
         assert code == 1
         assert out.count("FAILED: legal change") == 2
-        change = re.search(r"the verification of \S+:ordered failed: legal relabellings changed .* by (\S+) of", err)
+        change = re.search(
+            r"the verification of \S+:ordered failed: legal relabellings changed .* by (\S+) of",
+            err,
+        )
         assert float(change[1]) > 1e-3
-        assert json.loads(next(Path("outputs/inspect").glob("*/metrics.json")).read_text())["change"] > 1e-3
+        assert (
+            json.loads(next(Path("outputs/inspect").glob("*/metrics.json")).read_text())["change"]
+            > 1e-3
+        )
 
     def test_an_axis_that_nobody_can_explain_is_one_too(self, inspect, monkeypatch):
-        blind = Verification(change=0.0, moved=1.0, sensitivity={("0.bias", 0): 0.0, ("0.weight", 0): 0.5}, movable=2)
+        blind = Verification(
+            change=0.0, moved=1.0, sensitivity={("0.bias", 0): 0.0, ("0.weight", 0): 0.5}, movable=2
+        )
         monkeypatch.setattr(command, "verify", lambda *args, **kwargs: blind)
         code, _, err = inspect("arch={n}:mlp", "input_shape=[5]")
         assert code == 1
-        assert "1 illegal relabellings changed nothing, for no reason that was found: 0.bias axis 0\n" in err
+        assert (
+            "1 illegal relabellings changed nothing, for no reason that was found: 0.bias axis 0\n"
+            in err
+        )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +177,10 @@ class TestVerificationFails:
         (["arch={n}:mpl", "input_shape=[5]"], "has no mpl; did you mean mlp?"),
         (["arch={n}:mlp"], "nothing says what Sequential takes. Give input_shape= of one sample"),
         (["arch={n}:mlp", "input_shape=[4]"], "The forward pass of Sequential raised"),
-        (["arch={n}:mlp", "input_shape=5"], "input_shape=5: give the shape of one sample, e.g. [1,28,28] or [16]"),
+        (
+            ["arch={n}:mlp", "input_shape=5"],
+            "input_shape=5: give the shape of one sample, e.g. [1,28,28] or [16]",
+        ),
         (["arch={n}:mlp", "input_shape=[0]"], "input_shape=[0]: give the shape of one sample"),
         (
             ["arch={n}:text", "input_shape=[3]"],

@@ -1,4 +1,5 @@
-"""Two at one place, inputs as outputs, and kills: nothing is lost, and whoever is refused is told why."""
+"""Two at one place, inputs as outputs, and kills: nothing is lost, and whoever is refused is told
+why."""
 
 import csv
 import os
@@ -85,13 +86,19 @@ class TestTwoAtOnePlace:
             metanet.save_checkpoint(f"{name}.safetensors", {"w": torch.ones(2)})
         with somebody_at("out"):
             assert cli.main([*command, "out=out"]) == 1
-        assert f"{Path('out').absolute()} is being written by another process" in capsys.readouterr().err
+        assert (
+            f"{Path('out').absolute()} is being written by another process"
+            in capsys.readouterr().err
+        )
         assert not Path("out").exists()
         assert not [path for path in Path().iterdir() if path.name.startswith(".out")]
 
-    @pytest.mark.parametrize("command", ["merge models=[a.safetensors]", "align a=a.safetensors b=a.safetensors"])
+    @pytest.mark.parametrize(
+        "command", ["merge models=[a.safetensors]", "align a=a.safetensors b=a.safetensors"]
+    )
     def test_the_lock_of_who_was_killed_when_all_was_done(self, command, calls, capsys):
-        """It lies beside a finished output, which no later command will hold; that of a living process stays."""
+        """It lies beside a finished output, which no later command will hold; that of a living
+        process stays."""
         metanet.save_checkpoint("a.safetensors", {"w": torch.ones(2)})
         metanet.save_checkpoint("out", {"w": torch.ones(2)})
         with somebody_at("out"):
@@ -104,7 +111,10 @@ class TestTwoAtOnePlace:
 
     def test_saving_a_merge(self, tmp_path):
         merged = metanet.merge([{"w": torch.zeros(2)}, {"w": torch.ones(2)}])
-        with somebody_at(tmp_path / "out"), pytest.raises(MetanetError, match="is being written by another process"):
+        with (
+            somebody_at(tmp_path / "out"),
+            pytest.raises(MetanetError, match="is being written by another process"),
+        ):
             metanet.merging.save_merged(tmp_path / "out", merged, recipe=merged.recipe)
 
 
@@ -124,26 +134,46 @@ class TestInputs:
         elif name == "in a folder":
             given = Path("out")
         code = cli.main(
-            ["graph", f"checkpoint={given}", "arch=my_mlp:mlp", "input_shape=[2]", "out=out", "overwrite=true"]
+            [
+                "graph",
+                f"checkpoint={given}",
+                "arch=my_mlp:mlp",
+                "input_shape=[2]",
+                "out=out",
+                "overwrite=true",
+            ]
         )
         assert code == 1
-        assert "out/graph.safetensors would be overwritten, and it is read as" in capsys.readouterr().err
-        assert torch.equal(metanet.load_checkpoint("out/graph.safetensors")["weight"], weights["weight"])
+        assert (
+            "out/graph.safetensors would be overwritten, and it is read as"
+            in capsys.readouterr().err
+        )
+        assert torch.equal(
+            metanet.load_checkpoint("out/graph.safetensors")["weight"], weights["weight"]
+        )
 
     def test_inspect_never_replaces_a_configuration(self, calls, capsys):
         Path("net").mkdir()
         Path("net/config.json").write_text("{}")
         assert cli.main(["inspect", "arch=hf:net", "out=net/config.json"]) == 1
-        assert "net/config.json would be overwritten, and it is read as hf:net" in capsys.readouterr().err
+        assert (
+            "net/config.json would be overwritten, and it is read as hf:net"
+            in capsys.readouterr().err
+        )
         assert Path("net/config.json").read_text() == "{}"
 
     def test_the_shards_of_an_index_are_inputs_and_other_texts_are_none(self, tmp_path):
         state = {f"{i}": torch.ones(25) for i in range(3)}
         metanet.save_checkpoint(tmp_path / "in", state, max_shard_size=100)
-        index, shard = tmp_path / "in/model.safetensors.index.json", tmp_path / "in/model-00002-of-00003.safetensors"
+        index, shard = (
+            tmp_path / "in/model.safetensors.index.json",
+            tmp_path / "in/model-00002-of-00003.safetensors",
+        )
         with pytest.raises(MetanetError, match="00002-of-00003.safetensors would be overwritten"):
             keep_inputs({"models": [str(index)]}, [shard])
-        keep_inputs({"models": ["x" * 5000, "\0", 3, None], "out": str(index)}, [shard, tmp_path / "new"])
+        keep_inputs(
+            {"models": ["x" * 5000, "\0", 3, None], "out": str(index)}, [shard, tmp_path / "new"]
+        )
 
     def test_what_a_run_leaves(self, calls, capsys):
         assert cli.main(["train", "hydra.run.dir=here"]) == 0
@@ -159,11 +189,24 @@ FEW = ("merge, in shards", "save_graph")
 MORE = ("graph, overwrite", "train", "train, resume=", "predict", "zoo", "nn.save")
 
 
-@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
-@pytest.mark.parametrize("only", [FEW, pytest.param(MORE, marks=pytest.mark.slow)], ids=["few", "more"])
+@pytest.mark.skipif(
+    shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler"
+)
+@pytest.mark.parametrize(
+    "only", [FEW, pytest.param(MORE, marks=pytest.mark.slow)], ids=["few", "more"]
+)
 def test_kills_lose_nothing(only, tmp_path):
     """A few of the kills that benchmarks/kills.py does by the thousand."""
-    args = ["--only", *only, "--at-most", "3", "--random", str(len(only)), "--out", str(tmp_path / "kills.csv")]
+    args = [
+        "--only",
+        *only,
+        "--at-most",
+        "3",
+        "--random",
+        str(len(only)),
+        "--out",
+        str(tmp_path / "kills.csv"),
+    ]
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks/kills.py", *args], capture_output=True, text=True, timeout=400,
         cwd=ROOT, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
@@ -171,6 +214,8 @@ def test_kills_lose_nothing(only, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     with open(tmp_path / "kills.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert sum(int(row["killed"]) for row in rows if row["kills"] == "before events") == 3 * len(only)
+    assert sum(int(row["killed"]) for row in rows if row["kills"] == "before events") == 3 * len(
+        only
+    )
     assert {(row["losses"], row["leftovers"]) for row in rows} == {("0", "0")}
     assert all(int(row["events"]) > 10 for row in rows), "the kills see what is done to files"

@@ -37,22 +37,31 @@ def others():
 
 def mlp(seed, width=6):
     torch.manual_seed(seed)
-    hidden = nn.Sequential(nn.Linear(5, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width), nn.Tanh())
+    hidden = nn.Sequential(
+        nn.Linear(5, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width), nn.Tanh()
+    )
     return nn.Sequential(*hidden, nn.Linear(width, 2)).eval()
 
 
 @pytest.fixture
 def merge(calls, capsys, tmp_path):
-    """Run the command beside three checkpoints, a to c: ``merge("out=...", ...)`` -> exit code, stdout, stderr."""
+    """Run the command beside three checkpoints, a to c: ``merge("out=...", ...)`` -> exit code,
+    stdout, stderr."""
     module = f"merge_{re.sub('[^a-z0-9]', '_', tmp_path.name)}"
     Path(f"{module}.py").write_text(NETWORKS)
     for seed, name in enumerate("abc"):
         metanet.save_checkpoint(f"{name}.safetensors", mlp(seed).state_dict())
 
     def run(*args, command="merge"):
-        given = {"models": "[a.safetensors,b.safetensors]", "out": "out"} if command == "merge" else {}
-        given.update(arg.replace("{n}", module).split("=", 1) for arg in args if not arg.startswith("~"))
-        code = cli.main([command, *(f"{key}={value}" for key, value in given.items() if f"~{key}" not in args)])
+        given = (
+            {"models": "[a.safetensors,b.safetensors]", "out": "out"} if command == "merge" else {}
+        )
+        given.update(
+            arg.replace("{n}", module).split("=", 1) for arg in args if not arg.startswith("~")
+        )
+        code = cli.main(
+            [command, *(f"{key}={value}" for key, value in given.items() if f"~{key}" not in args)]
+        )
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -65,7 +74,10 @@ def floating(tensors):
 
 def average(*states, weights=None):
     weights = weights or [1 / len(states)] * len(states)
-    return {n: sum(w * s[n].double() for w, s in zip(weights, states, strict=True)) for n in floating(states[0])}
+    return {
+        n: sum(w * s[n].double() for w, s in zip(weights, states, strict=True))
+        for n in floating(states[0])
+    }
 
 
 def front_matter(folder):
@@ -76,21 +88,35 @@ def front_matter(folder):
 def test_averages_and_says_how(merge):
     code, out, err = merge("method.weights=[0.3,0.7]")
     assert code == 0, err
-    a, b, found = load_file("a.safetensors"), load_file("b.safetensors"), load_file("out/model.safetensors")
+    a, b, found = (
+        load_file("a.safetensors"),
+        load_file("b.safetensors"),
+        load_file("out/model.safetensors"),
+    )
     assert found.keys() == a.keys()
     for name, expected in average(a, b, weights=[0.3, 0.7]).items():
         assert found[name].dtype is torch.float32
         torch.testing.assert_close(found[name].double(), expected, rtol=0, atol=1e-7)
-    assert {p.name for p in Path("out").iterdir()} == {"model.safetensors", "README.md", "merge_config.yaml"}
+    assert {p.name for p in Path("out").iterdir()} == {
+        "model.safetensors",
+        "README.md",
+        "merge_config.yaml",
+    }
     front, card = front_matter("out")
     assert front == {
         "base_model": ["a.safetensors", "b.safetensors"], "base_model_relation": "merge", "tags": ["merge", "metanet"]
     }  # fmt: skip
     for name in ("a.safetensors", "b.safetensors"):
         assert f"| {name} | `{hashlib.sha256(Path(name).read_bytes()).hexdigest()}` |" in card
-    assert "| `weights` | [0.3, 0.7] | how much of each model" in card and METHODS["linear"].reference in card
+    assert (
+        "| `weights` | [0.3, 0.7] | how much of each model" in card
+        and METHODS["linear"].reference in card
+    )
     assert f"metanet {metanet.__version__}" in card
-    assert "metanet merge 'models=[a.safetensors,b.safetensors]' out=out 'method.weights=[0.3,0.7]'" in card
+    assert (
+        "metanet merge 'models=[a.safetensors,b.safetensors]' out=out 'method.weights=[0.3,0.7]'"
+        in card
+    )
     config = yaml.safe_load(Path("out/merge_config.yaml").read_text())
     assert config["method"] == {"name": "linear", "weights": [0.3, 0.7], "normalize": True}
     assert (config["models"], config["seed"]) == (["a.safetensors", "b.safetensors"], 0)
@@ -108,7 +134,9 @@ def test_every_method_has_a_file_with_its_options(name):
     assert conf == options
     assert all(type(conf[k]) is type(default) for k, default in options.items())
     functions = [METHODS[name].function, METHODS[name].prepare]
-    parameters = [p for f in functions if f is not None for p in inspect.signature(f).parameters.values()]
+    parameters = [
+        p for f in functions if f is not None for p in inspect.signature(f).parameters.values()
+    ]
     assert list(conf) == list(dict.fromkeys(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
 
 
@@ -145,7 +173,9 @@ def test_options_by_name_and_depth(merge):
     code, _, err = merge("method.weights=[{gradient:[1,0]},{gradient:[0,1]}]", "out=gradient")
     assert code == 0, err
     found = load_file("gradient/model.safetensors")
-    assert torch.equal(found["0.weight"], a["0.weight"]) and torch.equal(found["5.weight"], b["5.weight"])
+    assert torch.equal(found["0.weight"], a["0.weight"]) and torch.equal(
+        found["5.weight"], b["5.weight"]
+    )
 
 
 class TestNames:
@@ -179,7 +209,9 @@ class TestAlignment:
         """b is a with its neurons in another order."""
         arch = metanet.trace(mlp(0), torch.randn(3, 5))
         a = load_file("a.safetensors")
-        metanet.save_checkpoint("b.safetensors", arch.spec.sample(torch.Generator().manual_seed(2))(a))
+        metanet.save_checkpoint(
+            "b.safetensors", arch.spec.sample(torch.Generator().manual_seed(2))(a)
+        )
         return a
 
     def test_a_relabelling_of_itself_returns_the_model(self, merge, relabelled):
@@ -188,19 +220,32 @@ class TestAlignment:
         found = load_file("out/model.safetensors")
         assert all(torch.equal(t, relabelled[n]) for n, t in found.items())
         assert "model 1: Alignment by weight: 2 groups moved" in out
-        assert "- 1: neurons moved by the matcher `weight` (seed 0): 2 of 2 groups" in front_matter("out")[1]
+        assert (
+            "- 1: neurons moved by the matcher `weight` (seed 0): 2 of 2 groups"
+            in front_matter("out")[1]
+        )
         saved = Alignment.load("outputs/merge/now/alignment-1.safetensors")
-        assert all(torch.equal(t, relabelled[n]) for n, t in saved(load_file("b.safetensors")).items())
+        assert all(
+            torch.equal(t, relabelled[n]) for n, t in saved(load_file("b.safetensors")).items()
+        )
         numbers = json.loads(Path("outputs/merge/now/metrics.json").read_text())
         assert numbers["objective/1/after"] > numbers["objective/1/before"]
 
     @pytest.mark.parametrize("form", ["al (1)", "al (1)/alignment.safetensors", "[null,al (1)]"])
     def test_one_that_was_saved(self, merge, relabelled, form):
-        pair = ["a=a.safetensors", "b=b.safetensors", "arch={n}:mlp", "input_shape=[5]", "out=al (1)"]
+        pair = [
+            "a=a.safetensors",
+            "b=b.safetensors",
+            "arch={n}:mlp",
+            "input_shape=[5]",
+            "out=al (1)",
+        ]
         assert merge(*pair, command="align")[0] == 0
         code, _, err = merge(f"alignment={form}")
         assert code == 0, err
-        assert all(torch.equal(t, relabelled[n]) for n, t in load_file("out/model.safetensors").items())
+        assert all(
+            torch.equal(t, relabelled[n]) for n, t in load_file("out/model.safetensors").items()
+        )
         assert not list(Path("outputs/merge/now").glob("*.safetensors"))
 
     def test_one_of_another_network(self, merge):
@@ -209,18 +254,26 @@ class TestAlignment:
         state, spec = net.state_dict(), metanet.trace(net, torch.randn(2, 3)).spec
         metanet.align(spec.sample()(state), to=state, arch=spec).save("other.safetensors")
         code, _, err = merge("alignment=other.safetensors")
-        assert code == 1 and "is of another network: it moves x.0.weight" in err and "; give arch=" in err
+        assert (
+            code == 1
+            and "is of another network: it moves x.0.weight" in err
+            and "; give arch=" in err
+        )
         assert not Path("out").exists()
 
     def test_a_large_network_is_never_made_with_values(self, merge, relabelled, monkeypatch):
         made = []
         real = tracing.load_source
-        monkeypatch.setattr(tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1])
+        monkeypatch.setattr(
+            tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
+        )
         monkeypatch.setattr(networks, "_LARGE", 10)
         code, _, err = merge("arch={n}:mlp", "input_shape=[5]", "matcher=weight")
         assert code == 0, err
         assert all(p.is_meta for p in made[0].parameters())
-        assert all(torch.equal(t, relabelled[n]) for n, t in load_file("out/model.safetensors").items())
+        assert all(
+            torch.equal(t, relabelled[n]) for n, t in load_file("out/model.safetensors").items()
+        )
 
 
 def test_statistics_are_measured_anew(merge):
@@ -263,11 +316,18 @@ class TestOut:
     def test_the_folder_of_an_input(self, merge):
         metanet.save_checkpoint("folder", load_file("a.safetensors"), max_shard_size="1GB")
         before = sorted(Path("folder").iterdir())
-        for out, where in (("folder", "is"), ("folder/deeper/out", "lies in"), ("other/../folder/x", "lies in")):
+        for out, where in (
+            ("folder", "is"),
+            ("folder/deeper/out", "lies in"),
+            ("other/../folder/x", "lies in"),
+        ):
             code, _, err = merge("models=[folder,b.safetensors]", f"out={out}")
             assert code == 1
             assert f"out={out} {where} the folder of an input, folder" in err
-        assert "lies in the folder of an input, folder" in merge("base=folder", "method=linear", "out=folder/x")[2]
+        assert (
+            "lies in the folder of an input, folder"
+            in merge("base=folder", "method=linear", "out=folder/x")[2]
+        )
         assert sorted(Path("folder").iterdir()) == before
 
     def test_a_full_disk(self, merge, monkeypatch):
@@ -297,16 +357,28 @@ class TestOut:
         with monkeypatch.context() as patched:
             patched.setattr(_writing, "_write_files", full)
             code, _, err = merge()
-        assert code == 1 and "No space left on device" in err and "1 of 1 shards are finished and wait in " in err
+        assert (
+            code == 1
+            and "No space left on device" in err
+            and "1 of 1 shards are finished and wait in " in err
+        )
         assert not Path("out").exists()
         assert merge()[0] == 0
         assert front_matter("out")[0]["tags"] == ["merge", "metanet"]
         assert not [p for p in Path().iterdir() if ".partial" in p.name]
 
     def test_a_sweep_into_folders_by_method(self, merge):
-        args = ["-m", "method=linear,slerp", "models=[a.safetensors,b.safetensors]", "out=merged-${method.name}"]
+        args = [
+            "-m",
+            "method=linear,slerp",
+            "models=[a.safetensors,b.safetensors]",
+            "out=merged-${method.name}",
+        ]
         assert cli.main(["merge", *args]) == 0
-        assert Path("merged-linear/model.safetensors").is_file() and Path("merged-slerp/model.safetensors").is_file()
+        assert (
+            Path("merged-linear/model.safetensors").is_file()
+            and Path("merged-slerp/model.safetensors").is_file()
+        )
 
 
 def test_one_file_twice(merge):
@@ -322,16 +394,37 @@ def test_one_file_twice(merge):
     [
         (["~models"], "no value for models: give models=VALUE"),
         (["~out"], "no value for out: give out=VALUE"),
-        (["models=a.safetensors"], "models=a.safetensors: give a list of checkpoints, models=[a.safetensors,B]"),
+        (
+            ["models=a.safetensors"],
+            "models=a.safetensors: give a list of checkpoints, models=[a.safetensors,B]",
+        ),
         (["models=[]"], "models=[]: give a list of checkpoints, models=[A,B]"),
         (["models=[a.safetensors,null]"], "give a list of checkpoints"),
         (["models=[a.safetensors]"], "method 'linear' merges 2 or more models, got 1"),
-        (["models=[a.safetensors,d.safetensors]"], "checkpoint 'd.safetensors' does not exist; its folder has a.safe"),
-        (["models=[a.safetensors,wide.safetensors]"], "shape       0.weight is (7, 5), expected (6, 5)"),
-        (["models=[a.safetensors,typo.safetensors]"], "missing     5.weight (2, 6); near: 5.weihgt (2, 6)"),
-        (["models=[a.safetensors,nan.safetensors]"], "'nan.safetensors': 5.weight has NaN or infinite values"),
-        (["models=[a.safetensors,int.safetensors]"], "5.weight is torch.int8, expected torch.float32"),
-        (["models=[t1.safetensors,t2.safetensors]"], "table holds integers (torch.int64) that differ in"),
+        (
+            ["models=[a.safetensors,d.safetensors]"],
+            "checkpoint 'd.safetensors' does not exist; its folder has a.safe",
+        ),
+        (
+            ["models=[a.safetensors,wide.safetensors]"],
+            "shape       0.weight is (7, 5), expected (6, 5)",
+        ),
+        (
+            ["models=[a.safetensors,typo.safetensors]"],
+            "missing     5.weight (2, 6); near: 5.weihgt (2, 6)",
+        ),
+        (
+            ["models=[a.safetensors,nan.safetensors]"],
+            "'nan.safetensors': 5.weight has NaN or infinite values",
+        ),
+        (
+            ["models=[a.safetensors,int.safetensors]"],
+            "5.weight is torch.int8, expected torch.float32",
+        ),
+        (
+            ["models=[t1.safetensors,t2.safetensors]"],
+            "table holds integers (torch.int64) that differ in",
+        ),
         (["arch=timm:test_resnet"], "does not fit the network"),
         (["arch={n}:mlp", "arch_args.width=7"], "0.weight is (6, 5), expected (7, 5)"),
         (["method=tis"], "did you mean method=ties?"),
@@ -349,7 +442,10 @@ def test_one_file_twice(merge):
         (["overrides=[1]"], "give {PATTERN: {OPTION: NUMBER}}"),
         (["slices={0: [0,1]}"], "give [{MODEL: [FIRST, BEHIND_THE_LAST]}, ...]"),
         (["matcher=weight"], "matcher=weight needs the network: give arch="),
-        (["matcher=activation", "arch={n}:mlp", "input_shape=[5]"], "matcher=activation runs the networks: give data="),
+        (
+            ["matcher=activation", "arch={n}:mlp", "input_shape=[5]"],
+            "matcher=activation runs the networks: give data=",
+        ),
         (["matcher=weight", "alignment=a.safetensors"], "give either matcher=NAME"),
         (["alignment=a.safetensors"], "not a saved alignment"),
         (["data={n}:batches"], "data= needs the network: give arch="),
@@ -361,15 +457,24 @@ def test_one_file_twice(merge):
         (["out_dtype=int8"], "out_dtype=int8: choose from float64, float32, bfloat16"),
         (["max_shard_size=large"], "max_shard_size='large': give bytes"),
         (["device=nowhere"], "device=nowhere can't be used"),
-        (["models=[quantised,a.safetensors]"], "is quantised (fp8, says its config.json), which averages"),
+        (
+            ["models=[quantised,a.safetensors]"],
+            "is quantised (fp8, says its config.json), which averages",
+        ),
     ],
 )
 def test_says_what_is_wrong(args, message, merge):
     state = load_file("b.safetensors")
     metanet.save_checkpoint("wide.safetensors", mlp(1, 7).state_dict())
-    metanet.save_checkpoint("typo.safetensors", {n.replace("5.weight", "5.weihgt"): t for n, t in state.items()})
-    metanet.save_checkpoint("nan.safetensors", {**state, "5.weight": torch.full((2, 6), float("nan"))})
-    metanet.save_checkpoint("int.safetensors", {**state, "5.weight": torch.ones(2, 6, dtype=torch.int8)})
+    metanet.save_checkpoint(
+        "typo.safetensors", {n.replace("5.weight", "5.weihgt"): t for n, t in state.items()}
+    )
+    metanet.save_checkpoint(
+        "nan.safetensors", {**state, "5.weight": torch.full((2, 6), float("nan"))}
+    )
+    metanet.save_checkpoint(
+        "int.safetensors", {**state, "5.weight": torch.ones(2, 6, dtype=torch.int8)}
+    )
     for n in (1, 2):
         metanet.save_checkpoint(f"t{n}.safetensors", {**state, "table": torch.arange(3) * n})
     metanet.save_checkpoint("quantised", state, max_shard_size="1GB")
@@ -381,7 +486,9 @@ def test_says_what_is_wrong(args, message, merge):
     assert message in err
     assert "Traceback" not in err
     assert not Path("out").exists()
-    assert {p: p.read_bytes() for p in Path().rglob("*.safetensors") if ".partial" not in str(p)} == before
+    assert {
+        p: p.read_bytes() for p in Path().rglob("*.safetensors") if ".partial" not in str(p)
+    } == before
     assert not [p for p in Path().iterdir() if ".partial" in p.name]
 
 

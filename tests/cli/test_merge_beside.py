@@ -1,4 +1,5 @@
-"""What is written beside a merge's weights fits them: vocabulary, ties, tokenizer, parts of pipelines; nothing else."""
+"""What is written beside a merge's weights fits them: vocabulary, ties, tokenizer, parts of
+pipelines; nothing else."""
 
 import json
 import os
@@ -30,7 +31,8 @@ def written(folder):
 
 
 class TestVocabulary:
-    """Tables of one model are taken: the configuration goes with them, and network libraries load the result."""
+    """Tables of one model are taken: the configuration goes with them, and network libraries load
+    the result."""
 
     def llama(self, folder, seed, vocabulary, tied=False):
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -50,7 +52,9 @@ class TestVocabulary:
         from transformers import LlamaForCausalLM
 
         model, told = LlamaForCausalLM.from_pretrained(folder, output_loading_info=True)
-        assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert not any(
+            told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        )
         return model
 
     @pytest.mark.parametrize("base", [False, True])
@@ -66,18 +70,21 @@ class TestVocabulary:
         assert code == 0, err
         config = written("out")
         assert config["vocab_size"] == 12 and config["bos_token_id"] == 2
-        assert "the tokenizer is that of large, as the embedding is" in out and "vocab_size" not in out
+        assert (
+            "the tokenizer is that of large, as the embedding is" in out and "vocab_size" not in out
+        )
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             assert json.loads(Path("out", name).read_text()) == {"of": "large"}
         model = self.loaded("out")
         assert torch.equal(model.lm_head.weight, large.lm_head.weight)
         assert torch.equal(model.model.embed_tokens.weight, large.model.embed_tokens.weight)
-        assert written("out") | {"vocab_size": 10, "bos_token_id": 0} == written("base" if base else "small") | {
-            "bos_token_id": 0
-        }
+        assert written("out") | {"vocab_size": 10, "bos_token_id": 0} == written(
+            "base" if base else "small"
+        ) | {"bos_token_id": 0}
 
     def test_of_the_folder_whose_configuration_it_is(self, run):
-        """The first input is a file without a configuration, of another vocabulary than the folder that has one."""
+        """The first input is a file without a configuration, of another vocabulary than the folder
+        that has one."""
         self.llama("folder", 1, 10)
         large = self.llama("large", 2, 12)
         torch.save(large.state_dict(), "large.pt")
@@ -85,7 +92,10 @@ class TestVocabulary:
         code, out, err = run("merge", "models=[large.pt,folder]", overrides, "out=out")
         assert code == 0, err
         assert written("out")["vocab_size"] == 12
-        assert "the embedding is that of large.pt, which has no folder with a tokenizer: that of folder stays" in out
+        assert (
+            "the embedding is that of large.pt, which has no folder with a tokenizer: that of folder stays"
+            in out
+        )
         self.loaded("out")
 
     def test_stays_where_the_embedding_of_the_first_is_taken(self, run):
@@ -94,7 +104,8 @@ class TestVocabulary:
         overrides = 'overrides={"*embed_tokens*": {take: 0}, "lm_head*": {take: 0}}'
         assert run("merge", "models=[small,large]", overrides, "out=out")[0] == 0
         assert (
-            written("out") == written("small") and json.loads(Path("out/tokenizer.json").read_text())["of"] == "small"
+            written("out") == written("small")
+            and json.loads(Path("out/tokenizer.json").read_text())["of"] == "small"
         )
         self.loaded("out")
 
@@ -103,7 +114,10 @@ class TestVocabulary:
         self.llama("large", 2, 12)
         overrides = 'overrides={"*embed_tokens*": {take: 1}, "lm_head*": {take: 0}}'
         code, _, err = run("merge", "models=[small,large]", overrides, "out=out")
-        assert code == 1 and "lm_head.weight would have 10 rows and model.embed_tokens.weight 12" in err
+        assert (
+            code == 1
+            and "lm_head.weight would have 10 rows and model.embed_tokens.weight 12" in err
+        )
         assert not Path("out").exists()
 
     def test_a_head_of_its_own_unties(self, run):
@@ -111,7 +125,12 @@ class TestVocabulary:
         own = self.llama("own", 2, 10)
         code, _, err = run("merge", "models=[tied,own]", "out=out")
         assert code == 1 and 'overrides={"lm_head.weight": {"take": 1}}' in err
-        assert run("merge", "models=[tied,own]", 'overrides={"lm_head.weight": {take: 1}}', "out=out")[0] == 0
+        assert (
+            run("merge", "models=[tied,own]", 'overrides={"lm_head.weight": {take: 1}}', "out=out")[
+                0
+            ]
+            == 0
+        )
         assert written("out")["tie_word_embeddings"] is False
         model = self.loaded("out")
         assert torch.equal(model.lm_head.weight, own.lm_head.weight)
@@ -126,7 +145,15 @@ class TestVocabulary:
                 {"format": "pt"},
             )  # fmt: skip
         assert (
-            run("merge", "models=[one,two]", "base=one", "method=dare_linear", "method.density=0.5", "out=out")[0] == 0
+            run(
+                "merge",
+                "models=[one,two]",
+                "base=one",
+                "method=dare_linear",
+                "method.density=0.5",
+                "out=out",
+            )[0]
+            == 0
         )
         stored = load_file("out/model.safetensors")
         assert torch.equal(stored["lm_head.weight"], stored["model.embed_tokens.weight"])
@@ -147,7 +174,10 @@ def sentences(name, seed, dense=True, mean=True, weights="model.safetensors", ro
         Path(name, part).mkdir(parents=True, exist_ok=True)
     parts = {root: {"encoder.weight": torch.randn(4, 4, generator=generator)}}
     if dense:
-        parts["2_Dense"] = {"linear.weight": torch.randn(3, 4, generator=generator), "linear.bias": torch.randn(3)}
+        parts["2_Dense"] = {
+            "linear.weight": torch.randn(3, 4, generator=generator),
+            "linear.bias": torch.randn(3),
+        }
         Path(name, "2_Dense/config.json").write_text('{"out_features": 3}')
     for part, state in parts.items():
         save_file(state, Path(name, part, weights)) if weights.endswith("s") else torch.save(
@@ -155,24 +185,39 @@ def sentences(name, seed, dense=True, mean=True, weights="model.safetensors", ro
         )
     Path(name, root, "config.json").write_text('{"model_type": "bert"}')
     Path(name, "1_Pooling/config.json").write_text(json.dumps({"mean": mean}))
-    rows = [{"idx": k, "name": str(k), "path": p, "type": f"models.{kind}"} for k, (p, kind) in enumerate(kinds)]
+    rows = [
+        {"idx": k, "name": str(k), "path": p, "type": f"models.{kind}"}
+        for k, (p, kind) in enumerate(kinds)
+    ]
     Path(name, "modules.json").write_text(json.dumps(rows))
-    return {f"{part}/{n}" if part else n: t for part, state in parts.items() for n, t in state.items()}
+    return {
+        f"{part}/{n}" if part else n: t for part, state in parts.items() for n, t in state.items()
+    }
 
 
 class TestPipelines:
     @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
     @pytest.mark.parametrize("root", ["", "0_Transformer"])
     def test_all_parts_are_merged_or_carried(self, weights, root, run):
-        a, b = sentences("a", 1, weights=weights, root=root), sentences("b", 2, weights=weights, root=root)
-        code, _, err = run("merge", "models=[a,b]", "method.weights=[0.25,0.75]", "max_shard_size=40", "out=out")
+        a, b = (
+            sentences("a", 1, weights=weights, root=root),
+            sentences("b", 2, weights=weights, root=root),
+        )
+        code, _, err = run(
+            "merge", "models=[a,b]", "method.weights=[0.25,0.75]", "max_shard_size=40", "out=out"
+        )
         assert code == 0, err
         found = metanet.load_checkpoint("out")
         assert set(found) == set(a)
         expected = metanet.merge([a, b], weights=[0.25, 0.75])
         assert all(torch.equal(found[name], expected[name]) for name in a)
         assert Path("out/2_Dense/model.safetensors.index.json").is_file()
-        for name in ("modules.json", "1_Pooling/config.json", "2_Dense/config.json", Path(root, "config.json")):
+        for name in (
+            "modules.json",
+            "1_Pooling/config.json",
+            "2_Dense/config.json",
+            Path(root, "config.json"),
+        ):
             assert Path("out", name).read_bytes() == Path("a", name).read_bytes()
         digests = Path("out/merge_config.yaml").read_text()
         assert all(f"{each}/2_Dense/{weights}" in digests for each in "ab")
@@ -213,7 +258,9 @@ class TestPipelines:
             ["merge", "models=[a,b]", *of],
         ):
             code, _, err = run(*command)
-            assert code == 1 and "is a pipeline of several networks" in err and "2_Dense" in err, err
+            assert code == 1 and "is a pipeline of several networks" in err and "2_Dense" in err, (
+                err
+            )
             assert not Path("out").exists()
         code, _, err = run("graph", "checkpoint=a/model.safetensors", *of)
         assert code == 0, err
@@ -231,12 +278,18 @@ class TestPipelines:
             save_file({"w": torch.ones(2)}, f"a/{part}/diffusion_pytorch_model.safetensors")
         Path("a/model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
         code, _, err = run("merge", "models=[a,a]", "out=out")
-        assert code == 1 and "is a diffusers pipeline" in err and "unet, vae" in err and "'a/unet'" in err
+        assert (
+            code == 1
+            and "is a diffusers pipeline" in err
+            and "unet, vae" in err
+            and "'a/unet'" in err
+        )
         assert run("merge", "models=[a/unet,a/unet]", "out=out")[0] == 0
 
 
 class TestLinks:
-    """What a stranger's folder links to elsewhere is not copied into a folder that is going to be shared."""
+    """What a stranger's folder links to elsewhere is not copied into a folder that is going to be
+    shared."""
 
     @pytest.fixture
     def folders(self, run):
@@ -265,7 +318,9 @@ class TestLinks:
             Path(name, "config.json").unlink()
             Path(name, "config.json").symlink_to("../secret")
             code, out, err = run("merge", "models=[a,b]", "out=out")
-            assert code == 1 and "is a link out of the folder" in err and "the secret" not in out + err
+            assert (
+                code == 1 and "is a link out of the folder" in err and "the secret" not in out + err
+            )
             assert not Path("out").exists()
 
     def test_pipes_and_links_to_nothing(self, folders, run):
@@ -278,7 +333,11 @@ class TestLinks:
         with open("a/tokenizer.json", "wb") as file:
             file.truncate(257 * 2**20)
         code, out, _ = run("merge", "models=[a,b]", "out=out")
-        assert code == 0 and "it is larger than 268,435,456 bytes" in out and not Path("out/tokenizer.json").exists()
+        assert (
+            code == 0
+            and "it is larger than 268,435,456 bytes" in out
+            and not Path("out/tokenizer.json").exists()
+        )
 
     def test_links_inside_the_folder_and_to_the_blobs_of_the_cache_are_files(self, folders, run):
         repo = Path("hub/models--me--mine")
@@ -292,7 +351,11 @@ class TestLinks:
         (snapshot / "LICENSE").symlink_to("../../../../secret")
         code, _, err = run("merge", f"models=[{snapshot},b]", "out=out")
         assert code == 0, err
-        assert Path("out/tokenizer.json").read_text() == Path("out/vocab.json").read_text() == '{"tokens": 4}'
+        assert (
+            Path("out/tokenizer.json").read_text()
+            == Path("out/vocab.json").read_text()
+            == '{"tokens": 4}'
+        )
         assert not Path("out/tokenizer.json").is_symlink() and not Path("out/LICENSE").exists()
 
     def test_align(self, run):
@@ -306,7 +369,9 @@ class TestLinks:
             metanet.save_checkpoint(name, net.state_dict(), max_shard_size="1GB")
             Path(name, "config.json").write_text("{}")
             Path(name, "tokenizer.json").symlink_to("../secret")
-        code, out, err = run("align", "a=a", "b=b", "arch=link_network:net", "input_shape=[3]", "out=out")
+        code, out, err = run(
+            "align", "a=a", "b=b", "arch=link_network:net", "input_shape=[3]", "out=out"
+        )
         assert code == 0, err
         assert "tokenizer.json of b is not carried along: it is a link out of the folder" in out
         assert not Path("out/tokenizer.json").exists()

@@ -1,4 +1,5 @@
-"""metanet merge on tiny networks of transformers and timm: shards, tokenizers, heads, layers; loaded back and run."""
+"""metanet merge on tiny networks of transformers and timm: shards, tokenizers, heads, layers;
+loaded back and run."""
 
 import csv
 import json
@@ -20,7 +21,9 @@ def tokenizer(folder, words):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token=words[0]))
+    made = Tokenizer(
+        models.WordLevel({word: k for k, word in enumerate(words)}, unk_token=words[0])
+    )
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=made, unk_token=words[0]).save_pretrained(folder)
 
@@ -29,8 +32,16 @@ def llama(folder, seed, **config):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    given = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, **config}
-    made = LlamaForCausalLM(LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=24, **given)).eval()
+    given = {
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "pad_token_id": 0,
+        **config,
+    }
+    made = LlamaForCausalLM(
+        LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=24, **given)
+    ).eval()
     made.save_pretrained(folder, max_shard_size="8KB")
     return made
 
@@ -39,7 +50,15 @@ def gpt2(folder, seed):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    config = GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=40,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=16,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     made = GPT2LMHeadModel(config).eval()
     made.save_pretrained(folder)
     return made
@@ -59,7 +78,8 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def merge(calls, capsys, folders):
-    """Run the command beside copies of all of these: ``merge("out=...")`` -> exit code, stdout, stderr."""
+    """Run the command beside copies of all of these: ``merge("out=...")`` -> exit code, stdout,
+    stderr."""
     shutil.copytree(folders, Path.cwd(), dirs_exist_ok=True)
 
     def run(*args, command="merge"):
@@ -75,7 +95,9 @@ def merge(calls, capsys, folders):
 def load(folder, kind="LlamaForCausalLM", **options):
     import transformers
 
-    model, told = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True, **options)
+    model, told = getattr(transformers, kind).from_pretrained(
+        folder, output_loading_info=True, **options
+    )
     assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model.eval()
 
@@ -83,7 +105,9 @@ def load(folder, kind="LlamaForCausalLM", **options):
 def averaged(first, second):
     """A network with the mean of the weights of two, and its logits."""
     state = second.state_dict()
-    mean = {n: (t + state[n]) / 2 if t.is_floating_point() else t for n, t in first.state_dict().items()}
+    mean = {
+        n: (t + state[n]) / 2 if t.is_floating_point() else t for n, t in first.state_dict().items()
+    }
     first.load_state_dict(mean)
     with torch.no_grad():
         return first, first(IDS).logits
@@ -95,8 +119,18 @@ def test_a_llama_in_shards(merge):
     code, out, err = merge("max_shard_size=9KB")
     assert code == 0, err
     names = {p.name for p in Path("out").iterdir()}
-    assert {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"} <= names
-    assert {"model.safetensors.index.json", "model-00001-of-00004.safetensors", "merge_config.yaml"} <= names
+    assert {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "README.md",
+    } <= names
+    assert {
+        "model.safetensors.index.json",
+        "model-00001-of-00004.safetensors",
+        "merge_config.yaml",
+    } <= names
     index = json.loads(Path("out/model.safetensors.index.json").read_text())
     assert (
         index["weight_map"].keys()
@@ -128,7 +162,11 @@ def test_goes_on_from_the_shards_of_a_stopped_merge(merge, monkeypatch):
     assert code == 1 and "out: No space left on device;" in err
     assert "make room" in err and " 2 of 4 shards are finished and wait in " in err
     assert not Path("out").exists()
-    monkeypatch.setattr(_writing, "save_checkpoint", lambda path, *args: saved.append(path.name) or real(path, *args))
+    monkeypatch.setattr(
+        _writing,
+        "save_checkpoint",
+        lambda path, *args: saved.append(path.name) or real(path, *args),
+    )
     code, _, err = merge("max_shard_size=9KB")
     assert code == 0, err
     assert saved == sorted(p.name for p in Path("out").glob("model-*")) and len(saved) == 4
@@ -189,13 +227,24 @@ class TestHeads:
             found = load(f"out{models}")
             assert found.lm_head.weight is found.model.embed_tokens.weight
             assert all(torch.equal(t, tied[n]) for n, t in found.state_dict().items() if n in tied)
-            assert json.loads(Path(f"out{models}/config.json").read_text())["tie_word_embeddings"] is True
+            assert (
+                json.loads(Path(f"out{models}/config.json").read_text())["tie_word_embeddings"]
+                is True
+            )
         assert "left out: lm_head.weight" in Path("out[twice,tied]/README.md").read_text()
 
     def test_other_values(self, merge, tied):
-        save_file({**tied, "lm_head.weight": torch.randn(40, 16)}, "twice/model.safetensors", {"format": "pt"})
+        save_file(
+            {**tied, "lm_head.weight": torch.randn(40, 16)},
+            "twice/model.safetensors",
+            {"format": "pt"},
+        )
         code, _, err = merge("models=[twice,tied]")
-        assert code == 1 and "Only one of them stores lm_head.weight, with values other than its embedding's" in err
+        assert (
+            code == 1
+            and "Only one of them stores lm_head.weight, with values other than its embedding's"
+            in err
+        )
         assert not Path("out").exists()
 
 
@@ -206,7 +255,11 @@ def test_other_vocabularies(merge):
     model.resize_token_embeddings(44, mean_resizing=False)
     model.save_pretrained("larger")
     code, _, err = merge("models=[A,larger]")
-    assert code == 1 and "The vocabularies differ (40 and 44 rows in" in err and "resize the embeddings" in err
+    assert (
+        code == 1
+        and "The vocabularies differ (40 and 44 rows in" in err
+        and "resize the embeddings" in err
+    )
     assert not Path("out").exists()
 
 
@@ -233,7 +286,9 @@ def test_what_lies_beside(merge):
     }.items():  # fmt: skip
         Path("A", name).write_text(text)
     config = json.loads(Path("A/config.json").read_text())
-    Path("A/config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "modeling_mine.Mine"}}))
+    Path("A/config.json").write_text(
+        json.dumps({**config, "auto_map": {"AutoModel": "modeling_mine.Mine"}})
+    )
     other = json.loads(Path("B/config.json").read_text())
     Path("B/config.json").write_text(json.dumps({**other, "rms_norm_eps": 0.5}))
     Path("B/chat_template.jinja").write_text("{{ y }}")
@@ -292,7 +347,9 @@ def test_a_network_of_timm(merge, timm_pair, tmp_path):
     found = load_file("out/model.safetensors")
     assert all(torch.equal(t, a[n]) for n, t in found.items()) and found.keys() == a.keys()
     assert "library_name: timm" in Path("out/README.md").read_text()
-    loaded = timm.create_model("test_resnet", num_classes=3, checkpoint_path="out/model.safetensors").eval()
+    loaded = timm.create_model(
+        "test_resnet", num_classes=3, checkpoint_path="out/model.safetensors"
+    ).eval()
     x = torch.randn(2, 3, 64, 64)
     assert torch.equal(loaded(x), model.eval()(x))
     for n in range(6):
@@ -300,17 +357,22 @@ def test_a_network_of_timm(merge, timm_pair, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(torch.randint(256, (40, 48, 3), dtype=torch.uint8).numpy()).save(path)
     data = [f"data={tmp_path / 'images'}", "points=3", "data_args.size=64", "logger=none"]
-    code, _, err = merge("a=b.safetensors", "b=out", *arch, *data, "matcher=weight", command="barrier")
+    code, _, err = merge(
+        "a=b.safetensors", "b=out", *arch, *data, "matcher=weight", command="barrier"
+    )
     assert code == 0, err
     numbers = json.loads(Path("outputs/barrier/now/metrics.json").read_text())
     assert abs(numbers["loss/barrier"]) < 1e-5 * abs(numbers["loss/a"])
-    middle = list(csv.DictReader(Path("outputs/barrier/now/barrier.csv").read_text().splitlines()))[1]
+    middle = list(csv.DictReader(Path("outputs/barrier/now/barrier.csv").read_text().splitlines()))[
+        1
+    ]
     assert float(middle["loss"]) == pytest.approx(numbers["loss/a"], rel=1e-5)
     assert float(middle["unaligned_loss"]) != pytest.approx(numbers["loss/a"], rel=1e-3)
 
 
 def moved_copy(kind, config, folder):
-    """A network whose files transformers lays out otherwise than its module, and one with its neurons relabelled."""
+    """A network whose files transformers lays out otherwise than its module, and one with its
+    neurons relabelled."""
     import transformers
 
     torch.manual_seed(0)
@@ -325,10 +387,20 @@ def moved_copy(kind, config, folder):
     made.save_pretrained(folder / "moved")
 
 
-SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 LAID_OUT = {
     "ViTForImageClassification": {**SMALL, "image_size": 16, "patch_size": 8},
-    "MixtralForCausalLM": {**SMALL, "vocab_size": 40, "num_key_value_heads": 2, "num_local_experts": 3},
+    "MixtralForCausalLM": {
+        **SMALL,
+        "vocab_size": 40,
+        "num_key_value_heads": 2,
+        "num_local_experts": 3,
+    },
 }
 
 

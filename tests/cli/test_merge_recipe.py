@@ -28,7 +28,8 @@ def weights(seed):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """``run("merge", "key=value", ...)`` in a folder with checkpoints a to d -> exit code, stdout, stderr."""
+    """``run("merge", "key=value", ...)`` in a folder with checkpoints a to d -> exit code, stdout,
+    stderr."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate("abcd"):
         metanet.save_checkpoint(f"{name} (1).safetensors", weights(seed))
@@ -61,8 +62,12 @@ def test_the_same_bits(given, kind, run):
     code, _, err = run("merge", f"recipe={Path('one', kind)}", "out=two")
     assert code == 0, err
     one, two = written("one"), written("two")
-    assert list(one) == list(two) and all(torch.equal(one[n], two[n]) and one[n].dtype is two[n].dtype for n in one)
-    first, second = (yaml.safe_load(Path(each, "merge_config.yaml").read_text()) for each in ("one", "two"))
+    assert list(one) == list(two) and all(
+        torch.equal(one[n], two[n]) and one[n].dtype is two[n].dtype for n in one
+    )
+    first, second = (
+        yaml.safe_load(Path(each, "merge_config.yaml").read_text()) for each in ("one", "two")
+    )
     assert first | {"out": "two"} == second
     assert run("merge", "recipe=two", "out=three")[0] == 0  # what was replayed can be replayed
 
@@ -73,10 +78,21 @@ def test_what_is_typed_wins(run):
     assert run("merge", PAIR, "method=slerp", "method.t=0.5", "out=wanted")[0] == 0
     assert torch.equal(written("other_option")["0.weight"], written("wanted")["0.weight"])
     assert run("merge", "recipe=one", "method=linear", "out=other_method")[0] == 0
-    assert torch.equal(written("other_method")["0.bias"], metanet.merge([weights(0), weights(1)])["0.bias"])
-    assert run("merge", "recipe=one", "models=[c (1).safetensors,d (1).safetensors]", "out=other_models")[0] == 0
     assert torch.equal(
-        written("other_models")["0.bias"], metanet.merge([weights(2), weights(3)], "slerp", t=0.25)["0.bias"]
+        written("other_method")["0.bias"], metanet.merge([weights(0), weights(1)])["0.bias"]
+    )
+    assert (
+        run(
+            "merge",
+            "recipe=one",
+            "models=[c (1).safetensors,d (1).safetensors]",
+            "out=other_models",
+        )[0]
+        == 0
+    )
+    assert torch.equal(
+        written("other_models")["0.bias"],
+        metanet.merge([weights(2), weights(3)], "slerp", t=0.25)["0.bias"],
     )
 
 
@@ -87,7 +103,9 @@ def test_an_input_that_was_changed_is_named(kind, run):
     code, _, err = run("merge", f"recipe=one/{kind}", "out=two")
     assert code == 1 and "c (1).safetensors is not the file that it was made with" in err
     assert not Path("two").exists()
-    assert run("merge", "recipe=one", "base=c (1).safetensors", "out=two")[0] == 0  # asked for by name
+    assert (
+        run("merge", "recipe=one", "base=c (1).safetensors", "out=two")[0] == 0
+    )  # asked for by name
 
 
 def test_alignment_and_network(run):
@@ -97,7 +115,9 @@ def test_alignment_and_network(run):
     assert code == 0, err
     Path("ran").unlink()
     code, _, err = run("merge", "recipe=one", "out=two")
-    assert code == 1 and "refers to code, arch=recipe_networks:net" in err and not Path("ran").exists()
+    assert (
+        code == 1 and "refers to code, arch=recipe_networks:net" in err and not Path("ran").exists()
+    )
     code, _, err = run("merge", "recipe=one", network[0], "out=two")
     assert code == 0, err
     assert torch.equal(written("one")["0.weight"], written("two")["0.weight"])
@@ -108,14 +128,20 @@ HOSTILE = {
     "code as data": ({"data": ["os:system"]}, "refers to code, data=os:system"),
     "code as loss": ({"loss": "os:system"}, "refers to code, loss=os:system"),
     "code as arch": ({"arch": "my.module:make"}, "refers to code, arch=my.module:make"),
-    "a target": ({"method": {"name": "linear", "_target_": "os.system"}}, "method linear has no option _target_"),
+    "a target": (
+        {"method": {"name": "linear", "_target_": "os.system"}},
+        "method linear has no option _target_",
+    ),
     "an unknown option": (
         {"method": {"name": "linear", "speed": 2}},
         "has no option speed; its options are weights",
     ),
     "an unknown method": ({"method": {"name": "nosuch"}}, "nosuch"),
     "another group": ({"hydra": {"run": {"dir": "x"}}}, "a merge has no hydra"),
-    "an override as a name": ({"method": {"name": "linear hydra.run.dir=x"}}, "method needs a name"),
+    "an override as a name": (
+        {"method": {"name": "linear hydra.run.dir=x"}},
+        "method needs a name",
+    ),
     "no list of models": ({"models": "a"}, "models must be a list of paths"),
     "a date": ({"seed": "DATE"}, "no plain value"),
     "digests of another form": ({"digests": [1]}, "digests must be"),
@@ -124,7 +150,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("changes", "message"), HOSTILE.values(), ids=HOSTILE)
 def test_a_recipe_is_data(changes, message, run):
-    recipe = {"models": ["a (1).safetensors", "b (1).safetensors"], "method": {"name": "linear"}, **changes}
+    recipe = {
+        "models": ["a (1).safetensors", "b (1).safetensors"],
+        "method": {"name": "linear"},
+        **changes,
+    }
     Path("r.yaml").write_text(yaml.safe_dump(recipe).replace("DATE", "2026-01-01"))
     code, _, err = run("merge", "recipe=r.yaml", "out=out")
     assert code == 1 and message in err, err
@@ -158,7 +188,9 @@ def test_places_without_a_recipe(run):
     assert "there is no such file" in run("merge", "recipe=nowhere.yaml", "out=out")[2]
     Path("README.md").write_text("# A model\n")
     assert "has no recipe in it" in run("merge", "recipe=README.md", "out=out")[2]
-    Path("README.md").write_text("```yaml\n" * 100_000)  # hours, were each looked for an end of its own
+    Path("README.md").write_text(
+        "```yaml\n" * 100_000
+    )  # hours, were each looked for an end of its own
     assert "has no recipe in it" in run("merge", "recipe=README.md", "out=out")[2]
 
 
@@ -206,7 +238,11 @@ def test_overflow_is_refused_and_counted(run):
 
 
 def test_names_that_the_grammar_has_no_words_for_are_refused(run):
-    recipe = {"models": ["a (1).safetensors"], "method": {"name": "linear"}, "overrides": {"": 1, "w*": {" ": 2}}}
+    recipe = {
+        "models": ["a (1).safetensors"],
+        "method": {"name": "linear"},
+        "overrides": {"": 1, "w*": {" ": 2}},
+    }
     Path("r.yaml").write_text(yaml.safe_dump(recipe))
     code, _, err = run("merge", "recipe=r.yaml", "out=out")
     assert code == 1 and "overrides can't be taken from there" in err and "Traceback" not in err

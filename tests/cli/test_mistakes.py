@@ -1,4 +1,5 @@
-"""The mistakes of new users: each ends in one message that says what was given, what is allowed, and what to do."""
+"""The mistakes of new users: each ends in one message that says what was given, what is allowed,
+and what to do."""
 
 import re
 import sys
@@ -21,10 +22,22 @@ MISTAKES = [
     # the command, and words that are no key=value
     ("trian seed=1", ["no command 'trian'", "train, predict", "Did you mean train?"]),
     ("mreg models=[a]", ["no command 'mreg'", "Did you mean merge?"]),
-    ("inspect timm:resnet18", ["timm:resnet18", "expected key=value", "did you mean arch=timm:resnet18?"]),
-    ("graph --checkpoint a.safetensors", ["--checkpoint a.safetensors", "write checkpoint=a.safetensors"]),
-    ("train --epochs=3", ["--epochs=3", "no options with dashes", "write epochs=3", "train --help"]),
-    ("merge a.safetensors b.safetensors out=o", ["a.safetensors: expected key=value", "models=[a.safetensors,...]"]),
+    (
+        "inspect timm:resnet18",
+        ["timm:resnet18", "expected key=value", "did you mean arch=timm:resnet18?"],
+    ),
+    (
+        "graph --checkpoint a.safetensors",
+        ["--checkpoint a.safetensors", "write checkpoint=a.safetensors"],
+    ),
+    (
+        "train --epochs=3",
+        ["--epochs=3", "no options with dashes", "write epochs=3", "train --help"],
+    ),
+    (
+        "merge a.safetensors b.safetensors out=o",
+        ["a.safetensors: expected key=value", "models=[a.safetensors,...]"],
+    ),
     ("inspect arch", ["arch: give it a value, arch=VALUE"]),
     ("train seed = 3", ["seed = 3", "no spaces around =", "write seed=3"]),
     ("train seed =3", ["seed =3", "write seed=3"]),
@@ -33,19 +46,31 @@ MISTAKES = [
     ("train =3", ["=3", "a key is missing"]),
     ("train seed=[1", ["seed=[1", "the opening [ is not closed"]),
     ("train seed=1]", ["seed=1]", "the closing ] has no opening ["]),
-    ("merge models=[a.safetensors,b.safetensors out=o", ["models=[a.safetensors", "the opening [ is not closed"]),
+    (
+        "merge models=[a.safetensors,b.safetensors out=o",
+        ["models=[a.safetensors", "the opening [ is not closed"],
+    ),
     # keys and groups
     ("train lr=1e-3", ["unknown key 'lr'", "did you mean optim.optimizer.lr?"]),
     ("train epochs=3", ["unknown key 'epochs'", "trainer.max_epochs"]),
     ("train trainer.lr=1e-3", ["unknown key 'trainer.lr'", "trainer has: ", "optim.optimizer.lr"]),
-    ("train model=gmn model.widht=3", ["unknown key 'model.widht'", "model has: ", "did you mean model.width?"]),
+    (
+        "train model=gmn model.widht=3",
+        ["unknown key 'model.widht'", "model has: ", "did you mean model.width?"],
+    ),
     (f"merge {BOTH} weights=[0.3,0.7]", ["unknown key 'weights'", "did you mean method.weights?"]),
     (f"align {PAIR} out=o metod=weight", ["unknown key 'metod'", "the top level has: ", "matcher"]),
     ("train matcher=weight", ["unknown key 'matcher'", "the top level has: "]),
     ("train +arch=a:b", ["unknown key 'zoo.arch'", "a:b", "arch is a value of zoo=folder"]),
-    (f"merge {BOTH} method=linaer", ["method=linaer", "choose from", "did you mean method=linear?"]),
+    (
+        f"merge {BOTH} method=linaer",
+        ["method=linaer", "choose from", "did you mean method=linear?"],
+    ),
     ("train zoo=digit_tiny", ["zoo=digit_tiny", "choose from", "did you mean zoo=digits_tiny?"]),
-    ("train model=digits_tiny", ["model=digits_tiny", "digits_tiny is a choice of zoo: zoo=digits_tiny"]),
+    (
+        "train model=digits_tiny",
+        ["model=digits_tiny", "digits_tiny is a choice of zoo: zoo=digits_tiny"],
+    ),
     ("train experiment=inr_clasification", ["did you mean experiment=inr_classification?"]),
     (f"align {PAIR} out=o matcher=wieght", ["matcher=wieght", "did you mean matcher=weight?"]),
     ("train ~model", ["there is no model", "give model=NAME"]),
@@ -54,7 +79,10 @@ MISTAKES = [
     ("train seed=abc", ["seed=abc", "a whole number from 0 to 4294967295"]),
     ("train seed=-1", ["seed=-1", "from 0"]),
     ("train optim.optimizer.lr=-1", ["optim.optimizer.lr=-1", "give a number 0 or more"]),
-    ("train +optim.optimizer.betas=[2,3]", ["optim.optimizer.betas=[2, 3]", "each a number from 0 to 1"]),
+    (
+        "train +optim.optimizer.betas=[2,3]",
+        ["optim.optimizer.betas=[2, 3]", "each a number from 0 to 1"],
+    ),
     ("train model.name=resnet", ["model.name=resnet", "there is no model 'resnet'", "probed_gmn"]),
     ("train model.dropout=2", ["model.dropout=2", "a number from 0 to 1"]),
     ("train model.probes=-4", ["model.probes=-4", "a whole number 0 or more"]),
@@ -66,12 +94,24 @@ MISTAKES = [
     ("train logger.mode=onlin", ["logger.mode=onlin", "choose from offline, online, disabled"]),
     ("zoo zoo.networks=0", ["zoo.networks", "at least 1"]),
     ("zoo zoo.architectures=[cnn5]", ["zoo.architectures", "cnn5", "mlp2_tanh"]),
-    ("train device=cdua", ["device=cdua", "choose from auto, cpu, cuda, mps", "did you mean cuda?"]),
-    (f"graph checkpoint=a.safetensors {MLP} format=npz", ["format=npz", "choose from safetensors, pt"]),
-    (f"barrier {PAIR} data=data.safetensors metrics=[acuracy]", ["no metric 'acuracy'", "did you mean accuracy?"]),
+    (
+        "train device=cdua",
+        ["device=cdua", "choose from auto, cpu, cuda, mps", "did you mean cuda?"],
+    ),
+    (
+        f"graph checkpoint=a.safetensors {MLP} format=npz",
+        ["format=npz", "choose from safetensors, pt"],
+    ),
+    (
+        f"barrier {PAIR} data=data.safetensors metrics=[acuracy]",
+        ["no metric 'acuracy'", "did you mean accuracy?"],
+    ),
     (f"barrier {PAIR} data=data.safetensors points=1", ["points=1", "3 or more"]),
     (f"barrier {PAIR} data=data.safetensors loss=mse2", ["no loss 'mse2'", "did you mean mse?"]),
-    (f"barrier {PAIR} data=data.safetensors statistics=kep", ["statistics=kep", "did you mean keep?"]),
+    (
+        f"barrier {PAIR} data=data.safetensors statistics=kep",
+        ["statistics=kep", "did you mean keep?"],
+    ),
     (f"merge {BOTH} out_dtype=bf16", ["out_dtype=bf16", "bfloat16"]),
     (f"merge {BOTH} method.weights=[1,2,3]", ["weights has 3 values for 2 models"]),
     (f"merge {BOTH} max_shard_size=5XB", ["max_shard_size", "5XB", "5GB"]),
@@ -85,16 +125,37 @@ MISTAKES = [
     ("train resume=full", ["can't resume full", "it is no run"]),
     # files
     ("predict", ["no value for", "checkpoint", "run", "run=VALUE"]),
-    (f"predict run=folder checkpoint=a.safetensors {MLP}", ["run=folder", "no finished training run"]),
-    (f"predict run=nowhere checkpoint=a.safetensors {MLP}", ["run=nowhere", "there is no such file or folder"]),
-    (f"graph checkpoint=c.safetensors {MLP}", ["checkpoint 'c.safetensors' does not exist", "a.safetensors"]),
+    (
+        f"predict run=folder checkpoint=a.safetensors {MLP}",
+        ["run=folder", "no finished training run"],
+    ),
+    (
+        f"predict run=nowhere checkpoint=a.safetensors {MLP}",
+        ["run=nowhere", "there is no such file or folder"],
+    ),
+    (
+        f"graph checkpoint=c.safetensors {MLP}",
+        ["checkpoint 'c.safetensors' does not exist", "a.safetensors"],
+    ),
     (f"graph checkpoint=empty.safetensors {MLP}", ["empty.safetensors", "is empty"]),
     (f"graph checkpoint=folder {MLP}", ["folder", "without a checkpoint"]),
-    (f"graph checkpoint=wide.safetensors {MLP}", ["does not fit", "1.weight is (7, 64), expected (5, 64)"]),
-    (f"align a=a.safetensors b=wide.safetensors {MLP} out=o", ["wide.safetensors", "does not fit", "expected (5, 64)"]),
-    ("merge models=[a.safetensors,wide.safetensors] out=o", ["not of one architecture", "1.weight is (7, 64)"]),
+    (
+        f"graph checkpoint=wide.safetensors {MLP}",
+        ["does not fit", "1.weight is (7, 64), expected (5, 64)"],
+    ),
+    (
+        f"align a=a.safetensors b=wide.safetensors {MLP} out=o",
+        ["wide.safetensors", "does not fit", "expected (5, 64)"],
+    ),
+    (
+        "merge models=[a.safetensors,wide.safetensors] out=o",
+        ["not of one architecture", "1.weight is (7, 64)"],
+    ),
     ("merge models=a.safetensors out=o", ["give a list of checkpoints, models=[a.safetensors,B]"]),
-    (f"align {PAIR} out=full", ["out=full", "is not empty", "give a folder that does not exist yet"]),
+    (
+        f"align {PAIR} out=full",
+        ["out=full", "is not empty", "give a folder that does not exist yet"],
+    ),
     (f"graph checkpoint=a.safetensors {MLP} out=a.safetensors", ["out=a.safetensors is a file"]),
     (f"align {PAIR} out=a.safetensors/o", ["out=a.safetensors/o", "a.safetensors is a file"]),
     (f"inspect {MLP} out=folder", ["out=folder is a folder; give a file"]),
@@ -105,26 +166,44 @@ MISTAKES = [
     ("inspect arch=metanet.zoo.networks:mpl", ["has no mpl; did you mean mlp?"]),
     ("inspect arch=nets_of_a_beginner:no_module", ["returned int, expected a torch.nn.Module"]),
     ("inspect arch=nets_of_a_beginner:needs", ["missing a required argument: 'width'"]),
-    ("inspect arch=metanet.zoo.networks:mlp arch_args.width=3", ["arch_args.width=3", "unexpected keyword", "widths"]),
+    (
+        "inspect arch=metanet.zoo.networks:mlp arch_args.width=3",
+        ["arch_args.width=3", "unexpected keyword", "widths"],
+    ),
     ("inspect arch=metanet.zoo.networks:mlp", ["nothing says what", "Give input_shape="]),
     ("inspect arch=metanet.zoo.networks:mlp input_shape=28x28", ["input_shape=28x28", "[1,28,28]"]),
     ("inspect arch=metanet.zoo.networks:mlp input_shape=[3]", ["mat1 and mat2", "input_shape="]),
     (f"inspect {MLP} explain=foo", ["no tensor 'foo'", "1.weight"]),
     # data and tables
     (f"barrier {PAIR}", ["no value for data: give data=VALUE"]),
-    (f"barrier {PAIR} data=images", ["data=images", "there is no such folder or file", "a folder of images"]),
+    (
+        f"barrier {PAIR} data=images",
+        ["data=images", "there is no such folder or file", "a folder of images"],
+    ),
     (f"barrier {PAIR} data=a.safetensors", ["no inputs and no targets"]),
     (f"barrier {PAIR} data=folder", ["data=folder has no subfolders"]),
     (f"barrier {PAIR} data=nan.csv", ["is text", "data=package.module:factory"]),
-    (f"barrier {PAIR} data=short.safetensors", ["inputs (4, 1, 8, 8) and targets (3,)", "one row a sample"]),
+    (
+        f"barrier {PAIR} data=short.safetensors",
+        ["inputs (4, 1, 8, 8) and targets (3,)", "one row a sample"],
+    ),
     ("train zoo=folder", ["no value for zoo.input_shape, zoo.label, zoo.path, zoo.table"]),
-    (f"train {ZOO} table=nan.csv label=quality nan=error", ["column 'quality'", "'nan' in line 2", "zoo.nan=drop"]),
+    (
+        f"train {ZOO} table=nan.csv label=quality nan=error",
+        ["column 'quality'", "'nan' in line 2", "zoo.nan=drop"],
+    ),
     (f"train {ZOO} table=good.csv label=accuracy", ["has no column 'accuracy'", "path, quality"]),
     (f"train {ZOO} table=nowhere.csv label=quality", ["zoo.table", "nowhere.csv"]),
     # what a method needs
-    (f"merge {BOTH} method=ties", ["method 'ties' merges what models changed of a base", "give base="]),
+    (
+        f"merge {BOTH} method=ties",
+        ["method 'ties' merges what models changed of a base", "give base="],
+    ),
     (f"merge {BOTH} matcher=weight", ["matcher=weight needs the network", "give arch="]),
-    (f"align {PAIR} out=o matcher=activation", ["matcher=activation runs the networks: give data="]),
+    (
+        f"align {PAIR} out=o matcher=activation",
+        ["matcher=activation runs the networks: give data="],
+    ),
 ]
 
 
@@ -136,7 +215,8 @@ def folder(tmp_path, monkeypatch):
         metanet.save_checkpoint(f"{name}.safetensors", mlp(widths=[width]).state_dict())
     for rows, name in ((4, "data"), (3, "short")):
         metanet.save_checkpoint(
-            f"{name}.safetensors", {"inputs": torch.zeros(4, 1, 8, 8), "targets": torch.zeros(rows, dtype=torch.long)}
+            f"{name}.safetensors",
+            {"inputs": torch.zeros(4, 1, 8, 8), "targets": torch.zeros(rows, dtype=torch.long)},
         )
     Path("empty.safetensors").touch()
     Path("folder").mkdir()
@@ -155,7 +235,9 @@ def test_there_are_many_and_of_every_command():
     assert {line.split()[0] for line, _ in MISTAKES} > set(cli.COMMANDS)
 
 
-@pytest.mark.parametrize(("line", "words"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("line", "words"), MISTAKES, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_ends_in_one_message(line, words, folder, capsys):
     code = cli.main(line.split(" "))
     err = capsys.readouterr().err
@@ -164,7 +246,9 @@ def test_ends_in_one_message(line, words, folder, capsys):
     assert [word for word in words if word not in err] == [], err
     assert "Traceback" not in err
     assert len(err) < 2000
-    assert err.count("metanet: ") + len(re.findall(rf"^metanet {line.split()[0]}: ", err, re.M)) == 1, "one message"
+    assert (
+        err.count("metanet: ") + len(re.findall(rf"^metanet {line.split()[0]}: ", err, re.M)) == 1
+    ), "one message"
 
 
 def test_all_mistakes_come_at_once(folder, capsys):
@@ -175,16 +259,29 @@ def test_all_mistakes_come_at_once(folder, capsys):
     assert cli.main(line.split()) == 1
     err = capsys.readouterr().err
     assert "10 mistakes:" in err
-    given = ["max_epochs=ten", "seed=abc", "resnet", "batch_size=0", "lr=-1", "devices=1.5", "networks", "on:", "tpu"]
+    given = [
+        "max_epochs=ten",
+        "seed=abc",
+        "resnet",
+        "batch_size=0",
+        "lr=-1",
+        "devices=1.5",
+        "networks",
+        "on:",
+        "tpu",
+    ]
     assert [word for word in given if word not in err] == [], err
     assert len(err) < 2000
     assert not Path("outputs").exists(), "no run directory for a run that can't be"
 
 
 def test_what_a_resumed_run_names_is_not_imported(folder, capsys):
-    """The record of a stranger's run is data: whether its code may run is decided later, by who is asked."""
+    """The record of a stranger's run is data: whether its code may run is decided later, by who is
+    asked."""
     Path("run/.hydra").mkdir(parents=True)
-    Path("run/.hydra/overrides.yaml").write_text("[zoo=folder, zoo.arch=raises:mlp, arch=raises:mlp]\n")
+    Path("run/.hydra/overrides.yaml").write_text(
+        "[zoo=folder, zoo.arch=raises:mlp, arch=raises:mlp]\n"
+    )
     for command in ("train", "inspect"):
         assert cli.main([command, "resume=run", "lr=1"]) == 1
         assert "half done" not in capsys.readouterr().err
@@ -213,7 +310,10 @@ def test_each_of_several_mistakes_is_told_of_its_own_word(calls, capsys):
     assert cli.main(["train", *words]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("4 mistakes:")
-    assert any("zoo=digit_tiny: choose from" in line and "did you mean zoo=digits_tiny?" in line for line in lines)
+    assert any(
+        "zoo=digit_tiny: choose from" in line and "did you mean zoo=digits_tiny?" in line
+        for line in lines
+    )
     assert any("unknown key 'model.nme' in model.nme=x" in line for line in lines)
     assert any("unknown key 'expriment'" in line for line in lines)
     assert any("seed=abc: give a whole number" in line for line in lines)

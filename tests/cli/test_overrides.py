@@ -15,7 +15,11 @@ ODD = "it's (a) run, epoch=3-step=100 [x]"  # a file name with what Hydra's gram
 
 
 class TestPaths:
-    @given(st.text(alphabet="ab '\"\\=()[]{},:;$%+~#&é\n\t|*?@.-/0", max_size=12).filter(lambda text: "${" not in text))
+    @given(
+        st.text(alphabet="ab '\"\\=()[]{},:;$%+~#&é\n\t|*?@.-/0", max_size=12).filter(
+            lambda text: "${" not in text
+        )
+    )
     def test_any_text_survives_hydras_grammar(self, text):
         assert unquote(quote(text)) == text
         assert OverridesParser.create().parse_override(f"checkpoint={quote(text)}").value() == text
@@ -59,7 +63,10 @@ class TestPaths:
         assert OverridesParser.create().parse_override(prepared).value() == value
 
     def test_commas_separate_in_a_sweep(self):
-        assert prepare(["-m", "checkpoint=a (1).pt, b.pt,'c,d'"])[1] == "checkpoint='a (1).pt','b.pt','c,d'"
+        assert (
+            prepare(["-m", "checkpoint=a (1).pt, b.pt,'c,d'"])[1]
+            == "checkpoint='a (1).pt','b.pt','c,d'"
+        )
         assert prepare(["-m", "models=[a (1),b], [c,d]"])[1] == "models=['a (1)','b'],['c','d']"
 
     def test_flags_and_other_values_are_left_alone(self):
@@ -90,10 +97,21 @@ class TestPaths:
         Path(ODD).mkdir()
         Path(f"{ODD}.ckpt").touch()
         Path("nets.py").write_text("def make(width): ...")
-        args = ["predict", f"run={ODD}", f"checkpoint={ODD}.ckpt", "arch=nets:make", "arch_args.width=8"]
+        args = [
+            "predict",
+            f"run={ODD}",
+            f"checkpoint={ODD}.ckpt",
+            "arch=nets:make",
+            "arch_args.width=8",
+        ]
         assert cli.main(args) == 0
         (cfg,) = calls
-        assert (cfg.run, cfg.checkpoint, cfg.arch, cfg.arch_args.width) == (ODD, f"{ODD}.ckpt", "nets:make", 8)
+        assert (cfg.run, cfg.checkpoint, cfg.arch, cfg.arch_args.width) == (
+            ODD,
+            f"{ODD}.ckpt",
+            "nets:make",
+            8,
+        )
 
 
 class TestResume:
@@ -114,7 +132,12 @@ class TestResume:
         run_dir = self.run("model=other", "seed=3", "optim.optimizer.lr=0.5", "+note=old")
         assert cli.main(["train", f"resume={ODD}", "model=gmn", "seed=4", "+note=new"]) == 0
         cfg = calls[-1]
-        assert (cfg.model.name, cfg.seed, cfg.optim.optimizer.lr, cfg.note) == ("gmn", 4, 0.5, "new")
+        assert (cfg.model.name, cfg.seed, cfg.optim.optimizer.lr, cfg.note) == (
+            "gmn",
+            4,
+            0.5,
+            "new",
+        )
         assert cli.main(["train", f"resume={ODD}"]) == 0  # the record holds each key once
         assert yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) == [
             "optim.optimizer.lr=0.5",

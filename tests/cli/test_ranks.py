@@ -72,9 +72,20 @@ class TestProcesses:
             trainer.fit(BoringModel())
             Path(f"trained-{trainer.global_rank}-of-{trainer.world_size}").touch()
         """
-        args = ["program.py", "train", "trainer=ddp_cpu", "+trainer.max_steps=2", "hydra.run.dir=odd (1)"]
+        args = [
+            "program.py",
+            "train",
+            "trainer=ddp_cpu",
+            "+trainer.max_steps=2",
+            "hydra.run.dir=odd (1)",
+        ]
         done = launch(args, body)
         assert done.returncode == 0, done.stderr
-        assert sorted(path.name for path in tmp_path.glob("trained-*")) == ["trained-0-of-2", "trained-1-of-2"]
-        assert {path.read_text() for path in tmp_path.glob("rank-*")} == {f"0 {tmp_path / 'odd (1)'}"}
+        assert sorted(path.name for path in tmp_path.glob("trained-*")) == [
+            "trained-0-of-2",
+            "trained-1-of-2",
+        ]
+        assert {path.read_text() for path in tmp_path.glob("rank-*")} == {
+            f"0 {tmp_path / 'odd (1)'}"
+        }
         assert not (tmp_path / "outputs").exists()

@@ -33,7 +33,10 @@ def test_an_exit_of_a_library_is_a_stop_too(tmp_path):
     body = "try: os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt: sys.exit(1)"
     done = run(tmp_path, body, "train", "hydra.run.dir=my run")
     assert done.returncode == 130
-    assert f"metanet train: stopped; go on with: metanet train resume='{tmp_path}/my run'" in done.stderr
+    assert (
+        f"metanet train: stopped; go on with: metanet train resume='{tmp_path}/my run'"
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -56,7 +59,11 @@ def test_the_second_ends_the_process_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("command", "args", "words"),
     [
-        ("merge", ["models=[A (1),B]", "out=o"], "go on with: metanet merge 'models=[A (1),B]' out=o"),
+        (
+            "merge",
+            ["models=[A (1),B]", "out=o"],
+            "go on with: metanet merge 'models=[A (1),B]' out=o",
+        ),
         ("zoo", ["zoo=digits_tiny"], "go on with: metanet zoo zoo=digits_tiny"),
         ("align", ["a=x"], "nothing is kept, start again with: metanet align a=x"),
         ("train", ["seed=1"], "go on with: metanet train resume=/r"),
@@ -96,14 +103,25 @@ def test_whoever_wants_it_ignored_is_heard(monkeypatch):
 def test_a_training_that_is_stopped_goes_on(tmp_path):
     """The real one: Lightning swallows Ctrl-C, and used to end with 1 and without a word."""
     env = {**os.environ, "METANET_DATA": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
-    small = ["debug=fast", "model=gmn", "model.width=4", "model.layers=1", "trainer.max_epochs=2000", "device=cpu"]
+    small = [
+        "debug=fast",
+        "model=gmn",
+        "model.width=4",
+        "model.layers=1",
+        "trainer.max_epochs=2000",
+        "device=cpu",
+    ]
     words = [sys.executable, "-m", "metanet.cli"]
     process = subprocess.Popen(
         [*words, "train", *small, "hydra.run.dir=r"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (tmp_path / "r/last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not (tmp_path / "r/last.ckpt").is_file()
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=120)[1]

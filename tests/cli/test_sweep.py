@@ -17,7 +17,9 @@ def job(sweep_dir, name, overrides, metrics=None, error=None):
     (directory / ".hydra").mkdir(parents=True)
     (directory / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     if metrics is not None:
-        (directory / "metrics.json").write_text(metrics if isinstance(metrics, str) else json.dumps(metrics))
+        (directory / "metrics.json").write_text(
+            metrics if isinstance(metrics, str) else json.dumps(metrics)
+        )
     if error is not None:
         (directory / "error.txt").write_text(f"{error}\n\nTraceback ...\n")
 
@@ -33,9 +35,14 @@ class TestCommand:
         assert len(calls) == 6
         out = capsys.readouterr().out
         assert "| model | runs | seen/tau    | width |" in out
-        assert "| gmn   | 3    | 0.25 ± 0.25 | 4 ± 0 |\n| other | 3    | 0.25 ± 0.25 | 4 ± 0 |" in out
+        assert (
+            "| gmn   | 3    | 0.25 ± 0.25 | 4 ± 0 |\n| other | 3    | 0.25 ± 0.25 | 4 ± 0 |" in out
+        )
         rows = table(Path("outputs/sweeps/now/summary.csv"))
-        assert [(row["model"], row["runs"], row["ended"]) for row in rows] == [("gmn", "3", "3"), ("other", "3", "3")]
+        assert [(row["model"], row["runs"], row["ended"]) for row in rows] == [
+            ("gmn", "3", "3"),
+            ("other", "3", "3"),
+        ]
         assert [float(row["seen/tau mean"]) for row in rows] == [0.25, 0.25]
         assert [float(row["seen/tau std"]) for row in rows] == [0.25, 0.25]
         assert "0.25 ± 0.25" in Path("outputs/sweeps/now/summary.md").read_text()
@@ -44,7 +51,9 @@ class TestCommand:
         assert cli.main(["train", "-m", "seed=1,13,2"]) == 1
         captured = capsys.readouterr()
         assert "| 2 of 3 | 0.375 ± 0.18 |" in captured.out
-        assert "1 of 3 runs failed:\n- 1 (seed=13): CheckpointError: an unlucky file\n" in captured.out
+        assert (
+            "1 of 3 runs failed:\n- 1 (seed=13): CheckpointError: an unlucky file\n" in captured.out
+        )
         assert "metanet train: an unlucky file" in captured.err
         assert "1 of 3 runs failed" in Path("outputs/sweeps/now/summary.md").read_text()
 
@@ -62,7 +71,12 @@ class TestCommand:
     def test_a_command_that_measures_nothing_has_no_table(self, calls, capsys):
         for path in ("a (1)", "b", "c"):
             Path(path).mkdir()
-        assert cli.main(["predict", "-m", "run=a (1),b", "checkpoint=c", "arch=metanet.zoo.networks:mlp"]) == 0
+        assert (
+            cli.main(
+                ["predict", "-m", "run=a (1),b", "checkpoint=c", "arch=metanet.zoo.networks:mlp"]
+            )
+            == 0
+        )
         assert [cfg.run for cfg in calls] == ["a (1)", "b"]
         assert "2 runs in outputs/sweeps/now" in capsys.readouterr().out
         assert not Path("outputs/sweeps/now/summary.csv").exists()
@@ -74,7 +88,12 @@ class TestCommand:
 
 class TestSummary:
     def test_numbers_only_flat_or_nested(self, tmp_path):
-        job(tmp_path, "0", [], {"a": 1, "b": {"c": {"d": 2.5}}, "text": "x", "flag": True, "none": None})
+        job(
+            tmp_path,
+            "0",
+            [],
+            {"a": 1, "b": {"c": {"d": 2.5}}, "text": "x", "flag": True, "none": None},
+        )
         (read,) = read_jobs(tmp_path)
         assert read.metrics == {"a": 1.0, "b/c/d": 2.5}
 
@@ -89,7 +108,12 @@ class TestSummary:
 
     def test_only_the_seed_is_averaged_over(self, tmp_path):
         for number, overrides in enumerate(
-            [["seed=0", "model=a"], ["model=a", "seed=1"], ["model=a", "seed=0", "+model.seed=3"], ["model=b"]]
+            [
+                ["seed=0", "model=a"],
+                ["model=a", "seed=1"],
+                ["model=a", "seed=0", "+model.seed=3"],
+                ["model=b"],
+            ]
         ):
             job(tmp_path, str(number), overrides, {"m": number})
         rows = group(read_jobs(tmp_path))
@@ -131,10 +155,17 @@ class TestSummary:
 
     def test_a_wide_table_is_turned(self, tmp_path):
         for number, model in enumerate("ab"):
-            job(tmp_path, str(number), [f"model={model}"], {f"a_long_metric_{i}": i + number for i in range(12)})
+            job(
+                tmp_path,
+                str(number),
+                [f"model={model}"],
+                {f"a_long_metric_{i}": i + number for i in range(12)},
+            )
         printed = summarize(tmp_path).splitlines()
         assert printed[0].split() == ["|", "model", "|", "a", "|", "b", "|"]
-        assert ["|", "a_long_metric_11", "|", "11", "|", "12", "|"] in [line.split() for line in printed]
+        assert ["|", "a_long_metric_11", "|", "11", "|", "12", "|"] in [
+            line.split() for line in printed
+        ]
         assert max(map(len, printed)) < 120
 
     @pytest.mark.parametrize(

@@ -9,7 +9,17 @@ from torch_geometric.data import Batch
 
 import metanet
 from metanet.errors import CheckpointError, MetanetError
-from metanet.graph import EdgeType, draw, fill, load_graph, node_order, permute_nodes, read, same_bits, save_graph
+from metanet.graph import (
+    EdgeType,
+    draw,
+    fill,
+    load_graph,
+    node_order,
+    permute_nodes,
+    read,
+    same_bits,
+    save_graph,
+)
 from metanet.testing import assert_graph, random_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -29,7 +39,9 @@ class Spectral(nn.Module):
         self.register_buffer("steps", torch.tensor(3))
 
     def forward(self, x):
-        modes = torch.einsum("bix,iox->box", torch.fft.rfft(self.inp(x))[..., :4] * self.gain, self.w)
+        modes = torch.einsum(
+            "bix,iox->box", torch.fft.rfft(self.inp(x))[..., :4] * self.gain, self.w
+        )
         return self.out(torch.fft.irfft(modes * self.turn, n=x.shape[-1]))
 
 
@@ -40,7 +52,8 @@ def arch():
 
 
 def every_bit_pattern(dtype: torch.dtype, *shape: int) -> torch.Tensor:
-    """Random bits: NaN of all kinds, infinities, numbers that are nearly 0; and -0.0 for both parts."""
+    """Random bits: NaN of all kinds, infinities, numbers that are nearly 0; and -0.0 for both
+    parts."""
     word = WORDS[dtype]
     info = torch.iinfo(word)
     words = torch.randint(info.min, info.max, (*shape, 2), dtype=word)
@@ -68,7 +81,11 @@ def test_every_entry_is_two_parallel_edges(arch):
     assert template.shapes["w"] == (6, 5, 4)
     assert template.dtypes["w"] == "complex64"
     (block,) = (b for b in template.blocks if b.tensor == "gain")
-    assert (block.type, block.shape, block.roles) == (EdgeType.SCALE, (6, 2), ("destination", "kernel"))
+    assert (block.type, block.shape, block.roles) == (
+        EdgeType.SCALE,
+        (6, 2),
+        ("destination", "kernel"),
+    )
     assert_graph(arch)
 
 
@@ -76,7 +93,9 @@ def test_every_entry_is_two_parallel_edges(arch):
 def test_law_2_every_bit_pattern_comes_back(arch, dtype, tmp_path):
     torch.manual_seed(0)
     state = {n: torch.randn(t.shape) for n, t in arch.spec.tensors.items() if not t.is_complex}
-    state |= {n: every_bit_pattern(dtype, *t.shape) for n, t in arch.spec.tensors.items() if t.is_complex}
+    state |= {
+        n: every_bit_pattern(dtype, *t.shape) for n, t in arch.spec.tensors.items() if t.is_complex
+    }
     state["steps"] = torch.tensor(7)
     graph = metanet.to_graph(state, arch)
     back = metanet.from_graph(graph, arch)
@@ -87,7 +106,9 @@ def test_law_2_every_bit_pattern_comes_back(arch, dtype, tmp_path):
         loaded, template = load_graph(tmp_path / name)
         assert all(same_bits(t, state[n]) for n, t in read(template, loaded).items())
     torch.save(state, tmp_path / "state.pt")
-    again = metanet.from_graph(metanet.to_graph(metanet.load_checkpoint(tmp_path / "state.pt"), arch), arch)
+    again = metanet.from_graph(
+        metanet.to_graph(metanet.load_checkpoint(tmp_path / "state.pt"), arch), arch
+    )
     assert all(same_bits(again[n], t) for n, t in state.items())
 
 
@@ -105,7 +126,10 @@ def test_law_4_batches_and_stacks_are_the_graphs_one_by_one(arch):
     stacked = {n: torch.stack([s[n] for s in states]) for n in states[0]}
     want = Batch.from_data_list(graphs)
     for batch in (fill(arch.template, states), fill(arch.template, stacked)):
-        assert all(torch.equal(batch[k], want[k]) for k in ("edge_attr", "edge_index", "kernel_pos", "batch"))
+        assert all(
+            torch.equal(batch[k], want[k])
+            for k in ("edge_attr", "edge_index", "kernel_pos", "batch")
+        )
         assert batch.to_data_list()[1].dtypes == graphs[1].dtypes
     dense = arch.template.stack(stacked)
     assert torch.equal(dense.edge_attr, torch.stack([g.edge_attr for g in graphs]))
@@ -120,7 +144,9 @@ def test_a_relabelling_of_the_parameters_is_one_of_the_graph(arch):
     want = permute_nodes(graph, node_order(arch.template, t))
 
     def edges(g) -> torch.Tensor:
-        rows = torch.cat([g.edge_index.T, g.edge_type[:, None], g.kernel_pos, g.edge_attr.view(torch.int32)], 1)
+        rows = torch.cat(
+            [g.edge_index.T, g.edge_type[:, None], g.kernel_pos, g.edge_attr.view(torch.int32)], 1
+        )
         return torch.unique(rows, dim=0)
 
     assert torch.equal(edges(moved), edges(want))
@@ -131,7 +157,9 @@ def test_real_for_complex_and_complex_for_real_are_refused(arch):
     state = random_values(arch, torch.Generator().manual_seed(0))
     with pytest.raises(CheckpointError, match=r"w holds torch.float32, expected complex numbers"):
         metanet.to_graph({**state, "w": state["w"].real}, arch)
-    with pytest.raises(CheckpointError, match=r"inp.bias holds torch.complex64, expected floating-point numbers"):
+    with pytest.raises(
+        CheckpointError, match=r"inp.bias holds torch.complex64, expected floating-point numbers"
+    ):
         metanet.to_graph({**state, "inp.bias": state["inp.bias"].to(torch.cfloat)}, arch)
 
 
@@ -172,16 +200,24 @@ def test_scalars_and_parts_read_apart_have_their_place():
     assert graph.num_edges >= 18 + 6 + 12 + 2 + 2 + 12
 
 
-@pytest.mark.parametrize("stored", [torch.zeros(6, 1, 3, dtype=torch.float16), torch.zeros(6, 1, 2)])
+@pytest.mark.parametrize(
+    "stored", [torch.zeros(6, 1, 3, dtype=torch.float16), torch.zeros(6, 1, 2)]
+)
 def test_parts_that_make_no_complex_numbers_are_refused(arch, tmp_path, stored):
     state = random_values(arch, torch.Generator().manual_seed(0))
-    state["gain"] = torch.full((6, 1, 2), 31745, dtype=torch.int16).view(torch.complex32).squeeze(-1)  # quiet it is not
+    state["gain"] = (
+        torch.full((6, 1, 2), 31745, dtype=torch.int16).view(torch.complex32).squeeze(-1)
+    )  # quiet it is not
     graph = metanet.to_graph(state, arch)
     assert "gain" in graph.extras[0]
     save_graph(graph, arch.template, tmp_path / "graph.safetensors")
-    assert same_bits(read(*reversed(load_graph(tmp_path / "graph.safetensors")))["gain"], state["gain"])
+    assert same_bits(
+        read(*reversed(load_graph(tmp_path / "graph.safetensors")))["gain"], state["gain"]
+    )
     file = metanet.load_checkpoint(tmp_path / "graph.safetensors", unwrap=False)
     broken = {**file, "extras/gain": stored}
     metanet.save_checkpoint(tmp_path / "graph.safetensors", broken, dict(file.metadata))
-    with pytest.raises(MetanetError, match=r"extras/gain is .* expected real and imaginary parts of complex32"):
+    with pytest.raises(
+        MetanetError, match=r"extras/gain is .* expected real and imaginary parts of complex32"
+    ):
         load_graph(tmp_path / "graph.safetensors")

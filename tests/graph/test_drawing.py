@@ -35,7 +35,10 @@ def graph_of(name: str):
 
 def deep(layers: int = 60):
     """Residual blocks, one behind the other."""
-    blocks = [Residual(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6))) for _ in range(layers // 2)]
+    blocks = [
+        Residual(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)))
+        for _ in range(layers // 2)
+    ]
     model = nn.Sequential(nn.Linear(3, 6), *blocks, nn.Linear(6, 2))
     arch = metanet.trace(model, torch.randn(4, 3))
     return metanet.to_graph(model, arch), arch.template, model
@@ -49,9 +52,14 @@ class TestWhatIsShown:
         assert picture.drawn == sum(len(s.edges) for s in picture.strokes) > 0
         for strokes in picture.strokes:
             block = picture.block(strokes)
-            for (a, b), value, edge in zip(strokes.ends, strokes.values, strokes.edges, strict=False):
+            for (a, b), value, edge in zip(
+                strokes.ends, strokes.values, strokes.edges, strict=False
+            ):
                 source, destination = graph.edge_index[:, edge].tolist()
-                for spot, node, number in ((a, source, block.source), (b, destination, block.destination)):
+                for spot, node, number in (
+                    (a, source, block.source),
+                    (b, destination, block.destination),
+                ):
                     assert picture.spots[spot, 2] == number == graph.node_site[node]
                     assert template.nodes[number].start + max(0, picture.spots[spot, 3]) == node
                 assert value == graph.edge_attr[edge, 0]
@@ -69,8 +77,16 @@ class TestWhatIsShown:
         assert picture.drawn == 60
         assert "60 of " in picture.caption
         for strokes in picture.strokes:
-            sizes = graph.edge_attr[picture.block(strokes).edges(), 0].abs().sort(descending=True).values
-            assert sorted(np.abs(strokes.values), reverse=True) == sizes[: len(strokes.values)].tolist()
+            sizes = (
+                graph.edge_attr[picture.block(strokes).edges(), 0]
+                .abs()
+                .sort(descending=True)
+                .values
+            )
+            assert (
+                sorted(np.abs(strokes.values), reverse=True)
+                == sizes[: len(strokes.values)].tolist()
+            )
         kept = [len(s.edges) for s in picture.strokes]
         assert max(kept) - min(kept) <= 1 or min(kept) == min(b.count for b in template.blocks)
 
@@ -83,14 +99,25 @@ class TestWhatIsShown:
         assert sum(s.is_bundle for s in picture.strokes) == len(template.blocks) - 2
 
     def test_labels_say_name_number_and_activation(self):
-        labels = [place.label for place in compose(*graph_of("mlp"), max_neurons=10).places if place.kind == "site"]
-        assert labels == [("input 0", "10 of 64"), ("1", "10 of 12 relu"), ("3", "9 tanh"), ("5", "10")]
+        labels = [
+            place.label
+            for place in compose(*graph_of("mlp"), max_neurons=10).places
+            if place.kind == "site"
+        ]
+        assert labels == [
+            ("input 0", "10 of 64"),
+            ("1", "10 of 12 relu"),
+            ("3", "9 tanh"),
+            ("5", "10"),
+        ]
 
     def test_of_a_kernel_the_largest_entry(self):
         graph, template = graph_of("cnn_flatten")
         picture = compose(graph, template)
         (strokes,) = (s for s in picture.strokes if picture.block(s).tensor == "3.weight")
-        weight = graph.edge_attr[picture.block(strokes).edges(), 0].view(6, 4, 4)  # outputs, inputs, positions
+        weight = graph.edge_attr[picture.block(strokes).edges(), 0].view(
+            6, 4, 4
+        )  # outputs, inputs, positions
         assert len(strokes.values) == 24
         assert sorted(np.abs(strokes.values)) == sorted(weight.abs().amax(2).flatten().tolist())
         assert "of a kernel the largest entry" in picture.caption
@@ -126,9 +153,13 @@ class TestWhatIsShown:
 
     def test_bad_arguments(self):
         graph, template = graph_of("mlp")
-        with pytest.raises(MetanetError, match="max_edges=0 and max_neurons=None must be 1 or more"):
+        with pytest.raises(
+            MetanetError, match="max_edges=0 and max_neurons=None must be 1 or more"
+        ):
             compose(graph, template, max_edges=0)
-        with pytest.raises(MetanetError, match=f"the graph has {graph.num_nodes} nodes and .*, its template"):
+        with pytest.raises(
+            MetanetError, match=f"the graph has {graph.num_nodes} nodes and .*, its template"
+        ):
             compose(graph, graph_of("siren")[1])
 
 
@@ -150,7 +181,12 @@ class TestWhereItStands:
         assert layers == sorted(set(layers))
         assert len(picture.rows) == 1
         x, y = picture.spots[:, 0], picture.spots[:, 1]
-        assert (x > 0).all() and (x < picture.width).all() and (y > 0).all() and (y < picture.height).all()
+        assert (
+            (x > 0).all()
+            and (x < picture.width).all()
+            and (y > 0).all()
+            and (y < picture.height).all()
+        )
         for strokes in picture.strokes:
             paths = picture.paths(strokes)
             assert (paths[..., 1] > 0).all() and (paths[..., 1] < picture.height).all()
@@ -164,7 +200,10 @@ class TestWhereItStands:
         assert passing and all(picture.block(s).tensor is None for s in passing)
         for strokes in passing:
             block = picture.block(strokes)
-            assert len(strokes.via) == template.nodes[block.destination].layer - template.nodes[block.source].layer - 1
+            assert (
+                len(strokes.via)
+                == template.nodes[block.destination].layer - template.nodes[block.source].layer - 1
+            )
             for x, y, squeeze in strokes.via:
                 reach = squeeze * picture.places[block.source].half
                 for place in picture.places:
@@ -176,9 +215,13 @@ class TestWhereItStands:
         picture = compose(graph, template)
         sides = [p for p in picture.places if p.kind == "side"]
         sources = {NodeType.BIAS, NodeType.SCALE, NodeType.MEAN, NodeType.VARIANCE}
-        assert {p.number for p in sides} == {i for i, r in enumerate(template.nodes) if r.type in sources}
+        assert {p.number for p in sides} == {
+            i for i, r in enumerate(template.nodes) if r.type in sources
+        }
         for place in sides:
-            host = picture.places[next(b.destination for b in template.blocks if b.source == place.number)]
+            host = picture.places[
+                next(b.destination for b in template.blocks if b.source == place.number)
+            ]
             assert 0 < host.x - place.x < picture.spacing
             assert place.y > host.y + host.half
 
@@ -208,7 +251,9 @@ class TestDeepNetworks:
             blocks = [template.blocks[i] for i in strokes.blocks]
             if blocks[0].tensor is not None:
                 (name,) = {b.tensor for b in blocks}
-                assert float(strokes.values[0]) == pytest.approx(float(names[name].detach().norm()), rel=1e-5)
+                assert float(strokes.values[0]) == pytest.approx(
+                    float(names[name].detach().norm()), rel=1e-5
+                )
             else:
                 assert float(strokes.values[0]) ** 2 == pytest.approx(sum(b.count for b in blocks))
 
@@ -222,8 +267,14 @@ class TestDeepNetworks:
             row = number_of(picture.rows, place.along)
             assert place.x == pytest.approx(place.along + picture.rows[row].left)
             assert 0 < place.x < picture.width and 0 < place.y < picture.height
-        bottoms = [max(p.y for p in sites if number_of(picture.rows, p.along) == n) for n in range(len(picture.rows))]
-        tops = [min(p.y for p in sites if number_of(picture.rows, p.along) == n) for n in range(len(picture.rows))]
+        bottoms = [
+            max(p.y for p in sites if number_of(picture.rows, p.along) == n)
+            for n in range(len(picture.rows))
+        ]
+        tops = [
+            min(p.y for p in sites if number_of(picture.rows, p.along) == n)
+            for n in range(len(picture.rows))
+        ]
         assert all(bottom < top for bottom, top in zip(bottoms, tops[1:], strict=False))
 
     def test_edges_go_on_in_the_next_row(self):
@@ -285,10 +336,14 @@ class TestPng:
         for sign, channel in ((1, 0), (-1, 2)):
             graph.edge_attr = sign * graph.edge_attr.abs()
             draw(graph, template, tmp_path / "a.png", dpi=80)
-            image = imread(tmp_path / "a.png")[60:-110, :, :3]  # without the title, the legend and the colour bar
+            image = imread(tmp_path / "a.png")[
+                60:-110, :, :3
+            ]  # without the title, the legend and the colour bar
             other = 2 - channel
             assert (image[..., channel] > image[..., other] + 0.4).mean() > 5e-3
-            assert (image[..., other] > image[..., channel] + 0.4).mean() < 5e-4  # some label perhaps
+            assert (
+                image[..., other] > image[..., channel] + 0.4
+            ).mean() < 5e-4  # some label perhaps
 
     def test_a_failed_drawing_leaves_the_old_file(self, tmp_path):
         graph, _ = graph_of("siren")
@@ -299,7 +354,9 @@ class TestPng:
 
 
 def page_data(path: Path) -> dict:
-    (text,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', path.read_text(), re.S)
+    (text,) = re.findall(
+        r'<script id="data" type="application/json">(.*?)</script>', path.read_text(), re.S
+    )
     return json.loads(text)
 
 
@@ -309,10 +366,14 @@ class TestHtml:
         graph, template = graph_of(name)
         picture = draw_html(graph, template, tmp_path / "a.html", title=name)
         text = (tmp_path / "a.html").read_text()
-        assert not re.search(r"https?:|//[a-z]|\bsrc=|\bhref=|@import|url\(|\bfetch\(|XMLHttp|import\(", text)
+        assert not re.search(
+            r"https?:|//[a-z]|\bsrc=|\bhref=|@import|url\(|\bfetch\(|XMLHttp|import\(", text
+        )
         data = page_data(tmp_path / "a.html")
         assert (data["title"], data["caption"]) == (name, picture.caption)
-        assert len(data["ranges"]) == len(template.nodes) and len(data["spots"]) == len(picture.spots)
+        assert len(data["ranges"]) == len(template.nodes) and len(data["spots"]) == len(
+            picture.spots
+        )
         assert sum(t["count"] for t in data["nodeTypes"].values()) == template.num_nodes
         assert sum(t["count"] for t in data["edgeTypes"].values()) == template.num_edges
         for strokes, own in zip(data["strokes"], picture.strokes, strict=True):
@@ -340,7 +401,9 @@ class TestHtml:
         picture = draw_html(graph, template, tmp_path / "a.html", title="net")
         scripts = re.findall(r"<script>(.*?)</script>", (tmp_path / "a.html").read_text(), re.S)
         data = json.dumps(page_data(tmp_path / "a.html"))
-        (tmp_path / "page.js").write_text(STUB.replace("@DATA@", json.dumps(data)) + scripts[0] + PROBE)
+        (tmp_path / "page.js").write_text(
+            STUB.replace("@DATA@", json.dumps(data)) + scripts[0] + PROBE
+        )
         done = subprocess.run(["node", tmp_path / "page.js"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
@@ -349,7 +412,10 @@ class TestHtml:
         first = template.nodes[int(picture.spots[0, 2])]
         assert said["node"].startswith(f"{first.name}\n") and f"layer {first.layer}" in said["node"]
         block = picture.block(picture.strokes[0])
-        assert block.tensor in said["edge"] and ("norm" if which == "deep" else "value") in said["edge"]
+        assert (
+            block.tensor in said["edge"]
+            and ("norm" if which == "deep" else "value") in said["edge"]
+        )
         assert 0 < said["hidden"] < said["lines"]
 
     @pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
@@ -359,7 +425,9 @@ class TestHtml:
         scripts = re.findall(r"<script>(.*?)</script>", (tmp_path / "a.html").read_text(), re.S)
         data = json.dumps(page_data(tmp_path / "a.html"))
         probe = "console.log(JSON.stringify({ taken, rows: data.rows.length }));"
-        (tmp_path / "page.js").write_text(STUB.replace("@DATA@", json.dumps(data)) + scripts[0] + probe)
+        (tmp_path / "page.js").write_text(
+            STUB.replace("@DATA@", json.dumps(data)) + scripts[0] + probe
+        )
         done = subprocess.run(["node", tmp_path / "page.js"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
@@ -367,7 +435,9 @@ class TestHtml:
         sites = sum(r.type not in (NodeType.BIAS, NodeType.SCALE) for r in template.nodes)
         assert len(said["taken"]) > sites / 2
         for one, other in itertools.combinations(said["taken"], 2):
-            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+            assert (
+                one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+            )
 
 
 # As much of a browser as the page's script asks for.

@@ -10,7 +10,17 @@ from torch_geometric.loader import DataLoader
 
 import metanet
 from metanet.errors import CheckpointError, MetanetError
-from metanet.graph import SUMMARY, EdgeType, NodeType, _memory, fill, node_order, permute_nodes, read, unstack
+from metanet.graph import (
+    SUMMARY,
+    EdgeType,
+    NodeType,
+    _memory,
+    fill,
+    node_order,
+    permute_nodes,
+    read,
+    unstack,
+)
 from metanet.testing import assert_graph, random_states, random_values
 from networks import ARCHITECTURES
 
@@ -22,7 +32,8 @@ def arch_of(name: str) -> metanet.Architecture:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_dense_blocks_agree_with_the_edges(name):
-    """Entry (g, d, s, k) of a block's dense array joins the neurons that edge_index says, at its kernel position."""
+    """Entry (g, d, s, k) of a block's dense array joins the neurons that edge_index says, at its
+    kernel position."""
     template = arch_of(name).template
     values = torch.arange(float(template.num_edges)).reshape(1, -1, 1)
     static = template.static
@@ -34,7 +45,10 @@ def test_dense_blocks_agree_with_the_edges(name):
         assert source.count == group * src
         assert target.count == group * dst
         edges = dense[0, ..., 0].long()
-        g, d, s, k = (x.flatten() for x in torch.meshgrid(*map(torch.arange, block.dense_shape), indexing="ij"))
+        g, d, s, k = (
+            x.flatten()
+            for x in torch.meshgrid(*map(torch.arange, block.dense_shape), indexing="ij")
+        )
         e = edges.flatten()
         assert torch.equal(static["edge_index"][0, e], source.start + g * src + s)
         assert torch.equal(static["edge_index"][1, e], target.start + g * dst + d)
@@ -45,7 +59,10 @@ def test_edges_of_a_convolution_by_hand():
     arch = arch_of("cnn_flatten")
     graph = metanet.to_graph(ARCHITECTURES["cnn_flatten"][0](), arch)
     block = next(b for b in arch.template.blocks if b.tensor == "6.weight")
-    assert (block.type, block.dense_shape) == (EdgeType.LINEAR, (1, 10, 6, 4))  # flatten: 2x2 positions of 6 channels
+    assert (block.type, block.dense_shape) == (
+        EdgeType.LINEAR,
+        (1, 10, 6, 4),
+    )  # flatten: 2x2 positions of 6 channels
     conv = next(b for b in arch.template.blocks if b.tensor == "3.weight")
     assert (conv.type, conv.dense_shape) == (EdgeType.CONVOLUTION, (1, 6, 4, 4))
     kinds = [NodeType(t) for t in graph.node_type.unique().tolist()]
@@ -80,7 +97,11 @@ def test_mixed_architectures_batch_in_pygs_loader():
     batch = next(iter(DataLoader(graphs, batch_size=3)))
     assert batch.num_nodes == sum(g.num_nodes for g in graphs)
     for one, again in zip(graphs, batch.to_data_list(), strict=True):
-        assert all(torch.equal(one[k], again[k]) for k in one.keys() if isinstance(one[k], torch.Tensor))  # noqa: SIM118
+        assert all(
+            torch.equal(one[k], again[k])
+            for k in one.keys()  # noqa: SIM118
+            if isinstance(one[k], torch.Tensor)
+        )
         assert one.extras == again.extras or str(one.extras) == str(again.extras)
 
 
@@ -96,9 +117,17 @@ def test_a_transform_of_the_parameters_relabels_the_graph(name):
 
     def edges(graph) -> list[tuple]:
         rows = torch.cat(
-            [graph.edge_index.T, graph.kernel_pos, graph.edge_type[:, None], graph.edge_tensor[:, None]], 1
+            [
+                graph.edge_index.T,
+                graph.kernel_pos,
+                graph.edge_type[:, None],
+                graph.edge_tensor[:, None],
+            ],
+            1,
         )
-        return sorted(zip(map(tuple, rows.tolist()), graph.edge_attr.flatten().tolist(), strict=True))
+        return sorted(
+            zip(map(tuple, rows.tolist()), graph.edge_attr.flatten().tolist(), strict=True)
+        )
 
     assert edges(moved) == edges(plain)
     assert edges(moved) != edges(fill(arch.template, state))
@@ -111,11 +140,16 @@ def test_a_transform_of_another_architecture_is_refused():
 
 
 def test_the_graph_laws_are_checked():
-    """The public check finds nothing wrong, and finds a template that loses an edge or joins the wrong neurons."""
+    """The public check finds nothing wrong, and finds a template that loses an edge or joins the
+    wrong neurons."""
     arch = arch_of("residual")
     assert_graph(arch)
     template = arch.template
-    weight = next(i for i, b in enumerate(template.blocks) if b.type == EdgeType.CONVOLUTION and b.dense_shape[2] > 1)
+    weight = next(
+        i
+        for i, b in enumerate(template.blocks)
+        if b.type == EdgeType.CONVOLUTION and b.dense_shape[2] > 1
+    )
     wrong = replace(template.blocks[weight], source=template.blocks[weight].destination)
     for blocks in (template.blocks[:weight] + template.blocks[weight + 1 :],
                    (*template.blocks[:weight], wrong, *template.blocks[weight + 1 :])):  # fmt: skip
@@ -164,7 +198,14 @@ def test_the_activation_that_follows_a_site_is_known():
 
 # ---------------------------------------------------------------- every dtype, bit for bit
 
-FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+FLOATS = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+]
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -173,7 +214,8 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_law_2_every_bit_pattern_comes_back(dtype):
-    """All 256 of fp8; of wider types random patterns, so that every kind of NaN, infinity and denormal is there."""
+    """All 256 of fp8; of wider types random patterns, so that every kind of NaN, infinity and
+    denormal is there."""
     arch = arch_of("mlp")
     generator = torch.Generator().manual_seed(0)
     state = {}
@@ -199,13 +241,19 @@ def test_law_2_mixed_dtypes_and_buffers():
     assert arch.template.extras
     back = metanet.from_graph(metanet.to_graph(state, arch), arch)
     assert back.keys() == state.keys()
-    assert all(back[n].dtype == t.dtype and torch.equal(bits(back[n]), bits(t)) for n, t in state.items())
+    assert all(
+        back[n].dtype == t.dtype and torch.equal(bits(back[n]), bits(t)) for n, t in state.items()
+    )
 
 
 def test_nan_and_infinity_are_edges_like_any_other():
     arch = arch_of("mlp")
     state = random_values(arch, torch.Generator().manual_seed(0))
-    state["1.weight"][0, 0], state["1.weight"][0, 1], state["1.weight"][0, 2] = math.nan, math.inf, 0.0
+    state["1.weight"][0, 0], state["1.weight"][0, 1], state["1.weight"][0, 2] = (
+        math.nan,
+        math.inf,
+        0.0,
+    )
     graph = metanet.to_graph(state, arch)
     assert graph.edge_attr.isnan().sum() == 1
     assert graph.edge_attr.isinf().sum() == 1
@@ -222,7 +270,9 @@ def test_tied_names_share_edges_and_all_come_back():
     back = metanet.from_graph(metanet.to_graph(state, arch), arch)
     assert torch.equal(back["b.weight"], state["a.weight"])
     state["b.weight"] = state["a.weight"] + 1
-    with pytest.raises(CheckpointError, match=r"tied     b\.weight and a\.weight are one tensor here"):
+    with pytest.raises(
+        CheckpointError, match=r"tied     b\.weight and a\.weight are one tensor here"
+    ):
         metanet.to_graph(state, arch)
 
 
@@ -237,9 +287,11 @@ def test_a_list_of_state_dicts_is_one_batch_as_pyg_would_make_it():
     batch = metanet.to_graph(states, arch)
     want = Batch.from_data_list([metanet.to_graph(s, arch) for s in states])
     for key in want.keys():  # noqa: SIM118
-        assert torch.equal(batch[key], want[key]) if isinstance(want[key], torch.Tensor) else batch[key] == want[key], (
-            key
-        )
+        assert (
+            torch.equal(batch[key], want[key])
+            if isinstance(want[key], torch.Tensor)
+            else batch[key] == want[key]
+        ), key
     for graph, state in zip(batch.to_data_list(), states, strict=True):
         back = metanet.from_graph(graph, arch)
         assert all(torch.equal(back[n], t) for n, t in state.items())
@@ -255,9 +307,15 @@ def test_bad_checkpoints_are_refused_with_what_differs():
     del wrong["5.bias"]
     with pytest.raises(CheckpointError) as error:
         metanet.to_graph(wrong, arch)
-    for line in ("missing  5.bias (10,)", "1.weight is (64, 12), expected (12, 64)", "3.bias holds torch.int8"):
+    for line in (
+        "missing  5.bias (10,)",
+        "1.weight is (64, 12), expected (12, 64)",
+        "3.bias holds torch.int8",
+    ):
         assert line in str(error.value)
-    with pytest.raises(CheckpointError, match="1 tensors that the architecture does not know: head.weight"):
+    with pytest.raises(
+        CheckpointError, match="1 tensors that the architecture does not know: head.weight"
+    ):
         metanet.to_graph({**state, "head.weight": state["1.weight"]}, arch)
     with pytest.raises(CheckpointError, match="checkpoint 1 of 2 does not have 5.bias"):
         metanet.to_graph([state, {k: v for k, v in state.items() if k != "5.bias"}], arch)
@@ -271,7 +329,10 @@ def test_a_graph_that_does_not_fit_into_memory_is_refused(monkeypatch):
     arch = arch_of("mlp")
     monkeypatch.setattr(_memory, "available_memory", lambda: 5000)
     monkeypatch.setattr(_memory, "_SMALL", 0)
-    with pytest.raises(MetanetError, match=r"98 nodes and 997 edges: .* 109.7 kB of memory, and 5.0 kB are available"):
+    with pytest.raises(
+        MetanetError,
+        match=r"98 nodes and 997 edges: .* 109.7 kB of memory, and 5.0 kB are available",
+    ):
         metanet.to_graph(random_values(arch, torch.Generator()), arch)
 
 
@@ -291,8 +352,12 @@ def test_granularity_tensor_has_a_node_per_group_and_an_edge_per_tensor():
     x = state["0.weight"].double()
     want = {"mean": x.mean(), "std": x.std(correction=0), "max": x.max(), "median": x.quantile(0.5), "zeros": 0,
             "log10_count": math.log10(x.numel()), "rms": x.square().mean().sqrt()}  # fmt: skip
-    assert {k: row[k] for k in want} == pytest.approx({k: float(v) for k, v in want.items()}, rel=1e-5, abs=1e-7)
-    again = metanet.to_graph({**state, "0.weight": state["0.weight"].flip(0)}, arch, granularity="tensor")
+    assert {k: row[k] for k in want} == pytest.approx(
+        {k: float(v) for k, v in want.items()}, rel=1e-5, abs=1e-7
+    )
+    again = metanet.to_graph(
+        {**state, "0.weight": state["0.weight"].flip(0)}, arch, granularity="tensor"
+    )
     assert torch.allclose(again.edge_attr, graph.edge_attr, atol=1e-6)
     with pytest.raises(MetanetError, match="holds summaries"):
         metanet.from_graph(graph, arch)
@@ -302,7 +367,9 @@ def test_granularity_tensor_has_a_node_per_group_and_an_edge_per_tensor():
 
 def test_a_template_comes_back_from_json():
     for granularity in ("neuron", "tensor"):
-        template = arch_of("depthwise" if "depthwise" in ARCHITECTURES else "residual").graph_template(granularity)
+        template = arch_of(
+            "depthwise" if "depthwise" in ARCHITECTURES else "residual"
+        ).graph_template(granularity)
         again = type(template).from_json(template.to_json())
         assert again.nodes == template.nodes
         assert again.blocks == template.blocks
@@ -316,18 +383,24 @@ def test_a_lazy_checkpoint_is_read_one_tensor_at_a_time_for_a_coarse_graph(tmp_p
     checkpoint = metanet.load_checkpoint(tmp_path / "a.safetensors")
     for granularity in ("neuron", "tensor"):
         want = metanet.to_graph(state, arch, granularity)
-        assert torch.equal(metanet.to_graph(checkpoint, arch, granularity).edge_attr, want.edge_attr)
+        assert torch.equal(
+            metanet.to_graph(checkpoint, arch, granularity).edge_attr, want.edge_attr
+        )
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(CheckpointError):
         metanet.to_graph(checkpoint, arch, "tensor")
 
 
 class _InputAdded(torch.nn.Module):
-    """An image added to what is made of it, and a mask of numbers added to all channels of a position."""
+    """An image added to what is made of it, and a mask of numbers added to all channels of a
+    position."""
 
     def __init__(self):
         super().__init__()
-        self.up, self.down = torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Conv2d(5, 3, 3, padding=1)
+        self.up, self.down = (
+            torch.nn.Conv2d(3, 5, 3, padding=1),
+            torch.nn.Conv2d(5, 3, 3, padding=1),
+        )
 
     def forward(self, image, mask):
         return image + self.down(torch.relu(self.up(image)) + mask)
@@ -338,5 +411,14 @@ def test_inputs_that_are_added_to_neurons():
     assert_graph(arch)
     inputs = [r.count for r in arch.template.nodes if r.type == NodeType.INPUT]
     assert inputs == [3, 1]  # channels, and one neuron for the mask
-    sums = {(arch.template.nodes[b.source].type, b.count) for b in arch.template.blocks if b.type == EdgeType.RESIDUAL}
-    assert sums == {(NodeType.INPUT, 3), (NodeType.INPUT, 5), (NodeType.HIDDEN, 3), (NodeType.HIDDEN, 5)}
+    sums = {
+        (arch.template.nodes[b.source].type, b.count)
+        for b in arch.template.blocks
+        if b.type == EdgeType.RESIDUAL
+    }
+    assert sums == {
+        (NodeType.INPUT, 3),
+        (NodeType.INPUT, 5),
+        (NodeType.HIDDEN, 3),
+        (NodeType.HIDDEN, 5),
+    }

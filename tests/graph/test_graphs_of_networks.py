@@ -1,4 +1,5 @@
-"""Graphs of networks of every kind: the laws for all of them, and their structure as one draws it by hand."""
+"""Graphs of networks of every kind: the laws for all of them, and their structure as one draws it
+by hand."""
 
 from collections import Counter
 
@@ -19,7 +20,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning"),
 ]
 NETWORKS = [n for n in TRUTHS if n not in BIG]
-NOT_FOLLOWED = {"unread", "spectral_norm", "spectral_norm_by_hook"}  # not read; power iterations do not count
+NOT_FOLLOWED = {
+    "unread",
+    "spectral_norm",
+    "spectral_norm_by_hook",
+}  # not read; power iterations do not count
 
 
 def architecture_of(name: str) -> metanet.Architecture:
@@ -33,18 +38,24 @@ def architecture_of(name: str) -> metanet.Architecture:
 
 @pytest.mark.parametrize("name", [*CONSTRUCTS, *NETWORKS])
 def test_laws_2_and_4(name):
-    """One edge per entry, bits that come back, and a transform that is one of the graph; every tensor is followed."""
+    """One edge per entry, bits that come back, and a transform that is one of the graph; every
+    tensor is followed."""
     arch = architecture_of(name)
     assert_graph(arch)
     assert bool(arch.template_warnings) == (name in NOT_FOLLOWED), arch.template_warnings
 
 
 def test_the_graph_of_a_shuffle_net():
-    """Units that pass half of their channels by and shuffle: each layer's neurons are nodes of their own."""
+    """Units that pass half of their channels by and shuffle: each layer's neurons are nodes of
+    their own."""
     arch, _ = traced("shuffle_net")
     assert_graph(arch)
     assert not arch.template_warnings
-    reader = {n for n, t in arch.spec.tensors.items() if any(not any(True for _ in leaves_of(a)) for a in t.axes[:1])}
+    reader = {
+        n
+        for n, t in arch.spec.tensors.items()
+        if any(not any(True for _ in leaves_of(a)) for a in t.axes[:1])
+    }
     assert reader == {"fc.weight", "fc.bias"}, "all but the outputs move"
 
 
@@ -127,7 +138,10 @@ class _Beside(nn.Module):
 class _Shuffle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.two = nn.Conv2d(2, 8, 1, bias=False), nn.Conv2d(8, 4, 1, groups=2, bias=False)
+        self.one, self.two = (
+            nn.Conv2d(2, 8, 1, bias=False),
+            nn.Conv2d(8, 4, 1, groups=2, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.two(nn.functional.channel_shuffle(self.one(x).relu(), 2)).mean((2, 3))
@@ -139,7 +153,10 @@ class _Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
-        self.token, self.positions = nn.Parameter(torch.randn(1, 1, 6)), nn.Parameter(torch.randn(1, 8, 6))
+        self.token, self.positions = (
+            nn.Parameter(torch.randn(1, 1, 6)),
+            nn.Parameter(torch.randn(1, 8, 6)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x)], 1) + self.positions
@@ -170,7 +187,9 @@ class _TriPlane(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         pairs = torch.stack([points[:, [0, 1]], points[:, [0, 2]], points[:, [1, 2]]])
-        found = nn.functional.grid_sample(self.planes, pairs[:, :, None], align_corners=True)  # (3, 4, points, 1)
+        found = nn.functional.grid_sample(
+            self.planes, pairs[:, :, None], align_corners=True
+        )  # (3, 4, points, 1)
         return self.out(self.hidden(found[..., 0].sum(0).T).relu())
 
 
@@ -200,13 +219,16 @@ class _Again(nn.Module):
 
 
 def test_heads_of_gpt2():
-    """Three heads of four dims: fused projections in three blocks; queries and keys meet in a node for each head."""
+    """Three heads of four dims: fused projections in three blocks; queries and keys meet in a node
+    for each head."""
     template = architecture_of("gpt2").template
     assert counts(template, NodeType.HEAD) == [3, 3]  # two layers
     fused = blocks_of(template, "transformer.h.0.attn.c_attn.weight")
     assert [b.type for b in fused] == [EdgeType.QUERY, EdgeType.KEY, EdgeType.VALUE]
     assert [b.shape for b in fused] == [(12, 12)] * 3
-    assert the_block(template, "transformer.h.0.attn.c_proj.weight").type == EdgeType.ATTENTION_OUTPUT
+    assert (
+        the_block(template, "transformer.h.0.attn.c_proj.weight").type == EdgeType.ATTENTION_OUTPUT
+    )
     assert the_block(template, "transformer.h.0.mlp.c_fc.weight").type == EdgeType.LINEAR
     edges = constant(template)
     assert edges[EdgeType.COUPLING] == 2 * 12  # a dim of a query with one of a key
@@ -218,12 +240,16 @@ def test_heads_of_gpt2():
 def test_heads_of_llama():
     """Four query heads share two key heads; rotated dims are sums of two; gates are products."""
     template = architecture_of("llama").template
-    types = {n: the_block(template, f"model.layers.0.self_attn.{n}_proj.weight").type for n in "qkvo"}
+    types = {
+        n: the_block(template, f"model.layers.0.self_attn.{n}_proj.weight").type for n in "qkvo"
+    }
     assert types == {
         "q": EdgeType.QUERY, "k": EdgeType.KEY, "v": EdgeType.VALUE, "o": EdgeType.ATTENTION_OUTPUT,
     }  # fmt: skip
     assert counts(template, NodeType.HEAD) == [4, 4]
-    assert [b.type for b in blocks_of(template, "model.layers.0.mlp.gate_proj.weight")] == [EdgeType.LINEAR]
+    assert [b.type for b in blocks_of(template, "model.layers.0.mlp.gate_proj.weight")] == [
+        EdgeType.LINEAR
+    ]
     assert constant(template)[EdgeType.COUPLING] == 2 * 4 * 6  # every query dim with its key's
 
 
@@ -248,7 +274,8 @@ def test_a_recurrent_graph_does_not_depend_on_the_length(make):
 
 
 def test_the_graph_of_an_lstm():
-    """Four gates, each a sum of what comes from the input and from the state; the state feeds them and the output."""
+    """Four gates, each a sum of what comes from the input and from the state; the state feeds them
+    and the output."""
     template = template_of(_Recurrent(), torch.randn(2, 4, 3))
     gates = [r for r in template.nodes if r.type == NodeType.SUM and r.layer == 2]
     assert sorted(r.activation for r in gates) == ["sigmoid", "sigmoid", "sigmoid", "tanh"]
@@ -270,7 +297,8 @@ def test_a_scan_is_a_loop():
 
 
 def test_convolutions():
-    """In groups, depthwise, transposed; then flat: parallel edges for the kernel and for the places."""
+    """In groups, depthwise, transposed; then flat: parallel edges for the kernel and for the
+    places."""
     model = nn.Sequential(
         nn.Conv2d(4, 6, 3, groups=2), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6, padding=1), nn.ReLU(),
         nn.ConvTranspose2d(6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2),
@@ -291,18 +319,26 @@ def test_convolutions():
 def test_a_tensor_that_reads_two_sites_has_two_blocks():
     template = template_of(_Beside(), torch.randn(2, 3))
     blocks = blocks_of(template, "out.weight")
-    assert [(ends(template, b)[0].activation, b.shape) for b in blocks] == [("relu", (2, 4)), ("tanh", (2, 5))]
+    assert [(ends(template, b)[0].activation, b.shape) for b in blocks] == [
+        ("relu", (2, 4)),
+        ("tanh", (2, 5)),
+    ]
     assert blocks[0].destination == blocks[1].destination
 
 
 def test_a_channel_shuffle():
-    """Group g of the second convolution reads channels g, g + 2, ... of what was first put in order."""
+    """Group g of the second convolution reads channels g, g + 2, ... of what was first put in
+    order."""
     template = template_of(_Shuffle(), torch.randn(2, 2, 4, 4))
     source, destination = template.static["edge_index"]
     edges = torch.cat([b.edges() for b in blocks_of(template, "two.weight")])
-    first, last = (next(r.start for r in template.nodes if r.name == f"{n}.weight") for n in ("one", "two"))
+    first, last = (
+        next(r.start for r in template.nodes if r.name == f"{n}.weight") for n in ("one", "two")
+    )
     order = torch.arange(8).view(2, 4).T.reshape(-1)  # what channel_shuffle does
-    want = {(int(order[4 * g + i]), 2 * g + o) for g in range(2) for i in range(4) for o in range(2)}
+    want = {
+        (int(order[4 * g + i]), 2 * g + o) for g in range(2) for i in range(4) for o in range(2)
+    }
     have = zip((source[edges] - first).tolist(), (destination[edges] - last).tolist(), strict=True)
     assert sorted(have) == sorted(want)
 
@@ -314,14 +350,21 @@ def test_positions_and_a_class_token():
     rows, stream = ends(template, positions)
     assert (rows.type, rows.count, stream.count) == (NodeType.ROW, 8, 6)
     assert ends(template, token)[0].count == 1
-    assert token.destination == positions.destination == the_block(template, "embed.weight").destination
+    assert (
+        token.destination
+        == positions.destination
+        == the_block(template, "embed.weight").destination
+    )
 
 
 def test_stacked_experts():
-    """Five experts of seven neurons: neurons of their own, which read the one stream and write to it."""
+    """Five experts of seven neurons: neurons of their own, which read the one stream and write to
+    it."""
     template = architecture_of("mixtral").template
     up, down = (f"model.layers.0.mlp.experts.{n}_proj" for n in ("gate_up", "down"))
-    assert [(b.shape, b.dense_shape) for b in blocks_of(template, up)] == [((5, 7, 24), (1, 35, 24, 1))] * 2
+    assert [(b.shape, b.dense_shape) for b in blocks_of(template, up)] == [
+        ((5, 7, 24), (1, 35, 24, 1))
+    ] * 2
     assert the_block(template, down).dense_shape == (1, 24, 35, 1)
     gate, value = blocks_of(template, up)
     assert gate.source == value.source
@@ -330,7 +373,8 @@ def test_stacked_experts():
 
 @pytest.mark.parametrize("mean_first", [True, False])
 def test_a_set_equivariant_layer(mean_first):
-    """``x W1 + mean(x) W2``: both maps read the same neurons and flow into one sum, whatever the order of the terms."""
+    """``x W1 + mean(x) W2``: both maps read the same neurons and flow into one sum, whatever the
+    order of the terms."""
     template = template_of(_Sets(mean_first), torch.randn(2, 6, 3))
     own, all = the_block(template, "own.weight"), the_block(template, "all.weight")
     assert own.source == all.source
@@ -379,7 +423,10 @@ def test_a_block_that_is_used_again_is_a_loop():
     template = template_of(_Again(), torch.randn(2, 3))
     block = the_block(template, "block.weight")
     stream, out = block.source, block.destination
-    assert {(b.source, b.destination) for b in blocks_of(template, None)} == {(stream, stream), (out, stream)}
+    assert {(b.source, b.destination) for b in blocks_of(template, None)} == {
+        (stream, stream),
+        (out, stream),
+    }
     assert the_block(template, "last.weight").source == stream
 
 

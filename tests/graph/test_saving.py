@@ -37,7 +37,9 @@ def assert_same(one, other) -> None:
             assert (right[key].dtype, right[key].shape) == (value.dtype, value.shape), key
             assert bits(right[key]) == bits(value), key
         elif key == "extras":
-            assert {n: bits(x) for n, x in value[0].items()} == {n: bits(x) for n, x in right[key][0].items()}
+            assert {n: bits(x) for n, x in value[0].items()} == {
+                n: bits(x) for n, x in right[key][0].items()
+            }
         else:
             assert right[key] == value, key
 
@@ -57,7 +59,9 @@ def test_a_graph_comes_back_bit_for_bit(name, suffix, tmp_path):
     assert_same(graph, again)
     assert template.to_json() == arch.template.to_json()
     back = metanet.from_graph(again, arch)
-    assert {n: bits(x) for n, x in back.items()} == {n: bits(x) for n, x in metanet.from_graph(graph, arch).items()}
+    assert {n: bits(x) for n, x in back.items()} == {
+        n: bits(x) for n, x in metanet.from_graph(graph, arch).items()
+    }
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
@@ -101,14 +105,17 @@ def test_the_structure_can_be_stored_for_other_programs(tmp_path):
 
 
 def test_the_torch_file_is_plain_torch_geometric(tmp_path):
-    """As the docstring of save_graph says: it needs no metanet, and no code from the file is run."""
+    """As the docstring of save_graph says: it needs no metanet, and no code from the file is
+    run."""
     arch, state = made("residual")
     graph = metanet.to_graph(state, arch)
     save_graph(graph, arch.template, tmp_path / "a.pt")
     with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
         data = torch.load(tmp_path / "a.pt", weights_only=True)
     assert type(data) is Data
-    assert torch.equal(data.edge_index, graph.edge_index) and torch.equal(data.edge_attr, graph.edge_attr)
+    assert torch.equal(data.edge_index, graph.edge_index) and torch.equal(
+        data.edge_attr, graph.edge_attr
+    )
     assert json.loads(data.template) == json.loads(json.dumps(arch.template.to_json()))
     batch = next(iter(DataLoader([data, data], batch_size=2)))
     assert batch.num_nodes == 2 * graph.num_nodes
@@ -135,13 +142,18 @@ class TestErrors:
 
     def test_saving(self, saved):
         arch, graph, folder = saved
-        with pytest.raises(MetanetError, match=r"saved as NAME.safetensors \(with NAME.json\) or NAME.pt"):
+        with pytest.raises(
+            MetanetError, match=r"saved as NAME.safetensors \(with NAME.json\) or NAME.pt"
+        ):
             save_graph(graph, arch.template, folder / "b.npz")
         with pytest.raises(MetanetError, match="it is a batch of 2 graphs; save them one by one"):
-            save_graph(Batch.from_data_list([graph, graph]), arch.template, folder / "b.safetensors")
+            save_graph(
+                Batch.from_data_list([graph, graph]), arch.template, folder / "b.safetensors"
+            )
         other, _ = made("siren")
         with pytest.raises(
-            MetanetError, match=rf"has {graph.num_nodes} nodes and .*, the template {other.template.num_nodes} "
+            MetanetError,
+            match=rf"has {graph.num_nodes} nodes and .*, the template {other.template.num_nodes} ",
         ):
             save_graph(graph, other.template, folder / "b.safetensors")
         graph.thing = object()
@@ -185,7 +197,8 @@ class TestErrors:
             load_graph(folder / "a.safetensors")
         (folder / "a.json").write_text('{"format": 1, "template": {}}')
         with pytest.raises(
-            MetanetError, match=r"pair: Field required[\s\S]*dtypes: Field required[\s\S]*attributes: Field required"
+            MetanetError,
+            match=r"pair: Field required[\s\S]*dtypes: Field required[\s\S]*attributes: Field required",
         ):
             load_graph(folder / "a.safetensors")
         (folder / "a.json").write_text(text.replace('"format": 1', '"format": 9'))

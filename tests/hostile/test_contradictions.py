@@ -1,4 +1,5 @@
-"""Files of the right form whose parts contradict each other are refused, with the tensor or group that shows it."""
+"""Files of the right form whose parts contradict each other are refused, with the tensor or group
+that shows it."""
 
 import copy
 import json
@@ -19,7 +20,9 @@ from metanet.sources import load_source
 @pytest.fixture(scope="module")
 def arch():
     torch.manual_seed(0)
-    return metanet.trace(nn.TransformerEncoderLayer(8, 2, 6, batch_first=True), torch.randn(2, 5, 8))
+    return metanet.trace(
+        nn.TransformerEncoderLayer(8, 2, 6, batch_first=True), torch.randn(2, 5, 8)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,9 @@ def test_sound_specs_and_templates_pass(arch, small):
         assert SymmetrySpec.from_json(json.loads(json.dumps(each.spec.to_json()))) == each.spec
         again = GraphTemplate.from_json(json.loads(json.dumps(each.template.to_json())))
         assert again.to_json() == each.template.to_json()
-        assert GraphTemplate.from_json(each.template.coarse().to_json()).num_edges == len(each.template.blocks)
+        assert GraphTemplate.from_json(each.template.coarse().to_json()).num_edges == len(
+            each.template.blocks
+        )
 
 
 TEMPLATES = {
@@ -132,7 +137,9 @@ def test_of_spec_and_template(small, tmp_path):
     tensor = tree["spec"]["tensors"]["0.bias"]
     tensor["shape"], tensor["axes"] = [4], [{"fixed": 4, "why": ""}]
     (tmp_path / "x.json").write_text(json.dumps(tree))
-    with pytest.raises(MetanetError, match=r"0.bias is \(3,\) in its graph template, \(4,\) in its symmetry spec"):
+    with pytest.raises(
+        MetanetError, match=r"0.bias is \(3,\) in its graph template, \(4,\) in its symmetry spec"
+    ):
         Architecture.load(tmp_path / "x.json")
 
 
@@ -152,8 +159,17 @@ def test_of_elements(name, arch, tmp_path):
     for file in ("t.safetensors", "a.safetensors"):
         metadata = {"spec": arch.spec.to_json()}
         if file == "a.safetensors":
-            metadata |= {"objective": [1.0, 2], "identity": {}, "seconds": 0, "method": "m", "options": {}, "seed": 0}
-        metanet.save_checkpoint(tmp_path / file, {**transform.elements, group: change(element)}, metadata)
+            metadata |= {
+                "objective": [1.0, 2],
+                "identity": {},
+                "seconds": 0,
+                "method": "m",
+                "options": {},
+                "seed": 0,
+            }
+        metanet.save_checkpoint(
+            tmp_path / file, {**transform.elements, group: change(element)}, metadata
+        )
         with pytest.raises(CheckpointError, match=reason):
             (Transform if file == "t.safetensors" else Alignment).load(tmp_path / file)
         metanet.save_checkpoint(tmp_path / file, {"nobody": element}, metadata)
@@ -161,7 +177,9 @@ def test_of_elements(name, arch, tmp_path):
             (Transform if file == "t.safetensors" else Alignment).load(tmp_path / file)
 
 
-@pytest.mark.parametrize("key", ["spec", "objective", "identity", "seconds", "method", "options", "seed"])
+@pytest.mark.parametrize(
+    "key", ["spec", "objective", "identity", "seconds", "method", "options", "seed"]
+)
 def test_every_key_of_an_alignment_is_needed(key, small, tmp_path):
     arch, model = small
     metanet.align(model, model, arch=arch).save(tmp_path / "x.safetensors")
@@ -177,11 +195,17 @@ def test_every_key_of_an_alignment_is_needed(key, small, tmp_path):
 GRAPHS = {
     "a node beyond": (lambda g: g.edge_index.fill_(10**6), "node 1000000, but there are"),
     "a kind": (lambda g: g.edge_type.fill_(99), "edge_type has numbers that stand for nothing"),
-    "a dtype": (lambda g: setattr(g, "node_layer", g.node_layer.float()), "node_layer is .* of torch.float32"),
+    "a dtype": (
+        lambda g: setattr(g, "node_layer", g.node_layer.float()),
+        "node_layer is .* of torch.float32",
+    ),
     "a shape": (lambda g: setattr(g, "depth", torch.zeros(3).long()), "depth is"),
     "no tensor": (lambda g: setattr(g, "fan_in", [1, 2]), "fan_in is list"),
     "two dicts": (lambda g: setattr(g, "dtypes", [{}, {}]), "dtypes is no list of one dict"),
-    "no such dtype": (lambda g: setattr(g, "dtypes", [{"0.bias": "load"}]), "dtypes is no list of one dict"),
+    "no such dtype": (
+        lambda g: setattr(g, "dtypes", [{"0.bias": "load"}]),
+        "dtypes is no list of one dict",
+    ),
 }
 
 
@@ -218,8 +242,16 @@ CONFIGS = {
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_of_a_configuration(name, device, tmp_path):
-    fields = {"model_type": "gpt2", "architectures": ["GPT2Model"], "n_embd": 8, "n_layer": 1, "n_head": 2}
-    (tmp_path / "config.json").write_text(json.dumps({**fields, "vocab_size": 11, "n_positions": 4, **CONFIGS[name]}))
+    fields = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2Model"],
+        "n_embd": 8,
+        "n_layer": 1,
+        "n_head": 2,
+    }
+    (tmp_path / "config.json").write_text(
+        json.dumps({**fields, "vocab_size": 11, "n_positions": 4, **CONFIGS[name]})
+    )
     with pytest.raises(MetanetError) as caught:
         load_source(f"hf:{tmp_path}", device=device)
     assert len(str(caught.value)) <= 2_000

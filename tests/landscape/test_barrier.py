@@ -1,4 +1,5 @@
-"""Barriers: by hand where a few numbers suffice, on relabelled and trained networks where they do not."""
+"""Barriers: by hand where a few numbers suffice, on relabelled and trained networks where they do
+not."""
 
 import csv
 import math
@@ -61,7 +62,12 @@ class TestByHand:
     def test_a_barrier_and_its_line_between_unequal_ends(self):
         model, data = line()
         curve = metanet.barrier(
-            weight(0.0), weight(3.0), model=model, data=data, points=4, loss=lambda y, t: -((y - t) ** 2).mean()
+            weight(0.0),
+            weight(3.0),
+            model=model,
+            data=data,
+            points=4,
+            loss=lambda y, t: -((y - t) ** 2).mean(),
         )
         # losses -1, 0, -1, -4 against the line -1, -2, -3, -4
         assert curve.barrier == pytest.approx(2, abs=1e-6)
@@ -81,7 +87,13 @@ class TestByHand:
         model = nn.Linear(1, 1, bias=False)
         x = torch.arange(5.0).view(5, 1)
         curves = [
-            metanet.barrier(weight(1.0), weight(2.0), model=model, data=DataLoader(TensorDataset(x, x), size), points=3)
+            metanet.barrier(
+                weight(1.0),
+                weight(2.0),
+                model=model,
+                data=DataLoader(TensorDataset(x, x), size),
+                points=3,
+            )
             for size in (5, 2)
         ]
         assert curves[0].loss == pytest.approx(curves[1].loss)
@@ -89,10 +101,15 @@ class TestByHand:
 
     def test_floats_are_interpolated_wide(self):
         model, _ = line()
-        a, b = weight(1.0, torch.bfloat16), weight(1.0078125, torch.bfloat16)  # neighbours in bfloat16
+        a, b = (
+            weight(1.0, torch.bfloat16),
+            weight(1.0078125, torch.bfloat16),
+        )  # neighbours in bfloat16
         data = [(torch.ones(1, 1), torch.zeros(1, 1))]
         curve = metanet.barrier(a, b, model=model, data=data, points=5, loss=lambda y, t: y.mean())
-        assert curve.loss == pytest.approx((1, 1.001953125, 1.00390625, 1.005859375, 1.0078125), abs=1e-7)
+        assert curve.loss == pytest.approx(
+            (1, 1.001953125, 1.00390625, 1.005859375, 1.0078125), abs=1e-7
+        )
 
 
 class TestRelabelled:
@@ -110,7 +127,9 @@ class TestRelabelled:
         b = arch.spec.sample(torch.Generator().manual_seed(1))(a)
         given = "weight" if how == "name" else metanet.align(b, to=a, arch=arch, restarts=2)
         options = {"restarts": 2} if how == "name" else {}
-        curve = metanet.barrier(a, b, model=model, data=images, points=9, align=given, arch=arch, **options)
+        curve = metanet.barrier(
+            a, b, model=model, data=images, points=9, align=given, arch=arch, **options
+        )
         assert curve.barrier < 1e-6 and curve.accuracy_barrier == 0
         assert curve.unaligned.barrier > 0.05 and curve.unaligned.accuracy_barrier > 0.03
         assert curve.accuracy == (1.0,) * 9
@@ -140,10 +159,20 @@ class TestRelabelled:
 
         data, train = Counted(images), Counted([*images][:3])
         curve = metanet.barrier(
-            model, b, model=model, data=data, train_data=train, points=3, align="activation", arch=arch
+            model,
+            b,
+            model=model,
+            data=data,
+            train_data=train,
+            points=3,
+            align="activation",
+            arch=arch,
         )
         assert curve.barrier < 1e-6 < curve.unaligned.barrier
-        assert (data.reads, train.reads) == (1 + 2 * 3, 2)  # once each to see that they are not empty
+        assert (data.reads, train.reads) == (
+            1 + 2 * 3,
+            2,
+        )  # once each to see that they are not empty
 
     def test_the_module_is_not_touched(self, images):
         model = net().train()
@@ -170,7 +199,11 @@ class TestStates:
         curve = metanet.barrier(*ends, model=model, data=data, points=3, loss=lambda y, t: y.mean())
         assert curve.loss == (3, 3, 3)
         without = [{n: t for n, t in end.items() if n != "count"} for end in ends]
-        assert metanet.barrier(*without, model=model, data=data, points=3, loss="mse").loss == (0, 0, 0)
+        assert metanet.barrier(*without, model=model, data=data, points=3, loss="mse").loss == (
+            0,
+            0,
+            0,
+        )
 
     def test_tied_tensors_stay_tied(self):
         class Tied(nn.Module):
@@ -187,14 +220,20 @@ class TestStates:
         b = {"two.weight": torch.tensor([[3.0]])}  # one name is enough
         curve = metanet.barrier(a, b, model=model, data=data, points=3, loss=lambda y, t: y.mean())
         assert curve.loss == (1, 4, 9)  # the square of 1, 2, 3
-        with pytest.raises(CheckpointError, match="two.weight and one.weight differ, but are one tensor"):
+        with pytest.raises(
+            CheckpointError, match="two.weight and one.weight differ, but are one tensor"
+        ):
             metanet.barrier(a, {**a, **b}, model=model, data=data)
 
     def test_checkpoints_may_be_lazy_and_wrapped(self, images, tmp_path):
         model = net()
-        metanet.save_checkpoint(tmp_path / "b.safetensors", {f"model.{n}": t for n, t in net(1).state_dict().items()})
+        metanet.save_checkpoint(
+            tmp_path / "b.safetensors", {f"model.{n}": t for n, t in net(1).state_dict().items()}
+        )
         b = metanet.load_checkpoint(tmp_path / "b.safetensors")
-        curves = [metanet.barrier(model, x, model=model, data=images, points=3) for x in (b, net(1))]
+        curves = [
+            metanet.barrier(model, x, model=model, data=images, points=3) for x in (b, net(1))
+        ]
         assert curves[0].loss == curves[1].loss
         assert curves[0].barrier >= 0
 
@@ -203,7 +242,8 @@ class TestStatistics:
     def test_reset_measures_them_anew_between_the_ends(self, images):
         model, a, b = net(), net(1), net(2)
         kept, reset = (
-            metanet.barrier(a, b, model=model, data=images, points=3, statistics=how) for how in ("keep", "reset")
+            metanet.barrier(a, b, model=model, data=images, points=3, statistics=how)
+            for how in ("keep", "reset")
         )
         assert kept.loss[0] == reset.loss[0] and kept.loss[-1] == reset.loss[-1]
         assert kept.loss[1] != reset.loss[1]
@@ -211,7 +251,10 @@ class TestStatistics:
         # by hand: mean and variance over all samples
         half = net()
         half.load_state_dict(
-            {n: t if t.dtype == torch.int64 else (t + b.state_dict()[n]) / 2 for n, t in a.state_dict().items()}
+            {
+                n: t if t.dtype == torch.int64 else (t + b.state_dict()[n]) / 2
+                for n, t in a.state_dict().items()
+            }
         )
         with torch.no_grad():
             x, y = images.dataset.tensors
@@ -224,38 +267,68 @@ class TestStatistics:
     def test_they_may_come_from_other_data(self, images):
         other = [(10 * x, y) for x, y in images]
         curves = [
-            metanet.barrier(net(1), net(2), model=net(), data=images, points=3, statistics="reset", train_data=d)
+            metanet.barrier(
+                net(1), net(2), model=net(), data=images, points=3, statistics="reset", train_data=d
+            )
             for d in (None, list(images), other)
         ]
         assert curves[0].loss == curves[1].loss != curves[2].loss
 
     def test_batches_of_one_do_as_well_but_one_sample_has_no_variance(self):
         torch.manual_seed(0)
-        model, b = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)) for _ in range(2))
+        model, b = (
+            nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2))
+            for _ in range(2)
+        )
         x, y = torch.randn(5, 2), torch.tensor([0, 1, 0, 1, 1])
         whole, pairs, single = (
             metanet.barrier(model, b, model=model, data=DataLoader(TensorDataset(x, y), size), points=3,
                             statistics="reset")
             for size in (5, 2, 1)
         )  # fmt: skip
-        assert whole.loss == pytest.approx(pairs.loss, rel=1e-4) and whole.loss == pytest.approx(single.loss, rel=1e-4)
-        with pytest.raises(MetanetError, match="1 saw one value of every channel, which has no variance"):
-            metanet.barrier(model, b, model=model, data=[(x[:1], y[:1])], points=3, statistics="reset")
+        assert whole.loss == pytest.approx(pairs.loss, rel=1e-4) and whole.loss == pytest.approx(
+            single.loss, rel=1e-4
+        )
+        with pytest.raises(
+            MetanetError, match="1 saw one value of every channel, which has no variance"
+        ):
+            metanet.barrier(
+                model, b, model=model, data=[(x[:1], y[:1])], points=3, statistics="reset"
+            )
 
     @pytest.mark.parametrize("how", ["repair", "rescale"])
     def test_repair_of_what_lies_between(self, how, images):
         torch.manual_seed(0)
         model, a, b = (
-            nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+            nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(64, 32),
+                nn.ReLU(),
+                nn.Linear(32, 32),
+                nn.ReLU(),
+                nn.Linear(32, 4),
+            )
             for _ in range(3)
         )
         kept, got = (
-            metanet.barrier(a, b, model=model, data=[images.dataset.tensors], points=5, statistics=s, loss=spread)
+            metanet.barrier(
+                a,
+                b,
+                model=model,
+                data=[images.dataset.tensors],
+                points=5,
+                statistics=s,
+                loss=spread,
+            )
             for s in ("keep", how)
         )
-        assert got.statistics == how and got.loss[0] == kept.loss[0] and got.loss[-1] == kept.loss[-1]
+        assert (
+            got.statistics == how and got.loss[0] == kept.loss[0] and got.loss[-1] == kept.loss[-1]
+        )
         line = [got.loss[0] + (got.loss[-1] - got.loss[0]) * share for share in got.lambdas]
-        assert got.loss == pytest.approx(line, rel=1e-3)  # every channel's spread, of the scores too
+        assert got.loss == pytest.approx(
+            line, rel=1e-3
+        )  # every channel's spread, of the scores too
         assert kept.loss[2] < 0.8 * line[2]
 
 
@@ -275,7 +348,11 @@ class Words(nn.Module):
         from types import SimpleNamespace
 
         logits = self.head(self.embed(input_ids))
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()) if self.own else None
+        loss = (
+            F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+            if self.own
+            else None
+        )
         return SimpleNamespace(logits=logits, loss=loss)
 
 
@@ -286,8 +363,12 @@ class TestLosses:
         curve = metanet.barrier(Words(), Words(), model=model, data=data, points=3)
         named = metanet.barrier(model, Words(), model=model, data=data, points=3, loss="own")
         assert named.loss[0] == pytest.approx(float(model(ids, ids).loss.detach()))
-        assert list(curve.curves) == ["loss"]  # whether labels are shifted inside, only the network knows
-        unshifted = metanet.barrier(model, Words(), model=model, data=data, points=3, loss="cross_entropy")
+        assert list(curve.curves) == [
+            "loss"
+        ]  # whether labels are shifted inside, only the network knows
+        unshifted = metanet.barrier(
+            model, Words(), model=model, data=data, points=3, loss="cross_entropy"
+        )
         assert unshifted.loss[0] == pytest.approx(
             float(F.cross_entropy(model(ids, ids).logits.flatten(0, 1), ids.flatten()).detach())
         )
@@ -296,7 +377,8 @@ class TestLosses:
         model, b = nn.Linear(2, 3), nn.Linear(2, 3)
         x, y = torch.randn(4, 2), torch.tensor([0, -100, 2, -100])
         all_of, half = (
-            metanet.barrier(model, b, model=model, data=d, points=3) for d in ([(x, y)], [(x[[0, 2]], y[[0, 2]])])
+            metanet.barrier(model, b, model=model, data=d, points=3)
+            for d in ([(x, y)], [(x[[0, 2]], y[[0, 2]])])
         )
         assert all_of.loss == pytest.approx(half.loss)
         assert all_of.accuracy == half.accuracy
@@ -313,7 +395,9 @@ class TestLosses:
         }  # fmt: skip
         function, target = by_torch[name]
         assert torch.equal(LOSSES[name](scores, target), function(scores, target))
-        with pytest.raises(MetanetError, match=f"loss '{name}' needs .*outputs are \\(4, 3\\), the target \\(2,\\)"):
+        with pytest.raises(
+            MetanetError, match=f"loss '{name}' needs .*outputs are \\(4, 3\\), the target \\(2,\\)"
+        ):
             LOSSES[name](scores, torch.rand(2))
         assert find_loss(name) is LOSSES[name]
 
@@ -338,7 +422,10 @@ def test_the_csv_and_the_picture(images, tmp_path):
     curve.to_csv(tmp_path / "made" / "barrier.csv")
     rows = list(csv.DictReader((tmp_path / "made" / "barrier.csv").read_text().splitlines()))
     assert len(rows) == 5
-    for name, values in {"loss": curve.loss, "unaligned_accuracy": curve.unaligned.accuracy}.items():
+    for name, values in {
+        "loss": curve.loss,
+        "unaligned_accuracy": curve.unaligned.accuracy,
+    }.items():
         assert tuple(float(row[name]) for row in rows) == values
     curve.plot(tmp_path / "barrier.png")
     assert (tmp_path / "barrier.png").read_bytes().startswith(b"\x89PNG")
@@ -353,7 +440,10 @@ def test_the_csv_and_the_picture(images, tmp_path):
     [
         ({"data": []}, "the data yielded no batch"),
         ({"data": iter([1])}, "an iterator, which can be read only once"),
-        ({"data": [(torch.randn(2, 1, 8, 8), torch.tensor([0, 9]))]}, "classes from 0 to 9, but .* scores for 4"),
+        (
+            {"data": [(torch.randn(2, 1, 8, 8), torch.tensor([0, 9]))]},
+            "classes from 0 to 9, but .* scores for 4",
+        ),
         (
             {"data": [(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))]},
             r"Sequential can't run the data \(\(2, 3, 8, 8\)",
@@ -379,27 +469,39 @@ class TestWrongNetworks:
     def test_names_and_shapes(self, images):
         model, b = net(), net(1).state_dict()
         with pytest.raises(
-            CheckpointError, match=r"(?s)checkpoint 'a' does not fit .*missing +7.weight .*near: 7.wight"
+            CheckpointError,
+            match=r"(?s)checkpoint 'a' does not fit .*missing +7.weight .*near: 7.wight",
         ):
-            metanet.barrier({n.replace("7.weight", "7.wight"): t for n, t in b.items()}, b, model=model, data=images)
+            metanet.barrier(
+                {n.replace("7.weight", "7.wight"): t for n, t in b.items()},
+                b,
+                model=model,
+                data=images,
+            )
         with pytest.raises(CheckpointError, match=r"7.bias is \(3,\), expected \(4,\)"):
             metanet.barrier(model, {**b, "7.bias": torch.ones(3)}, model=model, data=images)
         with pytest.raises(CheckpointError, match="0.weight is torch.int8, expected torch.float32"):
-            metanet.barrier(model, {**b, "0.weight": b["0.weight"].char()}, model=model, data=images)
+            metanet.barrier(
+                model, {**b, "0.weight": b["0.weight"].char()}, model=model, data=images
+            )
         with pytest.raises(CheckpointError, match="b must be a module or a mapping"):
             metanet.barrier(model, [b], model=model, data=images)
 
     def test_nan(self, images):
         model, b = net(), net(1).state_dict()
         b["5.weight"][0, :2] = math.nan
-        with pytest.raises(CheckpointError, match="checkpoint 'b': 2 of 288 values of 5.weight are NaN or infinite"):
+        with pytest.raises(
+            CheckpointError, match="checkpoint 'b': 2 of 288 values of 5.weight are NaN or infinite"
+        ):
             metanet.barrier(model, b, model=model, data=images)
 
     def test_an_alignment_of_another_network(self, images):
         other = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
         arch = metanet.trace(other, torch.randn(2, 3))
         al = Alignment(arch.spec.sample(), (0.0,), {}, 0.0, "weight")
-        with pytest.raises(MetanetError, match="alignment is of another network: it moves 0.bias and 2 more"):
+        with pytest.raises(
+            MetanetError, match="alignment is of another network: it moves 0.bias and 2 more"
+        ):
             metanet.barrier(net(), net(1), model=net(), data=images, align=al)
 
     def test_a_network_without_statistics_or_values(self, images):
@@ -421,5 +523,8 @@ class TestWrongNetworks:
 
 @pytest.mark.gpu
 def test_on_a_graphics_card(images):
-    curves = [metanet.barrier(net(1), net(2), model=net(), data=images, points=5, device=d) for d in ("cpu", "cuda")]
+    curves = [
+        metanet.barrier(net(1), net(2), model=net(), data=images, points=5, device=d)
+        for d in ("cpu", "cuda")
+    ]
     assert curves[0].loss == pytest.approx(curves[1].loss, rel=1e-3)

@@ -13,7 +13,9 @@ CPU = torch.device("cpu")
 
 def mlp(sizes=(4, 6, 3), seed=0):
     torch.manual_seed(seed)
-    layers = [m for i, o in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(i, o), nn.Tanh())]
+    layers = [
+        m for i, o in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(i, o), nn.Tanh())
+    ]
     return nn.Sequential(*layers[:-1]).double().eval()
 
 
@@ -38,7 +40,9 @@ def lm(name, **more):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     if name == "gpt2":
-        config = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2, **more)
+        config = transformers.GPT2Config(
+            vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2, **more
+        )
         return transformers.GPT2LMHeadModel(config).eval()
     config = transformers.BertConfig(
         vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,

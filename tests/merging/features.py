@@ -24,7 +24,10 @@ class Residual(nn.Module):
 
     def __init__(self, stream=6, a=5, b=7):
         super().__init__()
-        self.stem, self.norm = nn.Conv2d(2, stream, 3, padding=1, bias=False), nn.BatchNorm2d(stream)
+        self.stem, self.norm = (
+            nn.Conv2d(2, stream, 3, padding=1, bias=False),
+            nn.BatchNorm2d(stream),
+        )
         self.into = nn.ModuleList(nn.Conv2d(stream, n, 3, padding=1) for n in (a, b))
         self.norms = nn.ModuleList(map(nn.BatchNorm2d, (a, b)))
         self.out = nn.ModuleList(nn.Conv2d(n, stream, 1) for n in (a, b))
@@ -50,7 +53,9 @@ class Transformer(nn.Module):
 
     def forward(self, x):
         x = self.embed(x)
-        q, k, v = (t.unflatten(-1, (2, 4)).transpose(1, 2) for t in self.qkv(self.one(x)).chunk(3, -1))
+        q, k, v = (
+            t.unflatten(-1, (2, 4)).transpose(1, 2) for t in self.qkv(self.one(x)).chunk(3, -1)
+        )
         x = x + self.proj((torch.softmax(q @ k.mT / 2, -1) @ v).transpose(1, 2).flatten(2))
         return self.head(x + self.down(F.gelu(self.up(self.two(x)))))
 
@@ -85,7 +90,8 @@ def run(model, state, x):
 
 
 def planted(arch, state, pairs, groups=None):
-    """Neurons j of the groups (all free ones) made like neurons i; what reads them is left as it is."""
+    """Neurons j of the groups (all free ones) made like neurons i; what reads them is left as it
+    is."""
     roles = roles_of(arch.template)
     groups = free_groups(arch, state)[0] if groups is None else groups
     kept, gone = torch.tensor(pairs).T
@@ -98,7 +104,10 @@ def planted(arch, state, pairs, groups=None):
 
         return copy
 
-    return {n: along(t, arch.spec.tensors[n].axes, act(n)) if n in arch.spec.tensors else t for n, t in state.items()}
+    return {
+        n: along(t, arch.spec.tensors[n].axes, act(n)) if n in arch.spec.tensors else t
+        for n, t in state.items()
+    }
 
 
 def batches(inputs, *sizes):

@@ -16,14 +16,18 @@ class Own(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.into, self.bias, self.out = (nn.Parameter(torch.randn(s)) for s in ((64, 9), (9,), (9, 5)))
+        self.into, self.bias, self.out = (
+            nn.Parameter(torch.randn(s)) for s in ((64, 9), (9,), (9, 5))
+        )
 
     def forward(self, x):
         return torch.tanh(torch.addmm(self.bias, x.flatten(1), self.into)) @ self.out
 
 
 def mlp():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 5))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 5)
+    )
 
 
 def cnn():
@@ -49,12 +53,18 @@ def drawn(make, seed, dtype=torch.float64):
     net = make().to(dtype).eval()
     for name, tensor in net.state_dict().items():
         if tensor.is_floating_point():
-            tensor.copy_(tensor.new_empty(tensor.shape).uniform_(0.5, 2) if "var" in name else torch.randn_like(tensor))
+            tensor.copy_(
+                tensor.new_empty(tensor.shape).uniform_(0.5, 2)
+                if "var" in name
+                else torch.randn_like(tensor)
+            )
     return net
 
 
 def images_of(seed=3):
-    return torch.randn(47, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        47, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def split(x, *sizes):

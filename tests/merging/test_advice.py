@@ -10,9 +10,15 @@ import yaml
 import metanet
 from metanet.errors import CheckpointError
 
-LAYERS = {f"model.layers.{k}.{name}": torch.ones(4, 4) for k in range(3) for name in ("attn.c_attn.bias", "mlp.weight")}
+LAYERS = {
+    f"model.layers.{k}.{name}": torch.ones(4, 4)
+    for k in range(3)
+    for name in ("attn.c_attn.bias", "mlp.weight")
+}
 EXTRAS = {
-    "rotary tables": {f"model.layers.{k}.self_attn.rotary_emb.inv_freq": torch.ones(2) for k in range(3)},
+    "rotary tables": {
+        f"model.layers.{k}.self_attn.rotary_emb.inv_freq": torch.ones(2) for k in range(3)
+    },
     "a table at the root": {"rotary.inv_freq": torch.ones(2)},
     "masks, whose name ends as those of weights": {
         f"model.layers.{k}.attn.bias": torch.ones(1, 1, 4, 4) for k in range(3)
@@ -52,10 +58,14 @@ def test_names_of_the_base_alone():
     base = LAYERS | EXTRAS["rotary tables"]
     overrides, _ = advice([LAYERS, LAYERS], method="task_arithmetic", base=base)
     assert overrides == {"*inv_freq": {"take": "base"}}
-    assert set(metanet.merge([LAYERS, LAYERS], "task_arithmetic", base=base, overrides=overrides)) == set(base)
+    assert set(
+        metanet.merge([LAYERS, LAYERS], "task_arithmetic", base=base, overrides=overrides)
+    ) == set(base)
 
 
 def test_another_architecture_gets_no_such_advice():
     with pytest.raises(CheckpointError) as info:
-        metanet.merge([{"a": torch.ones(2), "b": torch.ones(2)}, {"c": torch.ones(2), "b": torch.ones(2)}])
+        metanet.merge(
+            [{"a": torch.ones(2), "b": torch.ones(2)}, {"c": torch.ones(2), "b": torch.ones(2)}]
+        )
     assert "overrides" not in str(info.value)

@@ -1,4 +1,5 @@
-"""Neurons aligned inside the merge: a relabelled network merges as if it had never been relabelled."""
+"""Neurons aligned inside the merge: a relabelled network merges as if it had never been
+relabelled."""
 
 from functools import cache
 
@@ -12,7 +13,9 @@ from metanet.merging import METHODS
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*groups stay as they are", "ignore:LSTM with projections is not supported with oneDNN"
 )
-FREE = [n for n, m in METHODS.items() if not m.needs and m.models[0] <= 2 and n != "passthrough"]  # it takes one model
+FREE = [
+    n for n, m in METHODS.items() if not m.needs and m.models[0] <= 2 and n != "passthrough"
+]  # it takes one model
 OPTIONS = {"linear": {"weights": [0.3, 0.7]}, "slerp": {"t": 0.25}, "bcwi": {"alpha": 0.3}}
 
 
@@ -56,7 +59,9 @@ def alignments(network, own):
     arch = traced(network)[0]
     kept = base_of(network) if own else tuned(network, 2)
     # The linear average has no use for a base but to align to.
-    merged = metanet.merge([kept, planted(network)(state)], align="weight", arch=arch, base=base_of(network))
+    merged = metanet.merge(
+        [kept, planted(network)(state)], align="weight", arch=arch, base=base_of(network)
+    )
     return merged.alignments
 
 
@@ -66,7 +71,8 @@ def test_the_planted_relabelling_is_undone_and_others_stay(network):
     assert not kept.transform.elements
     together = moved.transform @ planted(network)
     assert planted(network).elements and all(
-        torch.equal(e, torch.arange(e.shape[-1]).expand(e.shape)) for e in together.elements.values()
+        torch.equal(e, torch.arange(e.shape[-1]).expand(e.shape))
+        for e in together.elements.values()
     )
 
 
@@ -91,7 +97,9 @@ def test_relabelled_fine_tuned_networks_merge_as_if_they_were_not(method, networ
     one, two = tuned(network, 2), tuned(network, 3)
     base = base_of(network)
     without = None if METHODS[method].base == "none" else base
-    expected = metanet.merge(models(method, one, two), method, base=without, seed=5, **OPTIONS.get(method, {}))
+    expected = metanet.merge(
+        models(method, one, two), method, base=without, seed=5, **OPTIONS.get(method, {})
+    )
     given = models(method, one, planted(network)(two))
     found = metanet.merge(
         given, method, base=base, align=list(alignments(network, own=False))[-len(given) :], seed=5,
@@ -99,7 +107,9 @@ def test_relabelled_fine_tuned_networks_merge_as_if_they_were_not(method, networ
     )  # fmt: skip
     assert same(dict(found), dict(expected))
     blind = metanet.merge(given, method, base=without, seed=5, **OPTIONS.get(method, {}))
-    assert not all(torch.equal(blind[n], expected[n]) for n in blind)  # so that the above is not for nothing
+    assert not all(
+        torch.equal(blind[n], expected[n]) for n in blind
+    )  # so that the above is not for nothing
 
 
 def test_all_models_come_to_the_base_the_first_one_too():
@@ -142,7 +152,11 @@ def test_the_architecture_is_traced_from_the_module_and_the_data():
     _, example = traced("mlp")
     a = base_of("mlp")
     merged = metanet.merge(
-        [a, planted("mlp")(a)], "slerp", align="weight", model=example.model, data=[(example.args, None)]
+        [a, planted("mlp")(a)],
+        "slerp",
+        align="weight",
+        model=example.model,
+        data=[(example.args, None)],
     )
     assert same(floating(dict(merged)), floating(a))
 
@@ -158,7 +172,9 @@ def test_an_alignment_that_was_saved_does_as_well(tmp_path):
 def test_options_reach_the_matcher():
     arch, _ = traced("mlp")
     a, b = random_state("mlp", 1), random_state("mlp", 2)
-    merged = metanet.merge([a, b], align="weight", align_options={"restarts": 3, "balance": True}, arch=arch, seed=4)
+    merged = metanet.merge(
+        [a, b], align="weight", align_options={"restarts": 3, "balance": True}, arch=arch, seed=4
+    )
     assert merged.recipe["alignments"][1]["options"]["restarts"] == 3
     assert merged.recipe["alignments"][1]["seed"] == 4
     wanted = metanet.align(b, to=a, arch=arch, restarts=3, balance=True, seed=4)(b)

@@ -12,13 +12,18 @@ from metanet.merging._card import name_of
 
 def states():
     generator = torch.Generator().manual_seed(0)
-    return [{"0.w": torch.randn(3, 2, generator=generator), "1.w": torch.randn(2, generator=generator)} for _ in "abc"]
+    return [
+        {"0.w": torch.randn(3, 2, generator=generator), "1.w": torch.randn(2, generator=generator)}
+        for _ in "abc"
+    ]
 
 
 def test_says_what_was_merged_and_how():
     a, b, _ = states()
     overrides = {"1.*": {"weights": [0.0, 1.0]}}
-    merged = metanet.merge([a, b], weights=[0.25, 0.75], overrides=overrides, out_dtype="bfloat16", seed=7)
+    merged = metanet.merge(
+        [a, b], weights=[0.25, 0.75], overrides=overrides, out_dtype="bfloat16", seed=7
+    )
     card = model_card(
         merged.recipe, title="mine", hashes={"a|b.safetensors": "f00"}, report={"score": 0.123456789, "kept": "a"},
         library="timm", notes=["mind the gap"], command="metanet merge", config="seed: 7\n",

@@ -1,4 +1,5 @@
-"""Complex tensors in merges: methods get them as pairs of real numbers, and say so where they have no meaning."""
+"""Complex tensors in merges: methods get them as pairs of real numbers, and say so where they have
+no meaning."""
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ class Waves(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inp, self.out = nn.Linear(3, 8), nn.Linear(5, 2)
-        self.gain, self.mid = nn.Parameter(torch.ones(8, dtype=torch.cfloat)), nn.Linear(8, 6, dtype=torch.cfloat)
+        self.gain, self.mid = (
+            nn.Parameter(torch.ones(8, dtype=torch.cfloat)),
+            nn.Linear(8, 6, dtype=torch.cfloat),
+        )
         self.last = nn.Linear(6, 5)
 
     def forward(self, x):
@@ -47,7 +51,10 @@ def test_every_method_treats_complex_tensors_as_pairs_of_real_ones(setting, name
     models, options = given(setting, name)
     merged = metanet.merge(models, name, **options)
     assert {n: t.dtype for n, t in merged.items()} == {n: t.dtype for n, t in models[0].items()}
-    assert all(bool(torch.isfinite(torch.view_as_real(t) if t.is_complex() else t).all()) for t in merged.values())
+    assert all(
+        bool(torch.isfinite(torch.view_as_real(t) if t.is_complex() else t).all())
+        for t in merged.values()
+    )
     if METHODS[name].needs or METHODS[name].prepare:
         return  # which look at the whole network
 

@@ -1,4 +1,5 @@
-"""Merge methods that look at data: soups, backward compatibility, and what all of them have in common."""
+"""Merge methods that look at data: soups, backward compatibility, and what all of them have in
+common."""
 
 import copy
 
@@ -26,7 +27,11 @@ def test_equal_models_stay_as_they_are(method, family):
 
 def lines(*slopes):
     """Networks of one weight, and data on which the loss is the square of its distance to 1."""
-    return [{"weight": torch.tensor([[s]])} for s in slopes], nn.Linear(1, 1, bias=False), [(torch.ones(4, 1),) * 2]
+    return (
+        [{"weight": torch.tensor([[s]])} for s in slopes],
+        nn.Linear(1, 1, bias=False),
+        [(torch.ones(4, 1),) * 2],
+    )
 
 
 def test_greedy_soup_by_hand():
@@ -38,8 +43,12 @@ def test_greedy_soup_by_hand():
     models, *_ = lines(3.0, 0.6, 1.4, 0.8)
     merged = metanet.merge(models, "greedy_soup", model=net, data=data)
     # 0.8, then 1.4 (of equals the one that comes first is 0.6): 0.7 worse, 1.1 better, and no more
-    assert merged.report["models in the soup"] == "3, 2" and merged["weight"].item() == pytest.approx(1.1)
-    assert merged.report["model 0 loss"] == pytest.approx(4.0) and merged.report["soup loss"] == pytest.approx(0.01)
+    assert merged.report["models in the soup"] == "3, 2" and merged[
+        "weight"
+    ].item() == pytest.approx(1.1)
+    assert merged.report["model 0 loss"] == pytest.approx(4.0) and merged.report[
+        "soup loss"
+    ] == pytest.approx(0.01)
 
 
 def test_greedy_soup_by_accuracy_keeps_what_is_as_good():
@@ -47,7 +56,9 @@ def test_greedy_soup_by_accuracy_keeps_what_is_as_good():
     data = classes(40)
     merged = metanet.merge(models, "greedy_soup", model=models[0], data=data)
     assert "soup accuracy" in merged.report
-    assert merged.report["model 0 accuracy"] >= merged.report["model 2 accuracy"]  # so that 0 is the first
+    assert (
+        merged.report["model 0 accuracy"] >= merged.report["model 2 accuracy"]
+    )  # so that 0 is the first
     assert {"0", "1"} <= set(merged.report["models in the soup"].split(", "))
 
 
@@ -68,7 +79,9 @@ def test_flips_by_hand():
 def test_bcwi_ends_are_the_new_and_the_old_model(importance):
     old, new, data = mlp(seed=1), mlp(seed=2), classes()
     for alpha, end in ((0.0, new), (1.0, old)):
-        merged = metanet.merge([new], "bcwi", base=old, model=old, data=data, alpha=alpha, importance=importance)
+        merged = metanet.merge(
+            [new], "bcwi", base=old, model=old, data=data, alpha=alpha, importance=importance
+        )
         assert all(torch.equal(merged[n], t) for n, t in end.state_dict().items())
 
 
@@ -76,12 +89,16 @@ def test_bcwi_between_the_ends():
     old, new, more, data = mlp(seed=1), mlp(seed=2), mlp(seed=3), classes()
     importance = fisher_of(old, data)
     mean = torch.cat([f.flatten() for f in importance.values()]).mean()
-    merged = metanet.merge([new, more], "bcwi", base=old, model=old, data=data, alpha=0.3, importance=True)
+    merged = metanet.merge(
+        [new, more], "bcwi", base=old, model=old, data=data, alpha=0.3, importance=True
+    )
     plain = metanet.merge([new, more], "bcwi", base=old, alpha=0.3)
     for n, start in old.named_parameters():
         soup = (new.state_dict()[n] + more.state_dict()[n]) / 2
         f = importance[n] / mean
-        torch.testing.assert_close(merged[n], ((0.3 * f * start + 0.7 * soup) / (0.3 * f + 0.7)).detach())
+        torch.testing.assert_close(
+            merged[n], ((0.3 * f * start + 0.7 * soup) / (0.3 * f + 0.7)).detach()
+        )
         torch.testing.assert_close(plain[n], (0.3 * start + 0.7 * soup).detach())
     assert plain.report == {"alpha": 0.3}
 
@@ -93,7 +110,9 @@ def test_bcwi_chooses_the_fewest_negative_flips_at_equal_accuracy():
     kept, right = {}, old(x).argmax(-1) == y
     for k in range(11):
         net = copy.deepcopy(old)
-        net.load_state_dict({n: torch.lerp(new.state_dict()[n], t, k / 10) for n, t in old.state_dict().items()})
+        net.load_state_dict(
+            {n: torch.lerp(new.state_dict()[n], t, k / 10) for n, t in old.state_dict().items()}
+        )
         answers = net(x).argmax(-1) == y
         if k == 0:
             least, before = int(answers.sum()), int((right & ~answers).sum())
@@ -109,7 +128,9 @@ def test_bcwi_chooses_the_fewest_negative_flips_at_equal_accuracy():
 def test_bcwi_of_numbers_keeps_the_most_of_the_old_model():
     (old, new), net, data = lines(0.5, 1.1)  # losses 0.25 and 0.01: down to 0.9 all are as good
     merged = metanet.merge([new], "bcwi", base=old, model=net, data=data, steps=6)
-    assert merged.report["alpha"] == pytest.approx(2 / 6) and merged["weight"].item() == pytest.approx(0.9)
+    assert merged.report["alpha"] == pytest.approx(2 / 6) and merged[
+        "weight"
+    ].item() == pytest.approx(0.9)
     assert "new negative flips" not in merged.report
 
 
@@ -119,7 +140,9 @@ def test_half_precision_networks_are_run_in_float32(method):
     other = mlp((4, 6, 3), seed=1).to(torch.bfloat16)
     base = {"base": other} if method == "bcwi" else {}
     merged = metanet.merge([net, other], method, model=net, data=data, **base)
-    assert all(merged[n].dtype == torch.bfloat16 and merged[n].isfinite().all() for n in net.state_dict())
+    assert all(
+        merged[n].dtype == torch.bfloat16 and merged[n].isfinite().all() for n in net.state_dict()
+    )
     assert net[0].weight.dtype == torch.bfloat16
 
 

@@ -7,7 +7,18 @@ from torch import nn
 from torch.nn import functional as F
 
 import metanet
-from merging.features import EXAMPLES, FREE, Mlp, Residual, Transformer, batches, example, planted, run, state_of
+from merging.features import (
+    EXAMPLES,
+    FREE,
+    Mlp,
+    Residual,
+    Transformer,
+    batches,
+    example,
+    planted,
+    run,
+    state_of,
+)
 from metanet import MetanetError
 from metanet.merging._features_fold import clusters
 from metanet.merging._features_free import free_groups
@@ -87,7 +98,9 @@ def test_clusters_are_those_of_the_means(share):
     for _ in range(min(int(share * 11), 10)):
         means = [points[g].mean(0) for g in groups]
         far = {
-            (i, j): ((means[i] - means[j]) ** 2).sum() for i in range(len(groups)) for j in range(i + 1, len(groups))
+            (i, j): ((means[i] - means[j]) ** 2).sum()
+            for i in range(len(groups))
+            for j in range(i + 1, len(groups))
         }
         i, j = min(far, key=far.get)
         groups[i] += groups.pop(j)
@@ -109,7 +122,9 @@ def test_threshold_is_a_share_of_the_largest_distance():
 
 WIDTHS = {
     "mlp": lambda s: Mlp(*(len(s[f"{n}.bias"]) for n in "ab")),
-    "residual": lambda s: Residual(len(s["norm.bias"]), *(len(s[f"into.{i}.bias"]) for i in (0, 1))),
+    "residual": lambda s: Residual(
+        len(s["norm.bias"]), *(len(s[f"into.{i}.bias"]) for i in (0, 1))
+    ),
     "transformer": lambda s: Transformer(len(s["up.bias"])),
 }
 
@@ -171,7 +186,11 @@ def test_neurons_behind_a_norm_are_compared_by_what_they_do():
     plain = dict(state)
     state["into.0.weight"] = state["into.0.weight"].clone()
     state["into.0.weight"][3] *= 2
-    for name, factor in (("into.0.bias", 2), ("norms.0.running_mean", 2), ("norms.0.running_var", 4)):
+    for name, factor in (
+        ("into.0.bias", 2),
+        ("norms.0.running_mean", 2),
+        ("norms.0.running_var", 4),
+    ):
         state[name] = state[name].clone()
         state[name][3] *= factor
     merged = metanet.merge([state], "ifm", arch=arch, threshold=1e-3)
@@ -204,7 +223,8 @@ def test_running_variances_are_those_of_the_mean_where_inputs_are_white():
     merged = metanet.merge([state], "ifm", **common)
     assert torch.allclose(merged["norm.running_var"], merged["a.weight"].square().sum(1), rtol=1e-4)
     assert torch.equal(
-        metanet.merge([state], "ifm", correct=False, **common)["norm.running_var"], torch.ones(3).double()
+        metanet.merge([state], "ifm", correct=False, **common)["norm.running_var"],
+        torch.ones(3).double(),
     )
     assert merged["norm.running_var"][1] < 0.99
 
@@ -225,10 +245,16 @@ def test_merged_in_the_same_shape_and_repaired_it_shrinks_as_it_is():
 def test_a_tensor_that_gets_narrower_is_not_taken_as_it_is():
     model = Mlp()
     arch, state = metanet.trace(model, torch.randn(4, 5)), model.state_dict()
-    state = {n: torch.cat([t[:1], t[:1], t[2:]]) if n.startswith("a.") else t for n, t in state.items()}
+    state = {
+        n: torch.cat([t[:1], t[:1], t[2:]]) if n.startswith("a.") else t for n, t in state.items()
+    }
     assert metanet.merge([state], "ifm", arch=arch, threshold=0.01).shapes["b.weight"] == (7, 7)
-    assert metanet.merge([state], "ifm", arch=arch, threshold=0.01, overrides={"head.*": {"take": 0}})
-    with pytest.raises(MetanetError, match=r"b.weight can't be taken as it is \(\(7, 8\)\), method 'ifm'"):
+    assert metanet.merge(
+        [state], "ifm", arch=arch, threshold=0.01, overrides={"head.*": {"take": 0}}
+    )
+    with pytest.raises(
+        MetanetError, match=r"b.weight can't be taken as it is \(\(7, 8\)\), method 'ifm'"
+    ):
         metanet.merge([state], "ifm", arch=arch, threshold=0.01, overrides={"b.*": {"take": 0}})
 
 

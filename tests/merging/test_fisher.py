@@ -67,7 +67,13 @@ def test_fisher_information_of_truth_values():
 @pytest.mark.parametrize("labels", ["expected", "sampled", "empirical"])
 def test_one_sample_at_a_time_finds_what_all_at_once_finds(labels, monkeypatch):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).double().eval()
+    net = (
+        nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)
+        )
+        .double()
+        .eval()
+    )
     data = [(torch.randn(6, 1, 4, 4, dtype=torch.float64), torch.randint(3, (6,)))]
     with monkeypatch.context() as patch:
         patch.delattr("metanet.merging._fisher._Estimate._alone")
@@ -97,7 +103,10 @@ def test_sampled_labels_come_to_the_expectation():
     x = torch.randn(1, 2, dtype=torch.float64)
     data = [(x.expand(4000, 2), torch.zeros(4000, dtype=torch.long))]
     torch.testing.assert_close(
-        fisher_of(net, data, labels="sampled"), fisher_of(net, [(x, torch.zeros(1).long())]), rtol=0.1, atol=1e-3
+        fisher_of(net, data, labels="sampled"),
+        fisher_of(net, [(x, torch.zeros(1).long())]),
+        rtol=0.1,
+        atol=1e-3,
     )
 
 
@@ -114,8 +123,12 @@ def test_language_models_count_the_places_that_their_loss_counts(name):
     batch = sentences()
     outputs = net(**batch)
     aligned = aligned_target(outputs, batch["labels"])
-    assert torch.equal(aligned[:, :-1], batch["labels"][:, 1:] if name == "gpt2" else batch["labels"][:, :-1])
-    assert torch.equal(aligned[:, -1], torch.full((3,), -100) if name == "gpt2" else batch["labels"][:, -1])
+    assert torch.equal(
+        aligned[:, :-1], batch["labels"][:, 1:] if name == "gpt2" else batch["labels"][:, :-1]
+    )
+    assert torch.equal(
+        aligned[:, -1], torch.full((3,), -100) if name == "gpt2" else batch["labels"][:, -1]
+    )
     batch["labels"][:, :] = -100
     batch["labels"][:, 2] = batch["input_ids"][:, 2]
     found = fisher_of(net, [batch], labels="expected")
@@ -125,7 +138,12 @@ def test_language_models_count_the_places_that_their_loss_counts(name):
         one = {key: v[k : k + 1] for key, v in batch.items()}
         logs = net(**one).logits[0, place].log_softmax(-1)
         for log in logs:
-            found_, names = torch.autograd.grad(log, list(net.parameters()), retain_graph=True, allow_unused=True), want
+            found_, names = (
+                torch.autograd.grad(
+                    log, list(net.parameters()), retain_graph=True, allow_unused=True
+                ),
+                want,
+            )
             for n, g in zip(names, found_, strict=True):
                 want[n] += 0 if g is None else log.exp().detach() * g**2 / 3
     torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-7)
@@ -139,7 +157,9 @@ def test_fisher_merge_is_the_weighted_average_and_leaves_the_rest_to_the_weights
     fa, fb = fisher_of(a, data), fisher_of(b, data)
     for n, p in a.named_parameters():
         q = b.state_dict()[n]
-        torch.testing.assert_close(merged[n], (fa[n] * p + 3 * fb[n] * q).detach() / (fa[n] + 3 * fb[n]))
+        torch.testing.assert_close(
+            merged[n], (fa[n] * p + 3 * fb[n] * q).detach() / (fa[n] + 3 * fb[n])
+        )
     torch.testing.assert_close(merged["seen"], 0.25 * a.seen + 0.75 * b.seen)
 
 
@@ -147,7 +167,9 @@ def test_fisher_takes_each_models_own_data():
     a, b, mine, yours = mlp(seed=1), mlp(seed=2), classes(seed=1), classes(seed=2)
     merged = metanet.merge([a, b], "fisher", model=a, data=DataPerModel([mine, yours]), floor=0.0)
     fa, fb = fisher_of(a, mine), fisher_of(b, yours)
-    want = (fa["0.weight"] * a[0].weight + fb["0.weight"] * b[0].weight) / (fa["0.weight"] + fb["0.weight"])
+    want = (fa["0.weight"] * a[0].weight + fb["0.weight"] * b[0].weight) / (
+        fa["0.weight"] + fb["0.weight"]
+    )
     torch.testing.assert_close(merged["0.weight"], want.detach())
     with pytest.raises(MetanetError, match="data of 1 models, but 2"):
         metanet.merge([a, b], "fisher", model=a, data=DataPerModel([mine]))
@@ -156,10 +178,16 @@ def test_fisher_takes_each_models_own_data():
 def test_fisher_floor_and_normalisation():
     a, b, data = mlp(seed=1), mlp(seed=2), classes()
     fa, fb = fisher_of(a, data), fisher_of(b, data)
-    ma, mb = (sum(v.sum() for v in f.values()) / sum(v.numel() for v in f.values()) for f in (fa, fb))
+    ma, mb = (
+        sum(v.sum() for v in f.values()) / sum(v.numel() for v in f.values()) for f in (fa, fb)
+    )
     for floor, normalize in ((0.7, False), (0.0, True), (0.7, True)):
-        merged = metanet.merge([a, b], "fisher", model=a, data=data, floor=floor, normalize=normalize)
+        merged = metanet.merge(
+            [a, b], "fisher", model=a, data=data, floor=floor, normalize=normalize
+        )
         for n, p in a.named_parameters():
             u, v = fa[n].clamp(min=floor * ma), fb[n].clamp(min=floor * mb)
             u, v = (u / ma, v / mb) if normalize else (u, v)
-            torch.testing.assert_close(merged[n], ((u * p + v * b.state_dict()[n]) / (u + v)).detach())
+            torch.testing.assert_close(
+                merged[n], ((u * p + v * b.state_dict()[n]) / (u + v)).detach()
+            )

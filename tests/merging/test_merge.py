@@ -9,7 +9,11 @@ import metanet
 from metanet.errors import CheckpointError, MetanetError
 from metanet.merging import METHODS
 
-NAMES = ("embed.weight", *(f"layers.{k}.{part}.weight" for k in range(5) for part in ("attn", "mlp")), "norm.weight")
+NAMES = (
+    "embed.weight",
+    *(f"layers.{k}.{part}.weight" for k in range(5) for part in ("attn", "mlp")),
+    "norm.weight",
+)
 
 
 def weights(seed, dtype=torch.float32, names=NAMES, shape=(4, 3)):
@@ -30,10 +34,15 @@ class TestInputs:
         save_file(one.state_dict(), tmp_path / "one.safetensors")
         (tmp_path / "folder").mkdir()
         torch.save(
-            {"state_dict": {f"module.{k}": v for k, v in other.state_dict().items()}}, tmp_path / "folder/x.ckpt"
+            {"state_dict": {f"module.{k}": v for k, v in other.state_dict().items()}},
+            tmp_path / "folder/x.ckpt",
         )
         expected = {k: (v + other.state_dict()[k]) / 2 for k, v in one.state_dict().items()}
-        for pair in [(one, other), (tmp_path / "one.safetensors", tmp_path / "folder"), (one.state_dict(), other)]:
+        for pair in [
+            (one, other),
+            (tmp_path / "one.safetensors", tmp_path / "folder"),
+            (one.state_dict(), other),
+        ]:
             merged = metanet.merge(pair)
             assert set(merged) == set(expected)
             for name, value in expected.items():
@@ -62,7 +71,10 @@ class TestInputs:
         [
             ({**A, "extra.weight": torch.ones(2)}, "unexpected  extra.weight"),
             ({k: v for k, v in A.items() if k != "norm.weight"}, "missing     norm.weight"),
-            ({**A, "norm.weight": torch.ones(5, 3)}, r"shape       norm.weight is \(5, 3\), expected \(4, 3\)"),
+            (
+                {**A, "norm.weight": torch.ones(5, 3)},
+                r"shape       norm.weight is \(5, 3\), expected \(4, 3\)",
+            ),
             ({**A, "norm.weight": torch.ones(4, 3).int()}, "dtype       norm.weight"),
         ],
     )
@@ -71,12 +83,18 @@ class TestInputs:
             metanet.merge([A, other])
 
     def test_other_vocabularies_are_explained(self):
-        with pytest.raises(CheckpointError, match=r"vocabularies differ \(4 and 6 rows in embed.weight\): resize"):
+        with pytest.raises(
+            CheckpointError, match=r"vocabularies differ \(4 and 6 rows in embed.weight\): resize"
+        ):
             metanet.merge([A, {**A, "embed.weight": torch.ones(6, 3)}])
 
     def test_what_one_model_has_alone_can_be_taken_from_it(self):
         one = {**A, "head.weight": torch.ones(2, 3)}
-        other = {**B, "head.weight": torch.ones(5, 3, dtype=torch.float64), "head.bias": torch.ones(5)}
+        other = {
+            **B,
+            "head.weight": torch.ones(5, 3, dtype=torch.float64),
+            "head.bias": torch.ones(5),
+        }
         with pytest.raises(CheckpointError, match="head.bias"):
             metanet.merge([one, other])
         merged = metanet.merge([one, other], overrides={"head.*": {"take": 1}})
@@ -85,13 +103,18 @@ class TestInputs:
         assert merged.dtypes["head.weight"] is torch.float64
         assert merged.shapes["head.weight"] == (5, 3)
         torch.testing.assert_close(merged["norm.weight"], (A["norm.weight"] + B["norm.weight"]) / 2)
-        assert list(metanet.merge([one, other], overrides={"head.*": {"take": 0}})) == [*NAMES, "head.weight"]
+        assert list(metanet.merge([one, other], overrides={"head.*": {"take": 0}})) == [
+            *NAMES,
+            "head.weight",
+        ]
         smaller = {**A, "embed.weight": torch.ones(6, 3)}
         merged = metanet.merge([A, smaller], overrides={"embed*": {"take": 1}})
         assert torch.equal(merged["embed.weight"], smaller["embed.weight"])
 
     def test_nan_is_found_and_its_checkpoint_named(self, tmp_path):
-        save_file({**B, "norm.weight": torch.full((4, 3), torch.nan)}, tmp_path / "broken.safetensors")
+        save_file(
+            {**B, "norm.weight": torch.full((4, 3), torch.nan)}, tmp_path / "broken.safetensors"
+        )
         merged = metanet.merge([A, tmp_path / "broken.safetensors"])
         merged["embed.weight"]
         with pytest.raises(CheckpointError, match="broken.safetensors': norm.weight has NaN"):
@@ -106,8 +129,15 @@ class TestInputs:
         net = nn.Linear(3, 2)
         one, other = net.state_dict(), {k: v.double() * 1.1 for k, v in net.state_dict().items()}
         data = [(torch.randn(8, 3), torch.randint(2, (8,)))]
-        for method, more in (("greedy_soup", {}), ("bcwi", {"base": other}), ("fisher", {}), ("linear", {})):
-            merged = metanet.merge([one] if more else [one, other], method, model=net, data=data, **more)
+        for method, more in (
+            ("greedy_soup", {}),
+            ("bcwi", {"base": other}),
+            ("fisher", {}),
+            ("linear", {}),
+        ):
+            merged = metanet.merge(
+                [one] if more else [one, other], method, model=net, data=data, **more
+            )
             assert all(torch.isfinite(t).all() for t in merged.values())
 
     def test_large_values_are_no_infinite_ones(self):
@@ -136,7 +166,9 @@ class TestHeads:
             assert any("lm_head.weight" in key for key in merged.report)
 
     def test_one_with_values_of_its_own_is_an_error(self):
-        with pytest.raises(CheckpointError, match=r"Only one of them stores lm_head.weight, with values other than"):
+        with pytest.raises(
+            CheckpointError, match=r"Only one of them stores lm_head.weight, with values other than"
+        ):
             metanet.merge([{**A, "lm_head.weight": torch.ones(4, 3)}, B])
 
     def test_tied_tensors_stay_equal_under_random_methods(self):
@@ -145,7 +177,9 @@ class TestHeads:
         assert torch.equal(merged["lm_head.weight"], merged["embed.weight"])
         net = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 4, bias=False))
         net[1].weight = net[0].weight
-        states = [{"0.weight": m["embed.weight"], "1.weight": m["embed.weight"]} for m in (A, B, BASE)]
+        states = [
+            {"0.weight": m["embed.weight"], "1.weight": m["embed.weight"]} for m in (A, B, BASE)
+        ]
         merged = metanet.merge(states[:2], "dare_linear", base=states[2], density=0.5, model=net)
         assert torch.equal(merged["0.weight"], merged["1.weight"])
         assert not torch.equal(merged["0.weight"], metanet.merge([A, B], "linear")["embed.weight"])
@@ -165,7 +199,9 @@ class TestIntegers:
         one, other = ({"w": torch.zeros(2), "q": torch.tensor([k, 2])} for k in (0, 1))
         with pytest.raises(CheckpointError, match=r"q holds integers .* quantised"):
             metanet.merge([one, other])["q"]
-        assert torch.equal(metanet.merge([one, other], overrides={"q": {"take": 1}})["q"], other["q"])
+        assert torch.equal(
+            metanet.merge([one, other], overrides={"q": {"take": 1}})["q"], other["q"]
+        )
 
     def test_a_missing_table_is_no_error(self):
         one = {"w": torch.zeros(2), "position_ids": torch.arange(3)}
@@ -174,7 +210,8 @@ class TestIntegers:
 
 
 class TestStatistics:
-    """Running statistics of BatchNorm are no weights: pruned or enlarged changes may make a variance negative."""
+    """Running statistics of BatchNorm are no weights: pruned or enlarged changes may make a
+    variance negative."""
 
     def networks(self):
         nets = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(3)]
@@ -193,16 +230,22 @@ class TestStatistics:
         share = 0.75 if weighted else 0.5
         for name in ("1.running_var", "1.running_mean"):
             assert torch.equal(merged[name], torch.lerp(one[name], other[name], share))
-        assert not torch.allclose(merged["0.weight"], torch.lerp(one["0.weight"], other["0.weight"], share))
+        assert not torch.allclose(
+            merged["0.weight"], torch.lerp(one["0.weight"], other["0.weight"], share)
+        )
 
     def test_weights_that_are_no_shares_count_alike(self):
         base, one, other = self.networks()
         merged = metanet.merge([one, other], "task_arithmetic", base=base, weights=[1.0, -1.0])
-        assert torch.equal(merged["1.running_var"], torch.lerp(one["1.running_var"], other["1.running_var"], 0.5))
+        assert torch.equal(
+            merged["1.running_var"], torch.lerp(one["1.running_var"], other["1.running_var"], 0.5)
+        )
 
 
 class TestDtypes:
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn], ids=str)
+    @pytest.mark.parametrize(
+        "dtype", [torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn], ids=str
+    )
     def test_dtypes_stay_and_are_computed_wide(self, dtype):
         one, other = weights(1, dtype), weights(2, dtype)
         merged = metanet.merge([one, other], weights=[0.3, 0.7])
@@ -213,12 +256,19 @@ class TestDtypes:
             assert torch.equal(tensor.to(wide), exact.to(dtype).to(wide))
 
     def test_out_dtype_and_dtype(self):
-        merged = metanet.merge([A, {k: v.double() for k, v in B.items()}], out_dtype="bfloat16", dtype="float64")
+        merged = metanet.merge(
+            [A, {k: v.double() for k, v in B.items()}], out_dtype="bfloat16", dtype="float64"
+        )
         exact = (A["norm.weight"].double() + B["norm.weight"].double()) / 2
         assert torch.equal(merged["norm.weight"], exact.bfloat16())
         assert merged.dtypes["norm.weight"] is torch.bfloat16
-        third = metanet.merge([A, B, BASE], weights=[1.0, 2.0, 4.0], dtype="float64", out_dtype="float64")
-        exact = sum(w * m["norm.weight"].double() for w, m in zip((1, 2, 4), (A, B, BASE), strict=True)) / 7
+        third = metanet.merge(
+            [A, B, BASE], weights=[1.0, 2.0, 4.0], dtype="float64", out_dtype="float64"
+        )
+        exact = (
+            sum(w * m["norm.weight"].double() for w, m in zip((1, 2, 4), (A, B, BASE), strict=True))
+            / 7
+        )
         torch.testing.assert_close(third["norm.weight"], exact, atol=1e-15, rtol=1e-15)
         for wrong in ({"dtype": "bfloat16"}, {"out_dtype": "int8"}):
             with pytest.raises(MetanetError, match="give one of float"):
@@ -226,14 +276,21 @@ class TestDtypes:
 
     def test_complex_tensors(self):
         one, other = torch.randn(3, dtype=torch.complex64), torch.randn(3, dtype=torch.complex64)
-        torch.testing.assert_close(metanet.merge([{"w": one}, {"w": other}])["w"], (one + other) / 2)
+        torch.testing.assert_close(
+            metanet.merge([{"w": one}, {"w": other}])["w"], (one + other) / 2
+        )
 
 
 class TestOptions:
     def test_unknown_ones_list_the_choices(self):
-        with pytest.raises(MetanetError, match=f"no merge method 'liner'. Choices: {', '.join(sorted(METHODS))}"):
+        with pytest.raises(
+            MetanetError, match=f"no merge method 'liner'. Choices: {', '.join(sorted(METHODS))}"
+        ):
             metanet.merge([A, B], "liner")
-        with pytest.raises(MetanetError, match=r"'linear' has no option weight. Its options: weights=1.0, normalize"):
+        with pytest.raises(
+            MetanetError,
+            match=r"'linear' has no option weight. Its options: weights=1.0, normalize",
+        ):
             metanet.merge([A, B], weight=1.0)
 
     @pytest.mark.parametrize(
@@ -260,26 +317,38 @@ class TestOptions:
             metanet.merge([A, B], "task_arithmetic")
 
     def test_by_name_pattern_the_last_one_counts(self):
-        overrides = {"*.mlp.*": {"weights": [1.0, 0.0]}, "layers.4.*": {"weights": [0.0, 1.0]}, "norm*": {"take": 1}}
+        overrides = {
+            "*.mlp.*": {"weights": [1.0, 0.0]},
+            "layers.4.*": {"weights": [0.0, 1.0]},
+            "norm*": {"take": 1},
+        }
         merged = metanet.merge([A, B], overrides=overrides)
         assert torch.equal(merged["layers.0.mlp.weight"], A["layers.0.mlp.weight"])
         assert torch.equal(merged["layers.4.mlp.weight"], B["layers.4.mlp.weight"])
         assert torch.equal(merged["norm.weight"], B["norm.weight"])
         assert torch.equal(
-            merged["layers.0.attn.weight"], torch.lerp(*(m["layers.0.attn.weight"] for m in (A, B)), 0.5)
+            merged["layers.0.attn.weight"],
+            torch.lerp(*(m["layers.0.attn.weight"] for m in (A, B)), 0.5),
         )
 
     def test_gradients_follow_depth(self):
         share = {"gradient": [0.0, 1.0, 0.0]}
         merged = metanet.merge([A, B], normalize=False, weights=[0.0, share])
-        for name, expected in [("embed", 0.0), ("layers.1.attn", 0.5), ("layers.2.mlp", 1.0), ("norm", 0.0)]:
+        for name, expected in [
+            ("embed", 0.0),
+            ("layers.1.attn", 0.5),
+            ("layers.2.mlp", 1.0),
+            ("norm", 0.0),
+        ]:
             name = f"{name}.weight"
             torch.testing.assert_close(merged[name], expected * B[name])
 
     def test_stages_follow_one_another(self):
         names = [f"layer{stage}.{block}.weight" for stage in (1, 2) for block in range(2)]
         one, other = weights(1, names=names), weights(2, names=names)
-        merged = metanet.merge([one, other], normalize=False, weights=[0.0, {"gradient": [0.0, 3.0]}])
+        merged = metanet.merge(
+            [one, other], normalize=False, weights=[0.0, {"gradient": [0.0, 3.0]}]
+        )
         for k, name in enumerate(names):
             torch.testing.assert_close(merged[name], k * other[name])
 
@@ -298,9 +367,12 @@ class TestSlices:
             assert torch.equal(merged[name], model[there])
 
     def test_models_of_one_slice_are_merged_with_their_own_options(self):
-        merged = metanet.merge([A, B], weights=[1.0, 3.0], slices=[{0: (0, 1), 1: (1, 2)}, {1: (0, 1)}])
+        merged = metanet.merge(
+            [A, B], weights=[1.0, 3.0], slices=[{0: (0, 1), 1: (1, 2)}, {1: (0, 1)}]
+        )
         torch.testing.assert_close(
-            merged["layers.0.mlp.weight"], 0.25 * A["layers.0.mlp.weight"] + 0.75 * B["layers.1.mlp.weight"]
+            merged["layers.0.mlp.weight"],
+            0.25 * A["layers.0.mlp.weight"] + 0.75 * B["layers.1.mlp.weight"],
         )
         assert torch.equal(merged["layers.1.mlp.weight"], B["layers.0.mlp.weight"])
 
@@ -349,12 +421,20 @@ class TestGoals:
 
     def test_the_end_of_an_arc_stays(self):
         one, other, net = self.networks()
-        more = {"model": net, "data": [(torch.randn(32, 5), torch.randint(3, (32,)))], "repair": "repair"}
+        more = {
+            "model": net,
+            "data": [(torch.randn(32, 5), torch.randint(3, (32,)))],
+            "repair": "repair",
+        }
         for t, end in ((0.0, one), (1.0, other)):
             merged = metanet.merge([one, other], "slerp", t=t, **more)
-            assert all(torch.equal(merged[name], tensor) for name, tensor in end.state_dict().items())
+            assert all(
+                torch.equal(merged[name], tensor) for name, tensor in end.state_dict().items()
+            )
         middle = metanet.merge([one, other], "slerp", **more)
-        assert any(not torch.equal(t, middle[n]) for n, t in metanet.merge([one, other], "slerp").items())
+        assert any(
+            not torch.equal(t, middle[n]) for n, t in metanet.merge([one, other], "slerp").items()
+        )
 
     def test_a_soup_of_one_stays(self):
         *models, net = self.networks()
@@ -362,10 +442,14 @@ class TestGoals:
         data = [(inputs, models[1](inputs).argmax(1))]
         merged = metanet.merge(models, "greedy_soup", model=net, data=data, repair="repair")
         assert merged.report["models in the soup"] == "1"
-        assert all(torch.equal(merged[name], tensor) for name, tensor in models[1].state_dict().items())
+        assert all(
+            torch.equal(merged[name], tensor) for name, tensor in models[1].state_dict().items()
+        )
 
     def test_the_old_network_is_no_goal(self):
         one, old, net = self.networks()
         data = [(torch.randn(32, 5), torch.randint(3, (32,)))]
         with pytest.raises(MetanetError, match="give bn_reset"):
-            metanet.merge([one], "bcwi", base=old, alpha=0.5, model=net, data=data, repair="rescale")
+            metanet.merge(
+                [one], "bcwi", base=old, alpha=0.5, model=net, data=data, repair="rescale"
+            )

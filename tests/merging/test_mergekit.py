@@ -1,7 +1,8 @@
 """metanet.merge gives the numbers of mergekit 0.1.5, for every method that both have.
 
-The numbers are stored; benchmarks/merge_outputs.py makes them again. Its docstring has the table of what mergekit gets
-wrong, or leaves to chance: these are not compared, and the tests at the end of this file say what happens instead.
+The numbers are stored; benchmarks/merge_outputs.py makes them again. Its docstring has the table of
+what mergekit gets wrong, or leaves to chance: these are not compared, and the tests at the end of
+this file say what happens instead.
 """
 
 import json
@@ -22,7 +23,9 @@ STORED = Path(__file__).parent / "mergekit.safetensors"
 def stored():
     """Tensors, and the settings of the cases."""
     with safe_open(STORED, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["cases"])  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(  # noqa: SIM118
+            file.metadata()["cases"]
+        )
 
 
 CASES = stored()[1]
@@ -37,18 +40,24 @@ def labelled(number, case):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[labelled(*each) for each in enumerate(CASES)])
+@pytest.mark.parametrize(
+    "number", range(len(CASES)), ids=[labelled(*each) for each in enumerate(CASES)]
+)
 def test_the_numbers_are_those_of_mergekit(number, dtype):
     """float32: to 1e-6. bfloat16: to one unit in the last place of a computation in float32."""
     case = CASES[number]
     models = [given(dtype, f"model{k}", case["names"]) for k in range(case["models"])]
     base = given(dtype, "base", case["names"]) if case["base"] else None
     merged = metanet.merge(models, case["method"], base=base, **case["options"])
-    expected = dict(zip(case["names"], _split(stored()[0][f"{dtype}.case{number}"], models[0]), strict=True))
+    expected = dict(
+        zip(case["names"], _split(stored()[0][f"{dtype}.case{number}"], models[0]), strict=True)
+    )
     for name, tensor in expected.items():
         assert merged[name].dtype == tensor.dtype
         apart = (merged[name].double() - tensor.double()).abs()
-        assert (apart <= (1e-6 if dtype == "float32" else _unit(tensor))).all(), f"{name}: {apart.max()}"
+        assert (apart <= (1e-6 if dtype == "float32" else _unit(tensor))).all(), (
+            f"{name}: {apart.max()}"
+        )
 
 
 def _split(vector, like):
@@ -57,7 +66,8 @@ def _split(vector, like):
 
 
 def _unit(tensor):
-    """In the last of the 8 binary places of bfloat16; of 0, what rounding in float32 may leave of terms of size 0.1."""
+    """In the last of the 8 binary places of bfloat16; of 0, what rounding in float32 may leave of
+    terms of size 0.1."""
     return torch.where(tensor == 0, 1e-8, 2.0 ** (tensor.double().frexp().exponent - 8).double())
 
 
@@ -73,7 +83,8 @@ def test_every_method_that_both_have_is_compared():
 
 
 def test_the_cases_tell_wrong_options_apart():
-    """What is stored differs between the settings of a method, so that an option without effect would be seen."""
+    """What is stored differs between the settings of a method, so that an option without effect
+    would be seen."""
     by_method = {}
     for number, case in enumerate(CASES):
         same = case["method"], case["models"], case["base"], *case["names"]
@@ -90,7 +101,10 @@ class TestWhereMergekitIsWrong:
 
     def changes(self, count, shape=(8, 6)):
         generator = torch.Generator().manual_seed(0)
-        return [self.SMALL * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(count)]
+        return [
+            self.SMALL * torch.randn(shape, generator=generator, dtype=torch.float64)
+            for _ in range(count)
+        ]
 
     @pytest.mark.parametrize("method", ["sce", "model_stock"])
     def test_small_changes_are_merged_like_large_ones(self, method):
@@ -106,7 +120,9 @@ class TestWhereMergekitIsWrong:
     @pytest.mark.parametrize("method", ["slerp", "karcher", "multislerp"])
     def test_small_tensors_are_merged_like_large_ones(self, method):
         models = self.changes(2)
-        small, large = (metanet.merge([{"w": m * f} for m in models], method)["w"] / f for f in (1e-6, 1.0))
+        small, large = (
+            metanet.merge([{"w": m * f} for m in models], method)["w"] / f for f in (1e-6, 1.0)
+        )
         assert torch.allclose(small, large, rtol=1e-9, atol=0)
 
     @pytest.mark.parametrize("method", ["slerp", "nuslerp", "multislerp", "karcher", "linear"])
@@ -122,9 +138,13 @@ class TestWhereMergekitIsWrong:
     def test_filters_of_kernels_are_output_channels(self):
         """Each channel is merged as if it were alone."""
         models, base = self.changes(3, (2, 3, 3, 3)), torch.zeros(2, 3, 3, 3, dtype=torch.float64)
-        whole = metanet.merge([{"w": m} for m in models], "model_stock", base={"w": base}, filter_wise=True)["w"]
+        whole = metanet.merge(
+            [{"w": m} for m in models], "model_stock", base={"w": base}, filter_wise=True
+        )["w"]
         for k in range(2):
-            alone = metanet.merge([{"w": m[k]} for m in models], "model_stock", base={"w": base[k]})["w"]
+            alone = metanet.merge(
+                [{"w": m[k]} for m in models], "model_stock", base={"w": base[k]}
+            )["w"]
             assert torch.allclose(whole[k], alone, rtol=1e-9, atol=0)
 
     @pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "della", "della_linear"])
@@ -133,7 +153,9 @@ class TestWhereMergekitIsWrong:
         a, b, c, d = ({"w": m, "v": m * 2} for m in self.changes(4))
         both = metanet.merge([a, b, c], method, base=d, density=0.5)
         first = both["v"], both["w"]
-        alone = metanet.merge([{"w": m["w"]} for m in (a, b, c)], method, base={"w": d["w"]}, density=0.5)
+        alone = metanet.merge(
+            [{"w": m["w"]} for m in (a, b, c)], method, base={"w": d["w"]}, density=0.5
+        )
         assert torch.equal(alone["w"], first[1])
         assert torch.equal(both["v"], first[0])
         other = metanet.merge([a, b, c], method, base=d, density=0.5, seed=1)

@@ -17,9 +17,13 @@ from metanet.merging._registry import explanations
 
 CONF = Path(__file__).parents[2] / "conf" / "method"
 COUNTS = {"passthrough": 1}  # of models; three, or as many as a method takes
-NEEDS = {"bcwi": ("model", "data")}  # besides what is registered: it takes them unless an option says what to do
+NEEDS = {
+    "bcwi": ("model", "data")
+}  # besides what is registered: it takes them unless an option says what to do
 FREE = sorted(name for name, method in METHODS.items() if not method.needs and name not in NEEDS)
-AVERAGES = sorted(set(METHODS) - {"ifm"})  # iterative feature merging makes one network of one: a narrower one
+AVERAGES = sorted(
+    set(METHODS) - {"ifm"}
+)  # iterative feature merging makes one network of one: a narrower one
 NOT_TO_THE_BIT = {"regmean": 1e-5}  # it solves linear equations
 EVERY = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -47,12 +51,18 @@ def given(name, dtype=torch.float32, equal=False, base=None):
         base: whether to give one; if there may be one, when left out.
     """
     method = METHODS[name]
-    states = [network(0 if equal else seed).double().state_dict() for seed in range(count(name) + 1)]
+    states = [
+        network(0 if equal else seed).double().state_dict() for seed in range(count(name) + 1)
+    ]
     states = [{n: (t * (1 + 1e-10)).to(dtype) for n, t in state.items()} for state in states]
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(16, 4, generator=generator), torch.randint(3, (16,), generator=generator)
     needs = {"model": network(9), "data": [batch]}
-    wanted = {*method.needs, *NEEDS.get(name, ()), *(("model", "data") if "arch" in method.needs else ())}
+    wanted = {
+        *method.needs,
+        *NEEDS.get(name, ()),
+        *(("model", "data") if "arch" in method.needs else ()),
+    }
     more = {need: needs[need] for need in sorted(wanted) if need in needs}
     if method.base != "none" if base is None else base:
         more["base"] = states[-1]
@@ -68,7 +78,11 @@ class TestResults:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
     @pytest.mark.parametrize(
         ("name", "base"),
-        [(n, b) for n in AVERAGES for b in {"none": (False,), "required": (True,)}.get(METHODS[n].base, (False, True))],
+        [
+            (n, b)
+            for n in AVERAGES
+            for b in {"none": (False,), "required": (True,)}.get(METHODS[n].base, (False, True))
+        ],
     )
     def test_equal_models_give_the_model(self, name, base, dtype):
         models, _ = given(name, dtype, equal=True)
@@ -76,7 +90,9 @@ class TestResults:
         assert list(result) == list(models[0])
         for key, tensor in models[0].items():
             if name in NOT_TO_THE_BIT:
-                torch.testing.assert_close(result[key], tensor, rtol=NOT_TO_THE_BIT[name], atol=NOT_TO_THE_BIT[name])
+                torch.testing.assert_close(
+                    result[key], tensor, rtol=NOT_TO_THE_BIT[name], atol=NOT_TO_THE_BIT[name]
+                )
             else:
                 assert torch.equal(result[key], tensor), key
 
@@ -91,7 +107,9 @@ class TestResults:
         models, more = given(name)
         states = [*models, *([more["base"]] if "base" in more else [])]
         before = [{n: t.clone() for n, t in state.items()} for state in states]
-        network_before = {n: t.clone() for n, t in more["model"].state_dict().items()} if "model" in more else {}
+        network_before = (
+            {n: t.clone() for n, t in more["model"].state_dict().items()} if "model" in more else {}
+        )
         dict(metanet.merge(models, name, **more))
         for state, copy in zip(states, before, strict=True):
             assert all(torch.equal(state[n], copy[n]) for n in copy)
@@ -110,7 +128,9 @@ class TestResults:
     def test_narrow_dtypes_are_computed_in_float32_and_rounded_once(self, name, dtype):
         models, more = given(name, dtype)
         wide = [{n: t.float() for n, t in state.items()} for state in models]
-        more_wide = {k: {n: t.float() for n, t in v.items()} if k == "base" else v for k, v in more.items()}
+        more_wide = {
+            k: {n: t.float() for n, t in v.items()} if k == "base" else v for k, v in more.items()
+        }
         result, exact = metanet.merge(models, name, **more), metanet.merge(wide, name, **more_wide)
         for key, tensor in result.items():
             assert tensor.dtype is dtype
@@ -119,14 +139,28 @@ class TestResults:
     @pytest.mark.parametrize("name", FREE)
     def test_tensors_of_every_shape_and_layout(self, name):
         generator = torch.Generator().manual_seed(0)
-        shapes = {"scalar": (), "one": (1,), "empty": (0, 3), "column": (4, 1), "kernel": (3, 2, 2, 5)}
+        shapes = {
+            "scalar": (),
+            "one": (1,),
+            "empty": (0, 3),
+            "column": (4, 1),
+            "kernel": (3, 2, 2, 5),
+        }
         states = [
             {k: torch.randn(s, generator=generator) for k, s in shapes.items()} for _ in range(count(name) + 1)
         ]  # fmt: skip
-        turned = [{k: t.mT.contiguous().mT if t.ndim > 1 else t for k, t in state.items()} for state in states]
+        turned = [
+            {k: t.mT.contiguous().mT if t.ndim > 1 else t for k, t in state.items()}
+            for state in states
+        ]
         assert not turned[0]["kernel"].is_contiguous()
         results = [
-            metanet.merge(s[:-1], name, **({} if METHODS[name].base == "none" else {"base": s[-1]}), **_random(name))
+            metanet.merge(
+                s[:-1],
+                name,
+                **({} if METHODS[name].base == "none" else {"base": s[-1]}),
+                **_random(name),
+            )
             for s in (states, turned)
         ]
         for key, shape in shapes.items():
@@ -145,7 +179,9 @@ class TestOptions:
     @EVERY
     def test_all_are_explained(self, name):
         method = METHODS[name]
-        told = explanations(method.function) | (explanations(method.prepare) if method.prepare else {})
+        told = explanations(method.function) | (
+            explanations(method.prepare) if method.prepare else {}
+        )
         assert set(told) == set(method.options)
         assert all(len(text) > 5 for text in told.values())
         assert method.reference.startswith("https://")
@@ -158,7 +194,9 @@ class TestOptions:
         assert conf.pop("name") == name
         assert conf == METHODS[name].options
         assert list(conf) == list(METHODS[name].options)
-        assert all(type(conf[option]) is type(default) for option, default in METHODS[name].options.items())
+        assert all(
+            type(conf[option]) is type(default) for option, default in METHODS[name].options.items()
+        )
 
     def test_every_file_is_of_a_method(self):
         assert {path.stem for path in CONF.iterdir()} == set(METHODS)
@@ -171,7 +209,9 @@ class TestOptions:
         def spy(part, **options):
             seen[part.name] = options
             defaults = {o: method.options[o] for o in options}
-            plural = {o: [d] * len(part.tensors) for o, d in defaults.items() if o in method.per_model}
+            plural = {
+                o: [d] * len(part.tensors) for o, d in defaults.items() if o in method.per_model
+            }
             return method.function(part, **defaults | plural)
 
         monkeypatch.setitem(METHODS, name, dataclasses.replace(method, function=spy))
@@ -181,15 +221,25 @@ class TestOptions:
         dict(merged(name, overrides={"2.weight": other}, **ramps))
         assert list(seen) == list(network(0).state_dict())
         for k, option in enumerate(numbers):
-            for key, value in {"0.weight": 0.25, "2.bias": 0.5, "2.weight": 0.125, "4.bias": 0.75}.items():
+            for key, value in {
+                "0.weight": 0.25,
+                "2.bias": 0.5,
+                "2.weight": 0.125,
+                "4.bias": 0.75,
+            }.items():
                 expected = [k + value] * count(name) if option in method.per_model else k + value
                 assert seen[key][option] == expected
 
-    @pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if method.shape is None))
+    @pytest.mark.parametrize(
+        "name", sorted(name for name, method in METHODS.items() if method.shape is None)
+    )
     def test_a_tensor_can_be_taken_as_it_is(self, name):
         models, more = given(name)
         result = metanet.merge(models, name, overrides={"2.*": {"take": 0}}, **more)
-        assert all(torch.equal(result[f"2.{which}"], models[0][f"2.{which}"]) for which in ("weight", "bias"))
+        assert all(
+            torch.equal(result[f"2.{which}"], models[0][f"2.{which}"])
+            for which in ("weight", "bias")
+        )
 
 
 class TestRefusals:
@@ -197,7 +247,10 @@ class TestRefusals:
     def test_too_few_or_too_many_models(self, name):
         models, more = given(name)
         least, most = METHODS[name].models
-        wrong = [*([models[: least - 1]] if least > 1 else []), *([[*models, *models, *models]] if most else [])]
+        wrong = [
+            *([models[: least - 1]] if least > 1 else []),
+            *([[*models, *models, *models]] if most else []),
+        ]
         for each in wrong:
             with pytest.raises(MetanetError, match=f"'{name}' merges .* got {len(each)}"):
                 metanet.merge(each, name, **more)
@@ -210,7 +263,9 @@ class TestRefusals:
             with pytest.raises(MetanetError, match=f"'{name}' .*: give base="):
                 metanet.merge(models, name, **without)
         for need in METHODS[name].needs:
-            without = {k: v for k, v in more.items() if k != need and not (need == "arch" and k == "model")}
+            without = {
+                k: v for k, v in more.items() if k != need and not (need == "arch" and k == "model")
+            }
             with pytest.raises(MetanetError, match=f"'{name}' needs .*{need}="):
                 metanet.merge(models, name, **without)
 

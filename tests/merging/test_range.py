@@ -41,9 +41,15 @@ def test_what_fits_is_stored_as_it_was(dtype):
 def test_may_be_clipped_or_kept():
     clipped, kept = doubled(LARGE, overflow="clip"), doubled(-LARGE, overflow="keep")
     assert clipped["w"].tolist() == [LARGEST] * 3
-    assert clipped.report["overflow/w"] == "3 of 3 values beyond torch.float16 (up to 98304), stored as its largest"
+    assert (
+        clipped.report["overflow/w"]
+        == "3 of 3 values beyond torch.float16 (up to 98304), stored as its largest"
+    )
     assert kept["w"].tolist() == [-math.inf] * 3
-    assert kept.report["overflow/w"] == "3 of 3 values beyond torch.float16 (up to 98304), stored as infinity"
+    assert (
+        kept.report["overflow/w"]
+        == "3 of 3 values beyond torch.float16 (up to 98304), stored as infinity"
+    )
     assert doubled(torch.ones(2), overflow="keep").report == {}
     with pytest.raises(MetanetError, match="overflow='ignore': give one of error, clip, keep"):
         doubled(LARGE, overflow="ignore")
@@ -64,7 +70,9 @@ def test_tensors_that_are_taken():
 def test_infinity_of_an_input_is_another_matter():
     """What was stored so stays so where it is taken; where it is merged, the input is named."""
     models = [{"w": torch.ones(2, dtype=torch.float16)}, {"w": torch.tensor([math.inf, 1.0])}]
-    assert metanet.merge(models, out_dtype="float16", overrides={"w": {"take": 1}})["w"].tolist() == [math.inf, 1.0]
+    assert metanet.merge(models, out_dtype="float16", overrides={"w": {"take": 1}})[
+        "w"
+    ].tolist() == [math.inf, 1.0]
     with pytest.raises(CheckpointError, match="checkpoint 'model 1': w has NaN or infinite values"):
         metanet.merge(models)["w"]
 
@@ -93,10 +101,14 @@ def test_repaired_statistics():
     """Measured variances may lie beyond float16, too."""
     net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     state = {n: t.half() if t.is_floating_point() else t for n, t in net.state_dict().items()}
-    data = [(1e4 * torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(32, 3))]
+    data = [
+        (1e4 * torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(32, 3))
+    ]
     merged = metanet.merge([state, state], model=net, data=data, repair="bn_reset")
     assert torch.equal(merged["0.weight"], state["0.weight"])
     with pytest.raises(MetanetError, match=r"1.running_var: . of 3 values beyond torch.float16"):
         merged["1.running_var"]
-    clipped = metanet.merge([state, state], model=net, data=data, repair="bn_reset", overflow="clip")
+    clipped = metanet.merge(
+        [state, state], model=net, data=data, repair="bn_reset", overflow="clip"
+    )
     assert clipped["1.running_var"].max() == LARGEST and "overflow/1.running_var" in clipped.report

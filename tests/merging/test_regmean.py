@@ -18,9 +18,19 @@ from metanet.merging._part import Problem
 
 @pytest.mark.parametrize("alpha", [1.0, 0.6, 0.0])
 def test_regmean_solves_the_stacked_regression(alpha):
-    a, b, mine, yours = mlp((4, 3), seed=1), mlp((4, 3), seed=2), classes(20, seed=1), classes(20, seed=2)
+    a, b, mine, yours = (
+        mlp((4, 3), seed=1),
+        mlp((4, 3), seed=2),
+        classes(20, seed=1),
+        classes(20, seed=2),
+    )
     merged = metanet.merge(
-        [a, b], "regmean", model=a, data=DataPerModel([mine, yours]), alpha=alpha, weights=[1.0, 3.0]
+        [a, b],
+        "regmean",
+        model=a,
+        data=DataPerModel([mine, yours]),
+        alpha=alpha,
+        weights=[1.0, 3.0],
     )
     x, z = torch.cat([x for x, _ in mine]), torch.cat([x for x, _ in yours])
     wa, wb = a[0].weight.detach(), b[0].weight.detach()
@@ -28,7 +38,9 @@ def test_regmean_solves_the_stacked_regression(alpha):
         z = 3**0.5 * z
         want = torch.linalg.lstsq(torch.cat([x, z]), torch.cat([x @ wa.T, z @ wb.T])).solution.T
     else:  # off-diagonals scaled down; with 0, every input is on its own
-        p, q = (k * (alpha * g + (1 - alpha) * g.diag().diag()) for k, g in ((1, x.T @ x), (3, z.T @ z)))
+        p, q = (
+            k * (alpha * g + (1 - alpha) * g.diag().diag()) for k, g in ((1, x.T @ x), (3, z.T @ z))
+        )
         want = torch.linalg.solve(p + q, p @ wa.T + q @ wb.T).T
     torch.testing.assert_close(merged["0.weight"], want)
     torch.testing.assert_close(merged["0.bias"], (a[0].bias + 3 * b[0].bias).detach() / 4)
@@ -39,7 +51,9 @@ def test_regmean_takes_so_many_samples():
     a, b, data = mlp((4, 3), seed=1), mlp((4, 3), seed=2), classes(20)
     x = torch.cat([x for x, _ in data])[:7]
     few, cut, every = (
-        metanet.merge([a, b], "regmean", model=a, data=DataPerModel([data, each]), samples=samples)["0.weight"]
+        metanet.merge([a, b], "regmean", model=a, data=DataPerModel([data, each]), samples=samples)[
+            "0.weight"
+        ]
         for each, samples in ((data, 7), (data[::-1], 7), (data[::-1], None))
     )
     alone = metanet.merge([a, b], "regmean", model=a, data=[(x,)])["0.weight"]
@@ -59,11 +73,18 @@ def test_regmean_leaves_to_the_average_what_inputs_say_nothing_of():
 @pytest.mark.parametrize("groups", [1, 2])
 def test_regmean_of_a_convolution_is_that_of_its_patches(groups):
     torch.manual_seed(0)
-    make = lambda: nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, dilation=(1, 2), groups=groups).double()  # noqa: E731
+
+    def make():
+        return nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, dilation=(1, 2), groups=groups).double()
+
     a, b = make(), make()
     x, z = torch.randn(2, 9, 4, 7, 8, dtype=torch.float64)
-    merged = metanet.merge([a, b], "regmean", model=a, data=DataPerModel([[(x,)], [(z,)]]), alpha=1.0)["weight"]
-    patches = [F.unfold(t, (3, 2), dilation=(1, 2), padding=1, stride=2).mT.flatten(0, 1) for t in (x, z)]
+    merged = metanet.merge(
+        [a, b], "regmean", model=a, data=DataPerModel([[(x,)], [(z,)]]), alpha=1.0
+    )["weight"]
+    patches = [
+        F.unfold(t, (3, 2), dilation=(1, 2), padding=1, stride=2).mT.flatten(0, 1) for t in (x, z)
+    ]
     for k in range(groups):
         size, rows = 24 // groups, slice(k * 6 // groups, (k + 1) * 6 // groups)
         x, z = (p[:, k * size : (k + 1) * size] for p in patches)
@@ -132,7 +153,10 @@ def test_hidden_tokens_do_not_count():
     batch["attention_mask"][:, 3:] = 0
     other = copy.deepcopy(batch)
     other["input_ids"][:, 3:] = 0
-    first, second = (grams(net, [b], Runner(CPU))[0]["transformer.h.0.attn.c_attn.weight"] for b in (batch, other))
+    first, second = (
+        grams(net, [b], Runner(CPU))[0]["transformer.h.0.attn.c_attn.weight"]
+        for b in (batch, other)
+    )
     ((block, one),) = first.items()
     assert block.transposed and block.inputs == 8 and block.rows == 24
     torch.testing.assert_close(one, second[block])

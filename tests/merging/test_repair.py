@@ -9,7 +9,19 @@ from torch import nn
 from torch.nn import functional as F
 
 import metanet
-from merging.repairing import PLAIN, RUN, Own, average, cnn, drawn, images_of, loaded, mlp, normed, split
+from merging.repairing import (
+    PLAIN,
+    RUN,
+    Own,
+    average,
+    cnn,
+    drawn,
+    images_of,
+    loaded,
+    mlp,
+    normed,
+    split,
+)
 from metanet import MetanetError
 from metanet.merging import Problem
 from metanet.merging._repair import repaired
@@ -30,7 +42,9 @@ class TestEveryChannelIsBroughtToItsGoal:
         for name, goal in goals.items():
             assert torch.allclose(got.layers[name].std, goal.std, rtol=tolerance, atol=0), name
             if how == "repair" and goal.layer.bias is not None:
-                assert torch.allclose(got.layers[name].mean, goal.mean, rtol=0, atol=tolerance * float(goal.std.max()))
+                assert torch.allclose(
+                    got.layers[name].mean, goal.mean, rtol=0, atol=tolerance * float(goal.std.max())
+                )
 
     def test_in_one_batch(self, how, make, images):
         nets = [drawn(make, seed) for seed in (0, 1, 2)]
@@ -49,7 +63,9 @@ class TestEveryChannelIsBroughtToItsGoal:
         assert found.passes <= len(goals)
         found.fuse(between_them)
         self.check(how, between_them, goals, data, 1e-8)
-        merged = metanet.merge(nets, repair=how, repair_passes=None, model=nets[0], data=data)  # until little changes
+        merged = metanet.merge(
+            nets, repair=how, repair_passes=None, model=nets[0], data=data
+        )  # until little changes
         assert merged.report["repair/passes"] > 1
         self.check(how, loaded(nets[0], merged), goals, data, 2e-2)
 
@@ -59,7 +75,9 @@ class TestEveryChannelIsBroughtToItsGoal:
         fused = loaded(nets[0], average(*nets))
         before = {n: t.clone() for n, t in fused.state_dict().items()}
         found = calibrate(fused, [(images,)], RUN, goals, REPAIRS[how])
-        assert all(torch.equal(t, before[n]) for n, t in fused.state_dict().items())  # only measured so far
+        assert all(
+            torch.equal(t, before[n]) for n, t in fused.state_dict().items()
+        )  # only measured so far
         wrapped = copy.deepcopy(fused)
         found.fuse(fused)
         for name, (layer, scale) in found.weights.items():
@@ -69,11 +87,16 @@ class TestEveryChannelIsBroughtToItsGoal:
             shift = found.biases[layer.bias][1] if layer.bias else torch.zeros_like(scale)
             shape = (-1, *[1] * layer.places)
             module.register_forward_hook(
-                lambda _, x, y, scale=scale, shift=shift, shape=shape: y * scale.view(shape) + shift.view(shape)
+                lambda _, x, y, scale=scale, shift=shift, shape=shape: (
+                    y * scale.view(shape) + shift.view(shape)
+                )
             )
         if make is Own:
             (_, first), (_, second) = found.weights["into"], found.weights["out"]
-            hidden = torch.addmm(wrapped.bias, images.flatten(1), wrapped.into) * first + found.biases["bias"][1]
+            hidden = (
+                torch.addmm(wrapped.bias, images.flatten(1), wrapped.into) * first
+                + found.biases["bias"][1]
+            )
             expected = torch.tanh(hidden) @ wrapped.out * second
         else:
             expected = wrapped(images)
@@ -125,7 +148,11 @@ class Odd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(11, 6)
-        self.twice, self.fine, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 11, bias=False)
+        self.twice, self.fine, self.head = (
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 11, bias=False),
+        )
         self.head.weight = self.embed.weight
         self.made = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
         self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
@@ -136,7 +163,9 @@ class Odd(nn.Module):
     def forward(self, input_ids, attention_mask=None):
         x = self.twice(torch.tanh(self.twice(self.embed(input_ids))))
         x = x + self.made(x) + self.attention(x, x, x)[0] + self.lstm(x)[0]
-        x = x + F.linear(x, self.standard.weight - self.standard.weight.mean(1, keepdim=True), self.standard.bias)
+        x = x + F.linear(
+            x, self.standard.weight - self.standard.weight.mean(1, keepdim=True), self.standard.bias
+        )
         return self.head(torch.tanh(self.fine(x)))
 
 
@@ -147,11 +176,19 @@ def test_what_no_correction_can_go_into_stays_and_is_told_of():
     plain = metanet.merge(nets, model=nets[0])
     changed = {n for n in merged if not torch.equal(merged[n], plain[n])}
     assert changed == {"fine.weight", "fine.bias"}
-    told = {k.removeprefix("repair/left: "): v for k, v in merged.report.items() if k.startswith("repair/left: ")}
-    assert told["used by embedding"] == "embed.weight" and told["used more than once"] == "twice.weight"
+    told = {
+        k.removeprefix("repair/left: "): v
+        for k, v in merged.report.items()
+        if k.startswith("repair/left: ")
+    }
+    assert (
+        told["used by embedding"] == "embed.weight"
+        and told["used more than once"] == "twice.weight"
+    )
     assert "attention.in_proj_weight" in told["used by multi_head_attention_forward"]
     assert (
-        told["used by mean"] == "standard.weight" and "unused.weight" in told["never used by a function that is known"]
+        told["used by mean"] == "standard.weight"
+        and "unused.weight" in told["never used by a function that is known"]
     )
     assert torch.equal(merged["head.weight"], merged["embed.weight"])
 
@@ -171,11 +208,17 @@ def test_one_bias_of_two_layers():
 
 
 class Words(nn.Module):
-    """Layers on (batch, tokens, channels), on (batch x tokens, channels) and on (batch, channels, tokens)."""
+    """Layers on (batch, tokens, channels), on (batch x tokens, channels) and on (batch, channels,
+    tokens)."""
 
     def __init__(self):
         super().__init__()
-        self.embed, self.lin, self.conv, self.head = nn.Embedding(9, 6), nn.Linear(6, 5), nn.Conv1d(5, 7, 1), Own()
+        self.embed, self.lin, self.conv, self.head = (
+            nn.Embedding(9, 6),
+            nn.Linear(6, 5),
+            nn.Conv1d(5, 7, 1),
+            Own(),
+        )
         self.head.into = nn.Parameter(torch.randn(7, 9))
 
     def forward(self, input_ids, attention_mask=None):
@@ -187,7 +230,10 @@ def test_padding_does_not_count():
     nets = [drawn(Words, seed) for seed in (0, 1)]
     ids = torch.randint(9, (8, 6), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(6) < torch.tensor([[6], [4], [2], [6], [5], [1], [3], [6]])).long()
-    padded = [{"input_ids": ids[:3], "attention_mask": mask[:3]}, {"input_ids": ids[3:], "attention_mask": mask[3:]}]
+    padded = [
+        {"input_ids": ids[:3], "attention_mask": mask[:3]},
+        {"input_ids": ids[3:], "attention_mask": mask[3:]},
+    ]
     cut = [{"input_ids": row[m.bool()][None]} for row, m in zip(ids, mask, strict=True)]
     for how in ("repair", "rescale"):
         found = []
@@ -205,7 +251,9 @@ def test_an_alignment_is_undone_first(images):
     net = drawn(cnn, 0)
     arch = metanet.trace(net, images[:2])
     moved = arch.spec.sample(torch.Generator().manual_seed(1))(net.state_dict())
-    merged = metanet.merge([net, moved], align="weight", arch=arch, repair="repair", model=net, data=[(images,)])
+    merged = metanet.merge(
+        [net, moved], align="weight", arch=arch, repair="repair", model=net, data=[(images,)]
+    )
     for name, tensor in net.state_dict().items():
         assert torch.allclose(merged[name], tensor, rtol=1e-10, atol=1e-12)
 
@@ -217,14 +265,18 @@ def test_channels_without_life_are_left(images):
         net[1].bias.data[3] = 0.5
     merged = metanet.merge(nets, repair="repair", model=nets[0], data=[(images,)])
     assert (
-        torch.equal(merged["1.weight"][3], torch.zeros(64, dtype=torch.float64)) and float(merged["1.bias"][3]) == 0.5
+        torch.equal(merged["1.weight"][3], torch.zeros(64, dtype=torch.float64))
+        and float(merged["1.bias"][3]) == 0.5
     )
     assert all(bool(torch.isfinite(t).all()) for t in merged.values())
 
 
 def test_rescaling_multiplies_and_adds_nothing(images):
     nets = [drawn(mlp, seed) for seed in (0, 1)]
-    plain, merged = average(*nets), metanet.merge(nets, repair="rescale", model=nets[0], data=[(images,)])
+    plain, merged = (
+        average(*nets),
+        metanet.merge(nets, repair="rescale", model=nets[0], data=[(images,)]),
+    )
     for n in (1, 3, 5):
         scale = merged[f"{n}.bias"] / plain[f"{n}.bias"]
         assert torch.allclose(merged[f"{n}.weight"], plain[f"{n}.weight"] * scale[:, None])
@@ -233,7 +285,9 @@ def test_rescaling_multiplies_and_adds_nothing(images):
 def test_models_that_do_not_count_and_equal_ones_without_weights(images):
     nets, data = [drawn(mlp, seed) for seed in (0, 1)], [(images,)]
     only = metanet.merge(nets, weights=[1.0, 0.0], repair="repair", model=nets[0], data=data)
-    assert all(torch.allclose(only[n], t, rtol=1e-10, atol=1e-12) for n, t in nets[0].state_dict().items())
+    assert all(
+        torch.allclose(only[n], t, rtol=1e-10, atol=1e-12) for n, t in nets[0].state_dict().items()
+    )
     with pytest.raises(MetanetError, match=r"weights 1.5, -0.5 are no goal.*bn_reset"):
         metanet.merge(nets, weights=[1.5, -0.5], repair="repair", model=nets[0], data=data)
 
@@ -252,8 +306,13 @@ def test_dtypes_stay_and_the_module_is_not_touched(how, images, tmp_path):
     again = metanet.load_checkpoint(tmp_path / "out.safetensors")
     assert all(torch.equal(again[n], t) for n, t in merged.items())
     whole = drawn(normed, 5)
-    doubles = [whole.state_dict() | {n: t.double() for n, t in net.items() if t.is_floating_point()} for net in nets]
-    exact = metanet.merge(doubles, repair=how, repair_passes=None, model=whole, data=split(images, 20))
+    doubles = [
+        whole.state_dict() | {n: t.double() for n, t in net.items() if t.is_floating_point()}
+        for net in nets
+    ]
+    exact = metanet.merge(
+        doubles, repair=how, repair_passes=None, model=whole, data=split(images, 20)
+    )
     for name in exact:
         close = torch.isclose(merged[name].double(), exact[name].double(), rtol=0.05, atol=0.05)
         assert bool(close.all()), name
@@ -286,13 +345,19 @@ def test_the_result_goes_to_other_processes(images):
         ({"model": None}, "repair='repair' runs the merged network: give model=..."),
         ({"data": None}, "give data=..."),
         ({"model": None, "data": None}, "give model=... and data=..."),
-        ({"repair": "bn_reset"}, "Sequential has no running statistics .BatchNorm.; other repairs: repair, rescale"),
+        (
+            {"repair": "bn_reset"},
+            "Sequential has no running statistics .BatchNorm.; other repairs: repair, rescale",
+        ),
         ({"repair_passes": 0}, "repair_passes=0: give 1 or more"),
         ({"data": iter([1])}, "an iterator, which can be read only once"),
         ({"data": []}, "the data yielded no batch"),
         ({"data": [(torch.randn(3, 2, 5, 5),)]}, r"Sequential can't run the data \(\(3, 2, 5, 5\)"),
         ({"data": [torch.randn(3, 2)]}, "must yield .inputs, target. or dicts"),
-        ({"data": [(torch.full((3, 1, 8, 8), torch.nan).double(),)]}, "outputs of 1.weight are NaN or infinite"),
+        (
+            {"data": [(torch.full((3, 1, 8, 8), torch.nan).double(),)]},
+            "outputs of 1.weight are NaN or infinite",
+        ),
     ],
 )
 def test_says_what_is_wrong(change, message, images):
@@ -310,5 +375,7 @@ def test_a_network_without_anything_to_repair_or_values():
     with pytest.raises(MetanetError, match="on the meta device"):
         metanet.merge(nets, repair="repair", model=empty, data=[(torch.randn(5, 3),)])
     one = nn.Sequential(nn.BatchNorm1d(3))
-    with pytest.raises(MetanetError, match="0 saw one value of every channel, which has no variance"):
+    with pytest.raises(
+        MetanetError, match="0 saw one value of every channel, which has no variance"
+    ):
         metanet.merge([one, one], repair="bn_reset", model=one, data=[(torch.randn(1, 3),)])

@@ -31,7 +31,9 @@ class TestRunningStatistics:
         seen = {n: torch.cat(x).movedim(1, 0).flatten(1) for n, x in inputs.items()}
         return {n: (x.mean(1), x.var(1)) for n, x in seen.items()}
 
-    @pytest.mark.parametrize("sizes", [(), (5, 20), (1,) * 46], ids=["one batch", "three", "batches of one"])
+    @pytest.mark.parametrize(
+        "sizes", [(), (5, 20), (1,) * 46], ids=["one batch", "three", "batches of one"]
+    )
     def test_are_those_of_all_samples(self, images, sizes):
         nets, data = [drawn(normed, seed) for seed in (0, 1)], split(images, *sizes)
         net = loaded(nets[0], average(*nets))
@@ -40,7 +42,9 @@ class TestRunningStatistics:
             module = net.get_submodule(name)
             assert torch.allclose(module.running_mean, mean, rtol=1e-8, atol=1e-10)
             assert torch.allclose(module.running_var, variance, rtol=1e-8)
-        merged = metanet.merge(nets, repair="bn_reset", repair_passes=None, model=nets[0], data=data)
+        merged = metanet.merge(
+            nets, repair="bn_reset", repair_passes=None, model=nets[0], data=data
+        )
         for name, tensor in merged.items():
             if "num" in name:
                 continue
@@ -56,7 +60,8 @@ class TestRunningStatistics:
         torch.optim.swa_utils.update_bn([images], by_torch.train())
         assert torch.allclose(net[1].running_mean, by_torch[1].running_mean)
         assert torch.allclose(net[1].running_var, by_torch[1].running_var)
-        # torch normalises by the variance with bias while it measures what comes behind: other by 1 / values
+        # torch normalises by the variance with bias while it measures what comes behind: other by 1
+        # / values
         assert torch.allclose(net[5].running_var, by_torch[5].running_var, rtol=1e-2)
 
     def test_of_instances_and_frozen_ones(self):
@@ -89,7 +94,9 @@ class TestRunningStatistics:
         merged = metanet.merge(nets, repair=how, repair_passes=None, model=nets[0], data=data)
         for name in ("0.weight", "0.bias"):
             assert torch.equal(merged[name], average(*nets)[name])
-        assert not torch.equal(merged["3.weight"], average(*nets)["3.weight"])  # a ReLU stands between
+        assert not torch.equal(
+            merged["3.weight"], average(*nets)["3.weight"]
+        )  # a ReLU stands between
         net = loaded(nets[0], merged)
         for name, (mean, variance) in self.pooled(net, data).items():
             assert torch.allclose(merged[f"{name}.running_mean"], mean, rtol=1e-2, atol=1e-2)
@@ -124,7 +131,9 @@ class TestMoments:
         instances = InstanceMoments()
         for sample in (y := torch.randn(5, 3, 9).double()):
             instances.add(sample, 0)
-        assert torch.allclose(instances.variance, y.var(2).mean(0)) and torch.allclose(instances.mean, y.mean((0, 2)))
+        assert torch.allclose(instances.variance, y.var(2).mean(0)) and torch.allclose(
+            instances.mean, y.mean((0, 2))
+        )
 
     def test_what_has_no_tokens_stays_whole(self):
         mask = torch.tensor([[1, 1, 0], [1, 0, 0]])

@@ -1,4 +1,5 @@
-"""Methods that see tensors as vectors, and those that choose elements: closed forms, and the pieces they share."""
+"""Methods that see tensors as vectors, and those that choose elements: closed forms, and the pieces
+they share."""
 
 import math
 
@@ -41,7 +42,9 @@ class TestPieces:
     def test_exactly_as_many_as_wanted_the_first_of_equals(self, count):
         values = torch.tensor([[3.0, 1.0, 2.0, 2.0], [2.0, 0.0, 2.0, 5.0]])
         order = [7, 0, 2, 3, 4, 6, 1, 5]  # by size, then by place
-        assert largest(values, count).flatten().nonzero().flatten().tolist() == sorted(order[:count])
+        assert largest(values, count).flatten().nonzero().flatten().tolist() == sorted(
+            order[:count]
+        )
 
 
 class TestArcs:
@@ -102,7 +105,9 @@ class TestArcs:
 
     @pytest.mark.parametrize("method", ["multislerp", "karcher", "nuslerp"])
     def test_weights_that_cancel_out(self, method):
-        with pytest.raises(MetanetError, match=rf"'{method}': the weights \[1.0, -1.0\] have the sum 0"):
+        with pytest.raises(
+            MetanetError, match=rf"'{method}': the weights \[1.0, -1.0\] have the sum 0"
+        ):
             merged(method, A, B, weights=[1.0, -1.0])
 
     def test_an_axis_that_is_not_there(self):
@@ -117,7 +122,9 @@ class TestBases:
         units = torch.eye(count + 1, dtype=torch.float64)
         models = [units[0] + units[k + 1] for k in range(count)]  # every two at 60 degrees
         expected = (count / (count + 1)) * sum(models) / count
-        torch.testing.assert_close(merged("model_stock", *models, base=torch.zeros_like(models[0])), expected)
+        torch.testing.assert_close(
+            merged("model_stock", *models, base=torch.zeros_like(models[0])), expected
+        )
 
     def test_model_stock_of_unrelated_changes_is_the_base(self):
         models = [BASE[:3, :3] + torch.outer(E1, e) for e in (E1, E2, E3)]
@@ -133,11 +140,15 @@ class TestBases:
         found = merged("sce", one, other, base=zero)
         torch.testing.assert_close(found, torch.tensor([share + 3 * rest, 2.0, -1.0, 0.5]))
         # Variances 1, 2.25, 0, 1/16: half of the three that vary is one.
-        torch.testing.assert_close(merged("sce", one, other, base=zero, select_topk=0.5), torch.tensor([0, 2.0, 0, 0]))
+        torch.testing.assert_close(
+            merged("sce", one, other, base=zero, select_topk=0.5), torch.tensor([0, 2.0, 0, 0])
+        )
 
     def test_nearswap_by_hand(self):
         base, model = torch.tensor([0.0, 0.0, 0.0, 1.0]), torch.tensor([0.3, 0.05, -2.0, 1.1])
-        assert merged("nearswap", model, base=base, t=0.1).tolist() == pytest.approx([0.1, 0.05, -0.1, 1.1])
+        assert merged("nearswap", model, base=base, t=0.1).tolist() == pytest.approx(
+            [0.1, 0.05, -0.1, 1.1]
+        )
 
     def test_arcee_fusion_keeps_what_stands_out(self):
         model = BASE.clone()
@@ -149,7 +160,11 @@ class TestBases:
         assert (found != BASE).sum() == 1
 
     def test_ram_by_hand(self):
-        base, one, other = torch.ones(3), torch.tensor([2.0, 3.0, 1.0]), torch.tensor([4.0, 1.0, 1.0])
+        base, one, other = (
+            torch.ones(3),
+            torch.tensor([2.0, 3.0, 1.0]),
+            torch.tensor([4.0, 1.0, 1.0]),
+        )
         assert merged("ram", one, other, base=base).tolist() == [3.0, 3.0, 1.0]
         # The first model shares one change and has one alone: 1 + 0.5 * min(1, 0.2).
         found = merged("ramplus_tl", one, other, base=base, r=0.5, alpha=0.2)
@@ -157,5 +172,8 @@ class TestBases:
 
     def test_passthrough_scales_each_model(self):
         assert torch.equal(merged("passthrough", A, scale=0.5), A / 2)
-        with pytest.raises(MetanetError, match=r"w: method 'passthrough' takes a tensor from one model, 2 take part"):
+        with pytest.raises(
+            MetanetError,
+            match=r"w: method 'passthrough' takes a tensor from one model, 2 take part",
+        ):
             merged("passthrough", A, B)

@@ -1,4 +1,5 @@
-"""Methods on task vectors: each against a plain reference, and the properties that make it what it is."""
+"""Methods on task vectors: each against a plain reference, and the properties that make it what it
+is."""
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ SHAPES = [(), (1,), (0,), (5,), (0, 3), (12, 7), (6, 4, 3, 3)]
 def make_part(shape, models=3, seed=0, dtype=torch.float32, name="w"):
     generator = torch.Generator().manual_seed(seed)
     base = torch.randn(shape, generator=generator, dtype=dtype)
-    moved = [base + 0.1 * torch.randn(shape, generator=generator, dtype=dtype) for _ in range(models)]
+    moved = [
+        base + 0.1 * torch.randn(shape, generator=generator, dtype=dtype) for _ in range(models)
+    ]
     return Part(name, tuple(moved), base, seed=seed)
 
 
@@ -26,12 +29,17 @@ def run(method, part, **options):
     found = METHODS[method]
     given = {**found.options, **options}
     models = len(part.tensors)
-    lists = {k: v if isinstance(v, list) else [v] * models for k, v in given.items() if k in found.per_model}
+    lists = {
+        k: v if isinstance(v, list) else [v] * models
+        for k, v in given.items()
+        if k in found.per_model
+    }
     return found.function(part, **{**given, **lists})
 
 
 def trimmed(delta, first, last):
-    """The entries from rank ``first`` to before ``last`` by falling magnitude, equal ones in their order."""
+    """The entries from rank ``first`` to before ``last`` by falling magnitude, equal ones in their
+    order."""
     order = torch.sort(delta.flatten().abs(), descending=True, stable=True).indices[first:last]
     out = torch.zeros_like(delta).flatten()
     out[order] = delta.flatten()[order]
@@ -70,7 +78,9 @@ def test_methods_without_chance_equal_the_plain_reference(method, shape, monkeyp
     monkeypatch.setattr(_task_vectors, "CHUNK", 64)
     weights, density, gamma = [0.5, 1.0, 0.8], [0.6, 0.3, 1.0], [0.05, 0.2, 0.1]
     options = {
-        name: value for name, value in {"density": density, "gamma": gamma}.items() if name in METHODS[method].options
+        name: value
+        for name, value in {"density": density, "gamma": gamma}.items()
+        if name in METHODS[method].options
     }
     for elect in ("sum", "count") if method in ELECTED else (None,):
         for normalize in (True, False):
@@ -89,7 +99,9 @@ def test_options_of_bad_values(method):
         run(method, Part("w", part.tensors))
     if "density" in METHODS[method].options:
         for density in (-0.1, 1.1):
-            with pytest.raises(MetanetError, match=f"density={density}: give a share of the entries, 0 to 1"):
+            with pytest.raises(
+                MetanetError, match=f"density={density}: give a share of the entries, 0 to 1"
+            ):
                 run(method, part, density=density)
         with pytest.raises(MetanetError, match="rescale='l2': give true, false"):
             run(method, part, density=0.5, rescale="l2")
@@ -99,7 +111,9 @@ def test_options_of_bad_values(method):
 
 
 def test_epsilon_must_leave_probabilities():
-    with pytest.raises(MetanetError, match=r"density=0.9 and epsilon=0.15 make probabilities of 0.75 to 1.05"):
+    with pytest.raises(
+        MetanetError, match=r"density=0.9 and epsilon=0.15 make probabilities of 0.75 to 1.05"
+    ):
         run("della", make_part((4, 4)), density=0.9)
 
 
@@ -119,7 +133,9 @@ def test_models_that_equal_the_base_leave_it_bit_for_bit(method, shape):
     assert torch.equal(got.view(torch.int32), base.view(torch.int32))
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m in (*SUMMED, *ELECTED) and "density" in METHODS[m].options])
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS if m in (*SUMMED, *ELECTED) and "density" in METHODS[m].options]
+)
 def test_density_0_takes_the_base_and_density_1_everything(method):
     part = make_part((12, 7))
     assert torch.equal(run(method, part, density=0.0), part.base)
@@ -151,7 +167,9 @@ def test_float64_stays_and_inputs_are_left_alone(method):
 
 def test_signs_are_elected():
     base = torch.zeros(5)
-    moved = torch.tensor([[3.0, 1.0, 1.0, 0.0, -2.0], [-1.0, 1.0, -1.0, 0.0, -2.0], [-1.0, -3.0, 0.0, 0.0, 1.0]])
+    moved = torch.tensor(
+        [[3.0, 1.0, 1.0, 0.0, -2.0], [-1.0, 1.0, -1.0, 0.0, -2.0], [-1.0, -3.0, 0.0, 0.0, 1.0]]
+    )
     part = Part("w", tuple(moved), base)
     # Sums: 1, -1, 0 (plus wins), 0, -3; the average of those that have the sign of it.
     assert run("ties", part).tolist() == [3.0, -3.0, 1.0, 0.0, -2.0]
@@ -159,7 +177,13 @@ def test_signs_are_elected():
     assert run("ties", part, consensus="count").tolist() == [-1.0, 1.0, 1.0, 0.0, -2.0]
     assert run("ties", part, normalize=False).tolist() == [3.0, -3.0, 1.0, 0.0, -4.0]
     # A negative weight turns a model's vote.
-    assert run("ties", part, weights=[1.0, -1.0, 1.0], normalize=False).tolist() == [4.0, -4.0, 2.0, 0.0, 3.0]
+    assert run("ties", part, weights=[1.0, -1.0, 1.0], normalize=False).tolist() == [
+        4.0,
+        -4.0,
+        2.0,
+        0.0,
+        3.0,
+    ]
 
 
 def test_weights_of_sum_0_are_not_divided_by():
@@ -170,7 +194,9 @@ def test_weights_of_sum_0_are_not_divided_by():
     assert run("ties", opposite, weights=[1.0, -1.0]).tolist() == [3.0]
 
 
-@pytest.mark.parametrize("kind", ["normal", "few values", "half zero", "one value", "zero", "coarse"])
+@pytest.mark.parametrize(
+    "kind", ["normal", "few values", "half zero", "one value", "zero", "coarse"]
+)
 @pytest.mark.parametrize("share", [1e-4, 0.1, 0.5, 0.75, 0.999])
 def test_the_edge_is_exact_in_large_tensors(kind, share, monkeypatch):
     monkeypatch.setattr(_task_vectors, "CHUNK", 1000)
@@ -200,9 +226,22 @@ def test_an_unlucky_sample_only_costs_time(monkeypatch):
 def test_breadcrumbs_drops_both_ends():
     moved = torch.tensor([0.125, -5.0, 2.0, -0.25, 3.0, 1.0, -0.375, 0.5, 4.0, -1.5])
     part = Part("w", (moved,), torch.zeros(10))
-    assert run("breadcrumbs", part, density=0.5, gamma=0.2).tolist() == [0, 0, 2.0, 0, 3.0, 1.0, 0, 0.5, 0, -1.5]
+    assert run("breadcrumbs", part, density=0.5, gamma=0.2).tolist() == [
+        0,
+        0,
+        2.0,
+        0,
+        3.0,
+        1.0,
+        0,
+        0.5,
+        0,
+        -1.5,
+    ]
     # No more outliers are dropped than the density leaves to drop.
-    assert run("breadcrumbs", part, density=0.9, gamma=0.5).tolist() == [0 if x == -5.0 else x for x in moved.tolist()]
+    assert run("breadcrumbs", part, density=0.9, gamma=0.5).tolist() == [
+        0 if x == -5.0 else x for x in moved.tolist()
+    ]
     kept = run("breadcrumbs", part, density=0.5, gamma=0.2, rescale=True)
     assert float(kept.abs().sum()) == pytest.approx(float(moved.abs().sum()), rel=1e-6)
 
@@ -211,7 +250,9 @@ def test_rescaled_changes_have_the_norm_of_all():
     for method in ("ties", "breadcrumbs_ties", "dare_linear", "della"):
         part = make_part((40, 30), models=1)
         change = run(method, part, density=0.4, rescale=True) - part.base
-        assert float(change.abs().sum()) == pytest.approx(float(part.deltas[0].abs().sum()), rel=1e-4)
+        assert float(change.abs().sum()) == pytest.approx(
+            float(part.deltas[0].abs().sum()), rel=1e-4
+        )
         assert 0.2 < torch.count_nonzero(change.abs() > 1e-6) / change.numel() < 0.6
 
 
@@ -238,7 +279,9 @@ def test_dare_keeps_with_its_density_and_is_unbiased():
 
 @pytest.mark.parametrize("rescale", [False, "probability"])
 def test_della_keeps_by_rank_in_each_row(rescale):
-    magnitudes = torch.stack([torch.randperm(9, generator=torch.Generator().manual_seed(k)) + 1.0 for k in range(4)])
+    magnitudes = torch.stack(
+        [torch.randperm(9, generator=torch.Generator().manual_seed(k)) + 1.0 for k in range(4)]
+    )
     signs = torch.where(torch.arange(36).reshape(4, 9) % 3 == 0, -1.0, 1.0)
     part = Part("w", (magnitudes * signs,), torch.zeros(4, 9))
     changes = draws("della_linear", part, 1500, density=0.5, epsilon=0.3, rescale=rescale)
@@ -253,11 +296,15 @@ def test_della_keeps_by_rank_in_each_row(rescale):
 def test_della_ranks_the_weights_of_one_neuron():
     magnitudes = torch.arange(1.0, 25.0).reshape(2, 3, 2, 2)
     part = Part("w", (magnitudes,), torch.zeros(2, 3, 2, 2))
-    kept = (draws("della", part, 800, density=0.5, epsilon=0.4, rescale=False) != 0).double().mean(0)
+    kept = (
+        (draws("della", part, 800, density=0.5, epsilon=0.4, rescale=False) != 0).double().mean(0)
+    )
     wanted = (0.1 + 0.8 * torch.arange(12) / 11).repeat(2).view(2, 3, 2, 2)
     assert float((kept - wanted).abs().max()) < 0.08
     vector = Part("w", (torch.arange(1.0, 13.0),), torch.zeros(12))
-    kept = (draws("della", vector, 800, density=0.5, epsilon=0.4, rescale=False) != 0).double().mean(0)
+    kept = (
+        (draws("della", vector, 800, density=0.5, epsilon=0.4, rescale=False) != 0).double().mean(0)
+    )
     assert float((kept - wanted[0].flatten()).abs().max()) < 0.08
 
 
@@ -271,12 +318,17 @@ def test_chance_is_a_matter_of_seed_name_and_model(method):
         assert not torch.equal(first, run(method, other, **options))
     # Equal models lose different entries.
     same = Part("w", (part.tensors[0],) * 2, part.base)
-    alone = [run(method, same, **{**options, "weights": w}) != part.base for w in ([1.0, 0.0], [0.0, 1.0])]
+    alone = [
+        run(method, same, **{**options, "weights": w}) != part.base
+        for w in ([1.0, 0.0], [0.0, 1.0])
+    ]
     assert not torch.equal(*alone)
     # A model draws what it draws, whoever else takes part.
     second = Part("w", (part.tensors[1],), part.base, numbers=(1,))
     both = run(method, part, density=0.5, weights=[0.0, 1.0], normalize=False)
-    torch.testing.assert_close(run(method, second, density=0.5, normalize=False), both, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        run(method, second, density=0.5, normalize=False), both, rtol=0, atol=1e-6
+    )
 
 
 def test_draws_do_not_depend_on_the_dtype():
@@ -290,10 +342,15 @@ def test_draws_do_not_depend_on_the_dtype():
 def test_density_by_model_and_depth_through_merge():
     generator = torch.Generator().manual_seed(0)
     base = {f"layers.{k}.weight": torch.randn(10, 10, generator=generator) for k in range(3)}
-    models = [{n: t + torch.randn(10, 10, generator=generator) for n, t in base.items()} for _ in range(2)]
+    models = [
+        {n: t + torch.randn(10, 10, generator=generator) for n, t in base.items()} for _ in range(2)
+    ]
     density = [{"gradient": [0.2, 1.0]}, 0.0]
     out = metanet.merge(models, "ties", base=base, density=density, normalize=False)
-    changed = [int(torch.count_nonzero(out[f"layers.{k}.weight"] - base[f"layers.{k}.weight"])) for k in range(3)]
+    changed = [
+        int(torch.count_nonzero(out[f"layers.{k}.weight"] - base[f"layers.{k}.weight"]))
+        for k in range(3)
+    ]
     assert changed == [20, 60, 100]
 
 

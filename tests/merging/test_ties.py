@@ -20,7 +20,11 @@ class Tied(nn.Module):
     def __init__(self, seed=0):
         super().__init__()
         torch.manual_seed(seed)
-        self.first, self.inner, self.head = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False)
+        self.first, self.inner, self.head = (
+            nn.Embedding(9, 4),
+            nn.Linear(4, 4),
+            nn.Linear(4, 9, bias=False),
+        )
         self.again = self.inner
         self.head.weight = self.first.weight
 
@@ -28,7 +32,11 @@ class Tied(nn.Module):
         return self.head(self.again(torch.relu(self.inner(self.first(x)))))
 
 
-PAIRS = [("first.weight", "head.weight"), ("inner.weight", "again.weight"), ("inner.bias", "again.bias")]
+PAIRS = [
+    ("first.weight", "head.weight"),
+    ("inner.weight", "again.weight"),
+    ("inner.bias", "again.bias"),
+]
 
 
 def tied_in(merged, pairs=PAIRS):
@@ -50,7 +58,10 @@ def saved(folder, nets, kind):
         path = folder / f"{kind}-{number}.pt"
         content = net.state_dict()
         torch.save(
-            {"state_dict": {f"module.{k}": v for k, v in content.items()}} if kind == "wrapped" else content, path
+            {"state_dict": {f"module.{k}": v for k, v in content.items()}}
+            if kind == "wrapped"
+            else content,
+            path,
         )
         out.append(path)
     return out
@@ -67,7 +78,8 @@ def test_by_storage(kind, method, tmp_path):
     merged = metanet.merge(nets[1:], method, base=nets[0], density=0.5)
     assert all(tied_in(merged))
     assert not torch.equal(
-        merged["first.weight"], metanet.merge(nets[1:], method, base=nets[0], density=1.0)["first.weight"]
+        merged["first.weight"],
+        metanet.merge(nets[1:], method, base=nets[0], density=1.0)["first.weight"],
     )
 
 
@@ -78,17 +90,26 @@ def test_by_the_network(how):
     told = {"arch": {"arch": arch}, "spec": {"arch": arch.spec}, "model": {"model": Tied()}}[how]
     for method in RANDOM:
         assert all(tied_in(metanet.merge([one, other], method, base=base, density=0.5, **told)))
-    assert not any(tied_in(metanet.merge([one, other], "dare_ties", base=base, density=0.5), PAIRS[1:2]))
+    assert not any(
+        tied_in(metanet.merge([one, other], "dare_ties", base=base, density=0.5), PAIRS[1:2])
+    )
 
 
 def test_by_values_of_embeddings(tmp_path):
     """T5 in a safetensors file has its embedding under up to four names."""
-    names = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"]
+    names = [
+        "shared.weight",
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "lm_head.weight",
+    ]
     paths = []
     for seed in range(3):
         table = torch.randn(9, 4, generator=torch.Generator().manual_seed(seed))
         paths.append(tmp_path / f"{seed}.safetensors")
-        save_file({**{name: table.clone() for name in names}, "norm.weight": torch.ones(4)}, paths[-1])
+        save_file(
+            {**{name: table.clone() for name in names}, "norm.weight": torch.ones(4)}, paths[-1]
+        )
     merged = metanet.merge(paths[1:], "della", base=paths[0], density=0.5)
     assert all(torch.equal(merged[name], merged[names[0]]) for name in names)
 
@@ -99,7 +120,11 @@ def test_of_some_inputs_only_are_two_tensors_and_named():
     other["head.weight"] += 1
     merged = metanet.merge([one, other], "dare_linear", base=base, density=0.5)
     assert tied_in(merged) == [False, True, True]
-    told = [text for name, text in merged.report.items() if name == "tied in some inputs only: head.weight"]
+    told = [
+        text
+        for name, text in merged.report.items()
+        if name == "tied in some inputs only: head.weight"
+    ]
     assert told == ["one tensor with first.weight in 'the base', two in others: two in the result"]
 
 
@@ -107,9 +132,14 @@ def test_of_some_inputs_only_are_two_tensors_and_named():
 def test_two_tensors_where_the_network_has_one_are_refused(how):
     one, other = Tied(1).state_dict(), copies(Tied(2).state_dict())
     other["head.weight"] = other["head.weight"] + 1
-    told = {"model": Tied()} if how == "model" else {"arch": metanet.trace(Tied(), torch.randint(0, 9, (2, 5)))}
+    told = (
+        {"model": Tied()}
+        if how == "model"
+        else {"arch": metanet.trace(Tied(), torch.randint(0, 9, (2, 5)))}
+    )
     with pytest.raises(
-        CheckpointError, match=r"head.weight and first.weight differ, but are one tensor in the network"
+        CheckpointError,
+        match=r"head.weight and first.weight differ, but are one tensor in the network",
     ):
         metanet.merge([one, other], **told)
 
@@ -154,5 +184,9 @@ def test_layers_that_slices_put_elsewhere_are_no_longer_those_that_were_tied():
         shared, own = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(seed))
         models.append({"layers.0.w": shared, "layers.1.w": shared, "layers.2.w": own})
     merged = metanet.merge(models, slices=[{0: [2, 3], 1: [2, 3]}, {0: [1, 2], 1: [1, 2]}])
-    assert torch.equal(merged["layers.0.w"], torch.lerp(models[0]["layers.2.w"], models[1]["layers.2.w"], 0.5))
-    assert torch.equal(merged["layers.1.w"], torch.lerp(models[0]["layers.1.w"], models[1]["layers.1.w"], 0.5))
+    assert torch.equal(
+        merged["layers.0.w"], torch.lerp(models[0]["layers.2.w"], models[1]["layers.2.w"], 0.5)
+    )
+    assert torch.equal(
+        merged["layers.1.w"], torch.lerp(models[0]["layers.1.w"], models[1]["layers.1.w"], 0.5)
+    )

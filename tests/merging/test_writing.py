@@ -1,4 +1,5 @@
-"""save_merged: shards beside the output, all or nothing, and on from where a killed merge stopped."""
+"""save_merged: shards beside the output, all or nothing, and on from where a killed merge
+stopped."""
 
 import errno
 import hashlib
@@ -32,7 +33,9 @@ def pair(tmp_path):
 
 def write(pair, out, **more):
     merged = metanet.merge(pair)
-    return save_merged(out, merged, recipe=merged.recipe, max_shard_size=600, **more)  # two tensors a shard
+    return save_merged(
+        out, merged, recipe=merged.recipe, max_shard_size=600, **more
+    )  # two tensors a shard
 
 
 def expected(pair):
@@ -138,14 +141,19 @@ def test_another_merge_does_not_take_its_shards(change, pair, tmp_path):
         other = metanet.merge(pair, weights=[1.0, 0.0])
         save_merged(tmp_path / "out", other, recipe=other.recipe, max_shard_size=600)
         first = metanet.load_checkpoint(pair[0])
-        assert all(torch.equal(t, first[n]) for n, t in metanet.load_checkpoint(tmp_path / "out").items())
+        assert all(
+            torch.equal(t, first[n]) for n, t in metanet.load_checkpoint(tmp_path / "out").items()
+        )
 
 
 def test_a_full_disk_is_told_before_and_while(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         usage = namedtuple("usage", "total used free")
         patch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
-        with pytest.raises(MetanetError, match=r"out: No space left on device; 1,536 bytes needed, 1,000 bytes free"):
+        with pytest.raises(
+            MetanetError,
+            match=r"out: No space left on device; 1,536 bytes needed, 1,000 bytes free",
+        ):
             write(pair, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with monkeypatch.context() as patch:

@@ -109,7 +109,9 @@ def test_beyond_the_stop_a_network_stays_its_own():
     for state, each in zip(states, merged, strict=True):
         assert torch.allclose(run(model, each, x), run(model, state, x), rtol=1e-10, atol=1e-10)
         assert torch.equal(each["head.bias"], state["head.bias"])
-    assert all(torch.equal(merged[0][n], merged[1][n]) for n in states[0] if not n.startswith("head"))
+    assert all(
+        torch.equal(merged[0][n], merged[1][n]) for n in states[0] if not n.startswith("head")
+    )
 
 
 def test_mlp_beyond_the_stop_reads_zipped_features():
@@ -118,27 +120,39 @@ def test_mlp_beyond_the_stop_reads_zipped_features():
     states = [state_of(model, s) for s in (1, 2)]
     data = batches(inputs, 64, 32)
     with torch.no_grad():
-        shown = [F.gelu(torch.cat([x for (x, _) in data]) @ s["a.weight"].T + s["a.bias"]) for s in states]
+        shown = [
+            F.gelu(torch.cat([x for (x, _) in data]) @ s["a.weight"].T + s["a.bias"])
+            for s in states
+        ]
     correlations = np.corrcoef(torch.cat(shown, 1).T.numpy())
     cluster = zip_features(correlations, 2, 0.3, 1.0)
-    u = torch.nn.functional.one_hot(torch.from_numpy(cluster), 8).double()  # (model, feature, zipped)
+    u = torch.nn.functional.one_hot(
+        torch.from_numpy(cluster), 8
+    ).double()  # (model, feature, zipped)
     m = u / u.sum((0, 1))
     merged = metanet.merge(
         states, "zipit", arch=arch, model=model, data=data, beta=1.0, stop=["b.*", "head.*"], task=1
     )  # fmt: skip
     for key in ("a.weight", "a.bias"):
-        want = sum(m[k].T @ s[key].view(8, -1) for k, s in enumerate(states)).view(states[0][key].shape)
+        want = sum(m[k].T @ s[key].view(8, -1) for k, s in enumerate(states)).view(
+            states[0][key].shape
+        )
         assert torch.allclose(merged[key], want, rtol=1e-12, atol=1e-12)
     assert torch.allclose(merged["b.weight"], states[1]["b.weight"] @ u[1], rtol=1e-12, atol=1e-12)
     assert all(torch.equal(merged[n], states[1][n]) for n in ("b.bias", "head.weight", "head.bias"))
 
     whole = metanet.merge(states, "zipit", arch=arch, model=model, data=data, beta=1.0)
     with torch.no_grad():
-        second = [torch.tanh(h @ s["b.weight"].T + s["b.bias"]) for h, s in zip(shown, states, strict=True)]
+        second = [
+            torch.tanh(h @ s["b.weight"].T + s["b.bias"])
+            for h, s in zip(shown, states, strict=True)
+        ]
     inner = zip_features(np.corrcoef(torch.cat(second, 1).T.numpy()), 2, 0.3, 1.0)
     v = torch.nn.functional.one_hot(torch.from_numpy(inner), 7).double()
     n = v / v.sum((0, 1))
-    assert ((u.sum(1) == 2).any() and (v.sum(1) == 2).any()) or (u.sum(1) == 0).any()  # merged within a network too
+    assert ((u.sum(1) == 2).any() and (v.sum(1) == 2).any()) or (
+        u.sum(1) == 0
+    ).any()  # merged within a network too
     want = sum(n[k].T @ s["b.weight"] @ u[k] for k, s in enumerate(states))
     assert torch.allclose(whole["b.weight"], want, rtol=1e-12, atol=1e-12)
     want = sum(s["head.weight"] @ v[k] for k, s in enumerate(states)) / 2
@@ -151,7 +165,8 @@ def correlations_of(k, n, seed):
 
 
 def plain_zip(correlations, n, alpha, beta):
-    """Of two networks, written down step by step: sets of features, and every correlation looked at in each step."""
+    """Of two networks, written down step by step: sets of features, and every correlation looked at
+    in each step."""
     sets = [{i} for i in range(2 * n)]
     fit = {(i, j): correlations[i, j] for i in range(2 * n) for j in range(2 * n) if i != j}
     room = [int(n // 2 * beta)] * 2
@@ -181,7 +196,9 @@ def plain_zip(correlations, n, alpha, beta):
 def test_zipping_goes_by_the_rules(seed, alpha, beta):
     correlations = correlations_of(2, 9, seed)
     found = zip_features(correlations, 2, alpha, beta).reshape(-1)
-    assert {frozenset(np.flatnonzero(found == c)) for c in range(9)} == plain_zip(correlations, 9, alpha, beta)
+    assert {frozenset(np.flatnonzero(found == c)) for c in range(9)} == plain_zip(
+        correlations, 9, alpha, beta
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -198,7 +215,8 @@ def test_features_of_several_networks_fill_one(k, seed):
 
 
 def test_features_that_never_vary_go_together():
-    """They correlate with nothing; without care two networks' would be kept apart, at the cost of living ones."""
+    """They correlate with nothing; without care two networks' would be kept apart, at the cost of
+    living ones."""
     arch, model, inputs = example("mlp")
     state = state_of(model, 1)
     state["a.weight"][[2, 5]] = 0.0
@@ -220,4 +238,10 @@ def test_zipit_refuses_what_it_cannot_do():
     with pytest.raises(MetanetError, match="needs"):
         metanet.merge(states, "zipit", arch=arch, model=model)
     with pytest.raises(CheckpointError):
-        metanet.merge([states[0], Mlp(9).state_dict()], "zipit", arch=arch, model=model, data=batches(inputs, 4))
+        metanet.merge(
+            [states[0], Mlp(9).state_dict()],
+            "zipit",
+            arch=arch,
+            model=model,
+            data=batches(inputs, 4),
+        )

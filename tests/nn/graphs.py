@@ -28,7 +28,9 @@ def templates() -> dict[str, GraphTemplate]:
 def stack(template: GraphTemplate, graphs: int, seed: int = 0) -> GraphStack:
     """Random values; 1 on constant edges."""
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(graphs, template.num_edges, 1, generator=generator, dtype=torch.float64) * 0.4
+    values = (
+        torch.randn(graphs, template.num_edges, 1, generator=generator, dtype=torch.float64) * 0.4
+    )
     for b in template.blocks:
         if b.tensor is None:
             values[:, b.edges()] = 1
@@ -41,13 +43,17 @@ def mixed() -> Stacks:
 
 def everything() -> Stacks:
     """With those whose blocks are not simply matrices."""
-    return mixed() + [stack(make(), 2 + i % 3, seed=9 + i) for i, make in enumerate(irregular.TEMPLATES.values())]
+    return mixed() + [
+        stack(make(), 2 + i % 3, seed=9 + i) for i, make in enumerate(irregular.TEMPLATES.values())
+    ]
 
 
 def sparse(stacks: Sequence[GraphStack]) -> Batch:
     """The same graphs for the sparse path."""
     graphs = [
-        Data(edge_attr=v, num_nodes=s.template.num_nodes, **s.template.static) for s in stacks for v in s.edge_attr
+        Data(edge_attr=v, num_nodes=s.template.num_nodes, **s.template.static)
+        for s in stacks
+        for v in s.edge_attr
     ]
     return Batch.from_data_list(graphs)
 
@@ -79,10 +85,11 @@ def spread(outputs: Tensor) -> Tensor:
 
 
 def relabel(stacks: Stacks, seed: int, io: bool = False) -> Stacks:
-    """Every hidden node range in another order, in all blocks that touch it: the same graphs up to relabelling.
+    """Every hidden node range in another order, in all blocks that touch it: the same graphs up to
+    relabelling.
 
-    Groups (of a grouped convolution; single neurons in a residual sum or a depthwise convolution) move alike in the
-    ranges they join, the neurons within each as they like.
+    Groups (of a grouped convolution; single neurons in a residual sum or a depthwise convolution)
+    move alike in the ranges they join, the neurons within each as they like.
 
     Args:
         io: relabel inputs and outputs, and nothing else.
@@ -123,7 +130,9 @@ def _orders(template: GraphTemplate, generator: torch.Generator, io: bool) -> li
         if c not in moves:
             moves[c] = torch.randperm(g, generator=generator)
         size = r.count // g
-        order = torch.cat([i * size + torch.randperm(size, generator=generator) for i in moves[c].tolist()])
+        order = torch.cat(
+            [i * size + torch.randperm(size, generator=generator) for i in moves[c].tolist()]
+        )
         orders.append(order if (c in fixed) == io else torch.arange(r.count))
     return orders
 
@@ -135,7 +144,8 @@ def _apply(s: GraphStack, orders: list[Tensor]) -> Tensor:
         to, from_ = orders[b.destination].view(g, d), orders[b.source].view(g, src)
         array = b.dense(s.edge_attr)
         whole = [
-            array[:, old][:, to[new] % d][:, :, from_[new] % src] for new, old in enumerate((to[:, 0] // d).tolist())
+            array[:, old][:, to[new] % d][:, :, from_[new] % src]
+            for new, old in enumerate((to[:, 0] // d).tolist())
         ]
         values[:, b.start : b.stop] = b.flat(torch.stack(whole, 1))
     return values

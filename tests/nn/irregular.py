@@ -1,4 +1,5 @@
-"""Templates built by hand whose blocks are everything but whole matrices: parts of tensors, of ranges, in any order."""
+"""Templates built by hand whose blocks are everything but whole matrices: parts of tensors, of
+ranges, in any order."""
 
 from collections.abc import Callable
 
@@ -7,7 +8,8 @@ from nn.templates import Builder
 
 
 def heads() -> GraphTemplate:
-    """Attention: 2 keys with 3 queries each, of 2 dimensions, all made by one tensor that holds them head by head."""
+    """Attention: 2 keys with 3 queries each, of 2 dimensions, all made by one tensor that holds
+    them head by head."""
     b = Builder()
     stream = b.site("input", 4, NodeType.INPUT, 0)
     q, k, v = (b.site(n, count, NodeType.HIDDEN, 1) for n, count in (("q", 12), ("k", 4), ("v", 4)))
@@ -16,9 +18,27 @@ def heads() -> GraphTemplate:
     out = b.site("out", 4, NodeType.OUTPUT, 4)
     first = b.tensor("qkv.weight", (2 * 5 * 2, 4))
     per_key = 5 * 2 * 4
-    b.part("qkv.weight", first, (2, 3, 2, 4), "ddds", stream, q, EdgeType.QUERY, strides=(per_key, 8, 4, 1))
+    b.part(
+        "qkv.weight",
+        first,
+        (2, 3, 2, 4),
+        "ddds",
+        stream,
+        q,
+        EdgeType.QUERY,
+        strides=(per_key, 8, 4, 1),
+    )
     for at, (to, type) in enumerate(((k, EdgeType.KEY), (v, EdgeType.VALUE)), 3):
-        b.part("qkv.weight", first + 8 * at, (2, 2, 4), "dds", stream, to, type, strides=(per_key, 4, 1))
+        b.part(
+            "qkv.weight",
+            first + 8 * at,
+            (2, 2, 4),
+            "dds",
+            stream,
+            to,
+            type,
+            strides=(per_key, 4, 1),
+        )
     first = b.tensor("qkv.bias", (20,))
     source = b.site("qkv.bias", 1, NodeType.BIAS, 1)
     b.part("qkv.bias", first, (2, 3, 2), "ddd", source, q, EdgeType.BIAS, strides=(10, 2, 1))
@@ -34,7 +54,8 @@ def heads() -> GraphTemplate:
 
 
 def recurrent() -> GraphTemplate:
-    """A state that reads itself, through gates that are parts of one range; a step's neurons are tied to the state."""
+    """A state that reads itself, through gates that are parts of one range; a step's neurons are
+    tied to the state."""
     b = Builder()
     at = b.site("input", 3, NodeType.INPUT, 0)
     state = b.site("state", 4, NodeType.HIDDEN, 1, "tanh")
@@ -45,7 +66,9 @@ def recurrent() -> GraphTemplate:
     b.block("loop.weight", (4, 4), ("destination", "source"), state, state, EdgeType.LINEAR)
     first = b.tensor("hh.weight", (12, 4))
     b.part("hh.weight", first, (4, 4), "ds", state, gates, EdgeType.LINEAR)
-    b.part("hh.weight", first + 16, (8, 4), "ds", state, gates, EdgeType.LINEAR, destination_start=4)
+    b.part(
+        "hh.weight", first + 16, (8, 4), "ds", state, gates, EdgeType.LINEAR, destination_start=4
+    )
     b.vector("hh.bias", gates, EdgeType.BIAS, NodeType.BIAS)
     for gate in range(3):
         type = EdgeType.JOINT if gate == 2 else EdgeType.PRODUCT
@@ -57,18 +80,40 @@ def recurrent() -> GraphTemplate:
 
 
 def shuffled() -> GraphTemplate:
-    """Channels shuffled before a convolution in groups, columns stored backwards, and a stretch read in windows."""
+    """Channels shuffled before a convolution in groups, columns stored backwards, and a stretch
+    read in windows."""
     b = Builder()
     at = b.site("input", 2, NodeType.INPUT, 0)
     a = b.site("a", 12, NodeType.HIDDEN, 1, "relu")
     c = b.site("c", 6, NodeType.HIDDEN, 2, "gelu")
     d = b.site("d", 4, NodeType.HIDDEN, 3, "relu")
     out = b.site("out", 3, NodeType.OUTPUT, 4)
-    b.block("a.weight", (12, 2, 3), ("destination", "source", "kernel"), at, a, EdgeType.CONVOLUTION)
+    b.block(
+        "a.weight", (12, 2, 3), ("destination", "source", "kernel"), at, a, EdgeType.CONVOLUTION
+    )
     first = b.tensor("c.weight", (6, 6, 3))
-    b.part("c.weight", first, (2, 3, 3, 2, 3), "gdssk", a, c, EdgeType.CONVOLUTION, source_strides=(3, 0, 1, 6, 0))
+    b.part(
+        "c.weight",
+        first,
+        (2, 3, 3, 2, 3),
+        "gdssk",
+        a,
+        c,
+        EdgeType.CONVOLUTION,
+        source_strides=(3, 0, 1, 6, 0),
+    )
     first = b.tensor("d.weight", (6, 4))
-    b.part("d.weight", first, (6, 4), "sd", c, d, EdgeType.TRANSPOSED, source_start=5, source_strides=(-1, 0))
+    b.part(
+        "d.weight",
+        first,
+        (6, 4),
+        "sd",
+        c,
+        d,
+        EdgeType.TRANSPOSED,
+        source_start=5,
+        source_strides=(-1, 0),
+    )
     # output neuron i reads neurons i and i + 1: some are met twice within the block
     first = b.tensor("out.weight", (3, 2))
     b.part("out.weight", first, (3, 2), "gs", d, out, EdgeType.TENSOR, source_strides=(1, 1))
@@ -76,7 +121,8 @@ def shuffled() -> GraphTemplate:
 
 
 def concatenated() -> GraphTemplate:
-    """Dense connections: every tensor reads all that came before, in a piece for each; ranges of a single node too."""
+    """Dense connections: every tensor reads all that came before, in a piece for each; ranges of a
+    single node too."""
     b = Builder()
     ranges = [b.site("input", 2, NodeType.INPUT, 0)]
     for layer, width in enumerate((3, 3, 1, 3, 2), 1):
@@ -84,7 +130,10 @@ def concatenated() -> GraphTemplate:
         type = NodeType.OUTPUT if last else NodeType.HIDDEN
         to = b.site(f"{layer}", width, type, layer, "none" if last else "relu")
         columns = sum(b.nodes[r].count for r in ranges)
-        norm, weight = b.tensor(f"{layer}.norm", (columns,)), b.tensor(f"{layer}.weight", (width, columns, 2))
+        norm, weight = (
+            b.tensor(f"{layer}.norm", (columns,)),
+            b.tensor(f"{layer}.weight", (width, columns, 2)),
+        )
         at = 0
         for r in ranges:
             count = b.nodes[r].count

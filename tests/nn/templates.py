@@ -14,12 +14,20 @@ class Builder:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.last = 0  # edges so far
 
-    def site(self, name: str, count: int, type: NodeType, layer: int, activation: str = "none") -> int:
+    def site(
+        self, name: str, count: int, type: NodeType, layer: int, activation: str = "none"
+    ) -> int:
         start = self.nodes[-1].stop if self.nodes else 0
-        self.nodes.append(NodeRange(name=name, start=start, count=count, type=type, layer=layer, activation=activation))
+        self.nodes.append(
+            NodeRange(
+                name=name, start=start, count=count, type=type, layer=layer, activation=activation
+            )
+        )
         return len(self.nodes) - 1
 
-    def block(self, tensor: str | None, shape, roles, source: int, destination: int, type: EdgeType) -> None:
+    def block(
+        self, tensor: str | None, shape, roles, source: int, destination: int, type: EdgeType
+    ) -> None:
         start, self.last = self.last, self.last + prod(shape)
         names = () if tensor is None else (tensor,)
         if tensor is not None:
@@ -30,14 +38,16 @@ class Builder:
         )  # fmt: skip
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> int:
-        """Room for a tensor whose edges lie in several blocks, or not in its own order: the number of its first."""
+        """Room for a tensor whose edges lie in several blocks, or not in its own order: the number
+        of its first."""
         self.shapes[name] = shape
         self.last += prod(shape)
         return self.last - prod(shape)
 
     def part(self, tensor: str | None, start: int, shape, roles: str, source: int, destination: int, type: EdgeType,
              **steps: object) -> None:  # fmt: skip
-        """A block of any kind; roles by their initials, constant edges start where the last block ended."""
+        """A block of any kind; roles by their initials, constant edges start where the last block
+        ended."""
         names = {"g": "group", "d": "destination", "s": "source", "k": "kernel"}
         if tensor is None:
             start, self.last = self.last, self.last + prod(shape)
@@ -55,7 +65,9 @@ class Builder:
         self.block(tensor, (target.count,), ("destination",), source, site, edge)
 
     def residual(self, source: int, destination: int) -> None:
-        self.block(None, (self.nodes[source].count,), ("group",), source, destination, EdgeType.RESIDUAL)
+        self.block(
+            None, (self.nodes[source].count,), ("group",), source, destination, EdgeType.RESIDUAL
+        )
 
     def norm(self, name: str, site: int) -> None:
         self.vector(f"{name}.weight", site, EdgeType.SCALE, NodeType.SCALE)
@@ -64,7 +76,9 @@ class Builder:
         self.vector(f"{name}.running_var", site, EdgeType.VARIANCE, NodeType.VARIANCE)
 
     def build(self, dtype: str = "float64") -> GraphTemplate:
-        return GraphTemplate(tuple(self.nodes), tuple(self.blocks), dict.fromkeys(self.shapes, dtype), self.shapes)
+        return GraphTemplate(
+            tuple(self.nodes), tuple(self.blocks), dict.fromkeys(self.shapes, dtype), self.shapes
+        )
 
 
 def mlp(*widths: int, activation: str = "relu", dtype: str = "float64") -> GraphTemplate:
@@ -72,8 +86,16 @@ def mlp(*widths: int, activation: str = "relu", dtype: str = "float64") -> Graph
     at = b.site("input", widths[0], NodeType.INPUT, 0)
     for i, width in enumerate(widths[1:]):
         last = i == len(widths) - 2
-        to = b.site(f"{i}", width, NodeType.OUTPUT if last else NodeType.HIDDEN, i + 1, "none" if last else activation)
-        b.block(f"{i}.weight", (width, widths[i]), ("destination", "source"), at, to, EdgeType.LINEAR)
+        to = b.site(
+            f"{i}",
+            width,
+            NodeType.OUTPUT if last else NodeType.HIDDEN,
+            i + 1,
+            "none" if last else activation,
+        )
+        b.block(
+            f"{i}.weight", (width, widths[i]), ("destination", "source"), at, to, EdgeType.LINEAR
+        )
         b.vector(f"{i}.bias", to, EdgeType.BIAS, NodeType.BIAS)
         at = to
     return b.build(dtype)
@@ -89,13 +111,17 @@ def cnn(
     classes: int = 5,
     dtype: str = "float64",
 ) -> GraphTemplate:
-    """Convolutions (1 input channel, kernels 3 x 3), then a linear layer over ``flatten`` pixels a channel."""
+    """Convolutions (1 input channel, kernels 3 x 3), then a linear layer over ``flatten`` pixels a
+    channel."""
     b = Builder()
     at, layer = b.site("input", 1, NodeType.INPUT, 0), 0
 
     def convolution(name: str, width: int, at: int, layer: int) -> int:
         to = b.site(name, width, NodeType.HIDDEN, layer, activation)
-        shape, roles = (width, b.nodes[at].count, 3, 3), ("destination", "source", "kernel", "kernel")
+        shape, roles = (
+            (width, b.nodes[at].count, 3, 3),
+            ("destination", "source", "kernel", "kernel"),
+        )
         b.block(f"{name}.weight", shape, roles, at, to, EdgeType.CONVOLUTION)
         if norm:
             b.norm(f"{name}.norm", to)
@@ -110,7 +136,12 @@ def cnn(
             layer += 1
             to = b.site(f"dw{i}", width, NodeType.HIDDEN, layer, activation)
             b.block(
-                f"dw{i}.weight", (width, 1, 3, 3), ("group", "source", "kernel", "kernel"), at, to, EdgeType.CONVOLUTION
+                f"dw{i}.weight",
+                (width, 1, 3, 3),
+                ("group", "source", "kernel", "kernel"),
+                at,
+                to,
+                EdgeType.CONVOLUTION,
             )
             at = to
         if residual:
@@ -137,7 +168,14 @@ def grouped(dtype: str = "float64") -> GraphTemplate:
     at = b.site("input", 3, NodeType.INPUT, 0)
     to = b.site("up", 6, NodeType.HIDDEN, 1, "tanh")
     # stored source first, as ConvTranspose does
-    b.block("up.weight", (3, 6, 2, 2), ("source", "destination", "kernel", "kernel"), at, to, EdgeType.CONVOLUTION)
+    b.block(
+        "up.weight",
+        (3, 6, 2, 2),
+        ("source", "destination", "kernel", "kernel"),
+        at,
+        to,
+        EdgeType.CONVOLUTION,
+    )
     at, to = to, b.site("grouped", 4, NodeType.HIDDEN, 2, "gelu")
     shape, roles = (2, 2, 3, 3), ("group", "destination", "source", "kernel")
     b.block("grouped.weight", shape, roles, at, to, EdgeType.CONVOLUTION)

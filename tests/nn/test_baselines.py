@@ -44,11 +44,14 @@ def test_flat_mlp_serves_one_architecture():
     first, second = mixed()[:2]
     with pytest.raises(MetanetError, match="flat_mlp reads the weights of one architecture only"):
         ready("flat_mlp", [first, second])
-    with pytest.raises(MetanetError, match="does not know its architecture yet: call fit_normalisation"):
+    with pytest.raises(
+        MetanetError, match="does not know its architecture yet: call fit_normalisation"
+    ):
         build("flat_mlp")([first])
     model = ready("flat_mlp", [first])
     with pytest.raises(
-        MetanetError, match=r"made for another architecture: \d+ entries in 6 tensors, these graphs have"
+        MetanetError,
+        match=r"made for another architecture: \d+ entries in 6 tensors, these graphs have",
     ):
         model([second])
     with pytest.raises(MetanetError, match="flat_mlp reads the weights of one architecture only"):
@@ -63,7 +66,9 @@ def test_statistics_are_numpys():
     assert np.allclose(found[:, 2:], np.quantile(rows.numpy(), QUANTILES, axis=1).T)
     segment = torch.arange(3).repeat_interleave(17)
     order = torch.randperm(51)
-    assert torch.allclose(statistics_of_segments(rows.flatten()[order], segment[order], 3), torch.from_numpy(found))
+    assert torch.allclose(
+        statistics_of_segments(rows.flatten()[order], segment[order], 3), torch.from_numpy(found)
+    )
 
 
 def regression(graphs=60):
@@ -85,13 +90,17 @@ def test_stat_learns_and_predicts_what_sklearn_does():
     unseen[0] = np.nan
     from metanet.nn._trees import evaluate
 
-    assert np.allclose(evaluate(model.trees, unseen)[:, 0], twin.predict(unseen), rtol=0, atol=1e-12)
+    assert np.allclose(
+        evaluate(model.trees, unseen)[:, 0], twin.predict(unseen), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_stat_classifies(classes):
     stacks, target = regression()
-    labels = torch.bucketize(target, target.quantile(torch.linspace(0, 1, classes + 1, dtype=torch.float64)[1:-1]))
+    labels = torch.bucketize(
+        target, target.quantile(torch.linspace(0, 1, classes + 1, dtype=torch.float64)[1:-1])
+    )
     model = build("stat", out_dim=classes, iterations=30)
     model.fit(stacks, labels)
     logits = model.predict(stacks)

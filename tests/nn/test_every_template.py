@@ -1,4 +1,5 @@
-"""Laws 3 and 4 where blocks are no whole matrices: parts of tensors and of ranges, in any order, heads, loops, ties."""
+"""Laws 3 and 4 where blocks are no whole matrices: parts of tensors and of ranges, in any order,
+heads, loops, ties."""
 
 import functools
 
@@ -32,7 +33,11 @@ BUILT = (
     "gru_cell", "tied_transposed", "unread", "weights_made", "bag", "fourier_operator_on_images", "complex_layers",
 )  # fmt: skip
 NAMES = (*BUILT, *TRUTHS)
-SMALL = {"gmn": {"width": 8, "layers": 1}, "deep_sets": {"width": 8}, "flat_mlp": {"width": 8, "layers": 1}}
+SMALL = {
+    "gmn": {"width": 8, "layers": 1},
+    "deep_sets": {"width": 8},
+    "flat_mlp": {"width": 8, "layers": 1},
+}
 HERE = [name for name, cls in MODELS.items() if not hasattr(cls, "bind")]
 
 
@@ -41,7 +46,9 @@ def traced(name: str) -> metanet.Architecture:
     torch.manual_seed(0)
     if name in TRUTHS:
         e = TRUTHS[name].make()
-        return metanet.trace(e.model.eval(), *e.args, check_inputs=(e.check_args, e.check_kwargs), **e.kwargs)
+        return metanet.trace(
+            e.model.eval(), *e.args, check_inputs=(e.check_args, e.check_kwargs), **e.kwargs
+        )
     model, inputs, check = CONSTRUCTS[name].make()
     return metanet.trace(model.eval(), *inputs, check_inputs=(check, {}))
 
@@ -56,7 +63,8 @@ def sparse(stacks: list[GraphStack]) -> Batch:
 
 
 def test_the_templates_are_what_they_are_here_for():
-    """Among the traced ones are parts of ranges, strided edges, loops, broadcasts both ways, many blocks a tensor."""
+    """Among the traced ones are parts of ranges, strided edges, loops, broadcasts both ways, many
+    blocks a tensor."""
     blocks = [b for name in NAMES for b in traced(name).template.blocks]
     assert any(not b.plain and b.tensor is not None for b in blocks)
     assert any(not b.plain and b.tensor is None for b in blocks)
@@ -74,7 +82,9 @@ def test_any_order_of_nodes_and_edges_gives_the_dense_numbers(name):
     graphs = []
     for graph in unstack(given).to_data_list():
         graph = permute_nodes(graph, torch.randperm(graph.num_nodes, generator=generator))
-        graphs.append(_shuffle_edges(graph, torch.randperm(given.template.num_edges, generator=generator)))
+        graphs.append(
+            _shuffle_edges(graph, torch.randperm(given.template.num_edges, generator=generator))
+        )
     for model in ("gmn", "deep_sets"):
         net = ready(model, [given], **SMALL[model])
         dense = net([given])
@@ -93,8 +103,11 @@ def _shuffle_edges(graph: Graph, order: torch.Tensor) -> Graph:
 def test_law_3_relabelled_networks_get_the_same_answer(name):
     architecture = traced(name)
     assert_invariant(ready("gmn", [networks(name)], **SMALL["gmn"]), architecture)
-    # Deep Sets do not know which neurons a parameter joins, and so cannot see most illegal relabellings
-    assert_invariant(ready("deep_sets", [networks(name)], **SMALL["deep_sets"]), architecture, sensitive=False)
+    # Deep Sets do not know which neurons a parameter joins, and so cannot see most illegal
+    # relabellings
+    assert_invariant(
+        ready("deep_sets", [networks(name)], **SMALL["deep_sets"]), architecture, sensitive=False
+    )
 
 
 @pytest.mark.parametrize("name", ["dense", "grouped_queries", "gru_cell"])
@@ -110,7 +123,12 @@ def test_law_3_with_probes(name):
     architecture = metanet.trace(model.eval(), torch.randn(5, *x.shape[1:]))
     outputs = sum(r.count for r in architecture.template.nodes if r.type == NodeType.OUTPUT)
     net = metanet.nn.build(
-        "probed_gmn", probes=5, inputs=tuple(x.shape[1:]), outputs=outputs, out_dim=3, gmn=SMALL["gmn"]
+        "probed_gmn",
+        probes=5,
+        inputs=tuple(x.shape[1:]),
+        outputs=outputs,
+        out_dim=3,
+        gmn=SMALL["gmn"],
     )
     net.bind([architecture])
     assert_invariant(net.double().eval(), architecture)
@@ -141,7 +159,9 @@ def test_statistics_and_values_are_those_of_every_block():
     views = ValueFeatures()
     views.fit(stacks)
     for kind in {b.type for _, b in blocks if b.tensor is not None}:
-        values = torch.cat([s.edge_attr[:, b.edges(), 0].reshape(-1) for s, b in blocks if b.type == kind])
+        values = torch.cat(
+            [s.edge_attr[:, b.edges(), 0].reshape(-1) for s, b in blocks if b.type == kind]
+        )
         assert views.centre[kind] == pytest.approx(float(torch.quantile(values, 0.5)), abs=1e-6)
 
 
@@ -153,7 +173,8 @@ def test_blocks_of_the_same_sizes_are_worked_on_together():
 
 
 def test_pieces_of_a_tensor_count_as_one_layer():
-    """Two architectures, one with its weights in pieces: the features say the same of both, dense and sparse."""
+    """Two architectures, one with its weights in pieces: the features say the same of both, dense
+    and sparse."""
     features = architecture_features(irregular.concatenated())
     names = metanet.nn.ARCHITECTURE_FEATURES
     assert features[names.index("convolutions")] == pytest.approx(0.5)

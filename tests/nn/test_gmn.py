@@ -65,13 +65,17 @@ def test_node_inputs():
         inputs = {}
         for number, r in enumerate(s.template.nodes):
             if number % 2:
-                inputs[number] = torch.randn(len(s), r.count, 4, generator=generator, dtype=torch.float64)
+                inputs[number] = torch.randn(
+                    len(s), r.count, 4, generator=generator, dtype=torch.float64
+                )
         given.append(inputs)
     for s, inputs in zip(stacks, given, strict=True):
         for i in range(len(s)):
             for number, r in enumerate(s.template.nodes):
                 part = inputs.get(number)
-                values.append(torch.zeros(r.count, 4, dtype=torch.float64) if part is None else part[i])
+                values.append(
+                    torch.zeros(r.count, 4, dtype=torch.float64) if part is None else part[i]
+                )
                 mask.append(torch.full((r.count,), part is not None))
     with_inputs = model(stacks, given)
     general = model(sparse(stacks), (torch.cat(values), torch.cat(mask)))
@@ -80,7 +84,9 @@ def test_node_inputs():
 
     with pytest.raises(MetanetError, match="there is no node range 99"):
         model(stacks, [{99: torch.zeros(1)}, {}, {}, {}, {}])
-    with pytest.raises(MetanetError, match=r"node_inputs\[1\]\[0\] is \(1, 1\), expected .* = \(3, 1, 4\)"):
+    with pytest.raises(
+        MetanetError, match=r"node_inputs\[1\]\[0\] is \(1, 1\), expected .* = \(3, 1, 4\)"
+    ):
         model(stacks, [{}, {0: torch.zeros(1, 1)}, {}, {}, {}])
     with pytest.raises(MetanetError, match="node_inputs has 1 entries for 5 stacks"):
         model(stacks, [{}])

@@ -1,4 +1,5 @@
-"""Laws 3 and 4 on traced architectures: relabelled networks get the same answer, batches are their members."""
+"""Laws 3 and 4 on traced architectures: relabelled networks get the same answer, batches are their
+members."""
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def model_for(name: str, *architectures: metanet.Architecture) -> torch.nn.Modul
 @pytest.mark.parametrize("model", SMALL)
 def test_law_3_relabelled_networks_get_the_same_answer(model, name):
     architecture = traced(name)
-    # Deep Sets do not know which neurons a parameter joins, and so cannot see most illegal relabellings
+    # Deep Sets do not know which neurons a parameter joins, and so cannot see most illegal
+    # relabellings
     assert_invariant(model_for(model, architecture), architecture, sensitive=model != "deep_sets")
 
 
@@ -46,14 +48,18 @@ def test_law_3_with_probes(name):
     inputs = ARCHITECTURES[name][1]().shape[1:]
     torch.manual_seed(0)
     outputs = 1 if name == "siren" else 10
-    model = metanets.build("probed_gmn", probes=5, inputs=tuple(inputs), outputs=outputs, out_dim=3, gmn=SMALL["gmn"])
+    model = metanets.build(
+        "probed_gmn", probes=5, inputs=tuple(inputs), outputs=outputs, out_dim=3, gmn=SMALL["gmn"]
+    )
     model.bind([architecture])
     assert_invariant(model.double().eval(), architecture)
 
 
 def test_probes_need_recordings_of_their_size():
     model = metanets.build("probed_gmn", probes=4, inputs=(1, 8, 8), outputs=10)
-    with pytest.raises(MetanetError, match=r"one example input of shape \(4, 1, 8, 8\), Sequential was traced with"):
+    with pytest.raises(
+        MetanetError, match=r"one example input of shape \(4, 1, 8, 8\), Sequential was traced with"
+    ):
         model.bind([traced("mlp")])
     architecture = traced("mlp", batch=4)
     state = random_states(architecture, 1, torch.Generator())[0]
@@ -85,7 +91,9 @@ def test_law_4_mixed_batches_dense_and_sparse_are_the_networks_one_by_one(model)
         together = net(stacks)
         graphs = [g for s in stacks for g in unstack(s).to_data_list()]
         sparse = net(type(unstack(stacks[0])).from_data_list(graphs))
-        alone = torch.cat([net([type(s)(s.template, s.edge_attr[i : i + 1])]) for s in stacks for i in range(2)])
+        alone = torch.cat(
+            [net([type(s)(s.template, s.edge_attr[i : i + 1])]) for s in stacks for i in range(2)]
+        )
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(together, sparse, rtol=1e-10, atol=1e-10)
     assert (together - together[:1]).abs()[1:].max() > 1e-3

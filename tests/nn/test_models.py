@@ -7,7 +7,17 @@ import metanet.nn
 from metanet import MetanetError
 from metanet.graph import GraphStack
 from metanet.nn import MODELS, NeuralMetanet
-from nn.graphs import everything, mixed, one_by_one, ready, relabel, sparse, spread, stack, templates
+from nn.graphs import (
+    everything,
+    mixed,
+    one_by_one,
+    ready,
+    relabel,
+    sparse,
+    spread,
+    stack,
+    templates,
+)
 
 ONE_ARCHITECTURE = {"flat_mlp"}
 # Models that run the networks they read need recordings, which templates built by hand do not have.
@@ -42,7 +52,9 @@ def test_dense_and_sparse_paths_give_the_same_numbers(name):
 @pytest.mark.parametrize("name", NEURAL)
 def test_dense_and_sparse_gradients_are_the_same(name):
     for stacks in batches_for(name):
-        model = ready(name, [stack(s.template, 3, seed=1) for s in stacks])  # at the very medians the views have kinks
+        model = ready(
+            name, [stack(s.template, 3, seed=1) for s in stacks]
+        )  # at the very medians the views have kinks
         grads = []
         for form in (list, sparse):
             model.zero_grad()
@@ -59,10 +71,14 @@ def test_dense_and_sparse_gradients_are_the_same(name):
 @pytest.mark.parametrize("name", NEURAL)
 def test_gradients_of_the_weights_are_those_of_finite_differences(name):
     template = templates()["mlp" if name in ONE_ARCHITECTURE else "grouped"]
-    model = ready(name, [stack(template, 2, seed=1)])  # other graphs: at the very medians the views have kinks
+    model = ready(
+        name, [stack(template, 2, seed=1)]
+    )  # other graphs: at the very medians the views have kinks
     given = stack(template, 2)
     values = given.edge_attr.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: model([GraphStack(template, v)]).sum(), values, eps=1e-6, atol=1e-6)
+    assert torch.autograd.gradcheck(
+        lambda v: model([GraphStack(template, v)]).sum(), values, eps=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -88,7 +104,9 @@ def test_relabelling_hidden_neurons_changes_nothing(name):
     plain = model(stacks)
     for seed in range(3):
         moved = relabel(stacks, seed)
-        assert not any(torch.equal(a.edge_attr, b.edge_attr) for a, b in zip(stacks, moved, strict=True))
+        assert not any(
+            torch.equal(a.edge_attr, b.edge_attr) for a, b in zip(stacks, moved, strict=True)
+        )
         assert (model(moved) - plain).abs().max() < 1e-10 * spread(plain)
 
 
@@ -111,7 +129,9 @@ def test_diverged_networks_get_an_answer(name):
     stacks = [GraphStack(stacks[0].template, values), *stacks[1:]]
     for out in (model(stacks), model(sparse(stacks))):
         assert out.isfinite().all()
-        assert torch.allclose(out[2:], plain[2:], rtol=0, atol=1e-10)  # the others' answers stay as they were
+        assert torch.allclose(
+            out[2:], plain[2:], rtol=0, atol=1e-10
+        )  # the others' answers stay as they were
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -126,7 +146,10 @@ def test_saved_and_loaded_gives_the_same_bits(name, tmp_path):
     assert torch.equal(again(stacks), expected)
     assert again.meta == {"scale": [0.5, 2.0]}
     assert again.arguments == model.arguments
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -137,7 +160,10 @@ def test_bad_input_is_explained(name):
         model([])
     with pytest.raises(MetanetError, match="reads a sequence of GraphStack or .*, got Tensor"):
         model(torch.zeros(3))
-    with pytest.raises(MetanetError, match=r"stack 0: edge_attr is \(2, 5, 1\), its template says \(batch, \d+, 1\)"):
+    with pytest.raises(
+        MetanetError,
+        match=r"stack 0: edge_attr is \(2, 5, 1\), its template says \(batch, \d+, 1\)",
+    ):
         model([GraphStack(stacks[0].template, torch.zeros(2, 5, 1))])
     graph = sparse(stacks)
     del graph.kernel_pos, graph.depth
@@ -149,5 +175,8 @@ def test_registry_lists_the_choices():
     assert {"gmn", "deep_sets", "flat_mlp", "stat"} <= set(MODELS)
     with pytest.raises(MetanetError, match=r"there is no model 'gnm'. Choices: .*gmn.*, stat"):
         metanet.nn.build("gnm")
-    with pytest.raises(MetanetError, match=r"model 'gmn' has no argument widht. It takes: width, layers, out_dim, .*"):
+    with pytest.raises(
+        MetanetError,
+        match=r"model 'gmn' has no argument widht. It takes: width, layers, out_dim, .*",
+    ):
         metanet.nn.build("gmn", widht=3)

@@ -32,16 +32,21 @@ def test_dtype_comes_back(folder):
 
 def test_errors(folder, tmp_path):
     with pytest.raises(
-        MetanetError, match=r"no saved metanetwork in .*/nowhere: it lacks model.json and model.safetensors"
+        MetanetError,
+        match=r"no saved metanetwork in .*/nowhere: it lacks model.json and model.safetensors",
     ):
         metanet.nn.load(tmp_path / "nowhere")
     with pytest.raises(MetanetError, match="must be plain JSON types: Object of type Tensor"):
         metanet.nn.save(folder, metanet.nn.load(folder), {"mean": torch.zeros(1)})
     edit(folder, model="gmn2")
-    with pytest.raises(MetanetError, match=r"holds a model 'gmn2', known are: .*gmn.*, stat. Is it one of your own"):
+    with pytest.raises(
+        MetanetError, match=r"holds a model 'gmn2', known are: .*gmn.*, stat. Is it one of your own"
+    ):
         metanet.nn.load(folder)
     edit(folder, metanet="0.0.9")
-    with pytest.raises(MetanetError, match=r"known are: .*stat. It was written by metanet '0.0.9'; this is"):
+    with pytest.raises(
+        MetanetError, match=r"known are: .*stat. It was written by metanet '0.0.9'; this is"
+    ):
         metanet.nn.load(folder)
     edit(folder, model="gmn", arguments={"width": 8, "heads": 3})
     with pytest.raises(MetanetError, match="model 'gmn' has no argument heads"):
@@ -72,13 +77,17 @@ def test_damaged_tensors(folder):
 
 
 @pytest.mark.parametrize("failing", ["save_checkpoint", "_move"])
-def test_an_interrupted_save_over_an_old_model_keeps_the_old_one_or_has_the_new_one(folder, failing, monkeypatch):
+def test_an_interrupted_save_over_an_old_model_keeps_the_old_one_or_has_the_new_one(
+    folder, failing, monkeypatch
+):
     """Before the swap, and after it: never a mix."""
     old = metanet.nn.load(folder)
     new = metanet.nn.load(folder)
     for value in new.parameters():
         value.data += 1
-    place = {"save_checkpoint": "metanet.nn._saving", "_move": "metanet.checkpoints._together"}[failing]
+    place = {"save_checkpoint": "metanet.nn._saving", "_move": "metanet.checkpoints._together"}[
+        failing
+    ]
 
     def fail(*_, **__):
         raise KeyboardInterrupt
@@ -89,6 +98,8 @@ def test_an_interrupted_save_over_an_old_model_keeps_the_old_one_or_has_the_new_
             metanet.nn.save(folder, new, {"which": "new"})
     found = metanet.nn.load(folder)
     right = old if failing == "save_checkpoint" else new
-    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), right.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.parameters(), right.parameters(), strict=True)
+    )
     assert found.meta.get("which") == (None if failing == "save_checkpoint" else "new")
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]

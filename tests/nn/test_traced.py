@@ -12,7 +12,9 @@ from nn.graphs import ready, spread
 
 ARCHITECTURES = {
     "mlp": lambda: networks.mlp([9, 7], activation="tanh"),
-    "cnn": lambda: networks.cnn([4, 5], strides=[2, 1], activation="gelu", norm=True, readout="flatten"),
+    "cnn": lambda: networks.cnn(
+        [4, 5], strides=[2, 1], activation="gelu", norm=True, readout="flatten"
+    ),
     "resnet": lambda: networks.resnet([4, 4], activation="relu", norm=True),
 }
 
@@ -20,7 +22,10 @@ ARCHITECTURES = {
 @pytest.fixture(scope="module")
 def traced():
     torch.manual_seed(0)
-    return {name: metanet.trace(make().eval(), torch.rand(2, 1, 8, 8)) for name, make in ARCHITECTURES.items()}
+    return {
+        name: metanet.trace(make().eval(), torch.rand(2, 1, 8, 8))
+        for name, make in ARCHITECTURES.items()
+    }
 
 
 def stacks_of(architectures):

@@ -1,4 +1,5 @@
-"""Names and layouts of files against those of modules: transformers' own saving and loading is the reference."""
+"""Names and layouts of files against those of modules: transformers' own saving and loading is the
+reference."""
 
 import pickle
 from pathlib import Path
@@ -16,13 +17,24 @@ import_torchvision()
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers about tiny configurations
 
-SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 TEXT = {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 EXPERTS = {"num_key_value_heads": 2, "moe_intermediate_size": 12, "num_experts_per_tok": 2}
 NETWORKS = {
     "ViTForImageClassification": {**SMALL, "image_size": 16, "patch_size": 8},
     "MixtralForCausalLM": {**SMALL, **TEXT, "num_key_value_heads": 2, "num_local_experts": 3},
-    "Qwen2MoeForCausalLM": {**SMALL, **TEXT, **EXPERTS, "num_experts": 11, "shared_expert_intermediate_size": 20},
+    "Qwen2MoeForCausalLM": {
+        **SMALL,
+        **TEXT,
+        **EXPERTS,
+        "num_experts": 11,
+        "shared_expert_intermediate_size": 20,
+    },
     "BertForMaskedLM": {**SMALL, **TEXT},
     "GPT2LMHeadModel": {"n_embd": 32, "n_layer": 2, "n_head": 4, **TEXT},
     "LlamaForCausalLM": {**SMALL, **TEXT, "num_key_value_heads": 2},
@@ -50,13 +62,18 @@ def hold(tensors):
         reads.append(name)
         return tensors[name].clone()
 
-    shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
+    shapes, dtypes = (
+        {n: t.shape for n, t in tensors.items()},
+        {n: t.dtype for n, t in tensors.items()},
+    )
     return Checkpoint(Path("held"), read, shapes, dtypes), reads
 
 
 def assert_same(one, other):
     assert set(one) == set(other)
-    assert [n for n in one if one[n].dtype != other[n].dtype or not torch.equal(one[n], other[n])] == []
+    assert [
+        n for n in one if one[n].dtype != other[n].dtype or not torch.equal(one[n], other[n])
+    ] == []
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -130,14 +147,18 @@ class TestReading:
     def test_experts_that_do_not_fit_each_other(self, given):
         model, tensors = given
         del tensors["model.layers.0.block_sparse_moe.experts.2.w3.weight"]
-        with pytest.raises(CheckpointError, match=r"model.layers.0.mlp.experts.gate_up_proj can't be made of .*w1"):
+        with pytest.raises(
+            CheckpointError, match=r"model.layers.0.mlp.experts.gate_up_proj can't be made of .*w1"
+        ):
             in_memory(hold(tensors)[0], model)
 
     def test_a_layout_of_other_experts(self, given):
         model, tensors = given
         other = network("MixtralForCausalLM", num_local_experts=4)
         converted = dict(in_memory(hold(tensors)[0], model))
-        converted = {n: t if "experts" not in n else torch.cat([t, t[:1]]) for n, t in converted.items()}
+        converted = {
+            n: t if "experts" not in n else torch.cat([t, t[:1]]) for n, t in converted.items()
+        }
         with pytest.raises(CheckpointError, match=r"does not fit|can't be written"):
             on_disk(hold(converted)[0], other, hold(tensors)[0])
 
@@ -154,7 +175,12 @@ class TestReading:
 @needs_5
 def test_joined_tensors_of_unequal_sizes():
     # transformers itself would save three equal parts of them
-    text = {**SMALL, **TEXT, "num_key_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]}
+    text = {
+        **SMALL,
+        **TEXT,
+        "num_key_value_heads": 4,
+        "layer_types": ["linear_attention", "full_attention"],
+    }
     sizes = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 4}
     model = network("OlmoHybridForCausalLM", **text, **sizes, linear_value_head_dim=8)
     tensors = {n: t.clone() for n, t in model.state_dict().items()}
@@ -171,7 +197,13 @@ def test_joined_tensors_of_unequal_sizes():
 @needs_5
 def test_turned_where_the_shape_says_so():
     text = {**SMALL, **TEXT, **EXPERTS, "num_experts": 3, "head_dim": 8, "num_hidden_layers": 1}
-    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 32}
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "intermediate_size": 20,
+        "out_hidden_size": 32,
+    }
     vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     model = network("Qwen3VLMoeForConditionalGeneration", text_config=text, vision_config=vision)
     tensors = {n: t.clone() for n, t in model.state_dict().items()}
@@ -224,7 +256,9 @@ def test_a_tied_tensor_is_written_under_all_its_stored_names():
 def test_what_is_never_saved_is_the_modules_own(tmp_path):
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "pad_token_id": 58}
-    model = network("MarianMTModel", vocab_size=60, d_model=16, max_position_embeddings=12, **sizes, **heads)
+    model = network(
+        "MarianMTModel", vocab_size=60, d_model=16, max_position_embeddings=12, **sizes, **heads
+    )
     model.save_pretrained(tmp_path)
     stored = load_checkpoint(tmp_path)
     name = "model.encoder.embed_positions.weight"
@@ -253,7 +287,9 @@ class TestOtherModules:
 
     def test_are_written_with_the_prefix_of_their_file_and_what_stands_beside_them(self):
         model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-        tensors = {f"net.{n}": t.clone() for n, t in model.state_dict().items()} | {"epoch": torch.tensor(3)}
+        tensors = {f"net.{n}": t.clone() for n, t in model.state_dict().items()} | {
+            "epoch": torch.tensor(3)
+        }
         stored = hold(tensors)[0]
         fitted = fit_to(model, in_memory(stored, model))
         doubled = hold({n: 2 * t for n, t in fitted.items()})[0]

@@ -1,4 +1,5 @@
-"""hf:ID-OR-FOLDER and folders: networks from a configuration, nothing else of the folder is read."""
+"""hf:ID-OR-FOLDER and folders: networks from a configuration, nothing else of the folder is
+read."""
 
 import json
 
@@ -12,10 +13,21 @@ import_torchvision()
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers about tiny configurations
 
-SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 TEXT = {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 CONFIGS = {
-    "LlamaForCausalLM": {"model_type": "llama", **SMALL, **TEXT, "num_key_value_heads": 2, "dtype": "bfloat16"},
+    "LlamaForCausalLM": {
+        "model_type": "llama",
+        **SMALL,
+        **TEXT,
+        "num_key_value_heads": 2,
+        "dtype": "bfloat16",
+    },
     "GPT2LMHeadModel": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, **TEXT},
     "BertForMaskedLM": {"model_type": "bert", **SMALL, **TEXT},
 }
@@ -51,7 +63,9 @@ def test_weights_are_random_and_a_file_beside_the_configuration_is_not_read(fold
 
 def test_without_memory(folder):
     network = load_source(
-        folder(architectures=["LlamaForCausalLM"], **CONFIGS["LlamaForCausalLM"]), device="meta", hidden_size=8192
+        folder(architectures=["LlamaForCausalLM"], **CONFIGS["LlamaForCausalLM"]),
+        device="meta",
+        hidden_size=8192,
     )
     assert all(p.is_meta for p in network.parameters())
 
@@ -62,13 +76,21 @@ class TestArguments:
         network = load_source(ref, hidden_size=64, num_hidden_layers=3, dtype="bfloat16")
         assert network.model.embed_tokens.weight.shape == (99, 64)
         assert len(network.model.layers) == 3
-        assert network.model.layers[0].self_attn.q_proj.weight.shape == (64, 64)  # the size of heads was not given
+        assert network.model.layers[0].self_attn.q_proj.weight.shape == (
+            64,
+            64,
+        )  # the size of heads was not given
         assert network.dtype == torch.bfloat16
         assert type(load_source(ref, architectures=["LlamaModel"])).__name__ == "LlamaModel"
 
     def test_reach_into_nested_configurations(self, folder):
-        parts = {"text_config": {**SMALL, **TEXT}, "vision_config": {**SMALL, "image_size": 32, "patch_size": 8}}
-        network = load_source(folder(model_type="clip", **parts), text_config={"num_hidden_layers": 1})
+        parts = {
+            "text_config": {**SMALL, **TEXT},
+            "vision_config": {**SMALL, "image_size": 32, "patch_size": 8},
+        }
+        network = load_source(
+            folder(model_type="clip", **parts), text_config={"num_hidden_layers": 1}
+        )
         assert len(network.text_model.encoder.layers) == 1
         assert network.text_model.embeddings.token_embedding.weight.shape == (99, 32)
 
@@ -77,7 +99,10 @@ class TestArguments:
         [
             ({"hidden_sise": 3}, "BertConfig has no field 'hidden_sise'; did you mean hidden_size"),
             ({"zzzz": 3}, "BertConfig has no field 'zzzz'; it has .*hidden_size"),
-            ({"hidden_size": "x"}, r"(?s)can't be configured with arch_args.hidden_size='x': .*expected int, got str"),
+            (
+                {"hidden_size": "x"},
+                r"(?s)can't be configured with arch_args.hidden_size='x': .*expected int, got str",
+            ),
             (
                 {"architectures": ["BertForNothing"]},
                 "is a BertForNothing, which transformers 5.*arch_args.arch",
@@ -95,7 +120,11 @@ class TestArguments:
     [
         ("gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 4, **TEXT}, "GPT2LMHeadModel"),
         ("bert", {**SMALL, **TEXT}, "BertForMaskedLM"),
-        ("t5", {"d_model": 32, "d_ff": 48, "num_layers": 1, "vocab_size": 99}, "T5ForConditionalGeneration"),
+        (
+            "t5",
+            {"d_model": 32, "d_ff": 48, "num_layers": 1, "vocab_size": 99},
+            "T5ForConditionalGeneration",
+        ),
         ("vit", {**SMALL, "image_size": 32, "patch_size": 8}, "ViTModel"),
     ],
 )
@@ -109,7 +138,10 @@ def test_a_model_type_is_enough(model_type, arguments, kind):
         (None, "has no config.json, which would say what network it is of"),
         ("{", "config.json' is damaged or no JSON"),
         ("[]", r"config.json' is damaged or of another format.*\n.*got \[\]"),
-        ('{"architecture": "resnet18"}', "config.json has no model_type; it is one of timm: arch=timm:resnet18"),
+        (
+            '{"architecture": "resnet18"}',
+            "config.json has no model_type; it is one of timm: arch=timm:resnet18",
+        ),
     ],
 )
 def test_says_what_is_wrong_with_a_folder(text, message, tmp_path):
@@ -122,16 +154,23 @@ def test_says_what_is_wrong_with_a_folder(text, message, tmp_path):
 def test_code_of_a_repository_never_runs(folder, tmp_path):
     (tmp_path / "modeling_own.py").write_text("raise SystemExit('ran')\n")
     own = {"AutoConfig": "modeling_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
-    with pytest.raises(MetanetError, match=r"has no model type 'own'.*code that comes with a repository never runs"):
+    with pytest.raises(
+        MetanetError, match=r"has no model type 'own'.*code that comes with a repository never runs"
+    ):
         load_source(folder(model_type="own", auto_map=own, architectures=["OwnModel"]))
-    network = load_source(folder(auto_map=own, architectures=["BertModel"], **CONFIGS["BertForMaskedLM"]))
+    network = load_source(
+        folder(auto_map=own, architectures=["BertModel"], **CONFIGS["BertForMaskedLM"])
+    )
     assert type(network) is transformers.BertModel
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("org/nothing_here", r"hf:org/nothing_here: there is no such folder, and no such repository in the cache"),
+        (
+            "org/nothing_here",
+            r"hf:org/nothing_here: there is no such folder, and no such repository in the cache",
+        ),
         ("lama", r"Did you mean the model type llama"),
     ],
 )

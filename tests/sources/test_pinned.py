@@ -1,4 +1,5 @@
-"""Configurations of strangers: no code, no weights and no files from elsewhere, whatever transformers would do."""
+"""Configurations of strangers: no code, no weights and no files from elsewhere, whatever
+transformers would do."""
 
 import json
 
@@ -10,9 +11,21 @@ from metanet.sources import load_source
 from metanet.sources._pinned import offline, pinned
 
 transformers = pytest.importorskip("transformers")
-GPT2 = {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 9, "n_positions": 8}
+GPT2 = {
+    "model_type": "gpt2",
+    "n_layer": 1,
+    "n_embd": 8,
+    "n_head": 2,
+    "vocab_size": 9,
+    "n_positions": 8,
+}
 CODE = {"AutoConfig": "configuration_evil.Config", "AutoModel": "modeling_evil.Model"}
-SMALL_RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}
+SMALL_RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 8],
+    "depths": [1, 1],
+}
 DETR = {
     "model_type": "detr", "num_queries": 2, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1,
     "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8,
@@ -35,7 +48,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", reach)
     monkeypatch.setattr("torch.load", reach)
     # the kernels package counts as installed: what would fetch is told apart from what would fail
-    monkeypatch.setattr("transformers.modeling_utils.is_kernels_available", lambda *a, **k: True, raising=False)
+    monkeypatch.setattr(
+        "transformers.modeling_utils.is_kernels_available", lambda *a, **k: True, raising=False
+    )
     for name in ("lazy_import_flash_attention", "load_and_register_attn_kernel"):
         monkeypatch.setattr(f"transformers.modeling_utils.{name}", reach, raising=False)
 
@@ -69,16 +84,30 @@ def test_what_reaches_out_is_taken_out(fields, folder):
 
 
 def test_nested_parts_are_pinned_too():
-    inner = {"attn_implementation": "org/kernel", "auto_map": CODE, "use_pretrained_backbone": True, "depth": 2}
+    inner = {
+        "attn_implementation": "org/kernel",
+        "auto_map": CODE,
+        "use_pretrained_backbone": True,
+        "depth": 2,
+    }
     given = {"text_config": inner, "parts": [inner, {"more": inner}], "attn_implementation": "sdpa"}
     kept = {"depth": 2}
-    assert pinned(given, "x") == {"text_config": kept, "parts": [kept, {"more": kept}], "attn_implementation": "sdpa"}
+    assert pinned(given, "x") == {
+        "text_config": kept,
+        "parts": [kept, {"more": kept}],
+        "attn_implementation": "sdpa",
+    }
 
 
 def test_nested_configurations_bring_no_code(folder):
     clip = {"model_type": "clip", "projection_dim": 8, "text_config": {}, "vision_config": {}}
     for part in ("text_config", "vision_config"):
-        clip[part] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        clip[part] = {
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
         clip[part] |= {"attn_implementation": "org/kernel", "auto_map": CODE}
     load_source(folder(**clip))
 
@@ -104,15 +133,23 @@ def test_backbones_of_repositories_and_other_folders_are_refused(fields, folder)
 
 
 def test_backbones_that_ask_the_hub_end_in_a_message(folder):
-    """Of a plain name transformers asks whether a repository has it, where its arguments are given too."""
-    fields = {"use_timm_backbone": False, "backbone": "resnet18", "backbone_kwargs": {"out_indices": [1]}}
+    """Of a plain name transformers asks whether a repository has it, where its arguments are given
+    too."""
+    fields = {
+        "use_timm_backbone": False,
+        "backbone": "resnet18",
+        "backbone_kwargs": {"out_indices": [1]},
+    }
     with pytest.raises(MetanetError, match="transformers would look on the Hub"):
         load_source(folder(**DETR, **fields))
 
 
 def test_backbones_in_the_file_itself_are_made(folder):
     """The twin of the refusals."""
-    part = {"use_timm_backbone": False, "backbone_config": {**SMALL_RESNET, "out_features": ["stage2"]}}
+    part = {
+        "use_timm_backbone": False,
+        "backbone_config": {**SMALL_RESNET, "out_features": ["stage2"]},
+    }
     load_source(folder(**DETR, **part))
 
 
@@ -127,7 +164,8 @@ def test_arguments_are_refused_rather_than_dropped(arguments, folder):
 
 
 @pytest.mark.parametrize(
-    "key", ["pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"]
+    "key",
+    ["pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"],
 )
 def test_timm_loads_nothing(key):
     pytest.importorskip("timm")
@@ -157,9 +195,12 @@ def test_deep_configurations_end_in_a_message():
 
 
 def test_plain_networks_are_as_before(folder):
-    """The sensitivity twin: the same weights by the same seed with and without what is taken out."""
+    """The sensitivity twin: the same weights by the same seed with and without what is taken
+    out."""
     torch.manual_seed(0)
     plain = load_source(folder(**GPT2)).state_dict()
     torch.manual_seed(0)
-    other = load_source(folder(**GPT2, auto_map=CODE, attn_implementation="org/kernel")).state_dict()
+    other = load_source(
+        folder(**GPT2, auto_map=CODE, attn_implementation="org/kernel")
+    ).state_dict()
     assert all(torch.equal(plain[name], other[name]) for name in plain)

@@ -77,7 +77,10 @@ def test_makes_the_network_with_its_arguments(package):
         ("not_a_package_here:mlp", "there is no module not_a_package_here. Install"),
         ("{p}.needy:mlp", "needs the module not_installed_anywhere, which is not installed"),
         ("{p}.faulty:mlp", "importing {p}.faulty failed: ValueError: at import"),
-        ("{p}.small", r"names no network. REF is timm:NAME, hf:ID-OR-FOLDER, package.module:factory, or a folder"),
+        (
+            "{p}.small",
+            r"names no network. REF is timm:NAME, hf:ID-OR-FOLDER, package.module:factory, or a folder",
+        ),
         ("{p}.small:", "names no network"),
         (":mlp", "names no network"),
         ("a b:mlp", "names no network"),
@@ -94,10 +97,14 @@ def test_says_what_is_wrong_with_a_reference(ref, message, package):
         load_factory(ref)
 
 
-@pytest.mark.parametrize(("ref", "package"), [("timm:resnet18", "timm"), ("hf:gpt2", "transformers")])
+@pytest.mark.parametrize(
+    ("ref", "package"), [("timm:resnet18", "timm"), ("hf:gpt2", "transformers")]
+)
 def test_a_package_that_is_not_installed_is_named(ref, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MetanetError, match=rf"{ref} needs {package}, .*: pip install 'metanet\[hub\]'"):
+    with pytest.raises(
+        MetanetError, match=rf"{ref} needs {package}, .*: pip install 'metanet\[hub\]'"
+    ):
         load_factory(ref)
 
 
@@ -107,15 +114,25 @@ def test_packages_are_imported_only_when_they_are_used():
         "tracing.example_inputs(metanet.sources.load_source('torch.nn:Linear', in_features=1, out_features=1))\n"
         "print(sorted({'timm', 'torchvision', 'transformers'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
     ("factory", "arguments", "message"),
     [
-        ("mlp", {"widht": 3}, r"arch_args.widht=3: got an unexpected keyword argument 'widht'.*\(width=4, \*, depth"),
-        ("needs", {}, r"with no arch_args: missing a required argument: 'width'.*It takes \(width\)"),
+        (
+            "mlp",
+            {"widht": 3},
+            r"arch_args.widht=3: got an unexpected keyword argument 'widht'.*\(width=4, \*, depth",
+        ),
+        (
+            "needs",
+            {},
+            r"with no arch_args: missing a required argument: 'width'.*It takes \(width\)",
+        ),
         ("passes_on", {"widht": 3}, "doesn't take arch_args.widht"),
         ("no_network", {}, r"returned int, expected a torch.nn.Module"),
     ],
@@ -131,7 +148,9 @@ def test_makes_the_network_where_it_is_asked_for(package):
 
 
 def test_says_when_values_are_needed(package):
-    with pytest.raises(MetanetError, match=r"looks_at_values can't be made on the meta device.*\n  Use device=cpu"):
+    with pytest.raises(
+        MetanetError, match=r"looks_at_values can't be made on the meta device.*\n  Use device=cpu"
+    ):
         load_source(f"{package}.small:looks_at_values", device="meta")
     assert isinstance(load_source(f"{package}.small:looks_at_values"), nn.Linear)
 

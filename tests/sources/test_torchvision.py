@@ -8,7 +8,8 @@ import pytest
 
 from metanet.sources import import_torchvision
 
-# Like the real one: at import it adds a shape function to an operation that only its compiled part defines.
+# Like the real one: at import it adds a shape function to an operation that only its compiled part
+# defines.
 BROKEN = """
 import torch
 from . import part
@@ -43,7 +44,9 @@ def torchvision(tmp_path, monkeypatch):
 
 def test_missing_operations_are_declared(torchvision):
     folder = torchvision(BROKEN)
-    (folder / "program.py").write_text(PROGRAM)  # in a process of its own: an operation is declared once
+    (folder / "program.py").write_text(
+        PROGRAM
+    )  # in a process of its own: an operation is declared once
     command = [sys.executable, str(folder / "program.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "operator torchvision::nms does not exist\nTrue True\n"

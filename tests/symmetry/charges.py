@@ -1,4 +1,5 @@
-"""Factors of neurons, applied to the parameters by the charges that were found: the function must stay."""
+"""Factors of neurons, applied to the parameters by the charges that were found: the function must
+stay."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,11 @@ class Found:
     @property
     def by_name(self) -> dict[str, set[str]]:
         """Kinds of factors of each group."""
-        return {self.names[leaf]: set(self.also.found.get(leaf, ())) for leaf in self.keys if leaf in self.names}
+        return {
+            self.names[leaf]: set(self.also.found.get(leaf, ()))
+            for leaf in self.keys
+            if leaf in self.names
+        }
 
 
 def find(model: nn.Module, *inputs: Tensor) -> Found:
@@ -46,8 +51,11 @@ def find(model: nn.Module, *inputs: Tensor) -> Found:
     return Found(trace, solver.leaves, keys, names, also([walk], solver, keys))
 
 
-def change(found: Found, model: nn.Module, leaf: int, kind: str, *inputs: Tensor, seed: int = 0) -> float:
-    """How far the outputs of a random network move, relative to their size, when the factors of a leaf are applied."""
+def change(
+    found: Found, model: nn.Module, leaf: int, kind: str, *inputs: Tensor, seed: int = 0
+) -> float:
+    """How far the outputs of a random network move, relative to their size, when the factors of a
+    leaf are applied."""
     generator = torch.Generator().manual_seed(seed)
     shape = [found.leaves.size((k,)) for k in (*found.keys[leaf], leaf)]
     factors = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
@@ -62,22 +70,32 @@ def change(found: Found, model: nn.Module, leaf: int, kind: str, *inputs: Tensor
     moved, seen = {}, 0
     for name, tensor in state.items():
         first = found.trace.values[found.trace.parameters[name]].names[0]
-        moved[name] = _scaled(tensor, charges[first], leaf, factors, found) if first in charges else tensor
+        moved[name] = (
+            _scaled(tensor, charges[first], leaf, factors, found) if first in charges else tensor
+        )
         seen += not torch.equal(moved[name], tensor)
     assert seen, "no parameter is multiplied by anything"
     args = tuple(x.double() if x.is_floating_point() else x for x in inputs)
     with torch.no_grad(), float64():
-        want, got = (results(functional_call(model, {**s, **others}, args, tie_weights=False)) for s in (state, moved))
+        want, got = (
+            results(functional_call(model, {**s, **others}, args, tie_weights=False))
+            for s in (state, moved)
+        )
     size = max(float(a.abs().max()) for a in want)
-    return max(float((a - b).abs().max()) for a, b in zip(want, got, strict=True)) / max(size, 1e-300)
+    return max(float((a - b).abs().max()) for a, b in zip(want, got, strict=True)) / max(
+        size, 1e-300
+    )
 
 
-def law_error(function: Callable, tensors: Sequence[Tensor], seed: int = 0) -> tuple[float, set[str]]:
-    """A program on parameters whose outputs are free: a random solution of all charges, against the real operation.
+def law_error(
+    function: Callable, tensors: Sequence[Tensor], seed: int = 0
+) -> tuple[float, set[str]]:
+    """A program on parameters whose outputs are free: a random solution of all charges, against the
+    real operation.
 
     Returns:
-        The largest difference between outputs of charged parameters and charged outputs, and the kinds of charges that
-        parameters can have.
+        The largest difference between outputs of charged parameters and charged outputs, and the
+        kinds of charges that parameters can have.
     """
     trace = record(Program(function, tensors), (torch.zeros(1),), {})
     solver = Solver()
@@ -88,7 +106,8 @@ def law_error(function: Callable, tensors: Sequence[Tensor], seed: int = 0) -> t
         solver.spaces.add(axes)
     solver.finish()
     named = {**solver.parameters, **{f"out{n}": axes for n, axes in outputs.items()}}
-    # One factor for a neuron wherever it is: leaves that keys are left out of have charges of their own too.
+    # One factor for a neuron wherever it is: leaves that keys are left out of have charges of their
+    # own too.
     free_leaves = _keys(solver.leaves, named.values())
     keys = {leaf: () for leaf in free_leaves if not solver.leaves.is_wild(leaf)}
     found = Found(trace, solver.leaves, keys, {}, also([walk], solver, keys))
@@ -100,16 +119,24 @@ def law_error(function: Callable, tensors: Sequence[Tensor], seed: int = 0) -> t
     free = [u for u in range(2 * len(balance.system.owner)) if u not in balance.system.solved]
     values = {u: int(torch.randint(1, 4, (), generator=generator)) if u & 1 else 1 for u in free}
     factors = {
-        leaf: torch.rand(solver.leaves.size((leaf,)), generator=generator).double() + 0.5 for leaf in balance.targets
+        leaf: torch.rand(solver.leaves.size((leaf,)), generator=generator).double() + 0.5
+        for leaf in balance.targets
     }
 
     def charged(tensor: Tensor, exprs: Sequence[Expr], axes: Sequence[Charges]) -> Tensor:
         for kind in (SIGN, SCALE):
 
             def value(form: Form, kind: int = kind) -> Form:
-                return {0: sum(c * values[u] for u, c in part(balance.system.reduced(form), kind).items())}
+                return {
+                    0: sum(
+                        c * values[u] for u, c in part(balance.system.reduced(form), kind).items()
+                    )
+                }
 
-            known = [balance.mapped(balance.complete(e, a), value) for e, a in zip(exprs, axes, strict=True)]
+            known = [
+                balance.mapped(balance.complete(e, a), value)
+                for e, a in zip(exprs, axes, strict=True)
+            ]
             for leaf, s in factors.items():
                 signs = torch.arange(len(s)).double() % 2 * 2 - 1
                 tensor = _scaled(tensor, known, leaf, s if kind == SCALE else signs, found)
@@ -126,11 +153,16 @@ def law_error(function: Callable, tensors: Sequence[Tensor], seed: int = 0) -> t
         integers = not (want.is_floating_point() or want.is_complex())
         want = want if integers else charged(want, outputs[number], follower.value(number).axes)
         wide = torch.promote_types(want.dtype, torch.float64)
-        worst = max(worst, float((want.to(wide) - got.to(wide)).abs().nan_to_num().max()) if want.numel() else 0.0)
+        worst = max(
+            worst,
+            float((want.to(wide) - got.to(wide)).abs().nan_to_num().max()) if want.numel() else 0.0,
+        )
     return worst, {("sign", "scale")[u & 1] for u in free}
 
 
-def _scaled(tensor: Tensor, axes: Sequence[Charges], leaf: int, factors: Tensor, found: Found) -> Tensor:
+def _scaled(
+    tensor: Tensor, axes: Sequence[Charges], leaf: int, factors: Tensor, found: Found
+) -> Tensor:
     """Every entry times the factor of its neuron to the power of its charge."""
     leaves = found.leaves
 
@@ -140,15 +172,19 @@ def _scaled(tensor: Tensor, axes: Sequence[Charges], leaf: int, factors: Tensor,
     def restrict(axis: Charges, key: int, segment: int) -> Charges:
         out: list = []
         for n in axis:
-            out += n.entries[segment] if not isinstance(n, (Occurrence, Cat)) and n.key == key else (n,)
+            out += (
+                n.entries[segment]
+                if not isinstance(n, (Occurrence, Cat)) and n.key == key
+                else (n,)
+            )
         return tuple(out)
 
     for i, axis in enumerate(axes):
         if len(axis) > 1:
             inside = [*axes[:i], *((n,) for n in axis), *axes[i + 1 :]]
-            return _scaled(tensor.reshape([size(a) for a in inside]), inside, leaf, factors, found).reshape(
-                tensor.shape
-            )
+            return _scaled(
+                tensor.reshape([size(a) for a in inside]), inside, leaf, factors, found
+            ).reshape(tensor.shape)
     for i, axis in enumerate(axes):
         if axis and isinstance(axis[0], Cat):
             parts = []

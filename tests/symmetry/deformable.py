@@ -1,4 +1,5 @@
-"""torchvision's deformable convolution, also where its compiled part cannot load: then in plain PyTorch."""
+"""torchvision's deformable convolution, also where its compiled part cannot load: then in plain
+PyTorch."""
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +16,22 @@ def plain(
     x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, stride_h: int, stride_w: int, pad_h: int,
     pad_w: int, dilation_h: int, dilation_w: int, groups: int, offset_groups: int, use_mask: bool,
 ) -> Tensor:  # fmt: skip
-    """Deformable ConvNets v2 (Zhu et al. 2018, https://arxiv.org/abs/1811.11168): bilinear reading, zeros outside."""
+    """Deformable ConvNets v2 (Zhu et al. 2018, https://arxiv.org/abs/1811.11168): bilinear reading,
+    zeros outside."""
     batch, channels, height, width = x.shape
     kernel_h, kernel_w = weight.shape[2:]
     down, across = offset.shape[2:]
     count = kernel_h * kernel_w
     shifts = offset.view(batch, offset_groups, count, 2, down, across)
     k = torch.arange(count)
-    rows = torch.arange(down)[:, None] * stride_h - pad_h + (k // kernel_w * dilation_h)[:, None, None]
+    rows = (
+        torch.arange(down)[:, None] * stride_h - pad_h + (k // kernel_w * dilation_h)[:, None, None]
+    )
     columns = torch.arange(across) * stride_w - pad_w + (k % kernel_w * dilation_w)[:, None, None]
-    y, z = rows + shifts[:, :, :, 0], columns + shifts[:, :, :, 1]  # (batch, offset groups, kernel, down, across)
+    y, z = (
+        rows + shifts[:, :, :, 0],
+        columns + shifts[:, :, :, 1],
+    )  # (batch, offset groups, kernel, down, across)
     grid = torch.stack([2 * z / (width - 1) - 1, 2 * y / (height - 1) - 1], -1).flatten(0, 1)
     parts = x.reshape(batch * offset_groups, channels // offset_groups, height, width)
     read = F.grid_sample(parts, grid.flatten(1, 2), align_corners=True)

@@ -1,4 +1,5 @@
-"""Small programs on parameters, solved on their own: what the rules say of each operation, against what it does."""
+"""Small programs on parameters, solved on their own: what the rules say of each operation, against
+what it does."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ from metanet.tracing import Trace, record, tensors_in
 
 
 class Program(nn.Module):
-    """``function(*tensors)`` with every floating-point tensor a parameter and all others constants."""
+    """``function(*tensors)`` with every floating-point tensor a parameter and all others
+    constants."""
 
     def __init__(self, function: Callable, tensors: Sequence[Tensor]) -> None:
         super().__init__()
@@ -28,15 +30,21 @@ class Program(nn.Module):
         self.count = len(tensors)
 
     def forward(self, unused: Tensor) -> tuple[Tensor, ...]:
-        found = [self.constants[i] if i in self.constants else getattr(self, f"p{i}") for i in range(self.count)]
+        found = [
+            self.constants[i] if i in self.constants else getattr(self, f"p{i}")
+            for i in range(self.count)
+        ]
         return tuple(tensors_in(self.function(*found)))
 
 
-def solve(function: Callable, tensors: Sequence[Tensor]) -> tuple[SymmetrySpec, tuple[str, ...], Trace]:
+def solve(
+    function: Callable, tensors: Sequence[Tensor]
+) -> tuple[SymmetrySpec, tuple[str, ...], Trace]:
     """The symmetries of one program whose outputs may move: a spec of its parameters and outputs.
 
     Returns:
-        The spec (outputs are called ``out0``, ...), the names of the outputs whose values move, the recording.
+        The spec (outputs are called ``out0``, ...), the names of the outputs whose values move, the
+        recording.
     """
     trace = record(Program(function, tensors), (torch.zeros(1),), {})
     solver = Solver()
@@ -56,20 +64,29 @@ def solve(function: Callable, tensors: Sequence[Tensor]) -> tuple[SymmetrySpec, 
     for name, axes in named.items():
         number = outputs[name][0] if name in outputs else trace.parameters[name]
         read = _Reader(solver.leaves, names).axes(axes)
-        tensors_axes[name] = TensorAxes(shape=trace.values[number].shape, dtype=trace.values[number].dtype, axes=read)
+        tensors_axes[name] = TensorAxes(
+            shape=trace.values[number].shape, dtype=trace.values[number].dtype, axes=read
+        )
         for expr in axes:
             for leaf in solver.leaves.unbound(expr):
                 if leaf in names:
                     kind = "permutation" if leaf in keys else "fixed"
                     own = tuple(names[k] for k in keys.get(leaf, ()))
-                    groups[leaf] = Group(name=names[leaf], size=solver.leaves.size((leaf,)), keys=own, kind=kind)
+                    groups[leaf] = Group(
+                        name=names[leaf], size=solver.leaves.size((leaf,)), keys=own, kind=kind
+                    )
     return SymmetrySpec(tuple(groups.values()), tensors_axes), tuple(outputs), trace
 
 
 def differences(
-    function: Callable, tensors: Sequence[Tensor], spec: SymmetrySpec, outs: Sequence[str], t: Transform
+    function: Callable,
+    tensors: Sequence[Tensor],
+    spec: SymmetrySpec,
+    outs: Sequence[str],
+    t: Transform,
 ) -> float:
-    """How far ``function`` of relabelled parameters is from its relabelled outputs: 0 if the rules are right."""
+    """How far ``function`` of relabelled parameters is from its relabelled outputs: 0 if the rules
+    are right."""
     moved = [t.apply(f"p{i}", x) if f"p{i}" in spec.tensors else x for i, x in enumerate(tensors)]
     want, got = list(tensors_in(function(*tensors))), list(tensors_in(function(*moved)))
     worst = 0.0

@@ -1,4 +1,5 @@
-"""What activations allow beyond permutations: laws against the real operations, networks by hand, and by acting."""
+"""What activations allow beyond permutations: laws against the real operations, networks by hand,
+and by acting."""
 
 import pytest
 import torch
@@ -199,7 +200,9 @@ class Block(nn.Module):
     def __init__(self, dim: int, norm: type[nn.Module]) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(dim), norm(dim)
-        self.q, self.k, self.v, self.o = (nn.Linear(a, b) for a, b in ((dim, 6), (dim, 6), (dim, 6), (6, dim)))
+        self.q, self.k, self.v, self.o = (
+            nn.Linear(a, b) for a, b in ((dim, 6), (dim, 6), (dim, 6), (6, dim))
+        )
         self.gate, self.up, self.down = nn.Linear(dim, 7), nn.Linear(dim, 7), nn.Linear(7, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -297,7 +300,8 @@ def test_networks_by_hand(name):
 
 @pytest.mark.parametrize(("norm", "stream"), [(nn.LayerNorm, NONE), (Norm, SIGNS)])
 def test_transformer_by_hand(norm, stream):
-    """Heads are left to their dims; dims of queries and values and gated units are free; the stream is as its norm."""
+    """Heads are left to their dims; dims of queries and values and gated units are free; the stream
+    is as its norm."""
     found = find(transformer(norm), r(2, 5, 4).float())
     sizes = {found.names[leaf]: found.leaves.size((leaf,)) for leaf in found.keys}
     by_size: dict[int, list[set[str]]] = {}
@@ -311,7 +315,11 @@ def test_transformer_by_hand(norm, stream):
 
 def acting(model: nn.Module, x: Tensor) -> list[float]:
     found = find(model, x)
-    return [change(found, model, leaf, kind, x) for leaf, kinds in found.also.found.items() for kind in kinds]
+    return [
+        change(found, model, leaf, kind, x)
+        for leaf, kinds in found.also.found.items()
+        for kind in kinds
+    ]
 
 
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n != "normed"])
@@ -322,7 +330,9 @@ def test_factors_keep_the_function(name):
     assert max(changes) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", [n for n, (_, _, kinds) in NETWORKS.items() if any(kinds.values())])
+@pytest.mark.parametrize(
+    "name", [n for n, (_, _, kinds) in NETWORKS.items() if any(kinds.values())]
+)
 def test_factors_keep_the_function_of_networks_by_hand(name):
     make, x, _ = NETWORKS[name]
     assert max(acting(make(), x.float())) < TOLERANCE
@@ -359,7 +369,10 @@ def test_charges_say_which_powers():
     found = find(model, r(5, 4).float())
     (leaf,) = found.also.found
     charges = found.also.charges(leaf, "scale")
-    got = {n: [o.form.get(0, 0) for axis in axes for o in axis if o.form is not None] for n, axes in charges.items()}
+    got = {
+        n: [o.form.get(0, 0) for axis in axes for o in axis if o.form is not None]
+        for n, axes in charges.items()
+    }
     q = got["0.weight"][0]
     assert q
     assert got == {"0.weight": [q], "0.bias": [q], "2.weight": [-q], "2.bias": []}
@@ -395,4 +408,6 @@ def test_axes_that_differ_have_no_charges():
     balance = Balance(leaves, frozenset(one_axis + other))
     a, b = balance.unknown(one_axis), balance.unknown(other)
     assert balance.sum(a, b) == ()
-    assert not any(balance.system.reduced(o.form) for axis in (a, b) for o in balance.occurrences(axis))
+    assert not any(
+        balance.system.reduced(o.form) for axis in (a, b) for o in balance.occurrences(axis)
+    )

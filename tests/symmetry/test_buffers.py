@@ -1,4 +1,5 @@
-"""What training leaves in masks and index tables: relabellings found on a fresh network must hold for it."""
+"""What training leaves in masks and index tables: relabellings found on a fresh network must hold
+for it."""
 
 import pytest
 import torch
@@ -28,7 +29,9 @@ def trained(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
     return state
 
 
-def change(model: nn.Module, state: dict[str, Tensor], other: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> float:
+def change(
+    model: nn.Module, state: dict[str, Tensor], other: dict[str, Tensor], inputs: tuple[Tensor, ...]
+) -> float:
     want, got = (functional_call(model, s, inputs) for s in (state, other))
     return float((got - want).abs().max() / (want - want.mean()).abs().max())
 
@@ -46,7 +49,9 @@ def test_relabellings_keep_a_network_whose_tables_were_trained(name):
         moved = t(state)
         assert change(model, state, moved, inputs) < 1e-10
         for table in moving:  # the twin: the table stays where it was
-            seen[table] = max(seen[table], change(model, state, {**moved, table: state[table]}, inputs))
+            seen[table] = max(
+                seen[table], change(model, state, {**moved, table: state[table]}, inputs)
+            )
     assert all(value > 1e-3 for value in seen.values()), seen
 
 
@@ -74,7 +79,9 @@ def test_a_table_that_moves_is_explained_and_one_that_stays_is_not_listed():
     assert "past" not in spec.tensors, "the causal mask is told apart by the tokens' places"
 
 
-@pytest.mark.parametrize("name", ["mask_of_truth_values", "masks_of_heads", "index_of_segments", "index_of_units"])
+@pytest.mark.parametrize(
+    "name", ["mask_of_truth_values", "masks_of_heads", "index_of_segments", "index_of_units"]
+)
 def test_graphs_carry_tables_beside_their_edges_moved_like_the_rest(name):
     model, inputs, _ = CONSTRUCTS[name].make()
     arch = metanet.trace(model, *inputs)
@@ -98,7 +105,9 @@ def test_activations_are_those_of_the_checkpoints_own_mask():
         got = arch.recording.replay(pruned, *inputs, keep=[value])[value]
         torch.testing.assert_close(got, functional_call(model, pruned, inputs))
         without = {n: x for n, x in state.items() if n != "mask"}  # as it was when traced
-        torch.testing.assert_close(arch.recording.replay(without, *inputs, keep=[value])[value], model(*inputs))
+        torch.testing.assert_close(
+            arch.recording.replay(without, *inputs, keep=[value])[value], model(*inputs)
+        )
 
 
 def test_buffers_outside_the_state_dict_are_constants_of_the_code():
@@ -122,7 +131,9 @@ def overwritten(write) -> Net:
     def run(m: nn.Module, x: Tensor) -> Tensor:
         return m.head(write(m, m.stem(x).tanh()).relu())
 
-    return Net(run, stem=nn.Linear(4, 6), index=torch.zeros(6, dtype=torch.int64), head=nn.Linear(6, 3))
+    return Net(
+        run, stem=nn.Linear(4, 6), index=torch.zeros(6, dtype=torch.int64), head=nn.Linear(6, 3)
+    )
 
 
 WRITES = {
@@ -136,11 +147,16 @@ WRITES = {
 def test_where_the_last_of_several_writes_stays_their_order_matters(name):
     net, x = overwritten(WRITES[name]), torch.randn(5, 4)
     spec = metanet.trace(net, x).spec
-    assert not any(leaf for t in spec.tensors.values() for leaf in metanet.symmetry.leaves_of(t.axes[0]))
+    assert not any(
+        leaf for t in spec.tensors.values() for leaf in metanet.symmetry.leaves_of(t.axes[0])
+    )
 
 
 def test_where_writes_are_added_up_their_order_does_not_matter():
-    net, x = overwritten(lambda m, h: torch.zeros_like(h).scatter_add(1, m.index.expand_as(h), h)), torch.randn(5, 4)
+    net, x = (
+        overwritten(lambda m, h: torch.zeros_like(h).scatter_add(1, m.index.expand_as(h), h)),
+        torch.randn(5, 4),
+    )
     spec = metanet.trace(net, x).spec
     assert [g.size for g in spec.groups] == [6] and "index" in spec.tensors
     assert metanet.verify(net, spec, x).ok
@@ -149,8 +165,12 @@ def test_where_writes_are_added_up_their_order_does_not_matter():
 TIES = {
     "argsort of a table": lambda m, h: h[:, m.index.argsort()],
     "argmax of truth values": lambda m, h: h[:, :1] * (h > 0).int().argmax(-1, keepdim=True),
-    "topk of truth values": lambda m, h: h.gather(1, (h > 0).to(torch.uint8).topk(2).indices).sum(1, keepdim=True),
-    "topk of what is alike": lambda m, h: h.gather(1, h.mean(-1, keepdim=True).expand(-1, 6).topk(2).indices)[:, :1],
+    "topk of truth values": lambda m, h: h.gather(1, (h > 0).to(torch.uint8).topk(2).indices).sum(
+        1, keepdim=True
+    ),
+    "topk of what is alike": lambda m, h: h.gather(
+        1, h.mean(-1, keepdim=True).expand(-1, 6).topk(2).indices
+    )[:, :1],
     "largest of truth values": lambda m, h: h[:, :1] * (h > 0).max(-1, keepdim=True).indices,
 }
 

@@ -1,4 +1,5 @@
-"""Complex tensors under transforms and factors; what a complex parameter is when traced says nothing of it."""
+"""Complex tensors under transforms and factors; what a complex parameter is when traced says
+nothing of it."""
 
 import pytest
 import torch
@@ -59,7 +60,8 @@ def test_specs_say_what_is_complex(tmp_path):
 
 
 class Uniform(nn.Module):
-    """A complex parameter that is the same everywhere when traced, in the middle of what would pass it by."""
+    """A complex parameter that is the same everywhere when traced, in the middle of what would pass
+    it by."""
 
     def __init__(self, read) -> None:
         super().__init__()
@@ -76,7 +78,9 @@ class Uniform(nn.Module):
         lambda x, w: (x * w).abs(),
         lambda x, w: x + torch.view_as_real(w)[:, 1],
         lambda x, w: x * w.angle(),
-        lambda x, w: torch.fft.ifft(torch.fft.fft(x[:, :, None].expand(-1, -1, 4)) * w[:, None]).real.sum(-1),
+        lambda x, w: torch.fft.ifft(
+            torch.fft.fft(x[:, :, None].expand(-1, -1, 4)) * w[:, None]
+        ).real.sum(-1),
         lambda x, w: torch.complex(x, x.sin()).mul_(w).imag,
         lambda x, w: torch.where(x > 0, x * w, w.conj()).real,
         lambda x, w: x.to(torch.complex64).addcmul(w, w).abs(),
@@ -90,7 +94,9 @@ def test_a_complex_parameter_is_no_constant_however_it_is_read(read):
     report = metanet.verify(model, spec, x)
     assert report.ok, str(report)
     model = model.double()
-    wide = {n: t.to(torch.promote_types(t.dtype, torch.float64)) for n, t in model.state_dict().items()}
+    wide = {
+        n: t.to(torch.promote_types(t.dtype, torch.float64)) for n, t in model.state_dict().items()
+    }
     state = {n: torch.randn_like(t) for n, t in wide.items()}
     half = spec.sample(torch.Generator().manual_seed(0))(state) | {"turn": state["turn"]}
     with torch.no_grad(), metanet.verification.float64():
@@ -129,7 +135,13 @@ def test_law_is_what_the_operation_does(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["complex_gain", "fourier_operator", "complex_convolutions", "linear_recurrent_unit", "complex_attention"],
+    [
+        "complex_gain",
+        "fourier_operator",
+        "complex_convolutions",
+        "linear_recurrent_unit",
+        "complex_attention",
+    ],
 )
 def test_factors_keep_the_function(name):
     torch.manual_seed(0)

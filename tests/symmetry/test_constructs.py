@@ -1,4 +1,5 @@
-"""Every construct that networks are made of, one small module each: derived is what one derives by hand."""
+"""Every construct that networks are made of, one small module each: derived is what one derives by
+hand."""
 
 from collections.abc import Iterable, Iterator
 
@@ -16,7 +17,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated"),
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
 ]
-# What is written down is what is found; a larger group exists, which axes of a spec cannot say (see MORE).
+# What is written down is what is found; a larger group exists, which axes of a spec cannot say (see
+# MORE).
 SHORT = {
     "group_norm_across_groups": "the whole axis may be turned round, block by block: 4 | 2 | 2 | 4 is a mirror image "
     "of itself; an axis of a spec lists the items of exchanged blocks in the same order",
@@ -56,7 +58,8 @@ def swaps(i: int, j: int, axes: dict[str, int]) -> Iterator[Swap]:
 
 
 def mirrored() -> Iterator[Swap]:
-    """Channels 0 to 3 and 8 to 11, 4 and 5 and 6 and 7: the first and last of three convolution groups of 4."""
+    """Channels 0 to 3 and 8 to 11, 4 and 5 and 6 and 7: the first and last of three convolution
+    groups of 4."""
     for i, j in ((0, 8), (1, 9), (2, 10), (3, 11), (4, 6), (5, 7)):
         yield from swaps(i, j, {"0.weight": 0, "0.bias": 0, "1.weight": 0, "1.bias": 0})
     for i, j in ((0, 2), (1, 3)):
@@ -95,10 +98,14 @@ def swapped(state: dict[str, Tensor], moves: Iterable[Swap]) -> dict[str, Tensor
 
 @pytest.mark.parametrize("name", SHORT)
 def test_where_more_symmetries_exist_than_are_found(name):
-    """An exchange made by hand keeps the function; the truth above, which is what is found, does not hold it."""
+    """An exchange made by hand keeps the function; the truth above, which is what is found, does
+    not hold it."""
     model, inputs, _ = CONSTRUCTS[name].make()
     model, inputs = model.double().eval(), tuple(x.double() for x in inputs)
-    state = {n: torch.randn_like(t) if t.is_floating_point() else t for n, t in model.state_dict().items()}
+    state = {
+        n: torch.randn_like(t) if t.is_floating_point() else t
+        for n, t in model.state_dict().items()
+    }
     want = functional_call(model, state, inputs)
     got = functional_call(model, swapped(state, MORE[name]()), inputs)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
@@ -130,7 +137,9 @@ def test_cross_attention_with_one_matrix_chooses_its_stream_by_row(checked, dims
     heads, last = output[1].parts
     keyed = [g for g in spec.groups if g.keys]
     assert {(g.size, g.keys) for g in keyed} == {(3, (heads.group,))} and len(keyed) == dims
-    assert last.group == keyed[-1].name and len(spec.groups) == 4 + dims, "two streams, heads, the output, dims"
+    assert last.group == keyed[-1].name and len(spec.groups) == 4 + dims, (
+        "two streams, heads, the output, dims"
+    )
     for args in (inputs, check):
         report = metanet.verify(model, spec, *args)
         assert report.ok and report.movable, str(report)

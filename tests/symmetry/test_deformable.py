@@ -25,7 +25,11 @@ class Deformed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         offset, mask = self.offset(x).tanh(), self.mask(x).sigmoid()
-        return self.head(deform_conv2d(self.stem(x).relu(), self.weight, offset, mask, self.bias, *self.options).tanh())
+        return self.head(
+            deform_conv2d(
+                self.stem(x).relu(), self.weight, offset, mask, self.bias, *self.options
+            ).tanh()
+        )
 
 
 @pytest.mark.parametrize(
@@ -45,10 +49,17 @@ def test_channels_move_within_what_reads_them(groups, offset_groups, stem, offse
 
     def found(tensor: str) -> list[tuple[int, tuple[int, ...]]]:
         axis = spec.tensors[tensor].axes[0]
-        return [(x.size, tuple(spec[k].size for k in spec[x.group].keys)) for x in metanet.symmetry.leaves_of(axis)]
+        return [
+            (x.size, tuple(spec[k].size for k in spec[x.group].keys))
+            for x in metanet.symmetry.leaves_of(axis)
+        ]
 
     assert found("stem.weight") == stem
-    assert [size for size, _ in found("offset.weight")] == offset == [size for size, _ in found("mask.weight")]
+    assert (
+        [size for size, _ in found("offset.weight")]
+        == offset
+        == [size for size, _ in found("mask.weight")]
+    )
     assert found("weight")[-1][0] == 6 // groups
     assert not arch.warnings
     assert_function_preserved(net, x)
@@ -58,15 +69,19 @@ def test_channels_move_within_what_reads_them(groups, offset_groups, stem, offse
 
 
 def test_without_offsets_it_is_a_convolution():
-    """The plain form against PyTorch's convolution, and against the real operation where it is there."""
+    """The plain form against PyTorch's convolution, and against the real operation where it is
+    there."""
     x, weight, bias = torch.randn(2, 4, 6, 7), torch.randn(6, 2, 3, 2), torch.randn(6)
     offset, mask = torch.zeros(2, 24, 2, 8), torch.ones(2, 12, 2, 8)
     options = (2, 1, 1, 2, 2, 3, 2, 2, True)
     want = F.conv2d(x, weight, bias, stride=(2, 1), padding=(1, 2), dilation=(2, 3), groups=2)
-    torch.testing.assert_close(plain(x, weight, offset, mask, bias, *options), want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        plain(x, weight, offset, mask, bias, *options), want, rtol=1e-4, atol=1e-4
+    )
     shift = torch.rand_like(offset)
     assert not torch.allclose(plain(x, weight, shift, mask, bias, *options), want, atol=0.1)
     if LIBRARY is None:
         torch.testing.assert_close(
-            plain(x, weight, shift, mask, bias, *options), deform_conv2d(x, weight, shift, mask, bias, *options)
+            plain(x, weight, shift, mask, bias, *options),
+            deform_conv2d(x, weight, shift, mask, bias, *options),
         )

@@ -9,7 +9,8 @@ import metanet
 from metanet.symmetry import leaves_of
 from metanet.testing import STEPS, Program, assert_graph
 
-# Of the spread of outputs that may be nearly constant (sums over a softmax): rounding reaches 1e-9, mistakes 1e-2.
+# Of the spread of outputs that may be nearly constant (sums over a softmax): rounding reaches 1e-9,
+# mistakes 1e-2.
 TOLERANCE = 1e-8
 
 
@@ -20,7 +21,9 @@ FIRST = [
     "split_axis", "join_axes", "permute", "stretch", "select", "concatenate", "rotate_halves", "stack",
     "shuffle_channels", "in_order", "look_up", "gather_chosen", "positions", "written", "pad", "spread", "windows",
 ]  # fmt: skip
-COMPLEX = [name for name, function in STEPS.items() if function.__module__.endswith("_steps_complex")]
+COMPLEX = [
+    name for name, function in STEPS.items() if function.__module__.endswith("_steps_complex")
+]
 
 
 def assert_sound(program: Program) -> None:
@@ -43,14 +46,20 @@ def test_which_of_several_equal_items_topk_takes_depends_on_where_all_of_them_ar
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**9))
 def test_symmetries_and_graphs_of_complex_programs_hold(seed):
-    program = Program(seed, kinds=[*COMPLEX, "linear", "activation", "split_axis", "permute", "concatenate", "combine"])
+    program = Program(
+        seed,
+        kinds=[*COMPLEX, "linear", "activation", "split_axis", "permute", "concatenate", "combine"],
+    )
     assert_sound(program)
     assert_graph(metanet.trace(program, program.example))
 
 
 def test_complex_parameters_of_random_programs_move():
     """The twin of the above."""
-    specs = [metanet.trace(p, p.example).spec for p in (Program(seed, kinds=COMPLEX) for seed in range(8))]
+    specs = [
+        metanet.trace(p, p.example).spec
+        for p in (Program(seed, kinds=COMPLEX) for seed in range(8))
+    ]
     tensors = [t for spec in specs for t in spec.tensors.values() if t.is_complex]
     assert sum(any(True for axis in t.axes for _ in leaves_of(axis)) for t in tensors) > 10
 

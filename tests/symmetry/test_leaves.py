@@ -11,7 +11,8 @@ from metanet.symmetry._store import Concat, Expr, Table
 
 
 def rows(leaves: Leaves, expr: Expr) -> list[tuple[tuple[int, int], ...]]:
-    """For every position along an axis the items that it belongs to, of all leaves that move or that others go by."""
+    """For every position along an axis the items that it belongs to, of all leaves that move or
+    that others go by."""
     return list(_grid(leaves, leaves.expand(expr)).flat)
 
 
@@ -23,7 +24,9 @@ def _grid(leaves: Leaves, atoms: Expr) -> np.ndarray:
         if isinstance(bound, Concat):
             parts = []
             for i, segment in enumerate(bound.segments):
-                before, behind = (leaves.restrict(e, ((atom, i),)) for e in (atoms[:n], atoms[n + 1 :]))
+                before, behind = (
+                    leaves.restrict(e, ((atom, i),)) for e in (atoms[:n], atoms[n + 1 :])
+                )
                 inside = _grid(leaves, leaves.expand(before + segment + behind))
                 parts.append(inside.reshape(*shape[:n], leaves.size(segment), *shape[n + 1 :]))
             return np.concatenate(parts, n)
@@ -35,7 +38,8 @@ def _grid(leaves: Leaves, atoms: Expr) -> np.ndarray:
 
 
 def test_a_random_chain_of_splits_keeps_products_consistent():
-    """Equating random factorisations of one axis leaves every tensor with a product of the same size."""
+    """Equating random factorisations of one axis leaves every tensor with a product of the same
+    size."""
     rng = random.Random(0)
     moved = False
     for _ in range(200):
@@ -61,7 +65,9 @@ def test_a_random_chain_of_cuts_agrees_position_by_position():
         for _ in range(4):
             if rng.random() < 0.5:
                 cuts = sorted(rng.sample(range(1, 24), rng.choice([1, 2])))
-                other = leaves.concat(leaves.new(b - a) for a, b in zip([0, *cuts], [*cuts, 24], strict=True))
+                other = leaves.concat(
+                    leaves.new(b - a) for a, b in zip([0, *cuts], [*cuts, 24], strict=True)
+                )
             else:
                 sizes = rng.choice([(2, 12), (3, 8), (4, 6), (2, 3, 4)])
                 other = sum((leaves.new(n) for n in sizes), ())
@@ -107,7 +113,9 @@ def test_a_table_without_its_key_collapses():
     assert leaves.expand(first) == leaves.expand(second)
 
 
-@pytest.mark.parametrize(("space", "kept"), [("hd", True), ("d", False), ("hhd", False), ("hdd", True)])
+@pytest.mark.parametrize(
+    ("space", "kept"), [("hd", True), ("d", False), ("hhd", False), ("hdd", True)]
+)
 def test_keys_need_their_leaf_exactly_once(space, kept):
     leaves = Leaves()
     h, d = leaves.new(3), leaves.new(4)
@@ -125,7 +133,9 @@ def test_keys_of_merged_leaves_are_those_of_both():
         leaves.equate(leaves.new(12, ()), h + d, "view")
         pairs.append((h, d))
     (h1, d1), (h2, d2) = pairs
-    leaves.equate(d1, d2, "scores")  # the dims first: their heads are the same only after the next equation
+    leaves.equate(
+        d1, d2, "scores"
+    )  # the dims first: their heads are the same only after the next equation
     leaves.equate(h1, h2, "scores")
     leaves.settle()
     (dim,) = leaves.expand(d1)

@@ -1,4 +1,5 @@
-"""How many relabellings there are: the derived group against all permutations of a few channels, tried one by one."""
+"""How many relabellings there are: the derived group against all permutations of a few channels,
+tried one by one."""
 
 from collections.abc import Callable
 from itertools import permutations
@@ -33,7 +34,9 @@ def partitions(*cuts: tuple[int, int]) -> Net:
         total = 0
         for n, (_, before) in enumerate(cuts):
             others = x[:, :1].expand(-1, before, -1, -1).sin()
-            total = total + getattr(m, f"o{n}")(getattr(m, f"n{n}")(torch.cat([others, h], 1)).tanh())
+            total = total + getattr(m, f"o{n}")(
+                getattr(m, f"n{n}")(torch.cat([others, h], 1)).tanh()
+            )
         return total
 
     parts: dict[str, nn.Module] = {"h": nn.Conv2d(3, CHANNELS, 1)}
@@ -64,7 +67,8 @@ def _followed(name: str, tensor: Tensor, p: Tensor) -> Tensor:
     return tensor.index_select(axis, torch.cat([torch.arange(before), before + p]))
 
 
-# Blocks of 2 against blocks of 3: the axis may be turned round as well, block by block, which no axis of a spec says.
+# Blocks of 2 against blocks of 3: the axis may be turned round as well, block by block, which no
+# axis of a spec says.
 MIRRORS = dict.fromkeys([((3, 0), (2, 0)), ((2, 0), (4, 2)), ((3, 0), (3, 3))], 2)
 
 
@@ -93,14 +97,18 @@ def _shuffled(x: Tensor, groups: int) -> Tensor:
     ("between", "expected"),
     [
         (lambda a, b: _shuffled(torch.cat([a, b], 1), 2), 720**2),
-        (lambda a, b: _shuffled(torch.cat([_shuffled(torch.cat([a, b], 1), 2)[:, :6], b], 1), 2), 36 * 36),
+        (
+            lambda a, b: _shuffled(torch.cat([_shuffled(torch.cat([a, b], 1), 2)[:, :6], b], 1), 2),
+            36 * 36,
+        ),
         (lambda a, b: torch.cat(_shuffled(torch.cat([a, b], 1), 2).chunk(2, 1)[::-1], 1), 36 * 36),
     ],
 )
 def test_each_part_of_a_shuffled_concatenation_has_permutations_of_its_own(
     between: Callable[[Tensor, Tensor], Tensor], expected: int
 ):
-    """Two layers of six: all 720 permutations of either; where halves go separate ways, 6 of either half."""
+    """Two layers of six: all 720 permutations of either; where halves go separate ways, 6 of either
+    half."""
     run = lambda m, x: m.o(between(m.a(x).tanh(), m.b(x).relu()))  # noqa: E731
     net = Net(run, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(3, 6, 1), o=nn.Conv2d(12, 4, 1))
     spec = metanet.trace(net.eval(), torch.randn(2, 3, 4, 4)).spec

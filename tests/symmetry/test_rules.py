@@ -1,4 +1,5 @@
-"""Every rule against the real operation: relabel the inputs as the rules allow, the outputs must follow."""
+"""Every rule against the real operation: relabel the inputs as the rules allow, the outputs must
+follow."""
 
 import inspect
 
@@ -227,7 +228,9 @@ def test_every_rule_has_a_case():
     covered = set()
     for function, *tensors in CASES.values():
         covered |= {find_rule(o.name, o.call) for o in solve(function, tensors)[2].ops}
-    missing = {rule.__name__ for rule in RULES.values()} - {rule.__name__ for rule in covered if rule}
+    missing = {rule.__name__ for rule in RULES.values()} - {
+        rule.__name__ for rule in covered if rule
+    }
     assert not missing, f"rules without a case in CASES: {sorted(missing)}"
 
 
@@ -236,7 +239,9 @@ def test_names_belong_to_operations_that_exist():
 
     def exists(name: str) -> bool:
         home, packet, *overload = name.split(".")
-        return hasattr(homes[home], packet) and all(hasattr(getattr(homes[home], packet), o) for o in overload)
+        return hasattr(homes[home], packet) and all(
+            hasattr(getattr(homes[home], packet), o) for o in overload
+        )
 
     unknown = [n for n in RULES if n != "pointwise" and not exists(n)]
     assert not unknown, f"misspelt: {unknown}"

@@ -31,7 +31,10 @@ class ResNet18(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 4, 7, 2, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+            nn.Conv2d(3, 4, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
         )
         widths = (4, 6, 8, 10)
         self.first = nn.ModuleList([_Plain(4), _Plain(4)])
@@ -106,7 +109,9 @@ class Constant(nn.Module):
         return self.b(self.a(x) * self.table)
 
 
-@pytest.mark.parametrize(("table", "free"), [(torch.arange(6.0), 0), (torch.full((6,), 2.0), 1), (torch.ones(5, 1), 1)])
+@pytest.mark.parametrize(
+    ("table", "free"), [(torch.arange(6.0), 0), (torch.full((6,), 2.0), 1), (torch.ones(5, 1), 1)]
+)
 def test_a_constant_pins_an_axis_along_which_it_varies(table, free):
     assert len(metanet.trace(Constant(table), torch.randn(5, 4)).spec.groups) == free
 
@@ -126,7 +131,9 @@ def test_unread_parameters_are_fixed_and_reported():
 
 
 def test_a_batch_of_one_is_warned_about():
-    assert any("use a batch of 2" in w for w in metanet.trace(nn.Linear(3, 3), torch.randn(1, 3)).warnings)
+    assert any(
+        "use a batch of 2" in w for w in metanet.trace(nn.Linear(3, 3), torch.randn(1, 3)).warnings
+    )
 
 
 def test_print_shows_groups_and_axes():
@@ -137,7 +144,8 @@ def test_print_shows_groups_and_axes():
 
 
 class Experts(nn.Module):
-    """Stacked matrices of which the example reads some only: what a router does not choose is not run."""
+    """Stacked matrices of which the example reads some only: what a router does not choose is not
+    run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +166,11 @@ def test_parts_that_are_not_read_move_with_those_that_are():
     assert arch.spec.tensors["head.weight"].axes[1] == stream
     assert arch.spec.tensors["up"].axes[2] == stream
     assert arch.spec.tensors["down"].axes[1] == stream
-    assert sorted(g.size for g in arch.spec.groups) == [5, 5, 6]  # hidden units of each matrix that is read
+    assert sorted(g.size for g in arch.spec.groups) == [
+        5,
+        5,
+        6,
+    ]  # hidden units of each matrix that is read
 
 
 def test_explain_names_both_operations_that_cut_an_axis():
@@ -169,4 +181,6 @@ def test_explain_names_both_operations_that_cut_an_axis():
     again = SymmetrySpec.from_json(spec.to_json())
     assert again == spec and again.explain("h.weight") == text
     plain, inputs, _ = CONSTRUCTS["dense"].make()
-    assert "cut by" not in metanet.trace(plain, *inputs).spec.explain("head.weight")  # put together, not cut
+    assert "cut by" not in metanet.trace(plain, *inputs).spec.explain(
+        "head.weight"
+    )  # put together, not cut

@@ -1,4 +1,5 @@
-"""Transforms: inverse, composition, files; keyed groups, products and concatenations against brute force."""
+"""Transforms: inverse, composition, files; keyed groups, products and concatenations against brute
+force."""
 
 import itertools
 
@@ -7,7 +8,17 @@ import torch
 
 import metanet
 from metanet.errors import CheckpointError, MetanetError
-from metanet.symmetry import Choice, Concat, Fixed, Group, Leaf, Product, SymmetrySpec, TensorAxes, Transform
+from metanet.symmetry import (
+    Choice,
+    Concat,
+    Fixed,
+    Group,
+    Leaf,
+    Product,
+    SymmetrySpec,
+    TensorAxes,
+    Transform,
+)
 from networks import ARCHITECTURES
 
 H, D, N = Leaf("heads", 3), Leaf("dims", 4), Leaf("stream", 5)
@@ -15,7 +26,11 @@ H, D, N = Leaf("heads", 3), Leaf("dims", 4), Leaf("stream", 5)
 
 def attention_spec() -> SymmetrySpec:
     """Heads with dims of their own (a wreath product), a fused qkv, a plain group."""
-    groups = (Group(name="heads", size=3), Group(name="dims", size=4, keys=("heads",)), Group(name="stream", size=5))
+    groups = (
+        Group(name="heads", size=3),
+        Group(name="dims", size=4, keys=("heads",)),
+        Group(name="stream", size=5),
+    )
     hd = Product((H, D))
     tensors = {
         "out": TensorAxes(shape=(5, 12), dtype="float64", axes=(N, hd)),
@@ -41,7 +56,10 @@ def spec(request) -> SymmetrySpec:
 
 def test_inverse_and_composition(spec):
     state = state_of(spec)
-    a, b = spec.sample(torch.Generator().manual_seed(0)), spec.sample(torch.Generator().manual_seed(1))
+    a, b = (
+        spec.sample(torch.Generator().manual_seed(0)),
+        spec.sample(torch.Generator().manual_seed(1)),
+    )
     back = a.inverse()(a(state))
     both, one = (a @ b)(state), a(b(state))
     moved = False
@@ -108,11 +126,15 @@ def test_bad_input(tmp_path):
 
 def test_what_the_spec_does_not_know_is_passed_on():
     counter = torch.tensor(3)
-    assert attention_spec().sample()({"num_batches_tracked": counter})["num_batches_tracked"] is counter
+    assert (
+        attention_spec().sample()({"num_batches_tracked": counter})["num_batches_tracked"]
+        is counter
+    )
 
 
 def cross_attention_spec() -> SymmetrySpec:
-    """A fused projection whose columns depend on the row; concatenations inside products, keys inside both."""
+    """A fused projection whose columns depend on the row; concatenations inside products, keys
+    inside both."""
     groups = (
         Group(name="heads", size=3), Group(name="qk", size=4, keys=("heads",)),
         Group(name="vo", size=2, keys=("heads",)), Group(name="left", size=5), Group(name="right", size=5),

@@ -34,7 +34,8 @@ TRUTHS: dict[str, Truth] = {
     **text.TRUTHS,
     **decoders.TRUTHS,
 }
-# How many groups, and how many of them keyed: Git Re-Basin's for ResNet, VGG and DenseNet; else 1 + 4 a layer, 2 keyed.
+# How many groups, and how many of them keyed: Git Re-Basin's for ResNet, VGG and DenseNet; else 1 +
+# 4 a layer, 2 keyed.
 COUNTS = {
     "mlp": (2, 0),
     "vgg11": (10, 0),
@@ -56,7 +57,15 @@ COUNTS = {
     "gemma2": (9, 4),
     "lstm": (2, 0),
 }
-BIG = {"vgg11", "vgg11_bn", "vgg16", "resnet18", "resnet50", "densenet121", "vit_tiny"}  # on the meta device
+BIG = {
+    "vgg11",
+    "vgg11_bn",
+    "vgg16",
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "vit_tiny",
+}  # on the meta device
 
 
 @pytest.mark.parametrize("name", TRUTHS)
@@ -87,9 +96,14 @@ def test_the_truth_is_closed(name):
 def test_every_tensor_is_written_down_with_its_shape(name):
     truth, example = TRUTHS[name], TRUTHS[name].make()
     assert truth.spec(example.model).tensors.keys() == truth.tensors.keys()
-    for args, kwargs in ((example.args, example.kwargs), (example.check_args, example.check_kwargs)):
+    for args, kwargs in (
+        (example.args, example.kwargs),
+        (example.check_args, example.check_kwargs),
+    ):
         if name not in BIG:
-            assert _outputs(example.model.eval(), example.model.state_dict(), args, dict(kwargs)).numel()
+            assert _outputs(
+                example.model.eval(), example.model.state_dict(), args, dict(kwargs)
+            ).numel()
 
 
 def _outputs(model: torch.nn.Module, state: dict[str, Tensor], args: tuple, kwargs: dict) -> Tensor:
@@ -99,7 +113,8 @@ def _outputs(model: torch.nn.Module, state: dict[str, Tensor], args: tuple, kwar
 
 
 def _change(truth: Truth, spec: SymmetrySpec | None = None) -> float:
-    """How much the output of a network with random weights changes when its items are relabelled entry by entry."""
+    """How much the output of a network with random weights changes when its items are relabelled
+    entry by entry."""
     example, generator = truth.make(), torch.Generator().manual_seed(0)
     model = example.model.eval().double()
     spec = spec or truth.spec(example.model)
@@ -108,7 +123,13 @@ def _change(truth: Truth, spec: SymmetrySpec | None = None) -> float:
     for name, known in spec.tensors.items():
         shape, scale = known.shape, max(torch.Size(known.shape[1:]).numel(), 1) ** -0.5
         noise = torch.randn(shape, generator=generator, dtype=torch.float64) * scale
-        state[name] = state[known.tied_to] if known.tied_to else noise.abs() if "running_var" in name else noise
+        state[name] = (
+            state[known.tied_to]
+            if known.tied_to
+            else noise.abs()
+            if "running_var" in name
+            else noise
+        )
     elements = draw(spec, generator)
     moved = {n: relabel(spec, n, t, elements) if n in spec.tensors else t for n, t in state.items()}
     before, after = (_outputs(model, s, args, dict(example.kwargs)) for s in (state, moved))
@@ -133,12 +154,16 @@ def test_relabelling_by_a_mistaken_truth_changes_the_function():
     assert _change(freed) > 1e-2
     last = "encoder.block.1.layer.0"
     loose = {f"{last}.qk": (4, ("loose",)), f"{last}.vo": (4, ("loose",)), "loose": (3, ())}
-    untied = {n: a.replace("encoder.heads", "loose") if last in n else a for n, a in t5.tensors.items()}
+    untied = {
+        n: a.replace("encoder.heads", "loose") if last in n else a for n, a in t5.tensors.items()
+    }
     assert untied[f"{last}.SelfAttention.q.weight"] == f"loose*{last}.qk, stream"
     assert _change(replace(t5, groups={**t5.groups, **loose}, tensors=untied)) > 1e-2
 
 
-def _sheet(q: str = "heads*qk", k: str = "heads*qk", v: str = "heads*vo", o: str = "heads*vo") -> Sheet:
+def _sheet(
+    q: str = "heads*qk", k: str = "heads*qk", v: str = "heads*vo", o: str = "heads*vo"
+) -> Sheet:
     """An attention layer with a feed-forward layer behind it."""
     sheet = Sheet()
     for name, size, keys in (
@@ -160,7 +185,8 @@ def _sheet(q: str = "heads*qk", k: str = "heads*qk", v: str = "heads*vo", o: str
 
 
 def _spec(sheet: Sheet | None = None, **axes: str) -> SymmetrySpec:
-    """Of the sheet with some tensors written otherwise, with a group of every name that appears in a tensor."""
+    """Of the sheet with some tensors written otherwise, with a group of every name that appears in
+    a tensor."""
     sheet = sheet or _sheet()
     shapes = {"qkv": (18, 6), "o": (6, 6), "up": (6, 6), "down": (6, 6)}
     truth = Truth(lambda: pytest.fail("no model"), sheet.groups, {**sheet.tensors, **axes})
@@ -183,7 +209,9 @@ def test_a_spec_with_other_names_and_another_order_is_the_same():
     for name, other in (("heads", "a"), ("qk", "b"), ("vo", "qk"), ("hidden", "stream2")):
         as_json = as_json.replace(f'"{name}"', f'"{other}"')
     renamed = SymmetrySpec.from_json(json.loads(as_json))
-    shuffled = replace(renamed, groups=renamed.groups[::-1], tensors=dict(reversed(renamed.tensors.items())))
+    shuffled = replace(
+        renamed, groups=renamed.groups[::-1], tensors=dict(reversed(renamed.tensors.items()))
+    )
     assert {g.name for g in shuffled.groups} == {"stream", "a", "b", "qk", "stream2"}
     assert not differences(spec, spec)
     assert not differences(shuffled, spec)
@@ -228,13 +256,22 @@ MISTAKES = {
         "derived 'qk' is expected 'qk' in qkv, but 'vo' here: merged",
     ),
     "merged across tensors": (_spec(down="hidden, stream", up="stream, hidden"), "merged"),
-    "split": (_spec(down="stream, loose"), "expected 'hidden' is derived 'hidden' in up, but 'loose' here: split"),
+    "split": (
+        _spec(down="stream, loose"),
+        "expected 'hidden' is derived 'hidden' in up, but 'loose' here: split",
+    ),
     "order of a product": (_spec(o="stream, vo*heads"), "o axis 1"),
     "a fixed axis": (_spec(down="stream, ."), "position 0 is fixed, expected (('hidden', 0),)"),
     "a part that is fixed": (_spec(_sheet(k="heads*3")), "qkv axis 0"),
     "a key too few": (_spec(_rekeyed(_sheet(), "qk")), "keys derived [], expected ['heads']"),
-    "a key too many": (_spec(_rekeyed(_sheet(), "hidden", "stream")), "keys derived ['stream'], expected []"),
-    "another key": (_spec(_rekeyed(_sheet(), "vo", "hidden")), "keys derived ['hidden'], expected ['heads']"),
+    "a key too many": (
+        _spec(_rekeyed(_sheet(), "hidden", "stream")),
+        "keys derived ['stream'], expected []",
+    ),
+    "another key": (
+        _spec(_rekeyed(_sheet(), "vo", "hidden")),
+        "keys derived ['hidden'], expected ['heads']",
+    ),
 }
 
 
@@ -248,7 +285,11 @@ def test_a_mistake_is_found_and_shown(mistake):
 
 def test_a_difference_shows_both_sides():
     (found, *_) = differences(_spec(down="stream, 2*3"), _spec())
-    assert found.splitlines()[:3] == ["down axis 1", "    derived   (2 x 3)", "    expected  hidden[6]"]
+    assert found.splitlines()[:3] == [
+        "down axis 1",
+        "    derived   (2 x 3)",
+        "    expected  hidden[6]",
+    ]
 
 
 def test_missing_and_other_tensors_are_named():
@@ -261,12 +302,17 @@ def test_missing_and_other_tensors_are_named():
 
 
 def test_an_axis_that_is_only_a_key():
-    """Heads that cannot move, as under ALiBi, still key the dims; without dims they are fixed places like any other."""
-    pinned = _rekeyed(_rekeyed(_sheet(*["heads!*qk"] * 2, *["heads!*vo"] * 2), "qk", "heads!"), "vo", "heads!")
+    """Heads that cannot move, as under ALiBi, still key the dims; without dims they are fixed
+    places like any other."""
+    pinned = _rekeyed(
+        _rekeyed(_sheet(*["heads!*qk"] * 2, *["heads!*vo"] * 2), "qk", "heads!"), "vo", "heads!"
+    )
     spec = _spec(pinned)
     assert [g.kind for g in spec.groups if g.name == "heads!"] == ["fixed"]
     assert not differences(spec, spec)
     assert differences(spec, _spec())
-    assert differences(_spec(_rekeyed(pinned, "qk")), spec), "one order for both heads is not an order for each"
+    assert differences(_spec(_rekeyed(pinned, "qk")), spec), (
+        "one order for both heads is not an order for each"
+    )
     idle = _spec(pinned, down="stream, heads!*3")
     assert not differences(idle, _spec(pinned, down="stream, ."))

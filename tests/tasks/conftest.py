@@ -33,12 +33,21 @@ def compose_train(*overrides: str) -> DictConfig:
 
 @pytest.fixture
 def run(tiny_data, tmp_path, monkeypatch):
-    """Run ``metanet train`` in this process: ``run("model=stat", name="a")`` -> (folder, metrics)."""
+    """Run ``metanet train`` in this process: ``run("model=stat", name="a")`` -> (folder,
+    metrics)."""
     monkeypatch.setenv("METANET_DATA", str(tiny_data))
 
-    def go(*overrides: str, name: str = "run", zoo: str = "digits_tiny") -> tuple[Path, dict[str, float]]:
+    def go(
+        *overrides: str, name: str = "run", zoo: str = "digits_tiny"
+    ) -> tuple[Path, dict[str, float]]:
         folder = tmp_path / name
-        given = [f"zoo={zoo}", "logger=none", "trainer.max_epochs=2", f"paths.run_dir={folder}", "device=cpu"]
+        given = [
+            f"zoo={zoo}",
+            "logger=none",
+            "trainer.max_epochs=2",
+            f"paths.run_dir={folder}",
+            "device=cpu",
+        ]
         train(compose_train(*given, "task.batch_size=8", "trainer.log_every_n_steps=1", *overrides))
         return folder, json.loads((folder / "metrics.json").read_text())
 
@@ -49,4 +58,6 @@ def run(tiny_data, tmp_path, monkeypatch):
 def command(*args: str, cwd: Path, env: dict[str, str], **kwargs) -> subprocess.CompletedProcess:
     """The console script in a process of its own."""
     words = [sys.executable, "-m", "metanet.cli", *args]
-    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=240, **kwargs)
+    return subprocess.run(
+        words, cwd=cwd, env=env, capture_output=True, text=True, timeout=240, **kwargs
+    )

@@ -15,8 +15,16 @@ def write(folder, part, text):
 @pytest.fixture
 def resumed(tmp_path):
     """A run of two epochs that was stopped, and went on after the first."""
-    write(tmp_path, 0, "epoch,step,train/loss,val/loss,val/tau\n0,3,,1.5,0.1\n0,3,2.0,,\n1,6,,9,0.9\n1,6,9,,\n")
-    write(tmp_path, 1, "epoch,step,train/loss,val/loss,val/tau\n1,6,,1.0,0.4\n1,6,1.25,,\n2,9,,1.1,0.3\n,9,,,\n")
+    write(
+        tmp_path,
+        0,
+        "epoch,step,train/loss,val/loss,val/tau\n0,3,,1.5,0.1\n0,3,2.0,,\n1,6,,9,0.9\n1,6,9,,\n",
+    )
+    write(
+        tmp_path,
+        1,
+        "epoch,step,train/loss,val/loss,val/tau\n1,6,,1.0,0.4\n1,6,1.25,,\n2,9,,1.1,0.3\n,9,,,\n",
+    )
     return tmp_path
 
 
@@ -51,7 +59,10 @@ def test_models_without_epochs_have_none(tmp_path):
     [
         ((1, 1, 0), "black"),
         ((1, 1, 1), "black"),
-        ((0.99, 0.91, 0.14), "black"),  # the bright end of viridis, on which white could not be read
+        (
+            (0.99, 0.91, 0.14),
+            "black",
+        ),  # the bright end of viridis, on which white could not be read
         ((0, 0, 0), "white"),
         ((0.27, 0.0, 0.33), "white"),
         ((0, 0, 1), "white"),

@@ -30,7 +30,12 @@ def small_zoo(networks: int = 6) -> Zoo:
             table["architecture"].append(name)
             table["test_accuracy"].append(i / networks)
         row += networks
-    return Zoo(name="small", path=None, table={k: np.array(v) for k, v in table.items()}, populations=populations)
+    return Zoo(
+        name="small",
+        path=None,
+        table={k: np.array(v) for k, v in table.items()},
+        populations=populations,
+    )
 
 
 def test_a_split_never_cuts_through_a_run():
@@ -51,7 +56,9 @@ def test_unseen_architectures_are_a_split_of_their_own():
     assert set(zoo.table["architecture"][rest.numpy()]) == {"narrow"}
     with pytest.raises(MetanetError, match="the zoo has no giant; it has narrow, wide"):
         split_runs(zoo, fractions={"val": 0.2, "test": 0.3}, unseen=["giant"], seed=0)
-    only = split_runs(zoo, fractions={"val": 0.2, "test": 0.3}, unseen=[], seed=0, architectures=["wide"])
+    only = split_runs(
+        zoo, fractions={"val": 0.2, "test": 0.3}, unseen=[], seed=0, architectures=["wide"]
+    )
     assert set(zoo.table["architecture"][torch.cat(list(only.values())).numpy()]) == {"wide"}
     with pytest.raises(MetanetError, match="the val split is empty"):
         split_runs(zoo, fractions={"val": 0.0, "test": 0.3}, unseen=[], seed=0)
@@ -98,7 +105,8 @@ def test_processes_share_every_batch():
 
 def test_a_label_that_is_not_there_is_explained():
     with pytest.raises(
-        MetanetError, match="label=loss: the zoo's table has the columns id, run, architecture, test_accuracy"
+        MetanetError,
+        match="label=loss: the zoo's table has the columns id, run, architecture, test_accuracy",
     ):
         AccuracyPrediction(label="loss", val=0.2, test=0.2).data(small_zoo(), 0)
     with pytest.raises(MetanetError, match="label=run is not numeric"):
@@ -130,5 +138,7 @@ def test_the_loss_is_least_where_the_prediction_is_right(kind):
         return loss
 
     optimizer.step(step)
-    torch.testing.assert_close(task.predict(task.encode(target)[:, None]), target, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        task.predict(task.encode(target)[:, None]), target, atol=1e-6, rtol=0
+    )
     torch.testing.assert_close(task.predict(output.detach()), target, atol=1e-3, rtol=0)

@@ -11,8 +11,17 @@ from metanet.tasks._module import check_finite
 from metanet.zoo import Population, Zoo, networks
 
 SMALL = ("model=gmn", "model.width=8", "model.layers=1")
-PROBED = ("model=probed_gmn", "model.probes=4", "model.gmn={width: 8, layers: 1}")  # runs the networks, NaN and all
-OWN = ("zoo.table=t.csv", "zoo.label=quality", "zoo.input_shape=[1,8,8]", "zoo.arch=metanet.zoo.networks:mlp")
+PROBED = (
+    "model=probed_gmn",
+    "model.probes=4",
+    "model.gmn={width: 8, layers: 1}",
+)  # runs the networks, NaN and all
+OWN = (
+    "zoo.table=t.csv",
+    "zoo.label=quality",
+    "zoo.input_shape=[1,8,8]",
+    "zoo.arch=metanet.zoo.networks:mlp",
+)
 
 
 @pytest.fixture
@@ -29,7 +38,13 @@ def own(tmp_path):
         save_checkpoint(path, state)
         lines.append(f"{i}.safetensors,{i / 12}")
     (tmp_path / "own/t.csv").write_text("\n".join(lines))
-    return (*OWN, f"zoo.path={tmp_path}/own", "+zoo.arch_args.widths=[3]", "task.val=0.25", "task.test=0.25")
+    return (
+        *OWN,
+        f"zoo.path={tmp_path}/own",
+        "+zoo.arch_args.widths=[3]",
+        "task.val=0.25",
+        "task.test=0.25",
+    )
 
 
 def test_a_network_that_diverged_is_left_out(run, own, caplog):
@@ -50,7 +65,10 @@ def test_so_does_a_learning_rate_that_is_too_large(run):
 
 def test_what_is_finite_passes():
     check_finite(torch.zeros(3, 1), 0.5, "now")
-    for output, loss in ((torch.tensor([[1.0], [float("inf")]]), 0.5), (torch.zeros(2, 1), float("nan"))):
+    for output, loss in (
+        (torch.tensor([[1.0], [float("inf")]]), 0.5),
+        (torch.zeros(2, 1), float("nan")),
+    ):
         with pytest.raises(MetanetError, match="diverged: now"):
             check_finite(output, loss, "now")
 
@@ -58,9 +76,22 @@ def test_what_is_finite_passes():
 def stated(*splits):
     count = len(splits)
     state = {"w": torch.zeros(count, 1)}
-    one = Population(architecture="a", ref="r", arch_args={}, input_shape=(1,), state=state, rows=torch.arange(count))
-    table = {"id": np.arange(count), "run": np.arange(count), "architecture": np.array(["a"] * count)}
-    return Zoo(name="z", path=None, table={**table, "split": np.array(splits)}, populations={"a": one})
+    one = Population(
+        architecture="a",
+        ref="r",
+        arch_args={},
+        input_shape=(1,),
+        state=state,
+        rows=torch.arange(count),
+    )
+    table = {
+        "id": np.arange(count),
+        "run": np.arange(count),
+        "architecture": np.array(["a"] * count),
+    }
+    return Zoo(
+        name="z", path=None, table={**table, "split": np.array(splits)}, populations={"a": one}
+    )
 
 
 def divide(zoo):

@@ -20,7 +20,9 @@ def stacked(count: int = 5) -> tuple[Siren, dict[str, torch.Tensor]]:
 
 def outputs(model: Siren, state: dict[str, torch.Tensor]) -> torch.Tensor:
     x = torch.rand(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return torch.stack([functional_call(model, {k: v[i] for k, v in state.items()}, (x,)) for i in range(5)])
+    return torch.stack(
+        [functional_call(model, {k: v[i] for k, v in state.items()}, (x,)) for i in range(5)]
+    )
 
 
 @pytest.mark.parametrize("phase", [False, True])

@@ -1,4 +1,5 @@
-"""Law 6: stopped after any epoch, a run ends as an undisturbed one; and reading where it stopped never runs code."""
+"""Law 6: stopped after any epoch, a run ends as an undisturbed one; and reading where it stopped
+never runs code."""
 
 import json
 import pickle
@@ -42,7 +43,9 @@ def stop_after(epoch: int, monkeypatch) -> None:
 
 
 def results(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name.split("/")[0] in ("test", "unseen")}
+    return {
+        name: value for name, value in metrics.items() if name.split("/")[0] in ("test", "unseen")
+    }
 
 
 @pytest.fixture
@@ -68,11 +71,16 @@ def test_law_6_with_dropout_stopped_after_every_epoch(run, monkeypatch):
             with pytest.raises(Killed):
                 run(*DROPOUT, name=name)
         _, resumed = run(*DROPOUT, "resume=here", name=name)
-        assert results(resumed) == pytest.approx(results(whole), abs=1e-6), f"stopped after epoch {epoch}"
+        assert results(resumed) == pytest.approx(results(whole), abs=1e-6), (
+            f"stopped after epoch {epoch}"
+        )
 
 
 def test_steps_draw_differently_and_always_the_same():
-    seeds = {step_seed(*at) for at in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]}
+    seeds = {
+        step_seed(*at)
+        for at in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+    }
     assert len(seeds) == 5, "seed, epoch, step and process each matter"
     assert step_seed(3, 1, 4, 1) == 5757853696680748441
     torch.manual_seed(step_seed(3, 1, 4, 1))  # torch takes it
@@ -98,7 +106,13 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("value", "kind"),
-        [(object(), "object"), (print, "builtin"), ({1.5: 1}, "dict"), ({1, 2}, "set"), (b"x", "bytes")],
+        [
+            (object(), "object"),
+            (print, "builtin"),
+            ({1.5: 1}, "dict"),
+            ({1, 2}, "set"),
+            (b"x", "bytes"),
+        ],
     )
     def test_what_is_no_data_is_refused_when_it_is_written(self, value, kind, tmp_path):
         with pytest.raises(MetanetError, match=rf"\['hook'\]\[0\] is a {kind}"):
@@ -112,12 +126,16 @@ class TestFile:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
         try:
             with pytest.raises(MetanetError) as caught:
-                SafeCheckpointIO().save_checkpoint(self.CONTENT | {"more": torch.ones(10_000)}, path)
+                SafeCheckpointIO().save_checkpoint(
+                    self.CONTENT | {"more": torch.ones(10_000)}, path
+                )
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert str(caught.value).startswith(f"can't write {path}: File too large; 4")
         assert "What was there before is kept; make room" in str(caught.value)
-        assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
+        assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [
+            "last.ckpt"
+        ]
 
     @pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "RMSprop", "Adagrad", "NAdam"])
     def test_any_optimizer(self, optimizer, tmp_path):
@@ -135,7 +153,10 @@ class TestFile:
         whole = steps(*new(), 4)
         model, made = new()
         steps(model, made, 2)
-        content = self.CONTENT | {"state_dict": model.state_dict(), "optimizer_states": [made.state_dict()]}
+        content = self.CONTENT | {
+            "state_dict": model.state_dict(),
+            "optimizer_states": [made.state_dict()],
+        }
         SafeCheckpointIO().save_checkpoint(content, tmp_path / "last.ckpt")
         back = load_last(tmp_path / "last.ckpt")
         again, its = new()

@@ -1,4 +1,5 @@
-"""Whole runs: what they leave behind, the relabelling check, prediction, resuming after SIGKILL, two processes."""
+"""Whole runs: what they leave behind, the relabelling check, prediction, resuming after SIGKILL,
+two processes."""
 
 import csv
 import json
@@ -32,12 +33,21 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_run_leaves_everything_behind(run):
     folder, metrics = run(*SMALL, "logger=wandb", "logger.mode=offline")
-    assert {"test/tau", "test/r2", "test/mae", "unseen/tau", "relabelled/test/tau", "parameters"} <= metrics.keys()
+    assert {
+        "test/tau",
+        "test/r2",
+        "test/mae",
+        "unseen/tau",
+        "relabelled/test/tau",
+        "parameters",
+    } <= metrics.keys()
     assert metrics["relabelled/largest_change"] < 1e-4
     assert metrics["relabelled/test/tau"] == pytest.approx(metrics["test/tau"])
     assert (folder / "scatter.png").stat().st_size > 1000
     assert "| test, relabelled |" in (folder / "results.md").read_text()
-    assert len(rows(folder / "predictions.csv")) == 3 + 8  # a fifth of 16 networks, and the unseen architecture
+    assert (
+        len(rows(folder / "predictions.csv")) == 3 + 8
+    )  # a fifth of 16 networks, and the unseen architecture
     logged = rows(folder / "csv/version_0/metrics.csv")
     assert {"train/loss", "val/tau", "val/loss", "lr"} <= logged[0].keys()
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
@@ -95,14 +105,19 @@ def test_prediction_for_one_checkpoint(run, tiny_data, tmp_path, monkeypatch, ca
     assert said == pytest.approx(wanted[table[row]], abs=1e-3)
     metanet.save_checkpoint(tmp_path / "adapter.safetensors", {"0.lora_A.weight": torch.ones(2, 4)})
     arguments = [f"+arch_args.{k}={v}".replace(" ", "") for k, v in population.arch_args.items()]
-    given = [f"run={folder}", f"checkpoint={tmp_path}/adapter.safetensors", f"arch={population.ref}"]
+    given = [
+        f"run={folder}",
+        f"checkpoint={tmp_path}/adapter.safetensors",
+        f"arch={population.ref}",
+    ]
     monkeypatch.chdir(tmp_path)
     assert cli.main(["predict", *given, *arguments]) == 1
     assert "is an adapter (0.lora_A.weight, ...: LoRA)" in capsys.readouterr().err
 
 
 def test_a_zoo_of_ones_own(run, tmp_path):
-    """Torch files in sub-folders, a table with a run of two checkpoints each, a label column of another name."""
+    """Torch files in sub-folders, a table with a run of two checkpoints each, a label column of
+    another name."""
     lines = ["path,run,quality"]
     for i in range(24):
         torch.manual_seed(i)
@@ -112,14 +127,24 @@ def test_a_zoo_of_ones_own(run, tmp_path):
         lines.append(f"run{i // 2}/{i}.pt,run{i // 2},{i / 24}")
     (tmp_path / "own/table.csv").write_text("\n".join(lines))
     own = ["zoo.table=table.csv", "zoo.label=quality", "zoo.input_shape=[1,8,8]", f"zoo.arch={REF}"]
-    folder, _ = run(*SMALL, f"zoo.path={tmp_path}/own", *own, "+zoo.arch_args.widths=[5]", zoo="folder")
+    folder, _ = run(
+        *SMALL, f"zoo.path={tmp_path}/own", *own, "+zoo.arch_args.widths=[5]", zoo="folder"
+    )
     tested = {r["id"] for r in rows(folder / "predictions.csv")}
     assert len(tested) == 4, "two runs of two"
     assert len({t.split("/")[0] for t in tested}) == 2
 
 
 def train_process(folder: Path, data: Path, *overrides: str) -> subprocess.Popen:
-    args = ["train", "zoo=digits_tiny", "logger=none", "device=cpu", "task.batch_size=8", *SMALL, *overrides]
+    args = [
+        "train",
+        "zoo=digits_tiny",
+        "logger=none",
+        "device=cpu",
+        "task.batch_size=8",
+        *SMALL,
+        *overrides,
+    ]
     env = {**os.environ, "METANET_DATA": str(data), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "metanet.cli", *args, f"hydra.run.dir={folder}"],
@@ -142,7 +167,9 @@ def test_law_6_a_killed_run_resumes_and_ends_as_an_undisturbed_one(tiny_data, tm
     env = {**os.environ, "METANET_DATA": str(tiny_data), "OMP_NUM_THREADS": "1"}
     resumed = command("train", f"resume={tmp_path / 'killed'}", cwd=tmp_path, env=env)
     assert resumed.returncode == 0, resumed.stderr
-    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed"))
+    a, b = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed")
+    )
     for key in a:
         if key.split("/")[0] in ("test", "unseen"):
             assert a[key] == pytest.approx(b[key], abs=1e-6), key
@@ -152,10 +179,29 @@ def test_law_6_a_killed_run_resumes_and_ends_as_an_undisturbed_one(tiny_data, tm
 
 def test_two_processes_train_one_model(tiny_data, tmp_path):
     env = {**os.environ, "METANET_DATA": str(tiny_data), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "metanet.cli"]
-    given = ["zoo=digits_tiny", "logger=none", "trainer=ddp_cpu", "trainer.max_epochs=2", "task.batch_size=8"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "metanet.cli",
+    ]
+    given = [
+        "zoo=digits_tiny",
+        "logger=none",
+        "trainer=ddp_cpu",
+        "trainer.max_epochs=2",
+        "task.batch_size=8",
+    ]
     done = subprocess.run(
-        [*launch, "train", *given, *SMALL], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240
+        [*launch, "train", *given, *SMALL],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = (tmp_path / "outputs/accuracy_prediction").iterdir()

@@ -1,4 +1,5 @@
-"""Complex parameters and buffers in recordings, and the memory that complex tensors share with their parts."""
+"""Complex parameters and buffers in recordings, and the memory that complex tensors share with
+their parts."""
 
 import pytest
 import torch
@@ -93,12 +94,16 @@ def spectrum(w, x):
 
 
 def short_time(w, x):
-    z = torch.stft(x.flatten()[None].expand(2, -1), 4, return_complex=True, window=torch.ones(4, dtype=x.dtype))
+    z = torch.stft(
+        x.flatten()[None].expand(2, -1), 4, return_complex=True, window=torch.ones(4, dtype=x.dtype)
+    )
     return torch.istft(z * w[0, 0], 4, window=torch.ones(4, dtype=x.dtype))
 
 
 def convolved(w, x):
-    return nn.functional.conv1d(x.to(w.dtype)[None].expand(2, 3, 4), w[:3, :3, None], w[0, :3]).angle()
+    return nn.functional.conv1d(
+        x.to(w.dtype)[None].expand(2, 3, 4), w[:3, :3, None], w[0, :3]
+    ).angle()
 
 
 PROGRAMS = [
@@ -107,7 +112,8 @@ PROGRAMS = [
     spectrum, short_time, convolved,
 ]  # fmt: skip
 SHARED = {windows_over_parts, repeated_parts, repeated_conjugates}
-"""Programs that write to memory in a way that no function tells: they must not seem to be functions."""
+"""Programs that write to memory in a way that no function tells: they must not seem to be
+functions."""
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
@@ -149,7 +155,9 @@ def test_hidden_units_move_unless_they_are_told_apart(program):
     assert metanet.verify(network, arch.spec, X).ok
 
 
-@pytest.mark.parametrize("program", [parts_of_the_weight, written_through_parts, spectrum], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "program", [parts_of_the_weight, written_through_parts, spectrum], ids=lambda p: p.__name__
+)
 def test_the_meta_device_gives_the_same_recording(program):
     real, meta = (record(Does(program, device), (X,), {}) for device in ("cpu", "meta"))
     assert [op.name for op in real.ops] == [op.name for op in meta.ops]

@@ -1,4 +1,5 @@
-"""Example inputs are made from a network's own configuration, run, and differ in size from their check."""
+"""Example inputs are made from a network's own configuration, run, and differ in size from their
+check."""
 
 import pytest
 import torch
@@ -14,11 +15,34 @@ transformers = pytest.importorskip("transformers")
 torchvision = pytest.importorskip("torchvision")
 
 TEXT = {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-SPEECH = {**SMALL, "conv_dim": [16, 16], "conv_stride": [5, 4], "conv_kernel": [10, 8], "num_conv_pos_embeddings": 8}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+SPEECH = {
+    **SMALL,
+    "conv_dim": [16, 16],
+    "conv_stride": [5, 4],
+    "conv_kernel": [10, 8],
+    "num_conv_pos_embeddings": 8,
+}
 IMAGE = {"image_size": 32, "patch_size": 8, **SMALL}
-SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2], "d_model": 16, "num_time_features": 2}
-DETR = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5, "use_pretrained_backbone": False}
+SERIES = {
+    "prediction_length": 4,
+    "context_length": 8,
+    "lags_sequence": [1, 2],
+    "d_model": 16,
+    "num_time_features": 2,
+}
+DETR = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "num_queries": 5,
+    "use_pretrained_backbone": False,
+}
 BART = {
     "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
     "encoder_attention_heads": 4, "decoder_attention_heads": 4,
@@ -28,12 +52,24 @@ PAIR = {"text_config": {**SMALL, **TEXT}, "vision_config": IMAGE}
 # class: (fields of its configuration, the inputs that it is given)
 NETWORKS = {
     "LlamaForCausalLM": ({**SMALL, **TEXT, "num_key_value_heads": 2}, ["input_ids"]),
-    "MistralForCausalLM": ({**SMALL, **TEXT, "num_key_value_heads": 2, "sliding_window": 7}, ["input_ids"]),
-    "MixtralForCausalLM": ({**SMALL, **TEXT, "num_key_value_heads": 2, "num_local_experts": 16}, ["input_ids"]),
+    "MistralForCausalLM": (
+        {**SMALL, **TEXT, "num_key_value_heads": 2, "sliding_window": 7},
+        ["input_ids"],
+    ),
+    "MixtralForCausalLM": (
+        {**SMALL, **TEXT, "num_key_value_heads": 2, "num_local_experts": 16},
+        ["input_ids"],
+    ),
     "GPT2LMHeadModel": ({"n_embd": 32, "n_layer": 2, "n_head": 4, **TEXT}, ["input_ids"]),
-    "MambaForCausalLM": ({"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4, **TEXT}, ["input_ids"]),
+    "MambaForCausalLM": (
+        {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4, **TEXT},
+        ["input_ids"],
+    ),
     "BertForMaskedLM": ({**SMALL, **TEXT}, ["input_ids"]),
-    "RobertaForMaskedLM": ({**SMALL, **TEXT, "max_position_embeddings": 16, "pad_token_id": 1}, ["input_ids"]),
+    "RobertaForMaskedLM": (
+        {**SMALL, **TEXT, "max_position_embeddings": 16, "pad_token_id": 1},
+        ["input_ids"],
+    ),
     "LongformerModel": ({**SMALL, **TEXT, "attention_window": [4, 4]}, ["input_ids"]),
     "CanineModel": (SMALL, ["input_ids"]),
     "LayoutLMModel": ({**SMALL, **TEXT}, ["bbox", "input_ids"]),
@@ -45,18 +81,37 @@ NETWORKS = {
     "BartForSequenceClassification": ({**BART, **TEXT}, ["input_ids"]),
     "ViTForImageClassification": (IMAGE, ["pixel_values"]),
     "ViTMAEForPreTraining": (
-        {**IMAGE, "decoder_hidden_size": 16, "decoder_num_attention_heads": 4, "decoder_num_hidden_layers": 1},
+        {
+            **IMAGE,
+            "decoder_hidden_size": 16,
+            "decoder_num_attention_heads": 4,
+            "decoder_num_hidden_layers": 1,
+        },
         ["noise", "pixel_values"],
     ),
     "SwinForImageClassification": (
-        {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
+        {
+            "image_size": 32,
+            "patch_size": 4,
+            "embed_dim": 16,
+            "depths": [1, 1],
+            "num_heads": [2, 2],
+            "window_size": 4,
+        },
         ["pixel_values"],
     ),
-    "ConvNextForImageClassification": ({"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2}, ["pixel_values"]),
+    "ConvNextForImageClassification": (
+        {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2},
+        ["pixel_values"],
+    ),
     "VideoMAEForVideoClassification": ({**IMAGE, "num_frames": 4}, ["pixel_values"]),
     "DetrForObjectDetection": (DETR, ["pixel_values"]),
     "SegformerForSemanticSegmentation": (
-        {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]},
+        {
+            "hidden_sizes": [8, 8, 16, 16],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 1, 2, 2],
+        },
         ["pixel_values"],
     ),
     "CLIPModel": ({**PAIR, "projection_dim": 16}, ["input_ids", "pixel_values"]),
@@ -64,21 +119,42 @@ NETWORKS = {
     "BlipModel": ({**PAIR, "projection_dim": 16}, ["input_ids", "pixel_values"]),
     "LlavaForConditionalGeneration": ({**PAIR, "image_token_index": 98}, ["input_ids"]),
     "Wav2Vec2Model": (SPEECH, ["input_values"]),
-    "ASTForAudioClassification": ({**SMALL, "max_length": 32, "num_mel_bins": 32}, ["input_values"]),
+    "ASTForAudioClassification": (
+        {**SMALL, "max_length": 32, "num_mel_bins": 32},
+        ["input_values"],
+    ),
     "WhisperForConditionalGeneration": (
-        {**BART, **TEXT, "num_mel_bins": 16, "max_source_positions": 20, "decoder_start_token_id": 3},
+        {
+            **BART,
+            **TEXT,
+            "num_mel_bins": 16,
+            "max_source_positions": 20,
+            "decoder_start_token_id": 3,
+        },
         ["decoder_input_ids", "input_features"],
     ),
     "Speech2TextForConditionalGeneration": (
         {**BART, **TEXT, "input_feat_per_channel": 16},
         ["decoder_input_ids", "input_features"],
     ),
-    "EncodecModel": ({"num_filters": 4, "hidden_size": 8, "codebook_dim": 8, "codebook_size": 16}, ["input_values"]),
+    "EncodecModel": (
+        {"num_filters": 4, "hidden_size": 8, "codebook_dim": 8, "codebook_size": 16},
+        ["input_values"],
+    ),
     "TimeSeriesTransformerModel": (
         SERIES,
-        ["future_time_features", "future_values", "past_observed_mask", "past_time_features", "past_values"],
+        [
+            "future_time_features",
+            "future_values",
+            "past_observed_mask",
+            "past_time_features",
+            "past_values",
+        ],
     ),
-    "PatchTSTForPrediction": ({"d_model": 16, "num_attention_heads": 4, "prediction_length": 4}, ["past_values"]),
+    "PatchTSTForPrediction": (
+        {"d_model": 16, "num_attention_heads": 4, "prediction_length": 4},
+        ["past_values"],
+    ),
     "DecisionTransformerModel": (
         {"hidden_size": 32, "n_layer": 1, "n_head": 4},
         ["actions", "returns_to_go", "rewards", "states", "timesteps"],
@@ -88,11 +164,22 @@ NETWORKS = {
         ["input_ids", "visual_feats", "visual_pos"],
     ),
     "Qwen3VLVisionModel": (
-        {**SMALL, "depth": 1, "num_heads": 4, "out_hidden_size": 16, "patch_size": 4, "deepstack_visual_indexes": [0]},
+        {
+            **SMALL,
+            "depth": 1,
+            "num_heads": 4,
+            "out_hidden_size": 16,
+            "patch_size": 4,
+            "deepstack_visual_indexes": [0],
+        },
         ["grid_thw", "hidden_states"],
     ),
 }
-FIXED = {"VideoMAEForVideoClassification", "ViTForImageClassification", "SwinForImageClassification"}
+FIXED = {
+    "VideoMAEForVideoClassification",
+    "ViTForImageClassification",
+    "SwinForImageClassification",
+}
 
 
 def build(name, fields):
@@ -127,7 +214,9 @@ def test_transformers(name):
             assert kwargs["use_cache"] is False
 
 
-@pytest.mark.parametrize("name", ["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "RobertaForMaskedLM"])
+@pytest.mark.parametrize(
+    "name", ["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "RobertaForMaskedLM"]
+)
 def test_sentences_have_lengths_of_their_own_and_plain_tokens(name):
     model = build(name, NETWORKS[name][0])
     example = example_inputs(model)
@@ -146,7 +235,10 @@ def test_a_large_window_is_not_exceeded():
 
 
 def test_clip_reads_the_text_where_it_ends():
-    model = build("CLIPModel", NETWORKS["CLIPModel"][0] | {"text_config": {**SMALL, **TEXT, "eos_token_id": 5}})
+    model = build(
+        "CLIPModel",
+        NETWORKS["CLIPModel"][0] | {"text_config": {**SMALL, **TEXT, "eos_token_id": 5}},
+    )
     ids = example_inputs(model).kwargs["input_ids"]
     assert (ids[:, -1] == 5).all() and (ids[:, :-1] != 5).all()
 
@@ -163,11 +255,15 @@ def test_on_the_meta_device_inputs_have_values():
     assert example.kwargs["input_ids"].device.type == "cpu"
 
 
-@pytest.mark.parametrize("make", [lambda: build("BertForMaskedLM", SMALL), lambda: timm.create_model("test_resnet")])
+@pytest.mark.parametrize(
+    "make", [lambda: build("BertForMaskedLM", SMALL), lambda: timm.create_model("test_resnet")]
+)
 def test_the_same_configuration_gives_the_same_example(make):
     state = torch.get_rng_state()
     one, other = example_inputs(make()), example_inputs(make())
-    for a, b in zip([*one.args, *one.kwargs.values()], [*other.args, *other.kwargs.values()], strict=True):
+    for a, b in zip(
+        [*one.args, *one.kwargs.values()], [*other.args, *other.kwargs.values()], strict=True
+    ):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
     torch.set_rng_state(state)
     example_inputs(make_nothing_random())
@@ -258,10 +354,15 @@ class TestOwn:
 
     def test_with_a_check(self):
         other = torch.zeros(3, 3)
-        assert example_inputs(self.network(example_inputs=self.x, check_inputs=(other,))).check == ((other,), {})
+        assert example_inputs(self.network(example_inputs=self.x, check_inputs=(other,))).check == (
+            (other,),
+            {},
+        )
 
     def test_another_form_is_named(self):
-        with pytest.raises(TraceError, match=r"Linear.example_inputs gave int, expected a tensor, a tuple"):
+        with pytest.raises(
+            TraceError, match=r"Linear.example_inputs gave int, expected a tensor, a tuple"
+        ):
             example_inputs(self.network(example_inputs=3))
 
     def test_a_module_that_says_nothing_has_none(self):

@@ -24,8 +24,14 @@ def plain() -> nn.Sequential:
 X = torch.randn(2, 4)
 pytestmark = pytest.mark.filterwarnings("ignore:.*`torch.jit")
 REFUSED = {
-    "scripted": (lambda path: torch.jit.script(plain()), "module.load_state_dict(scripted.state_dict())"),
-    "traced": (lambda path: torch.jit.trace(plain(), X), "module.load_state_dict(scripted.state_dict())"),
+    "scripted": (
+        lambda path: torch.jit.script(plain()),
+        "module.load_state_dict(scripted.state_dict())",
+    ),
+    "traced": (
+        lambda path: torch.jit.trace(plain(), X),
+        "module.load_state_dict(scripted.state_dict())",
+    ),
     "loaded": (lambda path: saved(path), "module.load_state_dict(scripted.state_dict())"),
     "inside": (lambda path: Around(torch.jit.script(plain())), "its module 'inner' is TorchScript"),
     "exported": (lambda path: torch.export.export(plain(), (X,)), "program.module()"),
@@ -63,7 +69,13 @@ def test_the_way_out_leads_out():
 
 
 @pytest.mark.parametrize(
-    "wrap", [torch.fx.symbolic_trace, torch.compile, Around, lambda m: torch.export.export(m, (X,)).module()]
+    "wrap",
+    [
+        torch.fx.symbolic_trace,
+        torch.compile,
+        Around,
+        lambda m: torch.export.export(m, (X,)).module(),
+    ],
 )
 def test_other_forms_of_a_module_are_traced_as_it_is(wrap):
     assert [g.size for g in metanet.trace(wrap(plain()), X).spec.groups] == [8]

@@ -33,7 +33,9 @@ def test_everything_counts_in_plain_structures():
 
 
 def test_of_a_model_output_its_purpose_counts():
-    assert same(results(ModelOutput(loss=A, logits=B, encoder_last_hidden_state=C, past_key_values=(D,))), B)
+    assert same(
+        results(ModelOutput(loss=A, logits=B, encoder_last_hidden_state=C, past_key_values=(D,))), B
+    )
     assert same(results(ModelOutput(logits_per_image=A, logits_per_text=B)), A, B)
     assert same(results(ModelOutput(start_logits=A, end_logits=B, hidden_states=(C,))), A, B)
     assert same(results(ModelOutput(last_hidden_state=A, pooler_output=B, attentions=(C,))), A, B)

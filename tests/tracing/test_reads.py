@@ -110,14 +110,20 @@ def test_the_warning_names_the_line_of_the_network():
 
 def test_explain_names_it_too():
     arch = metanet.trace(Reading(ALL["tolist"]), torch.randn(5, 4))
-    assert "read as a Python number" in arch.spec.explain("a.weight") and HERE.name in arch.spec.explain("a.weight")
+    assert "read as a Python number" in arch.spec.explain(
+        "a.weight"
+    ) and HERE.name in arch.spec.explain("a.weight")
 
 
 def test_a_parameter_or_table_that_is_read_is_no_tensor_that_nobody_read():
     class Depth(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.gain = nn.Linear(4, 6), nn.Linear(6, 3), nn.Parameter(torch.ones(()))
+            self.a, self.b, self.gain = (
+                nn.Linear(4, 6),
+                nn.Linear(6, 3),
+                nn.Parameter(torch.ones(())),
+            )
             self.register_buffer("steps", torch.tensor(2))
 
         def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +163,9 @@ def experts(route) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.stem, self.router, self.head = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(5, 2)
-            self.experts = nn.ModuleList(nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 5)) for _ in range(3))
+            self.experts = nn.ModuleList(
+                nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 5)) for _ in range(3)
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)

@@ -104,7 +104,9 @@ class Writes(nn.Module):
                 view = VIEWS[int(torch.randint(len(VIEWS), (), generator=g))](view)
                 seen.append(view)
             view.add_(x[0, 0]) if step % 2 else view.mul_(2)
-            total = total + (seen[int(torch.randint(len(seen), (), generator=g))] * (step + 1)).sum()
+            total = (
+                total + (seen[int(torch.randint(len(seen), (), generator=g))] * (step + 1)).sum()
+            )
         return total + (base * torch.arange(12).view(4, 3)).sum()
 
 
@@ -115,7 +117,9 @@ def test_random_writes_through_views_replay_as_they_ran(seed):
     assert all(op.call is not None for op in trace.ops)
     other = torch.randn(2, 3, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(trace.replay(model.state_dict(), other)[trace.outputs[0]], model(other))
+        torch.testing.assert_close(
+            trace.replay(model.state_dict(), other)[trace.outputs[0]], model(other)
+        )
 
 
 def test_a_constant_keeps_its_values_for_those_who_read_it_before_it_is_written():
@@ -130,7 +134,10 @@ def test_a_constant_keeps_its_values_for_those_who_read_it_before_it_is_written(
     early, late = (trace.replay({}, torch.zeros(3))[n] for n in trace.outputs)
     assert early.tolist() == [0, 0, 0]
     assert late.tolist() == [0, 5, 5]
-    assert [op.name for op in trace.ops] == ["aten.add", "aten.add"]  # the writes are constants, not operations
+    assert [op.name for op in trace.ops] == [
+        "aten.add",
+        "aten.add",
+    ]  # the writes are constants, not operations
 
 
 def test_inputs_are_not_written():
@@ -169,9 +176,14 @@ class Positions(nn.Module):
 def test_the_meta_device_needs_no_weights():
     trace = record(Positions("meta"), (torch.randn(2, 5, 4),), {})
     assert trace.values[trace.outputs[0]].shape == (2, 5, 4)
-    assert any(t.shape == (5, 1) and t.dtype == torch.bool and not t.any() for t in trace.constants.values())
+    assert any(
+        t.shape == (5, 1) and t.dtype == torch.bool and not t.any()
+        for t in trace.constants.values()
+    )
     unknown = [v for v in trace.values if v.origin == "unknown"]
-    assert [v.shape for v in unknown] == [(4,)]  # the rates: a buffer outside the state dict has no values there
+    assert [v.shape for v in unknown] == [
+        (4,)
+    ]  # the rates: a buffer outside the state dict has no values there
     real = record(Positions("cpu"), (torch.randn(2, 5, 4),), {})
     assert {op.name for op in real.ops} <= {op.name for op in trace.ops}
 
@@ -185,7 +197,9 @@ def test_the_value_of_a_tensor_without_values_is_asked_for():
         def forward(self, x: Tensor) -> Tensor:
             return x if self.layer(x).sum().item() > 0 else -x
 
-    with pytest.raises(TraceError, match=r"asks for the value of a tensor that is on the meta device.*to_empty"):
+    with pytest.raises(
+        TraceError, match=r"asks for the value of a tensor that is on the meta device.*to_empty"
+    ):
         record(Asks(), (torch.randn(2, 3),), {})
 
 
@@ -227,7 +241,9 @@ class Branching(nn.Module):
 
 
 def test_control_flow_on_data_is_reported():
-    assert any("only the path taken" in w for w in record(Branching(), (torch.randn(2, 3),), {}).warnings)
+    assert any(
+        "only the path taken" in w for w in record(Branching(), (torch.randn(2, 3),), {}).warnings
+    )
 
 
 class Raises(nn.Module):
@@ -249,7 +265,11 @@ class Raises(nn.Module):
             (torch.randn(2, 3),),
             r"parameters without a shape yet \(weight, bias\).*run the model once",
         ),
-        (print, (torch.randn(2, 3),), "expected a torch.nn.Module to trace, got builtin_function_or_method"),
+        (
+            print,
+            (torch.randn(2, 3),),
+            "expected a torch.nn.Module to trace, got builtin_function_or_method",
+        ),
     ],
 )
 def test_bad_input_is_explained(model, inputs, message):

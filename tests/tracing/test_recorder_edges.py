@@ -118,7 +118,9 @@ def test_what_was_recorded_computes_the_same(program):
     weight, other = torch.linspace(-2, 1, 16, dtype=torch.float64).reshape(4, 4), X.flip(0) + 0.1
     with torch.no_grad():
         want = program(weight.clone(), other.clone())
-    torch.testing.assert_close(trace.replay({"weight": weight}, other)[trace.outputs[0]], want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        trace.replay({"weight": weight}, other)[trace.outputs[0]], want, rtol=1e-12, atol=1e-12
+    )
 
 
 class Reordered(nn.Module):
@@ -139,7 +141,9 @@ def swapped(hidden: Tensor) -> Tensor:
     return other
 
 
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda h: nn.Parameter(h, requires_grad=False), swapped])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda h: nn.Parameter(h, requires_grad=False), swapped]
+)
 def test_symmetries_are_sound_where_a_copy_is_made_behind_our_back(how):
     model, x = Reordered(how), torch.randn(4, 5)
     assert metanet.verify(model, metanet.trace(model, x).spec, x).change < 1e-10
@@ -158,7 +162,9 @@ def test_memory_that_nobody_knows_is_refused():
 def test_numbers_that_leave_through_numpy_are_reported():
     trace = record(Does(lambda w, x: x @ w * float(np.sum((x @ w).numpy()))), (X,), {})
     assert any("tensor.numpy()" in w for w in trace.warnings)
-    assert not record(Does(lambda w, x: x @ w * float(torch.arange(3).numpy().sum())), (X,), {}).warnings
+    assert not record(
+        Does(lambda w, x: x @ w * float(torch.arange(3).numpy().sum())), (X,), {}
+    ).warnings
 
 
 @dataclass
@@ -169,7 +175,9 @@ class Pair:
 Named = namedtuple("Named", "a")
 
 
-@pytest.mark.parametrize("wrap", [Pair, Named, lambda x: OrderedDict(a=x), lambda x: {"a": x}, lambda x: [x]])
+@pytest.mark.parametrize(
+    "wrap", [Pair, Named, lambda x: OrderedDict(a=x), lambda x: {"a": x}, lambda x: [x]]
+)
 def test_inputs_of_every_kind_stay_as_they_were(wrap):
     given = wrap(X.clone())
 
@@ -178,7 +186,10 @@ def test_inputs_of_every_kind_stay_as_they_were(wrap):
         return tensor.mul_(2) @ w
 
     assert len(record(Does(program), (given,), {}).inputs) == 1
-    assert torch.equal(given[0] if isinstance(given, list) else given["a"] if isinstance(given, dict) else given.a, X)
+    assert torch.equal(
+        given[0] if isinstance(given, list) else given["a"] if isinstance(given, dict) else given.a,
+        X,
+    )
 
 
 def test_the_callers_random_state_and_tensors_are_left_alone():
@@ -201,7 +212,9 @@ class TestMeta:
     @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
     def test_recurrent_layers(self, kind):
         x = torch.randn(2, 3, 4)
-        real, meta = ({op.name for op in record(kind(4, 5, device=d), (x,), {}).ops} for d in ("cpu", "meta"))
+        real, meta = (
+            {op.name for op in record(kind(4, 5, device=d), (x,), {}).ops} for d in ("cpu", "meta")
+        )
         assert {"aten.addmm", "aten.tanh"} <= meta
         assert meta <= real
 
@@ -226,7 +239,9 @@ class TestMeta:
 
     @pytest.mark.parametrize("ask", [Tensor.item, Tensor.tolist, Tensor.nonzero, bool])
     def test_numbers_that_are_not_known_are_asked_for(self, ask):
-        with pytest.raises(TraceError, match=r"asks for the value of a tensor that is on the meta.*to_empty"):
+        with pytest.raises(
+            TraceError, match=r"asks for the value of a tensor that is on the meta.*to_empty"
+        ):
             self.ops(lambda w, x: ask((x @ w).sum()) and x @ w)
 
     def test_a_table_written_row_by_row_has_its_values(self):

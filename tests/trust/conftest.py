@@ -1,4 +1,5 @@
-"""A folder with a module ``evil``, which leaves a canary when it is imported; nothing is remembered."""
+"""A folder with a module ``evil``, which leaves a canary when it is imported; nothing is
+remembered."""
 
 import sys
 from pathlib import Path

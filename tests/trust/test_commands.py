@@ -13,7 +13,14 @@ from metanet.zoo import networks
 from .conftest import forget, untouched
 from .test_predict import GADGET, edit, made, old_task  # noqa: F401  # made is a fixture
 
-OWN = ("zoo=folder", "path=own", "table=t.csv", "label=quality", "input_shape=[1,8,8]", "logger=none")
+OWN = (
+    "zoo=folder",
+    "path=own",
+    "table=t.csv",
+    "label=quality",
+    "input_shape=[1,8,8]",
+    "logger=none",
+)
 
 
 @pytest.fixture
@@ -48,7 +55,9 @@ def test_predict_with_the_users_word(theirs, capsys, monkeypatch):
     assert cli.main(["predict", "run=theirs", "checkpoint=one.safetensors", "trust=theirs"]) == 0
     assert "quality: " in capsys.readouterr().out and Path("canary").exists()
     forget(monkeypatch)
-    assert cli.main(["predict", "run=theirs", "checkpoint=one.safetensors"]) == 0, "it is remembered"
+    assert cli.main(["predict", "run=theirs", "checkpoint=one.safetensors"]) == 0, (
+        "it is remembered"
+    )
 
 
 @pytest.mark.parametrize("command", ["train", "zoo"])

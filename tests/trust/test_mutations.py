@@ -1,4 +1,5 @@
-"""Every mutation of a zoo's and a model's files ends in one of our errors, or changes nothing that matters."""
+"""Every mutation of a zoo's and a model's files ends in one of our errors, or changes nothing that
+matters."""
 
 import json
 import random
@@ -42,7 +43,13 @@ VALUES = [
 def places(value, at=()):
     """Where in parsed JSON something stands."""
     yield at
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, inner in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         yield from places(inner, (*at, key))
 
 
@@ -129,10 +136,16 @@ def test_other_files_with_renewed_checksums(name, zoo):
         if name.endswith("csv"):
             data = bent(sound, rng)
         elif number % 2:
-            data = sound[:8] + bent(sound[8 : 8 + length], rng)[:length].ljust(length) + sound[8 + length :]
+            data = (
+                sound[:8]
+                + bent(sound[8 : 8 + length], rng)[:length].ljust(length)
+                + sound[8 + length :]
+            )
         else:
             header = json.loads(sound[8 : 8 + length])
-            header["__metadata__"]["zoo"] = json.dumps(mutated(json.loads(header["__metadata__"]["zoo"]), rng))
+            header["__metadata__"]["zoo"] = json.dumps(
+                mutated(json.loads(header["__metadata__"]["zoo"]), rng)
+            )
             text = json.dumps(header).encode()
             data = len(text).to_bytes(8, "little") + text + sound[8 + length :]
         path.write_bytes(data)
@@ -158,16 +171,26 @@ def test_the_checksum_beside_a_shard(zoo):
         shard_problem(shard)
 
 
-@pytest.mark.filterwarnings("ignore:Initializing zero-element")  # width=0, before its tensors are compared
+@pytest.mark.filterwarnings(
+    "ignore:Initializing zero-element"
+)  # width=0, before its tensors are compared
 @pytest.mark.parametrize("name", ["gmn", "deep_sets", "stat", "probed_gmn"])
 def test_the_description_of_a_model(name, place):
     arguments = {
         "gmn": {"width": 8, "layers": 1}, "deep_sets": {"width": 8, "layers": 2}, "stat": {"iterations": 3},
         "probed_gmn": {"probes": 3, "inputs": [2], "gmn": {"width": 8, "layers": 1}},
     }[name]  # fmt: skip
-    entry = {"ref": "metanet.zoo.networks:siren", "arch_args": {}, "input_shape": [2], "input_range": [0.0, 1.0]}
+    entry = {
+        "ref": "metanet.zoo.networks:siren",
+        "arch_args": {},
+        "input_shape": [2],
+        "input_range": [0.0, 1.0],
+    }
     meta = {
-        "task": {"name": "accuracy_prediction", "arguments": {"label": "a", "unseen": None, "val": 0.1}},
+        "task": {
+            "name": "accuracy_prediction",
+            "arguments": {"label": "a", "unseen": None, "val": 0.1},
+        },
         "scale": {"mean": 0.0, "std": 1.0, "loss_kind": "huber"},
         "architectures": {"siren": entry},
         "config": {},
@@ -189,7 +212,8 @@ def test_the_description_of_a_model(name, place):
 
 
 def test_the_tensors_of_trees_are_trees(place):
-    """A child that is its own parent would be a walk without end; an index beyond the end, another's memory."""
+    """A child that is its own parent would be a walk without end; an index beyond the end,
+    another's memory."""
     model = metanet.nn.build("stat", positions=1)
     one = torch.tensor([1])
     leaf = torch.tensor([0, 1, 1], dtype=torch.uint8)

@@ -53,7 +53,9 @@ def made(tmp_path_factory):
     here = tmp_path_factory.mktemp("made")
     make_zoo(here / "zoo", lambda: networks.mlp([3]))
     small = ("model=gmn", "model.width=8", "model.layers=1")
-    return trained(here / "zoo", "zoo.arch=metanet.zoo.networks:mlp", "+zoo.arch_args.widths=[3]", *small)
+    return trained(
+        here / "zoo", "zoo.arch=metanet.zoo.networks:mlp", "+zoo.arch_args.widths=[3]", *small
+    )
 
 
 @pytest.fixture
@@ -71,7 +73,13 @@ def edit(run, change):
 
 
 def ask(**options) -> str:
-    given = {"run": "run", "checkpoint": "one.safetensors", "arch": None, "arch_args": {}, "input_shape": None}
+    given = {
+        "run": "run",
+        "checkpoint": "one.safetensors",
+        "arch": None,
+        "arch_args": {},
+        "input_shape": None,
+    }
     return predict(OmegaConf.create({**given, **options}))
 
 
@@ -99,20 +107,34 @@ def architecture(**changes):
 
 ATTACKS = {
     "any class as the task": old_task(GADGET),
-    "any class inside the task": old_task({"_target_": "metanet.tasks.AccuracyPrediction", "label": GADGET}),
+    "any class inside the task": old_task(
+        {"_target_": "metanet.tasks.AccuracyPrediction", "label": GADGET}
+    ),
     "a method that writes": old_task({"_target_": "metanet.SymmetrySpec.save", "path": "victim"}),
     "a task of code": in_meta("task", {"reference": "evil:Task", "arguments": {}}),
-    "a command as the task": in_meta("task", {"reference": "os:system", "arguments": {"command": "touch canary"}}),
+    "a command as the task": in_meta(
+        "task", {"reference": "os:system", "arguments": {"command": "touch canary"}}
+    ),
     "an unknown task": in_meta("task", {"name": "evil", "arguments": {}}),
-    "arguments of a task": in_meta("task", {"name": "accuracy_prediction", "arguments": {"evil": 1}}),
-    "a target in arguments": in_meta("task", {"name": "accuracy_prediction", "arguments": {"label": GADGET}}),
+    "arguments of a task": in_meta(
+        "task", {"name": "accuracy_prediction", "arguments": {"evil": 1}}
+    ),
+    "a target in arguments": in_meta(
+        "task", {"name": "accuracy_prediction", "arguments": {"label": GADGET}}
+    ),
     "attributes through the scale": in_meta("scale", {"describe": "x"}),
-    "a class through the scale": in_meta("scale", {"mean": 0.0, "std": 1.0, "loss_kind": "mse", "__class__": "x"}),
+    "a class through the scale": in_meta(
+        "scale", {"mean": 0.0, "std": 1.0, "loss_kind": "mse", "__class__": "x"}
+    ),
     "a model of code": lambda d: d.update(model="evil_net", reference="evil:Net"),
     "a command as the model": lambda d: d.update(model="x", reference="os:system"),
     "an architecture of code": architecture(ref="evil:cnn", arch_args={}),
-    "a command as the architecture": architecture(ref="os:system", arch_args={"command": "touch canary"}),
-    "code beside an open module": architecture(ref="metanet.zoo.networks:torch.hub.load", arch_args={}),
+    "a command as the architecture": architecture(
+        ref="os:system", arch_args={"command": "touch canary"}
+    ),
+    "code beside an open module": architecture(
+        ref="metanet.zoo.networks:torch.hub.load", arch_args={}
+    ),
     "sizes of an architecture": architecture(arch_args={"widths": [2**40]}),
     "sizes that a machine has": architecture(arch_args={"widths": [10**5, 10**5]}),
     "layers of an architecture": architecture(arch_args={"widths": [3] * 5000}),
@@ -132,7 +154,9 @@ def test_nothing_of_an_attack_happens(name, run):
 def test_a_sound_run_answers_and_finds_its_architecture(run):
     """The twin: of the same folder, unedited."""
     assert ask().startswith("quality: ")
-    assert ask() == ask(arch="metanet.zoo.networks:mlp", arch_args={"widths": [3]}) == ask(arch="mlp")
+    assert (
+        ask() == ask(arch="metanet.zoo.networks:mlp", arch_args={"widths": [3]}) == ask(arch="mlp")
+    )
 
 
 def test_it_is_asked_by_what_the_command_graph_reads_too(run, place):
@@ -147,7 +171,13 @@ def test_a_run_from_before_tasks_were_registered(run):
     said = ask()
     edit(run, old_task(node))
     assert ask() == said
-    edit(run, lambda d: [d["meta"].pop("architectures"), d["meta"].update(input_shapes={"mlp": [1, 8, 8]})])
+    edit(
+        run,
+        lambda d: [
+            d["meta"].pop("architectures"),
+            d["meta"].update(input_shapes={"mlp": [1, 8, 8]}),
+        ],
+    )
     with pytest.raises(MetanetError, match="did not record its architectures: give arch=REF"):
         ask()
     assert ask(arch="metanet.zoo.networks:mlp", arch_args={"widths": [3]}).startswith("quality: ")
@@ -165,7 +195,9 @@ def test_sizes_are_bounded_by_the_tensors(argument, value, run):
 def test_loops_end_when_the_layers_outgrow_the_tensors(layers, run):
     """Counts that the numbers alone would allow."""
     edit(run, lambda d: d["arguments"].__setitem__("layers", layers))
-    with pytest.raises(MetanetError, match="sizes that are not those of its tensors|arguments.layers"):
+    with pytest.raises(
+        MetanetError, match="sizes that are not those of its tensors|arguments.layers"
+    ):
         ask()
 
 
@@ -190,12 +222,16 @@ def test_which_architecture_is_said_where_none_or_several_fit(run, place):
         known["other"] = {**known["mlp"], "arch_args": {"widths": [5]}}
 
     edit(run, more)
-    with pytest.raises(MetanetError, match=r"(?s)fits 2 of the architectures.*arch=mlp.*arch=tanh") as caught:
+    with pytest.raises(
+        MetanetError, match=r"(?s)fits 2 of the architectures.*arch=mlp.*arch=tanh"
+    ) as caught:
         ask()
     assert "arch=other" not in str(caught.value)
     assert ask(arch="tanh").startswith("quality: ")
     metanet.save_checkpoint(place / "one.safetensors", networks.mlp([9]).state_dict())
-    with pytest.raises(MetanetError, match=r"(?s)fits none of the architectures.*arch=mlp.*arch=other"):
+    with pytest.raises(
+        MetanetError, match=r"(?s)fits none of the architectures.*arch=mlp.*arch=other"
+    ):
         ask()
 
 
@@ -208,14 +244,21 @@ def test_a_checkpoint_that_diverged_is_refused(run, place):
 
 
 class TestCodeOfOnesOwn:
-    """A metanetwork and networks that are the user's: trained here, asked here, and taken elsewhere."""
+    """A metanetwork and networks that are the user's: trained here, asked here, and taken
+    elsewhere."""
 
     @pytest.fixture
     def own(self, place, monkeypatch):
         import evil
 
         make_zoo(place / "zoo", evil.cnn)
-        own = ("model=own", "model.name=evil:Net", "+model.width=8", "+model.layers=1", "zoo.arch=evil:cnn")
+        own = (
+            "model=own",
+            "model.name=evil:Net",
+            "+model.width=8",
+            "+model.layers=1",
+            "zoo.arch=evil:cnn",
+        )
         run = trained(place / "zoo", *own)
         metanet.save_checkpoint(place / "one.safetensors", evil.cnn().state_dict())
         forget(monkeypatch)
@@ -244,12 +287,20 @@ class TestCodeOfOnesOwn:
 
     def test_a_model_that_nobody_can_import(self, own):
         edit(own, lambda d: d.update(model="gone", reference=None))
-        with pytest.raises(MetanetError, match=r"holds a model 'gone', known are.*model=package.module:CLASS"):
+        with pytest.raises(
+            MetanetError, match=r"holds a model 'gone', known are.*model=package.module:CLASS"
+        ):
             ask()
 
 
 def test_trust_is_not_given_by_a_file(run):
-    edit(run, lambda d: [d.update(model="evil_net", reference="evil:Net"), d["meta"]["config"].update(trust=True)])
+    edit(
+        run,
+        lambda d: [
+            d.update(model="evil_net", reference="evil:Net"),
+            d["meta"]["config"].update(trust=True),
+        ],
+    )
     with pytest.raises(TrustError):
         ask()
     assert untouched() and not trust.is_known(run)

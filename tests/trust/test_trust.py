@@ -63,7 +63,11 @@ def test_a_refusal_shows_the_references_and_what_to_do(folder):
 def test_messages_are_short_and_free_of_control_characters(folder):
     with pytest.raises(TrustError) as caught:
         require([f"{n}\x1b[2J\n" + "x" * 10_000 for n in range(100)], folder)
-    assert len(str(caught.value)) < 2000 and "\x1b" not in str(caught.value) and "and 92 more" in str(caught.value)
+    assert (
+        len(str(caught.value)) < 2000
+        and "\x1b" not in str(caught.value)
+        and "and 92 more" in str(caught.value)
+    )
 
 
 def test_trust_is_remembered_for_these_references_in_this_folder(folder, tmp_path):
@@ -114,7 +118,8 @@ def test_where_nothing_can_be_remembered_it_is_said(folder, state, caplog):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"folder": 1, "trusted": []}', '{"folder": "/other", "trusted": ["a:b"]}']
+    "content",
+    ["", "{", "[]", '{"folder": 1, "trusted": []}', '{"folder": "/other", "trusted": ["a:b"]}'],
 )
 def test_a_damaged_memory_trusts_nothing(content, folder, state):
     remember(folder, ["a:b"])
@@ -136,9 +141,13 @@ def test_the_value_of_trust_on_the_command_line(folder):
 
 
 class TestArguments:
-    def function(self, width: int, rate: float = 0.5, name: str = "a", sizes: list[int] | None = None): ...
+    def function(
+        self, width: int, rate: float = 0.5, name: str = "a", sizes: list[int] | None = None
+    ): ...
 
-    @pytest.mark.parametrize("given", [{"width": 1}, {"width": 1, "rate": 1}, {"width": 2, "sizes": [1], "name": "b"}])
+    @pytest.mark.parametrize(
+        "given", [{"width": 1}, {"width": 1, "rate": 1}, {"width": 2, "sizes": [1], "name": "b"}]
+    )
     def test_fit(self, given):
         trust.check_arguments(type(self).function, given, "a file")
 

@@ -29,7 +29,9 @@ def zoo(place):
 def save_zoo(folder, ref, arguments):
     states = [networks.mlp([3]).state_dict() for _ in range(2)]
     state = {name: torch.stack([each[name] for each in states]) for name in states[0]}
-    rows = [{"id": str(i), "run": str(i), "architecture": "mlp", "quality": 0.5 * i} for i in range(2)]
+    rows = [
+        {"id": str(i), "run": str(i), "architecture": "mlp", "quality": 0.5 * i} for i in range(2)
+    ]
     save_shard(folder / "mlp-00000.safetensors", Shard(state=state, rows=rows))
     architecture = Architecture(ref=ref, arch_args=arguments, input_shape=(1, 8, 8))
     finish(folder, "theirs", {}, {"mlp": architecture}, [("mlp-00000.safetensors", "mlp")])
@@ -95,7 +97,9 @@ def test_arguments_that_no_network_of_these_tensors_has(arguments, zoo):
     assert len(str(caught.value)) < 2000
 
 
-@pytest.mark.parametrize("arguments", [{"checkpoint_path": "victim"}, {"pretrained": True}, {"pretrained_cfg": {}}])
+@pytest.mark.parametrize(
+    "arguments", [{"checkpoint_path": "victim"}, {"pretrained": True}, {"pretrained_cfg": {}}]
+)
 def test_timm_gets_no_weights_from_a_zoo(arguments, zoo):
     edit(zoo, architecture(ref="timm:resnet18", arch_args=arguments))
     with pytest.raises(MetanetError, match="random weights here"):
@@ -104,7 +108,15 @@ def test_timm_gets_no_weights_from_a_zoo(arguments, zoo):
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret.safetensors", "{place}/secret.safetensors", "sub/secret.safetensors", "..", "", ".hidden", "a\0b"],
+    [
+        "../secret.safetensors",
+        "{place}/secret.safetensors",
+        "sub/secret.safetensors",
+        "..",
+        "",
+        ".hidden",
+        "a\0b",
+    ],
 )
 def test_no_path_leads_out_of_the_folder(name, zoo, place):
     """And nothing is told of a file that is none of the zoo's, be it 12 digits of its digest."""
@@ -152,17 +164,23 @@ class TestFolder:
         metanet.save_checkpoint(place / "own/a.safetensors", networks.mlp([3]).state_dict())
 
         def write(architecture, **options):
-            (place / "own/t.csv").write_text(f"path,quality,architecture\na.safetensors,1,{architecture}\n")
+            (place / "own/t.csv").write_text(
+                f"path,quality,architecture\na.safetensors,1,{architecture}\n"
+            )
             given = {"path": "own", "table": "t.csv", "label": "quality", "input_shape": [1, 8, 8]}
             return FolderZoo(**given, **options)
 
         return write
 
-    @pytest.mark.parametrize("ref", ["evil:cnn", "os:system", "hf:.", "metanet.zoo.networks:nn.Linear"])
+    @pytest.mark.parametrize(
+        "ref", ["evil:cnn", "os:system", "hf:.", "metanet.zoo.networks:nn.Linear"]
+    )
     def test_a_column_of_code_needs_the_users_word(self, ref, table):
         with pytest.raises(TrustError) as caught:
             table(ref).load(progress=False)
-        assert repr(ref) in str(caught.value) and f"trust={Path('own').absolute()}" in str(caught.value)
+        assert repr(ref) in str(caught.value) and f"trust={Path('own').absolute()}" in str(
+            caught.value
+        )
         assert untouched()
 
     def test_with_it_the_code_is_imported(self, table, place):

@@ -1,4 +1,5 @@
-"""Verification draws masks and tables anew, and goes the other way at branches; what it could not do it names."""
+"""Verification draws masks and tables anew, and goes the other way at branches; what it could not
+do it names."""
 
 import inspect
 from dataclasses import replace
@@ -30,7 +31,8 @@ X = torch.randn(5, 4)
 
 
 def free(net: nn.Module) -> SymmetrySpec:
-    """The spec of the network without tables and branches: all six units move, and nothing else does."""
+    """The spec of the network without tables and branches: all six units move, and nothing else
+    does."""
     spec = metanet.trace(nn.Sequential(net.a, nn.Tanh(), net.b), X).spec
     names = {"0": "a", "2": "b"}
     return SymmetrySpec(spec.groups, {f"{names[n[0]]}{n[1:]}": t for n, t in spec.tensors.items()})
@@ -39,9 +41,13 @@ def free(net: nn.Module) -> SymmetrySpec:
 UNSOUND = {
     "mask of ones": Layers(lambda m, h: h * m.mask, mask=torch.ones(6, dtype=torch.bool)),
     "mask of integers": Layers(lambda m, h: h * m.mask, mask=torch.ones(6, dtype=torch.int64)),
-    "mask that fills": Layers(lambda m, h: h.masked_fill(m.mask, -3.0), mask=torch.zeros(6, dtype=torch.bool)),
+    "mask that fills": Layers(
+        lambda m, h: h.masked_fill(m.mask, -3.0), mask=torch.zeros(6, dtype=torch.bool)
+    ),
     "index": Layers(lambda m, h: h[:, m.index], index=torch.arange(6)),
-    "index of zeros": Layers(lambda m, h: h + h[:, m.index], index=torch.zeros(6, dtype=torch.int64)),
+    "index of zeros": Layers(
+        lambda m, h: h + h[:, m.index], index=torch.zeros(6, dtype=torch.int64)
+    ),
     "unit that is read": Layers(lambda m, h: -h if h[0, 0].item() > 0 else h),
     "unit that is read as a list": Layers(lambda m, h: h.cos() if h[0].tolist()[2] > 0 else h),
 }
@@ -58,7 +64,9 @@ def test_a_table_left_out_of_its_group_is_seen():
     net = UNSOUND["mask of ones"]
     spec = metanet.trace(net, X).spec
     mask = spec.tensors["mask"]
-    wrong = SymmetrySpec(spec.groups, {**spec.tensors, "mask": replace(mask, axes=(Fixed(6, "by mistake"),))})
+    wrong = SymmetrySpec(
+        spec.groups, {**spec.tensors, "mask": replace(mask, axes=(Fixed(6, "by mistake"),))}
+    )
     assert isinstance(mask.axes[0], Leaf)
     assert not metanet.verify(net, wrong, X).ok
     report = metanet.verify(net, spec, X)
@@ -123,7 +131,9 @@ def test_a_way_that_raises_is_not_taken():
 
 
 def test_numbers_that_come_back_into_the_network_are_ways_too():
-    report = metanet.verify(net := Layers(lambda m, h: h * float(h.sum())), metanet.trace(net, X).spec, X)
+    report = metanet.verify(
+        net := Layers(lambda m, h: h * float(h.sum())), metanet.trace(net, X).spec, X
+    )
     assert report.stuck == ()
 
 
@@ -134,12 +144,17 @@ def test_numbers_of_the_network_itself_are_no_branch_on_data():
 
 
 def test_tables_that_allow_no_other_values_are_kept_and_named():
-    """Sizes of parts that are read, and a mask that chooses as many rows as the next layer expects."""
-    sizes = Layers(lambda m, h: torch.cat(h.split(m.sizes.tolist(), 1)[::-1], 1), sizes=torch.tensor([1, 2, 3]))
+    """Sizes of parts that are read, and a mask that chooses as many rows as the next layer
+    expects."""
+    sizes = Layers(
+        lambda m, h: torch.cat(h.split(m.sizes.tolist(), 1)[::-1], 1), sizes=torch.tensor([1, 2, 3])
+    )
     report = metanet.verify(sizes, metanet.trace(sizes, X).spec, X)
     assert report.kept == ("sizes",) and "sizes" in str(report)
     chosen = Layers(
-        lambda m, h: h[:, m.chosen] * m.mask, chosen=torch.ones(6, dtype=torch.bool), mask=torch.ones(6).bool()
+        lambda m, h: h[:, m.chosen] * m.mask,
+        chosen=torch.ones(6, dtype=torch.bool),
+        mask=torch.ones(6).bool(),
     )
     report = metanet.verify(chosen, metanet.trace(chosen, X).spec, X)
     assert report.kept == ("chosen",), "the mask beside it is drawn anew"
@@ -147,7 +162,10 @@ def test_tables_that_allow_no_other_values_are_kept_and_named():
 
 def test_a_mask_that_would_hide_everything_is_not_drawn():
     """A softmax over nothing is NaN: every row keeps something."""
-    net = Layers(lambda m, h: h.masked_fill(m.hidden, -torch.inf).softmax(-1), hidden=torch.zeros(6, dtype=torch.bool))
+    net = Layers(
+        lambda m, h: h.masked_fill(m.hidden, -torch.inf).softmax(-1),
+        hidden=torch.zeros(6, dtype=torch.bool),
+    )
     for seed in range(5):
         report = metanet.verify(net, metanet.trace(net, X).spec, X, seed=seed)
         assert report.ok and report.kept == ()
@@ -166,10 +184,16 @@ def test_a_mask_that_would_hide_everything_is_not_drawn():
 )
 def test_integers_stay_among_those_that_are_legal(table, legal):
     drawn = redraw_integers(table, torch.Generator().manual_seed(0))
-    assert set(drawn.flatten().tolist()) <= legal and drawn.dtype == table.dtype and drawn.shape == table.shape
+    assert (
+        set(drawn.flatten().tolist()) <= legal
+        and drawn.dtype == table.dtype
+        and drawn.shape == table.shape
+    )
     assert table.ndim == 0 or len(set(drawn.tolist())) > 1
 
 
 def test_truth_values_are_of_both_kinds_in_every_row():
-    drawn = redraw_integers(torch.ones(40, 3, 2, dtype=torch.bool), torch.Generator().manual_seed(0))
+    drawn = redraw_integers(
+        torch.ones(40, 3, 2, dtype=torch.bool), torch.Generator().manual_seed(0)
+    )
     assert drawn.any(-1).all() and not drawn.all(-1).any()

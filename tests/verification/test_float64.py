@@ -23,14 +23,28 @@ def test_every_narrow_type_becomes_float64():
         assert torch.equal(torch.zeros(5, 7, dtype=torch.float32).copy_(x), x)
         assert torch.equal(torch.tensor([0.1]), torch.tensor([0.1], dtype=torch.float64))
         narrow = {"dtype": torch.float32}
-        made = [torch.zeros(2, **narrow), torch.arange(3, dtype=torch.half), torch.ones(2), x.new_ones(2, **narrow)]
-        made += [x @ outside, outside * 1, x.to(outside), torch.full((2,), torch.finfo(torch.float32).min, **narrow)]
+        made = [
+            torch.zeros(2, **narrow),
+            torch.arange(3, dtype=torch.half),
+            torch.ones(2),
+            x.new_ones(2, **narrow),
+        ]
+        made += [
+            x @ outside,
+            outside * 1,
+            x.to(outside),
+            torch.full((2,), torch.finfo(torch.float32).min, **narrow),
+        ]
         assert {t.dtype for t in made} == {torch.float64}
         assert x.to(torch.complex64).dtype == torch.complex128
         assert torch.arange(3).dtype == x.view(torch.int64).dtype == torch.int64
         pairs = torch.randn(5, 8)
-        assert torch.equal(pairs.double().view(torch.complex64), pairs.view(torch.complex64).to(torch.complex128))
-        assert torch.equal(torch.complex(x.float(), x).view(torch.float32), torch.stack([x, x], -1).flatten(1))
+        assert torch.equal(
+            pairs.double().view(torch.complex64), pairs.view(torch.complex64).to(torch.complex128)
+        )
+        assert torch.equal(
+            torch.complex(x.float(), x).view(torch.float32), torch.stack([x, x], -1).flatten(1)
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(x.float() @ x.float().T, x @ x.T)
     assert torch.get_default_dtype() == torch.float32
@@ -44,7 +58,8 @@ def test_the_default_dtype_comes_back_after_an_error():
 
 
 class Waves(nn.Module):
-    """Complex parameters, buffers and constants in single precision, some of them written in place."""
+    """Complex parameters, buffers and constants in single precision, some of them written in
+    place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +69,9 @@ class Waves(nn.Module):
         self.gain = nn.Parameter(torch.full((), 0.5 + 1j))
 
     def forward(self, x):
-        self.scratch[1:] = (self.a(x).float().to(torch.cfloat) * self.gain * self.shifts + self.plain[0])[1:]
+        self.scratch[1:] = (
+            self.a(x).float().to(torch.cfloat) * self.gain * self.shifts + self.plain[0]
+        )[1:]
         return self.b(torch.view_as_real(self.scratch).float().square().sum(-1))
 
 
@@ -97,15 +114,24 @@ def test_a_llama_is_verified_to_float64_accuracy():
         num_key_value_heads=1, max_position_embeddings=16,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
-    groups, axes = [Group(name="s", size=8)], {"model.embed_tokens.weight": (None, "s"), "lm_head.weight": (None, "s")}
+    groups, axes = (
+        [Group(name="s", size=8)],
+        {"model.embed_tokens.weight": (None, "s"), "lm_head.weight": (None, "s")},
+    )
     axes["model.norm.weight"] = ("s",)
     for n in range(2):
         groups += [Group(name=f"h{n}", size=7), Group(name=f"v{n}", size=4)]
         layer = f"model.layers.{n}"
         values = Product((Fixed(2), Leaf(f"v{n}", 4)))  # two query heads read one value head
-        axes |= {f"{layer}.{name}.weight": ("s",) for name in ("input_layernorm", "post_attention_layernorm")}
+        axes |= {
+            f"{layer}.{name}.weight": ("s",)
+            for name in ("input_layernorm", "post_attention_layernorm")
+        }
         axes |= {f"{layer}.self_attn.{name}_proj.weight": (None, "s") for name in "qk"}
-        axes |= {f"{layer}.self_attn.v_proj.weight": (f"v{n}", "s"), f"{layer}.self_attn.o_proj.weight": ("s", values)}
+        axes |= {
+            f"{layer}.self_attn.v_proj.weight": (f"v{n}", "s"),
+            f"{layer}.self_attn.o_proj.weight": ("s", values),
+        }
         axes |= {f"{layer}.mlp.{name}_proj.weight": (f"h{n}", "s") for name in ("gate", "up")}
         axes[f"{layer}.mlp.down_proj.weight"] = ("s", f"h{n}")
     spec, ids = spec_of(model, groups, axes), torch.randint(0, 11, (2, 7))
@@ -114,7 +140,9 @@ def test_a_llama_is_verified_to_float64_accuracy():
     assert report.change < 1e-12
     assert min(report.sensitivity.values()) > 1e-4
     assert model.config.use_cache
-    plain = copy.deepcopy(model).double()  # the twin: without the mode, norms and rotations round to float32
+    plain = copy.deepcopy(
+        model
+    ).double()  # the twin: without the mode, norms and rotations round to float32
     want = plain(ids, use_cache=False).logits
     plain.load_state_dict(spec.sample(torch.Generator().manual_seed(0))(plain.state_dict()))
     assert (plain(ids, use_cache=False).logits - want).abs().max() / want.abs().max() > 1e-10

@@ -14,7 +14,9 @@ from verification.specs import AB_AXES, AB_GROUPS, MLP_AXES, MLP_GROUPS, mlp, sp
 
 
 @pytest.mark.parametrize(
-    "value", [float("-inf"), torch.finfo(torch.float32).min, torch.finfo(torch.float64).min], ids=str
+    "value",
+    [float("-inf"), torch.finfo(torch.float32).min, torch.finfo(torch.float64).min],
+    ids=str,
 )
 def test_masked_outputs_compare_equal(value):
     class Masked(nn.Module):
@@ -23,7 +25,9 @@ def test_masked_outputs_compare_equal(value):
             self.body = mlp()
 
         def forward(self, x):
-            return self.body(x).masked_fill(torch.tensor([True, False, False]), value), {"n": x.shape[0]}
+            return self.body(x).masked_fill(torch.tensor([True, False, False]), value), {
+                "n": x.shape[0]
+            }
 
     axes = {f"body.{n}": a for n, a in MLP_AXES.items()}
     report = verify(Masked(), spec_of(Masked(), MLP_GROUPS, axes), torch.randn(5, 4))
@@ -36,7 +40,9 @@ def test_masked_outputs_compare_equal(value):
 def test_a_mask_that_moves_is_a_change():
     class Masked(nn.Sequential):
         def forward(self, x):
-            return super().forward(x).masked_fill(self[0](x)[:, :3] > 0, float("-inf"))  # reads single hidden units
+            return (
+                super().forward(x).masked_fill(self[0](x)[:, :3] > 0, float("-inf"))
+            )  # reads single hidden units
 
     axes = {n: ("a" if x == "b" else x for x in a) for n, a in MLP_AXES.items()}
     model, spec = Masked(*mlp()), spec_of(mlp(), MLP_GROUPS, {n: tuple(a) for n, a in axes.items()})
@@ -47,7 +53,9 @@ def test_numbers_that_became_nan_are_a_change():
     want = torch.tensor([0.0, 1.0, 2.0])
     assert change_of(torch.tensor([0.0, float("nan"), 2.0]), want) == float("inf")
     assert change_of(want + 0.01, want) == pytest.approx(0.01)
-    assert change_of(torch.tensor([3.0]), torch.tensor([2.0])) == pytest.approx(0.5)  # one number has no spread
+    assert change_of(torch.tensor([3.0]), torch.tensor([2.0])) == pytest.approx(
+        0.5
+    )  # one number has no spread
     assert change_of(torch.zeros(3), torch.zeros(3)) == 0
 
 
@@ -88,7 +96,10 @@ def test_the_model_of_the_caller_is_not_touched():
     axes = {"0.weight": ("a", None), "0.bias": ("a",), "3.weight": (None, "a")}
     axes |= {f"1.{n}": ("a",) for n in ("weight", "bias", "running_mean", "running_var")}
     assert verify(model, spec_of(model, [Group(name="a", size=6)], axes), x).ok
-    assert all(torch.equal(t, before[n]) and t.dtype == before[n].dtype for n, t in model.state_dict().items())
+    assert all(
+        torch.equal(t, before[n]) and t.dtype == before[n].dtype
+        for n, t in model.state_dict().items()
+    )
     assert [m.training for m in model] == [True, True, True, False]
     assert torch.equal(x, copied)
     assert x.grad is None
@@ -97,7 +108,8 @@ def test_the_model_of_the_caller_is_not_touched():
 
 
 class Remembers(nn.Module):
-    """Keeps tensors made from its parameters, counts its calls in a buffer and writes into its input."""
+    """Keeps tensors made from its parameters, counts its calls in a buffer and writes into its
+    input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,11 +151,15 @@ def test_recurrent_networks_see_their_new_weights(kind):
 
     model = Recurrent()
     report = verify(
-        model, spec_of(model, [Group(name="g", size=5)], {"head.weight": (None, "g")}), torch.randn(2, 4, 3)
+        model,
+        spec_of(model, [Group(name="g", size=5)], {"head.weight": (None, "g")}),
+        torch.randn(2, 4, 3),
     )
     assert report.change > 1e-3  # the cells were forgotten
     rows = Group(name="r", size=model.rnn.weight_hh_l0.shape[0])
-    spec = spec_of(model, [rows], {"rnn.weight_hh_l0": ("r", None), "rnn.weight_ih_l0": ("r", None)})
+    spec = spec_of(
+        model, [rows], {"rnn.weight_hh_l0": ("r", None), "rnn.weight_ih_l0": ("r", None)}
+    )
     assert min(verify(model, spec, torch.randn(2, 4, 3)).sensitivity.values()) > 1e-3
 
 
@@ -165,11 +181,22 @@ def test_inputs_may_be_nested_and_named():
 
 def test_a_spec_of_another_architecture_is_explained():
     spec, x = spec_of(mlp(), MLP_GROUPS, MLP_AXES), torch.randn(5, 4)
-    with pytest.raises(MetanetError, match=r"the spec names tensors that Sequential does not have: 2\.weight, 2\.bias"):
-        verify(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.ReLU(), nn.ReLU(), nn.Linear(6, 3)), spec, x)
-    with pytest.raises(MetanetError, match=r"Sequential has tensors that the spec does not name: 6\.weight"):
+    with pytest.raises(
+        MetanetError,
+        match=r"the spec names tensors that Sequential does not have: 2\.weight, 2\.bias",
+    ):
+        verify(
+            nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.ReLU(), nn.ReLU(), nn.Linear(6, 3)),
+            spec,
+            x,
+        )
+    with pytest.raises(
+        MetanetError, match=r"Sequential has tensors that the spec does not name: 6\.weight"
+    ):
         verify(nn.Sequential(*mlp(), nn.ReLU(), nn.Linear(3, 3)), spec, x)
-    with pytest.raises(MetanetError, match=r"0\.weight of Sequential is \(6, 5\), but \(6, 4\) in the spec"):
+    with pytest.raises(
+        MetanetError, match=r"0\.weight of Sequential is \(6, 5\), but \(6, 4\) in the spec"
+    ):
         verify(nn.Sequential(nn.Linear(5, 6), *list(mlp())[1:]), spec, x)
 
 

@@ -57,8 +57,12 @@ def test_both_parts_of_complex_tensors_are_drawn():
 
 
 def test_modules_tell_embeddings_and_kernels_apart():
-    model = nn.ModuleDict({"e": nn.Embedding(90, 70), "c": nn.Conv1d(40, 30, 5), "l": nn.Linear(40, 50, bias=False)})
-    new = redraw(model.state_dict(), torch.Generator().manual_seed(0), model=model, gain=0.5, offset=0.1)
+    model = nn.ModuleDict(
+        {"e": nn.Embedding(90, 70), "c": nn.Conv1d(40, 30, 5), "l": nn.Linear(40, 50, bias=False)}
+    )
+    new = redraw(
+        model.state_dict(), torch.Generator().manual_seed(0), model=model, gain=0.5, offset=0.1
+    )
     assert 0.9 < new["e.weight"].std() / 0.5 < 1.1
     assert 0.9 < new["c.weight"].std() / 0.5 * 200**0.5 < 1.1
     assert 0.9 < new["l.weight"].std() / 0.5 * 40**0.5 < 1.1
@@ -70,7 +74,11 @@ class ZeroInit(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.gamma = nn.Linear(4, 6), nn.Linear(6, 4), nn.Parameter(torch.full((4,), 1e-5))
+        self.a, self.b, self.gamma = (
+            nn.Linear(4, 6),
+            nn.Linear(6, 4),
+            nn.Parameter(torch.full((4,), 1e-5)),
+        )
         self.norm, self.gain = nn.LayerNorm(4), nn.Parameter(torch.zeros(()))
         nn.init.zeros_(self.norm.weight)
 
@@ -83,7 +91,10 @@ def test_branches_that_start_at_zero_are_redrawn():
     assert report.ok
     assert min(report.sensitivity.values()) > 1e-3
     forgotten = {n: a for n, a in AB_AXES.items() if n != "a.bias"}
-    assert verify(ZeroInit(), spec_of(ZeroInit(), AB_GROUPS, forgotten), torch.randn(5, 4)).change > 1e-3
+    assert (
+        verify(ZeroInit(), spec_of(ZeroInit(), AB_GROUPS, forgotten), torch.randn(5, 4)).change
+        > 1e-3
+    )
 
 
 class Explodes(nn.Module):
@@ -120,13 +131,17 @@ def test_statistics_are_near_those_of_the_data_but_not_the_same():
 
 
 def test_deep_networks_with_norms_on_the_stream_stay_visible():
-    """Large offsets would make the tokens more alike with every layer, until attention no longer showed."""
+    """Large offsets would make the tokens more alike with every layer, until attention no longer
+    showed."""
     layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
     model = nn.TransformerEncoder(layer, 24, enable_nested_tensor=False)
     groups, axes = [], {}
     for n in range(24):
         groups += [Group(name=f"h{n}", size=12), Group(name=f"q{n}", size=4)]
-        axes |= {f"layers.{n}.linear1.weight": (f"h{n}", None), f"layers.{n}.linear1.bias": (f"h{n}",)}
+        axes |= {
+            f"layers.{n}.linear1.weight": (f"h{n}", None),
+            f"layers.{n}.linear1.bias": (f"h{n}",),
+        }
         axes[f"layers.{n}.linear2.weight"] = (None, f"h{n}")
         part = Product((Fixed(2), Leaf(f"q{n}", 4)))  # all heads in one order
         axes[f"layers.{n}.self_attn.in_proj_weight"] = (Concat((part, part, Fixed(8))), None)
@@ -149,7 +164,12 @@ def test_both_kinds_of_weight_norm_can_be_verified():
     ):
         model = nn.Sequential(layer, nn.ReLU(), nn.Linear(6, 3))
         groups = [Group(name="a", size=6)]
-        axes = {scale: ("a", None), direction: ("a", None), "0.bias": ("a",), "2.weight": (None, "a")}
+        axes = {
+            scale: ("a", None),
+            direction: ("a", None),
+            "0.bias": ("a",),
+            "2.weight": (None, "a"),
+        }
         report = verify(model, spec_of(model, groups, axes), torch.randn(5, 4))
         assert report.ok
         assert not report.unseen

@@ -62,13 +62,17 @@ def test_a_key_too_many_is_found():
     product = Product((Leaf("heads", 2), Leaf("dims", 3)))
     axes = {"proj.weight": (product, None), "proj.bias": (product,)}
     model, x = SharedDims(), torch.randn(5, 4)
-    right = spec_of(model, [heads, Group(name="dims", size=3)], {**axes, "head.weight": (None, "dims")})
+    right = spec_of(
+        model, [heads, Group(name="dims", size=3)], {**axes, "head.weight": (None, "dims")}
+    )
     assert verify(model, right, x).ok
     wrong = spec_of(model, [heads, Group(name="dims", size=3, keys=("heads",))], axes)
     assert verify(model, wrong, x).change > 1e-3
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d(6, track_running_stats=False), nn.InstanceNorm1d(6)], ids=str)
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(6, track_running_stats=False), nn.InstanceNorm1d(6)], ids=str
+)
 def test_a_bias_that_a_norm_subtracts_again_has_its_reason(norm):
     class Normed(nn.Module):
         def __init__(self):
@@ -89,7 +93,8 @@ def test_a_bias_that_a_norm_subtracts_again_has_its_reason(norm):
 
 
 class Reads(nn.Module):
-    """A table of which the example reads the first rows; a vector and a matrix of which only sums count."""
+    """A table of which the example reads the first rows; a vector and a matrix of which only sums
+    count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +111,11 @@ IDS = torch.tensor([[0, 1, 3], [2, 2, 1]])
 
 def test_rows_that_are_not_read_and_sums_have_their_reasons():
     groups = [Group(name="rows", size=8), Group(name="a", size=6), Group(name="c", size=6)]
-    axes = {"table.weight": (Concat((Fixed(4), Leaf("rows", 8))), "a"), "head.weight": (None, "a"), "counts": ("c",)}
+    axes = {
+        "table.weight": (Concat((Fixed(4), Leaf("rows", 8))), "a"),
+        "head.weight": (None, "a"),
+        "counts": ("c",),
+    }
     report = verify(Reads(), spec_of(Reads(), groups, axes), IDS)
     assert set(report.unseen) == {("table.weight", 0), ("counts", 0)}
     assert "entries that move" in report.reasons["table.weight", 0]
@@ -124,7 +133,9 @@ def test_an_unseen_matrix_without_a_reason_is_not_ok():
             return super().forward(ids) + self.other.sum(0).sum()
 
     groups = [Group(name="c", size=6)]
-    report = verify(Twice(), spec_of(Twice(), groups, {"grid": ("c", None), "other": ("c", None)}), IDS)
+    report = verify(
+        Twice(), spec_of(Twice(), groups, {"grid": ("c", None), "other": ("c", None)}), IDS
+    )
     assert report.change < 1e-12
     assert set(report.unexplained) == {("grid", 0), ("other", 0)}
     assert not report.ok
@@ -155,7 +166,11 @@ def test_named_axes_that_only_serve_as_keys_are_not_checked():
     fixed = Group(name="heads", size=2, kind="fixed")
     product = Product((Leaf("heads", 2), Leaf("dims", 3)))
     axes = {"proj.weight": (product, None), "proj.bias": (product,), "head.weight": (None, "dims")}
-    report = verify(SharedDims(), spec_of(SharedDims(), [fixed, Group(name="dims", size=3)], axes), torch.randn(5, 4))
+    report = verify(
+        SharedDims(),
+        spec_of(SharedDims(), [fixed, Group(name="dims", size=3)], axes),
+        torch.randn(5, 4),
+    )
     assert report.ok
     only = spec_of(SharedDims(), [fixed], {"proj.bias": (Product((Leaf("heads", 2), Fixed(3))),)})
     assert verify(SharedDims(), only, torch.randn(5, 4)).movable == 0
@@ -173,7 +188,9 @@ def test_axes_can_be_sampled_or_left_out():
     assert some.movable == none.movable == 6
     assert set(some.sensitivity) < set(every.sensitivity)
     assert some.sensitivity == verify(model, spec, x, axes=2).sensitivity
-    assert len({frozenset(verify(model, spec, x, axes=2, seed=s).sensitivity) for s in range(5)}) > 1
+    assert (
+        len({frozenset(verify(model, spec, x, axes=2, seed=s).sensitivity) for s in range(5)}) > 1
+    )
     assert not none.sensitivity
     assert none.change < 1e-12
     assert "2 of 6 axes checked" in str(some)
@@ -193,7 +210,10 @@ def test_tied_names_move_together():
 
     both = {"embed.weight": (None, "a"), "head.weight": (None, "a")}
     spec, ids = spec_of(Tied(True), [Group(name="a", size=6)], both), torch.randint(0, 9, (3, 5))
-    for model in (Tied(True), Tied(False)):  # the spec decides: a copy that lost its ties holds equal values
+    for model in (
+        Tied(True),
+        Tied(False),
+    ):  # the spec decides: a copy that lost its ties holds equal values
         report = verify(model, spec, ids)
         assert report.change < 1e-13
         # nothing but the table has this axis: what moves it in both places at once is legal

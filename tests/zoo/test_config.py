@@ -25,11 +25,21 @@ def test_tiny():
 def test_small_sirens():
     small = configured("mnist_sirens_small")
     assert isinstance(small, MnistSirens)
-    assert (small.size, list(small.hidden), small.fits, small.steps, small.lr) == (14, [16, 16], 8, 60, 1e-2)
+    assert (small.size, list(small.hidden), small.fits, small.steps, small.lr) == (
+        14,
+        [16, 16],
+        8,
+        60,
+        1e-2,
+    )
 
 
 def test_folder():
-    zoo = configured("folder", "path=a", "table=b.csv", "label=c", "input_shape=[2]", "+arch_args.widths=[3]")
-    assert zoo == FolderZoo(path="a", table="b.csv", label="c", input_shape=[2], arch_args={"widths": [3]})
+    zoo = configured(
+        "folder", "path=a", "table=b.csv", "label=c", "input_shape=[2]", "+arch_args.widths=[3]"
+    )
+    assert zoo == FolderZoo(
+        path="a", table="b.csv", label="c", input_shape=[2], arch_args={"widths": [3]}
+    )
     with pytest.raises(Exception, match="label"):
         configured("folder", "path=a", "table=b.csv", "input_shape=[2]")

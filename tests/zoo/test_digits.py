@@ -17,7 +17,12 @@ from metanet.zoo import DigitsClassifiers, ZooError, networks
 from metanet.zoo._digits import ARCHITECTURES, TRAINING_IMAGES, _build, _digits, _initialised
 from metanet.zoo._making import zoo_folder
 
-TINY = {"networks": 24, "epochs": 2, "architectures": ("cnn4_gelu", "cnn4_bn_relu", "mlp2_tanh"), "chunk": 5}
+TINY = {
+    "networks": 24,
+    "epochs": 2,
+    "architectures": ("cnn4_gelu", "cnn4_bn_relu", "mlp2_tanh"),
+    "chunk": 5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,9 @@ def test_table(tiny):
     assert set(table["depth"].tolist()) == {5, 2}
     for identity in table["id"]:
         row, curve = table["id"] == identity, tiny.curves["id"] == identity
-        assert tiny.curves["epoch"][curve].tolist() == list(range(1, int(table["epochs"][row][0]) + 1))
+        assert tiny.curves["epoch"][curve].tolist() == list(
+            range(1, int(table["epochs"][row][0]) + 1)
+        )
         assert tiny.curves["test_accuracy"][curve][-1] == table["test_accuracy"][row][0]
         assert tiny.curves["train_loss"][curve][-1] == table["train_loss"][row][0]
 
@@ -65,7 +72,9 @@ def test_accuracy_in_the_table_is_that_of_the_stored_network(tiny):
             module.load_state_dict(population.state_dict(index))
             right = module(images[TRAINING_IMAGES:]).argmax(1) == labels[TRAINING_IMAGES:]
             # one digit may sit on the border between two classes
-            assert abs(float(right.float().mean()) - tiny.table["test_accuracy"][row]) < 1.01 / len(right)
+            assert abs(float(right.float().mean()) - tiny.table["test_accuracy"][row]) < 1.01 / len(
+                right
+            )
 
 
 def test_training_fits_what_it_was_shown(tmp_path):
@@ -85,7 +94,8 @@ def test_training_fits_what_it_was_shown(tmp_path):
 
 
 def test_killed_and_resumed_ends_as_undisturbed(tiny, tmp_path):
-    # The second shard is being written when the maker is killed; with one thread, the first one is then whole.
+    # The second shard is being written when the maker is killed; with one thread, the first one is
+    # then whole.
     program = f"""
 import os, sys, time
 import metanet.zoo._files as files
@@ -100,7 +110,9 @@ files.os.replace = hang
 DigitsClassifiers(**{TINY!r}, root={str(tmp_path)!r}).load(progress=False)
 """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment
+    ) as process:
         assert process.stdout.readline() == b"writing\n"
         process.send_signal(signal.SIGKILL)
     maker = DigitsClassifiers(**TINY, root=str(tmp_path))
@@ -131,7 +143,9 @@ def test_a_network_depends_on_its_own_seed_alone():
     hyper = few._draw("cnn4_gelu", 3)
     first, second = (_initialised("cnn4_gelu", hyper).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert torch.equal(torch.get_rng_state(), state), "making a zoo must not touch the global generator"
+    assert torch.equal(torch.get_rng_state(), state), (
+        "making a zoo must not touch the global generator"
+    )
 
 
 def test_networks_initialised_side_by_side_do_not_mix(monkeypatch):
@@ -164,10 +178,16 @@ def test_the_zoo_leaves_the_number_of_threads_alone(tiny):
 
 def test_diverged_networks_are_left_out(tmp_path, caplog):
     zoo = DigitsClassifiers(
-        networks=8, epochs=1, architectures=("mlp3_relu",), init_scale=(1.0, 1e38), root=str(tmp_path)
+        networks=8,
+        epochs=1,
+        architectures=("mlp3_relu",),
+        init_scale=(1.0, 1e38),
+        root=str(tmp_path),
     ).load()
     assert 0 < len(zoo) < 8 and "diverged and are left out" in caplog.text
-    assert all(tensor.isfinite().all() for population in zoo for tensor in population.state.values())
+    assert all(
+        tensor.isfinite().all() for population in zoo for tensor in population.state.values()
+    )
     assert np.isfinite(zoo.table["train_accuracy"]).all()
 
 

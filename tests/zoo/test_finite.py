@@ -23,15 +23,27 @@ ARCH = "metanet.zoo.networks:mlp"
 
 
 def population(name, state, rows):
-    return Population(architecture=name, ref=ARCH, arch_args={}, input_shape=(1,), state=state, rows=torch.tensor(rows))
+    return Population(
+        architecture=name,
+        ref=ARCH,
+        arch_args={},
+        input_shape=(1,),
+        state=state,
+        rows=torch.tensor(rows),
+    )
 
 
 @pytest.fixture
 def zoo():
-    """Five networks of two architectures; rows are mixed, and everything has a value that tells its network."""
+    """Five networks of two architectures; rows are mixed, and everything has a value that tells its
+    network."""
     a = {"w": torch.arange(3.0)[:, None].repeat(1, 2), "steps": torch.arange(3)}
     b = {"w": torch.tensor([10.0, 11.0])}
-    table = {"id": np.array(list("abcde")), "label": np.arange(5) / 2, "architecture": np.array(list("aabab"))}
+    table = {
+        "id": np.array(list("abcde")),
+        "label": np.arange(5) / 2,
+        "architecture": np.array(list("aabab")),
+    }
     curves = {"id": np.array(list("abbe")), "epoch": np.array([1, 1, 2, 1])}
     return Zoo(
         name="z", path=None, table=table, curves=curves, unseen=("b",), pictures=lambda rows: (rows, -rows),
@@ -49,8 +61,15 @@ def test_dropped_networks_take_everything_of_theirs_along(zoo, value, caplog):
     with caplog.at_level(logging.WARNING):
         left = settle_weights(zoo, "drop")
     assert "1 of 5 networks of the zoo z have weights that are NaN or infinite: b" in caplog.text
-    assert left.table["id"].tolist() == list("acde") and left.table["label"].tolist() == [0, 1, 1.5, 2]
-    assert left.populations["a"].rows.tolist() == [0, 2] and left.populations["b"].rows.tolist() == [1, 3]
+    assert left.table["id"].tolist() == list("acde") and left.table["label"].tolist() == [
+        0,
+        1,
+        1.5,
+        2,
+    ]
+    assert left.populations["a"].rows.tolist() == [0, 2] and left.populations[
+        "b"
+    ].rows.tolist() == [1, 3]
     assert left.populations["a"].state["w"][:, 0].tolist() == [0, 2]
     assert left.populations["a"].state["steps"].tolist() == [0, 2]
     assert left.curves["id"].tolist() == ["a", "e"]
@@ -78,7 +97,9 @@ def test_the_other_choices(zoo, caplog):
         settle_weights(zoo, "skip")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex64]
+)
 def test_every_dtype_is_looked_at(zoo, dtype):
     state = torch.tensor([1.0, float("nan")]).to(dtype)
     zoo.populations["b"].state["w"] = state
@@ -115,15 +136,26 @@ class TestFolder:
         return tmp_path
 
     def load(self, folder, **options):
-        given = {"arch": ARCH, "arch_args": {"widths": [3]}, "input_shape": [1, 8, 8], "label": "score"}
+        given = {
+            "arch": ARCH,
+            "arch_args": {"widths": [3]},
+            "input_shape": [1, 8, 8],
+            "label": "score",
+        }
         return FolderZoo(path=str(folder), table="t.csv", **given, **options).load(progress=False)
 
     def test_networks_and_rows_are_left_out_by_name(self, folder, caplog):
         with caplog.at_level(logging.WARNING):
             zoo = self.load(folder)
         assert zoo.table["id"].tolist() == ["0.safetensors", "5.safetensors"]
-        assert zoo.table["score"].tolist() == [0, 2] and zoo.table["score"].dtype == np.int64, "classes all the same"
-        assert "3 of 6 rows" in caplog.text and "line 3" in caplog.text and "2.safetensors" in caplog.text
+        assert zoo.table["score"].tolist() == [0, 2] and zoo.table["score"].dtype == np.int64, (
+            "classes all the same"
+        )
+        assert (
+            "3 of 6 rows" in caplog.text
+            and "line 3" in caplog.text
+            and "2.safetensors" in caplog.text
+        )
 
     def test_or_kept_or_refused(self, folder):
         zoo = self.load(folder, nan="keep")

@@ -35,7 +35,9 @@ def write(folder, *lines):
 
 
 def load(folder, **options):
-    return FolderZoo(**{"path": str(folder), "table": "table.csv", **OPTIONS, **options}).load(progress=False)
+    return FolderZoo(**{"path": str(folder), "table": "table.csv", **OPTIONS, **options}).load(
+        progress=False
+    )
 
 
 def test_one_architecture(folder):
@@ -74,7 +76,9 @@ def test_several_architectures_and_runs(folder):
     assert zoo.table["id"].tolist() == ["first", "second", "third"]
     assert zoo.table["architecture"].tolist() == ["mlp", "cnn", "mlp"]
     assert zoo.table["score"].dtype == np.int64  # all whole: classes
-    assert zoo.populations["mlp"].rows.tolist() == [0, 2] and zoo.populations["cnn"].rows.tolist() == [1]
+    assert zoo.populations["mlp"].rows.tolist() == [0, 2] and zoo.populations[
+        "cnn"
+    ].rows.tolist() == [1]
 
 
 def test_checkpoint_of_another_architecture(folder):
@@ -141,7 +145,10 @@ class TestTables:
     @pytest.fixture
     def kinds(self, folder):
         for name, width in (("a", 3), ("b", 5), ("c", 5)):
-            save_checkpoint(folder / f"{name}.safetensors", networks.mlp((width,), activation="tanh").state_dict())
+            save_checkpoint(
+                folder / f"{name}.safetensors",
+                networks.mlp((width,), activation="tanh").state_dict(),
+            )
         return folder
 
     @pytest.mark.parametrize(
@@ -155,7 +162,11 @@ class TestTables:
     def test_arguments_by_row(self, kinds, lines):
         write(kinds, *lines)
         zoo = load(kinds, arch_args={"activation": "tanh"})
-        assert zoo.table["architecture"].tolist() == ["mlp(widths=[3])", "mlp(widths=[5])", "mlp(widths=[5])"]
+        assert zoo.table["architecture"].tolist() == [
+            "mlp(widths=[3])",
+            "mlp(widths=[5])",
+            "mlp(widths=[5])",
+        ]
         assert zoo.populations["mlp(widths=[5])"].arch_args == {"activation": "tanh", "widths": [5]}
         assert zoo.populations["mlp(widths=[5])"].state["1.weight"].shape == (2, 5, 64)
 
@@ -167,11 +178,16 @@ class TestTables:
             "run1/a.safetensors,1,,[3]",
         )
         zoo = load(kinds, arch_args={})
-        assert [p.arch_args for p in zoo] == [{"activation": "tanh", "widths": [3]}, {"widths": [3]}]
+        assert [p.arch_args for p in zoo] == [
+            {"activation": "tanh", "widths": [3]},
+            {"widths": [3]},
+        ]
 
     def test_arguments_that_are_none(self, kinds):
         write(kinds, "path,score,arch_args", "a.safetensors,1,[3]")
-        with pytest.raises(ZooError, match=r"line 2 of .*arch_args holds '\[3\]', expected a JSON object"):
+        with pytest.raises(
+            ZooError, match=r"line 2 of .*arch_args holds '\[3\]', expected a JSON object"
+        ):
             load(kinds)
         write(kinds, "path,score,arch_args.width", "a.safetensors,1,3")
         with pytest.raises(MetanetError, match="width"):
@@ -180,12 +196,17 @@ class TestTables:
     @pytest.mark.parametrize("value", ["[99999999999]", "[10000000]"])
     def test_sizes_that_a_table_states_are_bounded_by_the_checkpoint(self, kinds, value):
         write(kinds, "path,score,arch_args.widths", f"a.safetensors,1,{value}")
-        with pytest.raises(MetanetError, match="sizes that are not those of its tensors|no network that can be made"):
+        with pytest.raises(
+            MetanetError,
+            match="sizes that are not those of its tensors|no network that can be made",
+        ):
             load(kinds)
 
     def test_splits(self, folder):
         write(folder, "path,score,split", "c.safetensors,1,train", "run1/a.safetensors,1,valid")
-        with pytest.raises(ZooError, match=r"line 3 of .*split says 'valid'; choose train, val, test, unseen"):
+        with pytest.raises(
+            ZooError, match=r"line 3 of .*split says 'valid'; choose train, val, test, unseen"
+        ):
             load(folder)
 
     @pytest.mark.parametrize(

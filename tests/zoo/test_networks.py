@@ -7,7 +7,10 @@ from torch import nn
 from metanet.zoo import ZooError, networks
 from metanet.zoo._digits import ARCHITECTURES
 
-BUILT = {name: getattr(networks, factory)(**arguments) for name, (factory, arguments) in ARCHITECTURES.items()}
+BUILT = {
+    name: getattr(networks, factory)(**arguments)
+    for name, (factory, arguments) in ARCHITECTURES.items()
+}
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -27,7 +30,10 @@ def test_the_nine_are_as_different_as_promised():
     assert sum("BatchNorm2d" in repr(module) for module in BUILT.values()) == 2
     assert sum("ResidualBlock" in repr(module) for module in BUILT.values()) == 2
     assert len({arguments["activation"] for _, arguments in ARCHITECTURES.values()}) >= 4
-    layers = {sum(isinstance(m, nn.Conv2d | nn.Linear) for m in module.modules()) for module in BUILT.values()}
+    layers = {
+        sum(isinstance(m, nn.Conv2d | nn.Linear) for m in module.modules())
+        for module in BUILT.values()
+    }
     assert min(layers) == 2 and max(layers) == 6
 
 
@@ -46,7 +52,10 @@ def test_cnn_options():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: networks.mlp((3,), activation="swish"), "'swish' is not known; choose one of relu"),
+        (
+            lambda: networks.mlp((3,), activation="swish"),
+            "'swish' is not known; choose one of relu",
+        ),
         (lambda: networks.cnn((3, 4), strides=(1,)), r"1 strides \[1\] for 2 convolutions"),
         (lambda: networks.cnn((3,), readout="max"), "choose 'average' or 'flatten'"),
         (lambda: networks.cnn((3,), pool="min"), "choose 'max', 'average'"),

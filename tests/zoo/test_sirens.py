@@ -13,7 +13,10 @@ from metanet.zoo._sirens import _Gradient, _layers, fit
 def stacked(count=3, hidden=(5, 4), dtype=torch.float64):
     torch.manual_seed(0)
     modules = [networks.siren(hidden).to(dtype) for _ in range(count)]
-    return modules, {name: torch.stack([m.state_dict()[name] for m in modules]) for name in modules[0].state_dict()}
+    return modules, {
+        name: torch.stack([m.state_dict()[name] for m in modules])
+        for name in modules[0].state_dict()
+    }
 
 
 def test_render_is_the_module_at_the_coordinates():
@@ -39,7 +42,9 @@ def test_gradients_by_hand_are_those_of_autograd(hidden):
     gradients = _Gradient(weights, coordinates(6).double().T, targets.flatten(1))(weights, biases)
     for i, module in enumerate(modules):
         (module(coordinates(6).double())[:, 0] - targets[i].flatten()).square().mean().backward()
-        expected = [layer.weight.grad for layer in module.seq] + [layer.bias.grad for layer in module.seq]
+        expected = [layer.weight.grad for layer in module.seq] + [
+            layer.bias.grad for layer in module.seq
+        ]
         for gradient, reference in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient[i], reference, rtol=1e-10, atol=1e-12)
 
@@ -52,7 +57,9 @@ def test_fit_is_adam_on_each_image():
         optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
         for _ in range(5):
             optimizer.zero_grad()
-            (module(coordinates(6).double())[:, 0] - targets[i].flatten()).square().mean().backward()
+            (
+                module(coordinates(6).double())[:, 0] - targets[i].flatten()
+            ).square().mean().backward()
             optimizer.step()
         for name, value in module.state_dict().items():
             torch.testing.assert_close(state[name][i], value, rtol=1e-9, atol=1e-10)
@@ -60,7 +67,9 @@ def test_fit_is_adam_on_each_image():
 
 def test_psnr():
     black = torch.zeros(2, 3, 3)
-    torch.testing.assert_close(psnr(black + torch.tensor([0.1, 1])[:, None, None], black), torch.tensor([20.0, 0.0]))
+    torch.testing.assert_close(
+        psnr(black + torch.tensor([0.1, 1])[:, None, None], black), torch.tensor([20.0, 0.0])
+    )
 
 
 def test_zoo(tmp_path):
@@ -82,7 +91,9 @@ def test_zoo(tmp_path):
     rendered = render(population.state, 14)
     reached = psnr(rendered, originals[table["image"]])
     torch.testing.assert_close(reached.double(), torch.tensor(table["psnr"]), rtol=1e-4, atol=1e-3)
-    assert not torch.allclose(population.state["seq.0.weight"][0], population.state["seq.0.weight"][1])
+    assert not torch.allclose(
+        population.state["seq.0.weight"][0], population.state["seq.0.weight"][1]
+    )
     shown, drawn = pickle.loads(pickle.dumps(zoo)).pictures(torch.tensor([3, 38]))
     assert torch.equal(shown, originals[[1, 19]])
     torch.testing.assert_close(drawn, rendered[[3, 38]])
@@ -90,7 +101,9 @@ def test_zoo(tmp_path):
     module.load_state_dict(population.state_dict(3))
     x = population.example(50)
     assert x.shape == (50, 2) and x.min() < -0.5
-    torch.testing.assert_close(module(coordinates(14)).detach()[:, 0].unflatten(0, (14, 14)), rendered[3])
+    torch.testing.assert_close(
+        module(coordinates(14)).detach()[:, 0].unflatten(0, (14, 14)), rendered[3]
+    )
 
     before = {path.name: path.read_bytes() for path in zoo.path.iterdir()}
     (zoo.path / "siren_16x16-00001.safetensors").unlink()

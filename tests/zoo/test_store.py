@@ -1,4 +1,5 @@
-"""Zoos on disk: what is written comes back, what is damaged is never used, what is missing is made."""
+"""Zoos on disk: what is written comes back, what is damaged is never used, what is missing is
+made."""
 
 import errno
 import json
@@ -30,7 +31,11 @@ class Toy:
 
     def described(self):
         return {
-            name: Architecture(ref="metanet.zoo.networks:mlp", arch_args=self.arguments(name), input_shape=(1, 8, 8))
+            name: Architecture(
+                ref="metanet.zoo.networks:mlp",
+                arch_args=self.arguments(name),
+                input_shape=(1, 8, 8),
+            )
             for name in self.widths
         }
 
@@ -44,7 +49,9 @@ class Toy:
         self.made.append(chunk.file)
         rows, curves, states = [], [], []
         for index in range(chunk.start, chunk.stop):
-            generator = torch.Generator().manual_seed(1000 * self.seed + 10 * index + len(chunk.architecture))
+            generator = torch.Generator().manual_seed(
+                1000 * self.seed + 10 * index + len(chunk.architecture)
+            )
             module = networks.mlp(**self.arguments(chunk.architecture))
             states.append(
                 {
@@ -54,7 +61,9 @@ class Toy:
             )
             score = float(torch.rand((), generator=generator, dtype=torch.float64)) / 3
             identity = f"{chunk.architecture}-{index}"
-            rows.append({"id": identity, "run": f"run, {index // 2}", "architecture": chunk.architecture})
+            rows.append(
+                {"id": identity, "run": f"run, {index // 2}", "architecture": chunk.architecture}
+            )
             rows[-1] |= {"score": score, "index": index}
             curves.append({"loss": [score, score / 7][: 1 + index % 2]})
             tick(1)
@@ -77,16 +86,24 @@ def test_round_trip(toy, tmp_path):
     rows = [row for shard in expected for row in shard.rows]
     assert len(again) == len(rows) == 10 and again.name == "toy"
     for name, column in again.table.items():
-        assert column.tolist() == [row[name] for row in rows]  # floats to the last bit, commas survive
+        assert column.tolist() == [
+            row[name] for row in rows
+        ]  # floats to the last bit, commas survive
     assert again.table["index"].dtype == np.int64 and again.table["score"].dtype == np.float64
     assert again.curves["id"].tolist()[:3] == ["norm-0", "norm-1", "norm-1"]
     assert again.curves["epoch"].tolist()[:3] == [1, 1, 2]
-    assert again.curves["loss"].tolist()[:3] == [rows[0]["score"], rows[1]["score"], rows[1]["score"] / 7]
+    assert again.curves["loss"].tolist()[:3] == [
+        rows[0]["score"],
+        rows[1]["score"],
+        rows[1]["score"] / 7,
+    ]
     for name, population in again.populations.items():
         assert list(population.state) == list(networks.mlp(**Toy().arguments(name)).state_dict())
         for position, row in enumerate(population.rows.tolist()):
             assert again.table["architecture"][row] == name
-            chunk = next(c for c in Toy().chunks() if c.architecture == name and c.start <= position < c.stop)
+            chunk = next(
+                c for c in Toy().chunks() if c.architecture == name and c.start <= position < c.stop
+            )
             made = Toy().make(chunk, lambda _: None)
             for key, tensor in population.state_dict(position).items():
                 assert torch.equal(tensor, made.state[key][position - chunk.start])
@@ -115,7 +132,9 @@ def test_a_sound_zoo_is_not_made_again(toy, tmp_path):
 def test_every_recipe_has_its_own_folder(toy, tmp_path):
     other = load_or_make(Toy(seed=1), str(tmp_path))
     assert other.path != toy.path and other.path.name.startswith("toy-")
-    assert not torch.equal(other.populations["deep"].state["1.weight"], toy.populations["deep"].state["1.weight"])
+    assert not torch.equal(
+        other.populations["deep"].state["1.weight"], toy.populations["deep"].state["1.weight"]
+    )
 
 
 @pytest.mark.parametrize("file", ["norm-00001.safetensors", "table.csv", "curves.csv", "zoo.json"])
@@ -134,14 +153,20 @@ def test_damage_is_reported_and_made_again_bit_for_bit(toy, tmp_path, caplog, fi
     maker = Toy()
     with caplog.at_level(logging.WARNING):
         zoo = load_or_make(maker, str(tmp_path))
-    assert maker.made == ([file] if file.endswith("safetensors") else [])  # tables come from the shards
+    assert maker.made == (
+        [file] if file.endswith("safetensors") else []
+    )  # tables come from the shards
     assert contents(toy.path) == before
     if (file, damage) != ("zoo.json", "remove"):  # without it the zoo is not damaged but unfinished
         assert f"{file} is damaged" in caplog.text
-    assert torch.equal(zoo.populations["norm"].state["1.bias"], toy.populations["norm"].state["1.bias"])
+    assert torch.equal(
+        zoo.populations["norm"].state["1.bias"], toy.populations["norm"].state["1.bias"]
+    )
 
 
-@pytest.mark.parametrize("old", ['"widths": [\n     3,', '"seed": 0', '"count": 2', '"score": "float"', '"torch": "'])
+@pytest.mark.parametrize(
+    "old", ['"widths": [\n     3,', '"seed": 0', '"count": 2', '"score": "float"', '"torch": "']
+)
 def test_any_change_of_the_manifest_is_noticed(toy, old):
     path = toy.path / "zoo.json"
     text = path.read_text()
@@ -164,7 +189,11 @@ def test_a_shard_that_comes_out_otherwise_is_said(toy, tmp_path, caplog):
     class Changed(Toy):
         def make(self, chunk, tick):
             shard = super().make(chunk, tick)
-            return Shard(state={k: v + 1 for k, v in shard.state.items()}, rows=shard.rows, curves=shard.curves)
+            return Shard(
+                state={k: v + 1 for k, v in shard.state.items()},
+                rows=shard.rows,
+                curves=shard.curves,
+            )
 
     (toy.path / "deep-00000.safetensors").unlink()
     zoo = load_or_make(Changed(), str(tmp_path))
@@ -210,7 +239,9 @@ def test_full_disk(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
         patch.setattr(torch, "get_num_threads", lambda: 1)
-        with pytest.raises(ZooError, match=r"disk is full: [\d,]+ bytes were needed for norm-.* in .*toy-") as caught:
+        with pytest.raises(
+            ZooError, match=r"disk is full: [\d,]+ bytes were needed for norm-.* in .*toy-"
+        ) as caught:
             load_or_make(maker, str(tmp_path))
     folder = zoo_folder(maker, str(tmp_path))
     assert str(folder) in str(caught.value) and "METANET_DATA" in str(caught.value)
@@ -236,7 +267,9 @@ def test_a_failing_maker_stops_the_others(tmp_path):
 
 def test_waits_for_another_maker(tmp_path):
     maker, result, said, heard = Toy(), [], threading.Event(), logging.Handler()
-    heard.emit = lambda record: said.set() if "is being written by another process" in record.getMessage() else None
+    heard.emit = lambda record: (
+        said.set() if "is being written by another process" in record.getMessage() else None
+    )
     thread = threading.Thread(target=lambda: result.append(load_or_make(maker, str(tmp_path))))
     logger = logging.getLogger("metanet.checkpoints._locks")
     logger.addHandler(heard)

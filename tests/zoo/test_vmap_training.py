@@ -15,7 +15,9 @@ FACTORIES = {
     "mlp": lambda: networks.mlp((5, 4), activation="tanh"),
     "mlp_norm": lambda: networks.mlp((5,), norm=True),
     "cnn_pool": lambda: networks.cnn((3, 5), pool="max", activation="leaky_relu"),
-    "cnn_flatten": lambda: networks.cnn((3, 5), strides=(2, 2), readout="flatten", activation="gelu"),
+    "cnn_flatten": lambda: networks.cnn(
+        (3, 5), strides=(2, 2), readout="flatten", activation="gelu"
+    ),
     "cnn_norm": lambda: networks.cnn((3, 5), strides=(2, 1), norm=True, activation="silu"),
     "resnet_norm": lambda: networks.resnet((3, 3, 5), norm=True),
 }
@@ -42,7 +44,9 @@ def train_alone(module, plan, i, images):
     """The ordinary loop, with torch's own Adam."""
     generator = torch.Generator().manual_seed(i)
     optimizer = torch.optim.Adam(
-        module.parameters(), lr=float(plan.learning_rate[i]), weight_decay=float(plan.weight_decay[i])
+        module.parameters(),
+        lr=float(plan.learning_rate[i]),
+        weight_decay=float(plan.weight_decay[i]),
     )
     losses = []
     for _ in range(int(plan.epochs[i])):
@@ -61,13 +65,17 @@ def train_alone(module, plan, i, images):
 @pytest.mark.parametrize("name", FACTORIES)
 def test_equals_training_one_by_one(name):
     modules, plan, images, tests, test_labels = problem(FACTORIES[name])
-    before = [{key: value.clone() for key, value in module.state_dict().items()} for module in modules]
+    before = [
+        {key: value.clone() for key, value in module.state_dict().items()} for module in modules
+    ]
     ticks = []
     trained = train_networks(modules, plan, images, tests, test_labels, ticks.append)
     assert ticks == [3, 2, 1, 1]
     for i, module in enumerate(modules):
         for key, value in module.state_dict().items():
-            torch.testing.assert_close(value, before[i][key], rtol=0, atol=0)  # the modules given are left alone
+            torch.testing.assert_close(
+                value, before[i][key], rtol=0, atol=0
+            )  # the modules given are left alone
         losses = train_alone(module, plan, i, images)
         for key, value in module.state_dict().items():
             # a bias before BatchNorm has no gradient but rounding, which Adam's division blows up
@@ -76,8 +84,13 @@ def test_equals_training_one_by_one(name):
         module.eval()
         accuracy = (module(tests).argmax(1) == test_labels).float().mean()
         epochs = len(losses)
-        torch.testing.assert_close(trained.train_loss[i, :epochs], torch.tensor(losses), rtol=1e-5, atol=1e-6)
-        assert trained.train_loss[i, epochs:].isnan().all() and trained.test_accuracy[i, epochs:].isnan().all()
+        torch.testing.assert_close(
+            trained.train_loss[i, :epochs], torch.tensor(losses), rtol=1e-5, atol=1e-6
+        )
+        assert (
+            trained.train_loss[i, epochs:].isnan().all()
+            and trained.test_accuracy[i, epochs:].isnan().all()
+        )
         assert trained.test_accuracy[i, epochs - 1] == accuracy
         subset = plan.subsets[i]
         right = module(images[subset]).argmax(1) == plan.labels[i][subset]
@@ -85,12 +98,14 @@ def test_equals_training_one_by_one(name):
 
 
 def _is_dead_bias(module, key):
-    """Whether ``key`` is the bias of a layer that a BatchNorm directly follows, or the norm's mean that follows it."""
+    """Whether ``key`` is the bias of a layer that a BatchNorm directly follows, or the norm's mean
+    that follows it."""
     layers = list(module.named_modules())
     return any(
         key in (f"{name}.bias", f"{following_name}.running_mean")
         for (name, layer), (following_name, following) in itertools.pairwise(layers)
-        if isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d)
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+        and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d)
     )
 
 
@@ -109,7 +124,9 @@ def test_an_epoch_visits_the_subset_evenly():
     assert batches.shape == (4, 3)
     assert torch.equal(batches.flatten().bincount(minlength=12)[subset], torch.tensor([4, 4, 4]))
     generator = torch.Generator().manual_seed(0)
-    orders = {tuple(batch_indices(torch.arange(9), 3, 3, generator).flatten().tolist()) for _ in range(4)}
+    orders = {
+        tuple(batch_indices(torch.arange(9), 3, 3, generator).flatten().tolist()) for _ in range(4)
+    }
     assert len(orders) == 4
 
 

@@ -5,12 +5,14 @@
 =========================  =======================================================================================
 a folder                   images, one subfolder a class: ``(images, classes)``
 ``x.safetensors``          its tensors ``inputs`` and ``targets``: ``(inputs, targets)``
-``package.module:factory`` what the function returns: an iterable of batches that can be read again and again
+``package.module:factory`` what the function returns: an iterable of batches that can be read again
+and again
 any other file             text, in windows of tokens for a causal language model: ``{"input_ids", "labels"}``
 =========================  =======================================================================================
 
-Options are given by ``data_args.NAME=VALUE``: ``batch_size`` and ``limit`` (of samples) always; ``size``, ``mean`` and
-``std`` of images; ``window`` and ``tokenizer`` of text; a factory takes its own.
+Options are given by ``data_args.NAME=VALUE``: ``batch_size`` and ``limit`` (of samples) always;
+``size``, ``mean`` and ``std`` of images; ``window`` and ``tokenizer`` of text; a factory takes its
+own.
 """
 
 import inspect
@@ -50,7 +52,8 @@ def load_data(
         shape: of one sample, where the user gave it.
 
     Raises:
-        MetanetError: there is no such data, it is empty or of another form, or an option is unknown or impossible.
+        MetanetError: there is no such data, it is empty or of another form, or an option is unknown
+            or impossible.
     """
     options = {name: value for name, value in (args or {}).items() if value is not None}
     batch_size, limit = _count(options, "batch_size", 64), _count(options, "limit", None)
@@ -61,7 +64,9 @@ def load_data(
     elif path.suffix == ".safetensors":
         samples = _tensors(path, **_known(options, ref, "a .safetensors file", ()))
     elif path.is_file():
-        samples = text_file(path, model, arch, **_known(options, ref, "a text file", ("tokenizer", "window")))
+        samples = text_file(
+            path, model, arch, **_known(options, ref, "a text file", ("tokenizer", "window"))
+        )
     elif _FACTORY.fullmatch(ref):
         return _made(ref, options, batch_size, limit)
     else:
@@ -76,7 +81,9 @@ def _count(options: dict[str, Any], name: str, default: int | None) -> Any:
     return value
 
 
-def _known(options: Mapping[str, Any], ref: str, what: str, allowed: tuple[str, ...]) -> Mapping[str, Any]:
+def _known(
+    options: Mapping[str, Any], ref: str, what: str, allowed: tuple[str, ...]
+) -> Mapping[str, Any]:
     for name in options:
         if name not in allowed:
             takes = ", ".join(f"data_args.{each}" for each in ("batch_size", "limit", *allowed))
@@ -88,7 +95,9 @@ def _tensors(path: Path) -> Any:
     file = load_checkpoint(path)
     missing = [name for name in ("inputs", "targets") if name not in file]
     if missing:
-        raise MetanetError(f"data={path} has no {' and no '.join(missing)}; it has {listed(file) or 'nothing'}")
+        raise MetanetError(
+            f"data={path} has no {' and no '.join(missing)}; it has {listed(file) or 'nothing'}"
+        )
     inputs, targets = file["inputs"], file["targets"]
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
         raise MetanetError(
@@ -101,15 +110,24 @@ def _made(ref: str, options: dict[str, Any], batch_size: int, limit: int | None)
     """What a factory returns; it is told the batch size and the limit if it asks for them."""
     factory: Callable[..., Any] = load_factory(ref)
     takes = inspect.signature(factory).parameters
-    told = {n: v for n, v in (("batch_size", batch_size), ("limit", limit)) if n in takes and v is not None}
+    told = {
+        n: v
+        for n, v in (("batch_size", batch_size), ("limit", limit))
+        if n in takes and v is not None
+    }
     try:
         inspect.signature(factory).bind(**told, **options)
     except TypeError as error:
-        given = ", ".join(f"data_args.{name}={value!r}" for name, value in options.items()) or "no data_args"
+        given = (
+            ", ".join(f"data_args.{name}={value!r}" for name, value in options.items())
+            or "no data_args"
+        )
         raise MetanetError(
             f"data={ref} can't be called with {given}: {error}. It takes {inspect.signature(factory)}."
         ) from None
     made = factory(**told, **options)
     if isinstance(made, nn.Module) or not hasattr(made, "__iter__"):
-        raise MetanetError(f"data={ref} returned {type(made).__name__}, expected an iterable of batches")
+        raise MetanetError(
+            f"data={ref} returned {type(made).__name__}, expected an iterable of batches"
+        )
     return Limited(made, limit)

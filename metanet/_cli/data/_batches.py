@@ -9,14 +9,18 @@ from torch import Tensor
 from ...errors import MetanetError
 from ...tracing import tensors_in
 
-Samples = tuple[int, Callable[[Tensor], Any]]  # how many, and what makes a batch of some of them by their numbers
+Samples = tuple[
+    int, Callable[[Tensor], Any]
+]  # how many, and what makes a batch of some of them by their numbers
 
 
 class Batches:
-    """Samples in an order that is drawn once: files are sorted by class, and batches should hold all classes.
+    """Samples in an order that is drawn once: files are sorted by class, and batches should hold
+    all classes.
 
     Args:
-        samples: how many there are, and a function from numbers of samples ``(n,)`` int64 to their batch.
+        samples: how many there are, and a function from numbers of samples ``(n,)`` int64 to their
+            batch.
         limit: use only so many, the first of that order.
         seed: of the order.
     """

@@ -17,7 +17,8 @@ from ...tracing import example_inputs
 from ._batches import Samples
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_KEPT = 2**31  # bytes of decoded images that stay in memory; larger folders are decoded anew at every reading
+# bytes of decoded images that stay in memory; larger folders are decoded anew at every reading
+_KEPT = 2**31
 
 
 _Pixels = Annotated[int, Ge(1), Lt(2**16)]
@@ -57,10 +58,12 @@ def image_folder(
     folder: Path, model: nn.Module, arch: str, shape: Sequence[int] | None = None, size: Any = None, mean: Any = None,
     std: Any = None,
 ) -> Samples:  # fmt: skip
-    """The images of a folder, normalised, and the numbers of their subfolders in alphabetical order.
+    """The images of a folder, normalised, and the numbers of their subfolders in alphabetical
+    order.
 
-    Size, crop, mean and standard deviation are those of timm's configuration, or of the ``preprocessor_config.json`` of
-    a Hugging Face folder; what is given wins. Where nothing says how to normalise, images are between 0 and 1.
+    Size, crop, mean and standard deviation are those of timm's configuration, or of the
+    ``preprocessor_config.json`` of a Hugging Face folder; what is given wins. Where nothing says
+    how to normalise, images are between 0 and 1.
 
     Args:
         shape: of one sample, where it is known: ``(channels, height, width)``.
@@ -70,9 +73,13 @@ def image_folder(
     Raises:
         MetanetError: no subfolders, no images in one, or nothing says the size.
     """
-    classes = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    classes = sorted(
+        each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")
+    )
     if not classes:
-        raise MetanetError(f"data={folder} has no subfolders: images are expected in one subfolder a class")
+        raise MetanetError(
+            f"data={folder} has no subfolders: images are expected in one subfolder a class"
+        )
     files: list[tuple[Path, int]] = []
     for number, each in enumerate(classes):
         found = sorted(p for p in each.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -94,37 +101,69 @@ def image_folder(
 
     def batch(rows: Tensor) -> tuple[Tensor, Tensor]:
         images = torch.stack([pixels(number) for number in rows.tolist()]).float() / 255
-        return (images - shift) / scale, torch.tensor([files[number][1] for number in rows.tolist()])
+        return (images - shift) / scale, torch.tensor(
+            [files[number][1] for number in rows.tolist()]
+        )
 
     return len(files), batch
 
 
-def _look(folder: Path, model: nn.Module, arch: str, shape: Any, size: Any, mean: Any, std: Any) -> Look:
+def _look(
+    folder: Path, model: nn.Module, arch: str, shape: Any, size: Any, mean: Any, std: Any
+) -> Look:
     config = _configured(model, arch)
     if shape is None and (example := example_inputs(model)) is not None:
-        shape = next((x.shape[1:] for x in (*example.args, *example.kwargs.values()) if _is_image(x)), None)
+        shape = next(
+            (x.shape[1:] for x in (*example.args, *example.kwargs.values()) if _is_image(x)), None
+        )
     elif shape is not None:
         config = {**config, "size": tuple(shape[1:])}
     if shape is not None and len(shape) != 3:
-        raise MetanetError(f"data={folder}: input_shape={list(shape)} is no image, expected [channels,height,width]")
-    size = size if size is not None else config.get("size", None if shape is None else tuple(shape[1:]))
+        raise MetanetError(
+            f"data={folder}: input_shape={list(shape)} is no image, expected [channels,height,width]"
+        )
+    size = (
+        size
+        if size is not None
+        else config.get("size", None if shape is None else tuple(shape[1:]))
+    )
     if size is None:
-        raise MetanetError(f"data={folder}: nothing says how large the network's images are: give data_args.size=")
-    size = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else size
-    if not isinstance(size, tuple) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise MetanetError(f"data_args.size={size}: give one number, or height and width, e.g. [224,224]")
+        raise MetanetError(
+            f"data={folder}: nothing says how large the network's images are: give data_args.size="
+        )
+    size = (
+        (size, size)
+        if isinstance(size, int)
+        else tuple(size)
+        if isinstance(size, (list, tuple))
+        else size
+    )
+    if (
+        not isinstance(size, tuple)
+        or len(size) != 2
+        or not all(isinstance(n, int) and n > 0 for n in size)
+    ):
+        raise MetanetError(
+            f"data_args.size={size}: give one number, or height and width, e.g. [224,224]"
+        )
     channels = int(shape[0]) if shape is not None else _first_channels(model)
     if channels not in (1, 3):
-        raise MetanetError(f"data={folder}: the network takes images of {channels} channels; 1 or 3 can be read")
+        raise MetanetError(
+            f"data={folder}: the network takes images of {channels} channels; 1 or 3 can be read"
+        )
     told = {}
     for name, given, default in (("mean", mean, 0.0), ("std", std, 1.0)):
         value = given if given is not None else config.get(name, default)
         value = [value] if isinstance(value, (int, float)) else list(value)
-        if given is None and len(value) != channels:  # a network for grey images, configured for coloured ones
+        if (
+            given is None and len(value) != channels
+        ):  # a network for grey images, configured for coloured ones
             value = [sum(value) / len(value)]
         value = value * channels if len(value) == 1 else value
         if len(value) != channels or (name == "std" and any(v <= 0 for v in value)):
-            raise MetanetError(f"data_args.{name}={value}: give one number, or one for each of {channels} channels")
+            raise MetanetError(
+                f"data_args.{name}={value}: give one number, or one for each of {channels} channels"
+            )
         told[name] = [float(v) for v in value]
     return Look(channels, size, config.get("crop", 1.0), told["mean"], told["std"])
 
@@ -133,9 +172,16 @@ def _configured(model: nn.Module, arch: str) -> Mapping[str, Any]:
     """What timm, or a Hugging Face folder, says of images."""
     timm = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if isinstance(timm, Mapping) and timm.get("input_size"):
-        made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)  # create_model(img_size=...)
+        made_for = getattr(
+            getattr(model, "patch_embed", None), "img_size", None
+        )  # create_model(img_size=...)
         size = made_for if isinstance(made_for, tuple) else tuple(timm["input_size"][1:])
-        found = {"size": size, "crop": timm.get("crop_pct"), "mean": timm.get("mean"), "std": timm.get("std")}
+        found = {
+            "size": size,
+            "crop": timm.get("crop_pct"),
+            "mean": timm.get("mean"),
+            "std": timm.get("std"),
+        }
         return {name: value for name, value in found.items() if value is not None}
     path = Path(arch.removeprefix("hf:")).expanduser() / "preprocessor_config.json"
     if not path.is_file():
@@ -143,7 +189,11 @@ def _configured(model: nn.Module, arch: str) -> Mapping[str, Any]:
     said = validated(_Preprocessor, read_json(path), f"'{path}'")
     size = said.crop_size or said.size
     if isinstance(size, dict):
-        size = (size["height"], size["width"]) if {"height", "width"} <= set(size) else size.get("shortest_edge")
+        size = (
+            (size["height"], size["width"])
+            if {"height", "width"} <= set(size)
+            else size.get("shortest_edge")
+        )
     names = {"size": size, "mean": said.image_mean, "std": said.image_std}
     return {name: value for name, value in names.items() if value is not None}
 
@@ -177,7 +227,9 @@ def _read(path: Path, look: Look) -> Tensor:
     except MetanetError:
         raise
     except Exception as error:  # the decoders of some fifty formats raise nearly anything
-        raise MetanetError(f"the image {path} can't be read: {type(error).__name__}: {brief(error)}") from error
+        raise MetanetError(
+            f"the image {path} can't be read: {type(error).__name__}: {brief(error)}"
+        ) from error
     scale = max(height / image.height, width / image.width) / look.crop
     scaled = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     if scaled != image.size:

@@ -15,15 +15,19 @@ _LARGEST = 2**30  # bytes of text
 _WINDOW = 512  # tokens, or the longest that the network takes if that is less
 
 
-def text_file(path: Path, model: nn.Module, arch: str, tokenizer: Any = None, window: Any = None) -> Samples:
-    """A text's tokens in windows that follow each other; the last one, which is not full, is left out.
+def text_file(
+    path: Path, model: nn.Module, arch: str, tokenizer: Any = None, window: Any = None
+) -> Samples:
+    """A text's tokens in windows that follow each other; the last one, which is not full, is left
+    out.
 
     Args:
         tokenizer: a folder that has one; by default the folder of the network.
         window: tokens of each.
 
     Raises:
-        MetanetError: the network is no causal language model of transformers, no tokenizer, or no text.
+        MetanetError: the network is no causal language model of transformers, no tokenizer, or no
+            text.
     """
     _require_causal(path, model)
     ids = _tokens(path, arch, tokenizer)
@@ -37,7 +41,9 @@ def text_file(path: Path, model: nn.Module, arch: str, tokenizer: Any = None, wi
     longest = getattr(config, "max_position_embeddings", None) or _WINDOW
     window = min(_WINDOW, longest) if window is None else window
     if not isinstance(window, int) or not 2 <= window <= longest:
-        raise MetanetError(f"data_args.window={window}: give a number of tokens from 2 to {longest}")
+        raise MetanetError(
+            f"data_args.window={window}: give a number of tokens from 2 to {longest}"
+        )
     window = min(window, len(ids))
     windows = ids[: len(ids) // window * window].view(-1, window)
 
@@ -51,9 +57,13 @@ def text_file(path: Path, model: nn.Module, arch: str, tokenizer: Any = None, wi
 def _require_causal(path: Path, model: nn.Module) -> None:
     causal: set[str] = set()
     if hasattr(model, "config") and type(model).__module__.startswith("transformers."):
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names,
+        )
 
-        causal = {n for each in names.values() for n in ((each,) if isinstance(each, str) else each)}
+        causal = {
+            n for each in names.values() for n in ((each,) if isinstance(each, str) else each)
+        }
     if type(model).__name__ not in causal:
         raise MetanetError(
             f"data={path} is text, for causal language models of transformers (arch=hf:FOLDER); "
@@ -71,7 +81,9 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
         )
     try:
         with offline():  # a tokenizer's configuration may name others
-            read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            read = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # its files are read by several libraries, which check little
         raise _no_tokenizer(folder, error) from error
     try:
@@ -82,7 +94,9 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
             "file and package.module:factory are the other forms of data="
         ) from error
     try:
-        return torch.tensor(read(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
+        return torch.tensor(
+            read(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long
+        )
     except Exception as error:  # what its files say is met only now
         raise _no_tokenizer(folder, error) from error
 

@@ -7,12 +7,15 @@ from .._part import Part
 from .._registry import method
 
 
-@method("arcee_fusion", reference="https://github.com/arcee-ai/mergekit", base="required", models=(1, 1))
+@method(
+    "arcee_fusion", reference="https://github.com/arcee-ai/mergekit", base="required", models=(1, 1)
+)
 def arcee_fusion(part: Part) -> Tensor:
-    """The changes that stand out: size times the divergence of its row, above median + 1.5 interquartile ranges.
+    """The changes that stand out: size times the divergence of its row, above median + 1.5
+    interquartile ranges.
 
-    The divergence is Kullback-Leibler's between a row of the model and of the base, each through a softmax (Arcee
-    Fusion).
+    The divergence is Kullback-Leibler's between a row of the model and of the base, each through a
+    softmax (Arcee Fusion).
     """
     change = part.deltas[0]
     if change.numel() == 0:

@@ -21,7 +21,8 @@ from .._score import as_good, score
 
 @dataclass(frozen=True)
 class _Update:
-    """How to interpolate: the old network's share, its importance by name, and the new ones' weights."""
+    """How to interpolate: the old network's share, its importance by name, and the new ones'
+    weights."""
 
     alpha: float
     importance: dict[str, Tensor] | None
@@ -41,29 +42,35 @@ def prepare(
     tolerance: float = 0.0, steps: int = 20, measure: str | None = None, samples: int | None = None,
     labels: str = "auto",
 ) -> _Update:  # fmt: skip
-    """Choose how much of the old network to keep: one module and one tensor of every model are in memory, and with
-    importance one float32 for every parameter.
+    """Choose how much of the old network to keep: one module and one tensor of every model are in
+    memory, and with importance one float32 for every parameter.
 
     Args:
         weights: how much of each new model, where there are several.
-        alpha: share of the old model, 0 to 1; left out, it is chosen on the data: of all that score as well as the
-            new one, that with the fewest negative flips, the largest of equals.
-        importance: keep those parameters more that the old model's answers depend on (its diagonal Fisher information,
-            scaled to the mean 1).
+        alpha: share of the old model, 0 to 1; left out, it is chosen on the data: of all that score
+            as well as the new one, that with the fewest negative flips, the largest of equals.
+        importance: keep those parameters more that the old model's answers depend on (its diagonal
+            Fisher information, scaled to the mean 1).
         tolerance: how much worse than the new model's the score may be.
         steps: how many shares are tried, evenly spaced.
         measure: the score: loss, or a metric; accuracy of classes, else the loss, if left out.
         samples: for the importance: at most so many of the data; all if left out.
         labels: for the importance, as method fisher has it: auto, expected, sampled, empirical.
     """
-    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1):
-        raise MetanetError(f"method 'bcwi': alpha={alpha!r}: give 0 (the new model) to 1 (the old), or null to choose")
+    if alpha is not None and (
+        isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1
+    ):
+        raise MetanetError(
+            f"method 'bcwi': alpha={alpha!r}: give 0 (the new model) to 1 (the old), or null to choose"
+        )
     if not isinstance(steps, int) or steps < 1:
         raise MetanetError(f"method 'bcwi': steps={steps!r}: give 1 or more")
     sees = problem.model is not None and problem.data is not None
     if not sees and (alpha is None or importance):
         what = "choosing alpha" if alpha is None else "importance=true"
-        raise MetanetError(f"method 'bcwi': {what} needs model=... and data=...; alpha=0.5, say, needs neither")
+        raise MetanetError(
+            f"method 'bcwi': {what} needs model=... and data=...; alpha=0.5, say, needs neither"
+        )
     scales = None
     if importance:
         (scales,) = fishers(problem, [(None, "the old model")], samples=samples, labels=labels)
@@ -77,7 +84,9 @@ def prepare(
 
 def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[float]:
     if update.alpha:
-        raise MetanetError("method 'bcwi' keeps much of the old network, which is no goal of a repair: give bn_reset")
+        raise MetanetError(
+            "method 'bcwi' keeps much of the old network, which is no goal of a repair: give bn_reset"
+        )
     return update.weights
 
 
@@ -86,13 +95,15 @@ def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[fl
     shares=_shares,
 )  # fmt: skip
 def bcwi(part: Part) -> Tensor:
-    r"""Backward-compatible weight interpolation from the new model to the old one, the base (Schumann et al. 2024).
+    r"""Backward-compatible weight interpolation from the new model to the old one, the base
+    (Schumann et al. 2024).
 
     .. math::
         w = \frac{\alpha F \odot w_{old} + (1 - \alpha) w_{new}}{\alpha F + 1 - \alpha}
 
-    with :math:`F = 1`, or the importance of each parameter to the old model; of several new models, the average is the
-    new one. With data, the report has the negative flips (old right, new wrong) before and after.
+    with :math:`F = 1`, or the importance of each parameter to the old model; of several new models,
+    the average is the new one. With data, the report has the negative flips (old right, new wrong)
+    before and after.
     """
     return part.prepared.of(part.name, part.base, list(part.tensors))
 
@@ -114,17 +125,28 @@ def _chosen(
         if (
             not found or alpha is not None or as_good(value, found[0][1], rises, tolerance)
         ):  # flips of others don't count
-            flip = None if right is None else flips(right, right_answers(network, problem.data, run))
+            flip = (
+                None if right is None else flips(right, right_answers(network, problem.data, run))
+            )
             found.append((share, value, flip))
     new = found[0]
-    kept = [f for f in found if as_good(f[1], new[1], rises, tolerance)] if alpha is None else found[1:]
+    kept = (
+        [f for f in found if as_good(f[1], new[1], rises, tolerance)]
+        if alpha is None
+        else found[1:]
+    )
     if not kept:
-        raise MetanetError(f"method 'bcwi': the new model's {name} is {new[1]} on the data: nothing can be compared")
+        raise MetanetError(
+            f"method 'bcwi': the new model's {name} is {new[1]} on the data: nothing can be compared"
+        )
     best = max(kept, key=lambda f: (0 if f[2] is None else -f[2].negative, f[0]))
     report = {f"old {name}": old, f"new {name}": new[1], f"merged {name}": best[1]}
     for who, (_, _, flip) in (("new", new), ("merged", best)):
         if flip is not None:
-            report[f"{who} negative flips"], report[f"{who} positive flips"] = flip.negative, flip.positive
+            report[f"{who} negative flips"], report[f"{who} positive flips"] = (
+                flip.negative,
+                flip.positive,
+            )
             report[f"{who} negative flip rate"] = flip.negative_rate
     problem.report.update(report)
     return best[0]

@@ -8,18 +8,26 @@ from .._registry import PerModel, method
 from .._sparsify import middle
 
 
-@method("breadcrumbs_ties", reference="https://arxiv.org/abs/2312.06795", base="required", models=(1, None))
+@method(
+    "breadcrumbs_ties",
+    reference="https://arxiv.org/abs/2312.06795",
+    base="required",
+    models=(1, None),
+)
 def breadcrumbs_ties(
     part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, gamma: PerModel = 0.01, consensus: str = "sum",
     normalize: bool = False, rescale: bool = False, scale: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """Model breadcrumbs with TIES: of changes in the middle those whose sign wins (Davari and Belilovsky 2024).
+    """Model breadcrumbs with TIES: of changes in the middle those whose sign wins (Davari and
+    Belilovsky 2024).
 
     Args:
         weights: how much of each model.
         density: share of the changes that is kept.
-        gamma: share of the largest changes that is dropped; what is dropped besides is the smallest.
-        consensus: the sign that wins: of the "sum" of the weighted changes, or of most models ("count").
+        gamma: share of the largest changes that is dropped; what is dropped besides is the
+            smallest.
+        consensus: the sign that wins: of the "sum" of the weighted changes, or of most models
+            ("count").
         normalize: divide by the sum of the weights of the models whose sign won.
         rescale: make what is kept larger, to the sum of magnitudes that all changes had.
         scale: of what is added to the base.

@@ -8,20 +8,24 @@ from .._registry import PerModel, method
 from .._sparsify import drawn
 
 
-@method("dare_ties", reference="https://arxiv.org/abs/2311.03099", base="required", models=(1, None))
+@method(
+    "dare_ties", reference="https://arxiv.org/abs/2311.03099", base="required", models=(1, None)
+)
 def dare_ties(
     part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, consensus: str = "sum", normalize: bool = False,
     rescale: bool | str = True, scale: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """DARE with TIES: changes drawn at random and made larger, of these the ones whose sign wins (Yu et al. 2024).
+    """DARE with TIES: changes drawn at random and made larger, of these the ones whose sign wins
+    (Yu et al. 2024).
 
     Args:
         weights: how much of each model.
         density: probability of each change to be kept.
-        consensus: the sign that wins: of the "sum" of the weighted changes, or of most models ("count").
+        consensus: the sign that wins: of the "sum" of the weighted changes, or of most models
+            ("count").
         normalize: divide by the sum of the weights of the models whose sign won.
-        rescale: make what is kept larger, to the sum of magnitudes that all changes had; "probability", as the paper
-            does, divides it by its probability.
+        rescale: make what is kept larger, to the sum of magnitudes that all changes had;
+            "probability", as the paper does, divides it by its probability.
         scale: of what is added to the base.
     """
     vectors = [drawn(part, k, share, rescale) for k, share in enumerate(density)]

@@ -8,7 +8,9 @@ from .._registry import PerModel, method
 from .._sparsify import drawn_by_rank
 
 
-@method("della_linear", reference="https://arxiv.org/abs/2406.11617", base="required", models=(1, None))
+@method(
+    "della_linear", reference="https://arxiv.org/abs/2406.11617", base="required", models=(1, None)
+)
 def della_linear(
     part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, epsilon: PerModel = 0.15, normalize: bool = False,
     rescale: bool | str = True, scale: float = 1.0,
@@ -20,8 +22,8 @@ def della_linear(
         density: mean probability of the changes to be kept.
         epsilon: how much higher it is for each neuron's largest change, and lower for its smallest.
         normalize: divide by the sum of the weights, unless that is 0.
-        rescale: make what is kept larger, to the sum of magnitudes that all changes had; "probability", as the paper
-            does, divides it by its probability.
+        rescale: make what is kept larger, to the sum of magnitudes that all changes had;
+            "probability", as the paper does, divides it by its probability.
         scale: of what is added to the base.
     """
     shares = zip(density, epsilon, strict=True)

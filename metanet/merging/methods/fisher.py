@@ -20,20 +20,25 @@ class _Fishers:
 
 
 def prepare(problem: Problem, *, samples: int | None = None, labels: str = "auto") -> _Fishers:
-    """The Fisher information of every model: one float32 for each of its parameters stays in memory.
+    """The Fisher information of every model: one float32 for each of its parameters stays in
+    memory.
 
     Args:
         samples: at most so many of the data for each model; all if left out.
-        labels: auto, expected (over the model's own distribution), sampled (from it), empirical (the loss at the
-            data's targets).
+        labels: auto, expected (over the model's own distribution), sampled (from it), empirical
+            (the loss at the data's targets).
     """
     given = [(k, f"model {k}") for k in range(len(problem.models))]
     values = fishers(problem, given, samples=samples, labels=labels)
     return _Fishers(values, [mean_of(each) for each in values])
 
 
-@method("fisher", reference="https://arxiv.org/abs/2111.09832", needs=("model", "data"), prepare=prepare)
-def fisher(part: Part, *, weights: PerModel = 1.0, floor: float = 1e-6, normalize: bool = False) -> Tensor:
+@method(
+    "fisher", reference="https://arxiv.org/abs/2111.09832", needs=("model", "data"), prepare=prepare
+)
+def fisher(
+    part: Part, *, weights: PerModel = 1.0, floor: float = 1e-6, normalize: bool = False
+) -> Tensor:
     r"""The average weighted by diagonal Fisher information (Matena & Raffel 2022).
 
     .. math::

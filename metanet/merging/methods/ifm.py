@@ -23,7 +23,8 @@ class Fold:
     """Which neurons become one.
 
     Attributes:
-        found: group -> for every neuron the number of its cluster; only groups where some are merged.
+        found: group -> for every neuron the number of its cluster; only groups where some are
+            merged.
         factors: running variance -> what it is multiplied by, for every cluster.
         shrink: the result is narrower.
     """
@@ -42,12 +43,15 @@ class Fold:
         if not self.roles.makes(name, number):
             if not self.shrink:
                 return tensor
-            out = tensor.new_zeros(*tensor.shape[:at], int(cluster.max()) + 1, *tensor.shape[at + 1 :])
+            out = tensor.new_zeros(
+                *tensor.shape[:at], int(cluster.max()) + 1, *tensor.shape[at + 1 :]
+            )
             return out.index_add_(at, cluster, tensor)
         size = torch.bincount(cluster).to(tensor.dtype)
         first = torch.full_like(size, len(cluster), dtype=torch.long)
         first.scatter_reduce_(0, cluster, torch.arange(len(cluster), device=tensor.device), "amin")
-        # By differences to the first, so that the mean of equal neurons is that neuron, bit for bit.
+        # By differences to the first, so that the mean of equal neurons is that neuron, bit for
+        # bit.
         mean = tensor.index_select(at, first)
         differences = tensor - mean.index_select(at, cluster)
         shape = [-1 if axis == at else 1 for axis in range(tensor.ndim)]
@@ -58,16 +62,23 @@ class Fold:
 
 
 def prepare(
-    problem: Problem, *, threshold: float = 0.1, share: float = 1.0, correct: bool = True, shrink: bool = True
+    problem: Problem,
+    *,
+    threshold: float = 0.1,
+    share: float = 1.0,
+    correct: bool = True,
+    shrink: bool = True,
 ) -> Fold:
     """Finds the neurons that become one, and tells how many are left.
 
     Args:
-        threshold: neurons become one while the nearest are closer than this share of their group's largest distance.
+        threshold: neurons become one while the nearest are closer than this share of their group's
+            largest distance.
         share: at most this share of a group's neurons goes.
-        correct: make running variances smaller where merged neurons were not equal, as far as weights tell.
-        shrink: give the narrower network (its module must be built with the widths of the report); false: the network
-            keeps its shape, and merged neurons are equal.
+        correct: make running variances smaller where merged neurons were not equal, as far as
+            weights tell.
+        shrink: give the narrower network (its module must be built with the widths of the report);
+            false: the network keeps its shape, and merged neurons are equal.
     """
     for name, value in (("threshold", threshold), ("share", share)):
         if not 0 <= value <= 1:
@@ -104,18 +115,26 @@ def shape(prepared: Fold, name: str, shape: torch.Size) -> torch.Size:
 
 
 @method(
-    "ifm", reference="https://arxiv.org/abs/2310.06756", models=(1, 1), needs=("arch",), prepare=prepare, shape=shape
+    "ifm",
+    reference="https://arxiv.org/abs/2310.06756",
+    models=(1, 1),
+    needs=("arch",),
+    prepare=prepare,
+    shape=shape,
 )
 def ifm(part: Part) -> Tensor:
-    """Iterative feature merging inside one network (Chen et al. 2024), without data: alike neurons become one.
+    """Iterative feature merging inside one network (Chen et al. 2024), without data: alike neurons
+    become one.
 
-    The two nearest neurons of a group, by all that makes them, become one again and again: what makes them is averaged,
-    what reads them is added up, so that the function stays where neurons were equal. Behind a norm with running
-    statistics neurons are compared by what they do with it. ``repair=bn_reset`` with data sets these statistics right:
-    merge with ``shrink=false`` and the repair, then the result once more with ``shrink``.
+    The two nearest neurons of a group, by all that makes them, become one again and again: what
+    makes them is averaged, what reads them is added up, so that the function stays where neurons
+    were equal. Behind a norm with running statistics neurons are compared by what they do with it.
+    ``repair=bn_reset`` with data sets these statistics right: merge with ``shrink=false`` and the
+    repair, then the result once more with ``shrink``.
 
-    Neurons of a residual stream are merged in all layers at once. Heads and their dims, and neurons that something else
-    than weights looks at together (layer norms over a stream, softmax), are left as they are.
+    Neurons of a residual stream are merged in all layers at once. Heads and their dims, and neurons
+    that something else than weights looks at together (layer norms over a stream, softmax), are
+    left as they are.
     """
     fold: Fold = part.prepared
     if not groups_on(fold.spec, part.name, fold.found):

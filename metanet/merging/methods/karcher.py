@@ -10,10 +10,14 @@ from .._sphere import combination, cosines, gram
 
 
 @method("karcher", reference="https://doi.org/10.1002/cpa.3160300502")
-def karcher(part: Part, *, weights: PerModel = 1.0, max_iter: int = 10, tol: float = 1e-5) -> Tensor:
-    """Riemannian centre of mass of the directions (Karcher 1977) times the average length: SLERP of many models.
+def karcher(
+    part: Part, *, weights: PerModel = 1.0, max_iter: int = 10, tol: float = 1e-5
+) -> Tensor:
+    """Riemannian centre of mass of the directions (Karcher 1977) times the average length: SLERP of
+    many models.
 
-    All steps of the search stay in the span of the models, so that only their inner products are needed.
+    All steps of the search stay in the span of the models, so that only their inner products are
+    needed.
 
     Args:
         weights: how much of each model.
@@ -51,7 +55,8 @@ def _centre(angles: Tensor, weights: Tensor, max_iter: int, tol: float) -> Tenso
     for _ in range(int(max_iter)):
         cosine = (angles @ point).clamp(-1, 1)
         angle = cosine.acos()
-        # At the point itself the factor tends to 1; opposite of it, every direction leads there, and none is taken.
+        # At the point itself the factor tends to 1; opposite of it, every direction leads there,
+        # and none is taken.
         pull = weights * torch.where(angle.sin() > tol, angle / angle.sin(), 1)
         step = pull - (pull @ cosine) * point
         size = length(step)

@@ -19,7 +19,9 @@ def linear(part: Part, *, weights: PerModel = 1.0, normalize: bool = True) -> Te
     total = sum(weights)
     if normalize:
         if total == 0:
-            raise MetanetError(f"method 'linear': the weights {list(weights)} have the sum 0; give normalize=false")
+            raise MetanetError(
+                f"method 'linear': the weights {list(weights)} have the sum 0; give normalize=false"
+            )
         weights, total = [w / total for w in weights], 1.0
     first, *others = part.tensors
     # By differences to the first, so that the average of equal tensors is that tensor, bit for bit.

@@ -14,16 +14,19 @@ _SINGULAR = 1e-6
 
 @method("model_stock", reference="https://arxiv.org/abs/2403.19522", base="required")
 def model_stock(part: Part, *, filter_wise: bool = False) -> Tensor:
-    r"""Between the base and the average, by how well the fine-tuned models agree (Jang et al. 2024, Model Stock).
+    r"""Between the base and the average, by how well the fine-tuned models agree (Jang et al. 2024,
+    Model Stock).
 
     .. math::
-        w = w_0 + \frac{n \cos\theta}{1 + (n - 1) \cos\theta} \; \Big(\frac{1}{n} \sum_k w_k - w_0\Big)
+        w = w_0 + \frac{n \cos\theta}{1 + (n - 1) \cos\theta} \; \Big(\frac{1}{n} \sum_k w_k -
+        w_0\Big)
 
-    with the mean cosine between what two models changed of the base. Where they oppose one another so that the formula
-    has a pole, the base stays.
+    with the mean cosine between what two models changed of the base. Where they oppose one another
+    so that the formula has a pole, the base stays.
 
     Args:
-        filter_wise: one angle for each row of a matrix and each output channel of a kernel, not one for each tensor.
+        filter_wise: one angle for each row of a matrix and each output channel of a kernel, not one
+            for each tensor.
     """
     count = len(part.deltas)
     cosine = _mean_cosine(part.deltas, filter_wise and part.deltas[0].ndim > 1)

@@ -11,12 +11,17 @@ from .._sphere import combination, cosines, gram
 _OPPOSED = 1e-7  # an average of directions that is shorter than this has none itself
 
 
-@method("multislerp", reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea", base="optional")
+@method(
+    "multislerp",
+    reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+    base="optional",
+)
 def multislerp(part: Part, *, weights: PerModel = 1.0, normalize: bool = True) -> Tensor:
-    """Average direction times average length, of the models or of what they changed of the base (Multi-SLERP).
+    """Average direction times average length, of the models or of what they changed of the base
+    (Multi-SLERP).
 
-    The method's second step, in the tangent space at the average direction, moves nothing: the tangent vectors there
-    have the weighted sum zero. ``karcher`` takes the mean along arcs.
+    The method's second step, in the tangent space at the average direction, moves nothing: the
+    tangent vectors there have the weighted sum zero. ``karcher`` takes the mean along arcs.
 
     Args:
         weights: how much of each model.
@@ -24,7 +29,9 @@ def multislerp(part: Part, *, weights: PerModel = 1.0, normalize: bool = True) -
     """
     total = sum(weights)
     if normalize and total == 0:
-        raise MetanetError(f"method 'multislerp': the weights {list(weights)} have the sum 0; give normalize=false")
+        raise MetanetError(
+            f"method 'multislerp': the weights {list(weights)} have the sum 0; give normalize=false"
+        )
     wanted = torch.tensor(weights, dtype=torch.float64) / (total if normalize else 1.0)
     points = part.tensors if part.base is None else part.deltas
     lengths, angles = cosines(gram(points))

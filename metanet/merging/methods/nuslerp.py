@@ -14,12 +14,14 @@ _STRAIGHT = 1e-12  # only vectors that are as good as parallel have no arc
 
 @method("nuslerp", reference="https://github.com/arcee-ai/mergekit", base="optional", models=(2, 2))
 def nuslerp(part: Part, *, weights: PerModel = 1.0, flatten: bool = True, dim: int = -1) -> Tensor:
-    """SLERP by weights, of what two models changed of the base if there is one, on request row by row (mergekit).
+    """SLERP by weights, of what two models changed of the base if there is one, on request row by
+    row (mergekit).
 
     Args:
         weights: of both models; only their ratio counts.
         flatten: a tensor is one vector.
-        dim: if not flattened, the axis along which vectors lie: -1 for the rows of a matrix, 0 for its columns.
+        dim: if not flattened, the axis along which vectors lie: -1 for the rows of a matrix, 0 for
+            its columns.
     """
     total = sum(weights)
     if total == 0:
@@ -36,7 +38,9 @@ def nuslerp(part: Part, *, weights: PerModel = 1.0, flatten: bool = True, dim: i
 
 def _by_rows(t: float, a: Tensor, b: Tensor, dim: int) -> Tensor:
     if not -a.ndim <= dim < a.ndim:
-        raise MetanetError(f"method 'nuslerp': there is no axis dim={dim} in a tensor of {a.ndim} axes")
+        raise MetanetError(
+            f"method 'nuslerp': there is no axis dim={dim} in a tensor of {a.ndim} axes"
+        )
     vectors = [end.movedim(dim, -1) for end in (a, b)]
     products = gram_of_rows([each.unsqueeze(0).flatten(0, -2) for each in vectors])
     cosine = cosines(products)[1][:, 0, 1].reshape(vectors[0].shape[:-1]).unsqueeze(dim)

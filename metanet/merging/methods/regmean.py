@@ -12,9 +12,11 @@ from .._part import Part, Problem
 from .._registry import PerModel, method
 
 
-def prepare(problem: Problem, *, samples: int | None = None) -> dict[str, dict[Block, list[Tensor | None]]]:
-    """The inputs' Gram matrices of every model, in memory in float64: as many values per matrix as it has inputs,
-    squared (a transformer's take about as much as the model itself in float64).
+def prepare(
+    problem: Problem, *, samples: int | None = None
+) -> dict[str, dict[Block, list[Tensor | None]]]:
+    """The inputs' Gram matrices of every model, in memory in float64: as many values per matrix as
+    it has inputs, squared (a transformer's take about as much as the model itself in float64).
 
     Args:
         samples: at most so many of the data for each model; all if left out.
@@ -41,16 +43,24 @@ def prepare(problem: Problem, *, samples: int | None = None) -> dict[str, dict[B
     return out
 
 
-@method("regmean", reference="https://arxiv.org/abs/2212.09849", needs=("model", "data"), prepare=prepare)
+@method(
+    "regmean",
+    reference="https://arxiv.org/abs/2212.09849",
+    needs=("model", "data"),
+    prepare=prepare,
+)
 def regmean(part: Part, *, weights: PerModel = 1.0, alpha: float = 0.9) -> Tensor:
-    r"""The linear maps that come closest to all models' on each model's own inputs (Jin et al. 2023).
+    r"""The linear maps that come closest to all models' on each model's own inputs (Jin et al.
+    2023).
 
     .. math::
-        W = \Big( \sum_k \lambda_k \hat G_k \Big)^{-1} \sum_k \lambda_k \hat G_k W_k, \qquad G_k = X_k^\top X_k
+        W = \Big( \sum_k \lambda_k \hat G_k \Big)^{-1} \sum_k \lambda_k \hat G_k W_k, \qquad G_k =
+        X_k^\top X_k
 
-    in float64, with the matrices' off-diagonals scaled down in :math:`\hat G`. Convolutions are linear maps of patches.
-    What the inputs say nothing of, and every tensor that is no linear map or is used in another way too (an output
-    layer tied to an embedding), is averaged by the weights.
+    in float64, with the matrices' off-diagonals scaled down in :math:`\hat G`. Convolutions are
+    linear maps of patches. What the inputs say nothing of, and every tensor that is no linear map
+    or is used in another way too (an output layer tied to an embedding), is averaged by the
+    weights.
 
     Args:
         weights: how much of each model.
@@ -70,7 +80,8 @@ def regmean(part: Part, *, weights: PerModel = 1.0, alpha: float = 0.9) -> Tenso
             if gram is not None:
                 shrunk = weight * _shrunk(gram.to(plain.device), alpha)
                 total = total + shrunk
-                # By differences to the average: equal matrices stay as they are, and so does what no input reaches.
+                # By differences to the average: equal matrices stay as they are, and so does what
+                # no input reaches.
                 pulled = pulled + shrunk @ (block.of(tensor).double() - centre).mT
         block.of(out).copy_(centre + _solved(total, pulled, alpha).mT)
     return out
@@ -85,9 +96,12 @@ def _solved(total: Tensor, pulled: Tensor, alpha: float) -> Tensor:
     """The smallest solution of ``total @ x = pulled``."""
     size = total.diagonal(dim1=-2, dim2=-1)
     if alpha < 1:
-        # Scaled to a diagonal of ones, no eigenvalue is below 1 - alpha; inputs that are always 0 move nothing.
+        # Scaled to a diagonal of ones, no eigenvalue is below 1 - alpha; inputs that are always 0
+        # move nothing.
         scale = torch.where(size > 0, size.clamp(min=torch.finfo(size.dtype).tiny).rsqrt(), 0.0)
-        scaled = total * scale.unsqueeze(-1) * scale.unsqueeze(-2) + torch.diag_embed((size <= 0).to(size))
+        scaled = total * scale.unsqueeze(-1) * scale.unsqueeze(-2) + torch.diag_embed(
+            (size <= 0).to(size)
+        )
         factor, failed = torch.linalg.cholesky_ex(scaled)
         if not bool(failed.any()):
             return scale.unsqueeze(-1) * torch.cholesky_solve(scale.unsqueeze(-1) * pulled, factor)

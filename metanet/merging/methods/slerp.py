@@ -19,7 +19,8 @@ def _shares(prepared: None, options: Mapping[str, Any], models: int) -> list[flo
 
 @method("slerp", reference="https://en.wikipedia.org/wiki/Slerp", models=(2, 2), shares=_shares)
 def slerp(part: Part, *, t: float = 0.5) -> Tensor:
-    """Spherical interpolation of two models, each tensor as one vector: halfway, lengths do not shrink.
+    """Spherical interpolation of two models, each tensor as one vector: halfway, lengths do not
+    shrink.
 
     Tensors that are nearly parallel, or nearly opposite, are interpolated along the straight line.
 

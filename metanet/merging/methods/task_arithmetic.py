@@ -8,8 +8,15 @@ from .._registry import PerModel, method
 from .._task_vectors import TaskVector
 
 
-@method("task_arithmetic", reference="https://arxiv.org/abs/2212.04089", base="required", models=(1, None))
-def task_arithmetic(part: Part, *, weights: PerModel = 1.0, normalize: bool = False, scale: float = 1.0) -> Tensor:
+@method(
+    "task_arithmetic",
+    reference="https://arxiv.org/abs/2212.04089",
+    base="required",
+    models=(1, None),
+)
+def task_arithmetic(
+    part: Part, *, weights: PerModel = 1.0, normalize: bool = False, scale: float = 1.0
+) -> Tensor:
     """The base plus a weighted sum of what the models changed of it (Ilharco et al. 2023).
 
     Args:

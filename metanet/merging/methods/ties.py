@@ -18,7 +18,8 @@ def ties(
     Args:
         weights: how much of each model.
         density: share of the changes that is kept, the largest ones.
-        consensus: the sign that wins: of the "sum" of the weighted changes, or of most models ("count").
+        consensus: the sign that wins: of the "sum" of the weighted changes, or of most models
+            ("count").
         normalize: divide by the sum of the weights of the models whose sign won.
         rescale: make what is kept larger, to the sum of magnitudes that all changes had.
         scale: of what is added to the base.

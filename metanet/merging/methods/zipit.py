@@ -28,47 +28,78 @@ def prepare(
 
     Args:
         alpha: factor on the correlations of features that were merged before; 0: merge pairs only.
-        beta: of the merges, at most this share within one network; 1 where tasks have little in common.
-        matching: "greedy", or "permutation": activation matching in all groups, none within a network.
-        heads: "average"; "stack": the outputs of all networks one after another (a head that many times as wide); or
-            for every output the number of the network that knows it, 0 and on.
-        stop: name patterns of what stays one network's own, from somewhere on to the end: partial zipping.
+        beta: of the merges, at most this share within one network; 1 where tasks have little in
+            common.
+        matching: "greedy", or "permutation": activation matching in all groups, none within a
+            network.
+        heads: "average"; "stack": the outputs of all networks one after another (a head that many
+            times as wide); or for every output the number of the network that knows it, 0 and on.
+        stop: name patterns of what stays one network's own, from somewhere on to the end: partial
+            zipping.
         task: whose those stay. Merges with other tasks give the same zipped part.
-        positions: at most so many samples (images x places, sequences x tokens) per layer and batch.
+        positions: at most so many samples (images x places, sequences x tokens) per layer and
+            batch.
         batches: stop after so many.
     """
     arch, k = problem.arch, len(problem.models)
     if matching not in MATCHINGS:
-        raise MetanetError(f"method 'zipit': matching={matching!r}; give one of {', '.join(MATCHINGS)}")
+        raise MetanetError(
+            f"method 'zipit': matching={matching!r}; give one of {', '.join(MATCHINGS)}"
+        )
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0 <= value <= 1:
             raise MetanetError(f"method 'zipit': {name}={value}; give a number from 0 to 1")
     if not isinstance(task, int) or not 0 <= task < k:
-        raise MetanetError(f"method 'zipit': task={task!r}; give the number of a model, 0 to {k - 1}")
+        raise MetanetError(
+            f"method 'zipit': task={task!r}; give the number of a model, 0 to {k - 1}"
+        )
     if isinstance(heads, str) and heads not in ("average", "stack"):
-        raise MetanetError(f"method 'zipit': heads={heads!r}; give 'average', 'stack', or a model for every output")
+        raise MetanetError(
+            f"method 'zipit': heads={heads!r}; give 'average', 'stack', or a model for every output"
+        )
     for each in problem.models:
         checked(arch.spec, each, str(each.path))
     free, why, roles = free_groups(arch, problem.models[0])
     own, beyond = _beyond(arch.spec, roles, [stop] if isinstance(stop, str) else list(stop or ()))
-    every = [g.name for g in arch.spec.groups if g.kind == "permutation" and g.size > 1 and g.name not in beyond]
+    every = [
+        g.name
+        for g in arch.spec.groups
+        if g.kind == "permutation" and g.size > 1 and g.name not in beyond
+    ]
     zipped = [g for g in every if g in free] if matching == "greedy" else []
-    scores, transforms = matched(problem, zipped, [g for g in every if g not in zipped], positions, batches)
+    scores, transforms = matched(
+        problem, zipped, [g for g in every if g not in zipped], positions, batches
+    )
     found = {g: zip_features(s, k, alpha, beta) for g, s in scores.items()}
     problem.report.update(report(found))
-    problem.report.update({f"not zipped: {g}": "it shows nowhere along one axis" for g in zipped if g not in found})
-    problem.report.update({f"permuted only: {g}": reason for g, reason in why.items() if g not in beyond})
-    made = Zip(arch.spec, roles, {g: torch.from_numpy(c) for g, c in found.items()}, transforms, heads, own, task)
+    problem.report.update(
+        {f"not zipped: {g}": "it shows nowhere along one axis" for g in zipped if g not in found}
+    )
+    problem.report.update(
+        {f"permuted only: {g}": reason for g, reason in why.items() if g not in beyond}
+    )
+    made = Zip(
+        arch.spec,
+        roles,
+        {g: torch.from_numpy(c) for g, c in found.items()},
+        transforms,
+        heads,
+        own,
+        task,
+    )
     if heads != "average":
         made.check_heads()
     return made
 
 
-def _beyond(spec: SymmetrySpec, roles: Roles, patterns: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+def _beyond(
+    spec: SymmetrySpec, roles: Roles, patterns: Sequence[str]
+) -> tuple[frozenset[str], frozenset[str]]:
     """The tensors that stay one network's own, and the groups that only they make.
 
     Raises:
-        MetanetError: no tensor is called like a pattern, or the boundary cuts through neurons of one group.
+        MetanetError: no tensor is called like a pattern, or the boundary cuts through neurons of
+            one group.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in spec.tensors):
@@ -81,7 +112,9 @@ def _beyond(spec: SymmetrySpec, roles: Roles, patterns: Sequence[str]) -> tuple[
     for name, tensor in spec.tensors.items():
         for number, axis in enumerate(tensor.axes):
             for leaf in leaves_of(axis):
-                (makers if roles.makes(name, number) else readers).setdefault(leaf.group, set()).add(name)
+                (makers if roles.makes(name, number) else readers).setdefault(
+                    leaf.group, set()
+                ).add(name)
     beyond = set()
     for group, names in makers.items():
         inside = names & own
@@ -93,7 +126,9 @@ def _beyond(spec: SymmetrySpec, roles: Roles, patterns: Sequence[str]) -> tuple[
         if inside:
             beyond.add(group)
             if before := readers.get(group, set()) - own:
-                raise MetanetError(f"stop: {min(before)} reads {group}, which is beyond it: stop before that, too")
+                raise MetanetError(
+                    f"stop: {min(before)} reads {group}, which is beyond it: stop before that, too"
+                )
     return own, frozenset(beyond)
 
 
@@ -102,16 +137,17 @@ def _beyond(spec: SymmetrySpec, roles: Roles, patterns: Sequence[str]) -> tuple[
     shape=Zip.shape,
 )  # fmt: skip
 def zipit(part: Part) -> Tensor:
-    r"""ZipIt! (Stoica et al. 2023): features that vary alike become one, within networks as well as across them.
+    r"""ZipIt! (Stoica et al. 2023): features that vary alike become one, within networks as well as
+    across them.
 
-    Networks of different tasks have features that the others lack. So of all features of a layer the two that correlate
-    most on the data become one, again and again, wherever they come from. With :math:`M` averaging the features that
-    became one, and :math:`U` giving every feature the one that it became part of, a layer's weights are
-    :math:`M\,\mathrm{diag}(W_1, ..., W_k)\,U`. ``repair=bn_reset`` belongs to it: statistics of merged features are too
-    wide.
+    Networks of different tasks have features that the others lack. So of all features of a layer
+    the two that correlate most on the data become one, again and again, wherever they come from.
+    With :math:`M` averaging the features that became one, and :math:`U` giving every feature the
+    one that it became part of, a layer's weights are :math:`M\,\mathrm{diag}(W_1, ..., W_k)\,U`.
+    ``repair=bn_reset`` belongs to it: statistics of merged features are too wide.
 
-    Neurons of a residual stream are zipped in all layers at once. Heads and their dims (products of queries and keys
-    would mix features), and neurons that something else than weights looks at together (layer norms over a stream), are
-    only relabelled, by activation matching.
+    Neurons of a residual stream are zipped in all layers at once. Heads and their dims (products of
+    queries and keys would mix features), and neurons that something else than weights looks at
+    together (layer norms over a stream), are only relabelled, by activation matching.
     """
     return part.prepared.merged(part)

@@ -1,8 +1,9 @@
-"""Statistics of merged networks: running statistics measured anew, the spread of every layer's outputs restored.
+"""Statistics of merged networks: running statistics measured anew, the spread of every layer's
+outputs restored.
 
-Between two networks whose neurons agree only in part, activations vary less than in either, layer by layer less, until
-nothing is left of the signal (Jordan et al. 2022, https://arxiv.org/abs/2211.08403). A new repair is one function with
-``@repair`` (``_registry.py``).
+Between two networks whose neurons agree only in part, activations vary less than in either, layer
+by layer less, until nothing is left of the signal (Jordan et al. 2022,
+https://arxiv.org/abs/2211.08403). A new repair is one function with ``@repair`` (``_registry.py``).
 """
 
 from ._calibrate import TOLERANCE as TOLERANCE

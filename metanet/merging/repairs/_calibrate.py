@@ -1,10 +1,12 @@
-"""Bringing the statistics of a merged network to their goals, every layer with those before it corrected already.
+"""Bringing the statistics of a merged network to their goals, every layer with those before it
+corrected already.
 
-The first pass over the data corrects every layer on the way, after 1, 2, 4, 8, ... batches, by what the networks that
-were merged gave on the same samples, so that the layers behind are measured near their place: for data in one batch it
-is exact, for well mixed batches near. Further passes measure again, with corrections that stay as they are while the
-data goes through: then the first layer's are right at once, the second's one pass later, and so on. After as many
-passes as there are layers the result is exact, whatever the batches and their order.
+The first pass over the data corrects every layer on the way, after 1, 2, 4, 8, ... batches, by what
+the networks that were merged gave on the same samples, so that the layers behind are measured near
+their place: for data in one batch it is exact, for well mixed batches near. Further passes measure
+again, with corrections that stay as they are while the data goes through: then the first layer's
+are right at once, the second's one pass later, and so on. After as many passes as there are layers
+the result is exact, whatever the batches and their order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -131,7 +133,8 @@ def calibrate(
     """Measure running statistics anew, and bring those of other layers to their goals.
 
     Args:
-        model: in eval mode; its running statistics are written over, its weights stay (:meth:`Corrections.fuse`).
+        model: in eval mode; its running statistics are written over, its weights stay
+            (:meth:`Corrections.fuse`).
         data: batches.
         run: calls it.
         goals: of layers, by the names of their weights.
@@ -141,10 +144,14 @@ def calibrate(
         progress: whether to show a bar.
 
     Raises:
-        MetanetError: no batch, one that the network can't run, a normaliser that sees one value of a channel only, or
-            outputs that are not finite.
+        MetanetError: no batch, one that the network can't run, a normaliser that sees one value of
+            a channel only, or outputs that are not finite.
     """
-    layers = {} if correct is None else {n: Corrected(goal, correct) for n, goal in (goals or {}).items()}
+    layers = (
+        {}
+        if correct is None
+        else {n: Corrected(goal, correct) for n, goal in (goals or {}).items()}
+    )
     norms = [Normaliser(name, module) for name, module in normalisers(model).items()]
     gauges = [*layers.values(), *norms]
     first_pass, batches, mask = True, 0, None
@@ -185,9 +192,13 @@ def calibrate(
                 else:
                     run(model, batch)
             if not batches:
-                raise MetanetError("the data yielded no batch: is it an iterator that was used up, or an empty folder?")
+                raise MetanetError(
+                    "the data yielded no batch: is it an iterator that was used up, or an empty folder?"
+                )
             change = max((gauge.settle() for gauge in gauges), default=0.0)
-            once = batches == 1 and all(norm.calls <= 1 for norm in norms)  # nothing was corrected twice on the way
+            once = batches == 1 and all(
+                norm.calls <= 1 for norm in norms
+            )  # nothing was corrected twice on the way
             if once or (change <= tolerance and not first_pass):
                 break
             first_pass = False
@@ -196,7 +207,9 @@ def calibrate(
             hook.remove()
     for norm in norms:
         if norm.moments.constant:
-            raise MetanetError(f"{norm.name} saw one value of every channel, which has no variance: give more data")
+            raise MetanetError(
+                f"{norm.name} saw one value of every channel, which has no variance: give more data"
+            )
     return _corrections(layers, norms, number, batches)
 
 
@@ -211,7 +224,11 @@ def _corrections(
             elif name == "num_batches_tracked":
                 buffers[f"{norm.name}.{name}".lstrip(".")] = value.new_tensor(batches)
     weights = {name: (each.goal.layer, each.scale) for name, each in layers.items()}
-    biases = {b: (each.scale, each.shift) for each in layers.values() if (b := each.goal.layer.bias) is not None}
+    biases = {
+        b: (each.scale, each.shift)
+        for each in layers.values()
+        if (b := each.goal.layer.bias) is not None
+    }
     return Corrections(weights, biases, buffers, passes)
 
 

@@ -1,7 +1,9 @@
-"""Where a network contracts with its weights, whatever modules it is made of, and how a correction goes into them.
+"""Where a network contracts with its weights, whatever modules it is made of, and how a correction
+goes into them.
 
-The functions that are called with a parameter tell, not the types of modules: so that layers of one's own count, and
-weights that are standardised, normalised or shared before they are used are seen not to be what their layer uses.
+The functions that are called with a parameter tell, not the types of modules: so that layers of
+one's own count, and weights that are standardised, normalised or shared before they are used are
+seen not to be what their layer uses.
 """
 
 from collections import Counter
@@ -44,7 +46,8 @@ FUNCTIONS: dict[Callable, Function] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One contraction of a network: the names of its weight and its bias, and where the channels lie."""
+    """One contraction of a network: the names of its weight and its bias, and where the channels
+    lie."""
 
     weight: str
     bias: str | None
@@ -55,13 +58,17 @@ class Layer:
         """The weight of a layer whose outputs are so many times as large."""
         if self.axis == 0:
             return weight * scale.view(-1, *[1] * (weight.ndim - 1))
-        groups = len(scale) // weight.shape[1]  # transposed convolutions: (in, out of one group, ...)
-        split = weight.unflatten(0, (groups, -1)) * scale.view(groups, 1, -1, *[1] * (weight.ndim - 2))
+        # transposed convolutions: (in, out of one group, ...)
+        groups = len(scale) // weight.shape[1]
+        split = weight.unflatten(0, (groups, -1)) * scale.view(
+            groups, 1, -1, *[1] * (weight.ndim - 2)
+        )
         return split.flatten(0, 1)
 
 
 class Watch(TorchFunctionMode):
-    """Sees every contraction while a network runs; ``seen`` is given each and returns the output to go on with.
+    """Sees every contraction while a network runs; ``seen`` is given each and returns the output to
+    go on with.
 
     Args:
         model: the network.
@@ -84,12 +91,17 @@ class Watch(TorchFunctionMode):
         self._uses.clear()
 
     def normalised(self, value: Tensor) -> None:
-        """A value goes into a layer with running statistics, which undoes whatever a correction would do."""
+        """A value goes into a layer with running statistics, which undoes whatever a correction
+        would do."""
         if (name := getattr(value, "_made_by", None)) is not None:
             self.left.setdefault(name, "normalised by running statistics")
 
     def __torch_function__(
-        self, function: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        function: Callable,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call the function, and see whether it contracts with a weight."""
         kwargs = kwargs or {}
@@ -112,13 +124,18 @@ class Watch(TorchFunctionMode):
         out._made_by = layer.weight
         return out
 
-    def _layer(self, function: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> Layer | None:
+    def _layer(
+        self, function: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+    ) -> Layer | None:
         found = FUNCTIONS.get(function)
         if found is None or not isinstance(out, Tensor) or not out.is_floating_point():
             return None
         if function is torch.addmm and kwargs:  # other factors of both summands
             return None
-        weight, bias = _given(found.weight, "weight", args, kwargs), _given(found.bias, "bias", args, kwargs)
+        weight, bias = (
+            _given(found.weight, "weight", args, kwargs),
+            _given(found.bias, "bias", args, kwargs),
+        )
         known = weight is not None and id(weight) in self._names and weight.ndim > 1
         if not known or (found.bias is None and weight.ndim != 2):
             return None
@@ -129,7 +146,9 @@ class Watch(TorchFunctionMode):
         )  # fmt: skip
 
 
-def _given(number: int | None, keyword: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _given(
+    number: int | None, keyword: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     if number is None:
         return None
     return args[number] if number < len(args) else kwargs.get(keyword)

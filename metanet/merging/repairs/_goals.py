@@ -1,4 +1,5 @@
-"""What the layers of a merged network are to show: the statistics of the networks that it was merged from."""
+"""What the layers of a merged network are to show: the statistics of the networks that it was
+merged from."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ class Spread:
     Attributes:
         layer: where.
         mean, std: over all data.
-        early: the same over the first 1, 2, 4, 8, ... batches, by their number: what is measured on the way is compared
-            with what the same samples gave before.
+        early: the same over the first 1, 2, 4, 8, ... batches, by their number: what is measured on
+            the way is compared with what the same samples gave before.
     """
 
     layer: Layer
@@ -65,7 +66,9 @@ def measure_layers(model: nn.Module, data: Iterable[Any], run: Runner) -> Measur
 
     watch = Watch(model, seen)
     hooks = [
-        m.register_forward_pre_hook(lambda _, args, kwargs: watch.normalised(first_of(args, kwargs)), with_kwargs=True)
+        m.register_forward_pre_hook(
+            lambda _, args, kwargs: watch.normalised(first_of(args, kwargs)), with_kwargs=True
+        )
         for m in normalisers(model).values()
     ]
     try:
@@ -78,14 +81,22 @@ def measure_layers(model: nn.Module, data: Iterable[Any], run: Runner) -> Measur
                 run(model, batch)
             if is_early(batches):
                 for name, (layer, found) in moments.items():
-                    early.setdefault(name, {})[batches] = Spread(layer, found.mean.cpu(), found.std.cpu())
+                    early.setdefault(name, {})[batches] = Spread(
+                        layer, found.mean.cpu(), found.std.cpu()
+                    )
     finally:
         for hook in hooks:
             hook.remove()
     if not batches:
-        raise MetanetError("the data yielded no batch: is it an iterator that was used up, or an empty folder?")
+        raise MetanetError(
+            "the data yielded no batch: is it an iterator that was used up, or an empty folder?"
+        )
     whole = {n: t for n, t in model.named_parameters() if t.ndim > 1}
-    left = {n: watch.left.get(n, "never used by a function that is known") for n in whole if n not in moments}
+    left = {
+        n: watch.left.get(n, "never used by a function that is known")
+        for n in whole
+        if n not in moments
+    }
     layers = {}
     for name, (layer, found) in moments.items():
         if reason := watch.left.get(name) or watch.left.get(layer.bias or ""):
@@ -96,7 +107,8 @@ def measure_layers(model: nn.Module, data: Iterable[Any], run: Runner) -> Measur
 
 
 def between(ends: Sequence[Measured], weights: Sequence[float]) -> dict[str, Spread]:
-    r"""The goals: :math:`\mu = \sum_k w_k \mu_k` and :math:`\sigma = \sum_k w_k \sigma_k` (Jordan et al. 2022).
+    r"""The goals: :math:`\mu = \sum_k w_k \mu_k` and :math:`\sigma = \sum_k w_k \sigma_k` (Jordan
+    et al. 2022).
 
     Args:
         ends: the networks.
@@ -118,7 +130,12 @@ def _mean(spreads: Sequence[Spread], weights: Sequence[float]) -> Spread:
     mean, std = (sum(w * t for w, t in zip(weights, ts, strict=True)) for ts in
                  ([s.mean for s in spreads], [s.std for s in spreads]))  # fmt: skip
     numbers = [n for n in spreads[0].early if all(n in s.early for s in spreads)]
-    return Spread(spreads[0].layer, mean, std, {n: _mean([s.early[n] for s in spreads], weights) for n in numbers})
+    return Spread(
+        spreads[0].layer,
+        mean,
+        std,
+        {n: _mean([s.early[n] for s in spreads], weights) for n in numbers},
+    )
 
 
 def is_early(batches: int) -> bool:

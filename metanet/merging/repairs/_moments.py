@@ -7,8 +7,9 @@ from torch import Tensor
 class Moments:
     """Mean and variance of every channel over all that is added, in float64.
 
-    Merged batch by batch (Chan, Golub & LeVeque 1983, https://doi.org/10.1080/00031305.1983.10483115): neither the
-    order of the batches nor their sizes matter, and nothing is lost where means are large.
+    Merged batch by batch (Chan, Golub & LeVeque 1983,
+    https://doi.org/10.1080/00031305.1983.10483115): neither the order of the batches nor their
+    sizes matter, and nothing is lost where means are large.
     """
 
     def __init__(self) -> None:
@@ -19,17 +20,25 @@ class Moments:
         """Take in values, of which the channels lie along ``axis``."""
         if not values.numel():
             return
-        values = values.movedim(axis, 0)[:, None]  # one axis more, for values that are one sample without batch
+        values = values.movedim(axis, 0)[
+            :, None
+        ]  # one axis more, for values that are one sample without batch
         values = values.float() if values.dtype.itemsize < 4 else values
         over, count = tuple(range(1, values.ndim)), values[0].numel()
         mean = values.mean(over, dtype=torch.float64)
         shift = mean.to(values.dtype)
-        squares = (values - shift.view(-1, *[1] * len(over))).square().sum(over, dtype=torch.float64)
+        squares = (
+            (values - shift.view(-1, *[1] * len(over))).square().sum(over, dtype=torch.float64)
+        )
         self._merge(count, mean, squares - count * (mean - shift).square())
 
     def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
         total, between = self.count + count, mean - self._mean.to(mean.device)
-        self._squares = self._squares.to(mean.device) + squares + between.square() * (self.count * count / total)
+        self._squares = (
+            self._squares.to(mean.device)
+            + squares
+            + between.square() * (self.count * count / total)
+        )
         self._mean = self._mean.to(mean.device) + between * (count / total)
         self.count = total
 
@@ -60,11 +69,18 @@ class InstanceMoments(Moments):
     constant = False  # each sample has a variance of its own, 0 where it is one place
 
     def add(self, values: Tensor, axis: int) -> None:
-        """Take in values ``(..., channels, places...)``, of which the channels lie along ``axis``: 0 or 1."""
+        """Take in values ``(..., channels, places...)``, of which the channels lie along ``axis``:
+        0 or 1."""
         values = values if axis else values[None]
         own = values.flatten(2).double()
-        self._variances = getattr(self, "_variances", 0) + own.var(2).sum(0) if own.shape[2] > 1 else own.new_zeros(1)
-        self._mean = (self._mean.to(own.device) * self.count + own.mean(2).sum(0)) / (self.count + len(own))
+        self._variances = (
+            getattr(self, "_variances", 0) + own.var(2).sum(0)
+            if own.shape[2] > 1
+            else own.new_zeros(1)
+        )
+        self._mean = (self._mean.to(own.device) * self.count + own.mean(2).sum(0)) / (
+            self.count + len(own)
+        )
         self.count += len(own)
 
     @property
@@ -77,7 +93,8 @@ def unpadded(values: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, in
     """Values at tokens that count, and the axis of their channels then.
 
     Args:
-        mask: ``(batch, tokens)``, not 0 where a token counts; ``None`` if all do. What has no tokens stays whole.
+        mask: ``(batch, tokens)``, not 0 where a token counts; ``None`` if all do. What has no
+            tokens stays whole.
     """
     axis %= values.ndim
     if mask is None or mask.ndim != 2:
@@ -87,6 +104,8 @@ def unpadded(values: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, in
         return values[mask], axis - 1
     if axis == 1 and values.ndim == 3 and values.shape[::2] == mask.shape:  # channels before tokens
         return values.movedim(1, 2)[mask], 1
-    if axis == 1 and values.ndim == 2 and len(values) == mask.numel():  # tokens of all samples in one row
+    if (
+        axis == 1 and values.ndim == 2 and len(values) == mask.numel()
+    ):  # tokens of all samples in one row
         return values[mask.flatten()], 1
     return values, axis

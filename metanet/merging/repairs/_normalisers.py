@@ -7,12 +7,18 @@ from ._moments import InstanceMoments, Moments, unpadded
 
 
 def normalisers(model: nn.Module) -> dict[str, nn.Module]:
-    """By name all that keep a running mean and variance of every channel: BatchNorm, also frozen or synchronised."""
+    """By name all that keep a running mean and variance of every channel: BatchNorm, also frozen or
+    synchronised."""
     out = {}
     for name, module in model.named_modules():
         mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
         both = isinstance(mean, Tensor) and isinstance(variance, Tensor)
-        if both and not isinstance(mean, nn.UninitializedBuffer) and mean.ndim == 1 and mean.shape == variance.shape:
+        if (
+            both
+            and not isinstance(mean, nn.UninitializedBuffer)
+            and mean.ndim == 1
+            and mean.shape == variance.shape
+        ):
             out[name] = module
     return out
 
@@ -28,7 +34,9 @@ class Normaliser:
     def __init__(self, name: str, module: nn.Module) -> None:
         self.name, self.module = name, module
         kinds = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-        self._sample = next((n for n, kind in enumerate(kinds, 2) if isinstance(module, kind)), None)  # axes of one
+        self._sample = next(
+            (n for n, kind in enumerate(kinds, 2) if isinstance(module, kind)), None
+        )  # axes of one
         self.begin()
 
     def begin(self) -> None:
@@ -53,7 +61,12 @@ class Normaliser:
         mean, variance = self.moments.mean, self.moments.variance
         old = self.module.running_mean.double(), self.module.running_var.double().clamp(min=0)
         size = variance.sqrt().max().clamp(min=torch.finfo(torch.float32).tiny)
-        change = torch.maximum((mean - old[0]).abs().max(), (variance.sqrt() - old[1].sqrt()).abs().max()) / size
+        change = (
+            torch.maximum(
+                (mean - old[0]).abs().max(), (variance.sqrt() - old[1].sqrt()).abs().max()
+            )
+            / size
+        )
         self.module.running_mean.copy_(mean)
         self.module.running_var.copy_(variance)
         return float(change)

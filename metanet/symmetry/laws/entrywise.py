@@ -192,7 +192,12 @@ _POWERS: dict[str, Fraction | int] = {
 def powers(step: Step, x: Any, exponent: Any = None) -> list[Axes | None]:
     """``x ** k``."""
     k = _POWERS.get(step.name, exponent)
-    if not isinstance(x, Flow) or not isinstance(k, (int, float, Fraction)) or k != k or abs(k) == float("inf"):
+    if (
+        not isinstance(x, Flow)
+        or not isinstance(k, (int, float, Fraction))
+        or k != k
+        or abs(k) == float("inf")
+    ):
         step.pin(x, exponent)
         return [None]
     k = Fraction(k)

@@ -1,4 +1,5 @@
-"""Laws of operations that rearrange, take apart and put together: charges go where the entries go."""
+"""Laws of operations that rearrange, take apart and put together: charges go where the entries
+go."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -61,7 +62,14 @@ def followed(step: Step, x: Flow) -> Axes:
     return tuple(() if a is None else x[a] for a in flow.axes)
 
 
-@law("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten.view_copy", blank=True)
+@law(
+    "aten.view",
+    "aten._unsafe_view",
+    "aten.reshape",
+    "aten._reshape_alias",
+    "aten.view_copy",
+    blank=True,
+)
 def view(step: Step, x: Flow, *_: Any, **__: Any) -> list[Axes | None]:
     """The same leaves in the same order, on other axes."""
     step.zero = x.nothing
@@ -97,7 +105,8 @@ def view(step: Step, x: Flow, *_: Any, **__: Any) -> list[Axes | None]:
     "aten.masked_select",
 )
 def by_leaf(step: Step, x: Flow, *others: Any, **_: Any) -> list[Axes | None]:
-    """Linear, each entry from entries of the same neurons: a leaf is where it is, if there is but one of it."""
+    """Linear, each entry from entries of the same neurons: a leaf is where it is, if there is but
+    one of it."""
     step.pin(*others)
     return [linear_by_leaf(step, x)]
 
@@ -112,7 +121,9 @@ def linear_by_leaf(step: Step, x: Flow, gone: Sequence[int] = ()) -> Axes:
         for n in axis:
             for o in balance.occurrences((n,)):
                 # Of what is inside a concatenation only a part may be there.
-                found.setdefault(o.root, []).extend([o.form] if isinstance(n, Occurrence) else [o.form, o.form])
+                found.setdefault(o.root, []).extend(
+                    [o.form] if isinstance(n, Occurrence) else [o.form, o.form]
+                )
     like = step.like()
     count: dict[int, int] = {}
     for axis in like:
@@ -122,7 +133,9 @@ def linear_by_leaf(step: Step, x: Flow, gone: Sequence[int] = ()) -> Axes:
         if len(forms) != 1 or count.get(root) != 1:
             for form in forms:
                 balance.system.vanish(form)
-    kept = {root: forms[0] for root, forms in found.items() if len(forms) == 1 and count.get(root) == 1}
+    kept = {
+        root: forms[0] for root, forms in found.items() if len(forms) == 1 and count.get(root) == 1
+    }
     return tuple(
         tuple(
             Occurrence(n.root, kept.get(n.root, ZERO)) if isinstance(n, Occurrence) and n.live else n for n in axis
@@ -197,7 +210,9 @@ def cat(step: Step, tensors: list[Flow], dim: int = 0) -> list[Axes | None]:
     if not any(any(t.axes) for t in kept):
         return [None]
     dim = normal_axis(dim, len(kept[0]))
-    pieces = [p for t in kept for p in balance.pieces(step.whole(t, dim), t.shape[dim]) if t.shape[dim]]
+    pieces = [
+        p for t in kept for p in balance.pieces(step.whole(t, dim), t.shape[dim]) if t.shape[dim]
+    ]
     joined = balance.joined(step.like()[dim], pieces)
     if joined is None:
         step.pin(*kept)
@@ -223,7 +238,9 @@ def stack(step: Step, tensors: list[Flow], dim: int = 0) -> list[Axes | None]:
     if not any(t.charged for t in tensors):
         return [None]
     dim, like = normal_axis(dim, len(tensors[0]) + 1), step.like()
-    out = [_stacked(step, like[a if a < dim else a + 1], tensors, a) for a in range(len(tensors[0]))]
+    out = [
+        _stacked(step, like[a if a < dim else a + 1], tensors, a) for a in range(len(tensors[0]))
+    ]
     out.insert(dim, like[dim])
     return [tuple(out)]
 
@@ -231,7 +248,11 @@ def stack(step: Step, tensors: list[Flow], dim: int = 0) -> list[Axes | None]:
 def _stacked(step: Step, like: Charges, tensors: list[Flow], axis: int) -> Charges:
     balance = step.balance
     axes = [step.whole(t, axis) for t in tensors]
-    if len(like) == 1 and isinstance(like[0], Tab) and all(map(balance.alike, like[0].entries, axes)):
+    if (
+        len(like) == 1
+        and isinstance(like[0], Tab)
+        and all(map(balance.alike, like[0].entries, axes))
+    ):
         entries = tuple(map(balance.filled, like[0].entries, axes))
         return (like[0]._replace(entries=entries),)
     given = [a for a, t in zip(axes, tensors, strict=True) if not t.nothing]

@@ -1,4 +1,5 @@
-"""Laws of operations that sum over axes: reductions, products, convolutions, normalisations, look-ups."""
+"""Laws of operations that sum over axes: reductions, products, convolutions, normalisations,
+look-ups."""
 
 from typing import Any
 
@@ -70,7 +71,9 @@ def _matmul(step: Step, left: Flow, right: Flow) -> Axes | None:
     if left.nothing or right.nothing:
         return None
     step.balance.cancel(left[-1], right[-2])
-    batch = tuple(step.balance.sum(a, b) for a, b in zip(left.axes[:-2], right.axes[:-2], strict=True))
+    batch = tuple(
+        step.balance.sum(a, b) for a, b in zip(left.axes[:-2], right.axes[:-2], strict=True)
+    )
     return (*batch, left[-2], right[-1])
 
 
@@ -83,7 +86,9 @@ def matmul(step: Step, left: Flow, right: Flow, *_: Any) -> list[Axes | None]:
 
 
 @law("aten.addmm", "aten.baddbmm")
-def addmm(step: Step, bias: Flow, left: Flow, right: Flow, *, beta: Any = 1, **_: Any) -> list[Axes | None]:
+def addmm(
+    step: Step, bias: Flow, left: Flow, right: Flow, *, beta: Any = 1, **_: Any
+) -> list[Axes | None]:
     """The bias has the charges of the product."""
     out, own = _matmul(step, left, right), step.aligned(bias)
     if out is None or beta == 0 or bias.nothing:
@@ -116,10 +121,19 @@ def convolution(
     balance, channel = step.balance, 0 if len(x) == len(weight) - 1 else 1
     for axis in (*weight.axes[2:], *(e for a, e in enumerate(x) if a != channel)):
         balance.pin(axis)
-    # (group, in) of x; (group, out, in) of the weight, or (group, in, out) when transposed; (group, out) comes out.
-    data, first, second = (tuple(n for n in t if n.live) for t in (step.whole(x, channel), weight[0], weight[1]))
+    # (group, in) of x; (group, out, in) of the weight, or (group, in, out) when transposed; (group,
+    # out) comes out.
+    data, first, second = (
+        tuple(n for n in t if n.live) for t in (step.whole(x, channel), weight[0], weight[1])
+    )
     like = step.like()[channel]
-    count = 0 if groups == 1 else sum(n.live for n in like) - len(second) if transposed else len(data) - len(second)
+    count = (
+        0
+        if groups == 1
+        else sum(n.live for n in like) - len(second)
+        if transposed
+        else len(data) - len(second)
+    )
     group, inner = data[:count], data[count:]
     row, rest = first[:count], first[count:]
     summed, made = (rest, second) if transposed else (second, rest)
@@ -148,7 +162,13 @@ def convolution(
     "aten.miopen_batch_norm",
 )
 def batch_norm(
-    step: Step, x: Flow, weight: Flow | None, bias: Flow | None, mean: Any = None, var: Any = None, *_: Any
+    step: Step,
+    x: Flow,
+    weight: Flow | None,
+    bias: Flow | None,
+    mean: Any = None,
+    var: Any = None,
+    *_: Any,
 ) -> list[Axes | None]:
     """Odd in the input and its mean, of which eps sees the scale; linear in weight and bias."""
     balance = step.balance
@@ -175,7 +195,9 @@ def layer_norm(
 
 
 @law("aten.native_group_norm")
-def group_norm(step: Step, x: Flow, weight: Flow | None, bias: Flow | None, *_: Any) -> list[Axes | None]:
+def group_norm(
+    step: Step, x: Flow, weight: Flow | None, bias: Flow | None, *_: Any
+) -> list[Axes | None]:
     """As a layer norm; weight and bias are per channel."""
     step.pin(x)
     out = _gain(step, 1, 2, weight, bias)
@@ -183,7 +205,8 @@ def group_norm(step: Step, x: Flow, weight: Flow | None, bias: Flow | None, *_: 
 
 
 def _gain(step: Step, start: int, stop: int, weight: Flow | None, bias: Flow | None) -> Axes:
-    """Axes of ``y * weight + bias``, for a y without charges; from ``start`` on they are those of the weight."""
+    """Axes of ``y * weight + bias``, for a y without charges; from ``start`` on they are those of
+    the weight."""
     if weight is None:
         step.pin(bias)
         return ((),) * stop
@@ -194,7 +217,8 @@ def _gain(step: Step, start: int, stop: int, weight: Flow | None, bias: Flow | N
 
 @law("aten._weight_norm_interface")
 def weight_norm(step: Step, v: Flow, g: Flow, dim: int = 0) -> list[Axes | None]:
-    """``g * v / |v|``: odd in v, linear in g. That v may have any length is no matter of neurons."""
+    """``g * v / |v|``: odd in v, linear in g. That v may have any length is no matter of
+    neurons."""
     step.pin(v, kind=SCALE)
     return [tuple(step.balance.sum(v[a], g[a]) for a in range(len(v))), None]
 
@@ -222,7 +246,12 @@ def index_select(step: Step, x: Flow, dim: int, integers: Flow) -> list[Axes | N
 
 
 def _looked_up(step: Step, x: Flow, gone: list[int], integers: Flow | None) -> Axes:
-    if step.said is not None and step.said.moves and integers is not None and integers.constant is not None:
+    if (
+        step.said is not None
+        and step.said.moves
+        and integers is not None
+        and integers.constant is not None
+    ):
         start = int(integers.constant.flatten()[0]) % x.shape[gone[0]]
         return taken(step, Take(x, gone[0], start, start + integers.shape[0]), 0)
     return linear_by_leaf(step, x, gone)
@@ -236,7 +265,9 @@ def gather(step: Step, x: Flow, dim: int, integers: Flow, **_: Any) -> list[Axes
 
 
 @law("aten.index_add")
-def index_add(step: Step, x: Flow, dim: int, integers: Flow, source: Flow, *_: Any, **__: Any) -> list[Axes | None]:
+def index_add(
+    step: Step, x: Flow, dim: int, integers: Flow, source: Flow, *_: Any, **__: Any
+) -> list[Axes | None]:
     """Slices are added to those that the integers name."""
     dim = normal_axis(dim, len(x))
     step.pin(integers)

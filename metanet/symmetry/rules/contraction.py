@@ -6,7 +6,9 @@ from .._leaves import Expr
 from .._semantics import Attach, Call, Contraction, Operand, Semantics, rule
 
 
-def _matmul(left: Operand, right: Operand, extra: tuple[Any, ...] = (), equal: tuple[Any, ...] = ()) -> Semantics:
+def _matmul(
+    left: Operand, right: Operand, extra: tuple[Any, ...] = (), equal: tuple[Any, ...] = ()
+) -> Semantics:
     """The last axis of ``left`` and the second-last of ``right`` list the same items.
 
     Shapes:
@@ -20,8 +22,17 @@ def _matmul(left: Operand, right: Operand, extra: tuple[Any, ...] = (), equal: t
         equal=(*zip(batch, batch_right, strict=True), (k, k_right), *equal),
         spaces=((*batch, n, m, k),),
         flow=(
-            Contraction(left, right, data_axis=last, weight_in=last - 1, weight_out=last, out_axis=last),
-            Contraction(right, left, data_axis=last - 1, weight_in=last, weight_out=last - 1, out_axis=last - 1),
+            Contraction(
+                left, right, data_axis=last, weight_in=last - 1, weight_out=last, out_axis=last
+            ),
+            Contraction(
+                right,
+                left,
+                data_axis=last - 1,
+                weight_in=last,
+                weight_out=last - 1,
+                out_axis=last - 1,
+            ),
             *extra,
         ),
     )
@@ -69,8 +80,8 @@ def convolution(
     """Channels are summed over within groups; positions keep their place.
 
     Shapes:
-        - **x** ``(batch, groups * i, ...)``; **weight** ``(groups * o, i, ...)``, or ``(groups * i, o, ...)`` when
-          transposed; **returns** ``(batch, groups * o, ...)``
+        - **x** ``(batch, groups * i, ...)``; **weight** ``(groups * o, i, ...)``, or ``(groups * i,
+          o, ...)`` when transposed; **returns** ``(batch, groups * o, ...)``
     """
     shape = call.shapes[0] or ()
     if len(x) == len(weight) - 1:  # an unbatched example
@@ -79,13 +90,22 @@ def convolution(
         batch, channel = (x[0],), 1
     group = call.fresh(groups)
     weight_in, weight_out = (0, 1) if transposed else (1, 0)
-    if transposed:  # the weight's first axis is (group, in), its second out; the output's channels (group, out)
+    if (
+        transposed
+    ):  # the weight's first axis is (group, in), its second out; the output's channels (group, out)
         out = group + weight[1]
-        equal = [(weight[0], group + call.fresh(weight.shape[0] // groups)), (x[channel], weight[0])]
+        equal = [
+            (weight[0], group + call.fresh(weight.shape[0] // groups)),
+            (x[channel], weight[0]),
+        ]
     else:
         out = weight[0]
-        # The weight's groups first: its inputs may depend on them, also where the data cuts the groups differently.
-        equal = [(weight[0], group + call.fresh(weight.shape[0] // groups)), (x[channel], group + weight[1])]
+        # The weight's groups first: its inputs may depend on them, also where the data cuts the
+        # groups differently.
+        equal = [
+            (weight[0], group + call.fresh(weight.shape[0] // groups)),
+            (x[channel], group + weight[1]),
+        ]
     if bias is not None:
         equal.append((bias[0], out))
     why, spatial, pins = "a convolution slides along it", [], []
@@ -97,13 +117,31 @@ def convolution(
             pins += [(x[channel + 1 + i], why), (spatial[-1], why)]
     pins += [(e, "position in a convolution kernel") for e in weight.axes[2:]]
     flow: list[Any] = [
-        Contraction(x, weight, channel, weight_in, weight_out, channel, groups, group_axis=0, convolution=True)
+        Contraction(
+            x,
+            weight,
+            channel,
+            weight_in,
+            weight_out,
+            channel,
+            groups,
+            group_axis=0,
+            convolution=True,
+        )
     ]
     if bias is not None:
         flow.append(Attach(bias, (channel,), "bias"))
-    space = (*batch, *spatial, *weight.axes)  # the group is the leading factor of the weight's first axis
+    space = (
+        *batch,
+        *spatial,
+        *weight.axes,
+    )  # the group is the leading factor of the weight's first axis
     return Semantics(
-        outputs=((*batch, out, *spatial),), equal=tuple(equal), pins=tuple(pins), spaces=(space,), flow=tuple(flow)
+        outputs=((*batch, out, *spatial),),
+        equal=tuple(equal),
+        pins=tuple(pins),
+        spaces=(space,),
+        flow=tuple(flow),
     )
 
 
@@ -117,12 +155,15 @@ def distance(call: Call, left: Operand, right: Operand, *_: Any) -> Semantics:
     """Distances between all rows of ``(..., n, k)`` and ``(..., m, k)``."""
     batch = tuple(zip(left.axes[:-2], right.axes[:-2], strict=True))
     out = (*left.axes[:-1], right[-2])
-    return Semantics(outputs=(out,), equal=(*batch, (left[-1], right[-1])), spaces=((*out, left[-1]),))
+    return Semantics(
+        outputs=(out,), equal=(*batch, (left[-1], right[-1])), spaces=((*out, left[-1]),)
+    )
 
 
 @rule("aten.linalg_solve_triangular", "aten._linalg_solve_ex")
 def solve(call: Call, left: Operand, right: Operand, *_: Any, **options: Any) -> Semantics | None:
-    """The solution of ``left @ x = right``; unknowns and equations are told apart, right-hand sides are not.
+    """The solution of ``left @ x = right``; unknowns and equations are told apart, right-hand sides
+    are not.
 
     Shapes:
         - **left** ``(..., n, n)``, **right** ``(..., n, m)`` -> ``(..., n, m)``
@@ -141,10 +182,12 @@ def trilinear(
     call: Call, one: Operand, two: Operand, three: Operand, new1: list[int], new2: list[int], new3: list[int],
     summed: list[int], *_: Any,
 ) -> Semantics:  # fmt: skip
-    """The product of three tensors, broadcast over new axes at the given places and summed over some (bilinear layers).
+    """The product of three tensors, broadcast over new axes at the given places and summed over
+    some (bilinear layers).
 
     Shapes:
-        - for ``nn.Bilinear``: **one** ``(n, i)``, **two** ``(o, i, j)``, **three** ``(n, j)`` -> ``(n, o)``
+        - for ``nn.Bilinear``: **one** ``(n, i)``, **two** ``(o, i, j)``, **three** ``(n, j)`` ->
+          ``(n, o)``
     """
     rank = len(one) + len(new1)
     joint: list[Expr] = [()] * rank
@@ -161,5 +204,6 @@ def trilinear(
 
 @rule("aten.linalg_matrix_exp")
 def matrix_exponential(call: Call, x: Operand) -> Semantics:
-    """Square matrices whose rows and columns list the same items: ``exp(P A P^-1) = P exp(A) P^-1``."""
+    """Square matrices whose rows and columns list the same items: ``exp(P A P^-1) = P exp(A)
+    P^-1``."""
     return Semantics(outputs=(x.axes,), equal=((x[-2], x[-1]),))

@@ -1,4 +1,5 @@
-"""Convolutions that read their input where the data says (torchvision's; its compiled part need not be there)."""
+"""Convolutions that read their input where the data says (torchvision's; its compiled part need not
+be there)."""
 
 from typing import Any
 
@@ -7,17 +8,26 @@ from .._semantics import Attach, Call, Contraction, Operand, Semantics, rule
 
 @rule("torchvision.deform_conv2d")
 def deformable_convolution(
-    call: Call, x: Operand, weight: Operand, offset: Operand, mask: Operand, bias: Operand, *options: Any
+    call: Call,
+    x: Operand,
+    weight: Operand,
+    offset: Operand,
+    mask: Operand,
+    bias: Operand,
+    *options: Any,
 ) -> Semantics:
-    """Channels are summed over within groups, as in a convolution; every offset group reads at places of its own.
+    """Channels are summed over within groups, as in a convolution; every offset group reads at
+    places of its own.
 
-    The input's channels are two products at once, ``(groups, i)`` and ``(offset groups, n)``: an offset group may move
-    with its channels and with its offsets and masks, of which each belongs to one position of the kernel.
+    The input's channels are two products at once, ``(groups, i)`` and ``(offset groups, n)``: an
+    offset group may move with its channels and with its offsets and masks, of which each belongs to
+    one position of the kernel.
 
     Shapes:
-        - **x** ``(batch, groups * i, h, w)``; **weight** ``(groups * o, i, kh, kw)``; **bias** ``(groups * o)``;
-          **offset** ``(batch, offset groups * 2 kh kw, a, b)``; **mask** ``(batch, offset groups * kh kw, a, b)``, or
-          one channel that is not used; **returns** ``(batch, groups * o, a, b)``
+        - **x** ``(batch, groups * i, h, w)``; **weight** ``(groups * o, i, kh, kw)``; **bias**
+          ``(groups * o)``; **offset** ``(batch, offset groups * 2 kh kw, a, b)``; **mask**
+          ``(batch, offset groups * kh kw, a, b)``, or one channel that is not used; **returns**
+          ``(batch, groups * o, a, b)``
     """
     groups, offset_groups, use_mask = options[-3:]
     shape = call.shapes[0] or ()
@@ -38,7 +48,9 @@ def deformable_convolution(
         outputs=((x[0], out, *positions),),
         equal=tuple(equal),
         pins=tuple(pins),
-        spaces=((x[0], *positions, *weight.axes),),  # the groups are factors of the weight's first two axes
+        spaces=(
+            (x[0], *positions, *weight.axes),
+        ),  # the groups are factors of the weight's first two axes
         flow=(
             Contraction(x, weight, 1, 1, 0, 1, groups, group_axis=0, convolution=True),
             Attach(bias, (1,), "bias"),

@@ -1,8 +1,8 @@
 """Look-ups, selections by value, and integers that name the items of an axis.
 
-``topk`` over experts yields integers with values in the axis of the experts: relabel the experts, and the integers name
-others. They carry that axis as their *label*; looking up ``weights[ids]`` then moves the experts of the weights with
-those of the router, and pins nothing.
+``topk`` over experts yields integers with values in the axis of the experts: relabel the experts,
+and the integers name others. They carry that axis as their *label*; looking up ``weights[ids]``
+then moves the experts of the weights with those of the router, and pins nothing.
 """
 
 from typing import Any
@@ -15,14 +15,16 @@ Equal = tuple[tuple[Expr, Expr], ...]
 
 
 def _looked_up(axis: Expr, integers: Operand) -> tuple[Equal, Pins]:
-    """Either the integers name the items of this axis, or its items are told apart by their numbers."""
+    """Either the integers name the items of this axis, or its items are told apart by their
+    numbers."""
     if integers.label is not None:
         return ((axis, integers.label),), ()
     return (), ((axis, "its items are looked up by number"),)
 
 
 def _last_wins(integers: Operand, axes: tuple[Expr, ...]) -> Pins:
-    """Integers that are written by overwriting: where two are equal, the one that comes later stays.
+    """Integers that are written by overwriting: where two are equal, the one that comes later
+    stays.
 
     Those that name items by rank (``topk``) are different along their axis.
     """
@@ -31,7 +33,8 @@ def _last_wins(integers: Operand, axes: tuple[Expr, ...]) -> Pins:
 
 
 def _along(x: Operand, other: Operand, axes: Any) -> tuple[Equal, Pins]:
-    """Axes that both share; where one has more items only the first ones take part, so that they are told apart."""
+    """Axes that both share; where one has more items only the first ones take part, so that they
+    are told apart."""
     equal = tuple((x[a], other[a]) for a in axes if x.shape[a] == other.shape[a])
     why = "only its first items take part"
     pins = tuple((e, why) for a in axes if x.shape[a] != other.shape[a] for e in (x[a], other[a]))
@@ -47,7 +50,13 @@ def embedding(call: Call, weight: Operand, integers: Operand, *_: Any, **__: Any
     """
     equal, pins = _looked_up(weight[0], integers)
     stands = ((integers.axes, integers),) if equal else ()
-    return Semantics(outputs=((*integers.axes, weight[1]),), equal=equal, pins=pins, stands=stands, labels=(None,))
+    return Semantics(
+        outputs=((*integers.axes, weight[1]),),
+        equal=equal,
+        pins=pins,
+        stands=stands,
+        labels=(None,),
+    )
 
 
 @rule("aten._embedding_bag", "aten._embedding_bag_forward_only")
@@ -58,20 +67,33 @@ def embedding_bag(
     """Rows of a table, summed (or averaged, or the largest taken) by bag.
 
     Shapes:
-        - **weight** ``(rows, dim)``, **integers** ``(n)``, **offsets** ``(bags)`` -> ``(bags, dim)``
+        - **weight** ``(rows, dim)``, **integers** ``(n)``, **offsets** ``(bags)`` -> ``(bags,
+          dim)``
     """
     why = "rows are told apart by their numbers and bags by their places"
     bags = call.fresh((call.shapes[0] or ())[0])
-    pins = [(e, why) for e in (weight[0], *integers, *offsets, bags, *(weights.axes if weights is not None else ()))]
+    pins = [
+        (e, why)
+        for e in (
+            weight[0],
+            *integers,
+            *offsets,
+            bags,
+            *(weights.axes if weights is not None else ()),
+        )
+    ]
     others = (None,) * (len(call.shapes) - 1)
     return Semantics(
-        outputs=((bags, weight[1]), *others), pins=(*pins, *call.as_numbers(integers)), labels=(None, *others)
+        outputs=((bags, weight[1]), *others),
+        pins=(*pins, *call.as_numbers(integers)),
+        labels=(None, *others),
     )
 
 
 @rule("aten.index", "aten._unsafe_index")
 def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
-    """Advanced indexing: the axes of the integers come for the indexed ones, in front unless all are adjacent."""
+    """Advanced indexing: the axes of the integers come for the indexed ones, in front unless all
+    are adjacent."""
     given = [(a, i) for a, i in enumerate(indices) if i is not None]
     if any(i.dtype == "bool" for _, i in given):
         return _index_by_mask(call, x, indices)
@@ -98,12 +120,19 @@ def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     rest = [x[a] for a in range(len(x)) if a not in places]
     out = (*rest[:lead], *joint, *rest[lead:])
     stands = tuple((i.axes, i) for i in looked)
-    return Semantics(outputs=(out,), equal=tuple(equal), pins=tuple(pins), stands=stands, labels=(x.label,))
+    return Semantics(
+        outputs=(out,), equal=tuple(equal), pins=tuple(pins), stands=stands, labels=(x.label,)
+    )
 
 
 def _run(integers: Operand, n: int) -> tuple[int, int] | None:
     """First and last + 1 of constant integers that are consecutive: the look-up is a slice."""
-    if integers.constant is None or len(integers) != 1 or not integers.shape[0] or integers.shape[0] > n:
+    if (
+        integers.constant is None
+        or len(integers) != 1
+        or not integers.shape[0]
+        or integers.shape[0] > n
+    ):
         return None
     numbers = [int(i) % n for i in integers.constant.tolist()]
     first, last = numbers[0], numbers[-1] + 1
@@ -111,7 +140,8 @@ def _run(integers: Operand, n: int) -> tuple[int, int] | None:
 
 
 def _index_by_mask(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
-    """How many items a mask chooses depends on its values: the axes it covers are fixed, those behind it stay."""
+    """How many items a mask chooses depends on its values: the axes it covers are fixed, those
+    behind it stay."""
     covered, place = set(), 0
     pins: list[tuple[Expr, str]] = []
     for i in indices:
@@ -125,7 +155,9 @@ def _index_by_mask(call: Call, x: Operand, indices: list[Operand | None]) -> Sem
     shape, first = call.shapes[0] or (), min(covered)
     fresh = [call.fresh(n) for n in shape[first : first + len(shape) - len(rest)]]
     pins += [(e, "items are chosen by a mask") for e in fresh]
-    return Semantics(outputs=((*rest[:first], *fresh, *rest[first:]),), pins=tuple(pins), labels=(x.label,))
+    return Semantics(
+        outputs=((*rest[:first], *fresh, *rest[first:]),), pins=tuple(pins), labels=(x.label,)
+    )
 
 
 @rule("aten.index_select")
@@ -151,8 +183,11 @@ def gather(call: Call, x: Operand, dim: int, integers: Operand, **_: Any) -> Sem
 
 
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
-def scatter(call: Call, x: Operand, dim: int, integers: Operand, source: Any, *_: Any, **__: Any) -> Semantics:
-    """The inverse of ``gather``: items of one axis are written at the places that the integers name."""
+def scatter(
+    call: Call, x: Operand, dim: int, integers: Operand, source: Any, *_: Any, **__: Any
+) -> Semantics:
+    """The inverse of ``gather``: items of one axis are written at the places that the integers
+    name."""
     dim = normal_axis(dim, len(x))
     others = [a for a in range(len(x)) if a != dim]
     equal, pins = _along(x, integers, others)
@@ -163,12 +198,17 @@ def scatter(call: Call, x: Operand, dim: int, integers: Operand, source: Any, *_
         equal, pins = equal + e, pins + p
         if call.name == "aten.scatter":
             pins += _last_wins(integers, (integers[dim],))
-    return Semantics(outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,))
+    return Semantics(
+        outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,)
+    )
 
 
 @rule("aten.index_add", "aten.index_copy", "aten.index_reduce", "aten.index_fill")
-def index_add(call: Call, x: Operand, dim: int, integers: Operand, source: Any, *_: Any, **__: Any) -> Semantics:
-    """Slices of ``source`` are added to (written into) those slices of ``x`` that the integers name."""
+def index_add(
+    call: Call, x: Operand, dim: int, integers: Operand, source: Any, *_: Any, **__: Any
+) -> Semantics:
+    """Slices of ``source`` are added to (written into) those slices of ``x`` that the integers
+    name."""
     dim = normal_axis(dim, len(x))
     equal, pins = _looked_up(x[dim], integers)
     if isinstance(source, Operand) and source.shape:
@@ -177,12 +217,19 @@ def index_add(call: Call, x: Operand, dim: int, integers: Operand, source: Any, 
             equal += ((source[dim], integers[0]),)
         if call.name == "aten.index_copy":
             pins += _last_wins(integers, integers.axes)
-    return Semantics(outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,))
+    return Semantics(
+        outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,)
+    )
 
 
 @rule("aten.index_put", "aten._unsafe_index_put")
 def index_put(
-    call: Call, x: Operand, indices: list[Operand | None], values: Operand, accumulate: bool = False, *_: Any
+    call: Call,
+    x: Operand,
+    indices: list[Operand | None],
+    values: Operand,
+    accumulate: bool = False,
+    *_: Any,
 ) -> Semantics:
     """``x[indices] = values``: what ``index`` reads is written."""
     read = index(Call(call.name, (_indexed_shape(x, indices, values),), call.leaves), x, indices)
@@ -243,7 +290,9 @@ def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False
         return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), pins=pins, labels=(label,))
     dim = normal_axis(dim, len(x))
     axes = tuple(() if a == dim else e for a, e in enumerate(x) if keepdim or a != dim)
-    return Semantics(outputs=(axes,), pins=call.ties(x, x[dim]) + call.as_numbers(x), labels=(x[dim],))
+    return Semantics(
+        outputs=(axes,), pins=call.ties(x, x[dim]) + call.as_numbers(x), labels=(x[dim],)
+    )
 
 
 @rule("aten.nonzero", "aten.masked_select", "aten.repeat_interleave")
@@ -260,16 +309,24 @@ def among(call: Call, x: Any, others: Any, *_: Any, **__: Any) -> Semantics | No
         x, others = others, x
     if not isinstance(x, Operand) or (isinstance(others, Operand) and len(others) > 1):
         return None
-    # the other's items are compared by their values: in what order they stand matters only where they are sorted
-    pins = tuple((e, "its items are sorted") for e in others.axes) if isinstance(others, Operand) else ()
+    # the other's items are compared by their values: in what order they stand matters only where
+    # they are sorted
+    pins = (
+        tuple((e, "its items are sorted") for e in others.axes)
+        if isinstance(others, Operand)
+        else ()
+    )
     return Semantics(outputs=(x.axes,), pins=pins)
 
 
 @rule("aten.masked_scatter")
 def masked_scatter(call: Call, x: Operand, mask: Operand, source: Operand) -> Semantics:
-    """Items of ``source`` in turn replace those that the mask chooses; whole rows where the mask does not vary."""
+    """Items of ``source`` in turn replace those that the mask chooses; whole rows where the mask
+    does not vary."""
     lead = len(x) - len(mask)
-    equal = tuple((x[a + lead], mask[a]) for a in range(len(mask)) if mask.shape[a] == x.shape[a + lead])
+    equal = tuple(
+        (x[a + lead], mask[a]) for a in range(len(mask)) if mask.shape[a] == x.shape[a + lead]
+    )
     rows = mask.shape[-1] != x.shape[-1] or (
         bool(mask[-1]) and all(call.leaves.is_wild(a) for a in call.leaves.expand(mask[-1]))
     )
@@ -277,4 +334,6 @@ def masked_scatter(call: Call, x: Operand, mask: Operand, source: Operand) -> Se
     if rows and source.shape[-1:] == x.shape[-1:]:
         pins = [(e, why) for e in (*x.axes[:-1], *source.axes[:-1])]
         return Semantics(outputs=(x.axes,), equal=(*equal, (x[-1], source[-1])), pins=tuple(pins))
-    return Semantics(outputs=(x.axes,), equal=equal, pins=tuple((e, why) for e in (*x.axes, *source.axes)))
+    return Semantics(
+        outputs=(x.axes,), equal=equal, pins=tuple((e, why) for e in (*x.axes, *source.axes))
+    )

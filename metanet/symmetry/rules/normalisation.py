@@ -1,6 +1,8 @@
-"""Normalisations: the mean and variance they use do not change when what they run over is relabelled.
+"""Normalisations: the mean and variance they use do not change when what they run over is
+relabelled.
 
-Mean and variance are tensors too, without the axes that they were taken over: nothing that is left may depend on those.
+Mean and variance are tensors too, without the axes that they were taken over: nothing that is left
+may depend on those.
 """
 
 from typing import Any
@@ -29,7 +31,10 @@ def batch_norm(
         outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
         equal=tuple((operand[0], x[1]) for operand, _ in attached),
         spaces=((x[1],),),
-        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, (1,), role) for operand, role in attached)),
+        flow=(
+            Follow(x, tuple(range(len(x)))),
+            *(Attach(operand, (1,), role) for operand, role in attached),
+        ),
     )
 
 
@@ -39,12 +44,19 @@ def layer_norm(
 ) -> Semantics:
     """Over the last ``len(shape)`` axes together."""
     last = tuple(range(len(x) - len(shape), len(x)))
-    attached = [(operand, role) for operand, role in ((weight, "scale"), (bias, "shift")) if operand is not None]
+    attached = [
+        (operand, role)
+        for operand, role in ((weight, "scale"), (bias, "shift"))
+        if operand is not None
+    ]
     return Semantics(
         outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
         equal=tuple((operand[i], x[a]) for operand, _ in attached for i, a in enumerate(last)),
         spaces=(x.axes[: len(x) - len(shape)],),
-        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, last, role) for operand, role in attached)),
+        flow=(
+            Follow(x, tuple(range(len(x)))),
+            *(Attach(operand, last, role) for operand, role in attached),
+        ),
     )
 
 
@@ -60,15 +72,23 @@ def group_norm(
     groups: int,
     eps: float,
 ) -> Semantics:
-    """Over the channels of a group together with all positions: groups move as wholes, channels inside their group."""
-    attached = [(operand, role) for operand, role in ((weight, "scale"), (bias, "shift")) if operand is not None]
+    """Over the channels of a group together with all positions: groups move as wholes, channels
+    inside their group."""
+    attached = [
+        (operand, role)
+        for operand, role in ((weight, "scale"), (bias, "shift"))
+        if operand is not None
+    ]
     group = call.fresh(groups)
     grouped = group + call.fresh(c // groups)
     return Semantics(
         outputs=(x.axes, *(None,) * (len(call.shapes) - 1)),
         equal=((x[1], grouped), *((operand[0], x[1]) for operand, _ in attached)),
         spaces=((x[0], group),),
-        flow=(Follow(x, tuple(range(len(x)))), *(Attach(operand, (1,), role) for operand, role in attached)),
+        flow=(
+            Follow(x, tuple(range(len(x)))),
+            *(Attach(operand, (1,), role) for operand, role in attached),
+        ),
     )
 
 

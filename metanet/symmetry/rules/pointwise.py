@@ -9,8 +9,11 @@ _ADDS = {"aten.add", "aten.sub", "aten.rsub"}
 _MULTIPLIES = {"aten.mul", "aten.div"}
 
 
-def broadcast(call: Call, operands: tuple[Operand, ...]) -> tuple[tuple[Expr, ...], tuple[tuple[Expr, Expr], ...]]:
-    """Axes of the broadcast of all operands, and the equations between those that have the full size."""
+def broadcast(
+    call: Call, operands: tuple[Operand, ...]
+) -> tuple[tuple[Expr, ...], tuple[tuple[Expr, Expr], ...]]:
+    """Axes of the broadcast of all operands, and the equations between those that have the full
+    size."""
     shape = call.shapes[0] or ()
     axes: list[Expr] = []
     equal: list[tuple[Expr, Expr]] = []

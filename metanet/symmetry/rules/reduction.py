@@ -6,7 +6,9 @@ from .._leaves import Expr
 from .._semantics import Call, Follow, Operand, Semantics, normal_axes, normal_axis, rule
 
 
-def _reduced(x: Operand, dim: Any, keepdim: bool) -> tuple[tuple[Expr, ...], tuple[int | None, ...]]:
+def _reduced(
+    x: Operand, dim: Any, keepdim: bool
+) -> tuple[tuple[Expr, ...], tuple[int | None, ...]]:
     gone = set(normal_axes(dim, len(x)))
     kept = tuple(None if a in gone else a for a in range(len(x)) if keepdim or a not in gone)
     return tuple(() if a is None else x[a] for a in kept), kept
@@ -17,7 +19,9 @@ def _reduced(x: Operand, dim: Any, keepdim: bool) -> tuple[tuple[Expr, ...], tup
     "aten.nansum", "aten.count_nonzero", "aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.max",
     "aten.min", "aten.median", "aten.aminmax", "aten._is_all_true", "aten._is_any_true",
 )  # fmt: skip
-def reduce(call: Call, x: Operand, dim: Any = None, *args: Any, keepdim: bool = False, **_: Any) -> Semantics | None:
+def reduce(
+    call: Call, x: Operand, dim: Any = None, *args: Any, keepdim: bool = False, **_: Any
+) -> Semantics | None:
     """The axes disappear and stay free; integers that come out besides name items of the axis."""
     if isinstance(dim, Operand):  # aten.max of two tensors
         return None
@@ -31,11 +35,15 @@ def reduce(call: Call, x: Operand, dim: Any = None, *args: Any, keepdim: bool = 
     if x.label is not None:
         labels = None
     pins = call.ties(x, label) if named and label is not None else ()
-    return Semantics(outputs=(axes,) * len(call.shapes), pins=pins, labels=labels, flow=(Follow(x, kept),))
+    return Semantics(
+        outputs=(axes,) * len(call.shapes), pins=pins, labels=labels, flow=(Follow(x, kept),)
+    )
 
 
 @rule("aten.linalg_vector_norm", "aten.norm", "aten.linalg_norm")
-def norm(call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Semantics:
+def norm(
+    call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Semantics:
     """The length of vectors."""
     axes, kept = _reduced(x, dim, keepdim)
     return Semantics(outputs=(axes,), flow=(Follow(x, kept),))
@@ -75,5 +83,9 @@ def triangle(call: Call, x: Operand, *_: Any) -> Semantics:
 def loss(call: Call, x: Operand, target: Operand, *_: Any, **__: Any) -> Semantics:
     """Entry by entry, then the mean over all."""
     equal = tuple(zip(x.axes, target.axes, strict=True)) if x.shape == target.shape else ()
-    pins = () if equal or not x.shape else tuple((e, "a loss broadcasts it") for e in (*x.axes, *target.axes))
+    pins = (
+        ()
+        if equal or not x.shape
+        else tuple((e, "a loss broadcasts it") for e in (*x.axes, *target.axes))
+    )
     return Semantics(outputs=(x.axes if call.shapes[0] else (),), equal=equal, pins=pins)

@@ -9,7 +9,8 @@ from .._semantics import Call, Follow, Operand, Regroup, Semantics, normal_axes,
 
 @rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten.view_copy")
 def view(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
-    """The same entries in row-major order: stretches of axes with equal products list the same items."""
+    """The same entries in row-major order: stretches of axes with equal products list the same
+    items."""
     shape = call.shapes[0] or ()
     if 0 in shape:
         return Semantics(outputs=(None,), moves=True)
@@ -79,7 +80,15 @@ def squeeze(call: Call, x: Operand, dim: int | list[int] | None = None) -> Seman
     return _rearranged(x, tuple(a for a in range(len(x)) if a not in named or x.shape[a] != 1))
 
 
-@rule("aten.alias", "aten.detach", "aten.lift_fresh", "aten.contiguous", "aten.clone", "aten._to_copy", "aten.lift")
+@rule(
+    "aten.alias",
+    "aten.detach",
+    "aten.lift_fresh",
+    "aten.contiguous",
+    "aten.clone",
+    "aten._to_copy",
+    "aten.lift",
+)
 def alias(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """The same entries, perhaps in another dtype or on another device."""
     return _rearranged(x, tuple(range(len(x))))
@@ -87,13 +96,16 @@ def alias(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
 
 @rule("aten.diagonal")
 def diagonal(call: Call, x: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Semantics:
-    """Entries with the same number on two axes, which list the same items; their axis comes last."""
+    """Entries with the same number on two axes, which list the same items; their axis comes
+    last."""
     a, b = normal_axis(dim1, len(x)), normal_axis(dim2, len(x))
     rest = tuple(e for i, e in enumerate(x) if i not in (a, b))
     if offset == 0 and x.shape[a] == x.shape[b]:
         return Semantics(outputs=((*rest, x[a]),), equal=((x[a], x[b]),), moves=True)
     why, along = "a diagonal is taken along it", call.fresh((call.shapes[0] or ())[-1])
-    return Semantics(outputs=((*rest, along),), pins=tuple((e, why) for e in (x[a], x[b], along)), moves=True)
+    return Semantics(
+        outputs=((*rest, along),), pins=tuple((e, why) for e in (x[a], x[b], along)), moves=True
+    )
 
 
 @rule("aten.expand")
@@ -101,7 +113,9 @@ def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """A repeated axis is the same everywhere along it: it imposes nothing."""
     shape = call.shapes[0] or ()
     lead = len(shape) - len(x)
-    axes = tuple(i - lead if i >= lead and x.shape[i - lead] == n else None for i, n in enumerate(shape))
+    axes = tuple(
+        i - lead if i >= lead and x.shape[i - lead] == n else None for i, n in enumerate(shape)
+    )
     outputs = tuple(call.wild(n) if a is None else x[a] for a, n in zip(axes, shape, strict=True))
     return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes),))
 
@@ -111,7 +125,9 @@ def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
     """Every axis is run through several times: an outer factor along which nothing varies."""
     lead = len(times) - len(x)
     own = [() if i < lead else x[i - lead] for i in range(len(times))]
-    return Semantics(outputs=(tuple(call.wild(n) + e for n, e in zip(times, own, strict=True)),), moves=True)
+    return Semantics(
+        outputs=(tuple(call.wild(n) + e for n, e in zip(times, own, strict=True)),), moves=True
+    )
 
 
 @rule("aten.pixel_shuffle")
@@ -129,14 +145,18 @@ def pixel_unshuffle(call: Call, x: Operand, factor: int) -> Semantics:
     high, wide = call.fresh(x.shape[-2] // factor), call.fresh(x.shape[-1] // factor)
     down, across = call.fresh(factor), call.fresh(factor)
     equal = ((x[-2], high + down), (x[-1], wide + across))
-    return Semantics(outputs=((*x.axes[:-3], x[-3] + down + across, high, wide),), equal=equal, moves=True)
+    return Semantics(
+        outputs=((*x.axes[:-3], x[-3] + down + across, high, wide),), equal=equal, moves=True
+    )
 
 
 @rule("aten.channel_shuffle", "aten.native_channel_shuffle")
 def channel_shuffle(call: Call, x: Operand, groups: int) -> Semantics:
     """Channels ``(groups, n)`` to ``(n, groups)``."""
     group, inner = call.fresh(groups), call.fresh(x.shape[1] // groups)
-    return Semantics(outputs=((x[0], inner + group, *x.axes[2:]),), equal=((x[1], group + inner),), moves=True)
+    return Semantics(
+        outputs=((x[0], inner + group, *x.axes[2:]),), equal=((x[1], group + inner),), moves=True
+    )
 
 
 @rule("aten.view_as_real", "aten.view_as_complex")
@@ -145,5 +165,11 @@ def complex_view(call: Call, x: Operand) -> Semantics:
     why = "real and imaginary part"
     if call.name.endswith("real"):
         part = call.fresh(2)
-        return Semantics(outputs=((*x.axes, part),), pins=((part, why),), flow=(Follow(x, (*range(len(x)), None)),))
-    return Semantics(outputs=(x.axes[:-1],), pins=((x[-1], why),), flow=(Follow(x, tuple(range(len(x) - 1))),))
+        return Semantics(
+            outputs=((*x.axes, part),),
+            pins=((part, why),),
+            flow=(Follow(x, (*range(len(x)), None)),),
+        )
+    return Semantics(
+        outputs=(x.axes[:-1],), pins=((x[-1], why),), flow=(Follow(x, tuple(range(len(x) - 1))),)
+    )

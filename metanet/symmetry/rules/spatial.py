@@ -1,4 +1,5 @@
-"""Windows that slide along positions: pooling, resizing, unfolding. Batch and channel axes are only looped over."""
+"""Windows that slide along positions: pooling, resizing, unfolding. Batch and channel axes are only
+looped over."""
 
 from math import prod
 from typing import Any
@@ -47,10 +48,13 @@ def grid_sampler(call: Call, x: Operand, grid: Operand, *_: Any) -> Semantics:
     """Positions are read where the grid says.
 
     Shapes:
-        - **x** ``(batch, channels, h, w)``, **grid** ``(batch, a, b, 2)`` -> ``(batch, channels, a, b)``
+        - **x** ``(batch, channels, h, w)``, **grid** ``(batch, a, b, 2)`` -> ``(batch, channels, a,
+          b)``
     """
     pins = tuple((e, "positions along it are read by coordinates") for e in (*x.axes[2:], grid[-1]))
-    return Semantics(outputs=((*x.axes[:2], *grid.axes[1:-1]),), equal=((x[0], grid[0]),), pins=pins)
+    return Semantics(
+        outputs=((*x.axes[:2], *grid.axes[1:-1]),), equal=((x[0], grid[0]),), pins=pins
+    )
 
 
 @rule("aten.unfold")
@@ -80,14 +84,17 @@ def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) 
     positions: list[Expr] = [call.fresh(n) for n in shape[-2:]]
     why = "a window slides along it"
     pins = tuple((e, why) for e in (inner, x[-1], *positions))
-    return Semantics(outputs=((*x.axes[:-2], channel, *positions),), equal=((x[-2], channel + inner),), pins=pins)
+    return Semantics(
+        outputs=((*x.axes[:-2], channel, *positions),), equal=((x[-2], channel + inner),), pins=pins
+    )
 
 
 @rule("aten.as_strided")
 def as_strided(
     call: Call, x: Operand, size: list[int], stride: list[int], offset: int | None = None
 ) -> Semantics | None:
-    """Any view at all: axes with a size and stride of the tensor's own are those axes, the others are windows."""
+    """Any view at all: axes with a size and stride of the tensor's own are those axes, the others
+    are windows."""
     strides, start = x.layout
     left = [a for a, n in enumerate(x.shape) if n > 1]
     found: list[int | None] = []
@@ -101,9 +108,15 @@ def as_strided(
     if not reached <= _offsets([(x.shape[a], strides[a]) for a in left], 0):
         return None  # it walks along the axes that it seemed to keep
     why = "a window slides along it"
-    axes = tuple(call.fresh(n) if own is None else x[own] for n, own in zip(size, found, strict=True))
-    pins = [(x[a], why) for a in left] + [(e, why) for e, own in zip(axes, found, strict=True) if own is None]
-    return Semantics(outputs=(axes,), pins=tuple(pins), moves=not pins, flow=(Follow(x, tuple(found)),))
+    axes = tuple(
+        call.fresh(n) if own is None else x[own] for n, own in zip(size, found, strict=True)
+    )
+    pins = [(x[a], why) for a in left] + [
+        (e, why) for e, own in zip(axes, found, strict=True) if own is None
+    ]
+    return Semantics(
+        outputs=(axes,), pins=tuple(pins), moves=not pins, flow=(Follow(x, tuple(found)),)
+    )
 
 
 def _offsets(axes: list[tuple[int, int]], start: int) -> set[int]:

@@ -14,7 +14,12 @@ def _bounds(start: int | None, stop: int | None, n: int) -> tuple[int, int]:
 
 @rule("aten.slice", "aten.slice_copy")
 def slice_(
-    call: Call, x: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    call: Call,
+    x: Operand,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
 ) -> Semantics:
     """A stretch of an axis; a full slice is the tensor itself."""
     dim = normal_axis(dim, len(x))
@@ -23,7 +28,9 @@ def slice_(
     kept = tuple(a if a != dim else None for a in range(len(x)))
     if (first, last, step) == (0, n, 1):
         return Semantics(outputs=(x.axes,), moves=True, flow=(Follow(x, tuple(range(len(x)))),))
-    return Semantics(outputs=(Take(x, dim, first, last, step),), moves=True, flow=(Follow(x, kept),))
+    return Semantics(
+        outputs=(Take(x, dim, first, last, step),), moves=True, flow=(Follow(x, kept),)
+    )
 
 
 @rule("aten.select", "aten.select_copy")
@@ -32,14 +39,19 @@ def select(call: Call, x: Operand, dim: int, at: int) -> Semantics:
     dim = normal_axis(dim, len(x))
     at = at + x.shape[dim] if at < 0 else at
     kept = tuple(a for a in range(len(x)) if a != dim)
-    return Semantics(outputs=(Take(x, dim, at, at + 1, drop=True),), moves=True, flow=(Follow(x, kept),))
+    return Semantics(
+        outputs=(Take(x, dim, at, at + 1, drop=True),), moves=True, flow=(Follow(x, kept),)
+    )
 
 
 @rule("aten.unbind", "aten.unbind_copy")
 def unbind(call: Call, x: Operand, dim: int = 0) -> Semantics:
     """Every item of an axis on its own."""
     dim = normal_axis(dim, len(x))
-    return Semantics(outputs=tuple(Take(x, dim, i, i + 1, drop=True) for i in range(len(call.shapes))), moves=True)
+    return Semantics(
+        outputs=tuple(Take(x, dim, i, i + 1, drop=True) for i in range(len(call.shapes))),
+        moves=True,
+    )
 
 
 @rule(
@@ -52,7 +64,10 @@ def split(call: Call, x: Operand, sizes: int | list[int], dim: int = 0) -> Seman
     n = x.shape[dim]
     lengths = [sizes] * len(call.shapes) if isinstance(sizes, int) else sizes
     ends = [min(n, sum(lengths[: i + 1])) for i in range(len(call.shapes))]
-    return Semantics(outputs=tuple(Take(x, dim, a, b) for a, b in zip([0, *ends], ends, strict=False)), moves=True)
+    return Semantics(
+        outputs=tuple(Take(x, dim, a, b) for a, b in zip([0, *ends], ends, strict=False)),
+        moves=True,
+    )
 
 
 @rule("aten.cat", "aten.concat")
@@ -70,12 +85,15 @@ def cat(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
     first = kept[0]
     equal = tuple((first[a], t[a]) for t in kept[1:] for a in range(len(first)) if a != dim)
     out = (*first.axes[:dim], joined, *first.axes[dim + 1 :])
-    return Semantics(outputs=(out,), equal=equal, pins=pins + call.as_numbers(*kept), labels=(None,), moves=True)
+    return Semantics(
+        outputs=(out,), equal=equal, pins=pins + call.as_numbers(*kept), labels=(None,), moves=True
+    )
 
 
 @rule("aten.stack")
 def stack(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
-    """A new axis with one place for each tensor. Their axes list the same items, or other items at every place."""
+    """A new axis with one place for each tensor. Their axes list the same items, or other items at
+    every place."""
     first = tensors[0]
     dim = normal_axis(dim, len(first) + 1)
     columns = list(zip(*tensors, strict=True))
@@ -85,11 +103,19 @@ def stack(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
         pins = ((new, "tensors are stacked along it"),)
     else:
         new, pins = call.concat(*((),) * len(tensors)), ()
-    out = [call.leaves.table(new[0], c) if own else c[0] for c, own in zip(columns, apart, strict=True)]
+    out = [
+        call.leaves.table(new[0], c) if own else c[0] for c, own in zip(columns, apart, strict=True)
+    ]
     out.insert(dim, new)
-    equal = tuple((c[0], e) for c, own in zip(columns, apart, strict=True) if not own for e in c[1:])
+    equal = tuple(
+        (c[0], e) for c, own in zip(columns, apart, strict=True) if not own for e in c[1:]
+    )
     return Semantics(
-        outputs=(tuple(out),), equal=equal, pins=pins + call.as_numbers(*tensors), labels=(None,), moves=True
+        outputs=(tuple(out),),
+        equal=equal,
+        pins=pins + call.as_numbers(*tensors),
+        labels=(None,),
+        moves=True,
     )
 
 
@@ -98,7 +124,9 @@ def _own_items(call: Call, axes: tuple[Expr, ...]) -> bool:
     leaves = call.leaves
     if len(set(map(leaves.expand, axes))) == 1:
         return False
-    return not any(leaves.inert(e) is not None or any(map(leaves.has_wild, leaves.expand(e))) for e in axes)
+    return not any(
+        leaves.inert(e) is not None or any(map(leaves.has_wild, leaves.expand(e))) for e in axes
+    )
 
 
 @rule("aten.constant_pad_nd")
@@ -116,7 +144,9 @@ def constant_pad(call: Call, x: Operand, pad: list[int], *_: Any) -> Semantics |
         if before < 0 or after < 0:  # it cuts off items that may move
             return None
         around = [call.wild(n) if n else () for n in (before, after)]
-        parts = [e for e, n in ((around[0], before), (x[axis], x.shape[axis]), (around[1], after)) if n]
+        parts = [
+            e for e, n in ((around[0], before), (x[axis], x.shape[axis]), (around[1], after)) if n
+        ]
         axes[axis] = call.concat(*parts)
     return Semantics(outputs=(tuple(axes),), pins=tuple(pins))
 
@@ -136,7 +166,14 @@ def border_pad(call: Call, x: Operand, pad: list[int]) -> Semantics:
 
 
 def _write(
-    call: Call, x: Operand, source: Operand, dim: int, start: int, stop: int, middle: Expr, others: Any
+    call: Call,
+    x: Operand,
+    source: Operand,
+    dim: int,
+    start: int,
+    stop: int,
+    middle: Expr,
+    others: Any,
 ) -> Semantics:
     """A stretch of an axis is replaced: what lies before and behind it stays."""
     n, numbers = x.shape[dim], call.as_numbers(x, source)
@@ -167,7 +204,9 @@ def slice_scatter(
     if step != 1:
         why = "every so many items are overwritten"
         pins = ((x[dim], why), (source[dim], why))
-        return Semantics(outputs=(x.axes,), equal=others, pins=pins + call.as_numbers(x, source), labels=(None,))
+        return Semantics(
+            outputs=(x.axes,), equal=others, pins=pins + call.as_numbers(x, source), labels=(None,)
+        )
     if (first, last) == (0, x.shape[dim]):
         return Semantics(outputs=(source.axes,), labels=(source.label,), moves=True)
     if first == last:
@@ -184,7 +223,15 @@ def select_scatter(call: Call, x: Operand, source: Operand, dim: int, at: int) -
     return _write(call, x, source, dim, at, at + 1, (), others)
 
 
-@rule("aten.flip", "aten.roll", "aten.cumsum", "aten.cumprod", "aten.logcumsumexp", "aten.cummax", "aten.cummin")
+@rule(
+    "aten.flip",
+    "aten.roll",
+    "aten.cumsum",
+    "aten.cumprod",
+    "aten.logcumsumexp",
+    "aten.cummax",
+    "aten.cummin",
+)
 def in_order(call: Call, x: Operand, *args: Any, **kwargs: Any) -> Semantics:
     """The order of the items along some axes matters."""
     dims = kwargs.get("dims", kwargs.get("dim", args[-1] if args else None))

@@ -1,4 +1,5 @@
-"""Small modules, one for each construct that networks are made of, with the symmetries that one derives by hand.
+"""Small modules, one for each construct that networks are made of, with the symmetries that one
+derives by hand.
 
 Nothing here runs the solver. The grammar of the axes is that of ``symmetry.truth``.
 """

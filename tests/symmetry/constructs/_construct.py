@@ -35,10 +35,12 @@ class Construct:
     """One construct.
 
     Attributes:
-        make: builds the module with two examples of its inputs, of other sizes where it allows them.
+        make: builds the module with two examples of its inputs, of other sizes where it allows
+            them.
         groups: as text, ``"heads 2, qk 3 per heads"``.
-        tensors: names of tensors, or of modules, with their axes; of buffers of integers those that move. A module's
-            vectors have the first of the axes that its matrix has; axes that are not written (of kernels) are fixed.
+        tensors: names of tensors, or of modules, with their axes; of buffers of integers those that
+            move. A module's vectors have the first of the axes that its matrix has; axes that are
+            not written (of kernels) are fixed.
     """
 
     make: Callable[[], Made]
@@ -49,7 +51,9 @@ class Construct:
         """The truth as a spec of the module."""
         named = {name for names in self.tensors for name in names.split()}
         state = model.state_dict(keep_vars=True)
-        entries = {n: t for n, t in state.items() if t.is_floating_point() or t.is_complex() or n in named}
+        entries = {
+            n: t for n, t in state.items() if t.is_floating_point() or t.is_complex() or n in named
+        }
         written: dict[str, str] = {}
         for names, text in self.tensors.items():
             for name in names.split():
@@ -57,9 +61,15 @@ class Construct:
                 assert own, f"no tensor or module {name!r}; there are {', '.join(entries)}"
                 written |= {n: _fit(text, entries[n].ndim) for n in own}
         truth = Truth(lambda: pytest.fail("made elsewhere"), groups_of(self.groups), written)
-        assert written.keys() == entries.keys(), f"not written down: {sorted(entries.keys() - written.keys())}"
+        assert written.keys() == entries.keys(), (
+            f"not written down: {sorted(entries.keys() - written.keys())}"
+        )
         spec = truth.build({n: t for n, t in entries.items() if t.ndim})
-        numbers = {n: TensorAxes(shape=(), dtype="float32", axes=()) for n, t in entries.items() if not t.ndim}
+        numbers = {
+            n: TensorAxes(shape=(), dtype="float32", axes=())
+            for n, t in entries.items()
+            if not t.ndim
+        }
         return SymmetrySpec(spec.groups, {**spec.tensors, **numbers})
 
 
@@ -80,7 +90,9 @@ def groups_of(text: str) -> dict[str, tuple[int, tuple[str, ...]]]:
 CONSTRUCTS: dict[str, Construct] = {}
 
 
-def construct(groups: str, tensors: Mapping[str, str]) -> Callable[[Callable[[], Made]], Callable[[], Made]]:
+def construct(
+    groups: str, tensors: Mapping[str, str]
+) -> Callable[[Callable[[], Made]], Callable[[], Made]]:
     """Register a function that makes a module under its name, with its truth."""
 
     def add(make: Callable[[], Made]) -> Callable[[], Made]:
@@ -102,7 +114,8 @@ def p(*shape: int) -> nn.Parameter:
 
 
 def many(*shape: int) -> tuple[tuple[Tensor], tuple[Tensor]]:
-    """Two inputs: of the given shape, and with one more in the batch and two more behind it (all but the last axis)."""
+    """Two inputs: of the given shape, and with one more in the batch and two more behind it (all
+    but the last axis)."""
     longer = (shape[0] + 1, *(n + 2 for n in shape[1:-1]), shape[-1])
     return (r(*shape),), (r(*longer),)
 

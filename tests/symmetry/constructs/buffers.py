@@ -27,19 +27,26 @@ def mask_of_truth_values() -> Made:
 @construct("h 6", MASKED)
 def mask_of_integers() -> Made:
     """The same with integers, compared."""
-    return masked(torch.ones(6, dtype=torch.int64), lambda m, h: torch.where(m.mask > 0, h, h.sin()))
+    return masked(
+        torch.ones(6, dtype=torch.int64), lambda m, h: torch.where(m.mask > 0, h, h.sin())
+    )
 
 
 @construct("h 6", MASKED)
 def mask_filled() -> Made:
     """Units that are replaced before a softmax over all."""
-    return masked(torch.zeros(6, dtype=torch.bool), lambda m, h: h.masked_fill(m.mask, -1e9).softmax(-1))
+    return masked(
+        torch.zeros(6, dtype=torch.bool), lambda m, h: h.masked_fill(m.mask, -1e9).softmax(-1)
+    )
 
 
 @construct("h 6", {**MASKED, "mask": "h, 1"})
 def mask_by_a_sum() -> Made:
     """A mask that itself is summed up, to divide by the number of units that are left."""
-    return masked(torch.ones(6, 1, dtype=torch.bool), lambda m, h: h * m.mask.view(-1) / m.mask.sum().clamp(min=1))
+    return masked(
+        torch.ones(6, 1, dtype=torch.bool),
+        lambda m, h: h * m.mask.view(-1) / m.mask.sum().clamp(min=1),
+    )
 
 
 @construct("a 6, b 5", {"0": "a, .", "1": "b, a", "keep": "b, a", "2": "., b"})
@@ -57,7 +64,13 @@ def mask_of_weights() -> Made:
 
 @construct(
     "heads 2, qk 3 per heads, vo 3 per heads",
-    {"q k": "heads*qk, .", "v": "heads*vo, .", "on": "heads", "dims": "heads, vo", "out": "., heads*vo"},
+    {
+        "q k": "heads*qk, .",
+        "v": "heads*vo, .",
+        "on": "heads",
+        "dims": "heads, vo",
+        "out": "., heads*vo",
+    },
 )
 def masks_of_heads() -> Made:
     """Heads that are pruned, and dims within the others."""
@@ -79,12 +92,15 @@ INDEXED = {"stem": "., .", "index": "h", "head": "., h"}
 
 @construct("h 6", INDEXED)
 def index_of_units() -> Made:
-    """Units in an order that a table says: those of the first layer are told apart, those that come out follow it."""
+    """Units in an order that a table says: those of the first layer are told apart, those that come
+    out follow it."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         return m.head(m.stem(x).tanh()[..., m.index])
 
-    return Net(run, stem=nn.Linear(4, 6), index=torch.arange(6), head=nn.Linear(6, 3)), *many(2, 5, 4)
+    return Net(run, stem=nn.Linear(4, 6), index=torch.arange(6), head=nn.Linear(6, 3)), *many(
+        2, 5, 4
+    )
 
 
 @construct("h 6", INDEXED)
@@ -94,7 +110,9 @@ def index_all_alike() -> Made:
     def run(m: nn.Module, x: Tensor) -> Tensor:
         return m.head(m.stem(x).tanh().index_select(-1, m.index))
 
-    return Net(run, stem=nn.Linear(4, 5), index=torch.zeros(6, dtype=torch.int64), head=nn.Linear(6, 3)), *many(2, 5, 4)
+    return Net(
+        run, stem=nn.Linear(4, 5), index=torch.zeros(6, dtype=torch.int64), head=nn.Linear(6, 3)
+    ), *many(2, 5, 4)
 
 
 @construct("h 6", {"stem": "h, .", "index": "h", "head": "., ."})
@@ -105,7 +123,9 @@ def index_of_segments() -> Made:
         h = m.stem(x).tanh()
         return m.head(h.new_zeros(*h.shape[:-1], 4).index_add(-1, m.index, h).relu())
 
-    return Net(run, stem=nn.Linear(4, 6), index=torch.zeros(6, dtype=torch.int64), head=nn.Linear(4, 3)), *many(2, 5, 4)
+    return Net(
+        run, stem=nn.Linear(4, 6), index=torch.zeros(6, dtype=torch.int64), head=nn.Linear(4, 3)
+    ), *many(2, 5, 4)
 
 
 @construct("h 6", {"stem": "h, .", "table": "., h", "head": "., h"})
@@ -117,7 +137,9 @@ def index_of_positions() -> Made:
         return m.head((m.stem(x) + rows).relu())
 
     tables = {"positions": torch.arange(9), "kinds": torch.zeros(1, 9, dtype=torch.int64)}
-    return Net(run, stem=nn.Linear(4, 6), table=p(9, 6), head=nn.Linear(6, 3), **tables), *many(2, 5, 4)
+    return Net(run, stem=nn.Linear(4, 6), table=p(9, 6), head=nn.Linear(6, 3), **tables), *many(
+        2, 5, 4
+    )
 
 
 @construct(

@@ -13,7 +13,8 @@ def chain(*layers: nn.Module) -> nn.Module:
 
 
 def shuffled(first: int, second: int) -> nn.Module:
-    """Channels ``(first, n)`` come out of a grouped convolution as ``(n, first)`` and into one of ``second`` groups."""
+    """Channels ``(first, n)`` come out of a grouped convolution as ``(n, first)`` and into one of
+    ``second`` groups."""
     return chain(
         nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=first), nn.ReLU(), nn.ChannelShuffle(first),
         nn.Conv2d(12, 6 if second == 2 else 12, 3, groups=second), nn.ReLU(),
@@ -24,35 +25,68 @@ def shuffled(first: int, second: int) -> nn.Module:
 @construct("g 4, i 3 per g, o 2 per g", {"0": "g*i, .", "2": "g*o, i", "4": "., g*o"})
 def grouped() -> Made:
     """Groups may be exchanged, and channels within each."""
-    layers = nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 3, 1)
+    layers = (
+        nn.Conv2d(3, 12, 1),
+        nn.ReLU(),
+        nn.Conv2d(12, 8, 3, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(8, 3, 1),
+    )
     return chain(*layers), *images()
 
 
 @construct("a 6, b 5", {"0 2": "a, .", "3": "b, a", "5": "., b"})
 def depthwise() -> Made:
     """A kernel for each channel."""
-    layers = nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 5, 1), nn.ReLU()
+    layers = (
+        nn.Conv2d(3, 6, 1),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.Conv2d(6, 5, 1),
+        nn.ReLU(),
+    )
     return chain(*layers, nn.Conv2d(5, 3, 1)), *images()
 
 
 @construct("g 4, o 2 per g", {"0": "g, .", "2": "g*o, .", "4": "., g*o"})
 def depthwise_with_more_channels() -> Made:
     """Two kernels for each channel."""
-    layers = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 3, 1)
+    layers = (
+        nn.Conv2d(3, 4, 1),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(8, 3, 1),
+    )
     return chain(*layers), *images()
 
 
 @construct("a 6, b 4", {"0": "a, .", "2.weight": "a, b", "2.bias": "b", "4": "., b"})
 def transposed() -> Made:
     """The weight is ``(in, out)``."""
-    layers = nn.Conv2d(3, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 4, 2, 2), nn.ReLU(), nn.Conv2d(4, 3, 1)
+    layers = (
+        nn.Conv2d(3, 6, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 4, 2, 2),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 1),
+    )
     return chain(*layers), *images()
 
 
-@construct("g 2, i 3 per g, o 4 per g", {"0": "g*i, .", "2.weight": "g*i, o", "2.bias": "g*o", "4": "., g*o"})
+@construct(
+    "g 2, i 3 per g, o 4 per g",
+    {"0": "g*i, .", "2.weight": "g*i, o", "2.bias": "g*o", "4": "., g*o"},
+)
 def transposed_in_groups() -> Made:
     """The weight is ``(groups in, out)``."""
-    layers = nn.Conv2d(3, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 8, 2, groups=2), nn.ReLU(), nn.Conv2d(8, 3, 1)
+    layers = (
+        nn.Conv2d(3, 6, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 8, 2, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 3, 1),
+    )
     return chain(*layers), *images()
 
 
@@ -68,7 +102,13 @@ def group_norm() -> Made:
 )
 def group_norm_around_groups() -> Made:
     """A convolution of four groups behind a norm of two: its groups within the norm's."""
-    layers = nn.Conv2d(3, 12, 1), nn.GroupNorm(2, 12), nn.ReLU(), nn.Conv2d(12, 8, 3, groups=4), nn.ReLU()
+    layers = (
+        nn.Conv2d(3, 12, 1),
+        nn.GroupNorm(2, 12),
+        nn.ReLU(),
+        nn.Conv2d(12, 8, 3, groups=4),
+        nn.ReLU(),
+    )
     return chain(*layers, nn.Conv2d(8, 3, 1)), *images()
 
 
@@ -80,8 +120,15 @@ def group_norm_around_groups() -> Made:
     },
 )  # fmt: skip
 def group_norm_across_groups() -> Made:
-    """Norm groups of 6, convolution groups of 4: where both boundaries run, four stretches of 4, 2, 2, 4."""
-    layers = nn.Conv2d(3, 12, 1), nn.GroupNorm(2, 12), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=3), nn.ReLU()
+    """Norm groups of 6, convolution groups of 4: where both boundaries run, four stretches of 4, 2,
+    2, 4."""
+    layers = (
+        nn.Conv2d(3, 12, 1),
+        nn.GroupNorm(2, 12),
+        nn.ReLU(),
+        nn.Conv2d(12, 6, 3, groups=3),
+        nn.ReLU(),
+    )
     return chain(*layers, nn.Conv2d(6, 3, 1)), *images()
 
 
@@ -121,19 +168,32 @@ def prelu() -> Made:
 @construct("c 3, d 5", {"0": "c*4, .", "2": "d, c", "4": "., d"})
 def pixel_shuffle() -> Made:
     """Of the channels ``(c, 2, 2)`` the last two become positions."""
-    layers = nn.Conv2d(3, 12, 3), nn.PixelShuffle(2), nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 1)
+    layers = (
+        nn.Conv2d(3, 12, 3),
+        nn.PixelShuffle(2),
+        nn.Conv2d(3, 5, 3),
+        nn.ReLU(),
+        nn.Conv2d(5, 3, 1),
+    )
     return chain(*layers), *images()
 
 
 @construct("c 3, d 5", {"0": "c, .", "2": "d, c*4", "4": "., d"})
 def pixel_unshuffle() -> Made:
     """Two positions each way become channels."""
-    layers = nn.Conv2d(3, 3, 3, padding=1), nn.PixelUnshuffle(2), nn.Conv2d(12, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 1)
+    layers = (
+        nn.Conv2d(3, 3, 3, padding=1),
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(12, 5, 3),
+        nn.ReLU(),
+        nn.Conv2d(5, 3, 1),
+    )
     return chain(*layers), *images()
 
 
 @construct(
-    "g 2, i 6 per g, p 2, q 3 per g p, o 3 per p", {"0": "g*i, .", "2": "g*p*q, i", "5": "p*o, q*g", "7": "., p*o"}
+    "g 2, i 6 per g, p 2, q 3 per g p, o 3 per p",
+    {"0": "g*i, .", "2": "g*p*q, i", "5": "p*o, q*g", "7": "., p*o"},
 )
 def channel_shuffle() -> Made:
     """ShuffleNet: the second convolution's groups are the slow part of the first one's channels."""
@@ -141,7 +201,8 @@ def channel_shuffle() -> Made:
 
 
 @construct(
-    "g 2, i 6 per g, p 3, q 2 per g p, o 4 per p", {"0": "g*i, .", "2": "g*p*q, i", "5": "p*o, q*g", "7": "., p*o"}
+    "g 2, i 6 per g, p 3, q 2 per g p, o 4 per p",
+    {"0": "g*i, .", "2": "g*p*q, i", "5": "p*o, q*g", "7": "., p*o"},
 )
 def channel_shuffle_into_three() -> Made:
     """Two groups, then three: six channels of each group as three times two."""
@@ -175,9 +236,13 @@ def dense() -> Made:
     return net, *images()
 
 
-@construct("a 3, b 4, c 5, d 2", {"a": "a, .", "b": "1 | b, .", "c": "c, a | 1", "d": "d, b", "head": "., c | d"})
+@construct(
+    "a 3, b 4, c 5, d 2",
+    {"a": "a, .", "b": "1 | b, .", "c": "c, a | 1", "d": "d, b", "head": "., c | d"},
+)
 def branches_sliced() -> Made:
-    """Inception: branches of 3 and 5 channels one behind the other, of which two layers read 4 each."""
+    """Inception: branches of 3 and 5 channels one behind the other, of which two layers read 4
+    each."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         x = torch.cat([m.a(x), m.b(x)], 1).relu()
@@ -198,16 +263,29 @@ def squeeze_excite() -> Made:
         x = x * m.up(m.down(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
         return m.head(x.mean((2, 3)))
 
-    net = Net(run, stem=nn.Conv2d(3, 6, 3), down=nn.Conv2d(6, 2, 1), up=nn.Conv2d(2, 6, 1), head=nn.Linear(6, 3))
+    net = Net(
+        run,
+        stem=nn.Conv2d(3, 6, 3),
+        down=nn.Conv2d(6, 2, 1),
+        up=nn.Conv2d(2, 6, 1),
+        head=nn.Linear(6, 3),
+    )
     return net, *images()
 
 
 @construct(
     "p 2, s 4, q 2, h 5",
-    {"stem": "s, .", "one": "h, s", "two": "p | s | q, h", "three": "p | s | q, p | s | q", "head": "., p | s | q"},
+    {
+        "stem": "s, .",
+        "one": "h, s",
+        "two": "p | s | q, h",
+        "three": "p | s | q, p | s | q",
+        "head": "., p | s | q",
+    },
 )
 def shortcut_padded() -> Made:
-    """ResNet's option A: the shortcut skips positions and gets channels of zeros before and behind it."""
+    """ResNet's option A: the shortcut skips positions and gets channels of zeros before and behind
+    it."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         x = m.stem(x).relu()
@@ -224,7 +302,14 @@ def shortcut_padded() -> Made:
 @construct("c 6, h 5", {"0": "c, .", "4": "h, c*4", "6": "., h"})
 def flattened() -> Made:
     """Channels and the four positions left, read by a linear layer."""
-    layers = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5), nn.ReLU()
+    layers = (
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(24, 5),
+        nn.ReLU(),
+    )
     return nn.Sequential(*layers, nn.Linear(5, 3)), *images()
 
 

@@ -1,7 +1,8 @@
-"""Complex gains and matrices, Fourier operators, states that rotate, and pairs of real numbers read as complex ones.
+"""Complex gains and matrices, Fourier operators, states that rotate, and pairs of real numbers read
+as complex ones.
 
-Real and imaginary part are told apart, and so are the frequencies of a spectrum; neurons move as they do in real
-networks.
+Real and imaginary part are told apart, and so are the frequencies of a spectrum; neurons move as
+they do in real networks.
 """
 
 import torch
@@ -42,7 +43,8 @@ def complex_buffer() -> Made:
 
 @construct("a 6, b 5", {"lift": "a, .", "w": "a, b, .", "skip": "b, a", "head": "., b"})
 def fourier_operator() -> Made:
-    """The lowest frequencies through matrices of their own, beside a convolution (Li et al. 2020)."""
+    """The lowest frequencies through matrices of their own, beside a convolution (Li et al.
+    2020)."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         x = m.lift(x)
@@ -64,7 +66,9 @@ def fourier_operator_on_images() -> Made:
         out[:, :, -2:, :3] = torch.einsum("bixy,ioxy->boxy", spectrum[:, :, -2:, :3], m.high)
         return m.head(torch.fft.irfft2(out, s=x.shape[-2:]).relu())
 
-    return Net(run, lift=nn.Conv2d(3, 5, 1), low=z(5, 6, 2, 3), high=z(5, 6, 2, 3), head=nn.Conv2d(6, 2, 1)), *images()
+    return Net(
+        run, lift=nn.Conv2d(3, 5, 1), low=z(5, 6, 2, 3), high=z(5, 6, 2, 3), head=nn.Conv2d(6, 2, 1)
+    ), *images()
 
 
 @construct("c 6", {"lift": "c, .", "gain": "c, .", "head": "., c"})
@@ -75,7 +79,9 @@ def spectral_gain() -> Made:
         y = m.lift(x)
         for _ in range(2):
             spectrum = torch.fft.fft(y, norm="ortho") * F.pad(m.gain, (0, y.shape[-1] - 8))
-            y = torch.fft.ifft(torch.fft.ifftshift(torch.fft.fftshift(spectrum, -1), -1), norm="ortho").real.tanh()
+            y = torch.fft.ifft(
+                torch.fft.ifftshift(torch.fft.fftshift(spectrum, -1), -1), norm="ortho"
+            ).real.tanh()
         return m.head(y)
 
     return Net(run, lift=nn.Conv1d(3, 6, 1), gain=z(6, 8), head=nn.Conv1d(6, 2, 1)), *waves(3)
@@ -90,7 +96,10 @@ def complex_layers() -> Made:
         y = y * (y.abs() + m.bias).relu() / (y.abs() + 0.1)
         return m.out(torch.view_as_real(m.two(y)).flatten(-2).tanh())
 
-    layers = {"one": nn.Linear(4, 6, dtype=torch.cfloat), "two": nn.Linear(6, 5, dtype=torch.cfloat)}
+    layers = {
+        "one": nn.Linear(4, 6, dtype=torch.cfloat),
+        "two": nn.Linear(6, 5, dtype=torch.cfloat),
+    }
     return Net(run, bias=p(6), out=nn.Linear(10, 3), **layers), *many(6, 4)
 
 
@@ -136,11 +145,16 @@ def linear_recurrent_unit() -> Made:
     {"stem": "h, .", "a": "h, state", "c": "h, state, .", "step": "h", "skip": "h", "head": "., h"},
 )
 def state_space_by_fourier() -> Made:
-    """S4D: states of every channel's own make a kernel, which is convolved by Fourier transforms (Gu et al. 2022)."""
+    """S4D: states of every channel's own make a kernel, which is convolved by Fourier transforms
+    (Gu et al. 2022)."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         u, n = m.stem(x).mT, x.shape[1]
-        a, c, step = -m.a.real.exp() + 1j * m.a.imag, torch.view_as_complex(m.c), m.step.exp()[:, None]
+        a, c, step = (
+            -m.a.real.exp() + 1j * m.a.imag,
+            torch.view_as_complex(m.c),
+            m.step.exp()[:, None],
+        )
         powers = torch.exp((a * step)[..., None] * torch.arange(n))
         kernel = 2 * torch.einsum("hn,hnl->hl", c * (torch.exp(a * step) - 1) / a, powers).real
         spectrum = torch.fft.rfft(u, n=2 * n) * torch.fft.rfft(kernel, n=2 * n)
@@ -150,7 +164,10 @@ def state_space_by_fourier() -> Made:
     return Net(run, stem=nn.Linear(3, 5), head=nn.Linear(5, 2), **parts), *many(2, 6, 3)
 
 
-@construct("heads 2, qk 3 per heads, vo 4 per heads", {"q k": "heads*qk, .", "v": "heads*vo, .", "o": "., heads*vo"})
+@construct(
+    "heads 2, qk 3 per heads, vo 4 per heads",
+    {"q k": "heads*qk, .", "v": "heads*vo, .", "o": "., heads*vo"},
+)
 def complex_attention() -> Made:
     """Scores are the real parts of products with conjugates."""
 
@@ -164,7 +181,10 @@ def complex_attention() -> Made:
     return Net(run, q=layer(5, 6), k=layer(5, 6), v=layer(5, 8), o=layer(8, 5)), *many(2, 5, 5)
 
 
-@construct("a 6, b 5", {"stem": "a, .", "pairs": "b, a, .", "size angle": "b", "real imaginary": "b", "head": "., b"})
+@construct(
+    "a 6, b 5",
+    {"stem": "a, .", "pairs": "b, a, .", "size angle": "b", "real imaginary": "b", "head": "., b"},
+)
 def complex_of_real_parts() -> Made:
     """Complex numbers made of real parameters: pairs, parts, lengths and angles."""
 

@@ -1,4 +1,5 @@
-"""Axes that are cut in several ways: shuffles of concatenations, norms and convolutions of different groups."""
+"""Axes that are cut in several ways: shuffles of concatenations, norms and convolutions of
+different groups."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,9 @@ def shuffled_concatenation() -> Made:
     return net, *images()
 
 
-@construct("a 4, c 3, d 4", {"a": "a | c, .", "b": "1 | d, .", "o": "., s?(a / c | 1 / d)*s:(1 | 1 | 1)"})
+@construct(
+    "a 4, c 3, d 4", {"a": "a | c, .", "b": "1 | d, .", "o": "., s?(a / c | 1 / d)*s:(1 | 1 | 1)"}
+)
 def shuffled_unequal_parts() -> Made:
     """Channels of 7 and 5 in three rows of 4, of which the second has some of both."""
     net = Net(lambda m, x: m.o(shuffle(torch.cat([m.a(x).relu(), m.b(x).tanh()], 1), 3)),
@@ -31,14 +34,18 @@ def shuffled_unequal_parts() -> Made:
 @construct("g 2, a 3 per g, b 3 per g, o 2 per g", {"a": "g*a, .", "b": "g*b, .", "o": "g*o, s?(a / b)*s:(1 | 1)",
            "head": "., g*o"})  # fmt: skip
 def shuffled_into_groups() -> Made:
-    """A grouped convolution behind the shuffle: half of either layer goes into each of its groups."""
+    """A grouped convolution behind the shuffle: half of either layer goes into each of its
+    groups."""
     net = Net(lambda m, x: m.head(m.o(shuffle(torch.cat([m.a(x).relu(), m.b(x).tanh()], 1), 2)).relu()),
               a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(3, 6, 1), o=nn.Conv2d(12, 4, 1, groups=2),
               head=nn.Conv2d(4, 3, 1))  # fmt: skip
     return net, *images()
 
 
-@construct("a 6, b 6", {"a": "a, .", "b": "b, .", "scale": "s?(a / b), s:(1 | 1), .", "o": "., s?(a / b)*s:(1 | 1)"})
+@construct(
+    "a 6, b 6",
+    {"a": "a, .", "b": "b, .", "scale": "s?(a / b), s:(1 | 1), .", "o": "., s?(a / b)*s:(1 | 1)"},
+)
 def scaled_between() -> Made:
     """A parameter along both axes while they are apart, the chosen one first."""
 
@@ -59,7 +66,8 @@ def scaled_between() -> Made:
     },
 )  # fmt: skip
 def shuffle_units() -> Made:
-    """ShuffleNetV2: half of the shuffled channels passes by, the other is replaced, and all are shuffled again."""
+    """ShuffleNetV2: half of the shuffled channels passes by, the other is replaced, and all are
+    shuffled again."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         x = shuffle(torch.cat([m.a(x).relu(), m.b(x).relu()], 1), 2)
@@ -73,7 +81,8 @@ def shuffle_units() -> Made:
 
 @construct("a 2, b 3", {"a": "a*4, .", "b": "b*4, .", "o": "., a | b"})
 def pixel_shuffled_concatenation() -> Made:
-    """Of ``(c, 2, 2)`` channels two times four come from one layer, three times four from the other."""
+    """Of ``(c, 2, 2)`` channels two times four come from one layer, three times four from the
+    other."""
     net = Net(lambda m, x: m.o(F.pixel_shuffle(torch.cat([m.a(x).relu(), m.b(x).tanh()], 1), 2)),
               a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(3, 12, 1), o=nn.Conv2d(5, 4, 1))  # fmt: skip
     return net, *images()
@@ -87,7 +96,8 @@ def pixel_shuffled_concatenation() -> Made:
     },
 )  # fmt: skip
 def norms_of_different_groups() -> Made:
-    """Twelve channels in groups of 4, and with six more in groups of 6: they move within ``4 | 2 | 2 | 4``."""
+    """Twelve channels in groups of 4, and with six more in groups of 6: they move within ``4 | 2 |
+    2 | 4``."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         h = m.h(x)
@@ -104,7 +114,8 @@ def norms_of_different_groups() -> Made:
      "q": "., 12 | a | 2 | p*b"},
 )  # fmt: skip
 def norm_behind_fixed_channels() -> Made:
-    """Groups of 5 begin in the middle of groups of 2: one of these is cut in two, two may be exchanged."""
+    """Groups of 5 begin in the middle of groups of 2: one of these is cut in two, two may be
+    exchanged."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         h, s = m.h(x), m.s(x).cumsum(1)
@@ -117,7 +128,8 @@ def norm_behind_fixed_channels() -> Made:
 
 @construct("a 6, b 6", {"a": "a, .", "b": "b, .", "o": "., a | b"})
 def padded_apart() -> Made:
-    """Two layers' channels as rows with a constant behind them for a while: each row still goes by its place."""
+    """Two layers' channels as rows with a constant behind them for a while: each row still goes by
+    its place."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         rows = torch.cat([m.a(x).relu(), m.b(x).tanh()], 1).unflatten(1, (2, -1)).flatten(3)
@@ -129,7 +141,8 @@ def padded_apart() -> Made:
 
 @construct("a 6", {"a b": "a, .", "o": "., 2*a"})
 def padded_pairs() -> Made:
-    """Every row with every row, a constant behind each: in a pair of rows there is no one row that it goes by."""
+    """Every row with every row, a constant behind each: in a pair of rows there is no one row that
+    it goes by."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         rows = torch.cat([m.a(x).relu(), m.b(x).tanh()], 1).unflatten(1, (2, -1)).flatten(3)
@@ -141,7 +154,8 @@ def padded_pairs() -> Made:
 
 
 def linear_attention(rows: Tensor, normed: bool) -> Tensor:
-    """Queries, keys and values side by side, without a softmax; ``normed`` by a one behind the values.
+    """Queries, keys and values side by side, without a softmax; ``normed`` by a one behind the
+    values.
 
     Shapes:
         - **rows** ``(batch, heads, positions, 3 * n)`` -> ``(batch, heads, n, positions)``
@@ -156,7 +170,12 @@ def linear_attention(rows: Tensor, normed: bool) -> Tensor:
 def _scales(normed: bool) -> Made:
     def run(m: nn.Module, x: Tensor) -> Tensor:
         one = m.qkv(x)
-        rows = torch.cat([one, m.near(m.wide(one))], 1).flatten(2).unflatten(1, (4, 12)).transpose(-1, -2)
+        rows = (
+            torch.cat([one, m.near(m.wide(one))], 1)
+            .flatten(2)
+            .unflatten(1, (4, 12))
+            .transpose(-1, -2)
+        )
         return m.o(linear_attention(rows, normed).flatten(1, 2).unflatten(2, x.shape[2:]))
 
     net = Net(run, qkv=nn.Conv2d(3, 24, 1), wide=nn.Conv2d(24, 24, 3, padding=1, groups=24),
@@ -176,13 +195,15 @@ SCALES = (
 
 @construct(*SCALES)
 def attention_at_two_scales() -> Made:
-    """Heads of ``3 * n`` channels, and what a convolution of 3 groups per head makes of them, as heads behind them."""
+    """Heads of ``3 * n`` channels, and what a convolution of 3 groups per head makes of them, as
+    heads behind them."""
     return _scales(normed=False)
 
 
 @construct(*SCALES)
 def attention_at_two_scales_normed() -> Made:
-    """The linear attention of EfficientViT: dims of heads stay keyed by head while a one stands behind them."""
+    """The linear attention of EfficientViT: dims of heads stay keyed by head while a one stands
+    behind them."""
     return _scales(normed=True)
 
 
@@ -227,7 +248,8 @@ def _block(name: str, wide: str, out: str) -> dict[str, str]:
     },
 )  # fmt: skip
 def unet() -> Made:
-    """Skip connections put other channels beside these, so that norms of four groups cut them in other places."""
+    """Skip connections put other channels beside these, so that norms of four groups cut them in
+    other places."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         first = m.inp(x)

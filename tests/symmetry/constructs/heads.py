@@ -1,7 +1,8 @@
 """Attention in all its spellings.
 
-Unless something ties them to places, heads may be exchanged; within a head queries and keys share their dims, over
-which the scores sum, and values have dims of their own, which the output projection reads.
+Unless something ties them to places, heads may be exchanged; within a head queries and keys share
+their dims, over which the scores sum, and values have dims of their own, which the output
+projection reads.
 """
 
 import torch
@@ -43,7 +44,9 @@ def causal(n: int) -> Tensor:
 @construct(HEADS, PLAIN)
 def sdpa() -> Made:
     """Without a mask."""
-    return Net(lambda m, x: m.o(join(F.scaled_dot_product_attention(*parts(m, x)))), **separate()), *many(2, 5, 5)
+    return Net(
+        lambda m, x: m.o(join(F.scaled_dot_product_attention(*parts(m, x)))), **separate()
+    ), *many(2, 5, 5)
 
 
 @construct(HEADS, PLAIN)
@@ -62,7 +65,9 @@ def sdpa_with_padding() -> Made:
     """A mask that is an input."""
 
     def run(m: nn.Module, x: Tensor, kept: Tensor) -> Tensor:
-        return m.o(join(F.scaled_dot_product_attention(*parts(m, x), attn_mask=kept[:, None, None])))
+        return m.o(
+            join(F.scaled_dot_product_attention(*parts(m, x), attn_mask=kept[:, None, None]))
+        )
 
     def kept(batch: int, steps: int) -> Tensor:
         return torch.arange(steps) < torch.arange(steps - batch + 1, steps + 1)[:, None]
@@ -77,14 +82,20 @@ def sdpa_causal() -> Made:
     return Net(run, **separate()), *many(2, 5, 5)
 
 
-@construct("heads 2, qk 3 per heads, vo 3 per heads", {"qkv": "heads*qk | heads*qk | heads*vo, .", "o": "., heads*vo"})
+@construct(
+    "heads 2, qk 3 per heads, vo 3 per heads",
+    {"qkv": "heads*qk | heads*qk | heads*vo, .", "o": "., heads*vo"},
+)
 def fused_in_chunks() -> Made:
     """Queries, keys, values one behind the other."""
     run = lambda m, x: m.o(join(F.scaled_dot_product_attention(*map(split, m.qkv(x).chunk(3, -1)))))  # noqa: E731
     return Net(run, qkv=nn.Linear(5, 18), o=nn.Linear(6, 5)), *many(2, 5, 5)
 
 
-@construct("heads 2, qk 3 per heads, vo 3 per heads", {"qkv": "heads*qk | heads*qk | heads*vo, .", "o": "., heads*vo"})
+@construct(
+    "heads 2, qk 3 per heads, vo 3 per heads",
+    {"qkv": "heads*qk | heads*qk | heads*vo, .", "o": "., heads*vo"},
+)
 def fused_by_view() -> Made:
     """The same tensor, taken apart as ``(3, heads, dims)``: timm's way."""
 
@@ -95,7 +106,10 @@ def fused_by_view() -> Made:
     return Net(run, qkv=nn.Linear(5, 18), o=nn.Linear(6, 5)), *many(2, 5, 5)
 
 
-@construct("heads 2, qk 3 per heads, vo 3 per heads", {"qkv": "heads*(qk | qk | vo), .", "o": "., heads*vo"})
+@construct(
+    "heads 2, qk 3 per heads, vo 3 per heads",
+    {"qkv": "heads*(qk | qk | vo), .", "o": "., heads*vo"},
+)
 def fused_within_heads() -> Made:
     """``(heads, 3, dims)``: GPT-NeoX's way."""
 
@@ -148,7 +162,12 @@ GROUPED = {"q": "kv*queries*qk, .", "k": "kv*qk, .", "v": "kv*vo, .", "o": "., k
 
 
 def grouped_layers() -> dict[str, nn.Module]:
-    return {"q": nn.Linear(5, 18), "k": nn.Linear(5, 6), "v": nn.Linear(5, 8), "o": nn.Linear(24, 5)}
+    return {
+        "q": nn.Linear(5, 18),
+        "k": nn.Linear(5, 6),
+        "v": nn.Linear(5, 8),
+        "o": nn.Linear(24, 5),
+    }
 
 
 @construct("kv 2, queries 3 per kv, qk 3 per kv, vo 4 per kv", GROUPED)
@@ -189,7 +208,9 @@ def turned_in_pairs(x: Tensor) -> Tensor:
     """Rotary positions of neighbours (GPT-J)."""
     angle = angles(x.shape[-2], x.shape[-1] // 2)
     a, b = x[..., ::2], x[..., 1::2]
-    return torch.stack([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1).flatten(-2)
+    return torch.stack(
+        [a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1
+    ).flatten(-2)
 
 
 def turned_as_complex(x: Tensor) -> Tensor:
@@ -253,8 +274,8 @@ def windows(x: Tensor, n: int = 2) -> Tensor:
     },
 )  # fmt: skip
 def shifted_windows() -> Made:
-    """Swin: attention within windows that are rolled, a table of relative positions with a column for each head, and
-    patches merged four by four."""
+    """Swin: attention within windows that are rolled, a table of relative positions with a column
+    for each head, and patches merged four by four."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         x = m.stem(x.permute(0, 2, 3, 1))
@@ -273,15 +294,21 @@ def shifted_windows() -> Made:
         return m.head(m.merge(x).tanh())
 
     place = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")).flatten(1)
-    index = ((place[:, :, None] - place[:, None]) + 1).mul(torch.tensor([3, 1])[:, None, None]).sum(0)
+    index = (
+        ((place[:, :, None] - place[:, None]) + 1).mul(torch.tensor([3, 1])[:, None, None]).sum(0)
+    )
     net = Net(run, stem=nn.Linear(3, 5), qkv=nn.Linear(5, 18), o=nn.Linear(6, 5), table=p(9, 2), index=index,
               merge=nn.Linear(20, 7), head=nn.Linear(7, 3))  # fmt: skip
     return net, (r(2, 3, 4, 6),), (r(3, 3, 6, 8),)
 
 
-@construct("heads! 2, qk 3 per heads!, vo 4 per heads!", {n: a.replace("heads", "heads!") for n, a in PLAIN.items()})
+@construct(
+    "heads! 2, qk 3 per heads!, vo 4 per heads!",
+    {n: a.replace("heads", "heads!") for n, a in PLAIN.items()},
+)
 def alibi() -> Made:
-    """A slope for each head, which no parameter holds: heads stay, their dims still have an order for each."""
+    """A slope for each head, which no parameter holds: heads stay, their dims still have an order
+    for each."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         q, k, v = parts(m, x)
@@ -325,7 +352,8 @@ class Conv1D(nn.Module):
     },
 )  # fmt: skip
 def gpt2_block() -> Made:
-    """Residual stream, weights the other way round, positions beyond the example, tied embedding and logits."""
+    """Residual stream, weights the other way round, positions beyond the example, tied embedding
+    and logits."""
 
     def run(m: nn.Module, ids: Tensor) -> Tensor:
         x = m.tokens(ids) + m.positions(torch.arange(ids.shape[1]))
@@ -355,13 +383,25 @@ def class_token() -> Made:
         x = x + m.o(join(F.scaled_dot_product_attention(*parts(m, x))))
         return m.head(x[:, 0])
 
-    net = Net(run, stem=nn.Linear(4, 5), token=p(1, 1, 5), places=p(1, 12, 5), head=nn.Linear(5, 3), **separate())
+    net = Net(
+        run,
+        stem=nn.Linear(4, 5),
+        token=p(1, 1, 5),
+        places=p(1, 12, 5),
+        head=nn.Linear(5, 3),
+        **separate(),
+    )
     return net, *many(2, 5, 4)
 
 
 @construct(
     "stream 5, heads 2, qk 3 per heads, vo 4 per heads",
-    {"stem": "stream, .", "q k": "stream, heads, qk", "v": "stream, heads, vo", "o": "heads, vo, ."},
+    {
+        "stem": "stream, .",
+        "q k": "stream, heads, qk",
+        "v": "stream, heads, vo",
+        "o": "heads, vo, .",
+    },
 )
 def heads_by_einsum() -> Made:
     """Projections with an axis for heads (Flax's way), scores and values by einsum."""
@@ -371,4 +411,6 @@ def heads_by_einsum() -> Made:
         scores = torch.einsum("bqhd,bkhd->bhqk", q, k).softmax(-1)
         return torch.einsum("bhqk,bkhd,hdo->bqo", scores, v, m.o)
 
-    return Net(run, stem=nn.Linear(4, 5), q=p(5, 2, 3), k=p(5, 2, 3), v=p(5, 2, 4), o=p(2, 4, 3)), *many(2, 5, 4)
+    return Net(
+        run, stem=nn.Linear(4, 5), q=p(5, 2, 3), k=p(5, 2, 3), v=p(5, 2, 4), o=p(2, 4, 3)
+    ), *many(2, 5, 4)

@@ -1,4 +1,5 @@
-"""Learned items (latents, memories, codes), weights made by networks, and features made of others."""
+"""Learned items (latents, memories, codes), weights made by networks, and features made of
+others."""
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +25,25 @@ def latents_pooled() -> Made:
         y = F.scaled_dot_product_attention(split(m.q(z)), split(m.k(x)), split(m.v(x)))
         return m.head((z + m.o(join(y))).tanh().mean(1))
 
-    return Net(run, stem=nn.Linear(4, 5), latents=p(6, 5), head=nn.Linear(5, 3), **separate()), *many(2, 5, 4)
+    return Net(
+        run, stem=nn.Linear(4, 5), latents=p(6, 5), head=nn.Linear(5, 3), **separate()
+    ), *many(2, 5, 4)
 
 
-@construct(HEADS + ", memory 3 per heads", {**PLAIN, "keys": "memory, heads*qk", "values": "memory, heads*vo"})
+@construct(
+    HEADS + ", memory 3 per heads",
+    {**PLAIN, "keys": "memory, heads*qk", "values": "memory, heads*vo"},
+)
 def memory_behind() -> Made:
-    """Learned keys and values behind those of the input: every head may have them in an order of its own."""
+    """Learned keys and values behind those of the input: every head may have them in an order of
+    its own."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         q, k, v = parts(m, x)
-        k, v = (torch.cat([a, split(b.expand(x.shape[0], -1, -1))], 2) for a, b in ((k, m.keys), (v, m.values)))
+        k, v = (
+            torch.cat([a, split(b.expand(x.shape[0], -1, -1))], 2)
+            for a, b in ((k, m.keys), (v, m.values))
+        )
         return m.o(join((q @ k.mT).softmax(-1) @ v))
 
     return Net(run, keys=p(3, 6), values=p(3, 8), **separate()), *many(2, 5, 5)
@@ -62,10 +72,14 @@ def relative_shift() -> Made:
         shifted = shifted[:, :, 1:].reshape(x.shape[0], 2, n, 2 * n - 1)[..., :n]
         return m.o(join((((q + m.content[:, None]) @ k.mT) + shifted).softmax(-1) @ v))
 
-    return Net(run, far=nn.Linear(3, 6), content=p(2, 3), place=p(2, 3), **separate()), *many(2, 5, 5)
+    return Net(run, far=nn.Linear(3, 6), content=p(2, 3), place=p(2, 3), **separate()), *many(
+        2, 5, 5
+    )
 
 
-@construct("stream 5, codes 8", {"stem": "stream, .", "codes": "codes, stream", "head": "., stream"})
+@construct(
+    "stream 5, codes 8", {"stem": "stream, .", "codes": "codes, stream", "head": "., stream"}
+)
 def codebook() -> Made:
     """Every vector is replaced by the nearest code: codes may be exchanged."""
 
@@ -101,9 +115,18 @@ def low_rank() -> Made:
     """LoRA: a product of two thin matrices is added to a weight."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
-        return m.head(F.linear(m.stem(x).tanh(), m.layer.weight + m.up @ m.down, m.layer.bias).relu())
+        return m.head(
+            F.linear(m.stem(x).tanh(), m.layer.weight + m.up @ m.down, m.layer.bias).relu()
+        )
 
-    net = Net(run, stem=nn.Linear(4, 6), layer=nn.Linear(6, 5), down=p(2, 6), up=p(5, 2), head=nn.Linear(5, 3))
+    net = Net(
+        run,
+        stem=nn.Linear(4, 6),
+        layer=nn.Linear(6, 5),
+        down=p(2, 6),
+        up=p(5, 2),
+        head=nn.Linear(5, 3),
+    )
     return net, *many(2, 5, 4)
 
 
@@ -129,7 +152,11 @@ def outer_products() -> Made:
 @construct("h 4, pieces 3 per h", {"a": "h*pieces, .", "b": "., h"})
 def maxout() -> Made:
     """The largest of three units: they may be exchanged for each output."""
-    net = Net(lambda m, x: m.b(m.a(x).unflatten(-1, (4, 3)).amax(-1)), a=nn.Linear(5, 12), b=nn.Linear(4, 3))
+    net = Net(
+        lambda m, x: m.b(m.a(x).unflatten(-1, (4, 3)).amax(-1)),
+        a=nn.Linear(5, 12),
+        b=nn.Linear(4, 3),
+    )
     return net, *many(2, 5, 5)
 
 
@@ -150,7 +177,13 @@ def places_resized() -> Made:
         x = x + F.interpolate(places, x.shape[-2:], mode="bicubic", align_corners=False)
         return m.head(m.next(x).relu().mean((2, 3)))
 
-    net = Net(run, stem=nn.Conv2d(3, 4, 2, 2), places=p(1, 9, 4), next=nn.Conv2d(4, 5, 1), head=nn.Linear(5, 3))
+    net = Net(
+        run,
+        stem=nn.Conv2d(3, 4, 2, 2),
+        places=p(1, 9, 4),
+        next=nn.Conv2d(4, 5, 1),
+        head=nn.Linear(5, 3),
+    )
     return net, *images()
 
 
@@ -172,7 +205,13 @@ def spatial_gate() -> Made:
         a, b = F.gelu(m.stem(x)).chunk(2, -1)
         return m.head(m.next(a * m.places(b.mT).mT).tanh())
 
-    net = Net(run, stem=nn.Linear(4, 12), places=nn.Linear(5, 5), next=nn.Linear(6, 3), head=nn.Linear(3, 2))
+    net = Net(
+        run,
+        stem=nn.Linear(4, 12),
+        places=nn.Linear(5, 5),
+        next=nn.Linear(6, 3),
+        head=nn.Linear(3, 2),
+    )
     return net, (r(2, 5, 4),), (r(3, 5, 4),)
 
 
@@ -184,7 +223,9 @@ def neighbours() -> Made:
         x = (m.one(x) + near @ m.two(x)).relu()
         return m.head((near @ m.next(x)).relu().sum(1))
 
-    net = Net(run, one=nn.Linear(4, 6), two=nn.Linear(4, 6), next=nn.Linear(6, 4), head=nn.Linear(4, 3))
+    net = Net(
+        run, one=nn.Linear(4, 6), two=nn.Linear(4, 6), next=nn.Linear(6, 4), head=nn.Linear(4, 3)
+    )
     return net, (r(2, 5, 4), r(2, 5, 5)), (r(3, 7, 4), r(3, 7, 7))
 
 
@@ -193,7 +234,8 @@ def neighbours() -> Made:
     "down": "., inner",
 })  # fmt: skip
 def state_space() -> Made:
-    """Mamba: a gate, a causal depthwise convolution, and states for every unit that decay, are written and read."""
+    """Mamba: a gate, a causal depthwise convolution, and states for every unit that decay, are
+    written and read."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         u, gate = m.up(x).chunk(2, -1)
@@ -210,13 +252,25 @@ def state_space() -> Made:
     return net, *many(2, 4, 4)
 
 
-@construct("a 4, b 4, c 4, h 5", {"a": "a, .", "b": "b, .", "c": "c, .", "mix": "h, b", "head": "., h"})
+@construct(
+    "a 4, b 4, c 4, h 5", {"a": "a, .", "b": "b, .", "c": "c, .", "mix": "h, b", "head": "., h"}
+)
 def stacked_then_chosen() -> Made:
-    """Feature maps stacked on a new axis of which one is read: the others are as free, though nobody sees them."""
+    """Feature maps stacked on a new axis of which one is read: the others are as free, though
+    nobody sees them."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
         maps = torch.stack([m.a(x), m.b(x), m.c(x)]).tanh()
-        return m.head(m.mix(maps[1]).relu()) + maps[0].mean(-1, keepdim=True) * maps[2].amax(-1, keepdim=True)
+        return m.head(m.mix(maps[1]).relu()) + maps[0].mean(-1, keepdim=True) * maps[2].amax(
+            -1, keepdim=True
+        )
 
-    net = Net(run, a=nn.Linear(5, 4), b=nn.Linear(5, 4), c=nn.Linear(5, 4), mix=nn.Linear(4, 5), head=nn.Linear(5, 3))
+    net = Net(
+        run,
+        a=nn.Linear(5, 4),
+        b=nn.Linear(5, 4),
+        c=nn.Linear(5, 4),
+        mix=nn.Linear(4, 5),
+        head=nn.Linear(5, 3),
+    )
     return net, *many(2, 5, 5)

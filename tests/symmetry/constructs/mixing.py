@@ -64,7 +64,9 @@ def split_unevenly() -> Made:
         a, b, c = m.up(x).tanh().split([2, 4, 6], -1)
         return m.p(a) + m.q(b) * m.down(c)
 
-    return Net(run, up=nn.Linear(5, 12), p=nn.Linear(2, 3), q=nn.Linear(4, 3), down=nn.Linear(6, 3)), *many(2, 5, 5)
+    return Net(
+        run, up=nn.Linear(5, 12), p=nn.Linear(2, 3), q=nn.Linear(4, 3), down=nn.Linear(6, 3)
+    ), *many(2, 5, 5)
 
 
 @construct("h 6", {"stem": "h, .", "film": "h | h, .", "head": "., h"})
@@ -95,13 +97,21 @@ def mixture(run) -> Made:
         x = m.stem(x).flatten(0, 1)
         return m.head(x + run(m, x, m.router(x).softmax(-1)))
 
-    net = Net(whole, stem=nn.Linear(4, 5), router=nn.Linear(5, 4), up=p(4, 3, 5), down=p(4, 5, 3), head=nn.Linear(5, 3))
+    net = Net(
+        whole,
+        stem=nn.Linear(4, 5),
+        router=nn.Linear(5, 4),
+        up=p(4, 3, 5),
+        down=p(4, 5, 3),
+        head=nn.Linear(5, 3),
+    )
     return net, *many(4, 5, 4)
 
 
 @construct(*EXPERTS)
 def experts_by_index() -> Made:
-    """Every token's two best experts are looked up: experts may be exchanged with their rows of the router."""
+    """Every token's two best experts are looked up: experts may be exchanged with their rows of the
+    router."""
 
     def run(m: nn.Module, x: Tensor, scores: Tensor) -> Tensor:
         best, chosen = scores.topk(2, -1)
@@ -197,7 +207,9 @@ def sets() -> Made:
         x = m.next(x - x.mean(1, keepdim=True)).relu()
         return m.head(x.amax(1) + x.sum(1))
 
-    net = Net(run, own=nn.Linear(4, 6), all=nn.Linear(4, 6), next=nn.Linear(6, 5), head=nn.Linear(5, 3))
+    net = Net(
+        run, own=nn.Linear(4, 6), all=nn.Linear(4, 6), next=nn.Linear(6, 5), head=nn.Linear(5, 3)
+    )
     return net, *many(2, 5, 4)
 
 
@@ -226,7 +238,9 @@ def zeros_written_in_part() -> Made:
     return Net(run, a=nn.Linear(5, 4), head=nn.Linear(10, 3)), *many(2, 5, 5)
 
 
-@construct("stream 6, h 7", {"stem": "stream, .", "mix": "stream", "key": "h, stream", "head": "., h"})
+@construct(
+    "stream 6, h 7", {"stem": "stream, .", "mix": "stream", "key": "h, stream", "head": "., h"}
+)
 def time_shifted() -> Made:
     """RWKV: every step is mixed with the one before it, written into zeros."""
 
@@ -236,7 +250,9 @@ def time_shifted() -> Made:
         before[:, 1:] = x[:, :-1]
         return m.head(m.key(x * m.mix + before * (1 - m.mix)).relu())
 
-    return Net(run, stem=nn.Linear(4, 6), mix=p(6), key=nn.Linear(6, 7), head=nn.Linear(7, 3)), *many(2, 5, 4)
+    return Net(
+        run, stem=nn.Linear(4, 6), mix=p(6), key=nn.Linear(6, 7), head=nn.Linear(7, 3)
+    ), *many(2, 5, 4)
 
 
 @dataclass
@@ -255,7 +271,9 @@ def nested() -> Made:
         x = (m.a(batch["x"]) + m.b(batch["more"][0])).tanh()
         return Answer(m.head(x), {"value": m.value(x)})
 
-    net = Net(run, a=nn.Linear(4, 6), b=nn.Linear(5, 6), head=nn.Linear(6, 3), value=nn.Linear(6, 1))
+    net = Net(
+        run, a=nn.Linear(4, 6), b=nn.Linear(5, 6), head=nn.Linear(6, 3), value=nn.Linear(6, 1)
+    )
     return net, ({"x": r(2, 4), "more": [r(2, 5)]},), ({"x": r(3, 4), "more": [r(3, 5)]},)
 
 
@@ -263,4 +281,6 @@ def nested() -> Made:
 def unread() -> Made:
     """What no example reads stays where it is."""
     spare = nn.Sequential(nn.Linear(6, 5))
-    return Net(lambda m, x: m.b(m.a(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 3), spare=spare), *many(2, 5, 4)
+    return Net(
+        lambda m, x: m.b(m.a(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 3), spare=spare
+    ), *many(2, 5, 4)

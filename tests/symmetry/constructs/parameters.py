@@ -10,7 +10,13 @@ from ._construct import Made, Net, construct, many, p, r
 
 def layered(norm, **options) -> Made:
     """Two layers, both reparametrised, with a third behind them."""
-    layers = norm(nn.Linear(4, 6), **options), nn.Tanh(), norm(nn.Linear(6, 5), **options), nn.Tanh(), nn.Linear(5, 3)
+    layers = (
+        norm(nn.Linear(4, 6), **options),
+        nn.Tanh(),
+        norm(nn.Linear(6, 5), **options),
+        nn.Tanh(),
+        nn.Linear(5, 3),
+    )
     return nn.Sequential(*layers), *many(2, 5, 4)
 
 
@@ -35,7 +41,9 @@ def weight_norm_by_hook() -> Made:
     return layered(nn.utils.weight_norm)
 
 
-@construct("a 6, b 5", {"0": "a, .", "2.bias": "b", "2.weight_g": ".", "2.weight_v": "b, a", "4": "., b"})
+@construct(
+    "a 6, b 5", {"0": "a, .", "2.bias": "b", "2.weight_g": ".", "2.weight_v": "b, a", "4": "., b"}
+)
 def weight_norm_of_all() -> Made:
     """One length for the whole matrix."""
     return layered(nn.utils.weight_norm, dim=None)
@@ -53,7 +61,9 @@ def spectral_norm() -> Made:
     return layered(parametrizations.spectral_norm)
 
 
-@construct("a 6, b 5", {"0": "a, .", "0.weight_v": ".", "2": "b, a", "2.weight_v": "a", "4": "., b"})
+@construct(
+    "a 6, b 5", {"0": "a, .", "0.weight_v": ".", "2": "b, a", "2.weight_v": "a", "4": "., b"}
+)
 def spectral_norm_by_hook() -> Made:
     """The same as older checkpoints have it."""
     return layered(nn.utils.spectral_norm)
@@ -141,17 +151,30 @@ def bilinear() -> Made:
     """A weight for every pair, by einsum with three operands."""
 
     def run(m: nn.Module, x: Tensor) -> Tensor:
-        return m.head(torch.einsum("bti,btj,kij->btk", m.left(x).tanh(), m.right(x).tanh(), m.mix).tanh())
+        return m.head(
+            torch.einsum("bti,btj,kij->btk", m.left(x).tanh(), m.right(x).tanh(), m.mix).tanh()
+        )
 
-    net = Net(run, left=nn.Linear(4, 6), right=nn.Linear(4, 5), mix=p(4, 6, 5), head=nn.Linear(4, 3))
+    net = Net(
+        run, left=nn.Linear(4, 6), right=nn.Linear(4, 5), mix=p(4, 6, 5), head=nn.Linear(4, 3)
+    )
     return net, *many(2, 5, 4)
 
 
-@construct("a 6, b 5, k 4", {"left": "a, .", "right": "b, .", "mix.weight": "k, a, b", "mix.bias": "k", "head": "., k"})
+@construct(
+    "a 6, b 5, k 4",
+    {"left": "a, .", "right": "b, .", "mix.weight": "k, a, b", "mix.bias": "k", "head": "., k"},
+)
 def bilinear_layer() -> Made:
     """PyTorch's own."""
     run = lambda m, x: m.head(m.mix(m.left(x).tanh(), m.right(x).tanh()).tanh())  # noqa: E731
-    net = Net(run, left=nn.Linear(4, 6), right=nn.Linear(4, 5), mix=nn.Bilinear(6, 5, 4), head=nn.Linear(4, 3))
+    net = Net(
+        run,
+        left=nn.Linear(4, 6),
+        right=nn.Linear(4, 5),
+        mix=nn.Bilinear(6, 5, 4),
+        head=nn.Linear(4, 3),
+    )
     return net, *many(2, 5, 4)
 
 
@@ -183,7 +206,11 @@ def ids(most: int = 11) -> tuple[tuple[Tensor], tuple[Tensor]]:
 @construct("h 6", {"bag": "., h", "head": "., h"})
 def bag() -> Made:
     """Rows of a table summed by bag."""
-    net = Net(lambda m, i: m.head(m.bag(i).tanh()), bag=nn.EmbeddingBag(11, 6, mode="sum"), head=nn.Linear(6, 3))
+    net = Net(
+        lambda m, i: m.head(m.bag(i).tanh()),
+        bag=nn.EmbeddingBag(11, 6, mode="sum"),
+        head=nn.Linear(6, 3),
+    )
     return net, *ids()
 
 
@@ -197,7 +224,11 @@ def rows_summed() -> Made:
 def turned(how: str) -> Made:
     """A layer whose matrix is ``base`` times an orthogonal one that comes from a triangle."""
     ortho = parametrizations.orthogonal(nn.Linear(6, 6), orthogonal_map=how)
-    return Net(lambda m, x: m.head(m.ortho(x).tanh()), ortho=ortho, head=nn.Linear(6, 3)), (r(2, 6),), (r(3, 6),)
+    return (
+        Net(lambda m, x: m.head(m.ortho(x).tanh()), ortho=ortho, head=nn.Linear(6, 3)),
+        (r(2, 6),),
+        (r(3, 6),),
+    )
 
 
 ORTHO = "ortho.parametrizations.weight"
@@ -206,7 +237,8 @@ TURNED = {"ortho.bias": "h", f"{ORTHO}.original": "., .", f"{ORTHO}.0.base": "h,
 
 @construct("h 6", TURNED)
 def orthogonal_by_exponential() -> Made:
-    """Rows and columns of the triangle are told apart by their numbers; those of the base are not."""
+    """Rows and columns of the triangle are told apart by their numbers; those of the base are
+    not."""
     return turned("matrix_exp")
 
 

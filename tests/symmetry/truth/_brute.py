@@ -1,4 +1,5 @@
-"""What a spec says about one tensor, carried out entry by entry: slow, and independent of ``Transform``."""
+"""What a spec says about one tensor, carried out entry by entry: slow, and independent of
+``Transform``."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from ._compare import Row, rows
 
 
 def draw(spec: SymmetrySpec, generator: torch.Generator) -> dict[str, Tensor]:
-    """Elements of the symmetry group, ``(*sizes of keys, size)``; the identity never, except for groups of one item."""
+    """Elements of the symmetry group, ``(*sizes of keys, size)``; the identity never, except for
+    groups of one item."""
     elements = {}
     for group in spec.groups:
         shape = (*(spec[k].size for k in group.keys), group.size)
@@ -27,8 +29,11 @@ def draw(spec: SymmetrySpec, generator: torch.Generator) -> dict[str, Tensor]:
     return elements
 
 
-def relabel(spec: SymmetrySpec, name: str, tensor: Tensor, elements: Mapping[str, Tensor]) -> Tensor:
-    """The tensor with its items relabelled: the entry at a new place comes from the old place that the elements name.
+def relabel(
+    spec: SymmetrySpec, name: str, tensor: Tensor, elements: Mapping[str, Tensor]
+) -> Tensor:
+    """The tensor with its items relabelled: the entry at a new place comes from the old place that
+    the elements name.
 
     Keyed elements are looked up by the new index of the key, as :class:`metanet.Transform` has it.
     """
@@ -46,7 +51,9 @@ def relabel(spec: SymmetrySpec, name: str, tensor: Tensor, elements: Mapping[str
         source: list[slice | int] = [slice(None)] * tensor.ndim
         target = list(source)
         for n, p in zip(moving, new, strict=True):
-            row = tuple((g, int(elements[g][(*_keys(spec, g, items), item)])) for g, item in of_axis[n][p])
+            row = tuple(
+                (g, int(elements[g][(*_keys(spec, g, items), item)])) for g, item in of_axis[n][p]
+            )
             source[n], target[n] = homes[n][row, ranks[n][p]], p
         out[tuple(target)] = tensor[tuple(source)]
     return out

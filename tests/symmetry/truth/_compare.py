@@ -1,4 +1,5 @@
-"""Two specs are compared by what they mean, whatever their groups are called and however their axes are written."""
+"""Two specs are compared by what they mean, whatever their groups are called and however their axes
+are written."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -12,12 +13,14 @@ Row = tuple[tuple[str, int], ...]
 
 
 def rows(axis: Axis) -> list[Row]:
-    """For every position along an axis the items it belongs to, outermost first: ``(("heads", 1), ("dims", 0))``.
+    """For every position along an axis the items it belongs to, outermost first: ``(("heads", 1),
+    ("dims", 0))``.
 
-    This is the normal form of an axis. Fixed positions without a name and groups of one item add nothing. An element of
-    the symmetry group changes the numbers in a row; among the positions with equal rows it keeps the order. So
-    expressions with the same rows move alike: ``2*a`` and ``a | a``, nested and flat products, fixed parts in one piece
-    or in several. Of a choice by another axis of the tensor a row holds the items of all alternatives in order.
+    This is the normal form of an axis. Fixed positions without a name and groups of one item add
+    nothing. An element of the symmetry group changes the numbers in a row; among the positions with
+    equal rows it keeps the order. So expressions with the same rows move alike: ``2*a`` and ``a |
+    a``, nested and flat products, fixed parts in one piece or in several. Of a choice by another
+    axis of the tensor a row holds the items of all alternatives in order.
     """
     match axis:
         case Fixed(size, _, group):
@@ -38,13 +41,18 @@ def rows(axis: Axis) -> list[Row]:
             choices = [rows(part) for part in parts]
             if all(choice == choices[0] for choice in choices):
                 return choices[0]
-            return [tuple(item for row in alternatives for item in row) for alternatives in zip(*choices, strict=True)]
+            return [
+                tuple(item for row in alternatives for item in row)
+                for alternatives in zip(*choices, strict=True)
+            ]
 
 
 def _key(parts: Sequence[Axis]) -> int | None:
     """The first factor of a product by which others go."""
     by = {choice.by for part in parts for choice in _choices(part)}
-    return next((n for n, part in enumerate(parts) if isinstance(part, Concat) and part.name in by), None)
+    return next(
+        (n for n, part in enumerate(parts) if isinstance(part, Concat) and part.name in by), None
+    )
 
 
 def _choices(axis: Axis) -> Iterator[Choice]:
@@ -55,7 +63,8 @@ def _choices(axis: Axis) -> Iterator[Choice]:
 
 
 def _interleaved(parts: Sequence[Axis], at: int) -> list[Row]:
-    """The rows of a product of which some factors go by another, a concatenation: a shuffled one."""
+    """The rows of a product of which some factors go by another, a concatenation: a shuffled
+    one."""
     key = parts[at]
     own = []
     for n, segment in enumerate(key.parts):
@@ -64,7 +73,12 @@ def _interleaved(parts: Sequence[Axis], at: int) -> list[Row]:
         own.append(iter(rows(Product(tuple(inside)))))
     slow, fast = (prod(part.size for part in some) for some in (parts[:at], parts[at + 1 :]))
     lengths = [segment.size * fast for segment in key.parts]
-    return [row for _ in range(slow) for some, n in zip(own, lengths, strict=True) for row in islice(some, n)]
+    return [
+        row
+        for _ in range(slow)
+        for some, n in zip(own, lengths, strict=True)
+        for row in islice(some, n)
+    ]
 
 
 def _picked(axis: Axis, name: str, n: int) -> Axis:
@@ -87,7 +101,8 @@ def moving_groups(spec: SymmetrySpec) -> list[Group]:
 
 
 class _Matching:
-    """Which derived group is which expected one. Axes that only serve as keys need not correspond one to one."""
+    """Which derived group is which expected one. Axes that only serve as keys need not correspond
+    one to one."""
 
     def __init__(self, derived: SymmetrySpec, expected: SymmetrySpec) -> None:
         self.derived, self.expected = derived, expected
@@ -138,8 +153,8 @@ def differences(derived: SymmetrySpec, expected: SymmetrySpec, most: int = 8) ->
     """What tells two specs apart, up to names of groups; empty when they mean the same.
 
     Args:
-        most: tensors shown, derived and expected side by side; the first are the ones to look at, as later ones may
-            only follow from them.
+        most: tensors shown, derived and expected side by side; the first are the ones to look at,
+            as later ones may only follow from them.
     """
     out = []
     if missing := [n for n in expected.tensors if n not in derived.tensors]:
@@ -152,8 +167,12 @@ def differences(derived: SymmetrySpec, expected: SymmetrySpec, most: int = 8) ->
         if name in derived.tensors:
             for axis, reason in _tensor_differences(name, matching):
                 sides = [spec.tensors[name].axes for spec in (derived, expected)]
-                have, want = (str(s[axis]) if 0 <= axis < len(s) else " ".join(map(str, s)) for s in sides)
-                wrong.append(f"{name} axis {axis}\n    derived   {have}\n    expected  {want}\n    {reason}")
+                have, want = (
+                    str(s[axis]) if 0 <= axis < len(s) else " ".join(map(str, s)) for s in sides
+                )
+                wrong.append(
+                    f"{name} axis {axis}\n    derived   {have}\n    expected  {want}\n    {reason}"
+                )
     out += wrong[:most] + ([f"... and {len(wrong) - most} more axes"] if len(wrong) > most else [])
     if not wrong:  # otherwise the matching is not to be relied on
         out += matching.key_differences()
@@ -179,18 +198,26 @@ def _tensor_differences(name: str, matching: _Matching) -> Iterator[tuple[int, s
         if len(have) != len(want):
             yield axis, f"{len(have)} items derived, {len(want)} expected"
             continue
-        pairs = dict.fromkeys((a[0], b[0]) for x, y in zip(have, want, strict=True) for a, b in zip(x, y, strict=False))
+        pairs = dict.fromkeys(
+            (a[0], b[0])
+            for x, y in zip(have, want, strict=True)
+            for a, b in zip(x, y, strict=False)
+        )
         digits = [([i for _, i in x], [i for _, i in y]) for x, y in zip(have, want, strict=True)]
         unlike = next((n for n, (x, y) in enumerate(digits) if x != y), None)
         if unlike is not None:
-            yield axis, f"position {unlike} is {have[unlike] or 'fixed'}, expected {want[unlike] or 'fixed'}"
+            yield (
+                axis,
+                f"position {unlike} is {have[unlike] or 'fixed'}, expected {want[unlike] or 'fixed'}",
+            )
             continue
         if reasons := [reason for a, b in pairs if (reason := matching.add(a, b, name))]:
             yield axis, "; ".join(reasons)
 
 
 def _idle(spec: SymmetrySpec, name: str) -> Iterator[str]:
-    """Groups in a tensor that nothing acts on and that key nothing there: no more than fixed positions."""
+    """Groups in a tensor that nothing acts on and that key nothing there: no more than fixed
+    positions."""
     axes = spec.tensors[name].axes
     present = {leaf.group for axis in axes for leaf in leaves_of(axis)} & spec.by_name.keys()
     used = {key for group in present for key in spec[group].keys}

@@ -17,7 +17,8 @@ _TOKEN = re.compile(r"\s*(\w[\w.]*!?|[()*|/?:])")
 
 
 def library(name: str) -> Any:
-    """An optional library, or the test is skipped; timm and transformers load only once torchvision has."""
+    """An optional library, or the test is skipped; timm and transformers load only once torchvision
+    has."""
     if import_torchvision() is None and name != "transformers":
         pytest.skip("torchvision is not installed")
     return pytest.importorskip(name)
@@ -49,10 +50,15 @@ class Truth:
     tensors: Mapping[str, str]
 
     def spec(self, model: nn.Module) -> SymmetrySpec:
-        """The truth as a spec of the model; every floating-point entry of its state dict must be written down."""
-        entries = {n: t for n, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
+        """The truth as a spec of the model; every floating-point entry of its state dict must be
+        written down."""
+        entries = {
+            n: t for n, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()
+        }
         missing, extra = entries.keys() - self.tensors.keys(), self.tensors.keys() - entries.keys()
-        assert not missing and not extra, f"not written down: {sorted(missing)}; not in the model: {sorted(extra)}"
+        assert not missing and not extra, (
+            f"not written down: {sorted(missing)}; not in the model: {sorted(extra)}"
+        )
         return self.build(entries)
 
     def build(self, entries: Mapping[str, Tensor]) -> SymmetrySpec:
@@ -75,7 +81,9 @@ class Truth:
 
     def _axes(self, name: str, shape: tuple[int, ...]) -> tuple[Axis, ...]:
         texts = [text.strip() for text in self.tensors[name].split(",")]
-        assert len(texts) == len(shape), f"{name} {shape} is written with {len(texts)} axes: {self.tensors[name]}"
+        assert len(texts) == len(shape), (
+            f"{name} {shape} is written with {len(texts)} axes: {self.tensors[name]}"
+        )
         axes = tuple(
             Fixed(size, "by hand") if text == "." else _Parser(text, self.groups).parse()
             for text, size in zip(texts, shape, strict=True)
@@ -86,9 +94,11 @@ class Truth:
 
 
 class _Parser:
-    """``concat := product ("|" product)*; product := atom ("*" atom)*; atom := group | number | "(" concat ")"``.
+    """``concat := product ("|" product)*; product := atom ("*" atom)*; atom := group | number | "("
+    concat ")"``.
 
-    Besides, an atom is ``name:(a | b)``, a concatenation with a name, or ``name?(a / b)``, what goes by its parts.
+    Besides, an atom is ``name:(a | b)``, a concatenation with a name, or ``name?(a / b)``, what
+    goes by its parts.
     """
 
     def __init__(self, text: str, groups: Mapping[str, tuple[int, tuple[str, ...]]]) -> None:
@@ -109,7 +119,9 @@ class _Parser:
         self.at = match.end()
         return match[1]
 
-    def _list(self, sign: str, part: Callable[[], Axis], join: Callable[[tuple[Axis, ...]], Axis]) -> Axis:
+    def _list(
+        self, sign: str, part: Callable[[], Axis], join: Callable[[tuple[Axis, ...]], Axis]
+    ) -> Axis:
         parts = [part()]
         while self._peek() == sign:
             self._take()

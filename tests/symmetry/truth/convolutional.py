@@ -1,8 +1,8 @@
 """MLP, VGG, ResNet and DenseNet.
 
-A convolution's kernel positions are fixed, its channels move; BatchNorm stays on the channels of its input with all
-four of its tensors; whatever is added must move together, so every residual stream is one group. Torchvision's models
-are built on the meta device: a truth needs no weights.
+A convolution's kernel positions are fixed, its channels move; BatchNorm stays on the channels of
+its input with all four of its tensors; whatever is added must move together, so every residual
+stream is one group. Torchvision's models are built on the meta device: a truth needs no weights.
 """
 
 import torch
@@ -18,7 +18,9 @@ def _mlp() -> Truth:
     sheet.linear("4", ".", "b")
 
     def make() -> Example:
-        model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 7), nn.GELU(), nn.Linear(7, 3))
+        model = nn.Sequential(
+            nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 7), nn.GELU(), nn.Linear(7, 3)
+        )
         return Example(model, (torch.randn(4, 5),), (torch.randn(6, 5),))
 
     return sheet.truth(make)
@@ -28,7 +30,9 @@ def _torchvision(name: str, size: int = 224) -> Example:
     torchvision = library("torchvision")
     with torch.device("meta"):
         model = torchvision.models.get_model(name, weights=None)
-    return Example(model, (torch.zeros(2, 3, size, size),), (torch.zeros(3, 3, size + 32, size + 32),))
+    return Example(
+        model, (torch.zeros(2, 3, size, size),), (torch.zeros(3, 3, size + 32, size + 32),)
+    )
 
 
 _VGG = {
@@ -38,7 +42,8 @@ _VGG = {
 
 
 def _vgg(depth: int, norm: bool) -> Truth:
-    """A chain: every layer's channels are a group. A 0 is pooling; the flattened map is channel by 7 x 7 positions."""
+    """A chain: every layer's channels are a group. A 0 is pooling; the flattened map is channel by
+    7 x 7 positions."""
     sheet, position, last = Sheet(), 0, "."
     for width in _VGG[depth]:
         if width == 0:
@@ -78,7 +83,8 @@ def _resnet18() -> Truth:
 
 
 def _resnet50() -> Truth:
-    """Every stage opens with a projection, the first too: the stem is a group apart from the four streams."""
+    """Every stage opens with a projection, the first too: the stem is a group apart from the four
+    streams."""
     sheet = Sheet()
     stream = sheet.group("stem", 64)
     sheet.linear("conv1", stream, ".", bias=False, kernel=2)
@@ -100,11 +106,15 @@ def _resnet50() -> Truth:
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions; where the width changes, a projection on the shortcut (option B of He et al. 2016)."""
+    """Two 3 x 3 convolutions; where the width changes, a projection on the shortcut (option B of He
+    et al. 2016)."""
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(a, b, 3, 1 if a == b else 2, 1, bias=False), nn.BatchNorm2d(b)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(a, b, 3, 1 if a == b else 2, 1, bias=False),
+            nn.BatchNorm2d(b),
+        )
         self.conv2, self.bn2 = nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b)
         self.shortcut = nn.Sequential()
         if a != b:
@@ -123,7 +133,8 @@ class ResNet20(nn.Module):
         self.conv, self.bn = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0])
         inputs = (widths[0], *widths)
         self.stages = nn.ModuleList(
-            nn.Sequential(Block(a, b), Block(b, b), Block(b, b)) for a, b in zip(inputs, widths, strict=False)
+            nn.Sequential(Block(a, b), Block(b, b), Block(b, b))
+            for a, b in zip(inputs, widths, strict=False)
         )
         self.fc = nn.Linear(widths[-1], 10)
 
@@ -155,11 +166,14 @@ def _resnet20() -> Truth:
                 sheet.linear(f"{name}.shortcut.0", stream, before, bias=False, kernel=2)
                 sheet.batch_norm(f"{name}.shortcut.1", stream)
     sheet.linear("fc", ".", stream)
-    return sheet.truth(lambda: Example(ResNet20(widths), (torch.randn(2, 3, 8, 8),), (torch.randn(3, 3, 12, 12),)))
+    return sheet.truth(
+        lambda: Example(ResNet20(widths), (torch.randn(2, 3, 8, 8),), (torch.randn(3, 3, 12, 12),))
+    )
 
 
 def _densenet121() -> Truth:
-    """Nothing is added, everything is kept: a layer reads all groups of its block so far, one behind the other."""
+    """Nothing is added, everything is kept: a layer reads all groups of its block so far, one
+    behind the other."""
     sheet = Sheet()
     last = sheet.group("stem", 64)
     sheet.linear("features.conv0", last, ".", bias=False, kernel=2)
@@ -168,14 +182,20 @@ def _densenet121() -> Truth:
         width = sheet.groups[last][0]
         for layer in range(1, layers + 1):
             name = f"features.denseblock{block}.denselayer{layer}"
-            neck, grown = sheet.group(f"{block}.{layer}.neck", 128), sheet.group(f"{block}.{layer}.grown", 32)
+            neck, grown = (
+                sheet.group(f"{block}.{layer}.neck", 128),
+                sheet.group(f"{block}.{layer}.grown", 32),
+            )
             sheet.batch_norm(f"{name}.norm1", last)
             sheet.linear(f"{name}.conv1", neck, last, bias=False, kernel=2)
             sheet.batch_norm(f"{name}.norm2", neck)
             sheet.linear(f"{name}.conv2", grown, neck, bias=False, kernel=2)
             last, width = f"{last} | {grown}", width + 32
         if block < 4:
-            name, reduced = f"features.transition{block}", sheet.group(f"transition{block}", width // 2)
+            name, reduced = (
+                f"features.transition{block}",
+                sheet.group(f"transition{block}", width // 2),
+            )
             sheet.batch_norm(f"{name}.norm", last)
             sheet.linear(f"{name}.conv", reduced, last, bias=False, kernel=2)
             last = reduced

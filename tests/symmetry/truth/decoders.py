@@ -1,9 +1,11 @@
-"""The family of Llama: rotary positions, grouped queries, gated feed-forward layers, mixtures of experts, latents.
+"""The family of Llama: rotary positions, grouped queries, gated feed-forward layers, mixtures of
+experts, latents.
 
-Rotation tells every dim of queries and keys apart, so these dims are fixed and only whole heads move. Queries that
-share a key-value head may be exchanged among themselves: ``kv*queries``, queries keyed by kv. Values are not rotated:
-their dims move, one order per kv head, which all its queries read. Tokens are inputs and logits outputs, so the
-vocabulary is fixed whether the two tables are tied or not. RMSNorm has one scale per item and stays on its stream.
+Rotation tells every dim of queries and keys apart, so these dims are fixed and only whole heads
+move. Queries that share a key-value head may be exchanged among themselves: ``kv*queries``, queries
+keyed by kv. Values are not rotated: their dims move, one order per kv head, which all its queries
+read. Tokens are inputs and logits outputs, so the vocabulary is fixed whether the two tables are
+tied or not. RMSNorm has one scale per item and stays on its stream.
 """
 
 from collections.abc import Mapping
@@ -24,15 +26,27 @@ def tokens(batch: int, length: int) -> torch.Tensor:
 def example(kind: str, config: Mapping[str, Any]) -> Example:
     """A model of transformers with a random sequence of seven tokens, and with one of nine."""
     transformers = library("transformers")
-    settings = {"vocab_size": _VOCABULARY, "use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    settings = {
+        "vocab_size": _VOCABULARY,
+        "use_cache": False,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
     head = "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
-    model = getattr(transformers, f"{kind}{head}")(getattr(transformers, f"{kind}Config")(**settings, **config))
-    if "num_experts_per_tok" in config:  # the loop over experts skips those that no token of the example goes to
+    model = getattr(transformers, f"{kind}{head}")(
+        getattr(transformers, f"{kind}Config")(**settings, **config)
+    )
+    if (
+        "num_experts_per_tok" in config
+    ):  # the loop over experts skips those that no token of the example goes to
         model.set_experts_implementation("batched_mm")
     return Example(model, (tokens(2, 7),), (tokens(3, 9),))
 
 
-def _attention(sheet: Sheet, layer: int, kv: int, queries: int, dims: int, biases: str = "") -> None:
+def _attention(
+    sheet: Sheet, layer: int, kv: int, queries: int, dims: int, biases: str = ""
+) -> None:
     """``biases``: which of q, k, v and o have one."""
     name = f"model.layers.{layer}.self_attn"
     heads = sheet.group(f"{layer}.kv", kv)
@@ -63,7 +77,13 @@ _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def _dense(
-    kind: str, kv: int, queries: int, dims: int, biases: str = "", norms: tuple[str, ...] = _NORMS, **config: Any
+    kind: str,
+    kv: int,
+    queries: int,
+    dims: int,
+    biases: str = "",
+    norms: tuple[str, ...] = _NORMS,
+    **config: Any,
 ) -> Truth:
     sheet = Sheet()
     sheet.group("stream", _STREAM)
@@ -82,8 +102,9 @@ def _dense(
 
 
 def _mixtral() -> Truth:
-    """Experts may be exchanged with their rows of the router; the hidden units of every expert have an order of their
-    own. Gate and up projection stand one behind the other in one tensor ``(experts, 2 hidden, stream)``."""
+    """Experts may be exchanged with their rows of the router; the hidden units of every expert have
+    an order of their own. Gate and up projection stand one behind the other in one tensor
+    ``(experts, 2 hidden, stream)``."""
     sheet, dims = Sheet(), 4
     sheet.group("stream", _STREAM)
     for layer in range(2):
@@ -105,11 +126,12 @@ def _mixtral() -> Truth:
 def _deepseek_v3(groups: int = 3, members: int = 4) -> Truth:
     """Latent attention; a dense first layer; then routed experts in groups, and shared ones.
 
-    Queries, and keys with values, come out of two latents, each a group with an RMSNorm on it. A head's query is
-    ``nope | rope``: the first part meets the key dims that come from the latent and is free, the second is rotated and
-    fixed; the rotated key is one for all heads and comes straight from the stream, behind the latent. The router ranks
-    groups by the sum of their two best experts and then experts within the best groups: groups may be exchanged, and
-    experts within a group, never across. The shared experts are one gated layer.
+    Queries, and keys with values, come out of two latents, each a group with an RMSNorm on it. A
+    head's query is ``nope | rope``: the first part meets the key dims that come from the latent and
+    is free, the second is rotated and fixed; the rotated key is one for all heads and comes
+    straight from the stream, behind the latent. The router ranks groups by the sum of their two
+    best experts and then experts within the best groups: groups may be exchanged, and experts
+    within a group, never across. The shared experts are one gated layer.
     """
     sheet = Sheet()
     sheet.group("stream", _STREAM)

@@ -1,7 +1,8 @@
 """LSTM, GRU and their variants.
 
-The gates of a recurrent layer stand one behind the other in its weights, each over all hidden units: the hidden units
-of a layer move together in all gates, in the recurrent weight's columns and in whatever reads the layer.
+The gates of a recurrent layer stand one behind the other in its weights, each over all hidden
+units: the hidden units of a layer move together in all gates, in the recurrent weight's columns and
+in whatever reads the layer.
 """
 
 from itertools import product
@@ -27,9 +28,12 @@ class Recurrent(nn.Module):
         return self.head(self.rnn(x)[0])
 
 
-def _recurrent(kind: type[nn.RNNBase], gates: int, both_ways: bool = False, projected: bool = False) -> Truth:
-    """In both directions: the next layer reads forward and backward units one behind the other. Projected: the cell's
-    units are seen only through a matrix, whose outputs are what recurs and what the next layer reads."""
+def _recurrent(
+    kind: type[nn.RNNBase], gates: int, both_ways: bool = False, projected: bool = False
+) -> Truth:
+    """In both directions: the next layer reads forward and backward units one behind the other.
+    Projected: the cell's units are seen only through a matrix, whose outputs are what recurs and
+    what the next layer reads."""
     sheet, below = Sheet(), "."
     directions = ("", "_reverse") if both_ways else ("",)
     outputs: dict[int, list[str]] = {0: [], 1: []}

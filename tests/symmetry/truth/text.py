@@ -1,7 +1,8 @@
 """BERT, GPT-2 and its relatives, GPT-NeoX, Falcon, Bloom, T5.
 
-With learned positions nothing tells the dims of queries and keys apart: per head they share one free order. What else
-pins or ties is said at each network. Causal masks are the same for every head and pin none.
+With learned positions nothing tells the dims of queries and keys apart: per head they share one
+free order. What else pins or ties is said at each network. Causal masks are the same for every head
+and pin none.
 """
 
 from torch import Tensor
@@ -14,7 +15,8 @@ _STREAM = _HEADS * _DIMS
 
 
 def _bert() -> Truth:
-    """The head's transform is read by the tied word embeddings, so its output is in the order of the stream."""
+    """The head's transform is read by the tied word embeddings, so its output is in the order of
+    the stream."""
     sheet = Sheet()
     sheet.group("stream", _STREAM)
     for table in ("word", "position", "token_type"):
@@ -52,8 +54,9 @@ def _bert() -> Truth:
 def _gpt2(kind: str) -> Truth:
     """GPT-2 keeps its weights as ``(in, out)``, with queries, keys and values one behind the other.
 
-    GPT-BigCode is the same with ``(out, in)`` and one key and value for all heads: the dims of the key then have one
-    order for all heads, and so have the queries' dims; the same goes for the value's.
+    GPT-BigCode is the same with ``(out, in)`` and one key and value for all heads: the dims of the
+    key then have one order for all heads, and so have the queries' dims; the same goes for the
+    value's.
     """
     one_key = kind == "GPTBigCode"
     sheet = Sheet()
@@ -76,15 +79,24 @@ def _gpt2(kind: str) -> Truth:
             ("mlp.c_fc", "stream", hidden),
             ("mlp.c_proj", hidden, "stream"),
         ):
-            sheet.tensor(f"{name}.{module}.weight", f"{out}, {inputs}" if one_key else f"{inputs}, {out}")
+            sheet.tensor(
+                f"{name}.{module}.weight", f"{out}, {inputs}" if one_key else f"{inputs}, {out}"
+            )
             sheet.tensor(f"{name}.{module}.bias", out)
     sheet.norm("transformer.ln_f", "stream")
-    config = {"n_embd": _STREAM, "n_layer": 2, "n_head": _HEADS, "n_inner": _HIDDEN, "n_positions": 16}
+    config = {
+        "n_embd": _STREAM,
+        "n_layer": 2,
+        "n_head": _HEADS,
+        "n_inner": _HIDDEN,
+        "n_positions": 16,
+    }
     return sheet.truth(lambda: example(kind, config))
 
 
 def _gpt_neox() -> Truth:
-    """A quarter of a head's dims is rotated and fixed, what passes is free; rows go head by head, q | k | v in each."""
+    """A quarter of a head's dims is rotated and fixed, what passes is free; rows go head by head, q
+    | k | v in each."""
     rotated, passed = 4, 12
     sheet, width = Sheet(), _HEADS * (rotated + passed)
     sheet.group("stream", width)
@@ -93,12 +105,17 @@ def _gpt_neox() -> Truth:
     for layer in range(2):
         name = f"gpt_neox.layers.{layer}"
         h = sheet.group(f"{layer}.heads", _HEADS)
-        qk, vo = sheet.group(f"{layer}.qk", passed, h), sheet.group(f"{layer}.vo", rotated + passed, h)
+        qk, vo = (
+            sheet.group(f"{layer}.qk", passed, h),
+            sheet.group(f"{layer}.vo", rotated + passed, h),
+        )
         hidden = sheet.group(f"{layer}.hidden", _HIDDEN)
         sheet.norm(f"{name}.input_layernorm", "stream")
         sheet.norm(f"{name}.post_attention_layernorm", "stream")
         query = f"{rotated} | {qk}"
-        sheet.linear(f"{name}.attention.query_key_value", f"{h}*({query} | {query} | {vo})", "stream")
+        sheet.linear(
+            f"{name}.attention.query_key_value", f"{h}*({query} | {query} | {vo})", "stream"
+        )
         sheet.linear(f"{name}.attention.dense", "stream", f"{h}*{vo}")
         sheet.linear(f"{name}.mlp.dense_h_to_4h", hidden, "stream")
         sheet.linear(f"{name}.mlp.dense_4h_to_h", "stream", hidden)
@@ -111,8 +128,9 @@ def _gpt_neox() -> Truth:
 
 
 def _falcon(new: bool) -> Truth:
-    """Rotated. The first design has one key and one value for all heads, ``q q q | k | v``; the new one repeats
-    ``q q k v`` per key-value head. Attention and feed-forward layer read the same stream side by side."""
+    """Rotated. The first design has one key and one value for all heads, ``q q q | k | v``; the new
+    one repeats ``q q k v`` per key-value head. Attention and feed-forward layer read the same
+    stream side by side."""
     kv, queries, dims = (2, 3, 4) if new else (1, 3, 4)
     sheet, width = Sheet(), kv * queries * dims
     sheet.group("stream", width)
@@ -126,7 +144,12 @@ def _falcon(new: bool) -> Truth:
         for norm in ("ln_attn", "ln_mlp") if new else ("input_layernorm",):
             sheet.norm(f"{name}.{norm}", "stream")
         attention = f"{name}.self_attention"
-        sheet.linear(f"{attention}.query_key_value", f"{h}*({q}*{dims} | {dims} | {vo})", "stream", bias=False)
+        sheet.linear(
+            f"{attention}.query_key_value",
+            f"{h}*({q}*{dims} | {dims} | {vo})",
+            "stream",
+            bias=False,
+        )
         sheet.linear(f"{attention}.dense", "stream", f"{h}*{q}*{vo}", bias=False)
         sheet.linear(f"{name}.mlp.dense_h_to_4h", hidden, "stream", bias=False)
         sheet.linear(f"{name}.mlp.dense_4h_to_h", "stream", hidden, bias=False)
@@ -139,7 +162,8 @@ def _falcon(new: bool) -> Truth:
 
 
 def _bloom() -> Truth:
-    """ALiBi gives every head a slope of its own: heads are fixed, and only key the dims within them."""
+    """ALiBi gives every head a slope of its own: heads are fixed, and only key the dims within
+    them."""
     sheet = Sheet()
     sheet.group("stream", _STREAM)
     sheet.tensor("transformer.word_embeddings.weight", "., stream")
@@ -152,19 +176,25 @@ def _bloom() -> Truth:
         hidden = sheet.group(f"{layer}.hidden", 4 * _STREAM)
         sheet.norm(f"{name}.input_layernorm", "stream")
         sheet.norm(f"{name}.post_attention_layernorm", "stream")
-        sheet.linear(f"{name}.self_attention.query_key_value", f"{h}*({qk} | {qk} | {vo})", "stream")
+        sheet.linear(
+            f"{name}.self_attention.query_key_value", f"{h}*({qk} | {qk} | {vo})", "stream"
+        )
         sheet.linear(f"{name}.self_attention.dense", "stream", f"{h}*{vo}")
         sheet.linear(f"{name}.mlp.dense_h_to_4h", hidden, "stream")
         sheet.linear(f"{name}.mlp.dense_4h_to_h", "stream", hidden)
     sheet.norm("transformer.ln_f", "stream")
-    return sheet.truth(lambda: example("Bloom", {"hidden_size": _STREAM, "n_layer": 2, "n_head": _HEADS}))
+    return sheet.truth(
+        lambda: example("Bloom", {"hidden_size": _STREAM, "n_layer": 2, "n_head": _HEADS})
+    )
 
 
 def _t5(gated: bool, only_logits: bool) -> Truth:
-    """Encoder and decoder share the embedding and so one stream, which the encoder's output pins where it is returned.
+    """Encoder and decoder share the embedding and so one stream, which the encoder's output pins
+    where it is returned.
 
-    A stack has one table of relative positions, a column per head, for all its layers: its heads move together, while
-    the dims within them have an order per layer. Cross-attention has no table: heads per layer.
+    A stack has one table of relative positions, a column per head, for all its layers: its heads
+    move together, while the dims within them have an order per layer. Cross-attention has no table:
+    heads per layer.
     """
     sheet = Sheet()
     stream = sheet.group("stream", 10) if only_logits else "."
@@ -172,14 +202,19 @@ def _t5(gated: bool, only_logits: bool) -> Truth:
         sheet.tensor(f"{table}.weight", f"., {stream}")
     for stack in ("encoder", "decoder"):
         heads = sheet.group(f"{stack}.heads", _HEADS)
-        sheet.tensor(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", f"., {heads}")
+        sheet.tensor(
+            f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", f"., {heads}"
+        )
         for block in range(2):
             name = f"{stack}.block.{block}.layer"
             attentions = [("0.SelfAttention", heads)]
             if stack == "decoder":
                 attentions.append(("1.EncDecAttention", sheet.group(f"{name}.1.heads", _HEADS)))
             for number, (module, h) in enumerate(attentions):
-                qk, vo = sheet.group(f"{name}.{number}.qk", _DIMS, h), sheet.group(f"{name}.{number}.vo", _DIMS, h)
+                qk, vo = (
+                    sheet.group(f"{name}.{number}.qk", _DIMS, h),
+                    sheet.group(f"{name}.{number}.vo", _DIMS, h),
+                )
                 sheet.linear(f"{name}.{module}.q", f"{h}*{qk}", stream, bias=False)
                 sheet.linear(f"{name}.{module}.k", f"{h}*{qk}", stream, bias=False)
                 sheet.linear(f"{name}.{module}.v", f"{h}*{vo}", stream, bias=False)
@@ -208,7 +243,9 @@ def _t5(gated: bool, only_logits: bool) -> Truth:
             feed_forward_proj="gated-gelu" if gated else "relu", decoder_start_token_id=0,
         )  # fmt: skip
         model = (transformers.T5ForConditionalGeneration if only_logits else State)(config)
-        ours, theirs = ({"input_ids": tokens(b, n), "decoder_input_ids": tokens(b, m)} for b, n, m in _LENGTHS)
+        ours, theirs = (
+            {"input_ids": tokens(b, n), "decoder_input_ids": tokens(b, m)} for b, n, m in _LENGTHS
+        )
         return Example(model, (), (), ours, theirs)
 
     return sheet.truth(make)

@@ -1,8 +1,9 @@
 """Vision transformers: of timm, of timm with normed queries and keys, and of transformers.
 
-One residual stream through patches, class token and positions. The heads of a block may be exchanged; within a head,
-queries and keys share their dims (the dot product sums over them), values have dims of their own that the output
-projection reads. So dims are keyed by heads. Places of patches and tokens are fixed.
+One residual stream through patches, class token and positions. The heads of a block may be
+exchanged; within a head, queries and keys share their dims (the dot product sums over them), values
+have dims of their own that the output projection reads. So dims are keyed by heads. Places of
+patches and tokens are fixed.
 """
 
 import torch
@@ -17,7 +18,9 @@ def _tokens(sheet: Sheet, width: int) -> None:
     sheet.linear("patch_embed.proj", "stream", ".", kernel=2)
 
 
-def _blocks(sheet: Sheet, depth: int, heads: int, dims: int, hidden: int, normed: bool = False) -> None:
+def _blocks(
+    sheet: Sheet, depth: int, heads: int, dims: int, hidden: int, normed: bool = False
+) -> None:
     """Timm's blocks, with one matrix for queries, keys and values."""
     for block in range(depth):
         name = f"blocks.{block}"
@@ -59,7 +62,14 @@ def _vit_normed() -> Truth:
 
     def make() -> Example:
         model = library("timm").models.VisionTransformer(
-            img_size=8, patch_size=4, num_classes=7, embed_dim=12, depth=2, num_heads=3, mlp_ratio=2, qk_norm=True
+            img_size=8,
+            patch_size=4,
+            num_classes=7,
+            embed_dim=12,
+            depth=2,
+            num_heads=3,
+            mlp_ratio=2,
+            qk_norm=True,
         )
         return Example(model, (torch.randn(2, 3, 8, 8),), (torch.randn(3, 3, 8, 8),))
 
@@ -101,4 +111,8 @@ def _vit_transformers() -> Truth:
     return sheet.truth(make)
 
 
-TRUTHS = {"vit_tiny": _vit_tiny(), "vit_normed": _vit_normed(), "vit_transformers": _vit_transformers()}
+TRUTHS = {
+    "vit_tiny": _vit_tiny(),
+    "vit_normed": _vit_normed(),
+    "vit_transformers": _vit_transformers(),
+}
