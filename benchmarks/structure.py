@@ -2,7 +2,8 @@
 
     python benchmarks/structure.py [FOLDER=metanet]        prints Markdown, as in docs/architecture
 
-Imports inside functions and for type checkers count as well. Density is counted over the bodies of functions, docstrings left out.
+Imports inside functions and for type checkers count as well. Density is counted over the bodies of
+functions, docstrings left out.
 """
 
 import argparse
@@ -169,9 +170,8 @@ def main() -> None:
                 between.add((room, _room(other)))
                 if any(part.startswith("_") for part in other.split(".")[2:]):
                     private.append(f"{module} imports {other}")
-    rings = circles(
-        {name: {o for o in others if o in starting} for name, others in starting.items()}
-    )
+    inner = {name for name, path in paths.items() if path.name != "__init__.py"}
+    rings = circles({name: files[name] & inner for name in inner})
     print(f"- arrows between rooms: {len(between)}")
     print(f"- arrows between files: {sum(map(len, files.values()))}")
     print(
