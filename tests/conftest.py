@@ -21,6 +21,11 @@ import torch
 # What tests trust is no matter of the person who runs them.
 os.environ["METANET_STATE"] = tempfile.mkdtemp(prefix="metanet-state-")
 
+from jaxtyping import install_import_hook
+
+# Shapes and types in the annotations of the package are checked whenever its functions are called.
+install_import_hook("metanet", "annotations.checked")
+
 from metanet.sources import import_torchvision
 
 # Before timm, transformers and lightning import it: its compiled part may be of another build than
@@ -68,3 +73,9 @@ def _logging_as_before():
     for handler in [each for each in handlers if each not in root.handlers]:
         root.addHandler(handler)
     root.setLevel(level)
+
+
+def pytest_sessionfinish():
+    from annotations import UNCHECKED
+
+    print("UNCHECKED", UNCHECKED)
