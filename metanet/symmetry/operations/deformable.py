@@ -3,7 +3,9 @@ be there)."""
 
 from typing import Any
 
-from .._semantics import Attach, Call, Contraction, Operand, Semantics, rule
+from .._flow import Attach, Contraction
+from .._operand import Operand
+from .._operation import Call, Semantics, rule
 
 
 @rule("torchvision.deform_conv2d")
@@ -35,9 +37,11 @@ def deformable_convolution(
     out = weight[0]
     positions = tuple(call.fresh(n) for n in shape[2:])
     equal = [
-        (x[1], group + weight[1]), (out, group + call.fresh(shape[1] // groups)), (bias[0], out),
+        (x[1], group + weight[1]),
+        (out, group + call.fresh(shape[1] // groups)),
+        (bias[0], out),
         (x[1], place + call.fresh(x.shape[1] // offset_groups)),
-    ]  # fmt: skip
+    ]
     pins = [(e, "a convolution slides along it") for e in (*x.axes[2:], *positions)]
     pins += [(e, "position in a convolution kernel") for e in weight.axes[2:]]
     for shift in (offset, mask) if use_mask else (offset,):
