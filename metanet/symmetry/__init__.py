@@ -21,6 +21,9 @@ from ._flow import Follow as Follow
 from ._flow import Join as Join
 from ._flow import Regroup as Regroup
 from ._flow import Take as Take
+from ._flow import Window as Window
+from ._live import SeenCall as SeenCall
+from ._live import seen_call as seen_call
 from ._operand import Operand as Operand
 from ._operation import Call as Call
 from ._operation import Semantics as Semantics

@@ -25,6 +25,16 @@ class Regroup:
     operand: Operand
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How the kernel of a convolution slides: numbers for each spatial axis."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Contraction:
     """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``; its ``out_axis`` is
@@ -42,7 +52,7 @@ class Contraction:
     out_axis: int
     groups: int = 1
     group_axis: int | None = None
-    convolution: bool = False
+    convolution: Window | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,6 +49,11 @@ class Call:
     shapes: tuple[tuple[int, ...] | None, ...]
     leaves: Leaves
 
+    @property
+    def function(self) -> str:
+        """What PyTorch calls it, e.g. ``"softmax"`` for ``"aten._softmax"``."""
+        return self.name.partition(".")[2].strip("_")
+
     def fresh(self, size: int) -> Expr:
         """A new axis."""
         return self.leaves.new(size)
@@ -98,6 +103,8 @@ class Semantics:
             and pins its label otherwise.
         moves: a mere rearrangement, which reads no value.
         flow: what it means for the flow of neurons (see ``_flow.py``).
+        function: of what acts entry by entry on one tensor, and of softmaxes: what PyTorch calls it, e.g.
+            ``"gelu"`` or ``"leaky_relu"``; else empty.
         takes: of each output the stretch that it is. The solver keeps them here, as it replaces
             those among ``outputs`` by their axes.
     """
@@ -110,6 +117,7 @@ class Semantics:
     labels: tuple[Expr | None, ...] | None = None
     moves: bool = False
     flow: tuple[Flow, ...] = ()
+    function: str = ""
     takes: tuple[Take | None, ...] = ()
 
 

@@ -3,7 +3,7 @@ be there)."""
 
 from typing import Any
 
-from .._flow import Attach, Contraction
+from .._flow import Attach, Contraction, Window
 from .._operand import Operand
 from .._operation import Call, Semantics, rule
 
@@ -33,6 +33,7 @@ def deformable_convolution(
     """
     groups, offset_groups, use_mask = options[-3:]
     shape = call.shapes[0] or ()
+    window = Window(options[0:2], options[2:4], options[4:6])
     group, place = call.fresh(groups), call.fresh(offset_groups)
     out = weight[0]
     positions = tuple(call.fresh(n) for n in shape[2:])
@@ -56,7 +57,7 @@ def deformable_convolution(
             (x[0], *positions, *weight.axes),
         ),  # the groups are factors of the weight's first two axes
         flow=(
-            Contraction(x, weight, 1, 1, 0, 1, groups, group_axis=0, convolution=True),
+            Contraction(x, weight, 1, 1, 0, 1, groups, group_axis=0, convolution=window),
             Attach(bias, (1,), "bias"),
         ),
     )

@@ -48,7 +48,12 @@ def pointwise(call: Call, *args: Any, **kwargs: Any) -> Semantics:
     operands = tuple(a for a in (*args, *kwargs.values()) if isinstance(a, Operand))
     axes, equal = broadcast(call, operands)
     how = "add" if call.name in _ADDS else "multiply" if call.name in _MULTIPLIES else "other"
-    return Semantics(outputs=(axes,) * len(call.shapes), equal=equal, flow=(Join(operands, how),))
+    return Semantics(
+        outputs=(axes,) * len(call.shapes),
+        equal=equal,
+        flow=(Join(operands, how),),
+        function=call.function if len(operands) == 1 else "",
+    )
 
 
 @law("aten.add", "aten.sub", "aten.rsub", blank=True)
