@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..tracing import Op, Ref, is_integer
+from ._bindings import Expr
 from ._charged import Axes, Charged, ChargedCall
 from ._charges import SCALE, SIGN, Balance, Charges, Form, Number
 from ._operation import Semantics, find_law
 from ._solver import Solver, Walk
-from ._store import Expr
 
 KINDS = {"sign": SIGN, "scale": SCALE}
 

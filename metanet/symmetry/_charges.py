@@ -15,8 +15,8 @@ from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
+from ._bindings import Expr, Table
 from ._leaves import Leaves
-from ._store import Concat, Expr, Table
 
 Number = int | Fraction
 Form = Mapping[int, Number]
@@ -162,7 +162,7 @@ class Balance:
 
     def _nought(self, atoms: Expr, whole: bool) -> Charges:
         leaves = self.leaves
-        if not whole and not any(a in leaves._bound for a in atoms):
+        if not whole and not any(a in leaves.bound for a in atoms):
             return tuple(Occurrence(a, ZERO) for a in atoms if a in self.targets)
         nodes: list[Occurrence | Cat | Tab] = []
         keep = whole
@@ -171,14 +171,14 @@ class Balance:
             if bound is None:
                 nodes.append(Occurrence(atom, ZERO if atom in self.targets else None))
             else:
-                parts = bound.segments if isinstance(bound, Concat) else bound.entries
+                parts = leaves.parts(atom)
                 inner = tuple(self.nought(p, True) for p in parts)
                 live = any(n.live for axis in inner for n in axis)
                 if isinstance(bound, Table):
                     nodes.append(Tab(atom, leaves.root(bound.key), inner, live))
                 else:
                     nodes.append(Cat(atom, inner, live))
-                    keep = keep or bool(leaves._tables.get(atom))
+                    keep = keep or bool(leaves.tables.get(atom))
             keep = keep or nodes[-1].live
         return tuple(nodes) if keep else ()
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from ..tracing import Trace, is_integer
 from ._also import also
 from ._axes import Axis, Choice, Fixed, Leaf, axis_concat, axis_product, leaves_of
+from ._bindings import Expr, Segments, Table
 from ._leaves import Leaves
 from ._operation import Semantics
 from ._solver import Solver
 from ._spec import Group, SymmetrySpec, TensorAxes
-from ._store import Concat, Expr, Table
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class _Reader:
         parts: list[Axis] = []
         for i, atom in enumerate(atoms):
             bound = self.leaves.binding(atom)
-            if isinstance(bound, Concat):
+            if isinstance(bound, Segments):
                 rest = atoms[i + 1 :]
                 name = self.concats.get(atom, "")
                 if (
@@ -179,7 +179,7 @@ class _Reader:
                 ):  # what follows depends on the segment
                     inner = [
                         s + self.leaves.restrict(rest, ((atom, n),))
-                        for n, s in enumerate(bound.segments)
+                        for n, s in enumerate(bound.parts)
                     ]
                     parts.append(
                         axis_concat(
@@ -189,7 +189,7 @@ class _Reader:
                     break
                 parts.append(
                     axis_concat(
-                        [self._axis(self.leaves.expand(s)) for s in bound.segments], name, bound.why
+                        [self._axis(self.leaves.expand(s)) for s in bound.parts], name, bound.why
                     )
                 )
             elif isinstance(bound, Table):
@@ -197,7 +197,7 @@ class _Reader:
                     self.leaves.root(bound.key), f"segment{len(self.concats) or ''}"
                 )
                 parts.append(
-                    Choice(name, tuple(self._axis(self.leaves.expand(e)) for e in bound.entries))
+                    Choice(name, tuple(self._axis(self.leaves.expand(e)) for e in bound.parts))
                 )
             elif (why := self.leaves.reason(atom)) is not None:
                 parts.append(Fixed(self.leaves.size((atom,)), why, self.names.get(atom, "")))

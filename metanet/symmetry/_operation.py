@@ -193,9 +193,10 @@ def load_operations() -> None:
 def find_rule(name: str, call: Any) -> Rule | None:
     """The rule of an operation: by name, else the one rule of everything PyTorch tags as
     pointwise."""
-    if name in RULES:
-        return RULES[name]
-    return RULES["pointwise"] if call is not None and _is_pointwise(call.overloadpacket) else None
+    rule = RULES.get(name)
+    if rule is None and call is not None and _is_pointwise(call.overloadpacket):
+        return RULES["pointwise"]
+    return rule
 
 
 def find_law(name: str) -> Law | None:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..errors import MetanetError
 from ..tracing import Op, Ref, Trace, is_integer
+from ._bindings import Expr, Table
+from ._equations import Equations
 from ._flow import Take
-from ._leaves import Leaves
 from ._operand import Operand
 from ._operation import Call, Semantics, find_rule, load_operations
 from ._spaces import Spaces, Stand
-from ._store import Expr, Table
 
 INPUT = "axis of the network's input"
 OUTPUT = "axis of the network's output"
@@ -49,14 +49,15 @@ class Solver:
         unruled: operations without a rule.
     """
 
-    leaves: Leaves = field(default_factory=Leaves)
+    equations: Equations = field(default_factory=Equations)
     parameters: dict[str, tuple[Expr, ...]] = field(default_factory=dict)
     integers: set[str] = field(default_factory=set)
     reads: set[Expr] = field(default_factory=set)
     unruled: dict[str, list[tuple[Op, Trace]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.spaces = Spaces(self.leaves)
+        self.leaves = self.equations.leaves
+        self.spaces = Spaces(self.equations)
         load_operations()
 
     def walk(self, trace: Trace) -> Walk:
@@ -101,7 +102,7 @@ class Solver:
         self.spaces.settle()
         for axes in self.parameters.values():
             for expr in axes:
-                self.leaves.settle_tables(expr, UNREAD)
+                self.equations.settle_tables(expr, UNREAD)
 
     def _fix_alone(self) -> None:
         """To reorder nothing but an index buffer and what is looked up by it relabels no
@@ -127,12 +128,12 @@ class Solver:
             if bound is None:
                 continue
             if isinstance(bound, Table):
-                read = self._read(bound.entries, alive)
-                for entry in bound.entries if read is not None else ():
+                read = self._read(bound.parts, alive)
+                for entry in bound.parts if read is not None else ():
                     if alive.isdisjoint(inside := set(self.leaves.unbound(entry))) and inside:
-                        self.leaves.equate(read, entry, UNREAD)
+                        self.equations.equate(read, entry, UNREAD)
                         tied = True
-            for part in bound.entries if isinstance(bound, Table) else bound.segments:
+            for part in self.leaves.parts(atom):
                 tied |= self._tie_unread(part, alive)
         return tied
 
@@ -142,7 +143,7 @@ class Solver:
             atoms = self.leaves.expand(entry)
             inner = self.leaves.binding(atoms[0]) if len(atoms) == 1 else None
             if isinstance(inner, Table):
-                if (found := self._read(inner.entries, alive)) is not None:
+                if (found := self._read(inner.parts, alive)) is not None:
                     return found
             elif all(x in alive for x in self.leaves.unbound(entry)):
                 return entry
@@ -240,14 +241,16 @@ class Solver:
         expressions for takes."""
         leaves = self.leaves
         for left, right in sorted(
-            said.equal, key=lambda pair: any(map(leaves.goes_by_another, pair))
+            said.equal, key=lambda pair: any(map(self.equations.goes_by_another, pair))
         ):
-            leaves.equate(left, right, where)  # an axis that goes by another one after that one
+            self.equations.equate(
+                left, right, where
+            )  # an axis that goes by another one after that one
         leaves.settle()
         outputs = []
         for out in said.outputs:
             if isinstance(out, Take):
-                axes = leaves.take(
+                axes = self.equations.take(
                     out.operand.axes,
                     out.axis,
                     out.start,

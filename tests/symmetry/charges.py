@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metanet.symmetry._also import Also, _Follower, also
+from metanet.symmetry._bindings import Expr
 from metanet.symmetry._charges import SCALE, SIGN, Cat, Charges, Form, Occurrence, part
 from metanet.symmetry._derive import _keys, _names
 from metanet.symmetry._leaves import Leaves
 from metanet.symmetry._solver import Solver
-from metanet.symmetry._store import Expr
 from metanet.tracing import Trace, record, results, tensors_in
 from metanet.verification import float64, redraw
 from metanet.verification._float64 import to_double
