@@ -40,3 +40,10 @@ class Operand:
 
     def __len__(self) -> int:
         return len(self.axes)
+
+    def touched(self) -> Iterator[Expr]:
+        """All axes that an operation touches which is given the tensor: its own, and the one whose
+        items its integers name."""
+        yield from self.axes
+        if self.label is not None:
+            yield self.label

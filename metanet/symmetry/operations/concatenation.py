@@ -40,7 +40,7 @@ def cat_charges(call: ChargedCall, tensors: list[Charged], dim: int = 0) -> list
         return [None]
     dim = normal_axis(dim, len(kept[0]))
     pieces = [
-        p for t in kept for p in balance.pieces(call.whole(t, dim), t.shape[dim]) if t.shape[dim]
+        p for t in kept for p in balance.stretches(call.whole(t, dim), t.shape[dim]) if t.shape[dim]
     ]
     joined = balance.joined(call.like()[dim], pieces)
     if joined is None:
@@ -116,13 +116,9 @@ def stack_charges(call: ChargedCall, tensors: list[Charged], dim: int = 0) -> li
 def _stacked(call: ChargedCall, like: Charges, tensors: list[Charged], axis: int) -> Charges:
     balance = call.balance
     axes = [call.whole(t, axis) for t in tensors]
-    if (
-        len(like) == 1
-        and isinstance(like[0], Tab)
-        and all(map(balance.alike, like[0].entries, axes))
-    ):
-        entries = tuple(map(balance.filled, like[0].entries, axes))
-        return (like[0]._replace(entries=entries),)
+    if len(like) == 1 and isinstance(like[0], Tab) and all(map(balance.alike, like[0].parts, axes)):
+        entries = tuple(map(balance.filled, like[0].parts, axes))
+        return (like[0]._replace(parts=entries),)
     given = [a for a, t in zip(axes, tensors, strict=True) if not t.nothing]
     for other in given[1:]:
         balance.equal(given[0], other)
