@@ -10,6 +10,8 @@ from ._axes import axis_to_json as axis_to_json
 from ._axes import chosen as chosen
 from ._axes import fixed_of as fixed_of
 from ._axes import leaves_of as leaves_of
+from ._axes import mapped as mapped
+from ._axes import walk as walk
 from ._charged import Charged as Charged
 from ._charged import ChargedCall as ChargedCall
 from ._derive import Derivation as Derivation

@@ -16,15 +16,13 @@ from ..errors import MetanetError, brief, listed
 from ..tracing import is_integer
 from ._axes import (
     Axis,
-    Choice,
-    Concat,
     Fixed,
     Leaf,
-    Product,
     axis_to_json,
     concats_of,
     fixed_of,
     leaves_of,
+    mapped,
 )
 from ._documents import SpecFile, axis_of, check_spec
 
@@ -310,12 +308,13 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _held(axis: Axis, groups: Mapping[str, str]) -> Axis:
     """The axis with some groups fixed."""
-    match axis:
-        case Leaf(group, size) if group in groups:
-            return Fixed(size, groups[group], group)
-        case Product() | Concat() | Choice():
-            return replace(axis, parts=tuple(_held(part, groups) for part in axis.parts))
-    return axis
+
+    def held(part: Leaf | Fixed) -> Axis:
+        if isinstance(part, Leaf) and part.group in groups:
+            return Fixed(part.size, groups[part.group], part.group)
+        return part
+
+    return mapped(axis, held)
 
 
 def _by_reason(axis: Axis) -> dict[str, int]:

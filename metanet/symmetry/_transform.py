@@ -133,42 +133,54 @@ class Transform:
     def _move(self, tensor: Tensor, axes: Sequence[tuple[Axis, bool]], lead: int) -> Tensor:
         """Move along several axes whose elements may depend on each other's positions.
 
+        ``(q | k) x dims`` is moved as two tensors ``q x dims`` and ``k x dims``, ``heads x dims`` as
+        one of two axes, of which heads come first, as dims are looked up by their new positions.
+
         Args:
             tensor: with ``lead`` axes in front that nothing happens to.
             axes: one expression for each other axis, and whether to move along it.
         """
         for i, (axis, moves) in enumerate(axes):
-            if isinstance(
-                axis, Concat
-            ):  # part by part, each with what depends on being in that part
-                parts = []
-                for n, (piece, part) in enumerate(
-                    zip(
-                        tensor.split([p.size for p in axis.parts], lead + i),
-                        axis.parts,
-                        strict=True,
-                    )
-                ):
-                    inside = [(chosen(a, axis.name, n), m) for a, m in axes]
-                    inside[i] = (part, moves)
-                    parts.append(self._move(piece, inside, lead))
-                return torch.cat(parts, lead + i)
+            if isinstance(axis, Concat):
+                return self._move_parts(tensor, axes, i, lead)
             if isinstance(axis, Product):
-                inside = [*axes[:i], *((p, moves) for p in axis.parts), *axes[i + 1 :]]
+                inside = [*axes[:i], *((part, moves) for part in axis.parts), *axes[i + 1 :]]
                 unfolded = tensor.reshape(*tensor.shape[:lead], *(a.size for a, _ in inside))
                 return self._move(unfolded, inside, lead).reshape(tensor.shape)
+        return self._move_groups(tensor, axes, lead)
+
+    def _move_parts(
+        self, tensor: Tensor, axes: Sequence[tuple[Axis, bool]], at: int, lead: int
+    ) -> Tensor:
+        """Part by part of a concatenation, each with what depends on being in that part."""
+        concat, moves = axes[at]
+        assert isinstance(concat, Concat)
+        sizes = [part.size for part in concat.parts]
+        moved: list[Tensor] = []
+        for n, piece in enumerate(tensor.split(sizes, lead + at)):
+            inside = [(chosen(axis, concat.name, n), m) for axis, m in axes]
+            inside[at] = (concat.parts[n], moves)
+            moved.append(self._move(piece, inside, lead))
+        return torch.cat(moved, lead + at)
+
+    def _move_groups(self, tensor: Tensor, axes: Sequence[tuple[Axis, bool]], lead: int) -> Tensor:
+        """Move along axes of which each is the items of a group, or fixed."""
         places: dict[str, list[int]] = {}
         for i, (axis, _) in enumerate(axes):
             if isinstance(axis, (Leaf, Fixed)) and axis.group:
                 places.setdefault(axis.group, []).append(i)
         # Keys first: an element is looked up by the new index of its keys.
-        for group in sorted(places, key=lambda g: len(self.spec[g].keys)):
-            keys = self.spec[group].keys
+        moving = [group for group in places if group in self.elements]
+        for group in sorted(moving, key=self._depth):
+            element = self.elements[group].to(tensor.device)
+            keys = [lead + places[key][0] for key in self.spec[group].keys]
             for i in places[group]:
-                if group in self.elements and axes[i][1]:
-                    at = [lead + places[k][0] for k in keys]
-                    tensor = _permute(tensor, lead + i, self.elements[group].to(tensor.device), at)
+                if axes[i][1]:
+                    tensor = _permute(tensor, lead + i, element, keys)
         return tensor
+
+    def _depth(self, group: str) -> int:
+        return len(self.spec[group].keys)
 
     def inverse(self) -> "Transform":
         """``t.inverse()(t(sd))`` is ``sd``."""
