@@ -57,6 +57,11 @@ class Charged:
         return len(self.axes)
 
     @property
+    def is_result(self) -> bool:
+        """Whether it depends on the network's input and is not 0 everywhere."""
+        return self.data and not self.nothing
+
+    @property
     def nothing(self) -> bool:
         """Whether it is 0 everywhere."""
         if self.zero is None:

@@ -21,7 +21,7 @@ adds some by entry points of the group ``metanet.rules``, named after the operat
     "theirs.swirl" = "their_package.swirl"
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -50,6 +50,11 @@ class Call:
     leaves: Leaves
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first output; ``()`` if that is no tensor."""
+        return self.shapes[0] or ()
+
+    @property
     def function(self) -> str:
         """What PyTorch calls it, e.g. ``"softmax"`` for ``"aten._softmax"``."""
         return self.name.partition(".")[2].strip("_")
@@ -62,12 +67,12 @@ class Call:
         """A new axis along which nothing varies."""
         return self.leaves.new(size, wild=True)
 
-    def as_numbers(self, *operands: Any) -> tuple[tuple[Expr, str], ...]:
+    def as_numbers(self, *operands: Any) -> "Pins":
         """Pins for the labels of integers that are used as numbers, or lose what they name."""
-        found = [o.label for o in operands if isinstance(o, Operand) and o.label is not None]
-        return tuple((label, "integers that name its items are used as numbers") for label in found)
+        labels = [o.label for o in operands if isinstance(o, Operand) and o.label is not None]
+        return pinned(labels, "integers that name its items are used as numbers")
 
-    def ties(self, x: Operand, axis: Expr) -> tuple[tuple[Expr, str], ...]:
+    def ties(self, x: Operand, axis: Expr) -> "Pins":
         """Pins for an axis whose items are chosen by size: where some may well be equal, all their
         places decide.
 
@@ -120,6 +125,9 @@ class Semantics:
     function: str = ""
     takes: tuple[Take | None, ...] = ()
 
+
+Pins = tuple[tuple[Expr, str], ...]
+Equal = tuple[tuple[Expr, Expr], ...]
 
 Rule = Callable[..., Semantics | None]
 """``None``: the rule passes on these arguments, and everything they touch is pinned."""
@@ -209,6 +217,11 @@ def _is_pointwise(packet: Any) -> bool:
     """Whether PyTorch tags any overload of an operation as pointwise (``out`` variants often lack
     the tag)."""
     return any(torch.Tag.pointwise in getattr(packet, name).tags for name in packet.overloads())
+
+
+def pinned(axes: Iterable[Expr], why: str) -> Pins:
+    """Pins for several axes."""
+    return tuple((axis, why) for axis in axes)
 
 
 def normal_axis(axis: int, rank: int) -> int:

@@ -139,7 +139,7 @@ def glu(call: Call, x: Operand, dim: int = -1) -> Semantics:
     """The first half of an axis, gated by the second."""
     dim = normal_axis(dim, len(x))
     half = call.fresh(x.shape[dim] // 2)
-    out = (*x.axes[:dim], half, *x.axes[dim + 1 :])
+    out = x.replaced(dim, half)
     return Semantics(outputs=(out,), equal=((x[dim], call.concat(half, half)),))
 
 

@@ -79,7 +79,7 @@ def _positions(
     call: Call, x: Operand, weight: Operand, channel: int, window: Window
 ) -> tuple[list[Expr], list[tuple[Expr, str]]]:
     """The spatial axes of the output, and what is fixed as the kernel slides."""
-    shape = call.shapes[0] or ()
+    shape = call.shape
     positions: list[Expr] = []
     pins: list[tuple[Expr, str]] = []
     for i, (stride, padding) in enumerate(zip(window.stride, window.padding, strict=True)):

@@ -100,7 +100,7 @@ def _write(
         out, equal = x[dim], ((x[dim], around(middle)),)
     else:
         out, equal = around(middle), ((x[dim], around(old)),)
-    axes = (*x.axes[:dim], out, *x.axes[dim + 1 :])
+    axes = x.replaced(dim, out)
     return Semantics(outputs=(axes,), equal=(*equal, *others), pins=numbers, labels=(None,))
 
 
