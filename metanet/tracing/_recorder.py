@@ -138,7 +138,7 @@ class Recorder(TorchDispatchMode):
 
         def push(*_: Any) -> None:
             self.path.append(path)
-            self.ledger.module = path
+            self.ledger.book.module = path
             self.deepest = path  # where a forward that raises was: `leave` runs for it too
 
         return push
@@ -146,7 +146,7 @@ class Recorder(TorchDispatchMode):
     def leave(self, *_: Any) -> None:
         """A hook for after a forward."""
         self.path.pop()
-        self.ledger.module = self.path[-1]
+        self.ledger.book.module = self.path[-1]
 
     def add_input(self, tensor: Tensor) -> None:
         """Number a tensor among the inputs."""
@@ -159,7 +159,7 @@ class Recorder(TorchDispatchMode):
         found = [
             self.ledger.current(self.ledger.node(t)) for t in results(out) if self.ledger.knows(t)
         ]
-        return tuple(n for n in found if self.ledger.values[n].origin != "constant")
+        return tuple(n for n in found if self.ledger.book.values[n].origin != "constant")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -268,13 +268,13 @@ class Recorder(TorchDispatchMode):
         """The recording, without operations that no output needs."""
         ledger = self.ledger
         needed, kept = {*outputs, *self.reads}, []
-        for op in reversed(ledger.ops):
+        for op in reversed(ledger.book.ops):
             if any(o in needed for o in op.outputs) or self._tells_by_shape(op):
                 kept.append(op)
                 needed.update(op.inputs())
-        constants = {n: t for n, t in ledger.constants.items() if n in needed}
+        constants = {n: t for n, t in ledger.book.constants.items() if n in needed}
         return Trace(
-            values=tuple(ledger.values),
+            values=tuple(ledger.book.values),
             ops=tuple(reversed(kept)),
             inputs=tuple(self.inputs),
             outputs=outputs,
@@ -291,7 +291,7 @@ class Recorder(TorchDispatchMode):
         the result itself."""
         if op.call is None or torch.Tag.dynamic_output_shape not in op.call.tags:
             return False
-        by_mask = (self.ledger.values[n].dtype in ("bool", "uint8") for n in op.inputs()[1:])
+        by_mask = (self.ledger.book.values[n].dtype in ("bool", "uint8") for n in op.inputs()[1:])
         return op.name not in _LOOK_UPS or any(
             by_mask
         )  # integers that are looked up choose no number of items
