@@ -232,40 +232,59 @@ class ChargedCall:
         return forms
 
     def taken(self, x: Charged, take: Take, output: int) -> Axes:
-        """A stretch of one axis; axes that depend on where it is follow."""
-        balance, axis = self.balance, take.axis
-        inside = self._within(balance.stretches(self.whole(x, axis), x.shape[axis]), take)
+        """An output that is a stretch of ``x``."""
+        return self.stretch(x, take.axis, take.start, take.stop, take.step, take.drop, output)
+
+    def stretch(
+        self,
+        x: Charged,
+        axis: int,
+        start: int,
+        stop: int,
+        step: int = 1,
+        drop: bool = False,
+        output: int = 0,
+    ) -> Axes:
+        """A stretch of one axis; axes that depend on where it is follow.
+
+        Args:
+            drop: the axis goes.
+            output: which one it is.
+        """
+        balance = self.balance
+        stretches = balance.stretches(self.whole(x, axis), x.shape[axis])
+        inside = self._within(stretches, start, stop, step)
         out: list[Charges] = list(x.axes)
         if len(inside) == 1:
             out = [balance.restrict(charges, inside[0].path) for charges in x.axes]
             out[axis] = inside[0].axis
         else:
-            out[axis] = self._joined(inside, self.like(output)[axis]) if not take.drop else ()
-            if take.drop:
-                self._pin_all(inside)
+            out[axis] = self._joined(inside, () if drop else self.like(output)[axis])
             keys = frozenset(key for stretch in inside for key, _ in stretch.path)
             for a in range(len(x)):
                 if a != axis and balance.depends(x[a], keys):
                     balance.pin(x[a])
                     out[a] = ()
-        if take.drop:
+        if drop:
             del out[axis]
         return tuple(out)
 
-    def _within(self, stretches: Sequence[ChargedStretch], take: Take) -> list[ChargedStretch]:
-        """The stretches that a take touches; those of which it has only some items lose their
+    def _within(
+        self, stretches: Sequence[ChargedStretch], start: int, stop: int, step: int
+    ) -> list[ChargedStretch]:
+        """The stretches that a slice touches; those of which it has only some items lose their
         charges."""
         inside: list[ChargedStretch] = []
-        start = 0
+        first = 0
         for stretch in stretches:
-            stop = start + stretch.size
-            is_whole = take.start <= start and stop <= take.stop and take.step == 1
-            if take.start < stop and start < take.stop:
+            last = first + stretch.size
+            is_whole = start <= first and last <= stop and step == 1
+            if start < last and first < stop:
                 if not is_whole:
                     self.balance.pin(stretch.axis)
                     stretch = replace(stretch, axis=())
                 inside.append(stretch)
-            start = stop
+            first = last
         return inside
 
     def _joined(self, stretches: Sequence[ChargedStretch], like: Charges) -> Charges:

@@ -275,8 +275,10 @@ class Balance:
             if any(isinstance(node, Tab) and node.key == key for node in axis):
                 out: list[Node] = []
                 for node in axis:
-                    goes_by = isinstance(node, Tab) and node.key == key
-                    out += node.parts[segment] if goes_by else (node,)
+                    if isinstance(node, Tab) and node.key == key:
+                        out += node.parts[segment]
+                    else:
+                        out.append(node)
                 axis = tuple(out)
         return axis
 

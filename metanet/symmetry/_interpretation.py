@@ -21,6 +21,7 @@ INPUT = "axis of the network's input"
 VARIES = "a constant that may vary along it"
 OUTPUT = "axis of the network's output"
 READ = "read as a Python number"
+_NO_LABEL: tuple[Expr | None, int] = (None, -1)
 AS_NUMBERS = "integers that name its items are used as numbers"
 
 
@@ -42,7 +43,7 @@ class Interpretation:
         self.leaves = solver.leaves
         self.trace = trace
         self.axes: dict[int, tuple[Expr, ...]] = {}
-        self.labels: dict[int, tuple[Expr, int]] = {}
+        self.labels: dict[int, tuple[Expr | None, int]] = {}
         self.semantics: list[Semantics | None] = []
         self._varying: dict[int, tuple[bool, ...]] = {}  # of constants: along which axes
         self._wild: set[int] = set()  # values that may have uniform axes
@@ -90,7 +91,7 @@ class Interpretation:
         axes = self.axes[number]
         if number in self._wild:
             axes = tuple(map(self.leaves.renewed, axes))
-        label, ident = self.labels.get(number, (None, -1))
+        label, ident = self.labels.get(number, _NO_LABEL)
         return Operand(number, value.shape, axes, value.dtype, None, value.layout, label, ident)
 
     def _fixed(self, shape: Sequence[int], why: str) -> tuple[Expr, ...]:
@@ -166,33 +167,48 @@ class Interpretation:
         """Equations first, then what they make of the outputs; returns the semantics with
         expressions for takes."""
         leaves, equations, spaces = self.leaves, self.solver.equations, self.solver.spaces
+
+        def goes_by_another(pair: tuple[Expr, Expr]) -> bool:
+            return equations.goes_by_another(pair[0]) or equations.goes_by_another(pair[1])
+
         # an axis that goes by another one after that one
-        for left, right in sorted(
-            said.equal, key=lambda pair: any(map(equations.goes_by_another, pair))
-        ):
+        for left, right in sorted(said.equal, key=goes_by_another):
             equations.equate(left, right, where)
         leaves.settle()
-        outputs: list[tuple[Expr, ...] | Take | None] = list(said.outputs)
-        takes: list[Take | None] = [None] * len(outputs)
-        for i, out in enumerate(said.outputs):
-            if isinstance(out, Take):
-                takes[i], outputs[i] = out, self._taken(out, where)
+        if any(isinstance(out, Take) for out in said.outputs):
+            said = self._without_takes(said, where)
         for axis, why in said.pins:
             leaves.fix(axis, f"{why} ({where})")
         if said.labels is None and not said.moves:
-            for operand in operands:
-                if operand.label is not None:
-                    leaves.fix(operand.label, f"{AS_NUMBERS} ({where})")
+            self._use_as_numbers(operands, where)
         for axes, integers in said.stands:
-            for axis in axes:
-                leaves.anchor(axis)
-            if integers.label is not None:
-                spaces.stands.append(Stand(axes, integers.label, integers.ident))
+            self._stand(axes, integers)
         leaves.settle()
-        for space in (*said.spaces, *outputs):
+        for space in (*said.spaces, *map(said.axes, range(len(said.outputs)))):
             if space is not None:
                 spaces.add(space)
-        return replace(said, outputs=tuple(outputs), takes=tuple(takes) if any(takes) else ())
+        return said
+
+    def _without_takes(self, said: Semantics, where: str) -> Semantics:
+        """The semantics with the axes of stretches in place of takes."""
+        takes = [out if isinstance(out, Take) else None for out in said.outputs]
+        outputs = [
+            self._taken(out, where) if isinstance(out, Take) else out for out in said.outputs
+        ]
+        return replace(said, outputs=tuple(outputs), takes=tuple(takes))
+
+    def _use_as_numbers(self, operands: Sequence[Operand], where: str) -> None:
+        """Integers are computed with: what they name is told apart."""
+        for operand in operands:
+            if operand.label is not None:
+                self.leaves.fix(operand.label, f"{AS_NUMBERS} ({where})")
+
+    def _stand(self, axes: tuple[Expr, ...], integers: Operand) -> None:
+        """Axes are there in place of the items that integers name."""
+        for axis in axes:
+            self.leaves.anchor(axis)
+        if integers.label is not None:
+            self.solver.spaces.stands.append(Stand(axes, integers.label, integers.ident))
 
     def _taken(self, take: Take, where: str) -> tuple[Expr, ...]:
         """The axes of a stretch of a tensor."""
@@ -212,11 +228,11 @@ class Interpretation:
         for position, number in enumerate(op.outputs):
             if number is None:
                 continue
-            axes = said.outputs[position] if said is not None else None
+            axes = said.axes(position) if said is not None else None
             if axes is None:
                 why = f"result of {op.name} that is not followed (in {op.module or 'the network'})"
                 axes = self._fixed(self.trace.values[number].shape, why)
-            self.axes[number] = tuple(axes)
+            self.axes[number] = axes
             if any(leaves.has_wild(a) for axis in axes for a in leaves.expand(axis)):
                 self._wild.add(number)
             if said is not None:

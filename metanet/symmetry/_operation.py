@@ -24,7 +24,7 @@ adds some by entry points of the group ``metanet.rules``, named after the operat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -125,12 +125,22 @@ class Semantics:
     function: str = ""
     takes: tuple[Take | None, ...] = ()
 
+    def axes(self, output: int) -> tuple[Expr, ...] | None:
+        """Of one output, once it is known what stretches are made of."""
+        axes = self.outputs[output]
+        assert not isinstance(axes, Take)
+        return axes
+
 
 Pins = tuple[tuple[Expr, str], ...]
 Equal = tuple[tuple[Expr, Expr], ...]
 
 Rule = Callable[..., Semantics | None]
 """``None``: the rule passes on these arguments, and everything they touch is pinned."""
+
+LawFunction = Callable[..., Any]
+R = TypeVar("R", bound=Rule)
+L = TypeVar("L", bound=LawFunction)
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ class Law:
         blank: asked even if no operand has charges, as it may tell that the result is 0.
     """
 
-    function: Callable[..., Any]
+    function: LawFunction
     blank: bool = False
 
 
@@ -151,7 +161,7 @@ RULES: Registry[Rule] = Registry("operation rule", package=_OPERATIONS, group="m
 LAWS: Registry[Law] = Registry("operation law", package=_OPERATIONS)
 
 
-def rule(*names: str, linear: bool = False) -> Callable[[Rule], Rule]:
+def rule(*names: str, linear: bool = False) -> Callable[[R], R]:
     """Register a rule for operations by their names without overload.
 
     Args:
@@ -160,7 +170,7 @@ def rule(*names: str, linear: bool = False) -> Callable[[Rule], Rule]:
             of those that only move entries about, or mix them along axes that are fixed.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         for name in names:
             RULES.add(name, function)
             if linear:
@@ -170,14 +180,14 @@ def rule(*names: str, linear: bool = False) -> Callable[[Rule], Rule]:
     return register
 
 
-def law(*names: str, blank: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def law(*names: str, blank: bool = False) -> Callable[[L], L]:
     """Register a law for operations by their names without overload.
 
     Args:
         blank: ask it even if no operand has charges.
     """
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    def register(function: L) -> L:
         for name in names:
             LAWS.add(name, Law(function, blank))
         return function

@@ -106,7 +106,8 @@ class Spaces:
         concats = list(filter(leaves.is_concat, atoms))
         tables = [t for a in atoms for t in leaves.tables_within(a)]
         for table in dict.fromkeys(tables):
-            beside = concats.count(leaves.key(table))
+            key = leaves.key(table)
+            beside = sum(concat == key for concat in concats)
             # inside a segment the key may be in there with it
             is_lost = beside < 1 and table in atoms
             if beside > 1 or is_lost:

@@ -32,7 +32,12 @@ def convolution(
     """
     channel = 0 if len(x) == len(weight) - 1 else 1  # 0: a single example without a batch
     places = len(weight) - 2
-    window = Window(*(_for_each(o, places) for o in (stride, padding, dilation)), transposed)
+    window = Window(
+        _for_each(stride, places),
+        _for_each(padding, places),
+        _for_each(dilation, places),
+        transposed,
+    )
 
     # The weight's groups first: its inputs may depend on them, also where the data cuts the groups
     # differently.

@@ -95,7 +95,7 @@ def index_put(
     integers = [i for i in indices if i is not None]
     shape = _indexed_shape(x, indices, values)
     read = index(Call(call.name, (shape,), call.leaves), x, indices)
-    out = read.outputs[0]
+    out = read.axes(0) or ()
     equal = list(read.equal)
     for back in range(1, min(len(values), len(shape)) + 1):
         if values.full_size(back, shape[-back]):
