@@ -104,5 +104,5 @@ def described(tensor: Tensor) -> Value:
         shape=tuple(tensor.shape),
         dtype=str(tensor.dtype).removeprefix("torch."),
         origin="result",
-        layout=(tensor.stride(), tensor.storage_offset()) if strided else ((), 0),
+        layout=(tensor.stride(), int(tensor.storage_offset())) if strided else ((), 0),
     )

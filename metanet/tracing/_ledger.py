@@ -111,9 +111,8 @@ class Ledger:
     def _counts_alike(self, tensor: Tensor, root: Node) -> bool:
         """Whether an entry of a tensor is one of its memory's root: not half of a complex one, nor
         a conjugate."""
-        return str(tensor.dtype) == f"torch.{self.book.values[root.number].dtype}" and not is_lazy(
-            tensor
-        )
+        same_dtype = str(tensor.dtype) == f"torch.{self.book.values[root.number].dtype}"
+        return same_dtype and not is_lazy(tensor)
 
     def _from_outside(self, tensor: Tensor, node: Node) -> Node:
         self._outside.append(tensor)
@@ -149,6 +148,7 @@ class Ledger:
 
     def _derive(self, node: Node) -> None:
         parent, view = node.parent, node.view
+        assert parent is not None
         if view is None:
             node.value = None
             node.number = self.book.write_through(Ref(parent.number), node)
@@ -218,7 +218,8 @@ class Ledger:
     ) -> None:
         """How a tensor looks into an operand of the operation that made it."""
         root = parent.memory.root()
-        view = view_of(func, *recorded, index, self._shape(parent))
+        args, kwargs = recorded
+        view = view_of(func, args, kwargs, index, self._shape(parent))
         if func is aten.as_strided.default and parent is not root:
             view = None  # it may reach beyond what its operand shows
         node.folded = parent.folded or func is aten.expand.default or not invertible(view)
@@ -261,6 +262,7 @@ class Ledger:
 
     def wrote_known(self, node: Node) -> None:
         """A tensor was written, and all its numbers are known now: ``node.value`` has them."""
+        assert node.value is not None
         node.number = self.book.constant(node.value, node.memory)
         self._spread(node)
 

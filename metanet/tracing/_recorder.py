@@ -164,9 +164,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         about = facts(func)
-        if (
-            about.composite
-        ):  # only within torch.inference_mode, which skips the layer that decomposes
+        # only within torch.inference_mode, which skips the layer that decomposes
+        if about.composite:
             with self:
                 return func.decompose(*args, **kwargs)
         if about.base == "set_":  # other memory: which one will show when the tensor is read next
@@ -181,11 +180,11 @@ class Recorder(TorchDispatchMode):
             func(*args, **kwargs)
             self.ledger.relabelled(about.functional, recorded, nodes[0], args[0])
             return args[0]
-        read = (nodes[1:] if about.overwrites else nodes) if about.reads else []
+        read: list[Node] = []
+        if about.reads:
+            read = nodes[1:] if about.overwrites else nodes
         known = all(node.value is not None for node in read)
-        written = (
-            [(t, self.ledger.node(t)) for t in about.written(args, kwargs)] if about.writes else []
-        )
+        written = [(t, self.ledger.node(t)) for t in about.written(args, kwargs)]
         if known and written:
             known = self._have_values(written)
         for _, node in written:
@@ -197,21 +196,33 @@ class Recorder(TorchDispatchMode):
             values = out if known else None
         for _, node in written:
             self.ledger.after_writing(node)
-        results_ = _results(out)
-        shadows = None if values is None else _results(values)
         if about.unspecified:  # a network that is a function does not depend on them
-            for t in (*results_, *(shadows or ())):
-                t.zero_()
+            for t in (*_results(out), *_results(values)):
+                if t is not None:
+                    t.zero_()
         if not written:
             self.ledger.made(func, recorded, nodes, out, values)
-        elif known:
-            for _, node in written:
-                self.ledger.wrote_known(node)
         else:
-            self.ledger.wrote(func, recorded, nodes, results_, written)
-        if not known and any(isinstance(x, (bool, int, float, complex)) for x in results_):
+            self._wrote(func, recorded, nodes, _results(out), written, known)
+        if not known and any(isinstance(x, (bool, int, float, complex)) for x in _results(out)):
             self._read(nodes, about.name)
         return out
+
+    def _wrote(
+        self,
+        func: Any,
+        recorded: tuple[Any, Any],
+        nodes: list[Node],
+        outputs: list[Any],
+        written: list[tuple[Tensor, Node]],
+        known: bool,
+    ) -> None:
+        """An operation wrote into tensors: values that are all known, or data."""
+        if not known:
+            self.ledger.wrote(func, recorded, nodes, outputs, written)
+            return
+        for _, node in written:
+            self.ledger.wrote_known(node)
 
     def left(self, tensor: Tensor, how: str) -> Tensor:
         """Python is about to read the numbers in a tensor, of which no dispatch tells: the tensor

@@ -111,4 +111,5 @@ def _special(config: Any) -> Iterator[int]:
 def _pools_at_the_end(model: nn.Module) -> bool:
     """Whether what the model returns is read off where the end-of-text token stands."""
     name = type(model).__name__
-    return "CLIP" in name or (model.config.is_encoder_decoder and name.endswith(_READERS))
+    config: Any = model.config
+    return "CLIP" in name or (config.is_encoder_decoder and name.endswith(_READERS))
