@@ -83,8 +83,8 @@ def also(
     free = balance.factors()
     factors: dict[int, frozenset[str]] = {}
     for name, kind in KINDS.items():
-        for leaf, own in free:
-            if own == kind:
+        for leaf, which in free:
+            if which == kind:
                 factors[leaf] = factors.get(leaf, frozenset()) | {name}
     return Also(factors, balance, parameters, solver.parameters, free)
 

@@ -133,13 +133,13 @@ class ChargedCall:
     def agree(self, operands: Sequence[Any]) -> Axes:
         """The axes of a result whose operands all have the same charges; numbers other than 0 have
         none."""
-        given = [self.aligned(o) for o in operands if not _is_nothing(o)]
-        if not given:
+        charged = [self.aligned(o) for o in operands if not _is_nothing(o)]
+        if not charged:
             return ((),) * len(self.shape())
-        for other in given[1:]:
-            for a, b in zip(given[0], other, strict=True):
+        for other in charged[1:]:
+            for a, b in zip(charged[0], other, strict=True):
                 self.balance.equal(a, b)
-        return tuple(next((a for a in axes if a), ()) for axes in zip(*given, strict=True))
+        return tuple(next((a for a in axes if a), ()) for axes in zip(*charged, strict=True))
 
     def product(self, a: Any, b: Any, k: int = 1) -> Axes:
         """The axes of ``a * b ** k``."""
@@ -185,11 +185,11 @@ class ChargedCall:
         out: list[Charges] = []
         for like in self.like():
             n = sum(node.live for node in like)
-            own, before = tuple(before[:n]), before[n:]
-            if not self.balance.alike(own, like):
+            nodes, before = tuple(before[:n]), before[n:]
+            if not self.balance.alike(nodes, like):
                 self.pin(x)
                 return None
-            out.append(self.balance.filled(like, own))
+            out.append(self.balance.filled(like, nodes))
         if before:
             self.pin(x)
             return None

@@ -44,6 +44,16 @@ class Occurrence(NamedTuple):
         """Whether charges are looked for."""
         return self.form is not None
 
+    @property
+    def parts(self) -> tuple["Charges", ...]:
+        """None: only concatenations and tables have some."""
+        return ()
+
+    @property
+    def key(self) -> int | None:
+        """None: only tables have one."""
+        return None
+
 
 class Cat(NamedTuple):
     """A concatenation, with the charges of its segments."""
@@ -51,6 +61,11 @@ class Cat(NamedTuple):
     root: int
     parts: tuple["Charges", ...]
     live: bool
+
+    @property
+    def key(self) -> int | None:
+        """None: only tables have one."""
+        return None
 
 
 class Tab(NamedTuple):
@@ -117,14 +132,14 @@ class Balance:
         nodes = tuple(map(self._node, atoms))
         # tables elsewhere go by a concatenation: then it is of interest itself
         is_key = any(leaves.is_concat(atom) and leaves.tables.get(atom) for atom in atoms)
-        return nodes if whole or is_key or any(n.live for n in nodes) else ()
+        return nodes if whole or is_key or _is_live(nodes) else ()
 
     def _node(self, atom: int) -> Node:
         """An atom with charges 0."""
         if atom not in self.leaves.bound:
             return Occurrence(atom, ZERO if atom in self.targets else None)
         parts = tuple(self.nought(part, whole=True) for part in self.leaves.parts(atom))
-        live = any(n.live for axis in parts for n in axis)
+        live = any(map(_is_live, parts))
         key = self.leaves.key(atom)
         return Cat(atom, parts, live) if key is None else Tab(atom, key, parts, live)
 
@@ -154,11 +169,12 @@ class Balance:
     def forms(self, axis: Charges) -> Iterator[tuple[int, Form]]:
         """Every leaf that charges are looked for and its charge, in order."""
         for node in axis:
-            if not isinstance(node, Occurrence):
-                for part in node.parts:
-                    yield from self.forms(part)
-            elif node.form is not None:
-                yield node.root, node.form
+            if isinstance(node, Occurrence):
+                if node.form is not None:
+                    yield node.root, node.form
+                continue
+            for inner in node.parts:
+                yield from self.forms(inner)
 
     def alike(self, a: Charges, b: Charges) -> bool:
         """Whether two axes list the same items of the same leaves."""
@@ -168,13 +184,12 @@ class Balance:
         return len(ours) == len(theirs) and all(map(self._same_node, ours, theirs))
 
     def _same_node(self, a: Node, b: Node) -> bool:
-        if type(a) is not type(b):
+        """Whether two nodes list the same items."""
+        if type(a) is not type(b) or a.key != b.key or len(a.parts) != len(b.parts):
             return False
-        if isinstance(a, Occurrence) or isinstance(b, Occurrence):
+        if isinstance(a, Occurrence):
             return a.root == b.root
-        if isinstance(a, Tab) and isinstance(b, Tab) and a.key != b.key:
-            return False
-        return len(a.parts) == len(b.parts) and all(map(self.alike, a.parts, b.parts))
+        return all(map(self.alike, a.parts, b.parts))
 
     def filled(self, like: Charges, axis: Charges) -> Charges:
         """An axis with what it leaves out as of no interest, by one that is alike."""
@@ -237,8 +252,8 @@ class Balance:
         """For each leaf and kind that has any a free unknown of which its neurons show something:
         see ``_also.py``."""
         reads, sums = self._shown(self.reads), self._shown(self.sums)
-        shown = {own: read & sums.get(own, read) for own, read in reads.items()}
-        return {own: min(unknowns) for own, unknowns in shown.items() if unknowns}
+        shown = {place: read & sums.get(place, read) for place, read in reads.items()}
+        return {place: min(unknowns) for place, unknowns in shown.items() if unknowns}
 
     def _shown(self, axes: Sequence[Charges]) -> dict[tuple[int, int], set[int]]:
         """For each leaf and kind the unknowns that its charges on some axes are made of."""
@@ -272,25 +287,19 @@ class Balance:
     def restrict(self, axis: Charges, path: Path) -> Charges:
         """The axis where the concatenations of ``path`` are in the given segments."""
         for key, segment in path:
-            if any(isinstance(node, Tab) and node.key == key for node in axis):
-                out: list[Node] = []
-                for node in axis:
-                    if isinstance(node, Tab) and node.key == key:
-                        out += node.parts[segment]
-                    else:
-                        out.append(node)
-                axis = tuple(out)
+            out: list[Node] = []
+            for node in axis:
+                out += node.parts[segment] if node.key == key else (node,)
+            axis = tuple(out)
         return axis
 
     def depends(self, axis: Charges, keys: frozenset[int]) -> bool:
         """Whether the axis differs between the segments of some concatenation."""
-        for node in axis:
-            if isinstance(node, Tab) and node.key in keys:
-                return True
-            parts = () if isinstance(node, Occurrence) else node.parts
-            if any(self.depends(part, keys) for part in parts):
-                return True
-        return False
+
+        def differs(node: Node) -> bool:
+            return node.key in keys or any(self.depends(inner, keys) for inner in node.parts)
+
+        return any(map(differs, axis))
 
     def joined(self, like: Charges, stretches: Sequence[ChargedStretch]) -> Charges | None:
         """Stretches one behind the other as the axis that they make up; ``None`` if they are not
@@ -299,18 +308,23 @@ class Balance:
             if len(stretches) != 1 or not self.alike(like, stretches[0].axis):
                 return None
             return self.filled(like, stretches[0].axis)
-        if any(node.live for node in like[1:]):
+        if _is_live(like[1:]):
             return None
         parts: list[Charges] = []
-        left = list(stretches)
+        remaining = list(stretches)
         for segment in like[0].parts:
             n = len(self.stretches(segment))
-            inner = self.joined(segment, left[:n])
+            inner = self.joined(segment, remaining[:n])
             if inner is None:
                 return None
             parts.append(inner)
-            left = left[n:]
-        return None if left else (like[0]._replace(parts=tuple(parts)), *like[1:])
+            remaining = remaining[n:]
+        return None if remaining else (like[0]._replace(parts=tuple(parts)), *like[1:])
+
+
+def _is_live(axis: Charges) -> bool:
+    """Whether charges are looked for anywhere on an axis."""
+    return any(node.live for node in axis)
 
 
 def _is_one_leaf(a: Charges, b: Charges) -> bool:

@@ -41,9 +41,9 @@ class Concats:
             leaves.fix(left + right, f"{reason}: its parts do not line up")
             return
         why = self.cuts.told_by((left[0], right[0]), reason)
-        for first, *rest in (left, right):
+        for first, *beside in (left, right):
             if first not in leaves.bound:
-                self.cuts.cut_leaf(first, (1,) * leaves.sizes[first], rest, why)
+                self.cuts.cut_leaf(first, (1,) * leaves.sizes[first], beside, why)
         self.equate_stretches(left, right, reason)
 
     def _keeps_still(self, expr: Expr) -> bool:
@@ -118,8 +118,8 @@ class Concats:
         inside: list[Expr] = []
         by_segment = groupby(zip(paths, entries, strict=True), key=lambda pair: pair[0][0])
         for _, group in by_segment:
-            steps, own = zip(*group, strict=True)
-            inside.append(self._nested([path[1:] for path in steps], own))
+            steps, inner = zip(*group, strict=True)
+            inside.append(self._nested([path[1:] for path in steps], inner))
         return self.leaves.table(key, inside)
 
     # ---------------------------------------------------------------- boundaries

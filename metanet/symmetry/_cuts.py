@@ -39,10 +39,10 @@ class Cuts:
         leaves.bound[root] = Factors(slow + fast)
         leaves.inherit(root, slow + fast)
         told_by = leaves.made_by.setdefault(root, why)
-        for own, other in ((slow[0], fast[0]), (fast[0], slow[0])):
-            leaves.made_by[own] = told_by
+        for part, other in ((slow[0], fast[0]), (fast[0], slow[0])):
+            leaves.made_by[part] = told_by
             bounds = leaves.key_bounds.get(root, ())
-            leaves.bound_keys(own, [bound | {other} for bound in bounds])
+            leaves.bound_keys(part, [bound | {other} for bound in bounds])
         return slow + fast
 
     def split_table(self, root: int, first: int, reason: str) -> Expr:
@@ -95,12 +95,12 @@ class Cuts:
         for i in reversed(range(len(atoms))):
             if total == behind:
                 return i + 1, 1
-            more = total * self.leaves.sizes[atoms[i]]
-            if more > behind:
-                even = behind % total == 0 and more % behind == 0
+            reach = total * self.leaves.sizes[atoms[i]]
+            if reach > behind:
+                even = behind % total == 0 and reach % behind == 0
                 unbound = atoms[i] not in self.leaves.bound
-                return (i, more // behind) if even and unbound else None
-            total = more
+                return (i, reach // behind) if even and unbound else None
+            total = reach
         return 0, 1
 
     # ---------------------------------------------------------------- stretches
@@ -159,13 +159,13 @@ class Cuts:
         """
         leaves = self.leaves
         atoms = leaves.expand(expr)
-        first, rest = atoms[0], atoms[1:]
+        first, behind = atoms[0], atoms[1:]
         if leaves.key(first) is not None:
             stretches = self._cut_table(atoms, at, why)
         else:
             if not leaves.is_concat(first):
-                sizes = _around(leaves.sizes[first], *divmod(at, leaves.size(rest)))
-                self.cut_leaf(first, sizes, rest, self.told_by((first,), why))
+                sizes = _around(leaves.sizes[first], *divmod(at, leaves.size(behind)))
+                self.cut_leaf(first, sizes, behind, self.told_by((first,), why))
             stretches = leaves.stretches(expr)
         return self.cut_within(stretches, at, why)
 
@@ -186,19 +186,19 @@ class Cuts:
         """A product with a table in front as several, one behind the other: all entries are cut at
         the same places."""
         leaves = self.leaves
-        table, rest = leaves.bound[atoms[0]], atoms[1:]
+        table, behind = leaves.bound[atoms[0]], atoms[1:]
         assert isinstance(table, Table)
-        if leaves.root(table.key) in rest:
-            sizes = _around(leaves.sizes[atoms[0]], *divmod(at, leaves.size(rest)))
-            self._let_go(rest, {c for e in table.parts for c in self._concats(e)}, why)
+        if leaves.root(table.key) in behind:
+            sizes = _around(leaves.sizes[atoms[0]], *divmod(at, leaves.size(behind)))
+            self._let_go(behind, {c for e in table.parts for c in self._concats(e)}, why)
             entries = iter(table.parts)
         else:  # each entry with what hangs on it
             sizes = [at, leaves.size(atoms) - at]
             numbers = range(len(table.parts))
             entries = (leaves.restrict(atoms, ((table.key, i),)) for i in numbers)
-            rest = ()
+            behind = ()
         columns = zip(*(self._in_stretches(e, sizes, why) for e in entries), strict=True)
-        return [Stretch(leaves.table(table.key, column) + rest) for column in columns]
+        return [Stretch(leaves.table(table.key, column) + behind) for column in columns]
 
     def _let_go(self, expr: Expr, keys: set[int], why: str) -> None:
         """Tables that go by what will not be beside them any more become what all their entries

@@ -134,13 +134,13 @@ def _of_groups(groups: tuple[Any, ...]) -> Iterator[str]:
         return
     for group in groups:
         unknown = [key for key in group.keys if key not in by_name]
-        own = f"group {brief(group.name)}"
+        label = f"group {brief(group.name)}"
         if unknown:
-            yield f"{own} has the key {brief(unknown[0])}, which is no group"
+            yield f"{label} has the key {brief(unknown[0])}, which is no group"
         elif len(set(group.keys)) < len(group.keys) or _reaches_itself(group.name, by_name):
-            yield f"{own} has a key twice, or itself among its keys"
+            yield f"{label} has a key twice, or itself among its keys"
         elif prod(by_name[key].size for key in group.keys) * group.size >= _LARGEST:
-            yield f"{own} has elements of more than {_LARGEST:,} numbers"
+            yield f"{label} has elements of more than {_LARGEST:,} numbers"
 
 
 def _reaches_itself(name: str, by_name: Mapping[str, Any]) -> bool:

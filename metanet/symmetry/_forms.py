@@ -76,12 +76,12 @@ class System:
         parts: tuple[dict[int, Number], dict[int, Number]] = ({}, {})
         for v, c in self.reduced(form).items():
             parts[v & 1][v] = c
-        for kind, rest in enumerate(parts):
-            if rest:
-                newest = max(rest)
-                c = rest.pop(newest)
+        for kind, terms in enumerate(parts):
+            if terms:
+                newest = max(terms)
+                c = terms.pop(newest)
                 if kind == SCALE:
-                    rest = {
-                        v: -x * c if c in (1, -1) else Fraction(-x) / c for v, x in rest.items()
+                    terms = {
+                        v: -x * c if c in (1, -1) else Fraction(-x) / c for v, x in terms.items()
                     }
-                self.solved[newest] = rest
+                self.solved[newest] = terms

@@ -21,7 +21,7 @@ def final_keys(leaves: Leaves, tensors: Iterable[tuple[Expr, ...]]) -> Keys:
             candidates = sorted(leaves.keys(leaf) & order.keys(), key=order.__getitem__)
             keys[leaf] = [k for k in candidates if not _depends(keys, k, leaf)]
     _close(keys)
-    return {leaf: tuple(own) for leaf, own in keys.items()}
+    return {leaf: tuple(keys_of_leaf) for leaf, keys_of_leaf in keys.items()}
 
 
 def _depends(keys: Mapping[int, Collection[int]], leaf: int, on: int) -> bool:
@@ -43,9 +43,9 @@ def _close(keys: dict[int, list[int]]) -> None:
     changed = True
     while changed:
         changed = False
-        for leaf, own in keys.items():
-            closed = [k for k in own if set(keys.get(k, ())).issubset(own)]
-            if len(closed) < len(own):
+        for leaf, keys_of_leaf in keys.items():
+            closed = [k for k in keys_of_leaf if set(keys.get(k, ())).issubset(keys_of_leaf)]
+            if len(closed) < len(keys_of_leaf):
                 keys[leaf] = closed
                 changed = True
 

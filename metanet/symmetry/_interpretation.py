@@ -148,10 +148,10 @@ class Interpretation:
 
     def _asked(self, op: Op, args: Any, kwargs: dict[str, Any]) -> Semantics | None:
         """What the rule says; ``None`` if there is none, or if it passes on these arguments."""
-        known = (op.name, op.call is None)
-        if known not in self._rules:
-            self._rules[known] = find_rule(op.name, op.call)
-        rule = self._rules[known]
+        key = (op.name, op.call is None)
+        if key not in self._rules:
+            self._rules[key] = find_rule(op.name, op.call)
+        rule = self._rules[key]
         if rule is None:
             return None
         values = self.trace.values

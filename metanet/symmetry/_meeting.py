@@ -117,9 +117,9 @@ class Meeting:
         """A table is what it meets, if nothing is known that speaks against it; else all of its
         entries are."""
         leaves = self.leaves
-        for own, other in ((x.first, y.first), (y.first, x.first)):
-            if own not in leaves.bound and leaves.is_open(own):
-                leaves.become(own, (other,))
+        for leaf, other in ((x.first, y.first), (y.first, x.first)):
+            if leaf not in leaves.bound and leaves.is_open(leaf):
+                leaves.become(leaf, (other,))
                 return
         for node in (x.first, y.first):
             if leaves.key(node) is not None:
@@ -166,8 +166,8 @@ class Meeting:
         with_key = items * leaves.sizes[key]
         if not (cuts.divisible(theirs, items) and cuts.divisible(theirs, with_key)):
             return False
-        their_before, rest = cuts.divided(theirs, with_key, reason)
-        their_key, their_behind = cuts.divided(rest, items, reason)
+        their_before, their_end = cuts.divided(theirs, with_key, reason)
+        their_key, their_behind = cuts.divided(their_end, items, reason)
         self.equate(their_key, (key,), reason)
         ends = [(their_before, before), (their_behind, behind)]
         if not self._is_keyed(behind, before):

@@ -147,7 +147,7 @@ class SymmetrySpec:
         Args:
             groups: their names, and why.
         """
-        kept = tuple(
+        held = tuple(
             replace(g, kind="fixed", keys=(), also=frozenset()) if g.name in groups else g
             for g in self.groups
         )
@@ -155,7 +155,7 @@ class SymmetrySpec:
             name: replace(tensor, axes=tuple(_held(axis, groups) for axis in tensor.axes))
             for name, tensor in self.tensors.items()
         }
-        return SymmetrySpec(kept, tensors)
+        return SymmetrySpec(held, tensors)
 
     def explain(self, name: str) -> str:
         """Why the axes of a tensor are as they are.

@@ -85,14 +85,14 @@ class Transform:
         """
         if name not in self.spec.tensors:
             return tensor
-        known = self.spec.tensors[name]
-        if tuple(tensor.shape[-len(known.shape) or tensor.ndim :]) != known.shape:
+        described = self.spec.tensors[name]
+        if tuple(tensor.shape[-len(described.shape) or tensor.ndim :]) != described.shape:
             raise CheckpointError(
-                f"{name} is {tuple(tensor.shape)}, expected {known.shape} (with or without a stacking axis)"
+                f"{name} is {tuple(tensor.shape)}, expected {described.shape} (with or without a stacking axis)"
             )
-        lead = tensor.ndim - len(known.shape)
+        lead = tensor.ndim - len(described.shape)
         moved = [
-            n for n, axis in enumerate(known.axes)
+            n for n, axis in enumerate(described.axes)
             if (axes is None or n in axes) and any(leaf.group in self.elements for leaf in leaves_of(axis))
         ]  # fmt: skip
         if not moved:
@@ -100,13 +100,15 @@ class Transform:
         integers = _bits_of(tensor.dtype)
         if integers is not None:
             return self.apply(name, tensor.resolve_conj().view(integers), axes).view(tensor.dtype)
-        if all(_is_plain(known.axes[n], self.spec) for n in moved):
+        if all(_is_plain(described.axes[n], self.spec) for n in moved):
             for n in moved:
                 tensor = tensor.index_select(
-                    lead + n, self._positions(known.axes[n]).to(tensor.device)
+                    lead + n, self._positions(described.axes[n]).to(tensor.device)
                 )
             return tensor
-        return self._move(tensor, [(axis, n in moved) for n, axis in enumerate(known.axes)], lead)
+        return self._move(
+            tensor, [(axis, n in moved) for n, axis in enumerate(described.axes)], lead
+        )
 
     def permutation(self, axis: Axis) -> Tensor:
         """Old position of every new position along an axis that holds the keys of all its groups:
@@ -200,7 +202,7 @@ class Transform:
             k: torch.arange(n).view([n if i == j else 1 for j in range(len(keys))])
             for i, (k, n) in enumerate(zip(keys, sizes, strict=True))
         }
-        old = (self.element(k)[(*(new[own] for own in self.spec[k].keys), new[k])] for k in keys)
+        old = (self.element(k)[(*(new[key] for key in self.spec[k].keys), new[k])] for k in keys)
         return tuple(o.expand(sizes) for o in old)
 
     def __matmul__(self, other: "Transform") -> "Transform":

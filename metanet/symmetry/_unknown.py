@@ -31,8 +31,8 @@ class UnknownOps:
         for name, ops in self.seen.items():
             values = ((trace, number) for op, trace in ops for number in op.inputs())
             tensors = sorted({n for trace, number in values for n in trace.values[number].names})
-            more = ", ..." if len(tensors) > 3 else ""
-            directly = f" (directly: {', '.join(tensors[:3])}{more})" if tensors else ""
+            ellipsis = ", ..." if len(tensors) > 3 else ""
+            directly = f" (directly: {', '.join(tensors[:3])}{ellipsis})" if tensors else ""
             yield (
                 f"{name} has no rule: the axes it touches stay fixed{directly}.\n"
                 "  Sound, but some neurons cannot be relabelled. Add a rule: "

@@ -99,17 +99,17 @@ def _own(model: nn.Module) -> Example:
 
 
 def _inputs(model: nn.Module, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    given = getattr(model, name)
-    if callable(given) and not isinstance(given, Tensor):
-        given = given()
-    if isinstance(given, Tensor):
-        return (given,), {}
-    if isinstance(given, tuple | list):
-        return tuple(given), {}
-    if isinstance(given, Mapping):
-        return (), dict(given)
+    inputs = getattr(model, name)
+    if callable(inputs) and not isinstance(inputs, Tensor):
+        inputs = inputs()
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, tuple | list):
+        return tuple(inputs), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
     raise TraceError(
-        f"{type(model).__name__}.{name} gave {type(given).__name__}, expected a tensor, a tuple of positional inputs, "
+        f"{type(model).__name__}.{name} gave {type(inputs).__name__}, expected a tensor, a tuple of positional inputs, "
         "a dict of keyword inputs, or a function that returns one of these"
     )
 

@@ -335,8 +335,8 @@ class Ledger:
             chain.append(parent)
             child = parent
         memory.version += 1
-        for each in chain:
-            each.seen = memory.version
+        for written in chain:
+            written.seen = memory.version
         for stranger in [memory.root(), *memory.strangers]:
             if stranger is not None and stranger is not child and memory.strangers:
                 stranger.value = None

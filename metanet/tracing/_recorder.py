@@ -156,10 +156,10 @@ class Recorder(TorchDispatchMode):
 
     def numbers(self, out: Any) -> tuple[int, ...]:
         """Of the tensors in what the network returned."""
-        found = [
+        numbers = [
             self.ledger.current(self.ledger.node(t)) for t in results(out) if self.ledger.knows(t)
         ]
-        return tuple(n for n in found if self.ledger.book.values[n].origin != "constant")
+        return tuple(n for n in numbers if self.ledger.book.values[n].origin != "constant")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -278,15 +278,15 @@ class Recorder(TorchDispatchMode):
     def finish(self, outputs: tuple[int, ...]) -> Trace:
         """The recording, without operations that no output needs."""
         ledger = self.ledger
-        needed, kept = {*outputs, *self.reads}, []
+        needed, ops = {*outputs, *self.reads}, []
         for op in reversed(ledger.book.ops):
             if any(o in needed for o in op.outputs) or self._tells_by_shape(op):
-                kept.append(op)
+                ops.append(op)
                 needed.update(op.inputs())
         constants = {n: t for n, t in ledger.book.constants.items() if n in needed}
         return Trace(
             values=tuple(ledger.book.values),
-            ops=tuple(reversed(kept)),
+            ops=tuple(reversed(ops)),
             inputs=tuple(self.inputs),
             outputs=outputs,
             parameters=self.parameters,

@@ -93,10 +93,10 @@ class Facts:
 
     def written(self, args: Any, kwargs: Any) -> list[Tensor]:
         """The tensors among these arguments that a call writes into."""
-        found: list[Tensor] = []
+        tensors: list[Tensor] = []
         for position, name in self.writes:
-            found += tensors_in(args[position] if position < len(args) else kwargs.get(name))
-        return found
+            tensors += tensors_in(args[position] if position < len(args) else kwargs.get(name))
+        return tensors
 
 
 @cache
@@ -143,10 +143,10 @@ def _functional(
     func: OpOverload, namespace: str, name: str, out: frozenset[str]
 ) -> OpOverload | None:
     """The overload with the same arguments, save receivers, that writes nothing."""
-    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in out]
+    signature = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in out]
     for overload in _overloads(getattr(getattr(torch.ops, namespace), name, None)):
         schema = overload._schema
-        if not schema.is_mutable and [(a.name, str(a.type)) for a in schema.arguments] == wanted:
+        if not schema.is_mutable and [(a.name, str(a.type)) for a in schema.arguments] == signature:
             return overload
     return None
 

@@ -80,8 +80,8 @@ def _length(draw: Draw, text: Any) -> int:
     windows = [window for name in _WINDOWS if isinstance(window := one(fields.get(name)), int)]
     length += max((window for window in windows if window <= _LONGEST), default=0)
     if experts := draw.find(*_EXPERTS, within=text):
-        chosen = draw.find(*_CHOSEN, within=text, default=1)
-        needed = math.ceil(_HITS * one(experts) / (one(chosen) * BATCHES[0]))
+        active = draw.find(*_CHOSEN, within=text, default=1)
+        needed = math.ceil(_HITS * one(experts) / (one(active) * BATCHES[0]))
         length = max(length, min(needed, _LONGEST) + 3 * draw.step)
     positions = draw.find(*_POSITIONS, within=text)
     # RoBERTa and its kin count positions from the padding token on.

@@ -116,7 +116,7 @@ def rebuild(
 def invertible(view: View | None) -> bool:
     """Whether :func:`rebuild` knows the call."""
     return view is not None and any(
-        view.call in known for known in (_SCATTERS, _RESHAPES, _INVERSES, _SPECIAL)
+        view.call in undoable for undoable in (_SCATTERS, _RESHAPES, _INVERSES, _SPECIAL)
     )
 
 

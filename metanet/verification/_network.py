@@ -89,12 +89,12 @@ class Network:
         if self._works(new, sound):
             return ()
         self.write(old)
-        kept = []
+        stubborn = []
         for name in old:  # one by one: which is it?
             if not self._works({name: new[name]}, sound):
                 self._works({name: old[name]}, sound)
-                kept.append(name)
-        return tuple(kept)
+                stubborn.append(name)
+        return tuple(stubborn)
 
     def _works(self, integers: Mapping[str, Tensor], sound: bool) -> bool:
         """Whether the network runs with these values, and returns numbers if it did before."""

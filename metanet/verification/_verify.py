@@ -101,8 +101,8 @@ def _verify(
             total += network.state[name].numel()
     checked = places
     if axes is not None and axes < len(checked):
-        chosen = torch.randperm(len(checked), generator=generator)[:axes].sort().values
-        checked = [checked[i] for i in chosen.tolist()]
+        picks = torch.randperm(len(checked), generator=generator)[:axes].sort().values
+        checked = [checked[i] for i in picks.tolist()]
     seen: dict[Place, float] = {}
     reasons: dict[Place, str] = {}
     for place in _bar(checked, progress):
@@ -196,8 +196,11 @@ def _moving(
     spec, old = transforms[0].spec, network.state[name]
     if not spec.tensors[name].integer:
         return transforms
-    found = [*transforms, *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS))]
-    return [t for t in found if not torch.equal(t.apply(name, old, (axis,)), old)][
+    candidates = [
+        *transforms,
+        *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS)),
+    ]
+    return [t for t in candidates if not torch.equal(t.apply(name, old, (axis,)), old)][
         : len(transforms)
     ] or transforms
 

@@ -82,10 +82,10 @@ def addmm_charges(
     call: ChargedCall, bias: Charged, left: Charged, right: Charged, *, beta: Any = 1, **_: Any
 ) -> list[Axes | None]:
     """The bias has the charges of the product."""
-    out, own = _matmul_charges(call, left, right), call.aligned(bias)
+    out, added = _matmul_charges(call, left, right), call.aligned(bias)
     if out is None or beta == 0 or bias.nothing:
-        return [own if out is None and beta != 0 else out]
-    for a, b in zip(out, own, strict=True):
+        return [added if out is None and beta != 0 else out]
+    for a, b in zip(out, added, strict=True):
         call.balance.equal(a, b)
     return [out]
 

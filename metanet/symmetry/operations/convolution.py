@@ -140,12 +140,12 @@ def convolution_charges(
         count = len(whole) - len(second)
     group, inner = data[:count], data[count:]
     row, behind = first[:count], first[count:]
-    summed, made = (behind, second) if transposed else (second, behind)
+    summed, produced = (behind, second) if transposed else (second, behind)
 
     lines_up = balance.alike(group, row) and balance.alike(inner, summed)
     if lines_up:
         balance.cancel(inner, summed)
-        out = balance.sum(group, row) + made
+        out = balance.sum(group, row) + produced
         lines_up = balance.alike(out, like)
     if not lines_up:
         call.pin(x, weight, bias)

@@ -49,10 +49,10 @@ def around(items: Sequence[Any], indices: Sequence[Operand | None]) -> tuple[lis
     ``x[:, i, j]`` is ``(x[0], joint, x[3])``, ``x[i, :, j]`` is ``(joint, x[1], x[3])``.
     """
     places = [a for a, i in enumerate(indices) if i is not None]
-    left = [item for a, item in enumerate(items) if a not in places]
+    remaining = [item for a, item in enumerate(items) if a not in places]
     adjacent = places == list(range(places[0], places[-1] + 1))
     lead = places[0] if adjacent else 0
-    return left[:lead], left[lead:]
+    return remaining[:lead], remaining[lead:]
 
 
 @rule("aten.embedding")
@@ -126,8 +126,8 @@ def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     run = _run(numbers, x.shape[first]) if len(indexed) == 1 else None
     if run is not None:
         return Semantics(outputs=(Take(x, first, *run),), moves=True)
-    said = [looked_up(x[a], i) for a, i in indexed]
-    equal, pins = (sum(parts, ()) for parts in zip(*said, strict=True))
+    statements = [looked_up(x[a], i) for a, i in indexed]
+    equal, pins = (sum(parts, ()) for parts in zip(*statements, strict=True))
     before, behind = around(x.axes, indices)
     rank = max(map(len, integers))
     joint, alike = broadcast(call, integers, call.shape[len(before) : len(before) + rank])
@@ -179,8 +179,8 @@ def index_charges(
 ) -> list[Axes | None]:
     """A stretch if the integers are consecutive constants, else entries of the other axes."""
     call.pin(*indices)
-    given = [a for a, i in enumerate(indices) if i is not None]
-    return [_looked_up_charges(call, x, given)]
+    indexed = [a for a, i in enumerate(indices) if i is not None]
+    return [_looked_up_charges(call, x, indexed)]
 
 
 @rule("aten.index_select")
@@ -190,8 +190,8 @@ def index_select(call: Call, x: Operand, dim: int, integers: Operand) -> Semanti
     if (run := _run(integers, x.shape[dim])) is not None:
         return Semantics(outputs=(Take(x, dim, *run),), moves=True)
     equal, pins = looked_up(x[dim], integers)
-    chosen = integers[0] if len(integers) else ()
-    out = x.replaced(dim, chosen)
+    selected = integers[0] if len(integers) else ()
+    out = x.replaced(dim, selected)
     stands = ((integers.axes, integers),) if equal else ()
     return Semantics(outputs=(out,), equal=equal, pins=pins, stands=stands, labels=(x.label,))
 
@@ -214,9 +214,9 @@ def gather(call: Call, x: Operand, dim: int, integers: Operand, **_: Any) -> Sem
     """One item for each of the integers, along one axis."""
     dim = normal_axis(dim, len(x))
     equal, pins = along(x, integers, [a for a in range(len(x)) if a != dim])
-    own, fixed = looked_up(x[dim], integers)
+    along_dim, fixed = looked_up(x[dim], integers)
     return Semantics(
-        outputs=(integers.axes,), equal=equal + own, pins=pins + fixed, labels=(x.label,)
+        outputs=(integers.axes,), equal=equal + along_dim, pins=pins + fixed, labels=(x.label,)
     )
 
 

@@ -146,9 +146,9 @@ def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
 def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
     """Every axis is run through several times: an outer factor along which nothing varies."""
     lead = len(times) - len(x)
-    own = [() if i < lead else x[i - lead] for i in range(len(times))]
+    padded = [() if i < lead else x[i - lead] for i in range(len(times))]
     return Semantics(
-        outputs=(tuple(call.wild(n) + e for n, e in zip(times, own, strict=True)),), moves=True
+        outputs=(tuple(call.wild(n) + e for n, e in zip(times, padded, strict=True)),), moves=True
     )
 
 
@@ -191,13 +191,13 @@ def as_strided(
     layout = {a: (n, strides[a]) for a, n in enumerate(x.shape) if n > 1}
     of_operand: list[int | None] = []
     windows: list[tuple[int, int]] = []
-    for wanted in zip(size, stride, strict=True):
-        own = next((a for a, axis in layout.items() if axis == wanted), None)
-        of_operand.append(own)
-        if own is not None:
-            del layout[own]
-        elif wanted[0] > 1:
-            windows.append(wanted)
+    for step in zip(size, stride, strict=True):
+        match = next((a for a, axis in layout.items() if axis == step), None)
+        of_operand.append(match)
+        if match is not None:
+            del layout[match]
+        elif step[0] > 1:
+            windows.append(step)
     reached = _offsets(windows, 0 if offset is None else offset - start)
     if not reached <= _offsets(list(layout.values()), 0):
         return None  # it walks along the axes that it seemed to keep

@@ -101,8 +101,8 @@ def norm(
     call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Semantics:
     """The length of vectors."""
-    axes, kept = _reduced(x, dim, keepdim)
-    return Semantics(outputs=(axes,), flow=(Follow(x, kept),))
+    axes, of_operand = _reduced(x, dim, keepdim)
+    return Semantics(outputs=(axes,), flow=(Follow(x, of_operand),))
 
 
 @law("aten.linalg_vector_norm")

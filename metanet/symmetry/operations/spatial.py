@@ -150,10 +150,12 @@ def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) 
 @rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
 def fourier(call: Call, x: Operand, dims: list[int], *_: Any) -> Semantics:
     """A Fourier transform mixes all positions of some axes."""
-    shape, chosen = call.shape, {normal_axis(d, len(x)) for d in dims}
+    shape, transformed = call.shape, {normal_axis(d, len(x)) for d in dims}
     why = "a Fourier transform runs along it"
-    axes = tuple(call.fresh(shape[a]) if a in chosen else e for a, e in enumerate(x))
-    return Semantics(outputs=(axes,), pins=tuple((e, why) for a in chosen for e in (x[a], axes[a])))
+    axes = tuple(call.fresh(shape[a]) if a in transformed else e for a, e in enumerate(x))
+    return Semantics(
+        outputs=(axes,), pins=tuple((e, why) for a in transformed for e in (x[a], axes[a]))
+    )
 
 
 law("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")(stays)

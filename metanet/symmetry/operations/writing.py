@@ -31,13 +31,13 @@ def scatter(
     name."""
     dim = normal_axis(dim, len(x))
     others = [a for a in range(len(x)) if a != dim]
-    said = [along(x, integers, others), looked_up(x[dim], integers)]
+    statements = [along(x, integers, others), looked_up(x[dim], integers)]
     overwritten: Pins = ()
     if isinstance(source, Operand) and source.shape:
-        said.append(along(source, integers, range(len(source))))
+        statements.append(along(source, integers, range(len(source))))
         if call.name == "aten.scatter":
             overwritten = _last_wins(integers, (integers[dim],))
-    equal, pins = (sum(parts, ()) for parts in zip(*said, strict=True))
+    equal, pins = (sum(parts, ()) for parts in zip(*statements, strict=True))
     return Semantics(
         outputs=(x.axes,),
         equal=equal,
