@@ -125,7 +125,7 @@ class Cuts:
         dependents = [*leaves.dependents(root), *others]
         segments = tuple(leaves.new(n) for n in sizes)
         entries = {d: tuple(leaves.new(leaves.sizes[d]) for _ in sizes) for d in dependents}
-        parts = {root: segments, **entries}
+        parts = {**entries, root: segments}  # of a leaf that is its own key the segments count
 
         def inside(bound: frozenset[int], i: int) -> frozenset[int]:
             """The same keys where the root is in its segment ``i``."""
@@ -135,7 +135,7 @@ class Cuts:
             return frozenset(keys)
 
         bounds = {d: list(leaves.key_bounds.get(d, ())) for d in parts}
-        for d, fresh in parts.items():
+        for d, fresh in ((root, segments), *entries.items()):
             for i, part in enumerate(fresh):
                 leaves.inherit(d, part)
                 for leaf in part:

@@ -216,13 +216,14 @@ class Leaves:
 
     def _restricted(self, atom: int, key: int, segment: int) -> Expr:
         """What an atom is in one segment of a concatenation."""
-        step = ((key, segment),)
-        if self.key(atom) == key:
-            return self.parts(atom)[segment]
+        bound = self.bound.get(atom)
+        if not isinstance(bound, (Segments, Table)):
+            return (atom,)
+        if isinstance(bound, Table) and self.root(bound.key) == key:
+            return bound.parts[segment]
         if self.tables.get(atom) or not self._goes_by(atom, key):
             return (atom,)
-        parts = [self.restrict(part, step) for part in self.parts(atom)]
-        bound = self.bound[atom]
+        parts = [self.restrict(part, ((key, segment),)) for part in bound.parts]
         return self.table(bound.key, parts) if isinstance(bound, Table) else self.concat(parts)
 
     def _goes_by(self, atom: int, key: int) -> bool:
