@@ -4,8 +4,8 @@ Every group that comes out of the derivation may be permuted. Whether each of it
 besides be multiplied by -1 (``"sign"``) or by a positive number of its own (``"scale"``), with the
 parameters around it making up for it, is linear algebra: every occurrence of the group's leaf in a
 value has a charge (see ``_charges.py``), every operation says which charges are equal, cancel or
-vanish (its law, in ``operations/``), and the factors are free if a solution other than 0 is left. Operations that
-nobody said anything of have no charges: sound always.
+vanish (its law, in ``operations/``), and the factors are free if a solution other than 0 is left.
+Operations that nobody said anything of have no charges: sound always.
 
 Not every solution is of interest. The sign of a convolution in front of a batch norm can be taken
 over by its gain, and the gain of a layer norm by the layers that read it, which says nothing of the

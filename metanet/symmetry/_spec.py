@@ -275,10 +275,13 @@ class SymmetrySpec:
         )
         tensors = {
             n: TensorAxes(
-                shape=tuple(t.shape), dtype=t.dtype, axes=tuple(map(axis_of, t.axes)), tied_to=t.tied_to
+                shape=tuple(t.shape),
+                dtype=t.dtype,
+                axes=tuple(map(axis_of, t.axes)),
+                tied_to=t.tied_to,
             )
             for n, t in file.tensors.items()
-        }  # fmt: skip
+        }
         spec = cls(groups, tensors)
         check_spec(spec, place, error)
         return spec

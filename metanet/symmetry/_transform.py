@@ -88,13 +88,16 @@ class Transform:
         described = self.spec.tensors[name]
         if tuple(tensor.shape[-len(described.shape) or tensor.ndim :]) != described.shape:
             raise CheckpointError(
-                f"{name} is {tuple(tensor.shape)}, expected {described.shape} (with or without a stacking axis)"
+                f"{name} is {tuple(tensor.shape)}, expected {described.shape} "
+                "(with or without a stacking axis)"
             )
         lead = tensor.ndim - len(described.shape)
         moved = [
-            n for n, axis in enumerate(described.axes)
-            if (axes is None or n in axes) and any(leaf.group in self.elements for leaf in leaves_of(axis))
-        ]  # fmt: skip
+            n
+            for n, axis in enumerate(described.axes)
+            if (axes is None or n in axes)
+            and any(leaf.group in self.elements for leaf in leaves_of(axis))
+        ]
         if not moved:
             return tensor
         integers = _bits_of(tensor.dtype)

@@ -109,8 +109,8 @@ def _inputs(model: nn.Module, name: str) -> tuple[tuple[Any, ...], dict[str, Any
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     raise TraceError(
-        f"{type(model).__name__}.{name} gave {type(inputs).__name__}, expected a tensor, a tuple of positional inputs, "
-        "a dict of keyword inputs, or a function that returns one of these"
+        f"{type(model).__name__}.{name} gave {type(inputs).__name__}, expected a tensor, a tuple of "
+        "positional inputs, a dict of keyword inputs, or a function that returns one of these"
     )
 
 

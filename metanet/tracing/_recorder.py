@@ -42,13 +42,14 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
     name = type(model).__name__
     if not any(True for _ in tensors_in((args, kwargs))):
         raise TraceError(
-            f"tracing {name} needs example inputs: trace(model, x) with x as in model(x), batch size 2 or more"
+            f"tracing {name} needs example inputs: trace(model, x) with x as in model(x), "
+            "batch size 2 or more"
         )
     lazy = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if is_lazy(t)]
     if lazy:
         raise TraceError(
-            f"{name} has parameters without a shape yet ({', '.join(lazy[:3])}): run the model once on example inputs, "
-            "then trace it"
+            f"{name} has parameters without a shape yet ({', '.join(lazy[:3])}): run the model once on "
+            "example inputs, then trace it"
         )
     model = prepare(
         model
@@ -271,8 +272,8 @@ class Recorder(TorchDispatchMode):
             if node.value is None:
                 self.reads.setdefault(self.ledger.current(node), place)
         self.warnings[
-            f"{name} in {self.where} turned data into a Python number at {place}: only the path taken by the example "
-            "inputs is covered, and the axes that were read stay fixed"
+            f"{name} in {self.where} turned data into a Python number at {place}: only the path taken "
+            "by the example inputs is covered, and the axes that were read stay fixed"
         ] = None
 
     def finish(self, outputs: tuple[int, ...]) -> Trace:

@@ -24,9 +24,19 @@ _RANDOM = {
 }
 _OVERWRITE = {"copy_", "fill_", "zero_", *_RANDOM}
 _SHAPE_ONLY = {
-    "empty_like", "full_like", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones_like",
-    "rand_like", "randint_like", "randn_like", "zeros_like",
-}  # fmt: skip
+    "empty_like",
+    "full_like",
+    "new_empty",
+    "new_empty_strided",
+    "new_full",
+    "new_ones",
+    "new_zeros",
+    "ones_like",
+    "rand_like",
+    "randint_like",
+    "randn_like",
+    "zeros_like",
+}
 _UNSPECIFIED = {
     "empty",
     "empty_like",

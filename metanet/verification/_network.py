@@ -42,9 +42,14 @@ class Network:
     """
 
     def __init__(
-        self, model: nn.Module, spec: SymmetrySpec, args: Any, kwargs: Any, generator: torch.Generator,
+        self,
+        model: nn.Module,
+        spec: SymmetrySpec,
+        args: Any,
+        kwargs: Any,
+        generator: torch.Generator,
         probes: int = PROBES,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = type(model).__name__
         self._refuse_meta(model, args, kwargs)
         self.model = to_double(prepare(model))
@@ -61,8 +66,8 @@ class Network:
         if noise > 1e-11:
             raise MetanetError(
                 f"{self.name} is not deterministic: two runs with the same parameters and inputs differ by "
-                f"{noise:.1e} of the output's spread. Does it draw random numbers in eval mode? Give it the noise "
-                "as an input, or switch it off"
+                f"{noise:.1e} of the output's spread. Does it draw random numbers in eval mode? Give it "
+                "the noise as an input, or switch it off"
             )
 
     def _refuse_meta(self, model: nn.Module, args: Any, kwargs: Any) -> None:
@@ -132,8 +137,8 @@ class Network:
                 break
         if best is None:
             raise MetanetError(
-                f"{self.name} returns no numbers (NaN, or infinite throughout) at random parameters of any scale. Do "
-                "the inputs hold NaN, or do they mask every position?"
+                f"{self.name} returns no numbers (NaN, or infinite throughout) at random parameters of any "
+                "scale. Do the inputs hold NaN, or do they mask every position?"
             )
         self.state = best[1]
         self.write(self.state)
@@ -171,8 +176,8 @@ class Network:
             self._undo(versions, undo)
             raise MetanetError(
                 f"the forward pass of {self.name} raised {type(e).__name__}: {e}\n"
-                "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); verification runs a "
-                "float64 copy."
+                "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); "
+                "verification runs a float64 copy."
             ) from e
         real, wide = [], []
         for t in results(out):

@@ -20,9 +20,13 @@ _ABSURD = 1e6
 
 
 def redraw(
-    state: Mapping[str, Tensor], generator: torch.Generator, *,
-    model: nn.Module | None = None, gain: float = 1.0, offset: float = 0.5,
-) -> dict[str, Tensor]:  # fmt: skip
+    state: Mapping[str, Tensor],
+    generator: torch.Generator,
+    *,
+    model: nn.Module | None = None,
+    gain: float = 1.0,
+    offset: float = 0.5,
+) -> dict[str, Tensor]:
     """Every floating-point or complex entry drawn anew, at the scale of a working network.
 
     Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit

@@ -28,9 +28,17 @@ Place = tuple[str, int]  # tensor, axis
 
 
 def verify(
-    model: nn.Module, spec: SymmetrySpec | Architecture, *inputs: Any, seed: int = 0, draws: int = 2,
-    sensitivity: bool = True, axes: int | None = None, probes: int = PROBES, progress: bool = False, **kwargs: Any,
-) -> Verification:  # fmt: skip
+    model: nn.Module,
+    spec: SymmetrySpec | Architecture,
+    *inputs: Any,
+    seed: int = 0,
+    draws: int = 2,
+    sensitivity: bool = True,
+    axes: int | None = None,
+    probes: int = PROBES,
+    progress: bool = False,
+    **kwargs: Any,
+) -> Verification:
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones
     change it.
 
@@ -85,9 +93,16 @@ def verify(
 
 
 def _verify(
-    model: nn.Module, spec: SymmetrySpec, inputs: Any, kwargs: Any, seed: int, draws: int, axes: int | None,
-    probes: int, progress: bool,
-) -> Verification:  # fmt: skip
+    model: nn.Module,
+    spec: SymmetrySpec,
+    inputs: Any,
+    kwargs: Any,
+    seed: int,
+    draws: int,
+    axes: int | None,
+    probes: int,
+    progress: bool,
+) -> Verification:
     generator = torch.Generator().manual_seed(seed)
     network = Network(model, spec, inputs, kwargs, generator, probes)
     transforms = [_restless(spec.sample(generator)) for _ in range(draws)]
@@ -118,9 +133,14 @@ def _verify(
 
 
 def _other_ways(
-    model: nn.Module, spec: SymmetrySpec, inputs: Any, kwargs: Any, network: Network, transforms: list[Transform],
+    model: nn.Module,
+    spec: SymmetrySpec,
+    inputs: Any,
+    kwargs: Any,
+    network: Network,
+    transforms: list[Transform],
     generator: torch.Generator,
-) -> tuple[tuple[str, ...], list[float]]:  # fmt: skip
+) -> tuple[tuple[str, ...], list[float]]:
     """Draws the network anew until it did something else behind every line that reads data.
 
     Returns:
@@ -189,7 +209,7 @@ def _names(spec: SymmetrySpec, name: str) -> list[str]:
 
 def _moving(
     network: Network, transforms: list[Transform], place: Place, generator: torch.Generator
-) -> list[Transform]:  # fmt: skip
+) -> list[Transform]:
     """The transforms; for a table of few values, which these may leave as it is, others that do
     not."""
     name, axis = place

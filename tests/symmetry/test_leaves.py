@@ -5,10 +5,12 @@ import random
 import numpy as np
 import pytest
 
+import metanet
 from metanet.symmetry._bindings import Expr, Segments, Table
 from metanet.symmetry._equations import Equations
 from metanet.symmetry._leaves import Leaves
 from metanet.symmetry._spaces import Spaces
+from metanet.testing import Program
 
 
 def rows(leaves: Leaves, expr: Expr) -> list[tuple[tuple[int, int], ...]]:
@@ -188,3 +190,10 @@ def test_a_shuffled_concatenation_is_a_table_and_its_key():
     equations.equate(weight, leaves.new(2) + leaves.new(6), "a norm of two groups")
     assert rows(leaves, weight)[0::2] == rows(leaves, one)
     assert len(set(leaves.unbound(one)) | set(leaves.unbound(other))) > 2
+
+
+@pytest.mark.parametrize(("seed", "groups"), [(399, 4), (542, 0)])
+def test_a_leaf_that_is_its_own_key_can_be_cut(seed, groups):
+    """Reshapes may tie a factor to another that depends on it; cutting the one once ran for ever."""
+    program = Program(seed)
+    assert len(metanet.trace(program, program.example).spec.groups) == groups
