@@ -31,7 +31,7 @@ from ._operation import Call as Call
 from ._operation import Semantics as Semantics
 from ._operation import law as law
 from ._operation import rule as rule
-from ._spec import Group as Group
+from ._records import Group as Group
+from ._records import TensorAxes as TensorAxes
 from ._spec import SymmetrySpec as SymmetrySpec
-from ._spec import TensorAxes as TensorAxes
-from ._transform import Transform as Transform
+from ._spec import Transform as Transform

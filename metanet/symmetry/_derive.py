@@ -12,8 +12,9 @@ from ._interpretation import Interpretation
 from ._leaves import Leaves
 from ._operation import Semantics
 from ._reader import Reader
+from ._records import Group, TensorAxes
 from ._solver import Solver
-from ._spec import Group, SymmetrySpec, TensorAxes
+from ._spec import SymmetrySpec
 
 
 @dataclass(frozen=True)

@@ -197,10 +197,8 @@ class Recorder(TorchDispatchMode):
             values = out if known else None
         for _, node in written:
             self.ledger.after_writing(node)
-        if about.unspecified:  # a network that is a function does not depend on them
-            for t in (*_results(out), *_results(values)):
-                if t is not None:
-                    t.zero_()
+        if about.unspecified:
+            _make_plain(out, values)
         if not written:
             self.ledger.made(func, recorded, nodes, out, values)
         else:
@@ -343,6 +341,13 @@ def _only_checks(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a function reads numbers for nothing but to refuse some: that classes are within
     their given number."""
     return func is one_hot and (kwargs.get("num_classes", -1) if len(args) < 2 else args[1]) != -1
+
+
+def _make_plain(out: Any, values: Any) -> None:
+    """Numbers that are any: a network that is a function does not depend on them."""
+    for t in (*_results(out), *_results(values)):
+        if t is not None:
+            t.zero_()
 
 
 def _results(out: Any) -> list[Any]:

@@ -11,8 +11,8 @@ from metanet.symmetry import SymmetrySpec, TensorAxes, Transform, leaves_of
 from metanet.symmetry._groups import final_keys, group_names
 from metanet.symmetry._interpretation import Interpretation
 from metanet.symmetry._reader import Reader
+from metanet.symmetry._records import Group
 from metanet.symmetry._solver import Solver
-from metanet.symmetry._spec import Group
 from metanet.tracing import Trace, record, tensors_in
 
 
