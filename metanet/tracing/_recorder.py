@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ..errors import TraceError
+from ._kernels import cell_by_cell, plain_kernels
 from ._ledger import Ledger
 from ._memory import Node, release
 from ._modules import check_module
@@ -63,14 +64,14 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
         stack.callback(recorder.ledger.close)
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(_plain_kernels())
+        stack.enter_context(plain_kernels())
         for path, module in model.named_modules():
             stack.callback(
                 module.register_forward_pre_hook(recorder.enter(path), prepend=True).remove
             )
             stack.callback(module.register_forward_hook(recorder.leave, always_call=True).remove)
             if isinstance(module, nn.RNNBase):
-                stack.callback(_cell_by_cell(module))
+                stack.callback(cell_by_cell(module))
         torch.manual_seed(0)
         try:
             with recorder, _Border(recorder):
@@ -365,38 +366,3 @@ def _copied(
         return copy.deepcopy((args, kwargs), known)
     except Exception as e:
         raise TraceError(f"the example inputs cannot be copied: {type(e).__name__}: {e}") from e
-
-
-def _cell_by_cell(module: nn.RNNBase) -> Callable[[], None]:
-    """Keep a recurrent layer from running as one fused operation; convolutions would be slow
-    without such kernels."""
-    flags: list[Any] = []
-
-    def off(*_: Any) -> None:
-        flags.append(ExitStack())
-        flags[-1].enter_context(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None))
-        flags[-1].enter_context(torch.backends.cudnn.flags(enabled=False))
-
-    def on(*_: Any) -> None:
-        flags.pop().close()
-
-    before = module.register_forward_pre_hook(off)
-    after = module.register_forward_hook(on, always_call=True)
-
-    def remove() -> None:
-        before.remove()
-        after.remove()
-
-    return remove
-
-
-@contextmanager
-def _plain_kernels() -> Any:
-    """Turn off the fused kernels that would hide a network's structure behind one operation."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
