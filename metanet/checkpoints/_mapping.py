@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, MetanetError
+from ._derived import Change, Derived
 from ._fit import Described, check, describe, match
 
 
@@ -106,7 +107,44 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         if len({names[name] for name in self._stored}) < len(self):
             raise CheckpointError(f"checkpoint '{self.path}': two tensors would have one name")
-        return self._select({names[name]: name for name in self._stored}, self.skipped)
+        return self.select({names[name]: name for name in self._stored})
+
+    def select(self, names: Mapping[str, str]) -> "Checkpoint":
+        """Some of the tensors, under names of one's own: new name -> present name."""
+        return self._select(names, self.skipped)
+
+    def mapped(
+        self,
+        change: Change,
+        names: Mapping[str, str] | None = None,
+        *,
+        shapes: Mapping[str, torch.Size] | None = None,
+        dtypes: Mapping[str, torch.dtype] | None = None,
+    ) -> "Checkpoint":
+        """A checkpoint whose tensors are made of these, each when it is asked for.
+
+        >>> import torch
+        >>> pair = Checkpoint(Path("pair"), lambda name: torch.ones(2), {"w": torch.Size([2])}, {"w": torch.float32})
+        >>> pair.mapped(lambda name, tensor: 3 * tensor, {"v": "w"})["v"]
+        tensor([3., 3.])
+
+        Args:
+            change: ``change(name, tensor)``, given the new name and the tensor in memory of its own;
+                pickles if the checkpoint goes to other processes.
+            names: new name -> present name; as they are when left out.
+            shapes, dtypes: by new name, where they change.
+        """
+        present = {name: name for name in self._stored} if names is None else names
+        stored = {new: self._stored[name] for new, name in present.items()}
+        return Checkpoint(
+            self.path,
+            Derived(self._read, stored, change),
+            shapes or {new: self._shapes[name] for new, name in present.items()},
+            dtypes or {new: self._dtypes[name] for new, name in present.items()},
+            self.metadata,
+            self.skipped,
+            self.foreign,
+        )
 
     def fit(
         self,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..errors import MetanetError
 from ..evaluation import entries, repeatable
 from ..tracing import is_integer, tensors_in
-from ._part import Part, Problem
-from .methods.linear import linear
+from ._average import average
+from ._part import Problem
 
 
 class DataPerModel:
@@ -94,17 +94,6 @@ def load(network: nn.Module, read: Callable[[str], Tensor] | Mapping[str, Tensor
             if not is_integer(tensor.dtype):
                 raise
     return network
-
-
-def average(tensors: Sequence[Tensor], weights: Sequence[float], who: str) -> Tensor:
-    """The weighted average, normalised; of equal tensors that tensor, bit for bit.
-
-    Raises:
-        MetanetError: the weights have the sum 0.
-    """
-    if sum(weights) == 0:
-        raise MetanetError(f"method {who!r}: the weights {list(weights)} have the sum 0")
-    return linear(Part("", tuple(tensors)), weights=list(weights))
 
 
 def averaged(

@@ -8,13 +8,14 @@ from metanet.merging import METHODS, method, model_card
 
 
 @pytest.fixture
-def halves():
+def halves(monkeypatch):
+    monkeypatch.setattr(METHODS, "_entries", {**METHODS})
+
     @method("halves")
     def halves(part):
         return part.tensors[0] / 2
 
-    yield METHODS["halves"]
-    del METHODS["halves"]
+    return METHODS["halves"]
 
 
 def test_needs_neither_reference_nor_docstring(halves):

@@ -12,11 +12,11 @@ from ...evaluation import Flips, Runner, flips, right_answers
 from ...graph import real_parts
 from ...progress import track
 from ...tracing import is_integer
-from .._fisher import fishers, mean_of
-from .._network import average, load, wide, working_copy
+from .._average import average
+from .._network import load, wide, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
-from .._score import as_good, score
+from ..statistics import as_good, fishers, mean_of, score
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[fl
     shares=_shares,
 )  # fmt: skip
 def bcwi(part: Part) -> Tensor:
-    r"""Backward-compatible weight interpolation from the new model to the old one, the base
-    (Schumann et al. 2024).
+    r"""Backward-compatible interpolation from the new model to the old, the base (Schumann et al. 2024).
 
     .. math::
         w = \frac{\alpha F \odot w_{old} + (1 - \alpha) w_{new}}{\alpha F + 1 - \alpha}

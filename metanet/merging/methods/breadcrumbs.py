@@ -2,10 +2,9 @@
 
 from torch import Tensor
 
-from .._consensus import summed
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import middle
+from ..task_vectors import middle, summed
 
 
 @method(
@@ -15,8 +14,7 @@ def breadcrumbs(
     part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, gamma: PerModel = 0.01, normalize: bool = False,
     rescale: bool = False, scale: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """Model breadcrumbs: changes but the largest and the smallest, summed (Davari and Belilovsky
-    2024).
+    """Changes but the largest and the smallest, summed (Davari and Belilovsky 2024).
 
     Args:
         weights: how much of each model.

@@ -2,10 +2,9 @@
 
 from torch import Tensor
 
-from .._consensus import summed
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import drawn_by_rank
+from ..task_vectors import drawn_by_rank, summed
 
 
 @method(

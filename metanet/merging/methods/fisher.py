@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._fisher import fishers, mean_of
-from .._network import average
+from .._average import average
 from .._part import Part, Problem
 from .._registry import PerModel, method
+from ..statistics import fishers, mean_of
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ...errors import MetanetError
 from ...progress import track
-from .._network import average, averaged, load, working_copy
+from .._average import average
+from .._network import averaged, load, working_copy
 from .._part import Part, Problem
 from .._registry import method
-from .._score import as_good, score
+from ..statistics import as_good, score
 
 
 def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
@@ -63,8 +64,7 @@ def _shares(chosen: list[int], options: Mapping[str, Any], models: int) -> list[
     shares=_shares,
 )  # fmt: skip
 def greedy_soup(part: Part) -> Tensor:
-    """The average of the best model and those others that do not make it worse (Wortsman et al.
-    2022).
+    """The best model, averaged with others that don't make it worse (Wortsman et al. 2022).
 
     Models are tried in the order of their scores on held-out data; each is kept if the average with
     it is at least as good as without.

@@ -10,12 +10,19 @@ from torch import Tensor
 from ...alignment import checked
 from ...errors import MetanetError
 from ...symmetry import SymmetrySpec
-from .._features import Roles, along, groups_on, narrowed
-from .._features_fold import clusters, distances
-from .._features_free import free_groups
-from .._features_sites import corrections, sites_of
 from .._part import Part, Problem
 from .._registry import method
+from ..features import (
+    Roles,
+    along,
+    clusters,
+    corrections,
+    distances,
+    free_groups,
+    groups_on,
+    narrowed,
+    sites_of,
+)
 
 
 @dataclass(frozen=True)
@@ -123,10 +130,9 @@ def shape(prepared: Fold, name: str, shape: torch.Size) -> torch.Size:
     shape=shape,
 )
 def ifm(part: Part) -> Tensor:
-    """Iterative feature merging inside one network (Chen et al. 2024), without data: alike neurons
-    become one.
+    """Iterative feature merging: alike neurons of one network become one (Chen et al. 2024).
 
-    The two nearest neurons of a group, by all that makes them, become one again and again: what
+    It takes no data. The two nearest neurons of a group, by all that makes them, become one again and again: what
     makes them is averaged, what reads them is added up, so that the function stays where neurons
     were equal. Behind a norm with running statistics neurons are compared by what they do with it.
     ``repair=bn_reset`` with data sets these statistics right: merge with ``shrink=false`` and the

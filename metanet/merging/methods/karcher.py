@@ -6,15 +6,14 @@ from torch import Tensor
 from ...errors import MetanetError
 from .._part import Part
 from .._registry import PerModel, method
-from .._sphere import combination, cosines, gram
+from ._sphere import combination, cosines, gram
 
 
 @method("karcher", reference="https://doi.org/10.1002/cpa.3160300502")
 def karcher(
     part: Part, *, weights: PerModel = 1.0, max_iter: int = 10, tol: float = 1e-5
 ) -> Tensor:
-    """Riemannian centre of mass of the directions (Karcher 1977) times the average length: SLERP of
-    many models.
+    """The mean direction along arcs (Karcher 1977) times the average length: SLERP of many.
 
     All steps of the search stay in the span of the models, so that only their inner products are
     needed.

@@ -6,7 +6,7 @@ from torch import Tensor
 from ...errors import MetanetError
 from .._part import Part
 from .._registry import PerModel, method
-from .._sphere import combination, cosines, gram
+from ._sphere import combination, cosines, gram
 
 _OPPOSED = 1e-7  # an average of directions that is shorter than this has none itself
 
@@ -17,8 +17,7 @@ _OPPOSED = 1e-7  # an average of directions that is shorter than this has none i
     base="optional",
 )
 def multislerp(part: Part, *, weights: PerModel = 1.0, normalize: bool = True) -> Tensor:
-    """Average direction times average length, of the models or of what they changed of the base
-    (Multi-SLERP).
+    """Average direction times average length, of models or of their changes (Multi-SLERP).
 
     The method's second step, in the tangent space at the average direction, moves nothing: the
     tangent vectors there have the weighted sum zero. ``karcher`` takes the mean along arcs.

@@ -12,8 +12,7 @@ from .._registry import method
     models=(1, 1),
 )  # fmt: skip
 def nearswap(part: Part, *, t: float = 0.0001) -> Tensor:
-    """The model's own number where it is within t of the base's, else the base's moved by t towards
-    it (NearSwap).
+    """The model's own number where it is near the base's, else a step towards it (NearSwap).
 
     Args:
         t: the largest change of a number of the base.

@@ -10,8 +10,7 @@ from .._registry import method
 
 @method("ramplus_tl", reference="https://arxiv.org/abs/2601.13572", base="required")
 def ramplus_tl(part: Part, *, r: float = 0.1, alpha: float = 0.2, epsilon: float = 1e-5) -> Tensor:
-    """As ``ram``; changes that are a model's own grow with how much it shares (Reinforced Agent
-    Merging Plus).
+    """As ``ram``; a model's own changes grow with what it shares (Reinforced Agent Merging Plus).
 
     A model's own changes are multiplied by 1 + r min(shared / own, alpha), counted in this tensor.
 

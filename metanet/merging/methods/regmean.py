@@ -6,10 +6,11 @@ from torch import Tensor
 from ...errors import MetanetError
 from ...evaluation import Runner
 from ...progress import track
-from .._grams import Block, apart, grams
-from .._network import average, data_of, first_samples, load, working_copy
+from .._average import average
+from .._network import data_of, first_samples, load, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
+from ..statistics import Block, apart, grams
 
 
 def prepare(
@@ -50,8 +51,7 @@ def prepare(
     prepare=prepare,
 )
 def regmean(part: Part, *, weights: PerModel = 1.0, alpha: float = 0.9) -> Tensor:
-    r"""The linear maps that come closest to all models' on each model's own inputs (Jin et al.
-    2023).
+    r"""The linear maps that come closest to all models' on their own inputs (Jin et al. 2023).
 
     .. math::
         W = \Big( \sum_k \lambda_k \hat G_k \Big)^{-1} \sum_k \lambda_k \hat G_k W_k, \qquad G_k =

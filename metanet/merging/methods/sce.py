@@ -7,14 +7,13 @@ from torch import Tensor
 
 from .._part import Part
 from .._registry import method
-from .._select import largest
-from .._sphere import gram
+from ._select import largest
+from ._sphere import gram
 
 
 @method("sce", reference="https://arxiv.org/abs/2408.07990", base="required")
 def sce(part: Part, *, select_topk: float = 1.0) -> Tensor:
-    """Changes on which models differ, weighted by their size, where their sign is that of the sum
-    (Wan et al. 2024).
+    """Changes on which models differ, weighted by size, by the sign of the sum (Wan et al. 2024).
 
     The elements that vary most between models are selected (of equal ones, those that come first),
     every model counts by the squares of its selected changes, and changes against the elected sign

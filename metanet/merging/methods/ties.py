@@ -2,10 +2,9 @@
 
 from torch import Tensor
 
-from .._consensus import elected
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import largest
+from ..task_vectors import elected, largest
 
 
 @method("ties", reference="https://arxiv.org/abs/2306.01708", base="required", models=(1, None))

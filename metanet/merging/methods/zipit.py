@@ -9,12 +9,9 @@ from torch import Tensor
 from ...alignment import checked
 from ...errors import MetanetError
 from ...symmetry import SymmetrySpec, leaves_of
-from .._features import Roles
-from .._features_free import free_groups
-from .._features_match import matched, report, zip_features
-from .._features_zip import Zip
 from .._part import Part, Problem
 from .._registry import method
+from ..features import Roles, Zip, free_groups, matched, report, zip_features
 
 MATCHINGS = ("greedy", "permutation")
 
@@ -137,8 +134,7 @@ def _beyond(
     shape=Zip.shape,
 )  # fmt: skip
 def zipit(part: Part) -> Tensor:
-    r"""ZipIt! (Stoica et al. 2023): features that vary alike become one, within networks as well as
-    across them.
+    r"""ZipIt! (Stoica et al. 2023): features that vary alike become one, also within a network.
 
     Networks of different tasks have features that the others lack. So of all features of a layer
     the two that correlate most on the data become one, again and again, wherever they come from.

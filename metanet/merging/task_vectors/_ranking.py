@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from ._task_vectors import CHUNK, Edge, TaskVector, chunks
+from ._vector import CHUNK, Edge, TaskVector, chunks
 
 _SAMPLE = 1 << 14
 

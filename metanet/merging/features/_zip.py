@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ..symmetry import SymmetrySpec, Transform
-from ._features import Roles, along, groups_on
-from ._network import average
-from ._part import Part
+from ...errors import MetanetError
+from ...symmetry import SymmetrySpec, Transform
+from .._average import average
+from .._part import Part
+from ._roles import Roles, along, groups_on
 
 
 @dataclass(frozen=True)

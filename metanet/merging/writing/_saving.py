@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import (
+from ...checkpoints import (
     Checkpoint,
     files_of,
     hold,
@@ -23,8 +23,8 @@ from ..checkpoints import (
     save_checkpoint,
     unwritable,
 )
-from ..errors import CheckpointError, MetanetError
-from ..progress import Progress, track
+from ...errors import CheckpointError, MetanetError
+from ...progress import Progress, track
 from ._parts import mains_of, plan_of, restricted, write_indexes
 
 Files = Mapping[str, bytes | Path]
@@ -234,12 +234,11 @@ def _write_shards(
 def _counted(shard: Checkpoint, bar: Progress) -> Checkpoint:
     """The tensors of a shard, each telling the bar when it is there."""
 
-    def read(name: str) -> Tensor:
-        tensor = shard[name]
+    def count(name: str, tensor: Tensor) -> Tensor:
         bar.update(tensor.numel() * tensor.dtype.itemsize)
         return tensor
 
-    return Checkpoint(shard.path, read, shard.shapes, shard.dtypes)
+    return shard.mapped(count)
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:

@@ -14,10 +14,11 @@ from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
 from ..graph import real_parts
 from ..tracing import is_integer
-from ._options import Options
+from ._average import average
 from ._part import Part
 from ._range import largest_of, stored_as
-from .methods.linear import linear
+from ._sources import Source
+from ._tensor_options import TensorOptions
 
 _WIDE = {torch.float64, torch.complex128}
 
@@ -63,21 +64,14 @@ class Provenance:
     Attributes:
         first: name -> the first name of the same tensor.
         dropped: names that only some inputs store, because they hold the values of another tensor.
+        untied: names that are tied to others in some inputs only, and to none in the result.
         taken: name -> the model, or ``"base"``, whose tensor it is as it was.
     """
 
     first: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    untied: tuple[str, ...] = ()
     taken: Mapping[str, int | str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a tensor of the result comes from: the name in each model that takes part, by the
-    model's number."""
-
-    models: Mapping[int, str]
-    base: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ class Tensors:
     base: Checkpoint | None
     sources: Mapping[str, Source]
     first: Mapping[str, str]
-    options: Options
+    options: TensorOptions
     prepared: Any
     dtype: torch.dtype | None
     dtypes: Mapping[str, torch.dtype]
@@ -228,10 +222,10 @@ class Tensors:
 
 def _averaged(part: Part, options: Mapping[str, Any]) -> Tensor:
     """The average by the method's weights; all alike where these are no shares."""
-    weights = options.get("weights", [1.0] * len(part.tensors))
-    return linear(
-        part, weights=weights if min(weights) >= 0 < max(weights) else [1.0] * len(weights)
-    )
+    alike = [1.0] * len(part.tensors)
+    weights = options.get("weights", alike)
+    are_shares = min(weights) >= 0 < max(weights)
+    return average(part.tensors, weights if are_shares else alike, "linear")
 
 
 def _integers(

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..alignment import stored_name
-from ..architecture import Architecture
-from ..errors import MetanetError
-from ..graph import real_parts
-from ..symmetry import SymmetrySpec
-from ..tracing import Trace
-from ..verification import change_of, float64
-from ._features import Roles, along, candidates, groups_on, roles_of
+from ...alignment import stored_name
+from ...architecture import Architecture
+from ...errors import MetanetError
+from ...graph import real_parts
+from ...symmetry import SymmetrySpec
+from ...tracing import Trace
+from ...verification import change_of, float64
+from ._roles import Roles, along, candidates, groups_on, roles_of
 
 _BOUND = "something but weights looks at all its neurons, as a layer norm does"
 _SAME = 1e-8  # relative change of the outputs, in float64

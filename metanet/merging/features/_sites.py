@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..alignment import stored_name
-from ..graph import EdgeType, GraphTemplate
-from ..symmetry import Leaf, SymmetrySpec, leaves_of
-from ._features import Roles
+from ...alignment import stored_name
+from ...graph import EdgeType, GraphTemplate
+from ...symmetry import Leaf, SymmetrySpec, leaves_of
+from ._roles import Roles
 
 _EPS = 1e-5  # of the norm; the usual one
 _KINDS = {

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from ..errors import MetanetError
-from ..evaluation import METRICS, Runner, find_loss, find_metrics, measure
-from ._part import Problem
+from ...errors import MetanetError
+from ...evaluation import METRICS, Runner, find_loss, find_metrics, measure
+from .._part import Problem
 
 _ROUNDING = 1e-7  # of means in float32: as many right answers in other batches are as good
 

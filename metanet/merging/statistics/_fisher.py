@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..errors import MetanetError
-from ..evaluation import Runner, batch_inputs, entries, find_loss, target_of, to_device
-from ..progress import track
+from ...errors import MetanetError
+from ...evaluation import Runner, batch_inputs, entries, find_loss, target_of, to_device
+from ...progress import track
+from .._network import batch_size, cut, data_of, first_samples, load, working_copy
+from .._part import Problem
 from ._likelihood import Likelihood
-from ._network import batch_size, cut, data_of, first_samples, load, working_copy
-from ._part import Problem
 
 _CHUNK = 2**25  # values of per-sample gradients at once: 128 MiB
 _LEAST = 8  # samples at once for which vectorising pays: ResNet18 is 4 times faster one by one than in twos

@@ -1,18 +1,21 @@
 """Repair of a merged network's statistics."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..checkpoints import Checkpoint
-from ..errors import MetanetError
-from ..evaluation import Runner, entries
-from ._network import load, working_copy
-from ._part import Problem
-from ._range import stored_as
-from .repairs import REPAIRS, Corrections, Measured, between, calibrate, measure_layers, normalisers
+from ...checkpoints import Checkpoint
+from ...errors import MetanetError
+from ...evaluation import Runner, entries
+from .._network import load, working_copy
+from .._part import Problem
+from .._range import stored_as
+from ._calibrate import Corrections, calibrate
+from ._goals import Measured, between, measure_layers
+from ._normalisers import normalisers
+from ._registry import REPAIRS
 
 
 def check_repair(
@@ -87,32 +90,29 @@ def repaired(
     )
     _, first = entries(problem.model)
     _report(problem.report, found, goals, ends[0].left if ends else {}, len(normalisers(stage)))
-    read = _Read(merged, found, first, overflow, problem.report)
-    return Checkpoint(merged.path, read, merged.shapes, merged.dtypes, merged.metadata)
+    return merged.mapped(_Correction(found, first, overflow, problem.report))
 
 
 @dataclass(frozen=True)
-class _Read:
-    """Reads a merged tensor and corrects it.
+class _Correction:
+    """Corrects a merged tensor.
 
     Attributes:
-        merged: the checkpoint.
         found: the corrections.
         first: name -> the first of the names of its tensor.
         overflow: what is done about values beyond their dtype.
         report: what there is to tell goes here.
     """
 
-    merged: Checkpoint
     found: Corrections
     first: Mapping[str, str]
-    overflow: str = "error"
-    report: dict[str, Any] = field(default_factory=dict)
+    overflow: str
+    report: dict[str, Any]
 
-    def __call__(self, name: str) -> Tensor:
-        tensor, first = self.merged[name], self.first.get(name, name)
-        narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 4
-        if first not in self.found or not narrow:
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        first = self.first.get(name, name)
+        is_narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+        if first not in self.found or not is_narrow:
             return self.found(first, tensor)
         corrected = self.found(first, tensor.float())
         return stored_as(tensor.dtype, name, corrected, self.overflow, self.report.__setitem__)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ._part import Part
+from ...errors import MetanetError
+from .._part import Part
 from ._ranking import edge_below
-from ._task_vectors import CHUNK, TaskVector, buffers, chunks
+from ._vector import CHUNK, TaskVector, buffers, chunks
 
 PROBABILITY = "probability"
 

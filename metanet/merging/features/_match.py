@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..alignment import (
+from ...alignment import (
     Moments,
     NeuronRunner,
     added_up,
@@ -21,9 +21,9 @@ from ..alignment import (
     to_elements,
     to_transform,
 )
-from ..symmetry import Axis, Leaf, Transform, leaves_of
-from ._features_pairs import Pairs
-from ._part import Problem
+from ...symmetry import Axis, Leaf, Transform, leaves_of
+from .._part import Problem
+from ._pairs import Pairs
 
 _ALIKE = 1e-9  # settles ties: features of different networks first, of these the same one
 _Key = tuple[int, Axis]

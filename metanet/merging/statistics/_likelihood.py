@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ..evaluation import LOSSES, aligned_target, classified, scores_of
+from ...errors import MetanetError
+from ...evaluation import LOSSES, aligned_target, classified, scores_of
 
 LABELS = ("auto", "expected", "sampled", "empirical")
 _FEW = 100  # scores per sample up to which the expectation over all labels is taken

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..alignment import stored_name
-from ..symmetry import SymmetrySpec, leaves_of
-from ._features import Roles, along
-from ._features_pairs import Pairs
-from ._features_sites import Site
+from ...alignment import stored_name
+from ...symmetry import SymmetrySpec, leaves_of
+from ._pairs import Pairs
+from ._roles import Roles, along
+from ._sites import Site
 
 
 def distances(

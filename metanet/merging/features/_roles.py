@@ -13,8 +13,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..graph import Block, EdgeType, GraphTemplate, NodeType, row_major
-from ..symmetry import Axis, Choice, Concat, Leaf, Product, SymmetrySpec, leaves_of
+from ...graph import Block, EdgeType, GraphTemplate, NodeType, row_major
+from ...symmetry import Axis, Choice, Concat, Leaf, Product, SymmetrySpec, leaves_of
 
 Act = Callable[[Tensor, int, str, int], Tensor]
 """What to do along one axis: ``(tensor, axis of it, group, axis of the whole tensor)`` gives the

@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..checkpoints import PARTS, Checkpoint, shard_plan, write_index
+from ...checkpoints import PARTS, Checkpoint, shard_plan, write_index
 
 
 def mains_of(checkpoint: Checkpoint) -> list[Path]:
@@ -18,7 +18,9 @@ def plan_of(tensors: Checkpoint, size: str | int, parts: Sequence[str]) -> dict[
     plan: dict[str, list[str]] = {}
     for part in ("", *parts):
         names = [name for name in tensors if _part_of(name, parts) == part]
-        for file, shard in shard_plan(restricted(tensors, names), size).items() if names else ():
+        if not names:
+            continue
+        for file, shard in shard_plan(restricted(tensors, names), size).items():
             plan[f"{part}/{file}" if part else file] = list(shard)
     return plan
 
@@ -30,10 +32,7 @@ def inner(file: str, name: str) -> str:
 
 def restricted(tensors: Checkpoint, names: Sequence[str], file: str = "") -> Checkpoint:
     """Some of the tensors, by their names in a file."""
-    shapes = {inner(file, name): tensors.shapes[name] for name in names}
-    dtypes = {inner(file, name): tensors.dtypes[name] for name in names}
-    outer = {inner(file, name): name for name in names}
-    return Checkpoint(tensors.path, lambda name: tensors[outer[name]], shapes, dtypes)
+    return tensors.select({inner(file, name): name for name in names})
 
 
 def write_indexes(work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]]) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ._part import Part
+from ...errors import MetanetError
+from .._part import Part
 
 # entries: 128 KiB of float32; for more, PyTorch wakes a second thread, which costs more than it
 # saves

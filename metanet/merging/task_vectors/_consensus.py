@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ._part import Part
-from ._task_vectors import TaskVector, buffers, chunks
+from ...errors import MetanetError
+from .._part import Part
+from ._vector import TaskVector, buffers, chunks
 
 CONSENSUS = ("sum", "count")
 _NOTHING = 1e-8  # weights with a smaller sum divide nothing
