@@ -21,8 +21,9 @@ shows (``model.`` of a LightningModule). Names are those on disk. Where transfor
 stacks tensors while it loads a folder, translating them is the matter of ``metanet.sources``, not
 of this room.
 
-A new format is one function ``(path, options) -> Checkpoint`` in a file of its own, registered by
-``@reader`` (``_readers.py``) and imported here; readers are tried in the order of these imports.
+A new format is one function ``(path, options) -> Checkpoint``, registered by ``@reader``: in a file
+here and imported below, where readers are tried in the order of these imports; or in a package of
+one's own, by an entry point of the group ``metanet.readers``.
 """
 
 from . import _distributed as _distributed
@@ -48,7 +49,11 @@ from ._pipelines import MODULES as MODULES
 from ._pipelines import PARTS as PARTS
 from ._pipelines import has_weights as has_weights
 from ._pipelines import parts_of as parts_of
+from ._readers import READERS as READERS
+from ._readers import Reader as Reader
+from ._readers import ReadOptions as ReadOptions
 from ._readers import load_checkpoint as load_checkpoint
+from ._readers import reader as reader
 from ._sharded import files_of as files_of
 from ._sharded import read_index as read_index
 from ._together import settle as settle

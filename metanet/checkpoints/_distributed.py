@@ -24,7 +24,7 @@ from ..errors import CheckpointError, brief
 from ._bytes import FileBytes, budget, check_size
 from ._inert_pickle import Inert, unpickle
 from ._mapping import Checkpoint
-from ._readers import Options, reader
+from ._readers import ReadOptions, reader
 from ._state_dicts import find_state_dict
 from ._torch import check_storages
 
@@ -109,9 +109,11 @@ def is_distributed(path: Path) -> bool:
 
 
 @reader(
-    "a folder of torch.distributed.checkpoint (.metadata and .distcp files)", accepts=is_distributed
+    "distributed",
+    "a folder of torch.distributed.checkpoint (.metadata and .distcp files)",
+    accepts=is_distributed,
 )
-def _read(path: Path, options: Options) -> Checkpoint:
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open the tensors of a folder; of the rest (numbers, settings of optimizers) nothing is
     read."""
     try:

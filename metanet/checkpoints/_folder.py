@@ -9,7 +9,7 @@ from ..errors import CheckpointError, listed
 from ._content import SAFETENSORS, TORCH, TORCH_OLD, kind_of
 from ._layouts import inside, refuse_partitioned, sub_folders
 from ._mapping import Checkpoint
-from ._readers import Options, open_path, reader
+from ._readers import ReadOptions, open_path, reader
 from ._sharded import INDEX, is_index
 from ._torch import SUFFIXES
 
@@ -28,8 +28,8 @@ _NO_WEIGHTS = re.compile(
 _LOOKED_AT = 50  # files whose content is looked at where no name tells
 
 
-@reader("a folder with one of them", accepts=lambda path: path.is_dir())
-def _read(path: Path, options: Options) -> Checkpoint:
+@reader("folder", "a folder with one of them", accepts=lambda path: path.is_dir())
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open the one checkpoint of a folder, safetensors rather than torch files; else the one
     further inside."""
     names = sorted(

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, MetanetError, brief
 from ._bytes import FileBytes, check_size
 from ._content import SAFETENSORS
 from ._mapping import Checkpoint
-from ._readers import Options, reader
+from ._readers import ReadOptions, reader
 
 METADATA_KEY = (
     "metanet"  # our metadata is one JSON string under this key: safetensors knows only strings
@@ -100,11 +100,12 @@ class _File:
 
 
 @reader(
+    "safetensors",
     "safetensors files (.safetensors)",
     accepts=lambda path: path.suffix == ".safetensors" and not path.is_dir(),
     kinds=(SAFETENSORS,),
 )
-def read(path: Path, options: Options) -> Checkpoint:
+def read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open a safetensors file: its header is read and checked, its tensors are not."""
     if options.key is not None:
         raise CheckpointError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..documents import Document, read_json, validated
 from ..errors import CheckpointError, brief, listed
 from ._mapping import Checkpoint
-from ._readers import Options, open_path, reader
+from ._readers import ReadOptions, open_path, reader
 from ._safetensors import decode
 from ._torch import SUFFIXES
 
@@ -44,8 +44,12 @@ def is_index(path: Path) -> bool:
     return path.name.endswith(INDEX) and kind in (".safetensors", *SUFFIXES)
 
 
-@reader("their shards, by the index (.safetensors.index.json, .bin.index.json)", accepts=is_index)
-def _read(path: Path, options: Options) -> Checkpoint:
+@reader(
+    "shards",
+    "their shards, by the index (.safetensors.index.json, .bin.index.json)",
+    accepts=is_index,
+)
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open all shards that the index names: their headers are read, and no data."""
     where, metadata = read_index(path)
     shards = _open(path, where, options)
@@ -103,7 +107,7 @@ def files_of(path: Path) -> list[Path]:
     return [path, *(path.parent / name for name in sorted(set(read_index(path)[0].values())))]
 
 
-def _open(path: Path, where: Mapping[str, str], options: Options) -> dict[str, Checkpoint]:
+def _open(path: Path, where: Mapping[str, str], options: ReadOptions) -> dict[str, Checkpoint]:
     files = list(dict.fromkeys(where.values()))
     if missing := [file for file in files if not (path.parent / file).exists()]:
         names = [name for name, file in where.items() if file == missing[0]]

@@ -19,7 +19,7 @@ from ._inert import read_inert
 from ._inert_pickle import unpickle
 from ._mapping import Checkpoint, shared_memory
 from ._pickle_scan import scan
-from ._readers import Options, reader
+from ._readers import ReadOptions, reader
 from ._state_dicts import find_state_dict
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -65,11 +65,12 @@ class _File:
 
 
 @reader(
+    "torch",
     f"torch files ({', '.join(SUFFIXES)})",
     accepts=lambda path: path.suffix in SUFFIXES and not path.is_dir(),
     kinds=(TORCH, TORCH_OLD, TORCHSCRIPT),
 )
-def _read(path: Path, options: Options) -> Checkpoint:
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     if options.foreign_classes == "inert":
         return read_inert(path, options.key)
     file = _File(path, options.key)
