@@ -17,9 +17,16 @@ from ..documents import check_regular
 from ..errors import CheckpointError, brief
 
 ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, NotImplementedError, RuntimeError,
-    EOFError, OverflowError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OverflowError,
+)
 """What ``zipfile`` raises where an archive is damaged."""
 
 _SPARE = 256 * 2**20

@@ -25,9 +25,13 @@ _LATER = "A later version will merge adapters themselves."
 
 
 def check_plain(
-    given: Mapping[str, Tensor], who: str = "", *, network: Iterable[str] = (), averaged: bool = False,
+    given: Mapping[str, Tensor],
+    who: str = "",
+    *,
+    network: Iterable[str] = (),
+    averaged: bool = False,
     taken: Iterable[str] = (),
-) -> None:  # fmt: skip
+) -> None:
     """Refuse weights that are no plain numbers: quantised ones and their scales, adapters.
 
     Told by names and dtypes, and by ``config.json`` or ``adapter_config.json`` beside the file. No
@@ -172,7 +176,7 @@ def _config(given: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _check_adapters(
     given: Mapping[str, Tensor], who: str, network: list[str], averaged: bool, taken: list[str]
-) -> None:  # fmt: skip
+) -> None:
     names = [
         name
         for name in dtypes_of(given)

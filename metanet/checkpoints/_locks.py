@@ -129,9 +129,11 @@ def _acquire(target: Path, path: Path, wait: bool) -> int:
 
 def _introduce(handle: int) -> None:
     me = Holder(
-        pid=os.getpid(), host=socket.gethostname(), since=time.strftime("%Y-%m-%d %H:%M:%S"),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        since=time.strftime("%Y-%m-%d %H:%M:%S"),
         command=shlex.join([Path(sys.argv[0] or "python").name, *sys.argv[1:]])[:1000],
-    )  # fmt: skip
+    )
     with contextlib.suppress(
         OSError
     ):  # on a full disk the lock holds all the same, it only can't say whose it is

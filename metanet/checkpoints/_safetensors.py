@@ -121,9 +121,10 @@ def read(path: Path, options: ReadOptions) -> Checkpoint:
         places = _places(path, entries, start, file.size)
     except (_Damaged, _Mistake, _Cut) as error:
         why = (
-            "it was cut off while it was written or copied" if isinstance(error, _Cut)
+            "it was cut off while it was written or copied"
+            if isinstance(error, _Cut)
             else "it is damaged, or another program wrote it wrongly"
-        )  # fmt: skip
+        )
         raise CheckpointError(
             f"checkpoint '{path}' is no whole safetensors file ({error}; {file.size:,} bytes): "
             f"{why}. Restore or remake it."

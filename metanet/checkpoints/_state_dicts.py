@@ -13,8 +13,16 @@ from ._spelling import unwrapped
 # Keys under which a network's state dict is found whatever stands beside it. Averaged copies
 # ("ema") are no synonyms.
 WRAPPERS = (
-    "state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights", "params",
-)  # fmt: skip
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "model_state",
+    "module",
+    "net",
+    "network",
+    "weights",
+    "params",
+)
 _DEPTH = 3  # {"model": {"module": {"state_dict": ...}}}
 
 

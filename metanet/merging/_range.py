@@ -29,9 +29,13 @@ def largest_of(tensor: Tensor) -> float:
 
 
 def stored_as(
-    dtype: torch.dtype, name: str, tensor: Tensor, overflow: str, tell: Callable[[str, Any], None],
+    dtype: torch.dtype,
+    name: str,
+    tensor: Tensor,
+    overflow: str,
+    tell: Callable[[str, Any], None],
     largest: float | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A tensor in a narrower dtype, on the CPU.
 
     float16 ends at 65504, float8_e4m3fn at 448; what lies beyond would become infinite, or NaN.

@@ -8,7 +8,7 @@ docstring.
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
@@ -150,13 +150,19 @@ def find_method(name: str, options: Mapping[str, Any]) -> Method:
     Raises:
         MetanetError: no such method, or no such option; the message lists the choices.
     """
-    found = METHODS.find(name)
-    if unknown := [option for option in options if option not in found.options]:
-        allowed = ", ".join(f"{key}={default!r}" for key, default in found.options.items())
+    entry = METHODS.find(name)
+    check_options(entry, options)
+    return entry
+
+
+def check_options(method: Method, options: Iterable[str]) -> None:
+    """Raises MetanetError if a method has no such options; the message lists those it has."""
+    unknown = [option for option in options if option not in method.options]
+    if unknown:
+        allowed = ", ".join(f"{name}={default!r}" for name, default in method.options.items())
         raise MetanetError(
-            f"merge method {name!r} has no option {', '.join(unknown)}. Its options: {allowed or 'none'}"
+            f"merge method {method.name!r} has no option {', '.join(unknown)}. Its options: {allowed or 'none'}"
         )
-    return found
 
 
 def explanations(function: Callable[..., Any]) -> dict[str, str]:

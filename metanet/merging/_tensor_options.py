@@ -1,6 +1,7 @@
 """Options of a method for one tensor: one value for all, one per model, by name pattern, or
 changing with depth."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..errors import MetanetError
 from ._layers import depths
-from ._registry import Method, find_method
+from ._registry import Method, check_options
 
 TAKE = "take"  # an override that takes the tensor of one model, or of the base, as it is
 GRADIENT = "gradient"
@@ -44,25 +45,36 @@ class TensorOptions:
 
     def __post_init__(self) -> None:
         for pattern, values in self.overrides.items():
-            if not isinstance(values, Mapping):
-                raise MetanetError(
-                    f"overrides of {pattern!r}: expected option: value, got {values!r}"
-                )
-            if not any(fnmatchcase(name, pattern) for name in self.names):
-                near = ", ".join(self.names[:3])
-                raise MetanetError(
-                    f"overrides: no tensor is called like {pattern!r}; names are {near}, ..."
-                )
-            find_method(self.method.name, {k: v for k, v in values.items() if k != TAKE})
-            if fixed := [k for k in values if k in self.method.whole]:
-                raise MetanetError(
-                    f"overrides of {pattern!r}: {fixed[0]} holds for the whole merge"
-                )
-            self._check_taken(pattern, values)
+            self._check_override(pattern, values)
         for values in (self.given, *self.overrides.values()):
-            for name, value in values.items():
-                if name != TAKE:
-                    self._at(name, value, 0.0)
+            for option, value in values.items():
+                if option != TAKE:
+                    self._at(option, value, 0.0)
+
+    def _check_override(self, pattern: str, values: Any) -> None:
+        if not isinstance(values, Mapping):
+            raise MetanetError(f"overrides of {pattern!r}: expected option: value, got {values!r}")
+        if not any(fnmatchcase(name, pattern) for name in self.names):
+            near = ", ".join(self.names[:3])
+            raise MetanetError(
+                f"overrides: no tensor is called like {pattern!r}; names are {near}, ..."
+            )
+        check_options(self.method, [option for option in values if option != TAKE])
+        for option in values:
+            if option in self.method.whole:
+                raise MetanetError(f"overrides of {pattern!r}: {option} holds for the whole merge")
+        self._check_taken(pattern, values.get(TAKE))
+
+    def _check_taken(self, pattern: str, label: Any) -> None:
+        if label is None or (label == "base" and self.base):
+            return
+        is_number = isinstance(label, int) and not isinstance(label, bool)
+        if is_number and 0 <= label < self.models:
+            return
+        or_base = ", or base" if self.base else ""
+        raise MetanetError(
+            f"overrides of {pattern!r}: take={label!r}; give 0 to {self.models - 1}{or_base}"
+        )
 
     @cached_property
     def _depths(self) -> dict[str, float]:
@@ -71,15 +83,16 @@ class TensorOptions:
     @cached_property
     def _tied(self) -> dict[str, list[str]]:
         """First name -> all names of that tensor."""
-        groups: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = defaultdict(list)
         for name, one in self.first.items():
-            groups.setdefault(one, []).append(name)
-        return groups
+            groups[one].append(name)
+        return dict(groups)
 
     def taken(self, name: str) -> int | str | None:
         """The model (a number, or ``"base"``) whose tensor is taken as it is; ``None`` where all
         are merged."""
-        return self._found(name).get(TAKE)
+        label: int | str | None = self._values(name).get(TAKE)
+        return label
 
     def of(self, name: str, numbers: Sequence[int]) -> dict[str, Any]:
         """The function's options for a tensor.
@@ -87,11 +100,13 @@ class TensorOptions:
         Args:
             numbers: the models that take part.
         """
-        found, depth = self._found(name), self._depths[name]
+        values = self._values(name)
         out = {}
         for option in self.method.taken:
-            value = self._at(option, found.get(option, self.method.options[option]), depth)
-            out[option] = [value[k] for k in numbers] if option in self.method.per_model else value
+            default = self.method.options[option]
+            value = self._at(option, values.get(option, default), self._depths[name])
+            several = option in self.method.per_model
+            out[option] = [value[number] for number in numbers] if several else value
         return out
 
     def prepared(self) -> dict[str, Any]:
@@ -103,9 +118,7 @@ class TensorOptions:
         out = {}
         for option in self.method.whole:
             value = self.given.get(option, self.method.options[option])
-            if _is_gradient(value) or (
-                isinstance(value, Sequence) and any(map(_is_gradient, value))
-            ):
+            if any(map(_is_gradient, value if _is_list(value) else [value])):
                 raise MetanetError(
                     f"{option} holds for the whole merge: it can't change with depth"
                 )
@@ -119,52 +132,41 @@ class TensorOptions:
         Args:
             prepared: what the method's ``prepare`` returned.
         """
-        values = {
-            n: self._at(n, self.given.get(n, default), 0.5)
-            for n, default in self.method.options.items()
-        }
-        if self.method.shares is not None:
-            found = list(self.method.shares(prepared, values, self.models))
+        values = {}
+        for option, default in self.method.options.items():
+            values[option] = self._at(option, self.given.get(option, default), 0.5)
+        if self.method.shares is None:
+            counts = values.get("weights", [1.0] * self.models)
         else:
-            found = values.get("weights", [1.0] * self.models)
-        total = sum(found)
-        return [share / total for share in found] if total else [1.0 / self.models] * self.models
+            counts = list(self.method.shares(prepared, values, self.models))
+        total = sum(counts)
+        if not total:
+            return [1.0 / self.models] * self.models
+        return [count / total for count in counts]
 
-    def _found(self, name: str) -> dict[str, Any]:
-        found = dict(self.given)
+    def _values(self, name: str) -> dict[str, Any]:
+        """The options that were given for a tensor, by all of its names: later overrides win."""
+        values = dict(self.given)
         names = self._tied.get(self.first.get(name, name), [name])
-        for pattern, values in self.overrides.items():
+        for pattern, override in self.overrides.items():
             if any(fnmatchcase(each, pattern) for each in names):
-                found.update(values)
-        return found
+                values.update(override)
+        return values
 
     def _at(self, option: str, value: Any, depth: float) -> Any:
         """A value at a depth; one for every model if every model has its own."""
-        if option not in self.method.per_model:
-            default = self.method.options[option]
-            return (
-                _interpolated(option, value, depth)
-                if _is_number(default) or _is_gradient(value)
-                else value
-            )
-        values = (
-            list(value)
-            if isinstance(value, Sequence) and not isinstance(value, str)
-            else [value] * self.models
-        )
-        if len(values) != self.models:
-            raise MetanetError(f"{option} has {len(values)} values for {self.models} models")
-        return [_interpolated(option, each, depth) for each in values]
+        if option in self.method.per_model:
+            values = list(value) if _is_list(value) else [value] * self.models
+            if len(values) != self.models:
+                raise MetanetError(f"{option} has {len(values)} values for {self.models} models")
+            return [_interpolated(option, each, depth) for each in values]
+        is_numeric = _is_number(self.method.options[option]) or _is_gradient(value)
+        return _interpolated(option, value, depth) if is_numeric else value
 
-    def _check_taken(self, pattern: str, values: Mapping[str, Any]) -> None:
-        taken = values.get(TAKE)
-        if taken is None or (taken == "base" and self.base):
-            return
-        if not isinstance(taken, int) or isinstance(taken, bool) or not 0 <= taken < self.models:
-            more = ", or base" if self.base else ""
-            raise MetanetError(
-                f"overrides of {pattern!r}: take={taken!r}; give 0 to {self.models - 1}{more}"
-            )
+
+def _is_list(value: Any) -> bool:
+    """Whether there is a value for each model."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _is_gradient(value: Any) -> bool:

@@ -44,14 +44,22 @@ class Merged(Checkpoint):
 
     @classmethod
     def of(
-        cls, computed: Checkpoint, recipe: Mapping[str, Any], report: Mapping[str, Any],
-        alignments: Sequence[Alignment | None], provenance: "Provenance",
-    ) -> "Merged":  # fmt: skip
+        cls,
+        computed: Checkpoint,
+        recipe: Mapping[str, Any],
+        report: Mapping[str, Any],
+        alignments: Sequence[Alignment | None],
+        provenance: "Provenance",
+    ) -> "Merged":
         """A computed checkpoint with what is to be told of it."""
         out = cls(
-            computed.path, computed.__getitem__, computed.shapes, computed.dtypes, computed.metadata,
+            computed.path,
+            computed.__getitem__,
+            computed.shapes,
+            computed.dtypes,
+            computed.metadata,
             tied=provenance.first,
-        )  # fmt: skip
+        )
         out.recipe, out.report, out.alignments = recipe, report, tuple(alignments)
         out.provenance = provenance
         return out
@@ -150,9 +158,13 @@ class Tensors:
             return tensor.to(self.device, wide)
 
         part = Part(
-            self.first.get(name, name), tuple(widened(t) for t in read.values()),
-            None if base is None else widened(base), tuple(read), self.seed, self.prepared,
-        )  # fmt: skip
+            self.first.get(name, name),
+            tuple(widened(t) for t in read.values()),
+            None if base is None else widened(base),
+            tuple(read),
+            self.seed,
+            self.prepared,
+        )
         options = self.options.of(name, part.numbers)
         del read, base, stored  # as stored, they are not needed any more
         merged = (

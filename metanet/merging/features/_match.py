@@ -90,7 +90,7 @@ def _with_dead(moments: Moments) -> Tensor:
 
 def _parts(
     correlations: Tensor, neurons: Axis, zipped: Sequence[str], k: int
-) -> list[tuple[str, np.ndarray, int]]:  # fmt: skip
+) -> list[tuple[str, np.ndarray, int]]:
     """What one set of neurons says of groups: ``(group, sums of correlations (k n, k n), how many
     were added up)``."""
     out = []

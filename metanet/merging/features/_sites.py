@@ -18,9 +18,12 @@ from ._roles import Roles
 
 _EPS = 1e-5  # of the norm; the usual one
 _KINDS = {
-    EdgeType.BIAS: "bias", EdgeType.VARIANCE: "variance", EdgeType.SCALE: "scale", EdgeType.MEAN: "mean",
+    EdgeType.BIAS: "bias",
+    EdgeType.VARIANCE: "variance",
+    EdgeType.SCALE: "scale",
+    EdgeType.MEAN: "mean",
     EdgeType.SHIFT: "shift",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,17 @@ class _Update:
 
 
 def prepare(
-    problem: Problem, *, weights: PerModel = 1.0, alpha: float | None = None, importance: bool = False,
-    tolerance: float = 0.0, steps: int = 20, measure: str | None = None, samples: int | None = None,
+    problem: Problem,
+    *,
+    weights: PerModel = 1.0,
+    alpha: float | None = None,
+    importance: bool = False,
+    tolerance: float = 0.0,
+    steps: int = 20,
+    measure: str | None = None,
+    samples: int | None = None,
     labels: str = "auto",
-) -> _Update:  # fmt: skip
+) -> _Update:
     """Choose how much of the old network to keep: one module and one tensor of every model are in
     memory, and with importance one float32 for every parameter.
 
@@ -91,9 +98,13 @@ def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[fl
 
 
 @method(
-    "bcwi", reference="https://arxiv.org/abs/2301.10546", base="required", models=(1, None), prepare=prepare,
+    "bcwi",
+    reference="https://arxiv.org/abs/2301.10546",
+    base="required",
+    models=(1, None),
+    prepare=prepare,
     shares=_shares,
-)  # fmt: skip
+)
 def bcwi(part: Part) -> Tensor:
     r"""Backward-compatible interpolation from the new model to the old, the base (Schumann et al. 2024).
 
@@ -108,9 +119,14 @@ def bcwi(part: Part) -> Tensor:
 
 
 def _chosen(
-    problem: Problem, alpha: float | None, scales: dict[str, Tensor] | None, weights: list[float], tolerance: float,
-    steps: int, by: str | None,
-) -> float:  # fmt: skip
+    problem: Problem,
+    alpha: float | None,
+    scales: dict[str, Tensor] | None,
+    weights: list[float],
+    tolerance: float,
+    steps: int,
+    by: str | None,
+) -> float:
     """The share of the old model; tells the report what it does to scores and flips."""
     network, run = working_copy(problem), Runner(problem.device)
     load(network, problem.base)

@@ -11,9 +11,15 @@ from ..task_vectors import middle, summed
     "breadcrumbs", reference="https://arxiv.org/abs/2312.06795", base="required", models=(1, None)
 )
 def breadcrumbs(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, gamma: PerModel = 0.01, normalize: bool = False,
-    rescale: bool = False, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    gamma: PerModel = 0.01,
+    normalize: bool = False,
+    rescale: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
     """Changes but the largest and the smallest, summed (Davari and Belilovsky 2024).
 
     Args:

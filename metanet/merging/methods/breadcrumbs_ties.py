@@ -14,9 +14,16 @@ from ..task_vectors import elected, middle
     models=(1, None),
 )
 def breadcrumbs_ties(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, gamma: PerModel = 0.01, consensus: str = "sum",
-    normalize: bool = False, rescale: bool = False, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    gamma: PerModel = 0.01,
+    consensus: str = "sum",
+    normalize: bool = False,
+    rescale: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
     """Changes in the middle whose sign wins, summed (Davari and Belilovsky 2024).
 
     Args:

@@ -11,9 +11,15 @@ from ..task_vectors import drawn, elected
     "dare_ties", reference="https://arxiv.org/abs/2311.03099", base="required", models=(1, None)
 )
 def dare_ties(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, consensus: str = "sum", normalize: bool = False,
-    rescale: bool | str = True, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    consensus: str = "sum",
+    normalize: bool = False,
+    rescale: bool | str = True,
+    scale: float = 1.0,
+) -> Tensor:
     """DARE with TIES: changes drawn and made larger, those whose sign wins (Yu et al. 2024).
 
     Args:

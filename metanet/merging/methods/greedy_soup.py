@@ -60,9 +60,12 @@ def _shares(chosen: list[int], options: Mapping[str, Any], models: int) -> list[
 
 
 @method(
-    "greedy_soup", reference="https://arxiv.org/abs/2203.05482", needs=("model", "data"), prepare=prepare,
+    "greedy_soup",
+    reference="https://arxiv.org/abs/2203.05482",
+    needs=("model", "data"),
+    prepare=prepare,
     shares=_shares,
-)  # fmt: skip
+)
 def greedy_soup(part: Part) -> Tensor:
     """The best model, averaged with others that don't make it worse (Wortsman et al. 2022).
 

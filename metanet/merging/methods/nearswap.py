@@ -8,9 +8,11 @@ from .._registry import method
 
 
 @method(
-    "nearswap", reference="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001", base="required",
+    "nearswap",
+    reference="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
+    base="required",
     models=(1, 1),
-)  # fmt: skip
+)
 def nearswap(part: Part, *, t: float = 0.0001) -> Tensor:
     """The model's own number where it is near the base's, else a step towards it (NearSwap).
 

@@ -17,10 +17,17 @@ MATCHINGS = ("greedy", "permutation")
 
 
 def prepare(
-    problem: Problem, *, alpha: float = 0.3, beta: float = 0.5, matching: str = "greedy",
-    heads: str | Sequence[int] = "average", stop: str | Sequence[str] | None = None, task: int = 0,
-    positions: int = 4096, batches: int | None = None,
-) -> Zip:  # fmt: skip
+    problem: Problem,
+    *,
+    alpha: float = 0.3,
+    beta: float = 0.5,
+    matching: str = "greedy",
+    heads: str | Sequence[int] = "average",
+    stop: str | Sequence[str] | None = None,
+    task: int = 0,
+    positions: int = 4096,
+    batches: int | None = None,
+) -> Zip:
     """Runs all networks over the data and decides which features become one.
 
     Args:
@@ -130,9 +137,12 @@ def _beyond(
 
 
 @method(
-    "zipit", reference="https://arxiv.org/abs/2305.03053", needs=("arch", "model", "data"), prepare=prepare,
+    "zipit",
+    reference="https://arxiv.org/abs/2305.03053",
+    needs=("arch", "model", "data"),
+    prepare=prepare,
     shape=Zip.shape,
-)  # fmt: skip
+)
 def zipit(part: Part) -> Tensor:
     r"""ZipIt! (Stoica et al. 2023): features that vary alike become one, also within a network.
 

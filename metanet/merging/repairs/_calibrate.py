@@ -127,9 +127,16 @@ class Corrections:
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module, data: Iterable[Any], run: Runner, goals: Mapping[str, Spread] | None = None,
-    correct: Correct | None = None, *, passes: int | None = 1, tolerance: float = TOLERANCE, progress: bool = False,
-) -> Corrections:  # fmt: skip
+    model: nn.Module,
+    data: Iterable[Any],
+    run: Runner,
+    goals: Mapping[str, Spread] | None = None,
+    correct: Correct | None = None,
+    *,
+    passes: int | None = 1,
+    tolerance: float = TOLERANCE,
+    progress: bool = False,
+) -> Corrections:
     """Measure running statistics anew, and bring those of other layers to their goals.
 
     Args:
@@ -215,7 +222,7 @@ def calibrate(
 
 def _corrections(
     layers: Mapping[str, Corrected], norms: Iterable[Normaliser], passes: int, batches: int
-) -> Corrections:  # fmt: skip
+) -> Corrections:
     buffers = {}
     for norm in norms:
         for name, value in norm.module.named_buffers(recurse=False):

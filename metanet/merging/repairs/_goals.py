@@ -127,8 +127,10 @@ def between(ends: Sequence[Measured], weights: Sequence[float]) -> dict[str, Spr
 
 
 def _mean(spreads: Sequence[Spread], weights: Sequence[float]) -> Spread:
-    mean, std = (sum(w * t for w, t in zip(weights, ts, strict=True)) for ts in
-                 ([s.mean for s in spreads], [s.std for s in spreads]))  # fmt: skip
+    mean, std = (
+        sum(w * t for w, t in zip(weights, ts, strict=True))
+        for ts in ([s.mean for s in spreads], [s.std for s in spreads])
+    )
     numbers = [n for n in spreads[0].early if all(n in s.early for s in spreads)]
     return Spread(
         spreads[0].layer,

@@ -20,7 +20,7 @@ from ._registry import REPAIRS
 
 def check_repair(
     name: str, model: nn.Module | None, data: Iterable[Any] | None, passes: int | None = 1
-) -> None:  # fmt: skip
+) -> None:
     """What can be told before anything is read.
 
     Raises:
@@ -46,9 +46,13 @@ def check_repair(
 
 
 def repaired(
-    name: str, merged: Checkpoint, problem: Problem, weights: Sequence[float], passes: int | None = 1,
+    name: str,
+    merged: Checkpoint,
+    problem: Problem,
+    weights: Sequence[float],
+    passes: int | None = 1,
     overflow: str = "error",
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """The merged checkpoint with its statistics repaired, tensor by tensor when they are asked for.
 
     One copy of the module stands for all networks in turn. Queries, keys and values are layers like
@@ -128,8 +132,12 @@ def _check_shapes(merged: Checkpoint, stage: nn.Module) -> None:
 
 
 def _report(
-    report: dict[str, Any], found: Corrections, goals: Mapping[str, Any], left: Mapping[str, str], norms: int
-) -> None:  # fmt: skip
+    report: dict[str, Any],
+    found: Corrections,
+    goals: Mapping[str, Any],
+    left: Mapping[str, str],
+    norms: int,
+) -> None:
     report["repair/passes"] = found.passes
     report["repair/normalisers measured anew"] = norms
     if goals or left:

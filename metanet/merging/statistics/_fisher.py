@@ -78,8 +78,10 @@ class _Estimate:
         self.inside = {
             n: inside[id(t)] for n, t in self.parameters.items()
         }  # a module may store them by other names
-        self.sums = {n: torch.zeros_like(torch.view_as_real(t) if t.is_complex() else t).detach()
-                     for n, t in self.parameters.items()}  # fmt: skip
+        self.sums = {
+            n: torch.zeros_like(torch.view_as_real(t) if t.is_complex() else t).detach()
+            for n, t in self.parameters.items()
+        }
         self.chunk = max(1, _CHUNK // max(1, sum(t.numel() for t in self.parameters.values())))
         self.count = 0
         self.likelihood: Likelihood | None = None

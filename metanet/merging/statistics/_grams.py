@@ -161,9 +161,17 @@ class _Watch(TorchDispatchMode):
         return [matrix]
 
     def _convolution(
-        self, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
-        output_padding: Any, groups: int,
-    ) -> list[Tensor]:  # fmt: skip
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        transposed: bool,
+        output_padding: Any,
+        groups: int,
+    ) -> list[Tensor]:
         name = self._name(weight)
         if name is None or transposed or not weight.is_contiguous() or self._name(x) is not None:
             return []

@@ -42,8 +42,13 @@ def summed(
 
 
 def elected(
-    part: Part, vectors: Sequence[TaskVector], weights: Sequence[float], consensus: str, normalize: bool, scale: float
-) -> Tensor:  # fmt: skip
+    part: Part,
+    vectors: Sequence[TaskVector],
+    weights: Sequence[float],
+    consensus: str,
+    normalize: bool,
+    scale: float,
+) -> Tensor:
     """The base plus the weighted sum of those entries whose sign wins (Yadav et al. 2023).
 
     Args:

@@ -1,6 +1,7 @@
 """Where the parts of a pipeline are written: tensors called ``2_Dense/linear.weight`` to
 ``2_Dense``, without it."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,11 +38,15 @@ def restricted(tensors: Checkpoint, names: Sequence[str], file: str = "") -> Che
 
 def write_indexes(work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]]) -> None:
     """The index of every folder that has several files of tensors."""
-    for part in dict.fromkeys(file.rpartition("/")[0] for file in plan):
-        files = {file.rpartition("/")[2]: file for file in plan if file.rpartition("/")[0] == part}
-        names = [name for file in files.values() for name in plan[file]]
-        own = {short: [inner(file, name) for name in plan[file]] for short, file in files.items()}
-        write_index(work / part, restricted(tensors, names, next(iter(files.values()))), own)
+    files: dict[str, list[str]] = defaultdict(list)
+    for file in plan:
+        files[file.rpartition("/")[0]].append(file)
+    for part, inside in files.items():
+        names = [name for file in inside for name in plan[file]]
+        shards = {}
+        for file in inside:
+            shards[file.rpartition("/")[2]] = [inner(file, name) for name in plan[file]]
+        write_index(work / part, restricted(tensors, names, inside[0]), shards)
 
 
 def _part_of(name: str, parts: Sequence[str]) -> str:

@@ -31,10 +31,15 @@ Files = Mapping[str, bytes | Path]
 
 
 def save_merged(
-    folder: str | os.PathLike, tensors: Checkpoint, *, recipe: Mapping[str, Any],
-    files: Files | Callable[[dict[str, str]], Files] | None = None, max_shard_size: str | int = "5GB",
-    progress: bool = False, parts: Sequence[str] = (),
-) -> dict[str, str]:  # fmt: skip
+    folder: str | os.PathLike,
+    tensors: Checkpoint,
+    *,
+    recipe: Mapping[str, Any],
+    files: Files | Callable[[dict[str, str]], Files] | None = None,
+    max_shard_size: str | int = "5GB",
+    progress: bool = False,
+    parts: Sequence[str] = (),
+) -> dict[str, str]:
     """Compute a merge's tensors one by one and write them to a new folder, with other files beside
     them.
 
@@ -97,9 +102,14 @@ def save_merged(
 
 
 def _fill(
-    work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]], inputs: Sequence[Path],
-    files: Files | Callable[[dict[str, str]], Files] | None, parts: Sequence[str], progress: bool,
-) -> dict[str, str]:  # fmt: skip
+    work: Path,
+    tensors: Checkpoint,
+    plan: Mapping[str, Sequence[str]],
+    inputs: Sequence[Path],
+    files: Files | Callable[[dict[str, str]], Files] | None,
+    parts: Sequence[str],
+    progress: bool,
+) -> dict[str, str]:
     """All that the folder gets, as far as it isn't there yet; returns the inputs' hashes."""
     work.mkdir(parents=True, exist_ok=True)
     for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
