@@ -5,10 +5,10 @@ A new method is one function ``(part, *, options...) -> Tensor`` in a file of it
 ``methods/``, registered by ``@method`` (``_registry.py``), and a file in ``conf/method/``.
 """
 
+from ._data import DataPerModel as DataPerModel
 from ._inputs import Inputs as Inputs
 from ._inputs import open_inputs as open_inputs
 from ._merge import merge as merge
-from ._network import DataPerModel as DataPerModel
 from ._options import Options as Options
 from ._part import Part as Part
 from ._part import Problem as Problem

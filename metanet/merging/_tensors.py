@@ -1,6 +1,7 @@
 """The result of a merge: a checkpoint whose tensors are computed when they are asked for."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -122,66 +123,76 @@ class Tensors:
         names = self._groups.get(first, ())
         if len(names) < 2:
             return self._computed(name)
-        tensor, left = self.waiting.pop(first, (None, set()))
-        if tensor is None or name not in left:
-            tensor, left = self._computed(first), set(names)
-        if left := left - {name}:
-            self.waiting[first] = tensor, left
+        tensor, asking = self.waiting.pop(first, (None, set()))
+        if tensor is None or name not in asking:
+            tensor = self._computed(first)
+            asking = set(names)
+        others = asking - {name}
+        if others:
+            self.waiting[first] = tensor, others
         return tensor.clone()
 
     @cached_property
     def _groups(self) -> dict[str, list[str]]:
         """First name -> all names of the result that are tied to it."""
-        groups: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = defaultdict(list)
         for name in self.sources:
-            groups.setdefault(self.first.get(name, name), []).append(name)
+            groups[self.first.get(name, name)].append(name)
         return groups
 
     def _computed(self, name: str) -> Tensor:
-        source = self.sources[name]
-        taken = self.options.taken(name)
-        if taken is not None:
-            return self._taken(name, taken)
-        read = {k: self.models[k][n] for k, n in source.models.items() if n in self.models[k]}
-        base = (
-            self.base[source.base] if self.base is not None and source.base in self.base else None
-        )
-        stored = next(iter(read.values())) if base is None else base
-        if is_integer(stored.dtype):
-            return _integers(name, stored, read, self.models)
-        stored_dtypes = {t.dtype for t in (*read.values(), stored)}
-        wide = self.dtype or (torch.float64 if stored_dtypes & _WIDE else torch.float32)
-        complex_ = stored.is_complex()
-
-        def widened(tensor: Tensor) -> Tensor:
-            tensor = real_parts(tensor) if complex_ else tensor
-            return tensor.to(self.device, wide)
-
-        part = Part(
-            self.first.get(name, name),
-            tuple(widened(t) for t in read.values()),
-            None if base is None else widened(base),
-            tuple(read),
-            self.seed,
-            self.prepared,
-        )
+        label = self.options.taken(name)
+        if label is not None:
+            return self._taken(name, label)
+        read = self._read(name)
+        if is_integer(read.like.dtype):
+            return _integers(name, read, self.models)
+        is_complex = read.like.is_complex()
+        part = self._part(name, read)
+        del read  # as stored, the tensors are not needed any more
         options = self.options.of(name, part.numbers)
-        del read, base, stored  # as stored, they are not needed any more
-        merged = (
-            _averaged(part, options)
-            if self._is_statistic(name)
-            else self.options.method.function(part, **options)
-        )
+        if self._is_statistic(name):
+            merged = _averaged(part, options)
+        else:
+            merged = self.options.method.function(part, **options)
         largest = largest_of(merged)
         self._check(name, merged, part, largest)
-        if complex_:
-            return torch.view_as_complex(self._stored(name, merged, largest).contiguous())
-        return self._stored(name, merged, largest)
+        stored = self._stored(name, merged, largest)
+        return torch.view_as_complex(stored.contiguous()) if is_complex else stored
+
+    def _read(self, name: str) -> "_Read":
+        """The tensors of a name, as they are stored."""
+        source = self.sources[name]
+        models = {}
+        for number, own in source.models.items():
+            if own in self.models[number]:
+                models[number] = self.models[number][own]
+        has_base = self.base is not None and source.base in self.base
+        return _Read(models, self.base[source.base] if has_base else None)
+
+    def _part(self, name: str, read: "_Read") -> Part:
+        """The tensors of a name as methods compute with them: wide, real, on the device."""
+        dtypes = {tensor.dtype for tensor in (*read.models.values(), read.like)}
+        wide = self.dtype or (torch.float64 if dtypes & _WIDE else torch.float32)
+
+        def widened(tensor: Tensor) -> Tensor:
+            real = real_parts(tensor) if tensor.is_complex() else tensor
+            return real.to(self.device, wide)
+
+        return Part(
+            name=self.first.get(name, name),
+            tensors=tuple(widened(tensor) for tensor in read.models.values()),
+            base=None if read.base is None else widened(read.base),
+            numbers=tuple(read.models),
+            seed=self.seed,
+            prepared=self.prepared,
+        )
 
     def _stored(self, name: str, merged: Tensor, largest: float | None = None) -> Tensor:
         """In the dtype of the result; of a complex one, in that of its parts."""
-        dtype = self.dtypes[name].to_real() if self.dtypes[name].is_complex else self.dtypes[name]
-        return stored_as(dtype, name, merged, self.overflow, self.report.__setitem__, largest)
+        dtype = self.dtypes[name]
+        real = dtype.to_real() if dtype.is_complex else dtype
+        return stored_as(real, name, merged, self.overflow, self.report.__setitem__, largest)
 
     def _is_statistic(self, name: str) -> bool:
         """Whether a tensor is averaged because what models changed of it means nothing.
@@ -196,40 +207,65 @@ class Tensors:
             and name.rpartition(".")[2] in STATISTICS
         )
 
-    def _taken(self, name: str, taken: int | str) -> Tensor:
-        source = self.sources[name]
-        if taken != "base" and taken not in source.models:
-            raise MetanetError(
-                f"{name}: model {taken} takes no part in this slice, so that it can't be taken from it"
-            )
-        tensor = (
-            self.base[source.base] if taken == "base" else self.models[taken][source.models[taken]]
-        )
+    def _taken(self, name: str, label: int | str) -> Tensor:
+        """The tensor of one model, or of the base, as it is."""
+        tensor = self._of_one(name, label)
         if tensor.dtype is self.dtypes[name] or not tensor.is_floating_point():
             return tensor
         return self._stored(name, tensor.float() if tensor.dtype.itemsize < 4 else tensor)
 
-    def _check(self, name: str, merged: Tensor, part: Part, largest: float) -> None:
-        if not math.isfinite(largest):
-            given = {**dict(zip(part.numbers, part.tensors, strict=True)), "base": part.base}
-            for who, tensor in given.items():
-                if tensor is not None and not bool(torch.isfinite(tensor).all()):
-                    path = self.base.path if who == "base" else self.models[who].path
-                    raise CheckpointError(
-                        f"checkpoint '{path}': {name} has NaN or infinite values; it can't be merged"
-                    )
+    def _of_one(self, name: str, label: int | str) -> Tensor:
+        source = self.sources[name]
+        if self.base is not None and label == "base":
+            return self.base[source.base]
+        if not isinstance(label, int) or label not in source.models:
             raise MetanetError(
-                f"{name}: method {self.options.method.name!r} made NaN or infinite values of finite ones"
+                f"{name}: model {label} takes no part in this slice, so that it can't be taken from it"
             )
-        expected = (
-            self.shapes[name] + (2,)
-            if merged.ndim == len(self.shapes[name]) + 1
-            else self.shapes[name]
-        )
+        return self.models[label][source.models[label]]
+
+    def _check(self, name: str, merged: Tensor, part: Part, largest: float) -> None:
+        """Refuse what is not finite, or of another shape than the result's."""
+        method = self.options.method.name
+        if not math.isfinite(largest):
+            self._check_given(name, part)
+            raise MetanetError(
+                f"{name}: method {method!r} made NaN or infinite values of finite ones"
+            )
+        expected = self.shapes[name]
+        if merged.ndim == len(expected) + 1:  # of complex tensors the parts
+            expected = torch.Size((*expected, 2))
         if merged.shape != expected:
             raise MetanetError(
-                f"{name}: method {self.options.method.name!r} made {tuple(merged.shape)}, expected {tuple(expected)}"
+                f"{name}: method {method!r} made {tuple(merged.shape)}, expected {tuple(expected)}"
             )
+
+    def _check_given(self, name: str, part: Part) -> None:
+        """Refuse what was not finite before it was merged."""
+        inputs = [
+            (tensor, self.models[number].path)
+            for number, tensor in zip(part.numbers, part.tensors, strict=True)
+        ]
+        if part.base is not None and self.base is not None:
+            inputs.append((part.base, self.base.path))
+        for tensor, path in inputs:
+            if not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(
+                    f"checkpoint '{path}': {name} has NaN or infinite values; it can't be merged"
+                )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Tensors of one name as they are stored, of the models by their numbers, and of the base."""
+
+    models: Mapping[int, Tensor]
+    base: Tensor | None
+
+    @property
+    def like(self) -> Tensor:
+        """The one whose kind the result is of."""
+        return next(iter(self.models.values())) if self.base is None else self.base
 
 
 def _averaged(part: Part, options: Mapping[str, Any]) -> Tensor:
@@ -240,20 +276,18 @@ def _averaged(part: Part, options: Mapping[str, Any]) -> Tensor:
     return average(part.tensors, weights if are_shares else alike, "linear")
 
 
-def _integers(
-    name: str, stored: Tensor, read: Mapping[int, Tensor], models: Sequence[Checkpoint]
-) -> Tensor:
+def _integers(name: str, read: _Read, models: Sequence[Checkpoint]) -> Tensor:
     """Integers are not averaged: tables that all have alike stay, of counters the first model's (or
     base's) count.
 
     Raises:
         CheckpointError: tables that differ, as those of quantised weights do.
     """
-    for number, tensor in read.items():
-        if tensor.ndim and not torch.equal(tensor, stored):
+    for number, tensor in read.models.items():
+        if tensor.ndim and not torch.equal(tensor, read.like):
             raise CheckpointError(
                 f"{name} holds integers ({tensor.dtype}) that differ in '{models[number].path}': weights that are "
                 f"quantised can't be merged, dequantise them first. If it is another table, say whose to take: "
                 f"overrides={{{name!r}: {{'take': 0}}}}"
             )
-    return stored
+    return read.like

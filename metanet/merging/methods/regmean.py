@@ -7,7 +7,8 @@ from ...errors import MetanetError
 from ...evaluation import Runner
 from ...progress import track
 from .._average import average
-from .._network import data_of, first_samples, load, working_copy
+from .._data import data_of, first_samples
+from .._network import load, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
 from ..statistics import Block, apart, grams

@@ -1,5 +1,6 @@
 """Repair of a merged network's statistics."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from .._network import load, working_copy
 from .._part import Problem
 from .._range import stored_as
 from ._calibrate import Corrections, calibrate
-from ._goals import Measured, between, measure_layers
+from ._goals import Measured, Spread, between, measure_layers
 from ._normalisers import normalisers
 from ._registry import REPAIRS
 
@@ -33,11 +34,10 @@ def check_repair(
         )
     if name not in REPAIRS:
         raise MetanetError(f"there is no repair={name!r}. Choices: {', '.join(REPAIRS)}, or none")
-    missing = [what for what, given in (("model", model), ("data", data)) if given is None]
-    if missing:
-        raise MetanetError(
-            f"repair={name!r} runs the merged network: give {' and '.join(f'{n}=...' for n in missing)}"
-        )
+    needed = {"model": model, "data": data}
+    missing = [f"{what}=..." for what, value in needed.items() if value is None]
+    if missing or model is None:
+        raise MetanetError(f"repair={name!r} runs the merged network: give {' and '.join(missing)}")
     if REPAIRS[name] is None and not normalisers(model):
         others = ", ".join(n for n, correct in REPAIRS.items() if correct is not None)
         raise MetanetError(
@@ -74,26 +74,28 @@ def repaired(
         MetanetError: the method changed shapes, there is nothing to repair, or a network can't run
             the data.
     """
-    correct, run = REPAIRS[name], Runner(problem.device)
+    correct = REPAIRS[name]
+    run = Runner(problem.device)
     stage = working_copy(problem)
+    data: Iterable[Any] = problem.data  # type: ignore[assignment]
     _check_shapes(merged, stage)
     ends: list[Measured] = []
+    counts = [weight for weight in weights if weight]
     if correct is not None:
-        for each, weight in zip(problem.models, weights, strict=True):
+        for checkpoint, weight in zip(problem.models, weights, strict=True):
             if weight:
-                load(stage, each)
-                ends.append(measure_layers(stage, problem.data, run))
-    goals = between(ends, [w for w in weights if w]) if ends else {}
-    if correct is not None and not goals and not normalisers(stage):
+                load(stage, checkpoint)
+                ends.append(measure_layers(stage, data, run))
+    goals = between(ends, counts) if ends else {}
+    norms = normalisers(stage)
+    if correct is not None and not goals and not norms:
         raise MetanetError(
             f"repair={name!r}: {type(stage).__name__} has no layer that can be corrected"
         )
     load(stage, merged)
-    found = calibrate(
-        stage, problem.data, run, goals, correct, passes=passes, progress=problem.progress
-    )
-    _, first = entries(problem.model)
-    _report(problem.report, found, goals, ends[0].left if ends else {}, len(normalisers(stage)))
+    found = calibrate(stage, data, run, goals, correct, passes=passes, progress=problem.progress)
+    _report(problem.report, found, goals, ends[0].left if ends else {}, len(norms))
+    first = entries(problem.model)[1]  # type: ignore[arg-type]
     return merged.mapped(_Correction(found, first, overflow, problem.report))
 
 
@@ -123,6 +125,7 @@ class _Correction:
 
 
 def _check_shapes(merged: Checkpoint, stage: nn.Module) -> None:
+    """Raises MetanetError if the module can't hold the merged tensors."""
     for name, tensor in entries(stage)[0].items():
         if name in merged and tensor.shape != merged.shapes[name]:
             raise MetanetError(
@@ -134,21 +137,21 @@ def _check_shapes(merged: Checkpoint, stage: nn.Module) -> None:
 def _report(
     report: dict[str, Any],
     found: Corrections,
-    goals: Mapping[str, Any],
-    left: Mapping[str, str],
+    goals: Mapping[str, Spread],
+    untouched: Mapping[str, str],
     norms: int,
 ) -> None:
+    """Tell what was done, and which layers were not corrected, by reason."""
     report["repair/passes"] = found.passes
     report["repair/normalisers measured anew"] = norms
-    if goals or left:
-        report["repair/layers corrected"] = len(goals)
-        report["repair/of them without bias, scaled only"] = sum(
-            g.layer.bias is None for g in goals.values()
-        )
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in left.items():
-            by_reason.setdefault(reason, []).append(name)
-        for reason, names in by_reason.items():
-            report[f"repair/left: {reason}"] = ", ".join(
-                [*names[:3], *(["..."] if len(names) > 3 else [])]
-            )
+    if not goals and not untouched:
+        return
+    report["repair/layers corrected"] = len(goals)
+    without_bias = [goal for goal in goals.values() if goal.layer.bias is None]
+    report["repair/of them without bias, scaled only"] = len(without_bias)
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for name, reason in untouched.items():
+        by_reason[reason].append(name)
+    for reason, names in by_reason.items():
+        listed = names[:3] if len(names) <= 3 else [*names[:3], "..."]
+        report[f"repair/left: {reason}"] = ", ".join(listed)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...evaluation import Runner, entries
 from ...tracing import tensors_in
-from .._network import batch_size
+from .._data import batch_size
 
 _aten = torch.ops.aten
 _PATCHES = 2**25  # values of unfolded images at once: 128 MiB
