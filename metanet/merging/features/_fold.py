@@ -1,13 +1,14 @@
 """Merging features inside one network: how far apart its neurons are, and which become one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...alignment import stored_name
-from ...symmetry import SymmetrySpec, leaves_of
+from ...symmetry import SymmetrySpec, TensorAxes, leaves_of
 from ._pairs import Pairs
 from ._roles import Roles, along
 from ._sites import Site
@@ -32,27 +33,41 @@ def distances(
             products[site.group].addmm_(rows, rows.T)
     done = {name for site in sites for name in site.tensors.values()}
     for name, tensor in spec.tensors.items():
-        made = {
-            leaf.group
-            for n, a in enumerate(tensor.axes)
-            if roles.makes(name, n)
-            for leaf in leaves_of(a)
-        }
-        if tensor.tied_to is not None or name in done or not made & {*groups}:
-            continue
+        if tensor.tied_to is None and name not in done and _makes(name, tensor, roles, products):
+            values = state[stored_name(spec, name, state)]
+            along(values, tensor.axes, partial(_add_products, products, roles, name))
+    return {group: _squared(product) for group, product in products.items()}
 
-        def add(values: Tensor, at: int, group: str, number: int, name: str = name) -> Tensor:
-            if group in products and roles.makes(name, number):
-                rows = values.movedim(at, 0).reshape(values.shape[at], -1).double().cpu()
-                products[group].addmm_(rows, rows.T)
-            return values
 
-        along(state[stored_name(spec, name, state)], tensor.axes, add)
-    out = {}
-    for group, product in products.items():
-        squares = product.diagonal()
-        out[group] = (squares[:, None] + squares - 2 * product).clamp(min=0).numpy()
-    return out
+def _makes(name: str, tensor: TensorAxes, roles: Roles, groups: Collection[str]) -> bool:
+    """Whether a tensor makes neurons of one of the groups."""
+    for number, axis in enumerate(tensor.axes):
+        if roles.makes(name, number) and any(leaf.group in groups for leaf in leaves_of(axis)):
+            return True
+    return False
+
+
+def _add_products(
+    products: Mapping[str, Tensor],
+    roles: Roles,
+    name: str,
+    values: Tensor,
+    at: int,
+    group: str,
+    number: int,
+) -> Tensor:
+    """Add the inner products of all that a tensor makes of a group's neurons along one axis."""
+    if group in products and roles.makes(name, number):
+        rows = values.movedim(at, 0).reshape(values.shape[at], -1).double().cpu()
+        products[group].addmm_(rows, rows.T)
+    return values
+
+
+def _squared(product: Tensor) -> np.ndarray:
+    """Squared distances between vectors of which these are the inner products."""
+    squares = product.diagonal()
+    distances: np.ndarray = (squares[:, None] + squares - 2 * product).clamp(min=0).numpy()
+    return distances
 
 
 def clusters(squared: np.ndarray, threshold: float, share: float) -> np.ndarray:
@@ -67,24 +82,24 @@ def clusters(squared: np.ndarray, threshold: float, share: float) -> np.ndarray:
     Returns:
         For every neuron the number of its cluster, int64.
     """
-    n = len(squared)
+    count = len(squared)
     limit = threshold**2 * squared.max(initial=0.0)
     pairs = Pairs(-squared)
-    sizes, members = np.ones(n), [[i] for i in range(n)]
-    for _ in range(min(int(share * n + 1e-9), n - 1)):
+    sizes = np.ones(count)
+    members = [[neuron] for neuron in range(count)]
+    for _ in range(min(int(share * count + 1e-9), count - 1)):
         i, j, score = pairs.best()
         if -score > limit:
             break
-        si, sj = sizes[i], sizes[j]
+        size, other = sizes[i], sizes[j]
         # squared distances to the mean of both (Lance and Williams)
-        row = (si * pairs.scores[i] + sj * pairs.scores[j] - si * sj / (si + sj) * score) / (
-            si + sj
-        )
+        to_both = size * pairs.scores[i] + other * pairs.scores[j]
+        row = (to_both - size * other / (size + other) * score) / (size + other)
         pairs.join(i, j, np.minimum(row, 0.0))
-        sizes[i] += sj
+        sizes[i] += other
         members[i] += members[j]
         members[j] = []
-    out = np.empty(n, np.int64)
-    for number, found in enumerate(sorted(m for m in (sorted(m) for m in members) if m)):
-        out[found] = number
-    return out
+    cluster = np.empty(count, np.int64)
+    for number, neurons in enumerate(sorted(sorted(joined) for joined in members if joined)):
+        cluster[neurons] = number
+    return cluster
