@@ -57,10 +57,10 @@ def on_extra_names(given: Mapping[int | str, Checkpoint]) -> str:
     is_derived = first.endswith(_DERIVED)
     derived = " (a table that the network computes from its configuration)" if is_derived else ""
     shown = dict(list(takes.items())[:_LISTED])
-    more = f", and likewise {len(takes) - _LISTED} more" if len(takes) > _LISTED else ""
+    likewise = f", and likewise {len(takes) - _LISTED} more" if len(takes) > _LISTED else ""
     return (
         f"\nOnly some of them store {first}{derived}. Take such tensors from one that has them: "
-        f"{overrides_text(shown)}{more}."
+        f"{overrides_text(shown)}{likewise}."
     )
 
 

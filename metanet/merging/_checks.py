@@ -39,11 +39,11 @@ def _check_count(method: Method, models: Any, options: Options) -> None:
     fits = least <= count and (most is None or count <= most)
     if fits or not count or options.slices:
         return
-    wanted = f"{least}" if least == most else f"{least} to {most}"
+    allowed = f"{least}" if least == most else f"{least} to {most}"
     if most is None:
-        wanted = f"{least} or more"
+        allowed = f"{least} or more"
     besides = " besides the base" if method.base == "required" else ""
-    raise MetanetError(f"method {method.name!r} merges {wanted} models{besides}, got {count}")
+    raise MetanetError(f"method {method.name!r} merges {allowed} models{besides}, got {count}")
 
 
 def _check_base(method: Method, options: Options) -> None:

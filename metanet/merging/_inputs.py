@@ -99,10 +99,10 @@ def open_inputs(
     """
     if isinstance(models, str | os.PathLike | nn.Module | Mapping) or not models:
         raise MetanetError("merge takes a list of models: metanet.merge([a, b], method=...)")
-    given: dict[Label, Weights] = dict(enumerate(models))
+    listed: dict[Label, Weights] = dict(enumerate(models))
     if base is not None:
-        given[BASE] = base
-    opened = {label: _opened(weights, label) for label, weights in given.items()}
+        listed[BASE] = base
+    opened = {label: _opened(weights, label) for label, weights in listed.items()}
     for checkpoint in opened.values():
         check_plain(checkpoint, averaged=True, taken=takes)
     if model is None:
@@ -110,7 +110,7 @@ def open_inputs(
     else:
         agreed, first = _by_module(opened, model)
         untied = {}
-    called = {label: _name_of(given[label], checkpoint) for label, checkpoint in opened.items()}
+    called = {label: _name_of(listed[label], checkpoint) for label, checkpoint in opened.items()}
     numbers = range(len(models))
     return Inputs(
         models=tuple(agreed.checkpoints[number] for number in numbers),
@@ -146,8 +146,8 @@ def _by_module(
     """Checkpoints by the names of the network, and the ties of the result."""
     fitted = {label: fit_to(model, each, str(each.path)) for label, each in opened.items()}
     network = entries(model)[1]
-    own = {name: name for name in network}
-    return _Agreed(fitted, {}, ()), by_network(own, network, list(fitted.values()))
+    by_name = {name: name for name in network}
+    return _Agreed(fitted, {}, ()), by_network(by_name, network, list(fitted.values()))
 
 
 # ---------------------------------------------------------------- by the names of one another
@@ -165,12 +165,12 @@ def _by_names(
     """
     if BASE in opened:
         opened = {BASE: opened[BASE], **opened}
-    told = _ties_of(opened)
+    ties_of = _ties_of(opened)
     shared = [name for name in _first_of(opened) if all(name in each for each in opened.values())]
-    everywhere = in_all(shared, list(told.values()))
+    everywhere = in_all(shared, list(ties_of.values()))
     aside = _set_aside(opened, takes, everywhere)
-    rest = {label: _without(each, aside[label]) for label, each in opened.items()}
-    agreed = _agreed(rest, told, opened)
+    compared_later = {label: _without(each, aside[label]) for label, each in opened.items()}
+    agreed = _agreed(compared_later, ties_of, opened)
     names = _first_of(agreed.checkpoints)
     first = in_all(names, list(agreed.ties.values()))
     compared, ties = list(agreed.checkpoints.values()), list(agreed.ties.values())
@@ -198,10 +198,10 @@ def _ties_of(opened: Mapping[Label, Checkpoint]) -> dict[Label, dict[str, str]]:
     """
     heads = {frozenset(n for n in each if n.endswith(HEADS)) for each in opened.values()}
     alike = len(heads) == 1
-    told = [
+    stored = [
         each.tied if alike and _is_untied(each) else same_tensors(each) for each in opened.values()
     ]
-    return dict(zip(opened, completed(list(opened.values()), told), strict=True))
+    return dict(zip(opened, completed(list(opened.values()), stored), strict=True))
 
 
 def _set_aside(
@@ -212,10 +212,10 @@ def _set_aside(
     def is_taken(name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in takes)
 
-    taken = {name for each in opened.values() for name in each if is_taken(name)}
-    tensors = {everywhere.get(name, name) for name in taken}
+    matching = {name for each in opened.values() for name in each if is_taken(name)}
+    tensors = {everywhere.get(name, name) for name in matching}
     return {
-        label: [name for name in each if name in taken or everywhere.get(name) in tensors]
+        label: [name for name in each if name in matching or everywhere.get(name) in tensors]
         for label, each in opened.items()
     }
 
@@ -310,10 +310,10 @@ def _renamed(ties: Ties, fitted: Checkpoint, own: Mapping[str, str]) -> dict[str
 
 def _without(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
     leaving = set(names)
-    kept = {name: shape for name, shape in checkpoint.shapes.items() if name not in leaving}
-    if len(kept) == len(checkpoint):
+    staying = {name: shape for name, shape in checkpoint.shapes.items() if name not in leaving}
+    if len(staying) == len(checkpoint):
         return checkpoint
-    return checkpoint.fit(kept, prefix="", extra="drop")
+    return checkpoint.fit(staying, prefix="", extra="drop")
 
 
 def _with(fitted: Checkpoint, opened: Checkpoint, names: Sequence[str]) -> Checkpoint:

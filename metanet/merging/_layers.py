@@ -23,8 +23,8 @@ class Place:
 
 def place_of(name: str) -> Place | None:
     """The outermost numbered layer that a name stands in; ``None`` outside of all."""
-    found = _NUMBERED.fullmatch(name)
-    return None if found is None else Place(found["stack"], int(found["number"]), found["rest"])
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else Place(match["stack"], int(match["number"]), match["rest"])
 
 
 def main_stack(names: Iterable[str]) -> str:
@@ -117,7 +117,7 @@ def sliced(
     stack = main_stack(names)
     inside = {name: place for name in names if (place := _within(name, stack)) is not None}
     layers = {place.number for place in inside.values()}
-    made: dict[str, dict[int, str]] = defaultdict(dict)
+    result: dict[str, dict[int, str]] = defaultdict(dict)
     offset = 0
     for number, spans in enumerate(slices, 1):
         length = _length(number, spans, stack, layers)
@@ -125,7 +125,7 @@ def sliced(
             for model, (start, stop) in spans.items():
                 if start <= place.number < stop:
                     layer = offset + place.number - start
-                    made[f"{stack}{layer}.{place.rest}"][model] = name
+                    result[f"{stack}{layer}.{place.rest}"][model] = name
         offset += length
     before: dict[str, dict[int, str]] = {}
     behind: dict[str, dict[int, str]] = {}
@@ -136,7 +136,7 @@ def sliced(
             before[name] = dict.fromkeys(slices[0], name)
         else:
             behind[name] = dict.fromkeys(slices[-1], name)
-    return {**before, **made, **behind}
+    return {**before, **result, **behind}
 
 
 def _within(name: str, stack: str) -> Place | None:
@@ -154,8 +154,8 @@ def _length(
         raise MetanetError(
             f"slice {number}, {dict(spans)}: every model needs the same number of layers, 1 or more"
         )
-    wanted = {layer for start, stop in spans.values() for layer in range(start, stop)}
-    missing = sorted(wanted.difference(layers))
+    asked = {layer for start, stop in spans.values() for layer in range(start, stop)}
+    missing = sorted(asked.difference(layers))
     if missing:
         raise MetanetError(
             f"slice {number}, {dict(spans)}: there is no layer {missing[0]}; "

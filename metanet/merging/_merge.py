@@ -65,15 +65,15 @@ def merge(
             tensor is asked for.
     """
     options = _with_base(Options.of(method, given), models)
-    found = find_method(options.method, options.options)
-    check_call(found, models, options)
+    entry = find_method(options.method, options.options)
+    check_call(entry, models, options)
     wide, narrow = options.computed_in, options.stored_in
     takes = _takes(options)
     inputs = models if isinstance(models, Inputs) else _opened(models, options, takes)
     sources = sources_of(inputs, options.model is not None, takes, options.slices)
     first = tied_in_result(inputs.first, sources)
     by_tensor = TensorOptions(
-        found,
+        entry,
         options.options,
         options.overrides or {},
         len(inputs.models),
@@ -81,11 +81,11 @@ def merge(
         inputs.base is not None,
         first,
     )
-    options = _completed(options, found)
+    options = _completed(options, entry)
     alignments = _alignments(inputs, options)
     problem = _problem(inputs, alignments, options)
-    prepared = found.prepare and found.prepare(problem, **by_tensor.prepared())
-    shapes, dtypes = _described(sources, problem, found, prepared, by_tensor, narrow)
+    prepared = entry.prepare and entry.prepare(problem, **by_tensor.prepared())
+    shapes, dtypes = _described(sources, problem, entry, prepared, by_tensor, narrow)
     compute = Tensors(
         problem.models,
         problem.base,
@@ -105,14 +105,14 @@ def merge(
     if options.repair is not None:
         computed = _repaired(computed, problem, by_tensor, prepared, options)
     passes = problem.report.get("repair/passes")
-    recipe = recipe_of(found, options, inputs, alignments, passes)
+    recipe = recipe_of(entry, options, inputs, alignments, passes)
     _tell_of_ties(problem.report, inputs)
-    taken = {name: by_tensor.taken(name) for name in sources}
+    labels = {name: by_tensor.taken(name) for name in sources}
     provenance = Provenance(
         first=first,
         dropped=inputs.dropped,
         untied=tuple(inputs.untied),
-        taken={name: label for name, label in taken.items() if label is not None},
+        taken={name: label for name, label in labels.items() if label is not None},
     )
     return Merged.of(computed, recipe, problem.report, alignments, provenance)
 
@@ -256,16 +256,16 @@ def _described(
     dtypes: dict[str, torch.dtype] = {}
     like = problem.models[0] if problem.base is None else problem.base
     for name, source in sources.items():
-        taken = options.taken(name)
-        stored = problem.models[taken] if isinstance(taken, int) else like
+        label = options.taken(name)
+        stored = problem.models[label] if isinstance(label, int) else like
         shape, dtype = stored.shapes[source.base], stored.dtypes[source.base]
-        made = shape if method.shape is None else method.shape(prepared, name, shape)
-        if taken is not None and made != shape:
+        new = shape if method.shape is None else method.shape(prepared, name, shape)
+        if label is not None and new != shape:
             raise MetanetError(
                 f"overrides: {name} can't be taken as it is ({tuple(shape)}), method {method.name!r} makes its neurons "
-                f"fewer or more: {tuple(made)}"
+                f"fewer or more: {tuple(new)}"
             )
-        shapes[name] = made
+        shapes[name] = new
         dtypes[name] = narrow if narrow is not None and dtype.is_floating_point else dtype
     return shapes, dtypes
 

@@ -98,9 +98,9 @@ class Options:
 
     def with_given(self, given: Mapping[str, Any]) -> "Options":
         """These options with some fields and options of the method changed."""
-        known = {name: value for name, value in given.items() if name in _KEYWORDS}
-        rest = {name: value for name, value in given.items() if name not in _KEYWORDS}
-        return replace(self, **known, options={**self.options, **rest})
+        keywords = {name: value for name, value in given.items() if name in _KEYWORDS}
+        of_method = {name: value for name, value in given.items() if name not in _KEYWORDS}
+        return replace(self, **keywords, options={**self.options, **of_method})
 
     @property
     def computed_in(self) -> torch.dtype | None:
@@ -137,8 +137,8 @@ def signature_of(models: inspect.Parameter, result: Any) -> inspect.Signature:
         result: the annotation of what it returns.
     """
     keywords = [_parameter(each) for each in fields(Options) if each.name in ("method", *_KEYWORDS)]
-    rest = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=Any)
-    return inspect.Signature([models, *keywords, rest], return_annotation=result)
+    others = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=Any)
+    return inspect.Signature([models, *keywords, others], return_annotation=result)
 
 
 def _parameter(each: Field[Any]) -> inspect.Parameter:

@@ -137,8 +137,10 @@ def method(
         _check_signature(name, function, "part")
         if prepare is not None:
             _check_signature(name, prepare, "problem")
-        made = Method(name, function, base, models, tuple(needs), prepare, shape, shares, reference)
-        METHODS.add(name, made)
+        entry = Method(
+            name, function, base, models, tuple(needs), prepare, shape, shares, reference
+        )
+        METHODS.add(name, entry)
         return function
 
     return register

@@ -51,8 +51,8 @@ def sources_of(
     if slices is None:
         return {name: Source(dict.fromkeys(range(count), name), name) for name in names}
     spans = [_spans(number, each, count) for number, each in enumerate(slices, 1)]
-    made = sliced(names, spans)
-    return {name: Source(models, next(iter(models.values()))) for name, models in made.items()}
+    result = sliced(names, spans)
+    return {name: Source(models, next(iter(models.values()))) for name, models in result.items()}
 
 
 def tied_in_result(first: Mapping[str, str], sources: Mapping[str, Source]) -> dict[str, str]:
@@ -60,11 +60,11 @@ def tied_in_result(first: Mapping[str, str], sources: Mapping[str, Source]) -> d
 
     Layers that slices put elsewhere go by what is in them: of these nothing is known.
     """
-    known: dict[str, str] = {}
+    firsts: dict[str, str] = {}
     tied = {}
     for name, source in sources.items():
         in_place = set(source.models.values()) == {name}
-        tied[name] = known.setdefault(first.get(name, name), name) if in_place else name
+        tied[name] = firsts.setdefault(first.get(name, name), name) if in_place else name
     return tied
 
 

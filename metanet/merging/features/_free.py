@@ -112,11 +112,11 @@ class _Trial:
     def _run(self, state: Mapping[str, Tensor]) -> list[Tensor]:
         with torch.no_grad(), float64():
             values = self.trace.replay(state, *self.inputs, keep=set(self.trace.outputs))
-        given = dict(zip(self.trace.inputs, self.inputs, strict=True))
+        entering = dict(zip(self.trace.inputs, self.inputs, strict=True))
         found = [
-            values[n] if n in values else given[n]
+            values[n] if n in values else entering[n]
             for n in self.trace.outputs
-            if n in values or n in given
+            if n in values or n in entering
         ]
         return [real_parts(t).double() for t in found]
 
@@ -134,14 +134,14 @@ class _Pairs:
         if group not in self.groups:
             return tensor
         n = tensor.shape[at] // 2 * 2
-        kept, gone = torch.arange(0, n, 2), torch.arange(1, n, 2)
+        first, gone = torch.arange(0, n, 2), torch.arange(1, n, 2)
         other = tensor.index_select(at, gone)
         if not self.roles.makes(self.name, number):
             if self.moved is None:
                 return tensor
-            return tensor.index_add(at, kept, other).index_fill(at, gone, 0.0)
+            return tensor.index_add(at, first, other).index_fill(at, gone, 0.0)
         if self.moved is None:
-            return tensor.index_copy(at, gone, tensor.index_select(at, kept))
+            return tensor.index_copy(at, gone, tensor.index_select(at, first))
         noise = torch.rand(other.shape, generator=self.moved, dtype=torch.float64)
         size = tensor.square().mean().sqrt()
         return tensor.index_copy(at, gone, other * (1 + noise) + 0.3 * size * noise)

@@ -71,9 +71,9 @@ def matched(
     movable = [g for g in movable_groups(spec, keys, keys) if g in moved]
     transforms = [spec.identity()]
     for m in range(1, k):
-        found = [(n, c) for (which, (_, n)), c in across.items() if which == m]
+        of_model = [(n, c) for (which, (_, n)), c in across.items() if which == m]
         terms = added_up(
-            [t for n, c in found for t in terms_of(c.correlations(), n, keys, movable)]
+            [t for n, c in of_model for t in terms_of(c.correlations(), n, keys, movable)]
         )
         start = {g: e.numpy() for g, e in to_elements(spec.identity(), keys).items()}
         arranged, _ = arrange_by_terms(terms, families(movable, keys), keys, start)
@@ -83,9 +83,9 @@ def matched(
 
 def _with_dead(moments: Moments) -> Tensor:
     """Correlations; of features that hardly vary, 1 with each other and 0 with all others."""
-    found = moments.correlations()
-    dead = found.diagonal() == 0
-    return torch.where(dead[:, None] & dead, 1.0, found)
+    correlations = moments.correlations()
+    dead = correlations.diagonal() == 0
+    return torch.where(dead[:, None] & dead, 1.0, correlations)
 
 
 def _parts(
@@ -123,10 +123,12 @@ def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) ->
         ``(k, n)`` int64: for every feature the number of the one that it becomes part of.
     """
     n = len(correlations) // k
-    model, own = np.divmod(np.arange(k * n), n)
+    model, feature = np.divmod(np.arange(k * n), n)
     apart = model[:, None] != model
     fit = (
-        correlations.astype(np.float64) + _ALIKE * apart + _ALIKE * (apart & (own[:, None] == own))
+        correlations.astype(np.float64)
+        + _ALIKE * apart
+        + _ALIKE * (apart & (feature[:, None] == feature))
     )
     budget = np.full(k, int((k - 1) * n // k * beta + 1e-9))
     counts = np.zeros((k * n, k), np.int64)

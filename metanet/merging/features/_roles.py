@@ -50,7 +50,7 @@ def roles_of(template: GraphTemplate) -> Roles:
     convolution's ``(out, in, height, width)``, whose places have no role. A depthwise kernel ``(channels, 1,
     height, width)`` makes along axis 0 what it reads there: its channels count as made.
     """
-    made: dict[str, set[int]] = defaultdict(set)
+    making: dict[str, set[int]] = defaultdict(set)
     read: dict[str, set[int]] = defaultdict(set)
     unknown: set[str] = set()
     outputs: dict[str, int] = {}
@@ -62,14 +62,14 @@ def roles_of(template: GraphTemplate) -> Roles:
         is_output = template.nodes[block.destination].type == NodeType.OUTPUT
         shape = (*template.shapes[block.tensor], template.parts(block.tensor))
         for axis, role in _digits(block, shape):
-            axes = {"destination": made, "group": made, "source": read}.get(role)
+            axes = {"destination": making, "group": making, "source": read}.get(role)
             if axes is None:
                 continue
             for name in block.names:
                 axes[name].add(axis)
-                if axes is made and is_output:
+                if axes is making and is_output:
                     outputs[name] = axis
-    return Roles(_frozen(made), _frozen(read), frozenset(unknown), outputs)
+    return Roles(_frozen(making), _frozen(read), frozenset(unknown), outputs)
 
 
 def _frozen(axes: Mapping[str, set[int]]) -> dict[str, frozenset[int]]:

@@ -98,14 +98,14 @@ def sites_of(
 def _site(spec: SymmetrySpec, roles: Roles, tensors: Mapping[str, str]) -> Site | None:
     """The site of a weight that makes neurons of one group along one axis, and of vectors of that group."""
     weight = tensors["weight"]
-    made = [
+    candidates = [
         (number, axis)
         for number, axis in enumerate(spec.tensors[weight].axes)
         if roles.makes(weight, number) and _moves(axis)
     ]
-    if len(made) != 1:
+    if len(candidates) != 1:
         return None
-    number, leaf = made[0]
+    number, leaf = candidates[0]
     vectors = [name for kind, name in tensors.items() if kind != "weight"]
     if not isinstance(leaf, Leaf) or any(spec.tensors[name].axes != (leaf,) for name in vectors):
         return None

@@ -1,13 +1,13 @@
 """Averages of those models that get better together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 from torch import Tensor
 
 from ...errors import MetanetError
-from ...progress import track
+from ...progress import Progress, track
 from .._average import average
 from .._network import averaged, load, working_copy
 from .._part import Part, Problem
@@ -23,36 +23,56 @@ def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
         measure: on the data: loss, or a metric (accuracy, calibrated_loss); accuracy of classes,
             else the loss, if left out.
     """
-    network, count = working_copy(problem), len(problem.models)
+    count = len(problem.models)
     with track(what="greedy soup", total=2 * count - 1, unit="soups", show=problem.progress) as bar:
-
-        def reached(chosen: list[int]) -> float:
-            nonlocal name, rises
-            load(network, averaged(problem, chosen, [1.0] * len(chosen), "greedy_soup"))
-            name, value, rises = score(problem, network, measure)
-            bar.update()
-            return (value if rises else -value) if isfinite(value) else float("-inf")
-
-        name, rises = "", False
-        alone = [reached([k]) for k in range(count)]
-        order = sorted(
-            range(count), key=lambda k: -alone[k]
-        )  # stable: of equally good ones the first
-        chosen, best = order[:1], alone[order[0]]
-        if not isfinite(best):
+        tasting = _Tasting(problem, measure, bar)
+        alone = [tasting.good([number]) for number in range(count)]
+        # stable: of equally good ones the first
+        first, *others = sorted(range(count), key=lambda number: -alone[number])
+        if not isfinite(alone[first]):
             raise MetanetError(
-                f"method 'greedy_soup': the {name} of every model is infinite or NaN on the data"
+                f"method 'greedy_soup': the {tasting.measure} of every model is infinite or NaN on the data"
             )
-        for k in order[1:]:
-            value = reached([*chosen, k])
+        soup = [first]
+        best = alone[first]
+        for number in others:
+            value = tasting.good([*soup, number])
             if as_good(value, best, rises=True):
-                chosen, best = [*chosen, k], value
-    sign = 1.0 if rises else -1.0
-    problem.report.update({f"model {k} {name}": sign * value for k, value in enumerate(alone)})
-    problem.report.update(
-        {f"soup {name}": sign * best, "models in the soup": ", ".join(map(str, chosen))}
-    )
-    return chosen
+                soup.append(number)
+                best = value
+    sign = 1.0 if tasting.rises else -1.0
+    for number, value in enumerate(alone):
+        problem.report[f"model {number} {tasting.measure}"] = sign * value
+    problem.report[f"soup {tasting.measure}"] = sign * best
+    problem.report["models in the soup"] = ", ".join(map(str, soup))
+    return soup
+
+
+class _Tasting:
+    """How good averages of models are on the data.
+
+    Attributes:
+        measure: by what they are measured.
+        rises: whether larger is better.
+    """
+
+    def __init__(self, problem: Problem, measure: str | None, bar: Progress) -> None:
+        self.problem = problem
+        self.network = working_copy(problem)
+        self.asked = measure
+        self.bar = bar
+        self.measure = ""
+        self.rises = False
+
+    def good(self, numbers: Sequence[int]) -> float:
+        """The score of the average of some models, turned so that larger is better; ``-inf`` if it is not finite."""
+        equal = [1.0] * len(numbers)
+        load(self.network, averaged(self.problem, numbers, equal, "greedy_soup"))
+        self.measure, value, self.rises = score(self.problem, self.network, self.asked)
+        self.bar.update()
+        if not isfinite(value):
+            return float("-inf")
+        return value if self.rises else -value
 
 
 def _shares(chosen: list[int], options: Mapping[str, Any], models: int) -> list[float]:
@@ -72,6 +92,5 @@ def greedy_soup(part: Part) -> Tensor:
     Models are tried in the order of their scores on held-out data; each is kept if the average with
     it is at least as good as without.
     """
-    return average(
-        [part.tensors[k] for k in part.prepared], [1.0] * len(part.prepared), "greedy_soup"
-    )
+    soup = [part.tensors[number] for number in part.prepared]
+    return average(soup, [1.0] * len(soup), "greedy_soup")

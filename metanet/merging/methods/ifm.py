@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -90,34 +91,48 @@ def prepare(
     for name, value in (("threshold", threshold), ("share", share)):
         if not 0 <= value <= 1:
             raise MetanetError(f"method 'ifm': {name}={value}; give a number from 0 to 1")
-    arch, (state,) = problem.arch, problem.models
-    state = checked(arch.spec, state, str(state.path))
-    groups, why, roles = free_groups(arch, state)
-    found: dict[str, Tensor] = {}
-    sites = sites_of(arch.spec, arch.template, roles, groups)
-    for group, squared in distances(arch.spec, roles, groups, sites, state).items():
+    arch = problem.arch
+    if arch is None:
+        raise MetanetError("method 'ifm' needs arch=...")
+    spec = arch.spec
+    state = checked(spec, problem.models[0], str(problem.models[0].path))
+    groups, reasons, roles = free_groups(arch, state)
+    merged: dict[str, Tensor] = {}
+    sites = sites_of(spec, arch.template, roles, groups)
+    for group, squared in distances(spec, roles, groups, sites, state).items():
         cluster = torch.from_numpy(clusters(squared, threshold, share))
-        problem.report[f"features of {group}"] = f"{int(cluster.max()) + 1} of {len(cluster)}"
-        if int(cluster.max()) + 1 < len(cluster):
-            found[group] = cluster
-    sizes = {g: int(c.max()) + 1 for g, c in found.items()}
-    left = total = 0
-    for tensor in arch.spec.tensors.values():
+        remaining = _count(cluster)
+        problem.report[f"features of {group}"] = f"{remaining} of {len(cluster)}"
+        if remaining < len(cluster):
+            merged[group] = cluster
+    before, after = _sizes(spec, {group: _count(cluster) for group, cluster in merged.items()})
+    problem.report["parameters"] = after
+    problem.report["share of parameters"] = after / before if before else 1.0
+    problem.report.update({f"left as it is: {g}": reason for g, reason in reasons.items()})
+    factors = corrections(spec, sites, merged, state) if correct else {}
+    return Fold(spec, roles, merged, factors, shrink)
+
+
+def _count(cluster: Tensor) -> int:
+    """How many neurons there are after the merge."""
+    return int(cluster.max()) + 1
+
+
+def _sizes(spec: SymmetrySpec, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """How many values the tensors have, and how many if groups have other sizes; tied ones count once."""
+    before = after = 0
+    for tensor in spec.tensors.values():
         if tensor.tied_to is None:
-            total += torch.Size(tensor.shape).numel()
-            left += torch.Size(narrowed(a, sizes) for a in tensor.axes).numel()
-    problem.report["parameters"] = left
-    problem.report["share of parameters"] = left / total if total else 1.0
-    problem.report.update({f"left as it is: {g}": reason for g, reason in why.items()})
-    factors = corrections(arch.spec, sites, found, state) if correct else {}
-    return Fold(arch.spec, roles, found, factors, shrink)
+            before += prod(tensor.shape)
+            after += prod(narrowed(axis, sizes) for axis in tensor.axes)
+    return before, after
 
 
 def shape(prepared: Fold, name: str, shape: torch.Size) -> torch.Size:
     """Of a tensor of the result."""
     if not prepared.shrink or name not in prepared.spec.tensors:
         return shape
-    sizes = {g: int(c.max()) + 1 for g, c in prepared.found.items()}
+    sizes = {group: _count(cluster) for group, cluster in prepared.found.items()}
     return torch.Size(narrowed(axis, sizes) for axis in prepared.spec.tensors[name].axes)
 
 

@@ -26,11 +26,11 @@ def karcher(
     total = sum(weights)
     if total == 0:
         raise MetanetError(f"method 'karcher': the weights {list(weights)} have the sum 0")
-    wanted = torch.tensor(weights, dtype=torch.float64) / total
+    shares = torch.tensor(weights, dtype=torch.float64) / total
     lengths, angles = cosines(gram(part.tensors))
     inverse = torch.where(lengths > 0, 1 / lengths, 0)
-    coefficients = _centre(angles, torch.where(lengths > 0, wanted, 0), max_iter, tol) * inverse
-    return combination(part.tensors, (coefficients * (wanted @ lengths)).tolist())
+    coefficients = _centre(angles, torch.where(lengths > 0, shares, 0), max_iter, tol) * inverse
+    return combination(part.tensors, (coefficients * (shares @ lengths)).tolist())
 
 
 def _centre(angles: Tensor, weights: Tensor, max_iter: int, tol: float) -> Tensor:

@@ -31,15 +31,15 @@ def multislerp(part: Part, *, weights: PerModel = 1.0, normalize: bool = True) -
         raise MetanetError(
             f"method 'multislerp': the weights {list(weights)} have the sum 0; give normalize=false"
         )
-    wanted = torch.tensor(weights, dtype=torch.float64) / (total if normalize else 1.0)
+    shares = torch.tensor(weights, dtype=torch.float64) / (total if normalize else 1.0)
     points = part.tensors if part.base is None else part.deltas
     lengths, angles = cosines(gram(points))
-    length = float((wanted @ angles @ wanted).clamp(min=0).sqrt())
+    length = float((shares @ angles @ shares).clamp(min=0).sqrt())
     if length > _OPPOSED:
         inverse = torch.where(lengths > 0, 1 / lengths, 0)
-        coefficients = wanted * inverse * float(wanted @ lengths) / length
+        coefficients = shares * inverse * float(shares @ lengths) / length
     elif len(points) == 2 or not lengths.any():
-        coefficients = wanted
+        coefficients = shares
     else:
         raise MetanetError(
             f"{part.name}: the directions of the models cancel out, so that they have no average; "

@@ -28,8 +28,8 @@ def ramplus_tl(part: Part, *, r: float = 0.1, alpha: float = 0.2, epsilon: float
     for delta in part.deltas:
         changed = hardshrink(delta, epsilon)
         every = int(changed.count_nonzero())
-        own = changed.masked_fill_(single.logical_not(), 0)
-        alone = int(own.count_nonzero())
+        single_changes = changed.masked_fill_(single.logical_not(), 0)
+        alone = int(single_changes.count_nonzero())
         if alone:
-            strengthened.add_(own, alpha=r * min((every - alone) / alone, alpha))
+            strengthened.add_(single_changes, alpha=r * min((every - alone) / alone, alpha))
     return total.div_(counts.clamp_(min=1)).add_(strengthened).add_(part.base)

@@ -30,9 +30,9 @@ def prepare(
         load(network, problem.models[k])
         batches = first_samples(data_of(problem, k), samples)
         bar = track(batches, f"inputs of model {k}", unit="batches", show=problem.progress)
-        found, elsewhere = grams(network, bar, run)
+        products, elsewhere = grams(network, bar, run)
         other |= elsewhere
-        for name, blocks in found.items():
+        for name, blocks in products.items():
             for block, gram in blocks.items():
                 out.setdefault(name, {}).setdefault(block, [None] * count)[k] = gram
     out = {name: blocks for name, blocks in out.items() if name not in other and apart(blocks)}
@@ -74,10 +74,10 @@ def regmean(part: Part, *, weights: PerModel = 1.0, alpha: float = 0.9) -> Tenso
     if not blocks:
         return plain
     out = plain.clone(memory_format=torch.contiguous_format)
-    for block, given in blocks.items():
+    for block, products in blocks.items():
         centre = block.of(plain).double()
         total, pulled = 0.0, 0.0
-        for weight, tensor, gram in zip(weights, part.tensors, given, strict=True):
+        for weight, tensor, gram in zip(weights, part.tensors, products, strict=True):
             if gram is not None:
                 shrunk = weight * _shrunk(gram.to(plain.device), alpha)
                 total = total + shrunk

@@ -127,22 +127,22 @@ class Watch(TorchFunctionMode):
     def _layer(
         self, function: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
     ) -> Layer | None:
-        found = FUNCTIONS.get(function)
-        if found is None or not isinstance(out, Tensor) or not out.is_floating_point():
+        role = FUNCTIONS.get(function)
+        if role is None or not isinstance(out, Tensor) or not out.is_floating_point():
             return None
         if function is torch.addmm and kwargs:  # other factors of both summands
             return None
         weight, bias = (
-            _given(found.weight, "weight", args, kwargs),
-            _given(found.bias, "bias", args, kwargs),
+            _given(role.weight, "weight", args, kwargs),
+            _given(role.bias, "bias", args, kwargs),
         )
         known = weight is not None and id(weight) in self._names and weight.ndim > 1
-        if not known or (found.bias is None and weight.ndim != 2):
+        if not known or (role.bias is None and weight.ndim != 2):
             return None
         if bias is not None and id(bias) not in self._names:  # computed
             return None
         return Layer(
-            self._names[id(weight)], None if bias is None else self._names[id(bias)], found.axis, found.places
+            self._names[id(weight)], None if bias is None else self._names[id(bias)], role.axis, role.places
         )  # fmt: skip
 
 

@@ -72,16 +72,16 @@ class InstanceMoments(Moments):
         """Take in values ``(..., channels, places...)``, of which the channels lie along ``axis``:
         0 or 1."""
         values = values if axis else values[None]
-        own = values.flatten(2).double()
+        flat = values.flatten(2).double()
         self._variances = (
-            getattr(self, "_variances", 0) + own.var(2).sum(0)
-            if own.shape[2] > 1
-            else own.new_zeros(1)
+            getattr(self, "_variances", 0) + flat.var(2).sum(0)
+            if flat.shape[2] > 1
+            else flat.new_zeros(1)
         )
-        self._mean = (self._mean.to(own.device) * self.count + own.mean(2).sum(0)) / (
-            self.count + len(own)
+        self._mean = (self._mean.to(flat.device) * self.count + flat.mean(2).sum(0)) / (
+            self.count + len(flat)
         )
-        self.count += len(own)
+        self.count += len(flat)
 
     @property
     def variance(self) -> Tensor:

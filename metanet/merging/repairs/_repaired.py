@@ -93,10 +93,12 @@ def repaired(
             f"repair={name!r}: {type(stage).__name__} has no layer that can be corrected"
         )
     load(stage, merged)
-    found = calibrate(stage, data, run, goals, correct, passes=passes, progress=problem.progress)
-    _report(problem.report, found, goals, ends[0].left if ends else {}, len(norms))
+    corrections = calibrate(
+        stage, data, run, goals, correct, passes=passes, progress=problem.progress
+    )
+    _report(problem.report, corrections, goals, ends[0].left if ends else {}, len(norms))
     first = entries(problem.model)[1]  # type: ignore[arg-type]
-    return merged.mapped(_Correction(found, first, overflow, problem.report))
+    return merged.mapped(_Correction(corrections, first, overflow, problem.report))
 
 
 @dataclass(frozen=True)

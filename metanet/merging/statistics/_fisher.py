@@ -95,11 +95,11 @@ class _Estimate:
         self.count += size
         if self.chunk >= _LEAST and size > 1:
             try:
-                found = self._all_at_once(batch, size, beside)
+                squares = self._all_at_once(batch, size, beside)
             except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError):
                 self.chunk = 1  # not every network can be vectorised over samples; one by one says what is wrong
             else:
-                self._take(found)
+                self._take(squares)
                 return
         for k in range(size):
             self._take(
@@ -146,9 +146,9 @@ class _Estimate:
         varying = [x for x, m in zip(leaves, mapped, strict=True) if m]
 
         def one(parameters: dict[str, Tensor], sample: list[Tensor]) -> dict[str, Tensor]:
-            rest = iter(sample)
+            columns = iter(sample)
             whole = [
-                constant[k] if k in constant else next(rest).unsqueeze(0)
+                constant[k] if k in constant else next(columns).unsqueeze(0)
                 for k in range(len(leaves))
             ]
             each, counted, noise = tree_unflatten(whole, form)
@@ -172,8 +172,8 @@ class _Estimate:
         chunks = []
         for start in range(0, size, self.chunk):
             part = [x[start : start + self.chunk] for x in varying]
-            found = vmap(one, in_dims=(None, 0))(parameters, part)
-            chunks.append({n: s.sum(0) for n, s in found.items()})
+            summed = vmap(one, in_dims=(None, 0))(parameters, part)
+            chunks.append({n: s.sum(0) for n, s in summed.items()})
         return {n: sum(c[n] for c in chunks) for n in chunks[0]}
 
     def _alone(
@@ -189,10 +189,10 @@ class _Estimate:
             if not scores.requires_grad:
                 return squares
             for direction in self.likelihood.directions(scores.detach(), counted, noise):
-                found = torch.autograd.grad(
+                gradients = torch.autograd.grad(
                     scores, parameters, direction, retain_graph=True, allow_unused=True
                 )
-                for name, gradient in zip(self.parameters, found, strict=True):
+                for name, gradient in zip(self.parameters, gradients, strict=True):
                     if gradient is not None:
                         square = _square(gradient)
                         squares[name] = squares[name] + square if name in squares else square

@@ -41,15 +41,15 @@ def middle(part: Part, model: int, density: float, gamma: float, rescale: bool) 
     """
     vector, size = _whole(part, model, density), part.base.numel()
     _check_share("gamma", gamma)
-    kept = int(density * size)
+    staying = int(density * size)
     if density == 1 or size == 0:
         return vector
-    if kept == 0:
+    if staying == 0:
         return replace(vector, factor=0.0)
-    outliers = min(int(gamma * size), size - kept)
+    outliers = min(int(gamma * size), size - staying)
     high = edge_below(vector, outliers) if outliers else None
     return rescaled(
-        vector, replace(vector, low=edge_below(vector, outliers + kept), high=high), rescale
+        vector, replace(vector, low=edge_below(vector, outliers + staying), high=high), rescale
     )
 
 
@@ -64,11 +64,11 @@ def drawn(part: Part, model: int, density: float, rescale: bool | str) -> TaskVe
     if density in (0, 1):
         return replace(vector, factor=float(density))
     generator, limit = part.generator(model), _limit(density)
-    kept = np.empty(len(vector.base), dtype=bool)
-    for start in range(0, len(kept), CHUNK):
-        chunk = kept[start : start + CHUNK]
+    staying = np.empty(len(vector.base), dtype=bool)
+    for start in range(0, len(staying), CHUNK):
+        chunk = staying[start : start + CHUNK]
         np.less(_random(generator, len(chunk)), limit, out=chunk)
-    some = replace(vector, factors=_factors(kept, vector))
+    some = replace(vector, factors=_factors(staying, vector))
     return (
         replace(some, factor=1 / density)
         if rescale == PROBABILITY
@@ -107,8 +107,8 @@ def drawn_by_rank(
     for start in range(0, size, max(1, block)):
         stop = min(size, start + block)
         order = _by_magnitude(vector.back(start, vector.base.new_empty(stop - start)).cpu(), length)
-        kept = _random(generator, stop - start).reshape(-1, length) < limits
-        factors[start:stop][order] = (kept / ramp if inverse else kept).reshape(-1)
+        staying = _random(generator, stop - start).reshape(-1, length) < limits
+        factors[start:stop][order] = (staying / ramp if inverse else staying).reshape(-1)
     some = replace(vector, factors=_factors(factors, vector))
     return some if inverse else rescaled(vector, some, rescale)
 

@@ -59,8 +59,8 @@ def name_of(given: str) -> str:
     """What to call an input: its name on the Hub if it lies in its cache, else that of its folder
     or file."""
     path = Path(given)
-    if found := _CACHED.search(str(path.absolute())):
-        return f"{found['owner']}/{found['name']}"
+    if match := _CACHED.search(str(path.absolute())):
+        return f"{match['owner']}/{match['name']}"
     usual = path.name.split(".")[0] in ("model", "pytorch_model") and path.parent.name
     return path.parent.name if usual else path.absolute().name
 

@@ -112,8 +112,8 @@ def _fill(
 ) -> dict[str, str]:
     """All that the folder gets, as far as it isn't there yet; returns the inputs' hashes."""
     work.mkdir(parents=True, exist_ok=True)
-    for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
-        left.unlink()
+    for unfinished in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
+        unfinished.unlink()
     done = [
         name
         for name, shard in plan.items()
@@ -204,8 +204,8 @@ def _is_done(work: Path, file: str, shard: Checkpoint) -> bool:
     """Whether a shard is there as a whole: its name is given when it is."""
     if not (work / file).is_file():
         return False
-    found = load_checkpoint(work / file, unwrap=False)
-    return dict(found.shapes) == dict(shard.shapes) and dict(found.dtypes) == dict(shard.dtypes)
+    written = load_checkpoint(work / file, unwrap=False)
+    return dict(written.shapes) == dict(shard.shapes) and dict(written.dtypes) == dict(shard.dtypes)
 
 
 def _size(tensors: Checkpoint, names: Sequence[str]) -> int:
