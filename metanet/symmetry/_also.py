@@ -4,7 +4,7 @@ Every group that comes out of the derivation may be permuted. Whether each of it
 besides be multiplied by -1 (``"sign"``) or by a positive number of its own (``"scale"``), with the
 parameters around it making up for it, is linear algebra: every occurrence of the group's leaf in a
 value has a charge (see ``_charges.py``), every operation says which charges are equal, cancel or
-vanish (``laws/``), and the factors are free if a solution other than 0 is left. Operations that
+vanish (its law, in ``operations/``), and the factors are free if a solution other than 0 is left. Operations that
 nobody said anything of have no charges: sound always.
 
 Not every solution is of interest. The sign of a convolution in front of a batch norm can be taken
@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..tracing import Op, Ref, is_integer
-from . import laws  # noqa: F401  (registers the laws)
+from ._charged import Axes, Charged, ChargedCall
 from ._charges import SCALE, SIGN, Balance, Charges, Form, Number
-from ._laws import Axes, Flow, Step, find_law
-from ._semantics import Semantics
+from ._operation import Semantics, find_law
 from ._solver import Solver, Walk
 from ._store import Expr
 
@@ -93,8 +92,8 @@ class _Follower:
         self, walk: Walk, balance: Balance, parameters: dict[str, tuple[Charges, ...]]
     ) -> None:
         self.walk, self.balance, self.parameters = walk, balance, parameters
-        self.known: dict[int, Flow] = {}  # of what has charges, or is 0 everywhere
-        self.constants: dict[int, Flow] = {}
+        self.known: dict[int, Charged] = {}  # of what has charges, or is 0 everywhere
+        self.constants: dict[int, Charged] = {}
         self.data = set(walk.trace.inputs)  # what depends on the network's input
 
     def run(self) -> None:
@@ -108,7 +107,7 @@ class _Follower:
             for axis in self.value(number).axes:
                 self.balance.pin(axis)
 
-    def value(self, number: int) -> Flow:
+    def value(self, number: int) -> Charged:
         """The charges of a value."""
         for cache in (self.known, self.constants):
             if number in cache:
@@ -120,10 +119,10 @@ class _Follower:
             if name not in self.parameters:
                 self.parameters[name] = tuple(map(self.balance.unknown, self.walk.axes[number]))
             axes = self.parameters[name]
-            flow = self.known[number] = Flow(number, value.shape, axes, value.dtype)
+            flow = self.known[number] = Charged(number, value.shape, axes, value.dtype)
             return flow
         constant = self.walk.trace.constants.get(number)
-        flow = Flow(number, value.shape, axes, value.dtype, number in self.data, constant, None)
+        flow = Charged(number, value.shape, axes, value.dtype, number in self.data, constant, None)
         if constant is not None:
             self.constants[number] = flow
         return flow
@@ -142,18 +141,19 @@ class _Follower:
         operands = [self.value(n) for n in numbers]
         if not any(x.charged or (blank and x.nothing) for x in operands):
             return
-        step = Step(op, said, self.walk, self.balance)
         if said is None or law is None:
-            step.pin(*operands)
+            for axis in (axis for x in operands for axis in x.axes):
+                self.balance.pin(axis)
             return
+        call = ChargedCall(op, said, self.walk, self.balance)
         args, kwargs = (
             self._arguments(op.args),
             {k: self._arguments(v) for k, v in op.kwargs.items()},
         )
-        results = law.function(step, *args, **kwargs) or ()
+        results = law.function(call, *args, **kwargs) or ()
         for i, number in enumerate(op.outputs):
             axes = results[i] if i < len(results) else None
-            if number is None or not (step.zero or (axes is not None and any(axes))):
+            if number is None or not (call.zero or (axes is not None and any(axes))):
                 continue
             value = values[number]
             axes = (
@@ -161,8 +161,8 @@ class _Follower:
                 if axes is None
                 else self._checked(number, value.dtype, axes)
             )
-            self.known[number] = Flow(
-                number, value.shape, axes, value.dtype, number in self.data, None, step.zero
+            self.known[number] = Charged(
+                number, value.shape, axes, value.dtype, number in self.data, None, call.zero
             )
 
     def _checked(self, number: int, dtype: str, axes: Axes) -> Axes:

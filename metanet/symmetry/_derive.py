@@ -7,7 +7,7 @@ from ..tracing import Trace, is_integer
 from ._also import also
 from ._axes import Axis, Choice, Fixed, Leaf, axis_concat, axis_product, leaves_of
 from ._leaves import Leaves
-from ._semantics import Semantics
+from ._operation import Semantics
 from ._solver import Solver
 from ._spec import Group, SymmetrySpec, TensorAxes
 from ._store import Concat, Expr, Table
@@ -221,7 +221,7 @@ def _warnings(traces: Sequence[Trace], solver: Solver, checked: bool) -> tuple[s
         )
         out.append(
             f"{name} has no rule: the axes it touches stay fixed{tensors}.\n"
-            "  Sound, but some neurons cannot be relabelled. Add a rule: metanet/symmetry/rules/, one function."
+            "  Sound, but some neurons cannot be relabelled. Add a rule: metanet/symmetry/operations/, one function."
         )
     read = [{n for op in t.ops for n in op.inputs()} | {*t.outputs, *t.reads} for t in traces]
     unread = [

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..errors import MetanetError
 from ..tracing import Op, Ref, Trace, is_integer
-from . import rules  # noqa: F401  (registers the rules)
+from ._flow import Take
 from ._leaves import Leaves
-from ._semantics import Call, Operand, Semantics, Take, find_rule
+from ._operand import Operand
+from ._operation import Call, Semantics, find_rule, load_operations
 from ._spaces import Spaces, Stand
 from ._store import Expr, Table
 
@@ -56,6 +57,7 @@ class Solver:
 
     def __post_init__(self) -> None:
         self.spaces = Spaces(self.leaves)
+        load_operations()
 
     def walk(self, trace: Trace) -> Walk:
         """Follow one recording from its inputs to its outputs."""
@@ -273,7 +275,8 @@ class Solver:
         for out in outputs:
             if out is not None:
                 self.spaces.add(out)
-        return replace(said, outputs=tuple(outputs))
+        takes = tuple(out if isinstance(out, Take) else None for out in said.outputs)
+        return replace(said, outputs=tuple(outputs), takes=takes if any(takes) else ())
 
     def _outputs(
         self, walk: Walk, op: Op, said: Semantics | None, operands: Sequence[Operand]

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metanet.symmetry._charges import SCALE, SIGN, Balance, System, part, plus, power
-from metanet.symmetry._laws import LAWS
 from metanet.symmetry._leaves import Leaves
-from metanet.symmetry._semantics import RULES, find_rule
+from metanet.symmetry._operation import LAWS, RULES, find_rule
 from metanet.testing import Program
 from networks import ARCHITECTURES
 from symmetry.charges import change, find, law_error

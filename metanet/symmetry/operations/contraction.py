@@ -1,9 +1,12 @@
-"""Sums over a shared axis: matrix products and convolutions."""
+"""Sums over a shared axis: matrix products and what is made of them."""
 
 from typing import Any
 
+from .._charged import Axes, Charged, ChargedCall
+from .._flow import Attach, Contraction
 from .._leaves import Expr
-from .._semantics import Attach, Call, Contraction, Operand, Semantics, rule
+from .._operand import Operand
+from .._operation import Call, Semantics, law, rule
 
 
 def _matmul(
@@ -38,10 +41,29 @@ def _matmul(
     )
 
 
+def _matmul_charges(call: ChargedCall, left: Charged, right: Charged) -> Axes | None:
+    """``(..., n, k) @ (..., k, m)``; ``None`` if one of the two is 0 everywhere."""
+    if left.nothing or right.nothing:
+        return None
+    call.balance.cancel(left[-1], right[-2])
+    batch = tuple(
+        call.balance.sum(a, b) for a, b in zip(left.axes[:-2], right.axes[:-2], strict=True)
+    )
+    return (*batch, left[-2], right[-1])
+
+
 @rule("aten.mm", "aten.bmm")
 def matmul(call: Call, left: Operand, right: Operand, *_: Any) -> Semantics:
     """The plain product."""
     return _matmul(left, right)
+
+
+@law("aten.mm", "aten.bmm", blank=True)
+def matmul_charges(call: ChargedCall, left: Charged, right: Charged, *_: Any) -> list[Axes | None]:
+    """The plain product."""
+    out = _matmul_charges(call, left, right)
+    call.zero = out is None
+    return [out]
 
 
 @rule("aten.addmm", "aten.baddbmm")
@@ -55,6 +77,19 @@ def addmm(call: Call, bias: Operand, left: Operand, right: Operand, **_: Any) ->
     return _matmul(left, right, (Attach(bias, full, "bias"),), equal)
 
 
+@law("aten.addmm", "aten.baddbmm")
+def addmm_charges(
+    call: ChargedCall, bias: Charged, left: Charged, right: Charged, *, beta: Any = 1, **_: Any
+) -> list[Axes | None]:
+    """The bias has the charges of the product."""
+    out, own = _matmul_charges(call, left, right), call.aligned(bias)
+    if out is None or beta == 0 or bias.nothing:
+        return [own if out is None and beta != 0 else out]
+    for a, b in zip(out, own, strict=True):
+        call.balance.equal(a, b)
+    return [out]
+
+
 @rule("aten.mv")
 def mv(call: Call, matrix: Operand, vector: Operand) -> Semantics:
     """A matrix and a vector."""
@@ -66,88 +101,24 @@ def mv(call: Call, matrix: Operand, vector: Operand) -> Semantics:
     )
 
 
+@law("aten.mv")
+def mv_charges(call: ChargedCall, matrix: Charged, vector: Charged) -> list[Axes | None]:
+    """A matrix and a vector."""
+    call.balance.cancel(matrix[1], vector[0])
+    return [(matrix[0],)]
+
+
 @rule("aten.dot", "aten.vdot")
 def dot(call: Call, left: Operand, right: Operand) -> Semantics:
     """Two vectors."""
     return Semantics(outputs=((),), equal=((left[0], right[0]),))
 
 
-@rule("aten.convolution")
-def convolution(
-    call: Call, x: Operand, weight: Operand, bias: Operand | None, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, output_padding: Any, groups: int,
-) -> Semantics:  # fmt: skip
-    """Channels are summed over within groups; positions keep their place.
-
-    Shapes:
-        - **x** ``(batch, groups * i, ...)``; **weight** ``(groups * o, i, ...)``, or ``(groups * i,
-          o, ...)`` when transposed; **returns** ``(batch, groups * o, ...)``
-    """
-    shape = call.shapes[0] or ()
-    if len(x) == len(weight) - 1:  # an unbatched example
-        batch, channel = (), 0
-    else:
-        batch, channel = (x[0],), 1
-    group = call.fresh(groups)
-    weight_in, weight_out = (0, 1) if transposed else (1, 0)
-    if (
-        transposed
-    ):  # the weight's first axis is (group, in), its second out; the output's channels (group, out)
-        out = group + weight[1]
-        equal = [
-            (weight[0], group + call.fresh(weight.shape[0] // groups)),
-            (x[channel], weight[0]),
-        ]
-    else:
-        out = weight[0]
-        # The weight's groups first: its inputs may depend on them, also where the data cuts the
-        # groups differently.
-        equal = [
-            (weight[0], group + call.fresh(weight.shape[0] // groups)),
-            (x[channel], group + weight[1]),
-        ]
-    if bias is not None:
-        equal.append((bias[0], out))
-    why, spatial, pins = "a convolution slides along it", [], []
-    for i, n in enumerate(shape[channel + 1 :]):
-        if weight.shape[2 + i] == 1 and _at(stride, i) == 1 and _at(padding, i) == 0:
-            spatial.append(x[channel + 1 + i])  # a kernel of one position leaves all of them alone
-        else:
-            spatial.append(call.fresh(n))
-            pins += [(x[channel + 1 + i], why), (spatial[-1], why)]
-    pins += [(e, "position in a convolution kernel") for e in weight.axes[2:]]
-    flow: list[Any] = [
-        Contraction(
-            x,
-            weight,
-            channel,
-            weight_in,
-            weight_out,
-            channel,
-            groups,
-            group_axis=0,
-            convolution=True,
-        )
-    ]
-    if bias is not None:
-        flow.append(Attach(bias, (channel,), "bias"))
-    space = (
-        *batch,
-        *spatial,
-        *weight.axes,
-    )  # the group is the leading factor of the weight's first axis
-    return Semantics(
-        outputs=((*batch, out, *spatial),),
-        equal=tuple(equal),
-        pins=tuple(pins),
-        spaces=(space,),
-        flow=tuple(flow),
-    )
-
-
-def _at(sizes: list[int], axis: int) -> int:
-    """An option of a convolution along one of its spatial axes; one number counts for all."""
-    return sizes[axis] if len(sizes) > 1 else sizes[0]
+@law("aten.dot", "aten.vdot")
+def dot_charges(call: ChargedCall, left: Charged, right: Charged) -> list[Axes | None]:
+    """Two vectors."""
+    call.balance.cancel(left[0], right[0])
+    return [None]
 
 
 @rule("aten._cdist_forward", "aten._euclidean_dist")
@@ -179,9 +150,16 @@ def solve(call: Call, left: Operand, right: Operand, *_: Any, **options: Any) ->
 
 @rule("aten._trilinear")
 def trilinear(
-    call: Call, one: Operand, two: Operand, three: Operand, new1: list[int], new2: list[int], new3: list[int],
-    summed: list[int], *_: Any,
-) -> Semantics:  # fmt: skip
+    call: Call,
+    one: Operand,
+    two: Operand,
+    three: Operand,
+    new1: list[int],
+    new2: list[int],
+    new3: list[int],
+    summed: list[int],
+    *_: Any,
+) -> Semantics:
     """The product of three tensors, broadcast over new axes at the given places and summed over
     some (bilinear layers).
 

@@ -1,9 +1,14 @@
-"""Reductions over whole axes, and softmax: the order of what is reduced does not matter."""
+"""Reductions over whole axes: the order of what is reduced does not matter."""
 
 from typing import Any
 
+from .._charged import Axes, Charged, ChargedCall
+from .._charges import SCALE, SIGN, part, power
+from .._flow import Follow
 from .._leaves import Expr
-from .._semantics import Call, Follow, Operand, Semantics, normal_axes, normal_axis, rule
+from .._operand import Operand
+from .._operation import Call, Semantics, law, normal_axes, normal_axis, rule
+from .activation import absolute_charges
 
 
 def _reduced(
@@ -15,10 +20,27 @@ def _reduced(
 
 
 @rule(
-    "aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.logsumexp", "aten.prod", "aten.any", "aten.all",
-    "aten.nansum", "aten.count_nonzero", "aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.max",
-    "aten.min", "aten.median", "aten.aminmax", "aten._is_all_true", "aten._is_any_true",
-)  # fmt: skip
+    "aten.mean",
+    "aten.sum",
+    "aten.amax",
+    "aten.amin",
+    "aten.logsumexp",
+    "aten.prod",
+    "aten.any",
+    "aten.all",
+    "aten.nansum",
+    "aten.count_nonzero",
+    "aten.var",
+    "aten.std",
+    "aten.var_mean",
+    "aten.std_mean",
+    "aten.max",
+    "aten.min",
+    "aten.median",
+    "aten.aminmax",
+    "aten._is_all_true",
+    "aten._is_any_true",
+)
 def reduce(
     call: Call, x: Operand, dim: Any = None, *args: Any, keepdim: bool = False, **_: Any
 ) -> Semantics | None:
@@ -40,6 +62,30 @@ def reduce(
     )
 
 
+@law("aten.sum", "aten.mean")
+def total_charges(call: ChargedCall, x: Charged, *_: Any, **__: Any) -> list[Axes | None]:
+    """What is summed over has no charges."""
+    return [call.followed(x)]
+
+
+@law("aten.amax", "aten.amin", "aten.max", "aten.min")
+def largest_charges(call: ChargedCall, x: Charged, *args: Any, **__: Any) -> list[Axes | None]:
+    """Positive factors leave their order alone."""
+    call.pin(*args)
+    call.pin(x, kind=SIGN)
+    return [call.followed(x)]
+
+
+@law("aten.var", "aten.std")
+def variance_charges(call: ChargedCall, x: Charged, *_: Any, **__: Any) -> list[Axes | None]:
+    """Quadratic (or its root): blind to the sign of what is not summed over."""
+    call.balance.reads.extend(x.axes)
+    out = call.followed(x)
+    if call.name == "aten.var":
+        return [tuple(call.balance.mapped(axis, lambda f: power(f, 2)) for axis in out)]
+    return [tuple(call.balance.mapped(axis, lambda f: part(f, SCALE)) for axis in out)]
+
+
 @rule("aten.linalg_vector_norm", "aten.norm", "aten.linalg_norm")
 def norm(
     call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any
@@ -49,34 +95,16 @@ def norm(
     return Semantics(outputs=(axes,), flow=(Follow(x, kept),))
 
 
-@rule(
-    "aten._softmax",
-    "aten._log_softmax",
-    "aten.softmax",
-    "aten.log_softmax",
-    "aten._safe_softmax",
-    "aten._masked_softmax",
-)
-def softmax(call: Call, x: Operand, dim: int, *_: Any, **__: Any) -> Semantics:
-    """Every item against the sum over all, which is a tensor without the axis."""
-    rest = tuple(e for a, e in enumerate(x) if a != normal_axis(dim, len(x)))
-    return Semantics(outputs=(x.axes,), spaces=(rest,), flow=(Follow(x, tuple(range(len(x)))),))
-
-
-@rule("aten.glu")
-def glu(call: Call, x: Operand, dim: int = -1) -> Semantics:
-    """The first half of an axis, gated by the second."""
-    dim = normal_axis(dim, len(x))
-    half = call.fresh(x.shape[dim] // 2)
-    out = (*x.axes[:dim], half, *x.axes[dim + 1 :])
-    return Semantics(outputs=(out,), equal=((x[dim], call.concat(half, half)),))
-
-
-@rule("aten.tril", "aten.triu")
-def triangle(call: Call, x: Operand, *_: Any) -> Semantics:
-    """Rows and columns are told apart by their numbers."""
-    why = "a triangle is cut out along it"
-    return Semantics(outputs=(x.axes,), pins=((x[-1], why), (x[-2], why)))
+@law("aten.linalg_vector_norm")
+def norm_charges(
+    call: ChargedCall, x: Charged, order: Any = 2, *_: Any, **__: Any
+) -> list[Axes | None]:
+    """Blind to signs, also of what is summed over."""
+    if not isinstance(order, (int, float)) or order <= 0:
+        call.pin(x)
+        return [None]
+    unsigned = Charged(x.value, x.shape, absolute_charges(call, x)[0] or (), x.dtype, x.data)
+    return [call.followed(unsigned)]
 
 
 @rule("aten.mse_loss", "aten.smooth_l1_loss", "aten.huber_loss")

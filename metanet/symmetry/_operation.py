@@ -1,55 +1,38 @@
-"""What a rule says of one operation, and the registry of rules.
+"""What is known of one operation, and the registers of it.
 
-A rule is a function ``rule(op, *args, **kwargs) -> Semantics`` that gets the arguments of the ATen
-operation with every tensor replaced by an :class:`Operand`. It returns equations and pins instead
-of changing anything, so that each rule can be tested by brute force against the real operation
-(``tests/symmetry/test_rules.py`` does so for all of them).
+A *rule* is a function ``rule(call, *args, **kwargs) -> Semantics`` that gets the arguments of the
+ATen operation with every tensor replaced by an :class:`Operand`. It returns equations and pins
+instead of changing anything, so that each rule can be tested by brute force against the real
+operation (``tests/symmetry/test_rules.py`` does so for all of them). It also says what the operation
+means for the flow of neurons (``_flow.py``).
+
+A *law* says how the charges of the results follow from those of the operands (``_charged.py``).
+
+An axis is an ``Expr``, a tuple of factors of which the first is the slowest. So ``a + b`` is the
+product of two axes: with ``heads = (1,)`` and ``dims = (2,)`` the axis ``heads + dims`` lists the
+dims of the first head, then those of the second. A size-1 axis is ``()``, the product of nothing.
+
+Rules and laws stand side by side in ``operations/``, one file for each family. A package of one's own
+adds some by entry points of the group ``metanet.rules``, named after the operations:
+
+.. code-block:: toml
+
+    [project.entry-points."metanet.rules"]
+    "theirs.swirl" = "their_package.swirl"
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ..registry import Registry
 from ..tracing import is_integer
+from ._flow import Flow, Take
 from ._leaves import Expr, Leaves
-
-
-@dataclass(frozen=True, eq=False)
-class Operand:
-    """A tensor as a rule sees it: ``left[-1]`` is the expression of its last axis.
-
-    Attributes:
-        value: its number in the trace.
-        shape: of the recorded example.
-        axes: one expression per axis.
-        dtype: as text, e.g. ``"int64"``.
-        constant: its values, if they depend on neither inputs nor parameters.
-        layout: strides and storage offset.
-        label: for integers that name items (``topk``'s indices): the axis whose items they name.
-        ident: which integers these are: the same through views and copies.
-    """
-
-    value: int
-    shape: tuple[int, ...]
-    axes: tuple[Expr, ...]
-    dtype: str = "float32"
-    constant: Tensor | None = None
-    layout: tuple[tuple[int, ...], int] = ((), 0)
-    label: Expr | None = None
-    ident: int = -1
-
-    def __getitem__(self, axis: int) -> Expr:
-        return self.axes[axis]
-
-    def __iter__(self) -> Iterator[Expr]:
-        return iter(self.axes)
-
-    def __len__(self) -> int:
-        return len(self.axes)
+from ._operand import Operand
 
 
 @dataclass(frozen=True)
@@ -65,6 +48,11 @@ class Call:
     name: str
     shapes: tuple[tuple[int, ...] | None, ...]
     leaves: Leaves
+
+    @property
+    def function(self) -> str:
+        """What PyTorch calls it, e.g. ``"softmax"`` for ``"aten._softmax"``."""
+        return self.name.partition(".")[2].strip("_")
 
     def fresh(self, size: int) -> Expr:
         """A new axis."""
@@ -98,79 +86,6 @@ class Call:
         return self.leaves.size(expr)
 
 
-# What an operation means for the flow of neurons: read by the graph builder, not by the solver.
-
-
-@dataclass(frozen=True, eq=False)
-class Follow:
-    """Output 0 stays on this operand's site: its axis i is the operand's axis ``axes[i]``
-    (``None``: a new axis)."""
-
-    operand: Operand
-    axes: tuple[int | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Regroup:
-    """Output 0 holds this operand's entries in the same row-major order under another shape."""
-
-    operand: Operand
-
-
-@dataclass(frozen=True, eq=False)
-class Contraction:
-    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``; its ``out_axis`` is
-    ``weight[weight_out]``.
-
-    With ``groups`` > 1 the leading factor of the data axis, of the output axis and of
-    ``weight[group_axis]`` counts the groups.
-    """
-
-    data: Operand
-    weight: Operand
-    data_axis: int
-    weight_in: int
-    weight_out: int
-    out_axis: int
-    groups: int = 1
-    group_axis: int | None = None
-    convolution: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Attach:
-    """A parameter acts on the neurons it is aligned with: its axis i lies along axis ``axes[i]`` of
-    output 0."""
-
-    operand: Operand
-    axes: tuple[int | None, ...]
-    role: str  # "bias", "scale", "shift", "mean", "variance"
-
-
-@dataclass(frozen=True, eq=False)
-class Join:
-    """Output 0 is an entry-wise function of the operands, broadcast from the right."""
-
-    operands: tuple[Operand, ...]
-    how: str  # "add", "multiply", "other"
-
-
-Flow = Follow | Regroup | Contraction | Attach | Join
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """An output that is ``operand[..., start:stop:step, ...]`` along one axis, which is dropped
-    afterwards or kept."""
-
-    operand: Operand
-    axis: int
-    start: int
-    stop: int
-    step: int = 1
-    drop: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Semantics:
     """What one operation does to axes.
@@ -187,7 +102,11 @@ class Semantics:
             rule knows nothing of labels, so that a labelled operand is passed on by a rearrangement
             and pins its label otherwise.
         moves: a mere rearrangement, which reads no value.
-        flow: what it means for the flow of neurons (see the graph builder).
+        flow: what it means for the flow of neurons (see ``_flow.py``).
+        function: of what acts entry by entry on one tensor, and of softmaxes: what PyTorch calls it, e.g.
+            ``"gelu"`` or ``"leaky_relu"``; else empty.
+        takes: of each output the stretch that it is. The solver keeps them here, as it replaces
+            those among ``outputs`` by their axes.
     """
 
     outputs: tuple[tuple[Expr, ...] | Take | None, ...]
@@ -198,26 +117,77 @@ class Semantics:
     labels: tuple[Expr | None, ...] | None = None
     moves: bool = False
     flow: tuple[Flow, ...] = ()
+    function: str = ""
+    takes: tuple[Take | None, ...] = ()
 
 
-Rule = Callable[..., Semantics]
-RULES: dict[str, Rule] = {}
+Rule = Callable[..., Semantics | None]
+"""``None``: the rule passes on these arguments, and everything they touch is pinned."""
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operations by their names without overload, e.g. ``@rule("aten.mm",
-    "aten.bmm")``."""
+@dataclass(frozen=True)
+class Law:
+    """A law of charges.
+
+    Attributes:
+        function: gets a ``ChargedCall`` and the arguments, see ``_charged.py``.
+        blank: asked even if no operand has charges, as it may tell that the result is 0.
+    """
+
+    function: Callable[..., Any]
+    blank: bool = False
+
+
+_OPERATIONS = f"{__package__}.operations"
+RULES: Registry[Rule] = Registry("operation rule", package=_OPERATIONS, group="metanet.rules")
+LAWS: Registry[Law] = Registry("operation law", package=_OPERATIONS)
+
+
+def rule(*names: str, linear: bool = False) -> Callable[[Rule], Rule]:
+    """Register a rule for operations by their names without overload.
+
+    Args:
+        names: e.g. ``"aten.mm", "aten.bmm"``.
+        linear: the operations are linear in their first operand and have no other: they get the law
+            of those that only move entries about, or mix them along axes that are fixed.
+    """
 
     def register(function: Rule) -> Rule:
         for name in names:
-            if name in RULES:
-                raise ValueError(
-                    f"two rules for {name}: {RULES[name].__qualname__} and {function.__qualname__}"
-                )
-            RULES[name] = function
+            RULES.add(name, function)
+            if linear:
+                LAWS.add(name, _LINEAR, home=function)
         return function
 
     return register
+
+
+def law(*names: str, blank: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a law for operations by their names without overload.
+
+    Args:
+        blank: ask it even if no operand has charges.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            LAWS.add(name, Law(function, blank))
+        return function
+
+    return register
+
+
+def _linear(call: Any, x: Any, *others: Any, **_: Any) -> Any:
+    """Charges go where the entries go."""
+    return call.linear(x, *others)
+
+
+_LINEAR = Law(_linear, blank=True)
+
+
+def load_operations() -> None:
+    """Have every rule and law at hand, plugins' included: one plugin may bring several."""
+    RULES.choices()
 
 
 def find_rule(name: str, call: Any) -> Rule | None:
@@ -226,6 +196,11 @@ def find_rule(name: str, call: Any) -> Rule | None:
     if name in RULES:
         return RULES[name]
     return RULES["pointwise"] if call is not None and _is_pointwise(call.overloadpacket) else None
+
+
+def find_law(name: str) -> Law | None:
+    """The law of an operation."""
+    return LAWS.get(name)
 
 
 @cache

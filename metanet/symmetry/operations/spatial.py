@@ -1,11 +1,18 @@
-"""Windows that slide along positions: pooling, resizing, unfolding. Batch and channel axes are only
-looped over."""
+"""Windows that slide along positions: pooling, resizing, unfolding, Fourier transforms.
+
+Batch and channel axes are only looped over.
+"""
 
 from math import prod
 from typing import Any
 
+from .._charged import Axes, Charged, ChargedCall
+from .._charges import SIGN
+from .._flow import Follow
 from .._leaves import Expr
-from .._semantics import Call, Follow, Operand, Semantics, normal_axis, rule
+from .._operand import Operand
+from .._operation import Call, Semantics, law, normal_axis, rule
+from .order import stays
 
 
 def _slides(call: Call, x: Operand, rank: int, why: str) -> Semantics:
@@ -24,20 +31,61 @@ def _rank(name: str) -> int:
 
 
 @rule(
-    "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.avg_pool1d", "aten.avg_pool2d",
-    "aten.avg_pool3d", "aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d", "aten.adaptive_max_pool2d",
-    "aten.adaptive_max_pool3d", "aten.max_pool2d", "aten.max_pool1d", "aten.adaptive_avg_pool2d",
-)  # fmt: skip
-def pool(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
-    """Windows slide along the trailing axes."""
+    "aten.avg_pool1d",
+    "aten.avg_pool2d",
+    "aten.avg_pool3d",
+    "aten._adaptive_avg_pool2d",
+    "aten._adaptive_avg_pool3d",
+    "aten.adaptive_avg_pool2d",
+    linear=True,
+)
+def average_pool(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
+    """The means of windows that slide along the trailing axes."""
     return _slides(call, x, _rank(call.name), "a pooling window slides along it")
 
 
 @rule(
-    "aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_nearest3d", "aten.upsample_linear1d",
-    "aten.upsample_bilinear2d", "aten.upsample_trilinear3d", "aten.upsample_bicubic2d", "aten._upsample_bilinear2d_aa",
-    "aten._upsample_bicubic2d_aa", "aten._upsample_nearest_exact1d", "aten._upsample_nearest_exact2d",
-)  # fmt: skip
+    "aten.max_pool1d",
+    "aten.max_pool2d",
+    "aten.max_pool2d_with_indices",
+    "aten.max_pool3d_with_indices",
+    "aten.adaptive_max_pool2d",
+    "aten.adaptive_max_pool3d",
+)
+def max_pool(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
+    """The largest entries of windows that slide along the trailing axes."""
+    return _slides(call, x, _rank(call.name), "a pooling window slides along it")
+
+
+@law(
+    "aten.max_pool1d",
+    "aten.max_pool2d",
+    "aten.max_pool2d_with_indices",
+    "aten.max_pool3d_with_indices",
+    "aten.adaptive_max_pool2d",
+    "aten.adaptive_max_pool3d",
+)
+def max_pool_charges(call: ChargedCall, x: Charged, *args: Any, **__: Any) -> list[Axes | None]:
+    """Positive factors leave their order alone."""
+    call.pin(*args)
+    call.pin(x, kind=SIGN)
+    return [call.followed(x)]
+
+
+@rule(
+    "aten.upsample_nearest1d",
+    "aten.upsample_nearest2d",
+    "aten.upsample_nearest3d",
+    "aten.upsample_linear1d",
+    "aten.upsample_bilinear2d",
+    "aten.upsample_trilinear3d",
+    "aten.upsample_bicubic2d",
+    "aten._upsample_bilinear2d_aa",
+    "aten._upsample_bicubic2d_aa",
+    "aten._upsample_nearest_exact1d",
+    "aten._upsample_nearest_exact2d",
+    linear=True,
+)
 def upsample(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """Positions are interpolated."""
     return _slides(call, x, len(x) - 2, "positions along it are interpolated")
@@ -57,7 +105,7 @@ def grid_sampler(call: Call, x: Operand, grid: Operand, *_: Any) -> Semantics:
     )
 
 
-@rule("aten.unfold")
+@rule("aten.unfold", linear=True)
 def unfold(call: Call, x: Operand, dim: int, size: int, step: int) -> Semantics:
     """Windows of one axis; the items of a window become the last axis."""
     dim = normal_axis(dim, len(x))
@@ -67,7 +115,17 @@ def unfold(call: Call, x: Operand, dim: int, size: int, step: int) -> Semantics:
     return Semantics(outputs=((*x.axes[:dim], windows, *x.axes[dim + 1 :], inner),), pins=pins)
 
 
-@rule("aten.im2col")
+@rule("aten.unfold_backward")
+def unfold_backward(call: Call, x: Operand, size: list[int], dim: int, *_: Any) -> Semantics:
+    """The inverse of ``unfold``: the windows of an axis, which are the last axis, are summed where
+    they overlap."""
+    dim = normal_axis(dim, len(size))
+    along, why = call.fresh(size[dim]), "a window slides along it"
+    out = (*x.axes[:dim], along, *x.axes[dim + 1 : -1])
+    return Semantics(outputs=(out,), pins=tuple((e, why) for e in (x[dim], x[-1], along)))
+
+
+@rule("aten.im2col", linear=True)
 def im2col(call: Call, x: Operand, kernel: list[int], *_: Any) -> Semantics:
     """Windows as columns: ``(..., c, h, w)`` to ``(..., c kernel, windows)``."""
     inner, windows = call.fresh(prod(kernel)), call.fresh((call.shapes[0] or ())[-1])
@@ -76,7 +134,7 @@ def im2col(call: Call, x: Operand, kernel: list[int], *_: Any) -> Semantics:
     return Semantics(outputs=((*x.axes[:-3], x[-3] + inner, windows),), pins=pins)
 
 
-@rule("aten.col2im")
+@rule("aten.col2im", linear=True)
 def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) -> Semantics:
     """The inverse of ``im2col``: windows are summed where they overlap."""
     shape = call.shapes[0] or ()
@@ -89,44 +147,6 @@ def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) 
     )
 
 
-@rule("aten.as_strided")
-def as_strided(
-    call: Call, x: Operand, size: list[int], stride: list[int], offset: int | None = None
-) -> Semantics | None:
-    """Any view at all: axes with a size and stride of the tensor's own are those axes, the others
-    are windows."""
-    strides, start = x.layout
-    left = [a for a, n in enumerate(x.shape) if n > 1]
-    found: list[int | None] = []
-    for n, s in zip(size, stride, strict=True):
-        own = next((a for a in left if (x.shape[a], strides[a]) == (n, s)), None) if n > 1 else None
-        found.append(own)
-        if own is not None:
-            left.remove(own)
-    rest = [(n, s) for n, s, own in zip(size, stride, found, strict=True) if own is None and n > 1]
-    reached = _offsets(rest, (offset - start) if offset is not None else 0)
-    if not reached <= _offsets([(x.shape[a], strides[a]) for a in left], 0):
-        return None  # it walks along the axes that it seemed to keep
-    why = "a window slides along it"
-    axes = tuple(
-        call.fresh(n) if own is None else x[own] for n, own in zip(size, found, strict=True)
-    )
-    pins = [(x[a], why) for a in left] + [
-        (e, why) for e, own in zip(axes, found, strict=True) if own is None
-    ]
-    return Semantics(
-        outputs=(axes,), pins=tuple(pins), moves=not pins, flow=(Follow(x, tuple(found)),)
-    )
-
-
-def _offsets(axes: list[tuple[int, int]], start: int) -> set[int]:
-    """All places in memory that axes of these sizes and strides reach."""
-    reached = {start}
-    for n, s in axes:
-        reached = {r + i * s for r in reached for i in range(n)}
-    return reached
-
-
 @rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
 def fourier(call: Call, x: Operand, dims: list[int], *_: Any) -> Semantics:
     """A Fourier transform mixes all positions of some axes."""
@@ -134,3 +154,6 @@ def fourier(call: Call, x: Operand, dims: list[int], *_: Any) -> Semantics:
     why = "a Fourier transform runs along it"
     axes = tuple(call.fresh(shape[a]) if a in chosen else e for a, e in enumerate(x))
     return Semantics(outputs=(axes,), pins=tuple((e, why) for a in chosen for e in (x[a], axes[a])))
+
+
+law("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")(stays)

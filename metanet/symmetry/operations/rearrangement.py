@@ -3,11 +3,20 @@
 from math import prod
 from typing import Any
 
+from .._flow import Follow, Regroup
 from .._leaves import Expr
-from .._semantics import Call, Follow, Operand, Regroup, Semantics, normal_axes, normal_axis, rule
+from .._operand import Operand
+from .._operation import Call, Semantics, normal_axes, normal_axis, rule
 
 
-@rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten.view_copy")
+@rule(
+    "aten.view",
+    "aten._unsafe_view",
+    "aten.reshape",
+    "aten._reshape_alias",
+    "aten.view_copy",
+    linear=True,
+)
 def view(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """The same entries in row-major order: stretches of axes with equal products list the same
     items."""
@@ -44,19 +53,19 @@ def _rearranged(x: Operand, axes: tuple[int | None, ...]) -> Semantics:
     return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes),))
 
 
-@rule("aten.permute")
+@rule("aten.permute", linear=True)
 def permute(call: Call, x: Operand, dims: list[int]) -> Semantics:
     """Axes in another order."""
     return _rearranged(x, normal_axes(dims, len(x)) if len(x) else ())
 
 
-@rule("aten.t", "aten.numpy_T")
+@rule("aten.t", "aten.numpy_T", linear=True)
 def t(call: Call, x: Operand) -> Semantics:
     """A matrix transposed."""
     return _rearranged(x, tuple(reversed(range(len(x)))))
 
 
-@rule("aten.transpose", "aten.swapaxes")
+@rule("aten.transpose", "aten.swapaxes", linear=True)
 def transpose(call: Call, x: Operand, a: int, b: int) -> Semantics:
     """Two axes change places."""
     order = list(range(len(x)))
@@ -65,7 +74,7 @@ def transpose(call: Call, x: Operand, a: int, b: int) -> Semantics:
     return _rearranged(x, tuple(order))
 
 
-@rule("aten.unsqueeze")
+@rule("aten.unsqueeze", linear=True)
 def unsqueeze(call: Call, x: Operand, dim: int) -> Semantics:
     """A new axis of size 1."""
     axes: list[int | None] = list(range(len(x)))
@@ -73,7 +82,7 @@ def unsqueeze(call: Call, x: Operand, dim: int) -> Semantics:
     return _rearranged(x, tuple(axes))
 
 
-@rule("aten.squeeze")
+@rule("aten.squeeze", linear=True)
 def squeeze(call: Call, x: Operand, dim: int | list[int] | None = None) -> Semantics:
     """Axes of size 1 go."""
     named = set(normal_axes(dim, len(x)))
@@ -88,6 +97,7 @@ def squeeze(call: Call, x: Operand, dim: int | list[int] | None = None) -> Seman
     "aten.clone",
     "aten._to_copy",
     "aten.lift",
+    linear=True,
 )
 def alias(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """The same entries, perhaps in another dtype or on another device."""
@@ -108,7 +118,7 @@ def diagonal(call: Call, x: Operand, offset: int = 0, dim1: int = 0, dim2: int =
     )
 
 
-@rule("aten.expand")
+@rule("aten.expand", linear=True)
 def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """A repeated axis is the same everywhere along it: it imposes nothing."""
     shape = call.shapes[0] or ()
@@ -120,7 +130,7 @@ def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes),))
 
 
-@rule("aten.repeat")
+@rule("aten.repeat", linear=True)
 def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
     """Every axis is run through several times: an outer factor along which nothing varies."""
     lead = len(times) - len(x)
@@ -130,7 +140,7 @@ def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
     )
 
 
-@rule("aten.pixel_shuffle")
+@rule("aten.pixel_shuffle", linear=True)
 def pixel_shuffle(call: Call, x: Operand, factor: int) -> Semantics:
     """Channels ``(c, r, r)`` to positions: ``(..., c r r, h, w)`` to ``(..., c, h r, w r)``."""
     channel = call.fresh(x.shape[-3] // factor**2)
@@ -139,7 +149,7 @@ def pixel_shuffle(call: Call, x: Operand, factor: int) -> Semantics:
     return Semantics(outputs=(out,), equal=((x[-3], channel + down + across),), moves=True)
 
 
-@rule("aten.pixel_unshuffle")
+@rule("aten.pixel_unshuffle", linear=True)
 def pixel_unshuffle(call: Call, x: Operand, factor: int) -> Semantics:
     """The inverse of ``pixel_shuffle``."""
     high, wide = call.fresh(x.shape[-2] // factor), call.fresh(x.shape[-1] // factor)
@@ -150,7 +160,7 @@ def pixel_unshuffle(call: Call, x: Operand, factor: int) -> Semantics:
     )
 
 
-@rule("aten.channel_shuffle", "aten.native_channel_shuffle")
+@rule("aten.channel_shuffle", "aten.native_channel_shuffle", linear=True)
 def channel_shuffle(call: Call, x: Operand, groups: int) -> Semantics:
     """Channels ``(groups, n)`` to ``(n, groups)``."""
     group, inner = call.fresh(groups), call.fresh(x.shape[1] // groups)
@@ -159,17 +169,39 @@ def channel_shuffle(call: Call, x: Operand, groups: int) -> Semantics:
     )
 
 
-@rule("aten.view_as_real", "aten.view_as_complex")
-def complex_view(call: Call, x: Operand) -> Semantics:
-    """Real and imaginary part are told apart."""
-    why = "real and imaginary part"
-    if call.name.endswith("real"):
-        part = call.fresh(2)
-        return Semantics(
-            outputs=((*x.axes, part),),
-            pins=((part, why),),
-            flow=(Follow(x, (*range(len(x)), None)),),
-        )
-    return Semantics(
-        outputs=(x.axes[:-1],), pins=((x[-1], why),), flow=(Follow(x, tuple(range(len(x) - 1))),)
+@rule("aten.as_strided", linear=True)
+def as_strided(
+    call: Call, x: Operand, size: list[int], stride: list[int], offset: int | None = None
+) -> Semantics | None:
+    """Any view at all: axes with a size and stride of the tensor's own are those axes, the others
+    are windows."""
+    strides, start = x.layout
+    left = [a for a, n in enumerate(x.shape) if n > 1]
+    found: list[int | None] = []
+    for n, s in zip(size, stride, strict=True):
+        own = next((a for a in left if (x.shape[a], strides[a]) == (n, s)), None) if n > 1 else None
+        found.append(own)
+        if own is not None:
+            left.remove(own)
+    rest = [(n, s) for n, s, own in zip(size, stride, found, strict=True) if own is None and n > 1]
+    reached = _offsets(rest, (offset - start) if offset is not None else 0)
+    if not reached <= _offsets([(x.shape[a], strides[a]) for a in left], 0):
+        return None  # it walks along the axes that it seemed to keep
+    why = "a window slides along it"
+    axes = tuple(
+        call.fresh(n) if own is None else x[own] for n, own in zip(size, found, strict=True)
     )
+    pins = [(x[a], why) for a in left] + [
+        (e, why) for e, own in zip(axes, found, strict=True) if own is None
+    ]
+    return Semantics(
+        outputs=(axes,), pins=tuple(pins), moves=not pins, flow=(Follow(x, tuple(found)),)
+    )
+
+
+def _offsets(axes: list[tuple[int, int]], start: int) -> set[int]:
+    """All places in memory that axes of these sizes and strides reach."""
+    reached = {start}
+    for n, s in axes:
+        reached = {r + i * s for r in reached for i in range(n)}
+    return reached

@@ -3,7 +3,9 @@ be there)."""
 
 from typing import Any
 
-from .._semantics import Attach, Call, Contraction, Operand, Semantics, rule
+from .._flow import Attach, Contraction, Window
+from .._operand import Operand
+from .._operation import Call, Semantics, rule
 
 
 @rule("torchvision.deform_conv2d")
@@ -31,13 +33,16 @@ def deformable_convolution(
     """
     groups, offset_groups, use_mask = options[-3:]
     shape = call.shapes[0] or ()
+    window = Window(options[0:2], options[2:4], options[4:6])
     group, place = call.fresh(groups), call.fresh(offset_groups)
     out = weight[0]
     positions = tuple(call.fresh(n) for n in shape[2:])
     equal = [
-        (x[1], group + weight[1]), (out, group + call.fresh(shape[1] // groups)), (bias[0], out),
+        (x[1], group + weight[1]),
+        (out, group + call.fresh(shape[1] // groups)),
+        (bias[0], out),
         (x[1], place + call.fresh(x.shape[1] // offset_groups)),
-    ]  # fmt: skip
+    ]
     pins = [(e, "a convolution slides along it") for e in (*x.axes[2:], *positions)]
     pins += [(e, "position in a convolution kernel") for e in weight.axes[2:]]
     for shift in (offset, mask) if use_mask else (offset,):
@@ -52,7 +57,7 @@ def deformable_convolution(
             (x[0], *positions, *weight.axes),
         ),  # the groups are factors of the weight's first two axes
         flow=(
-            Contraction(x, weight, 1, 1, 0, 1, groups, group_axis=0, convolution=True),
+            Contraction(x, weight, 1, 1, 0, 1, groups, group_axis=0, convolution=window),
             Attach(bias, (1,), "bias"),
         ),
     )
