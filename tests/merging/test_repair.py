@@ -367,3 +367,14 @@ def test_a_network_without_anything_to_repair_or_values():
         MetanetError, match="0 saw one value of every channel, which has no variance"
     ):
         metanet.merge([one, one], repair="bn_reset", model=one, data=[(torch.randn(1, 3),)])
+
+
+def test_the_tensors_of_a_network_stay_plain(images):
+    """Which layer made a value is remembered elsewhere than on it."""
+    net = drawn(mlp, 0)
+    outputs = []
+    for module in net.modules():
+        module.register_forward_hook(lambda _, args, out: outputs.append(out))
+    measured = measure_layers(net, [(images,)], RUN)
+    assert len(measured.layers) > 1
+    assert outputs and not any(vars(out) for out in outputs)
