@@ -40,9 +40,7 @@ def data_of(problem: Problem, model: int) -> Iterable[Any]:
     Raises:
         MetanetError: there is not one set of data for each model.
     """
-    data = problem.data
-    if data is None:
-        raise MetanetError("there is no data: give data=...")
+    data = problem.batches
     if not isinstance(data, DataPerModel):
         return data
     if len(data.each) != len(problem.models):

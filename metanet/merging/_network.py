@@ -21,13 +21,12 @@ def working_copy(problem: Problem) -> nn.Module:
     Raises:
         MetanetError: the module is on the meta device, where nothing runs.
     """
-    if problem.model is None:
-        raise MetanetError("there is no network to run: give model=...")
-    if any(tensor.is_meta for tensor in _values(problem.model)):
+    module = problem.network
+    if any(tensor.is_meta for tensor in _values(module)):
         raise MetanetError(
             "the module is on the meta device and can't run: make it with values, on the CPU say"
         )
-    network = copy.deepcopy(problem.model).to(problem.device).eval().requires_grad_(False)
+    network = copy.deepcopy(module).to(problem.device).eval().requires_grad_(False)
     narrow = any(t.is_floating_point() and t.dtype.itemsize < 4 for t in _values(network))
     return network.float() if narrow else network
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import MetanetError
 from ..registry import Registry
 
-PerModel = Annotated[float | Sequence[float], "per model"]
+PerModel = Annotated[Any, "one number, or one for each model"]
 """An option of which every model has its own: the caller gives one number, or one for each; methods
 get a list."""
 

@@ -47,11 +47,11 @@ def matched(
         features in all k networks, one network after the other; and what moves each network onto
         the first.
     """
-    spec, k = problem.arch.spec, len(problem.models)
+    spec, k = problem.structure.spec, len(problem.models)
     within: dict[_Key, Moments] = defaultdict(Moments)
     across: dict[tuple[int, _Key], Moments] = defaultdict(Moments)
-    runner = NeuronRunner(problem.arch, problem.model, problem.device)
-    for shown in runner.samples(problem.models, islice(problem.data, batches), positions):
+    runner = NeuronRunner(problem.structure, problem.network, problem.device)
+    for shown in runner.samples(problem.models, islice(problem.batches, batches), positions):
         for place, (tap, sides) in enumerate(shown):
             groups = {leaf.group for leaf in leaves_of(tap.neurons)}
             if groups & {*zipped}:

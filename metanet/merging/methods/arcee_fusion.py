@@ -22,9 +22,9 @@ def arcee_fusion(part: Part) -> Tensor:
     change = part.deltas[0]
     if change.numel() == 0:
         return change
-    importance = change.abs() * _divergence(part.tensors[0], part.base)
+    importance = change.abs() * _divergence(part.tensors[0], part.origin)
     low, middle, high = (_quantile(importance, share) for share in (0.25, 0.5, 0.75))
-    return part.base + change * (importance >= middle + 1.5 * (high - low))
+    return part.origin + change * (importance >= middle + 1.5 * (high - low))
 
 
 def _divergence(a: Tensor, b: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def bcwi(part: Part) -> Tensor:
     the average is the new one. With data, the report has the negative flips (old right, new wrong)
     before and after.
     """
-    return part.prepared.of(part.name, part.base, list(part.tensors))
+    return part.prepared.of(part.name, part.origin, list(part.tensors))
 
 
 def _chosen(
@@ -129,8 +129,8 @@ def _chosen(
 ) -> float:
     """The share of the old model; tells the report what it does to scores and flips."""
     network, run = working_copy(problem), Runner(problem.device)
-    load(network, problem.base)
-    right = right_answers(network, problem.data, run)
+    load(network, problem.origin)
+    right = right_answers(network, problem.batches, run)
     name, old, _ = score(problem, network, by)
     shares = [k / steps for k in range(steps + 1)] if alpha is None else [0.0, alpha]
     found: list[tuple[float, float, Flips | None]] = []
@@ -141,7 +141,9 @@ def _chosen(
             not found or alpha is not None or as_good(value, found[0][1], rises, tolerance)
         ):  # flips of others don't count
             flip = (
-                None if right is None else flips(right, right_answers(network, problem.data, run))
+                None
+                if right is None
+                else flips(right, right_answers(network, problem.batches, run))
             )
             found.append((share, value, flip))
     new = found[0]
@@ -171,7 +173,7 @@ def _interpolate(network: nn.Module, problem: Problem, update: _Update) -> None:
     """Write a point between old and new into the network."""
 
     def read(name: str) -> Tensor:
-        old = problem.base[name]
+        old = problem.origin[name]
         if is_integer(old.dtype):
             return old
         old, *new = wide([old, *(m[name] for m in problem.models)], problem.device)

@@ -91,9 +91,7 @@ def prepare(
     for name, value in (("threshold", threshold), ("share", share)):
         if not 0 <= value <= 1:
             raise MetanetError(f"method 'ifm': {name}={value}; give a number from 0 to 1")
-    arch = problem.arch
-    if arch is None:
-        raise MetanetError("method 'ifm' needs arch=...")
+    arch = problem.structure
     spec = arch.spec
     state = checked(spec, problem.models[0], str(problem.models[0].path))
     groups, reasons, roles = free_groups(arch, state)

@@ -32,7 +32,7 @@ def model_stock(part: Part, *, filter_wise: bool = False) -> Tensor:
     below = 1 + (count - 1) * cosine
     ratio = torch.where(below.abs() < _SINGULAR, 0, count * cosine / below)
     mean = combination(part.deltas, [1 / count] * count)
-    return part.base + mean * ratio.to(mean).reshape([-1, *[1] * (mean.ndim - 1)][: mean.ndim])
+    return part.origin + mean * ratio.to(mean).reshape([-1, *[1] * (mean.ndim - 1)][: mean.ndim])
 
 
 def _mean_cosine(deltas: Sequence[Tensor], rows: bool) -> Tensor:

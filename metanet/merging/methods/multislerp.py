@@ -46,4 +46,4 @@ def multislerp(part: Part, *, weights: PerModel = 1.0, normalize: bool = True) -
             "method 'multislerp' needs other weights there, or overrides={NAME: {'take': 0}}"
         )
     out = combination(points, coefficients.tolist())
-    return out if part.base is None else out + part.base
+    return out if part.base is None else out + part.origin

@@ -19,4 +19,4 @@ def nearswap(part: Part, *, t: float = 0.0001) -> Tensor:
     Args:
         t: the largest change of a number of the base.
     """
-    return torch.clamp(part.tensors[0], part.base - abs(t), part.base + abs(t))
+    return torch.clamp(part.tensors[0], part.origin - abs(t), part.origin + abs(t))

@@ -32,7 +32,7 @@ def nuslerp(part: Part, *, weights: PerModel = 1.0, flatten: bool = True, dim: i
         out = combination(ends, arc(t, float(angles[0, 1]), _STRAIGHT))
     else:
         out = _by_rows(t, *ends, dim)
-    return out if part.base is None else out + part.base
+    return out if part.base is None else out + part.origin
 
 
 def _by_rows(t: float, a: Tensor, b: Tensor, dim: int) -> Tensor:

@@ -19,7 +19,7 @@ def ramplus_tl(part: Part, *, r: float = 0.1, alpha: float = 0.2, epsilon: float
         alpha: the ratio from which on they grow no more.
         epsilon: smaller changes are none.
     """
-    counts, total, strengthened = (torch.zeros_like(part.base) for _ in range(3))
+    counts, total, strengthened = (torch.zeros_like(part.origin) for _ in range(3))
     for delta in part.deltas:
         changed = hardshrink(delta, epsilon)
         total += changed
@@ -32,4 +32,4 @@ def ramplus_tl(part: Part, *, r: float = 0.1, alpha: float = 0.2, epsilon: float
         alone = int(single_changes.count_nonzero())
         if alone:
             strengthened.add_(single_changes, alpha=r * min((every - alone) / alone, alpha))
-    return total.div_(counts.clamp_(min=1)).add_(strengthened).add_(part.base)
+    return total.div_(counts.clamp_(min=1)).add_(strengthened).add_(part.origin)

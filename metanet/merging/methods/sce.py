@@ -29,14 +29,14 @@ def sce(part: Part, *, select_topk: float = 1.0) -> Tensor:
         deltas = [delta.masked_fill(mask.logical_not(), 0) for delta in deltas]
     sizes = gram(deltas).diagonal()
     shares = (sizes / sizes.sum()).tolist() if sizes.any() else [1.0] * len(deltas)
-    elected = (sum(deltas[1:], start=deltas[0]) >= 0).to(part.base.dtype).mul_(2).sub_(1)
-    above, below = torch.zeros_like(part.base), torch.zeros_like(part.base)
+    elected = (sum(deltas[1:], start=deltas[0]) >= 0).to(part.origin.dtype).mul_(2).sub_(1)
+    above, below = torch.zeros_like(part.origin), torch.zeros_like(part.origin)
     for delta, share in zip(deltas, shares, strict=True):
         agreeing = (delta * elected).clamp_(min=0)
         above.add_(agreeing, alpha=share)
         below.add_(agreeing.sign_(), alpha=share)
     below.masked_fill_(below == 0, 1)
-    return above.div_(below).mul_(elected).add_(part.base)
+    return above.div_(below).mul_(elected).add_(part.origin)
 
 
 def _variance(tensors: Sequence[Tensor]) -> Tensor:

@@ -48,9 +48,7 @@ def prepare(
     """
     count = len(problem.models)
     _check(count, alpha, beta, matching, heads, task)
-    arch = problem.arch
-    if arch is None:
-        raise MetanetError("method 'zipit' needs arch=...")
+    arch = problem.structure
     for checkpoint in problem.models:
         checked(arch.spec, checkpoint, str(checkpoint.path))
     free, reasons, roles = free_groups(arch, problem.models[0])

@@ -77,7 +77,7 @@ def repaired(
     correct = REPAIRS[name]
     run = Runner(problem.device)
     stage = working_copy(problem)
-    data: Iterable[Any] = problem.data  # type: ignore[assignment]
+    data = problem.batches
     _check_shapes(merged, stage)
     ends: list[Measured] = []
     counts = [weight for weight in weights if weight]
@@ -97,7 +97,7 @@ def repaired(
         stage, data, run, goals, correct, passes=passes, progress=problem.progress
     )
     _report(problem.report, corrections, goals, ends[0].left if ends else {}, len(norms))
-    first = entries(problem.model)[1]  # type: ignore[arg-type]
+    first = entries(problem.network)[1]
     return merged.mapped(_Correction(corrections, first, overflow, problem.report))
 
 

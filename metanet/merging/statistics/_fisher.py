@@ -48,8 +48,8 @@ def fishers(
     """
     network, out = working_copy(problem), []
     for number, who in given:
-        load(network, problem.base if number is None else problem.models[number])
-        data = problem.data if number is None else data_of(problem, number)
+        load(network, problem.origin if number is None else problem.models[number])
+        data = problem.batches if number is None else data_of(problem, number)
         # The same random numbers for every network: equal ones get equal Fishers.
         estimate = _Estimate(network, problem, labels, torch.Generator().manual_seed(problem.seed))
         with track(what=f"Fisher of {who}", unit="samples", show=problem.progress) as bar:

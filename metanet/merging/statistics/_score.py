@@ -23,7 +23,7 @@ def score(problem: Problem, network: nn.Module, by: str | None) -> tuple[str, fl
         raise MetanetError(f"there is no measure {by!r}. Choices: {', '.join(('loss', *METRICS))}")
     metrics = find_metrics([] if by == "loss" else ["accuracy" if by is None else by])
     reached, _ = measure(
-        network, problem.data, find_loss(problem.loss), metrics, Runner(problem.device)
+        network, problem.batches, find_loss(problem.loss), metrics, Runner(problem.device)
     )
     if by is None:
         by = "accuracy" if "accuracy" in reached else "loss"

@@ -22,7 +22,7 @@ def largest(part: Part, model: int, density: float, rescale: bool) -> TaskVector
         density: share that is kept, rounded down; at least one entry unless it is 0.
         rescale: see :func:`rescaled`.
     """
-    vector, size = _whole(part, model, density), part.base.numel()
+    vector, size = _whole(part, model, density), part.origin.numel()
     if density == 0:
         return replace(vector, factor=0.0)
     edge = edge_below(vector, max(1, int(density * size)))
@@ -39,7 +39,7 @@ def middle(part: Part, model: int, density: float, gamma: float, rescale: bool) 
             drop.
         rescale: see :func:`rescaled`.
     """
-    vector, size = _whole(part, model, density), part.base.numel()
+    vector, size = _whole(part, model, density), part.origin.numel()
     _check_share("gamma", gamma)
     staying = int(density * size)
     if density == 1 or size == 0:
@@ -98,7 +98,7 @@ def drawn_by_rank(
             f"{density + epsilon:g}; they must be between 0 and 1: give a smaller epsilon, or density 1 or 0"
         )
     size = len(vector.base)
-    length = size // max(1, part.base.shape[0]) if part.base.ndim > 1 else size
+    length = size // max(1, part.origin.shape[0]) if part.origin.ndim > 1 else size
     ramp = density + (np.linspace(-epsilon, epsilon, length) if length > 1 else np.zeros(length))
     limits, generator = _limit(ramp), part.generator(model)
     inverse = rescale == PROBABILITY
