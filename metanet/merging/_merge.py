@@ -192,7 +192,8 @@ def _alignments(inputs: Inputs, options: Options) -> list[Alignment | None]:
         return []
     if isinstance(options.align, str):
         return _found(inputs, options.align, options)
-    listed = [options.align] if isinstance(options.align, Alignment) else list(options.align)
+    listed: list[Alignment | None] = []
+    listed += [options.align] if isinstance(options.align, Alignment) else options.align
     if inputs.base is None and len(listed) == len(inputs.models) - 1:
         listed = [None, *listed]  # the first model stays
     if len(listed) != len(inputs.models):
@@ -219,11 +220,12 @@ def _found(inputs: Inputs, matcher: str, options: Options) -> list[Alignment | N
     }
     models = list(inputs.models)
     if matcher in MATCHERS and MATCHERS[matcher].many:
-        return list(align_to(models, to=inputs.base, **settings))
+        return [*align_to(models, to=inputs.base, **settings)]
     if inputs.base is not None:
-        return list(align_to(models, to=inputs.base, **settings))
+        return [*align_to(models, to=inputs.base, **settings)]
     first, *others = models
-    return [None, *align_to(others, to=first, **settings)]
+    found: list[Alignment] = align_to(others, to=first, **settings)
+    return [None, *found]
 
 
 def _moved(models: Sequence[Checkpoint], alignments: Alignments) -> tuple[Checkpoint, ...]:

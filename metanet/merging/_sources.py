@@ -50,7 +50,9 @@ def sources_of(
     count = len(inputs.models)
     if slices is None:
         return {name: Source(dict.fromkeys(range(count), name), name) for name in names}
-    spans = [_spans(number, each, count) for number, each in enumerate(slices, 1)]
+    spans: list[Mapping[int, tuple[int, int]]] = [
+        _spans(number, each, count) for number, each in enumerate(slices, 1)
+    ]
     result = sliced(names, spans)
     return {name: Source(models, next(iter(models.values()))) for name, models in result.items()}
 

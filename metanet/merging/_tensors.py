@@ -167,8 +167,8 @@ class Tensors:
         for number, own in source.models.items():
             if own in self.models[number]:
                 models[number] = self.models[number][own]
-        has_base = self.base is not None and source.base in self.base
-        return _Read(models, self.base[source.base] if has_base else None)
+        base = self.base if self.base is not None and source.base in self.base else None
+        return _Read(models, None if base is None else base[source.base])
 
     def _part(self, name: str, read: "_Read") -> Part:
         """The tensors of a name as methods compute with them: wide, real, on the device."""

@@ -93,17 +93,18 @@ def _parts(
 ) -> list[tuple[str, np.ndarray, int]]:
     """What one set of neurons says of groups: ``(group, sums of correlations (k n, k n), how many
     were added up)``."""
-    out = []
+    sums = []
     table = correlations.cpu().numpy()
     for factors, places in cut_axis(neurons):
-        leaves = [i for i, f in enumerate(factors) if isinstance(f, Leaf)]
-        if len(leaves) != 1 or factors[leaves[0]].group not in zipped:
+        leaves = [(at, factor) for at, factor in enumerate(factors) if isinstance(factor, Leaf)]
+        if len(leaves) != 1 or leaves[0][1].group not in zipped:
             continue
-        rows = places.movedim(leaves[0], 0).reshape(factors[leaves[0]].size, -1).numpy()
-        rows = np.concatenate([rows + m * neurons.size for m in range(k)])
-        total = sum(table[np.ix_(column, column)] for column in rows.T)
-        out.append((factors[leaves[0]].group, total, rows.shape[1]))
-    return out
+        at, leaf = leaves[0]
+        rows = places.movedim(at, 0).reshape(leaf.size, -1).numpy()
+        rows = np.concatenate([rows + model * neurons.size for model in range(k)])
+        first, *others = (table[np.ix_(column, column)] for column in rows.T)
+        sums.append((leaf.group, sum(others, start=first), rows.shape[1]))
+    return sums
 
 
 def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) -> np.ndarray:

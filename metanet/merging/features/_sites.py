@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...alignment import stored_name
 from ...graph import EdgeType, GraphTemplate
-from ...symmetry import Leaf, SymmetrySpec, leaves_of
+from ...symmetry import Axis, Leaf, SymmetrySpec, leaves_of
 from ._roles import Roles
 
 _EPS = 1e-5  # of the norm; the usual one
@@ -121,7 +121,7 @@ def _complete(at: Mapping[str, list[str]]) -> bool:
     return "scale" not in at and "shift" not in at
 
 
-def _moves(axis: object) -> bool:
+def _moves(axis: Axis) -> bool:
     return any(True for _ in leaves_of(axis))
 
 

@@ -74,7 +74,8 @@ class Zip:
         heads = list(tensors)
         if self.heads == "stack":
             return torch.cat(heads, axis)
-        rows = [heads[int(m)].narrow(axis, row, 1) for row, m in enumerate(self.heads)]
+        numbers = [number for number in self.heads if isinstance(number, int)]
+        rows = [heads[number].narrow(axis, row, 1) for row, number in enumerate(numbers)]
         return torch.cat(rows, axis)
 
     def shape(self, name: str, shape: torch.Size) -> torch.Size:

@@ -86,7 +86,7 @@ def prepare(
     if sees:
         alpha = _chosen(problem, alpha, scales, weights, tolerance, steps, measure)
     problem.report["alpha"] = alpha
-    return _Update(alpha, scales, weights)
+    return _Update(alpha, scales, weights)  # type: ignore[arg-type]
 
 
 def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[float]:
@@ -128,45 +128,53 @@ def _chosen(
     by: str | None,
 ) -> float:
     """The share of the old model; tells the report what it does to scores and flips."""
-    network, run = working_copy(problem), Runner(problem.device)
+    network = working_copy(problem)
+    run = Runner(problem.device)
     load(network, problem.origin)
     right = right_answers(network, problem.batches, run)
     name, old, _ = score(problem, network, by)
-    shares = [k / steps for k in range(steps + 1)] if alpha is None else [0.0, alpha]
-    found: list[tuple[float, float, Flips | None]] = []
+    shares = [step / steps for step in range(steps + 1)] if alpha is None else [0.0, alpha]
+    trials: list[_Trial] = []
     for share in track(shares, "shares of the old model", show=problem.progress):
         _interpolate(network, problem, _Update(share, scales, weights))
         _, value, rises = score(problem, network, by)
-        if (
-            not found or alpha is not None or as_good(value, found[0][1], rises, tolerance)
-        ):  # flips of others don't count
-            flip = (
-                None
-                if right is None
-                else flips(right, right_answers(network, problem.batches, run))
-            )
-            found.append((share, value, flip))
-    new = found[0]
-    kept = (
-        [f for f in found if as_good(f[1], new[1], rises, tolerance)]
-        if alpha is None
-        else found[1:]
-    )
-    if not kept:
+        is_asked = not trials or alpha is not None  # of others that are worse flips don't count
+        if not is_asked and not as_good(value, trials[0].score, rises, tolerance):
+            continue
+        now = None if right is None else right_answers(network, problem.batches, run)
+        turned = None if right is None or now is None else flips(right, now)
+        trials.append(_Trial(share, value, turned))
+    new, *others = trials
+    candidates = others
+    if alpha is None:
+        candidates = [each for each in trials if as_good(each.score, new.score, rises, tolerance)]
+    if not candidates:
         raise MetanetError(
-            f"method 'bcwi': the new model's {name} is {new[1]} on the data: nothing can be compared"
+            f"method 'bcwi': the new model's {name} is {new.score} on the data: nothing can be compared"
         )
-    best = max(kept, key=lambda f: (0 if f[2] is None else -f[2].negative, f[0]))
-    report = {f"old {name}": old, f"new {name}": new[1], f"merged {name}": best[1]}
-    for who, (_, _, flip) in (("new", new), ("merged", best)):
-        if flip is not None:
-            report[f"{who} negative flips"], report[f"{who} positive flips"] = (
-                flip.negative,
-                flip.positive,
-            )
-            report[f"{who} negative flip rate"] = flip.negative_rate
-    problem.report.update(report)
-    return best[0]
+    best = max(candidates, key=_Trial.rank)
+    problem.report.update(
+        {f"old {name}": old, f"new {name}": new.score, f"merged {name}": best.score}
+    )
+    for who, trial in (("new", new), ("merged", best)):
+        if trial.flips is not None:
+            problem.report[f"{who} negative flips"] = trial.flips.negative
+            problem.report[f"{who} positive flips"] = trial.flips.positive
+            problem.report[f"{who} negative flip rate"] = trial.flips.negative_rate
+    return best.share
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a share of the old model comes to on the data."""
+
+    share: float
+    score: float
+    flips: Flips | None
+
+    def rank(self) -> tuple[int, float]:
+        """The larger, the better: few negative flips, of equal ones much of the old model."""
+        return (0 if self.flips is None else -self.flips.negative, self.share)
 
 
 def _interpolate(network: nn.Module, problem: Problem, update: _Update) -> None:

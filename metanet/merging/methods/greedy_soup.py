@@ -24,7 +24,10 @@ def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
             else the loss, if left out.
     """
     count = len(problem.models)
-    with track(what="greedy soup", total=2 * count - 1, unit="soups", show=problem.progress) as bar:
+    bar: Progress[Any] = track(
+        what="greedy soup", total=2 * count - 1, unit="soups", show=problem.progress
+    )
+    with bar:
         tasting = _Tasting(problem, measure, bar)
         alone = [tasting.good([number]) for number in range(count)]
         # stable: of equally good ones the first
@@ -56,7 +59,7 @@ class _Tasting:
         rises: whether larger is better.
     """
 
-    def __init__(self, problem: Problem, measure: str | None, bar: Progress) -> None:
+    def __init__(self, problem: Problem, measure: str | None, bar: Progress[Any]) -> None:
         self.problem = problem
         self.network = working_copy(problem)
         self.asked = measure

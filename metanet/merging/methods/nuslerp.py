@@ -31,7 +31,8 @@ def nuslerp(part: Part, *, weights: PerModel = 1.0, flatten: bool = True, dim: i
         _, angles = cosines(gram(ends))
         out = combination(ends, arc(t, float(angles[0, 1]), _STRAIGHT))
     else:
-        out = _by_rows(t, *ends, dim)
+        first, second = ends
+        out = _by_rows(t, first, second, dim)
     return out if part.base is None else out + part.origin
 
 

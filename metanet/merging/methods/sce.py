@@ -22,7 +22,7 @@ def sce(part: Part, *, select_topk: float = 1.0) -> Tensor:
     Args:
         select_topk: the share of elements to select, of those that vary at all.
     """
-    deltas = part.deltas
+    deltas: Sequence[Tensor] = part.deltas
     if select_topk < 1:
         variance = _variance(deltas)
         mask = largest(variance, int(variance.count_nonzero() * max(0.0, select_topk)))

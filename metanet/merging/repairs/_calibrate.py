@@ -172,7 +172,7 @@ def calibrate(
     if correct is not None:
         layers = {name: Corrected(goal, correct) for name, goal in (goals or {}).items()}
     norms = [Normaliser(name, module) for name, module in normalisers(model).items()]
-    gauges = [*layers.values(), *norms]
+    gauges: list[Corrected | Normaliser] = [*layers.values(), *norms]
     limit = max(2, len(gauges)) if passes is None else passes
     course = _Course(model, run, layers, norms)
     number = 0

@@ -57,7 +57,7 @@ def block_of(matrix: Tensor) -> Block | None:
     if batch > 1 and matrix.stride(0) != inputs * rows:
         return None
     down, across = matrix.stride()[-2:]
-    start = matrix.storage_offset()
+    start = int(matrix.storage_offset())
     if (down == 1 or inputs == 1) and (across == inputs or rows == 1):
         return Block(start, batch, rows, inputs, transposed=False)
     if (across == 1 or rows == 1) and (down == rows or inputs == 1):

@@ -153,7 +153,7 @@ class _Watch(TorchDispatchMode):
         if window is None or window.transposed or not weight.is_contiguous():
             return False
         rows = len(weight) // flow.groups
-        start = weight.storage_offset()
+        start = int(weight.storage_offset())
         block = Block(start, flow.groups, rows, weight[0].numel(), transposed=False)
         places = weight.ndim - 2
         images = data if data.ndim == weight.ndim else data.unsqueeze(0)

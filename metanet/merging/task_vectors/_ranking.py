@@ -63,10 +63,11 @@ def _between(
     buffer = vector.base.new_empty(CHUNK)
     for start, stop in chunks(vector.base):
         values = vector.back(start, buffer[: stop - start]).abs_().numpy()
-        is_from_high, is_above_low = values >= high, values > low
-        above += np.count_nonzero(values > high)
-        from_high += np.count_nonzero(is_from_high)
-        from_low += np.count_nonzero(values >= low)
+        is_from_high = values >= high
+        is_above_low = values > low
+        above += int(np.count_nonzero(values > high))
+        from_high += int(np.count_nonzero(is_from_high))
+        from_low += int(np.count_nonzero(values >= low))
         pieces.append(values[is_above_low > is_from_high])
     inside = np.concatenate(pieces)
     if above < count <= from_high:
@@ -83,8 +84,8 @@ def _selected(values: np.ndarray, count: int) -> tuple[float, int, int]:
     magnitude = values[len(values) - count]
     return (
         float(magnitude),
-        np.count_nonzero(values > magnitude),
-        np.count_nonzero(values == magnitude),
+        int(np.count_nonzero(values > magnitude)),
+        int(np.count_nonzero(values == magnitude)),
     )
 
 

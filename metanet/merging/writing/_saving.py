@@ -114,14 +114,13 @@ def _fill(
     work.mkdir(parents=True, exist_ok=True)
     for unfinished in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
         unfinished.unlink()
+    sizes = {file: _size(tensors, names) for file, names in plan.items()}
     done = [
-        name
-        for name, shard in plan.items()
-        if _is_done(work, name, restricted(tensors, shard, name))
+        file
+        for file, names in plan.items()
+        if _is_done(work, file, restricted(tensors, names, file))
     ]
-    _check_room(
-        work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done)
-    )
+    _check_room(work, sum(size for file, size in sizes.items() if file not in done))
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_hashes, inputs)
         _write_shards(work, tensors, plan, done, progress)
@@ -173,11 +172,15 @@ def check_free(folder: Path, called: str = "") -> None:
 
 def _input_files(recipe: Mapping[str, Any]) -> list[Path]:
     """Of all inputs that are files, in order, each once."""
-    given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
-    opened = [load_checkpoint(path) for path in given if Path(path).exists()]
-    return list(
-        dict.fromkeys(path for each in opened for main in mains_of(each) for path in files_of(main))
-    )
+    opened = [load_checkpoint(path) for path in _paths(recipe) if Path(path).exists()]
+    mains = [main for checkpoint in opened for main in mains_of(checkpoint)]
+    return list(dict.fromkeys(path for main in mains for path in files_of(main)))
+
+
+def _paths(recipe: Mapping[str, Any]) -> list[str]:
+    """What the inputs are called; those in memory have no file of that name."""
+    base = [] if recipe["base"] is None else [recipe["base"]]
+    return [*recipe["models"], *base]
 
 
 def _fingerprint(
@@ -187,15 +190,15 @@ def _fingerprint(
     inputs: Sequence[Path],
 ) -> str:
     """The same for the same merge of the same files, and for no other."""
-    given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
-    stats = [
-        (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs
-    ]
-    # inputs in memory
-    unknown = uuid.uuid4().hex if not all(Path(path).exists() for path in given) else ""
-    described = {
-        name: [list(shape), str(tensors.dtypes[name])] for name, shape in tensors.shapes.items()
-    }
+    stats = []
+    for path in inputs:
+        known = path.stat()
+        stats.append((str(path.absolute()), known.st_size, known.st_mtime_ns))
+    in_memory = not all(Path(path).exists() for path in _paths(recipe))
+    unknown = uuid.uuid4().hex if in_memory else ""
+    described = {}
+    for name, shape in tensors.shapes.items():
+        described[name] = [list(shape), str(tensors.dtypes[name])]
     text = json.dumps([recipe, stats, unknown, described, plan], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -228,20 +231,21 @@ def _write_shards(
 ) -> None:
     sizes = {name: _size(tensors, shard) for name, shard in plan.items()}
     before = sum(sizes[name] for name in done)
-    with track(
+    bar: Progress[Any] = track(
         what="merge",
         total=sum(sizes.values()),
         initial=before,
         unit="B",
         scaled=True,
         show=progress,
-    ) as bar:
+    )
+    with bar:
         for name, shard in plan.items():
             if name not in done:
                 save_checkpoint(work / name, _counted(restricted(tensors, shard, name), bar))
 
 
-def _counted(shard: Checkpoint, bar: Progress) -> Checkpoint:
+def _counted(shard: Checkpoint, bar: Progress[Any]) -> Checkpoint:
     """The tensors of a shard, each telling the bar when it is there."""
 
     def count(name: str, tensor: Tensor) -> Tensor:
