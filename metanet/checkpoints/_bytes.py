@@ -92,7 +92,8 @@ class FileBytes:
         but 0 are True."""
         tensor = torch.empty(tuple(shape), dtype=dtype)
         if tensor.numel():
-            self._fill(memoryview(tensor.view(-1).view(torch.uint8).numpy()), start)
+            values = tensor.view(-1).view(torch.uint8).numpy()
+            self._fill(memoryview(values), start)  # type: ignore[arg-type]
         return sound_bools(tensor)
 
     def check(self) -> None:

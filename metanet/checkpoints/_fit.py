@@ -37,10 +37,11 @@ def describe(expected: Mapping[str, Any]) -> dict[str, Described]:
         raise MetanetError(
             f"expected names with tensors or shapes, such as model.state_dict(), not {type(expected)}"
         )
-    return {
-        name: Described(torch.Size(getattr(value, "shape", value)), getattr(value, "dtype", None))
-        for name, value in expected.items()
-    }
+    described = {}
+    for name, value in expected.items():
+        shape: Any = getattr(value, "shape", value)
+        described[name] = Described(torch.Size(shape), getattr(value, "dtype", None))
+    return described
 
 
 def match(
@@ -61,16 +62,16 @@ def match(
     if all(name in plain for name in expected):
         return plain
     # Wrappers and reparametrisations inside the network: compare in a spelling that both have.
-    wanted = {spelling: name for name, spelling in spelled(expected).items()}
+    network = {spelling: name for name, spelling in spelled(expected).items()}
     stored = {spelling: plain[name] for name, spelling in spelled(plain).items()}
-    matched = (
-        _by_prefix(path, stored, wanted)
-        if prefix is None
-        else {spelling: spelling for spelling in stored}
-    )
-    other = {wanted.get(spelling, spelling): stored[own] for spelling, own in matched.items()}
-    better = sum(name in other for name in expected) > sum(name in plain for name in expected)
-    return other if better else plain
+    matched = {spelling: spelling for spelling in stored}
+    if prefix is None:
+        matched = _by_prefix(path, stored, network)
+    respelled = {}
+    for spelling, here in matched.items():
+        respelled[network.get(spelling, spelling)] = stored[here]
+    better = sum(name in respelled for name in expected) > sum(name in plain for name in expected)
+    return respelled if better else plain
 
 
 def _without(path: Path, names: Iterable[str], prefix: str) -> dict[str, str]:
@@ -128,30 +129,27 @@ def check(
     if dtypes not in _DTYPES:
         raise MetanetError(f"dtypes={dtypes!r}: give one of {', '.join(_DTYPES)}")
     missing = [name for name in wanted if name not in found]
-    lines = [
-        f"  missing     {_line(name, wanted[name].shape)}{_near(name, wanted[name], surplus)}"
-        for name in missing[:_LISTED]
+    shapes = [name for name, own in found.items() if own.shape != wanted[name].shape]
+    kinds = [
+        name for name, own in found.items() if not _agree(own.dtype, wanted[name].dtype, dtypes)
     ]
+    lines: list[str] = []
+    for name in missing[:_LISTED]:
+        near = _near(name, wanted[name], surplus)
+        lines.append(f"  missing     {_line(name, wanted[name].shape)}{near}")
     lines += _rest(missing, "missing")
-    lines += [
-        f"  unexpected  {_line(name, surplus[name].shape)}" for name in list(surplus)[:_LISTED]
-    ]
+    for name in list(surplus)[:_LISTED]:
+        lines.append(f"  unexpected  {_line(name, surplus[name].shape)}")
     lines += _rest(surplus, "unexpected")
     lines += _adapters(surplus)
-    shapes = [name for name, each in found.items() if each.shape != wanted[name].shape]
-    lines += [
-        f"  shape       {_line(name, found[name].shape, 'is ')}, expected {brief(tuple(wanted[name].shape), 60)}"
-        for name in shapes[:_LISTED]
-    ]
+    for name in shapes[:_LISTED]:
+        expected = brief(tuple(wanted[name].shape), 60)
+        lines.append(f"  shape       {_line(name, found[name].shape, 'is ')}, expected {expected}")
     lines += _rest(shapes, "of other shapes")
-    others = [
-        name for name, each in found.items() if not _agree(each.dtype, wanted[name].dtype, dtypes)
-    ]
-    lines += [
-        f"  dtype       {brief(name, _NAME)} is {found[name].dtype}, expected {wanted[name].dtype}"
-        for name in others[:_LISTED]
-    ]
-    lines += _rest(others, "of other dtypes")
+    for name in kinds[:_LISTED]:
+        differs = f"is {found[name].dtype}, expected {wanted[name].dtype}"
+        lines.append(f"  dtype       {brief(name, _NAME)} {differs}")
+    lines += _rest(kinds, "of other dtypes")
     if missing and not found:
         lines.append(
             "no name is the network's: is this the architecture? Some libraries rename what they load"

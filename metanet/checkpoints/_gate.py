@@ -95,8 +95,10 @@ def dtypes_of(given: Mapping[str, Tensor]) -> Mapping[str, torch.dtype]:
 
 
 def _check_single(given: Mapping[str, Tensor], of_network: bool) -> None:
-    parts = given.metadata.get(PARTS) if isinstance(given, Checkpoint) else None
-    if parts and of_network:
+    if not isinstance(given, Checkpoint) or not of_network:
+        return
+    parts = given.metadata.get(PARTS)
+    if parts:
         raise CheckpointError(
             f"{called(given)} is a pipeline of several networks, arch= is one: {', '.join(list(parts)[:5])} has "
             f"weights of its own. Give the file of that one, such as '{given.path}'; a merge without arch= takes all"
@@ -124,21 +126,18 @@ def _scaled_by(name: str, dtypes: Mapping[str, torch.dtype]) -> str | None:
     In a network cast to 8 bits as a whole, a parameter called ``scale`` has 8 bits too: that is no
     scale of numbers.
     """
-    whole = dtypes[name] in EIGHT_BITS and not name.endswith(("_scale", "_scales"))
-    return (
-        None
-        if whole
-        else next((owner for owner in _owners(name) if dtypes.get(owner) in NARROW), None)
-    )
+    if dtypes[name] in EIGHT_BITS and not name.endswith(("_scale", "_scales")):
+        return None
+    return next((owner for owner in _owners(name) if dtypes.get(owner) in NARROW), None)
 
 
 @lru_cache(maxsize=1 << 16)  # graphs of many checkpoints ask for the same names
 def _owners(name: str) -> tuple[str, ...]:
     """What a tensor may be the scale of, by its name; nothing if it is called otherwise."""
-    found = SCALE.fullmatch(name)
-    if found is None:
+    scale = SCALE.fullmatch(name)
+    if scale is None:
         return ()
-    stem = found["of"] if found["of"] is not None else found["module"]
+    stem = scale["of"] if scale["of"] is not None else scale["module"]
     owners = (f"{stem}{behind}" if stem else behind.lstrip(".") for behind in SCALED)
     return tuple(owner for owner in owners if owner != name)
 
@@ -146,18 +145,16 @@ def _owners(name: str) -> tuple[str, ...]:
 def _by_config(given: Mapping[str, Tensor]) -> str | None:
     """What a configuration beside the weights says of their numbers."""
     config = _config(given)
-    parts = [
-        config,
-        *(
-            value
-            for key, value in config.items()
-            if key.endswith("_config") and isinstance(value, dict)
-        ),
-    ]
-    found = next((part[key] for part in parts for key in _KEYS if part.get(key)), None)
-    if found is None:
+    parts = [config]
+    for key, value in config.items():
+        if key.endswith("_config") and isinstance(value, dict):
+            parts.append(value)
+    entries = [part[key] for part in parts for key in _KEYS if part.get(key)]
+    if not entries:
         return None
-    how = found.get("quant_method", "unknown method") if isinstance(found, dict) else found
+    how = entries[0]
+    if isinstance(how, dict):
+        how = how.get("quant_method", "unknown method")
     return f"{how:.40}, says its config.json" if isinstance(how, str) else "says its config.json"
 
 

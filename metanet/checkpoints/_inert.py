@@ -68,6 +68,8 @@ class _File:
         return sound_bools(torch.frombuffer(part, dtype=torch.uint8).view(place.dtype))
 
     def _inflate(self, record: str) -> bytes:
+        if self.archive is None:
+            raise CheckpointError(f"checkpoint '{self.file.path}' has no records")
         try:
             return self.archive.read(record)
         except ZIP_ERRORS as error:

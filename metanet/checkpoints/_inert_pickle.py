@@ -26,7 +26,7 @@ class Storage(NamedTuple):
     key: str
     dtype: torch.dtype
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # not the method of tuples
 
 
 class Stored(NamedTuple):
@@ -45,9 +45,15 @@ class Inert:
 
     __slots__ = ("args", "items", "state")
 
+    args: tuple[Any, ...]
+    items: dict[Any, Any]
+    state: Any
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
         self = super().__new__(cls)
-        self.args, self.items, self.state = args, {}, None
+        self.args = args
+        self.items = {}
+        self.state = None
         return self
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
@@ -73,6 +79,8 @@ class _Rebuild:
     it."""
 
     __slots__ = ("_describe",)
+
+    _describe: Callable[..., Any]
 
     def __init__(self, describe: Callable[..., Any]) -> None:
         object.__setattr__(self, "_describe", describe)

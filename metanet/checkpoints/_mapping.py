@@ -180,26 +180,19 @@ class Checkpoint(Mapping[str, Tensor]):
         if extra not in ("refuse", "drop"):
             raise MetanetError(f"extra={extra!r}: give one of refuse, drop")
         wanted = expected._described() if isinstance(expected, Checkpoint) else describe(expected)
-        names = match(
-            self.path, self._stored, wanted, prefix
-        )  # name in the network's terms -> name here
-        groups: dict[str, list[str]] = {}
-        for name in names:
-            groups.setdefault((tied or {}).get(name, name), []).append(name)
-        stored = {}
-        for name in wanted:
-            same = [name] if name in names else groups.get((tied or {}).get(name, name), [])
-            if same:
-                stored[name] = names[same[0]]
-        used, inside = set(stored.values()), set(names.values())
+        present = match(self.path, self._stored, wanted, prefix)  # by the network's names
+        stored = _with_tied(wanted, present, tied or {})
+        used = set(stored.values())
         unexpected = {
-            name: here for name, here in names.items() if name not in wanted and here not in used
+            name: here for name, here in present.items() if name not in wanted and here not in used
         }
         own = self._described()
-        found = {name: own[here] for name, here in stored.items()}
+        fitting = {name: own[here] for name, here in stored.items()}
         surplus = {name: own[here] for name, here in unexpected.items()}
-        if problem := check(found, wanted, surplus if extra == "refuse" else {}, dtypes):
+        problem = check(fitting, wanted, surplus if extra == "refuse" else {}, dtypes)
+        if problem:
             raise CheckpointError(f"checkpoint '{self.path}' does not fit the network:\n{problem}")
+        inside = set(present.values())
         outside = [name for name in self._stored if name not in inside]
         return self._select(stored, (*self.skipped, *outside, *unexpected.values()))
 
@@ -236,3 +229,23 @@ class Checkpoint(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         values = sum(shape.numel() for shape in self._shapes.values())
         return f"Checkpoint({str(self.path)!r}: {len(self)} tensors, {values:,} values)"
+
+
+def _with_tied(
+    wanted: Iterable[str], present: Mapping[str, str], tied: Mapping[str, str]
+) -> dict[str, str]:
+    """Expected name -> present name, where a missing one is read under one that it is tied to.
+
+    Expected ``emb, head``, tied to one another, of which a file has ``emb``: both are read from there.
+    """
+    of_tensor: dict[str, str] = {}
+    for name, here in present.items():
+        of_tensor.setdefault(tied.get(name, name), here)
+    stored = {}
+    for name in wanted:
+        tensor = tied.get(name, name)
+        if name in present:
+            stored[name] = present[name]
+        elif tensor in of_tensor:
+            stored[name] = of_tensor[tensor]
+    return stored

@@ -19,7 +19,9 @@ through. The weights of all keys together are bounded.
 
 import pickle
 import pickletools
-from collections.abc import Sequence
+from mmap import mmap
+
+Content = bytes | mmap
 
 DEEPEST = 500
 """Containers inside each other; what pickle itself writes by default ends before."""
@@ -27,11 +29,8 @@ DEEPEST = 500
 _MOST_HASHED = 50_000_000
 """Parts that hashing all keys of a pickle may go through: half a second."""
 
-_REFUSED = {
-    "EXT1",
-    "EXT2",
-    "EXT4",
-}  # names of objects that some other part of the program registered
+# names of objects that some other part of the program registered
+_REFUSED = {"EXT1", "EXT2", "EXT4"}
 
 # What operations do to the stack.
 (
@@ -114,7 +113,7 @@ _TABLE = _table()
 _COST = [_COSTS.get(entry[0], 8) if entry else 0 for entry in _TABLE]
 
 
-def scan(data: Sequence[int], start: int, most: int) -> int:
+def scan(data: Content, start: int, most: int) -> int:
     """Go through the operations of one pickle without doing any of them.
 
     Args:
@@ -135,7 +134,7 @@ def scan(data: Sequence[int], start: int, most: int) -> int:
         raise pickle.UnpicklingError("its pickle is cut off or damaged") from error
 
 
-def _scan(data: Sequence[int], start: int, most: int) -> int:
+def _scan(data: Content, start: int, most: int) -> int:
     stack: list[int] = []
     marks: list[list[int]] = []
     memo: dict[int, int] = {}
@@ -208,7 +207,7 @@ def _taken(stack: list[int], count: int) -> list[int]:
     return top
 
 
-def _behind(data: Sequence[int], at: int, width: int, length: int, lines: int) -> int:
+def _behind(data: Content, at: int, width: int, length: int, lines: int) -> int:
     """The position behind an operation's argument."""
     if length:
         return at + length + int.from_bytes(data[at : at + length], "little")
@@ -219,7 +218,7 @@ def _behind(data: Sequence[int], at: int, width: int, length: int, lines: int) -
     return at + width
 
 
-def _number(data: Sequence[int], at: int, width: int) -> int:
+def _number(data: Content, at: int, width: int) -> int:
     """The number of an object in the memo; of the text form (GET, PUT) too."""
     if width:
         return int.from_bytes(data[at : at + width], "little")

@@ -188,9 +188,8 @@ def _complete(folder: Path, name: str) -> Path:
 def _move(folder: Path, waiting: Path) -> None:
     """Every step may be the last of this process: all can be done again."""
     names = sorted(path.name for path in waiting.iterdir() if path.name != _REMOVED)
-    for name in sorted(
-        names, key=lambda name: name.endswith(".json")
-    ):  # what says how to read the others comes last
+    # what says how to read the others comes last
+    for name in sorted(names, key=lambda name: name.endswith(".json")):
         os.replace(waiting / name, folder / name)
     if (waiting / _REMOVED).exists():
         for name in validated(list[str], read_json(waiting / _REMOVED), str(waiting / _REMOVED)):

@@ -300,8 +300,7 @@ def _present(folder: Path) -> list[str]:
     """Files of the checkpoint that a folder has now under the names used here, index first."""
     present = [_INDEX] if (folder / _INDEX).is_file() else []
     if present:
-        with contextlib.suppress(
-            CheckpointError
-        ):  # of a damaged index, nobody knows the shards: they stay
+        # of a damaged index, nobody knows the shards: they stay
+        with contextlib.suppress(CheckpointError):
             present += dict.fromkeys(read_index(folder / _INDEX)[0].values())
     return [*present, _WHOLE]

@@ -92,6 +92,10 @@ class InstanceMoments(Moments):
 def unpadded(values: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, int]:
     """Values at tokens that count, and the axis of their channels then.
 
+    Tokens are looked for in three places::
+
+        (batch, tokens, ..., channels)    (batch, channels, tokens)    (batch tokens, channels)
+
     Args:
         mask: ``(batch, tokens)``, not 0 where a token counts; ``None`` if all do. What has no
             tokens stays whole.
@@ -104,8 +108,5 @@ def unpadded(values: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, in
         return values[mask], axis - 1
     if axis == 1 and values.ndim == 3 and values.shape[::2] == mask.shape:  # channels before tokens
         return values.movedim(1, 2)[mask], 1
-    if (
-        axis == 1 and values.ndim == 2 and len(values) == mask.numel()
-    ):  # tokens of all samples in one row
-        return values[mask.flatten()], 1
-    return values, axis
+    in_one_row = axis == 1 and values.ndim == 2 and len(values) == mask.numel()
+    return (values[mask.flatten()], 1) if in_one_row else (values, axis)
