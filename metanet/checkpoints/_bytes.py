@@ -52,8 +52,9 @@ def check_size(path: Path, name: str, shape: Sequence[int], dtype: torch.dtype, 
     needed = prod(shape) * dtype.itemsize
     if needed > budget(size) or prod(max(1, n) for n in shape) * dtype.itemsize >= 2**63:
         raise CheckpointError(
-            f"checkpoint '{path}': {brief(name)} is {brief(tuple(shape))} of {dtype}, {needed:,} bytes, which a file "
-            f"of {size:,} bytes does not hold: it is damaged, or made to fill the memory. Restore or remake it."
+            f"checkpoint '{path}': {brief(name)} is {brief(tuple(shape))} of {dtype}, {needed:,} "
+            f"bytes, which a file of {size:,} bytes does not hold: it is damaged, or made to fill "
+            "the memory. Restore or remake it."
         )
 
 
@@ -121,7 +122,8 @@ class FileBytes:
     def _check(self, status: os.stat_result) -> None:
         if (status.st_size, (status.st_ino, status.st_mtime_ns)) != (self.size, self._changed):
             raise CheckpointError(
-                f"checkpoint '{self.path}' was replaced or changed since it was opened: load it again"
+                f"checkpoint '{self.path}' was replaced or changed since it was opened: load it "
+                "again"
             )
 
     def _unreadable(self, error: OSError) -> CheckpointError:

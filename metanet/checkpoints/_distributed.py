@@ -89,8 +89,8 @@ class _Folder:
             value = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         except Exception as error:  # damaged bytes make the unpickler raise nearly anything
             raise CheckpointError(
-                f"checkpoint '{self.path}': {name} can't be read from {part.file} ({type(error).__name__}). "
-                f"Restore or remake it."
+                f"checkpoint '{self.path}': {name} can't be read from {part.file} "
+                f"({type(error).__name__}). Restore or remake it."
             ) from error
         if (
             not isinstance(value, Tensor)
@@ -143,8 +143,9 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
         Exception
     ) as error:  # a damaged pickle makes the unpickler, and what it leaves, raise nearly anything
         raise CheckpointError(
-            f"checkpoint '{path}': its {METADATA} is damaged, or not of torch.distributed.checkpoint "
-            f"({type(error).__name__.strip('_')}: {brief(error, 200)}). Restore or remake it."
+            f"checkpoint '{path}': its {METADATA} is damaged, or not of "
+            f"torch.distributed.checkpoint ({type(error).__name__.strip('_')}: "
+            f"{brief(error, 200)}). Restore or remake it."
         ) from error
 
 
@@ -188,7 +189,8 @@ def _places(
             raise _Refused(f"it names {brief(file)!r}; parts are files in the folder")
         if info.get("transform_descriptors"):
             raise _Refused(
-                f"{index['fqn']} is transformed ({info['transform_descriptors']}), which metanet can't undo"
+                f"{index['fqn']} is transformed ({info['transform_descriptors']}), which metanet "
+                "can't undo"
             )
         if not (_are_sizes((start, length)) and start + length <= (folder / file).stat().st_size):
             raise _Refused(f"{index['fqn']} ends behind the end of {file}")

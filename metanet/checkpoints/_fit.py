@@ -35,7 +35,8 @@ def describe(expected: Mapping[str, Any]) -> dict[str, Described]:
     """Names with tensors or shapes, as descriptions."""
     if not isinstance(expected, Mapping):
         raise MetanetError(
-            f"expected names with tensors or shapes, such as model.state_dict(), not {type(expected)}"
+            "expected names with tensors or shapes, such as model.state_dict(), not "
+            f"{type(expected)}"
         )
     described = {}
     for name, value in expected.items():
@@ -99,8 +100,8 @@ def _by_prefix(path: Path, names: Mapping[str, Any], expected: Mapping[str, Any]
     if len(taking) + len(putting) > 1:
         ways = [f"without {start}" for start in taking] + [f"with {start}" for start in putting]
         raise CheckpointError(
-            f"checkpoint '{path}' fits the network in several ways: {listed(ways, _LISTED, join=' or ')}; "
-            f"name the prefix to take off by prefix="
+            f"checkpoint '{path}' fits the network in several ways: "
+            f"{listed(ways, _LISTED, join=' or ')}; name the prefix to take off by prefix="
         )
     if putting:
         return {putting[0] + name: name for name in names}
@@ -152,7 +153,8 @@ def check(
     lines += _rest(kinds, "of other dtypes")
     if missing and not found:
         lines.append(
-            "no name is the network's: is this the architecture? Some libraries rename what they load"
+            "no name is the network's: is this the architecture? Some libraries rename what they "
+            "load"
         )
     return "\n".join(lines)
 
@@ -165,7 +167,10 @@ def _rest(names: Iterable[str], what: str) -> list[str]:
 def _adapters(surplus: Iterable[str]) -> list[str]:
     """What to do about the factors of an adapter, whose weights are then no whole network."""
     word = next(filter(None, map(adapter_of, surplus)), None)
-    advice = "they change what the network computes: merge them into it first, with PEFT by model.merge_and_unload()"
+    advice = (
+        "they change what the network computes: merge them into it first, with PEFT by "
+        "model.merge_and_unload()"
+    )
     return [] if word is None else [f"  some of these are of an adapter ({word}); {advice}"]
 
 

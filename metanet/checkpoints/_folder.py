@@ -69,7 +69,8 @@ def _only(folder: Path, names: list[str]) -> str | None:
             candidates = [each for each in (name, name + INDEX) if each in candidates] or candidates
         if len(candidates) > 1:
             raise CheckpointError(
-                f"checkpoint '{folder}' is a folder with several checkpoints: {listed(candidates)}. Give one."
+                f"checkpoint '{folder}' is a folder with several checkpoints: "
+                f"{listed(candidates)}. Give one."
             )
         if candidates:
             return candidates[0]
@@ -105,8 +106,8 @@ def _nothing(folder: Path, names: list[str]) -> str:
         if _SHARD.fullmatch(name) and _suffix(name) in (".safetensors", *SUFFIXES)
     ]:
         return (
-            f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says what is in which: "
-            f"its writing or its copy was cut off. Restore or remake it."
+            f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says "
+            f"what is in which: its writing or its copy was cut off. Restore or remake it."
         )
     known = f"known: .safetensors, {', '.join(SUFFIXES)}"
     if deeper := sub_folders(folder):

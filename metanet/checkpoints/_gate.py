@@ -37,8 +37,8 @@ def check_plain(
     Told by names and dtypes, and by ``config.json`` or ``adapter_config.json`` beside the file. No
     tensor is read.
 
-    >>> check_plain({"l.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "l.weight_scale_inv": torch.ones(1, 1)})
-    Traceback (most recent call last):
+    >>> check_plain({"l.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "l.weight_scale_inv":
+    torch.ones(1, 1)}) Traceback (most recent call last):
     metanet.errors.CheckpointError: the checkpoint is quantised (it has l.weight_scale_inv, by which
     l.weight ...
 
@@ -68,9 +68,10 @@ def check_dequantised(given: Mapping[str, Tensor], who: str = "") -> None:
     sign = next(_signs_of_numbers(dtypes_of(given)), None) or _by_config(given)
     if sign is not None:
         raise CheckpointError(
-            f"{called(given, who)} is quantised ({sign}), which averages of its numbers would not survive, and of "
-            "which no graph and no alignment can be made: dequantise it first (in transformers, load it with "
-            "dequantize=True in its quantization config, or call model.dequantize(), and save it)"
+            f"{called(given, who)} is quantised ({sign}), which averages of its numbers would not "
+            "survive, and of which no graph and no alignment can be made: dequantise it first (in "
+            "transformers, load it with dequantize=True in its quantization config, or call "
+            "model.dequantize(), and save it)"
         )
 
 
@@ -100,8 +101,9 @@ def _check_single(given: Mapping[str, Tensor], of_network: bool) -> None:
     parts = given.metadata.get(PARTS)
     if parts:
         raise CheckpointError(
-            f"{called(given)} is a pipeline of several networks, arch= is one: {', '.join(list(parts)[:5])} has "
-            f"weights of its own. Give the file of that one, such as '{given.path}'; a merge without arch= takes all"
+            f"{called(given)} is a pipeline of several networks, arch= is one: "
+            f"{', '.join(list(parts)[:5])} has weights of its own. Give the file of that one, such "
+            f"as '{given.path}'; a merge without arch= takes all"
         )
 
 
@@ -187,9 +189,10 @@ def _check_adapters(
     inside = parts and (2 * len(parts) < len(names) or any("base_layer." in name for name in names))
     what = f"has adapters inside ({shown})" if inside else f"is {ADAPTER} ({shown})"
     raise CheckpointError(
-        f"{who} {what}: what it changes of its base is a product of its tensors, with a scale that is not among them "
-        "(lora_alpha), so that tensors can't be averaged or read one by one. Merge it into its base with PEFT, "
-        f"PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(new), and give that. {_LATER}"
+        f"{who} {what}: what it changes of its base is a product of its tensors, with a scale that "
+        "is not among them (lora_alpha), so that tensors can't be averaged or read one by one. "
+        "Merge it into its base with PEFT, PeftModel.from_pretrained(base, "
+        f"folder).merge_and_unload().save_pretrained(new), and give that. {_LATER}"
     )
 
 

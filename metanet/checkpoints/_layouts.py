@@ -30,9 +30,10 @@ def refuse_partitioned(folder: Path, names: list[str]) -> None:
     ranks = [name for name in names if _MODEL_STATES.fullmatch(name)]
     if parts or len(ranks) > 1:
         raise CheckpointError(
-            f"checkpoint '{folder}' is of DeepSpeed, in parts ({listed([*parts, *ranks], _LISTED)}): gather them "
-            f"first, by `python zero_to_fp32.py . OUT --safe_serialization` in the folder above (ZeRO), or by the "
-            f"conversion script of the program that trained it (tensor or pipeline parallel)"
+            f"checkpoint '{folder}' is of DeepSpeed, in parts "
+            f"({listed([*parts, *ranks], _LISTED)}): gather them first, by `python zero_to_fp32.py "
+            ". OUT --safe_serialization` in the folder above (ZeRO), or by the conversion script "
+            "of the program that trained it (tensor or pipeline parallel)"
         )
 
 
@@ -82,7 +83,8 @@ def _name_in(file: Path) -> str:
         text = stream.read(_LONGEST).decode("utf-8", "replace").strip()
     if not text or set(text) & {"/", "\\", "\0"} or text in (".", ".."):
         raise CheckpointError(
-            f"checkpoint '{file.parent}': its file {file.name} names {text!r}, which is no folder there"
+            f"checkpoint '{file.parent}': its file {file.name} names {text!r}, which is no folder "
+            "there"
         )
     return text
 

@@ -124,13 +124,13 @@ class Checkpoint(Mapping[str, Tensor]):
         """A checkpoint whose tensors are made of these, each when it is asked for.
 
         >>> import torch
-        >>> pair = Checkpoint(Path("pair"), lambda name: torch.ones(2), {"w": torch.Size([2])}, {"w": torch.float32})
-        >>> pair.mapped(lambda name, tensor: 3 * tensor, {"v": "w"})["v"]
+        >>> pair = Checkpoint(Path("pair"), lambda name: torch.ones(2), {"w": torch.Size([2])},
+        {"w": torch.float32}) >>> pair.mapped(lambda name, tensor: 3 * tensor, {"v": "w"})["v"]
         tensor([3., 3.])
 
         Args:
-            change: ``change(name, tensor)``, given the new name and the tensor in memory of its own;
-                pickles if the checkpoint goes to other processes.
+            change: ``change(name, tensor)``, given the new name and the tensor in memory of its
+                own; pickles if the checkpoint goes to other processes.
             names: new name -> present name; as they are when left out.
             shapes, dtypes: by new name, where they change.
         """
@@ -236,7 +236,8 @@ def _with_tied(
 ) -> dict[str, str]:
     """Expected name -> present name, where a missing one is read under one that it is tied to.
 
-    Expected ``emb, head``, tied to one another, of which a file has ``emb``: both are read from there.
+    Expected ``emb, head``, tied to one another, of which a file has ``emb``: both are read from
+    there.
     """
     of_tensor: dict[str, str] = {}
     for name, here in present.items():

@@ -120,7 +120,7 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
 def _refuse(path: Path, options: ReadOptions) -> Checkpoint:
     there = [each.name for each in sorted(path.iterdir()) if each.is_dir() and has_weights(each)]
     raise CheckpointError(
-        f"checkpoint '{path}' is a diffusers pipeline ({_PIPELINE}), several networks that have nothing in common: "
-        f"{', '.join(there[:8]) or 'none of them is here'}. Give one of them, "
+        f"checkpoint '{path}' is a diffusers pipeline ({_PIPELINE}), several networks that have "
+        f"nothing in common: {', '.join(there[:8]) or 'none of them is here'}. Give one of them, "
         f"'{path / (there[0] if there else 'unet')}', and put the others beside the result yourself"
     )

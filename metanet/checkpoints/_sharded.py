@@ -56,8 +56,9 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
     for name, file in where.items():
         if name not in shards[file]:
             raise CheckpointError(
-                f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)}, which has no such "
-                f"tensor: index and shards are of different versions. Restore or remake them."
+                f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)}, "
+                "which has no such tensor: index and shards are of different versions. Restore or "
+                "remake them."
             )
     unlisted = [name for file, shard in shards.items() for name in shard if where.get(name) != file]
     if unlisted:
@@ -94,7 +95,8 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         if set(file) & {"/", "\\", ":", "\0"} or Path(file).suffix not in allowed:
             raise CheckpointError(
                 f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)!r}; "
-                f"shards are files beside the index, named without a folder and ending in {' or '.join(allowed)}"
+                "shards are files beside the index, named without a folder and ending in "
+                f"{' or '.join(allowed)}"
             )
     return index.weight_map, index.metadata or {}
 
@@ -113,7 +115,8 @@ def _open(path: Path, where: Mapping[str, str], options: ReadOptions) -> dict[st
         names = [name for name, file in where.items() if file == missing[0]]
         more = f"; {len(missing)} of {len(files)} shards are missing" if len(missing) > 1 else ""
         raise CheckpointError(
-            f"checkpoint '{path}' lacks its shard {brief(missing[0])}, which has {_some(names)}{more}"
+            f"checkpoint '{path}' lacks its shard {brief(missing[0])}, which has "
+            f"{_some(names)}{more}"
         )
     return {file: open_path(path.parent / file, options) for file in files}
 

@@ -153,8 +153,9 @@ def settle(folder: Path, name: str) -> bool:
         _move(folder, waiting)
     except OSError as error:
         raise MetanetError(
-            f"{folder}: a save was stopped after its files were complete, and they can't be moved from {waiting.name} "
-            f"to their places ({error.strerror or error}). Open it where it can be written, or move them by hand."
+            f"{folder}: a save was stopped after its files were complete, and they can't be moved "
+            f"from {waiting.name} to their places ({error.strerror or error}). Open it where it "
+            "can be written, or move them by hand."
         ) from error
     finally:
         unlock(handle)

@@ -128,7 +128,8 @@ def _describe(mapping: Mapping[str, Tensor]) -> dict[str, _Described]:
     for name, (_, dtype) in described.items():
         if dtype not in _STORABLE:
             raise CheckpointError(
-                f"{name} is a {dtype} tensor; safetensors holds {', '.join(sorted(map(str, _STORABLE)))}"
+                f"{name} is a {dtype} tensor; safetensors holds "
+                f"{', '.join(sorted(map(str, _STORABLE)))}"
             )
     return described
 

@@ -67,7 +67,7 @@ def on_extra_names(given: Mapping[int | str, Checkpoint]) -> str:
 def _patterns(
     in_some: Mapping[str, int | str], names: Iterable[str]
 ) -> Iterator[tuple[str, int | str]]:
-    """The shortest patterns that match all of some names and none of the others, each with the label of its names.
+    """The shortest patterns that match all of some names and none of the others.
 
     ``layers.0.rope.inv_freq`` and ``layers.1.rope.inv_freq``, both of model 1: ``*inv_freq``, 1.
     """

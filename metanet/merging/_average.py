@@ -9,7 +9,7 @@ from ..errors import MetanetError
 
 
 def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float], total: float) -> Tensor:
-    """The sum of weights times tensors; where the total is 1, of equal tensors that tensor, bit for bit.
+    """The sum of weights times tensors; with the total 1, of equal ones that tensor, bit for bit.
 
     Differences to the first tensor are what is added up::
 

@@ -19,8 +19,10 @@ def check_call(method: Method, models: Any, options: Options) -> None:
         models: what :func:`metanet.merge` was given.
 
     Raises:
-        MetanetError: too few or too many models, no base where one is needed or one that is of no use,
-            something that method or repair need is missing, or does not go with slices or new shapes.
+        MetanetError: too few or too many models, no base where one is needed or one that is of no
+            use,
+            something that method or repair need is missing, or does not go with slices or new
+            shapes.
     """
     _check_count(method, models, options)
     _check_base(method, options)
@@ -53,7 +55,8 @@ def _check_base(method: Method, options: Options) -> None:
         )
     if method.base == "none" and options.base is not None and options.align is None:
         raise MetanetError(
-            f"method {method.name!r} has no use for a base: give it as one of the models, or leave it out"
+            f"method {method.name!r} has no use for a base: give it as one of the models, or leave "
+            "it out"
         )
 
 
@@ -84,7 +87,8 @@ def _check_repair(method: Method, options: Options) -> None:
         return
     if options.repair != "bn_reset" and method.shape is not None:
         raise MetanetError(
-            f"repair={options.repair!r} compares neurons of the merged network with those of the models, and method "
-            f"{method.name!r} makes other neurons of them: give repair='bn_reset'"
+            f"repair={options.repair!r} compares neurons of the merged network with those of the "
+            f"models, and method {method.name!r} makes other neurons of them: give "
+            "repair='bn_reset'"
         )
     check_repair(options.repair, options.model, options.data, options.repair_passes)

@@ -1,4 +1,4 @@
-"""Data that networks of a merge are run on: of all of them or of each its own, and some samples of it."""
+"""Data that networks of a merge are run on: of all of them, or of each its own."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -45,8 +45,8 @@ def data_of(problem: Problem, model: int) -> Iterable[Any]:
         return data
     if len(data.each) != len(problem.models):
         raise MetanetError(
-            f"DataPerModel has data of {len(data.each)} models, but {len(problem.models)} are merged: "
-            "give one for each"
+            f"DataPerModel has data of {len(data.each)} models, but {len(problem.models)} are "
+            "merged: give one for each"
         )
     return data.each[model]
 

@@ -28,7 +28,7 @@ Ties = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The checkpoints of a merge, as :func:`open_inputs` makes them; :func:`metanet.merge` takes them for models.
+    """The checkpoints of a merge, from :func:`open_inputs`; :func:`metanet.merge` takes them.
 
     Attributes:
         models, base: by the same names.
@@ -79,7 +79,7 @@ def open_inputs(
     takes: Sequence[str] = (),
     ties: Ties = MappingProxyType({}),
 ) -> Inputs:
-    """Open everything, by the names of the network if there is one, else by those of the base, else of the first.
+    """Open everything, by the names of the network if there is one, else of base or first model.
 
     Args:
         models: paths, state dicts, lazy checkpoints or modules.
@@ -156,7 +156,7 @@ def _by_module(
 def _by_names(
     opened: Mapping[Label, Checkpoint], takes: Sequence[str], network: Ties
 ) -> tuple[_Agreed, dict[str, str], dict[str, str]]:
-    """Checkpoints by the names of the first of them, the ties of the result, and those of some only.
+    """Checkpoints by one set of names, the ties of the result, and those of some only.
 
     Tensors that are taken from one checkpoint are set aside while the others' names are compared::
 
@@ -207,7 +207,7 @@ def _ties_of(opened: Mapping[Label, Checkpoint]) -> dict[Label, dict[str, str]]:
 def _set_aside(
     opened: Mapping[Label, Checkpoint], takes: Sequence[str], everywhere: Ties
 ) -> dict[Label, list[str]]:
-    """Of each checkpoint the names that are taken from one; all names of such a tensor, if it is tied."""
+    """Of each checkpoint the names that are taken from one, with all those tied to them."""
 
     def is_taken(name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in takes)
@@ -258,7 +258,8 @@ def _agreed(
 def _fitted(other: Checkpoint, reference: Checkpoint) -> Checkpoint:
     """A checkpoint by the names of another.
 
-    Integer buffers are never merged, and library versions differ in which they store: either may lack some.
+    Integer buffers are never merged, and library versions differ in which they store: either may
+        lack some.
     """
     lacking = _integers_missing(reference, lambda name: any(n.endswith(name) for n in other))
     extra = _integers_missing(other, lambda name: any(name.endswith(n) for n in reference))
@@ -271,10 +272,9 @@ def _integers_missing(checkpoint: Checkpoint, is_there: Any) -> list[str]:
 
 
 def _dropped(given: Mapping[Label, Checkpoint], ties: Mapping[Label, Ties]) -> tuple[str, ...]:
-    """The head that some store and others tie: what ties its head need not store it, and who stores it all the
-    same holds the embedding twice.
+    """The head that some store and others tie; nothing where one has another head, or one of its own.
 
-    Nothing is dropped where one checkpoint has another head, or one of its own.
+    What ties its head need not store it, and who stores it all the same holds the embedding twice.
     """
     heads = {label: _duplicate_head(ties[label]) for label in given}
     named = [head for head in heads.values() if head is not None]
@@ -342,18 +342,18 @@ def _different(
     heads = [name for name in of_one if name.endswith(HEADS)]
     if heads:
         text += (
-            f"\nOnly one of them stores {heads[0]}, with values other than its embedding's: that one has a head of its "
-            "own, the other ties it. Untie the other (store the embedding under that name too), tie this one, or take "
-            "it from this one alone."
+            f"\nOnly one of them stores {heads[0]}, with values other than its embedding's: that "
+            "one has a head of its own, the other ties it. Untie the other (store the embedding "
+            "under that name too), tie this one, or take it from this one alone."
         )
     shared = [name for name in reference if name in other]
     rows = [name for name in shared if _rows_differ(reference.shapes[name], other.shapes[name])]
     if any(_is_vocabulary(name) for name in rows):
         text += (
-            f"\nThe vocabularies differ ({reference.shapes[rows[0]][0]:,} and {other.shapes[rows[0]][0]:,} rows in "
-            f"{rows[0]}): resize the embeddings of one to the other's tokenizer first "
-            "(model.resize_token_embeddings in transformers), or take such tensors from one model: "
-            f"{overrides_text({name: {'take': 0} for name in rows[:3]})}."
+            f"\nThe vocabularies differ ({reference.shapes[rows[0]][0]:,} and "
+            f"{other.shapes[rows[0]][0]:,} rows in {rows[0]}): resize the embeddings of one to the "
+            "other's tokenizer first (model.resize_token_embeddings in transformers), or take such "
+            f"tensors from one model: {overrides_text({name: {'take': 0} for name in rows[:3]})}."
         )
     return CheckpointError(text + extras)
 

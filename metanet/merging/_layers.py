@@ -46,7 +46,8 @@ def main_stack(names: Iterable[str]) -> str:
     deepest = [stack for stack, numbers in layers.items() if len(numbers) == most]
     if len(deepest) > 1:
         raise MetanetError(
-            f"several stacks have {most} layers: {', '.join(deepest)}; slices need one stack of layers"
+            f"several stacks have {most} layers: {', '.join(deepest)}; slices need one stack of "
+            "layers"
         )
     return deepest[0]
 

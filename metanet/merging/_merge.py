@@ -31,7 +31,7 @@ Alignments = Sequence[Alignment | None]
 def merge(
     models: Sequence[Weights] | Inputs, method: str | Options = "linear", **given: Any
 ) -> Merged:
-    """Merge two or more networks of one architecture into one, their neurons aligned first if asked for.
+    """Merge two or more networks of one architecture into one, aligned first if asked for.
 
     Nothing is read before it is needed: the result is a checkpoint whose tensors are computed one
     by one when they are asked for, so that ``save_checkpoint("out", metanet.merge(...))`` needs the
@@ -51,9 +51,10 @@ def merge(
     Args:
         models: paths, state dicts, lazy checkpoints or modules; or what
             :func:`metanet.merging.open_inputs` made of them, the base included.
-        method: a name of :data:`metanet.merging.METHODS`; or :class:`metanet.merging.Options`, which
-            hold all that follows.
-        given: the fields of :class:`metanet.merging.Options` (``base``, ``align``, ``arch``, ``model``,
+        method: a name of :data:`metanet.merging.METHODS`; or :class:`metanet.merging.Options`,
+            which hold all that follows.
+        given: the fields of :class:`metanet.merging.Options` (``base``, ``align``, ``arch``,
+            ``model``,
             ``data``, ``repair``, ...), and the options of the method: one value, or a list with one
             for each model where models have their own.
 
@@ -155,21 +156,22 @@ def _opened(models: Sequence[Weights], options: Options, takes: Mapping[str, int
 
 
 def _completed(options: Options, method: Method) -> Options:
-    """The options with data that can be read again and again, the loss itself, and the architecture if it is needed."""
+    """The options with data that can be read again, the loss itself, and the architecture."""
     data = None if options.data is None else repeatable(options.data)
     loss = None if options.loss is None else find_loss(options.loss)
     arch = options.arch
     if arch is None and (isinstance(options.align, str) or "arch" in method.needs):
         if options.model is None:
             raise MetanetError(
-                "aligning neurons needs the architecture: give arch=metanet.trace(...), or model=..."
+                "aligning neurons needs the architecture: give arch=metanet.trace(...), or "
+                "model=..."
             )
         arch = traced(options.model, data)
     return replace(options, data=data, loss=loss, arch=arch)
 
 
 def _problem(inputs: Inputs, alignments: Alignments, options: Options) -> Problem:
-    """What methods and repairs look at: the models with their neurons moved, the network and the data."""
+    """What methods and repairs look at: models with neurons moved, network and data."""
     return Problem(
         models=_moved(inputs.models, alignments),
         base=inputs.base,
@@ -198,7 +200,8 @@ def _alignments(inputs: Inputs, options: Options) -> list[Alignment | None]:
         listed = [None, *listed]  # the first model stays
     if len(listed) != len(inputs.models):
         raise MetanetError(
-            f"{len(listed)} alignments for {len(inputs.models)} models: give one for each, None for those that stay"
+            f"{len(listed)} alignments for {len(inputs.models)} models: give one for each, None "
+            "for those that stay"
         )
     for alignment, checkpoint in zip(listed, inputs.models, strict=True):
         if alignment is not None:
@@ -207,7 +210,7 @@ def _alignments(inputs: Inputs, options: Options) -> list[Alignment | None]:
 
 
 def _found(inputs: Inputs, matcher: str, options: Options) -> list[Alignment | None]:
-    """What a matcher finds: every model moves onto the base; without a base, all others onto the first."""
+    """What a matcher finds: models move onto the base; without one, onto the first."""
     settings: dict[str, Any] = {
         "arch": options.arch,
         "method": matcher,
@@ -264,8 +267,8 @@ def _described(
         new = shape if method.shape is None else method.shape(prepared, name, shape)
         if label is not None and new != shape:
             raise MetanetError(
-                f"overrides: {name} can't be taken as it is ({tuple(shape)}), method {method.name!r} makes its neurons "
-                f"fewer or more: {tuple(new)}"
+                f"overrides: {name} can't be taken as it is ({tuple(shape)}), method "
+                f"{method.name!r} makes its neurons fewer or more: {tuple(new)}"
             )
         shapes[name] = new
         dtypes[name] = narrow if narrow is not None and dtype.is_floating_point else dtype

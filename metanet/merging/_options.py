@@ -130,7 +130,7 @@ class Options:
 
 
 def signature_of(models: inspect.Parameter, result: Any) -> inspect.Signature:
-    """What a function takes that has these options for keywords, for ``help`` and the documentation.
+    """What a function with these options for keywords takes, for ``help`` and documentation.
 
     Args:
         models: its first parameter.

@@ -67,7 +67,7 @@ class Method:
 
     @cached_property
     def whole(self) -> frozenset[str]:
-        """Options that hold for the whole merge, because ``prepare`` takes them: they can't vary with the tensor."""
+        """Options that ``prepare`` takes: they hold for the whole merge, not for a tensor."""
         return frozenset(_options_of(self.prepare))
 
     @cached_property
@@ -119,12 +119,14 @@ def method(
     shape: Callable[[Any, str, torch.Size], torch.Size] | None = None,
     shares: Callable[[Any, Mapping[str, Any], int], Sequence[float]] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Register a method; see :class:`Method` for the arguments. The tests of all methods pick it up by themselves.
+    """Register a method; see :class:`Method` for the arguments.
+
+    The tests of all methods pick it up by themselves.
 
     Raises:
         MetanetError: there is one of this name, ``base`` is none of its choices, or ``needs`` is no
-            field of :class:`Problem`; or the function, or ``prepare``, takes other arguments than one in
-            its place and options by name, each with a default.
+            field of :class:`Problem`; or the function, or ``prepare``, takes other arguments than
+            one in its place and options by name, each with a default.
     """
     if base not in _BASES:
         raise MetanetError(f"base={base!r}: give one of {', '.join(_BASES)}")
@@ -163,7 +165,8 @@ def check_options(method: Method, options: Iterable[str]) -> None:
     if unknown:
         allowed = ", ".join(f"{name}={default!r}" for name, default in method.options.items())
         raise MetanetError(
-            f"merge method {method.name!r} has no option {', '.join(unknown)}. Its options: {allowed or 'none'}"
+            f"merge method {method.name!r} has no option {', '.join(unknown)}. Its options: "
+            f"{allowed or 'none'}"
         )
 
 
@@ -178,7 +181,7 @@ def explanations(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _check_signature(name: str, function: Callable[..., Any], first: str) -> None:
-    """Refuse a function that can't be called as ``function(part, option=value)``, options left out or not."""
+    """Refuse a function that can't be called as ``function(part, option=value)``."""
     parameters = list(inspect.signature(function).parameters.values())
     in_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     one_in_place = bool(parameters) and parameters[0].kind in in_place
@@ -191,7 +194,7 @@ def _check_signature(name: str, function: Callable[..., Any], first: str) -> Non
 
 
 def _options_of(function: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
-    """The parameters that are given by name; annotations that are text are evaluated where they can be."""
+    """The parameters that are given by name, annotations that are text evaluated."""
     if function is None:
         return {}
     try:

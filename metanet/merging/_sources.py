@@ -33,7 +33,8 @@ def sources_of(
 ) -> dict[str, Source]:
     """Name of the result -> where its tensor comes from.
 
-    Without slices, ``w`` is made of every model's ``w``. With ``[{0: (0, 2)}, {1: (0, 1)}]``, of two layers::
+    Without slices, ``w`` is made of every model's ``w``. With ``[{0: (0, 2)}, {1: (0, 1)}]``, of
+    two layers::
 
         result   layers.0.w   layers.1.w   layers.2.w
         made of  0: layers.0  0: layers.1  1: layers.0

@@ -182,7 +182,8 @@ def _interpolated(option: str, value: Any, depth: float) -> Any:
     if not _is_gradient(value):
         if not _is_number(value):
             raise MetanetError(
-                f"{option}={value!r}: give a number, or {{gradient: [FIRST_LAYER, ..., LAST_LAYER]}}"
+                f"{option}={value!r}: give a number, or "
+                f"{{gradient: [FIRST_LAYER, ..., LAST_LAYER]}}"
             )
         return value
     points = value[GRADIENT]

@@ -220,7 +220,8 @@ class Tensors:
             return self.base[source.base]
         if not isinstance(label, int) or label not in source.models:
             raise MetanetError(
-                f"{name}: model {label} takes no part in this slice, so that it can't be taken from it"
+                f"{name}: model {label} takes no part in this slice, so that it can't be taken "
+                "from it"
             )
         return self.models[label][source.models[label]]
 
@@ -286,8 +287,8 @@ def _integers(name: str, read: _Read, models: Sequence[Checkpoint]) -> Tensor:
     for number, tensor in read.models.items():
         if tensor.ndim and not torch.equal(tensor, read.like):
             raise CheckpointError(
-                f"{name} holds integers ({tensor.dtype}) that differ in '{models[number].path}': weights that are "
-                f"quantised can't be merged, dequantise them first. If it is another table, say whose to take: "
-                f"overrides={{{name!r}: {{'take': 0}}}}"
+                f"{name} holds integers ({tensor.dtype}) that differ in '{models[number].path}': "
+                "weights that are quantised can't be merged, dequantise them first. If it is "
+                f"another table, say whose to take: overrides={{{name!r}: {{'take': 0}}}}"
             )
     return read.like

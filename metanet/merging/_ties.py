@@ -164,6 +164,7 @@ def _check_one(checkpoint: Checkpoint, name: str, other: str) -> None:
         return
     if not torch.equal(checkpoint[name], checkpoint[other]):
         raise CheckpointError(
-            f"checkpoint '{checkpoint.path}': {name} and {other} differ, but are one tensor in the network: one of "
-            "them would be lost. Merge without the network (no arch=, no model=), or make them equal"
+            f"checkpoint '{checkpoint.path}': {name} and {other} differ, but are one tensor in the "
+            "network: one of them would be lost. Merge without the network (no arch=, no model=), "
+            "or make them equal"
         )

@@ -39,7 +39,8 @@ def free_groups(
     """
     if arch.recording is None:
         raise MetanetError(
-            "merging features runs the recording: give arch=metanet.trace(model, inputs), or model=..."
+            "merging features runs the recording: give arch=metanet.trace(model, inputs), or "
+            "model=..."
         )
     roles = roles_of(arch.template)
     asked, why = candidates(arch.spec, roles)

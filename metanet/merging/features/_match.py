@@ -137,8 +137,8 @@ def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) ->
 class _Joining:
     """The features of k networks, of which more and more have become one.
 
-    Features are numbered network by network; a joined one has the number of its first, and holds so many of each
-    network::
+    Features are numbered network by network; a joined one has the number of its first, and holds so
+    many of each network::
 
         2 networks of 2     cluster  0 1 2 3     counts  10 10 01 01
         1 and 2 join        cluster  0 1 1 3     counts  10 11 00 01
@@ -184,7 +184,7 @@ class _Joining:
                 self._forbid(m)
 
     def _scores(self, i: int, j: int) -> np.ndarray:
-        """How what has just been joined at i fits all others: as the less alike of both did, times alpha."""
+        """How what is joined at i fits all others: as the less alike did, times alpha."""
         counts = self._counts
         row = np.minimum(self._pairs.scores[i], self._pairs.scores[j])
         if (counts[i] > 1).any() or (counts[i] > 0).all():
@@ -198,7 +198,7 @@ class _Joining:
         self._pairs.forbid(self._counts[:, network] > 0)
 
     def _lift_rules(self) -> None:
-        """Go on without alpha and budget: they leave no pair, as may happen among three networks."""
+        """Go on without alpha and budget: among three networks they may leave no pair."""
         self._pairs = Pairs(_least(self._fit, self.cluster))
         self._alpha = 1.0
         self._budget[:] = len(self.cluster)

@@ -46,8 +46,10 @@ class Roles:
 def roles_of(template: GraphTemplate) -> Roles:
     """The roles of all tensors.
 
-    A linear layer's weight ``(out, in)`` makes neurons along axis 0 and reads others along axis 1; so does a
-    convolution's ``(out, in, height, width)``, whose places have no role. A depthwise kernel ``(channels, 1,
+    A linear layer's weight ``(out, in)`` makes neurons along axis 0 and reads others along axis 1;
+    so does a
+    convolution's ``(out, in, height, width)``, whose places have no role. A depthwise kernel
+    ``(channels, 1,
     height, width)`` makes along axis 0 what it reads there: its channels count as made.
     """
     making: dict[str, set[int]] = defaultdict(set)
@@ -79,8 +81,10 @@ def _frozen(axes: Mapping[str, set[int]]) -> dict[str, frozenset[int]]:
 def _digits(block: Block, shape: Sequence[int]) -> list[tuple[int, str]]:
     """The axes of the tensor that the block's digits run along, with the role of the digit.
 
-    A digit of size n and stride s counts entries s, 2 s, ... (n - 1) s of the flat tensor; an axis those from
-    its own step to its step times its size. They run along one another where the two spans overlap::
+    A digit of size n and stride s counts entries s, 2 s, ... (n - 1) s of the flat tensor; an axis
+    those from
+    its own step to its step times its size. They run along one another where the two spans
+    overlap::
 
         shape (4, 6), steps (6, 1):     axis 0: 6 .. 24    axis 1: 1 .. 6
         digit of size 3, stride 2:      2 .. 6, along axis 1
@@ -97,7 +101,7 @@ def _digits(block: Block, shape: Sequence[int]) -> list[tuple[int, str]]:
 
 
 def candidates(spec: SymmetrySpec, roles: Roles) -> tuple[list[str], dict[str, str]]:
-    """Groups whose neurons may become one, as far as names and axes tell, and for all others why not."""
+    """Groups whose neurons may become one, as far as axes tell; for all others why not."""
     reasons: dict[str, str] = {}
     for name, tensor in spec.tensors.items():
         for group, reason in _objections(name, tensor, roles):

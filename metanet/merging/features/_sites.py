@@ -96,7 +96,7 @@ def sites_of(
 
 
 def _site(spec: SymmetrySpec, roles: Roles, tensors: Mapping[str, str]) -> Site | None:
-    """The site of a weight that makes neurons of one group along one axis, and of vectors of that group."""
+    """The site of a weight that makes one group's neurons, and of vectors of that group."""
     weight = tensors["weight"]
     candidates = [
         (number, axis)

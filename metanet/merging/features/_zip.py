@@ -102,11 +102,13 @@ class Zip:
     def _zipped(self, name: str, model: int, tensor: Tensor) -> Tensor:
         """A network's share: the sum of these, divided by how many they are, is the merged tensor.
 
-        Of two networks whose features 0 and 1 become ``[0, 1]`` and ``[1, 1]``, what makes them is averaged over
-        all that became one, what reads them is added up::
+        Of two networks whose features 0 and 1 become ``[0, 1]`` and ``[1, 1]``, what makes them is
+        averaged over all that became one, what reads them is added up::
 
-            rows   a0, a1 | b0, b1   ->   (2 a0, 2/3 a1) + (0, 2/3 (b0 + b1)), halved: (a0, (a1 + b0 + b1) / 3)
-            reads  a0, a1 | b0, b1   ->   (a0, a1) + (0, b0 + b1), halved
+            makes  a0, a1 | b0, b1   (2 a0, 2/3 a1) + (0, 2/3 (b0 + b1))
+                                     halved: (a0, (a1 + b0 + b1) / 3)
+            reads  a0, a1 | b0, b1   (a0, a1) + (0, b0 + b1)
+                                     halved: (a0 / 2, (a1 + b0 + b1) / 2)
         """
 
         def act(values: Tensor, at: int, group: str, number: int) -> Tensor:
@@ -128,8 +130,8 @@ class Zip:
         names = [name for name in self.roles.outputs if name not in self.own]
         if not names:
             raise MetanetError(
-                f"heads={self.heads!r}: there is no head to choose it for: it lies beyond the stop, or is tied to an "
-                "embedding"
+                f"heads={self.heads!r}: there is no head to choose it for: it lies beyond the "
+                "stop, or is tied to an embedding"
             )
         shared = self._tied() & {*names}
         if shared:
@@ -153,7 +155,8 @@ class Zip:
         for model in self.heads:
             if not isinstance(model, int) or isinstance(model, bool) or not 0 <= model < count:
                 raise MetanetError(
-                    f"heads={list(self.heads)}: give 'average', 'stack', or numbers from 0 to {count - 1}"
+                    f"heads={list(self.heads)}: give 'average', 'stack', or numbers from 0 to "
+                    f"{count - 1}"
                 )
         for name in names:
             size = self.spec.tensors[name].shape[self.roles.outputs[name]]

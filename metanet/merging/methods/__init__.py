@@ -1,1 +1,1 @@
-"""The merge methods, one in each file: a new file registers itself, names with an underscore are help."""
+"""The merge methods, one in each file; files with an underscore hold what several need."""

@@ -68,7 +68,8 @@ def prepare(
         isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1
     ):
         raise MetanetError(
-            f"method 'bcwi': alpha={alpha!r}: give 0 (the new model) to 1 (the old), or null to choose"
+            f"method 'bcwi': alpha={alpha!r}: give 0 (the new model) to 1 (the old), or null to "
+            "choose"
         )
     if not isinstance(steps, int) or steps < 1:
         raise MetanetError(f"method 'bcwi': steps={steps!r}: give 1 or more")
@@ -92,7 +93,8 @@ def prepare(
 def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[float]:
     if update.alpha:
         raise MetanetError(
-            "method 'bcwi' keeps much of the old network, which is no goal of a repair: give bn_reset"
+            "method 'bcwi' keeps much of the old network, which is no goal of a repair: give "
+            "bn_reset"
         )
     return update.weights
 
@@ -106,7 +108,7 @@ def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[fl
     shares=_shares,
 )
 def bcwi(part: Part) -> Tensor:
-    r"""Backward-compatible interpolation from the new model to the old, the base (Schumann et al. 2024).
+    r"""Backward-compatible interpolation from new to old, the base (Schumann et al. 2024).
 
     .. math::
         w = \frac{\alpha F \odot w_{old} + (1 - \alpha) w_{new}}{\alpha F + 1 - \alpha}
@@ -150,7 +152,8 @@ def _chosen(
         candidates = [each for each in trials if as_good(each.score, new.score, rises, tolerance)]
     if not candidates:
         raise MetanetError(
-            f"method 'bcwi': the new model's {name} is {new.score} on the data: nothing can be compared"
+            f"method 'bcwi': the new model's {name} is {new.score} on the data: nothing can be "
+            "compared"
         )
     best = max(candidates, key=_Trial.rank)
     problem.report.update(

@@ -34,7 +34,8 @@ def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
         first, *others = sorted(range(count), key=lambda number: -alone[number])
         if not isfinite(alone[first]):
             raise MetanetError(
-                f"method 'greedy_soup': the {tasting.measure} of every model is infinite or NaN on the data"
+                f"method 'greedy_soup': the {tasting.measure} of every model is infinite or NaN on "
+                "the data"
             )
         soup = [first]
         best = alone[first]
@@ -68,7 +69,7 @@ class _Tasting:
         self.rises = False
 
     def good(self, numbers: Sequence[int]) -> float:
-        """The score of the average of some models, turned so that larger is better; ``-inf`` if it is not finite."""
+        """The score of an average, turned so that larger is better; ``-inf`` if not finite."""
         equal = [1.0] * len(numbers)
         load(self.network, averaged(self.problem, numbers, equal, "greedy_soup"))
         self.measure, value, self.rises = score(self.problem, self.network, self.asked)

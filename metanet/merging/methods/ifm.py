@@ -117,7 +117,7 @@ def _count(cluster: Tensor) -> int:
 
 
 def _sizes(spec: SymmetrySpec, sizes: Mapping[str, int]) -> tuple[int, int]:
-    """How many values the tensors have, and how many if groups have other sizes; tied ones count once."""
+    """How many values the tensors have, and how many with other sizes of groups."""
     before = after = 0
     for tensor in spec.tensors.values():
         if tensor.tied_to is None:
@@ -145,7 +145,8 @@ def shape(prepared: Fold, name: str, shape: torch.Size) -> torch.Size:
 def ifm(part: Part) -> Tensor:
     """Iterative feature merging: alike neurons of one network become one (Chen et al. 2024).
 
-    It takes no data. The two nearest neurons of a group, by all that makes them, become one again and again: what
+    It takes no data. The two nearest neurons of a group, by all that makes them, become one again
+    and again: what
     makes them is averaged, what reads them is added up, so that the function stays where neurons
     were equal. Behind a norm with running statistics neurons are compared by what they do with it.
     ``repair=bn_reset`` with data sets these statistics right: merge with ``shrink=false`` and the

@@ -41,8 +41,8 @@ def prepare(
     linear = {name: blocks for name, blocks in every.items() if name not in other and apart(blocks)}
     if not linear:
         raise MetanetError(
-            "method 'regmean' finds no linear map in the network: nothing multiplies inputs by a matrix that is a "
-            "parameter and is used in no other way"
+            "method 'regmean' finds no linear map in the network: nothing multiplies inputs by a "
+            "matrix that is a parameter and is used in no other way"
         )
     problem.report["tensors merged by regression"] = len(linear)
     return linear

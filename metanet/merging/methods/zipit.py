@@ -109,7 +109,8 @@ def _beyond(
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in spec.tensors):
             raise MetanetError(
-                f"stop: no tensor is called like {pattern!r}; names are {', '.join(list(spec.tensors)[:3])}"
+                f"stop: no tensor is called like {pattern!r}; names are "
+                f"{', '.join(list(spec.tensors)[:3])}"
             )
     own = frozenset(n for n in spec.tensors if any(fnmatchcase(n, p) for p in patterns))
     makers: dict[str, set[str]] = defaultdict(set)
@@ -125,8 +126,9 @@ def _beyond(
         outside = names - own
         if inside and outside:
             raise MetanetError(
-                f"stop cuts through the neurons of {group}: {min(inside)} is beyond it, but {min(outside)} makes "
-                "the same neurons (a residual stream?). Stop where a stage of the network ends"
+                f"stop cuts through the neurons of {group}: {min(inside)} is beyond it, but "
+                f"{min(outside)} makes the same neurons (a residual stream?). Stop where a stage "
+                "of the network ends"
             )
         if not inside:
             continue

@@ -29,7 +29,8 @@ from ._registry import Correct
 
 TOLERANCE = 1e-3
 """Further passes end when nothing changes by more, in standard deviations."""
-_DEAD = 1e-6  # of the largest goal in the layer; what varies less carries nothing that could be scaled up
+# Of the largest goal in the layer; what varies less carries nothing that could be scaled up.
+_DEAD = 1e-6
 
 
 class Corrected:
@@ -64,8 +65,8 @@ class Corrected:
         now = Spread(self.goal.layer, self.moments.mean.cpu(), self.moments.std.cpu())
         if not bool(torch.isfinite(now.mean).all() and torch.isfinite(now.std).all()):
             raise MetanetError(
-                f"the outputs of {self.goal.layer.weight} are NaN or infinite in the merged network: there is nothing "
-                "to repair"
+                f"the outputs of {self.goal.layer.weight} are NaN or infinite in the merged "
+                "network: there is nothing to repair"
             )
         before = self.scale, self.shift
         is_shifted = self._correct(now, goal)
@@ -197,10 +198,11 @@ def calibrate(
 
 
 class _Course:
-    """A network that runs over the data again and again, its layers watched and corrected on the way.
+    """A network that runs over the data again and again, corrected on the way.
 
     Attributes:
-        is_first: whether this is the first pass, in which corrections change while the data goes through.
+        is_first: whether this is the first pass, in which corrections change while the data goes
+            through.
         batches: how many there were in this pass.
     """
 

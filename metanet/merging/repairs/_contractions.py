@@ -37,12 +37,18 @@ class Function:
     places: int = 0
 
 
+_PRODUCTS = (torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
 FUNCTIONS: dict[Callable[..., Any], Function] = {
-    F.linear: Function(1, 2), F.bilinear: Function(2, 3), torch.addmm: Function(2, 0, 1),
-    **{f: Function(1, None, 1) for f in (torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)},
-    **{f: Function(1, 2, 0, n) for n, f in enumerate((F.conv1d, F.conv2d, F.conv3d), 1)},
-    **{f: Function(1, 2, 1, n) for n, f in enumerate((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), 1)},
-}  # fmt: skip
+    F.linear: Function(1, 2),
+    F.bilinear: Function(2, 3),
+    torch.addmm: Function(2, 0, axis=1),
+    **{product: Function(1, None, axis=1) for product in _PRODUCTS},
+    **{conv: Function(1, 2, places=count) for count, conv in enumerate(_CONVOLUTIONS, 1)},
+    **{conv: Function(1, 2, axis=1, places=count) for count, conv in enumerate(_TRANSPOSED, 1)},
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Watch(TorchFunctionMode):
     """Sees every contraction while a network runs; ``seen`` is given each and returns the output to
     go on with.
 
-    A correction goes into a weight only if its layer is the one use of it, and nothing behind undoes it::
+    A correction goes into a weight only if its layer is the one use of it, and nothing behind
+    undoes it::
 
         F.linear(x, W, b)                     a layer: W and b can be scaled
         F.linear(x, W / W.norm(), b)          used by norm: the layer's weight is computed

@@ -127,15 +127,15 @@ def between(ends: Sequence[Measured], weights: Sequence[float]) -> dict[str, Spr
     """
     if any(weight < 0 for weight in weights):
         raise MetanetError(
-            f"the statistics of models with weights {', '.join(f'{w:g}' for w in weights)} are no goal, as negative "
-            "weights take them off one another: repair by bn_reset, or not at all"
+            f"the statistics of models with weights {', '.join(f'{w:g}' for w in weights)} are no "
+            "goal, as negative weights take them off one another: repair by bn_reset, or not at all"
         )
     shared = [name for name in ends[0].layers if all(name in end.layers for end in ends)]
     return {name: _mean([end.layers[name] for end in ends], weights) for name in shared}
 
 
 def _mean(spreads: Sequence[Spread], weights: Sequence[float]) -> Spread:
-    """The weighted mean of means and of standard deviations, of all data and of its first batches."""
+    """The weighted mean of means and of standard deviations, of first batches too."""
     pairs = list(zip(weights, spreads, strict=True))
     early = {}
     for number in spreads[0].early:

@@ -36,7 +36,8 @@ def repair(name: str) -> Callable[[Correct], Correct]:
     """Register a repair.
 
     Raises:
-        MetanetError: there is one of this name, or the function takes other arguments than ``(now, goal)``.
+        MetanetError: there is one of this name, or the function takes other arguments than ``(now,
+            goal)``.
     """
 
     def register(correct: Correct) -> Correct:

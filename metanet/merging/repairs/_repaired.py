@@ -41,7 +41,8 @@ def check_repair(
     if REPAIRS[name] is None and not normalisers(model):
         others = ", ".join(n for n, correct in REPAIRS.items() if correct is not None)
         raise MetanetError(
-            f"repair={name!r}: {type(model).__name__} has no running statistics (BatchNorm); other repairs: {others}"
+            f"repair={name!r}: {type(model).__name__} has no running statistics (BatchNorm); other "
+            f"repairs: {others}"
         )
 
 
@@ -131,8 +132,9 @@ def _check_shapes(merged: Checkpoint, stage: nn.Module) -> None:
     for name, tensor in entries(stage)[0].items():
         if name in merged and tensor.shape != merged.shapes[name]:
             raise MetanetError(
-                f"repair runs the merged network, but its {name} is {tuple(merged.shapes[name])} and "
-                f"{type(stage).__name__} has {tuple(tensor.shape)}: what a method gives another shape can't be repaired"
+                f"repair runs the merged network, but its {name} is {tuple(merged.shapes[name])} "
+                f"and {type(stage).__name__} has {tuple(tensor.shape)}: what a method gives "
+                "another shape can't be repaired"
             )
 
 

@@ -18,7 +18,8 @@ from .._part import Problem
 from ._likelihood import Likelihood
 
 _CHUNK = 2**25  # values of per-sample gradients at once: 128 MiB
-_LEAST = 8  # samples at once for which vectorising pays: ResNet18 is 4 times faster one by one than in twos
+# Samples at once for which vectorising pays: ResNet18 is 4 times faster one by one than in twos.
+_LEAST = 8
 
 
 def fishers(
@@ -98,7 +99,8 @@ class _Estimate:
             try:
                 squares = self._all_at_once(batch, size, beside)
             except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError):
-                self.chunk = 1  # not every network can be vectorised over samples; one by one says what is wrong
+                # not every network can be vectorised over samples; one by one says what is wrong
+                self.chunk = 1
             else:
                 self._take(squares)
                 return
@@ -135,8 +137,9 @@ class _Estimate:
         total = mean_of(out)
         if not 0 < total < float("inf"):
             raise MetanetError(
-                f"the Fisher information of {who} is {'zero' if total == 0 else 'infinite or NaN'}: on this data its "
-                f"answers {'do not depend on its parameters' if total == 0 else 'are not finite'}"
+                f"the Fisher information of {who} is "
+                f"{'zero' if total == 0 else 'infinite or NaN'}: on this data its answers "
+                f"{'do not depend on its parameters' if total == 0 else 'are not finite'}"
             )
         return out
 

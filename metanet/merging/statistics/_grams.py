@@ -1,11 +1,12 @@
 """What the linear maps of a network are given: Gram matrices of the inputs of every matrix in its
 parameters.
 
-Every operation of a pass is seen, whatever module it stands in. The rules of the derivation say which
-of its operands is contracted with which, and along which axes; a parameter is known by its memory, of
-which views and slices share a part::
+Every operation of a pass is seen, whatever module it stands in. The rules of the derivation say
+which
+of its operands is contracted with which, and along which axes; a parameter is known by its memory,
+of which views and slices share a part::
 
-    x @ W.T + b     Contraction(data=x, weight=W.T)     W is known by its memory: gram of x, block of W
+    x @ W.T + b   ->   Contraction(data=x, weight=W.T)   ->   W by its memory, gram of x
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -118,7 +119,7 @@ class _Watch(TorchDispatchMode):
         return self._names.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
 
     def _taken_in(self, seen: SeenCall) -> Tensor | None:
-        """Take in the inputs that an operation multiplies by a parameter; returns that parameter, or part of one."""
+        """Take in what an operation multiplies by a parameter; returns that, or part of one."""
         for flow in seen.flow:
             if not isinstance(flow, Contraction):
                 continue
@@ -148,7 +149,7 @@ class _Watch(TorchDispatchMode):
         return True
 
     def _convolution(self, name: str, flow: Contraction, data: Tensor, weight: Tensor) -> bool:
-        """Take in the patches that a convolution multiplies by its kernels; whether it is of a kind that is known."""
+        """Take in the patches of a convolution; whether it is of a kind that is known."""
         window = flow.convolution
         if window is None or window.transposed or not weight.is_contiguous():
             return False

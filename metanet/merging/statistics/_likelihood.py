@@ -121,7 +121,7 @@ class Likelihood:
         return (label.to(scores.dtype) - probable) * _everywhere(counted, probable)
 
     def _expected(self, label: Tensor, probable: Tensor, counted: Tensor | None) -> Tensor:
-        """The gradient at one label, 1 at one score and 0 elsewhere, times the root of its probability."""
+        """The gradient at one label (1 at one score), times the root of its probability."""
         if self.kind == "numbers":
             return label
         if self.kind == "truths":
@@ -142,8 +142,8 @@ def _kind(
 ) -> tuple[str, bool]:
     if target is None:
         raise MetanetError(
-            "the data has no targets, so that it can't be told whether the scores are of classes or numbers: give "
-            "batches (inputs, target), or dicts with labels"
+            "the data has no targets, so that it can't be told whether the scores are of classes "
+            "or numbers: give batches (inputs, target), or dicts with labels"
         )
     if isinstance(target, Tensor) and loss is LOSSES["binary_cross_entropy"]:
         return "truths", False
@@ -157,14 +157,14 @@ def _kind(
         second = target.shape != scores.shape[:-1]
         if scores.shape[1 if second else -1] < 2:
             raise MetanetError(
-                f"the scores are {tuple(scores.shape)}: one class is no choice. For one score per label before the "
-                "sigmoid give loss=binary_cross_entropy"
+                f"the scores are {tuple(scores.shape)}: one class is no choice. For one score per "
+                "label before the sigmoid give loss=binary_cross_entropy"
             )
         return "classes", second
     given = (
         f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
     )
     raise MetanetError(
-        f"no distribution is known for scores {tuple(scores.shape)} and a target {given}: give labels=empirical, which "
-        "reads the loss alone"
+        f"no distribution is known for scores {tuple(scores.shape)} and a target {given}: give "
+        "labels=empirical, which reads the loss alone"
     )

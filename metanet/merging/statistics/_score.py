@@ -29,7 +29,8 @@ def score(problem: Problem, network: nn.Module, by: str | None) -> tuple[str, fl
         by = "accuracy" if "accuracy" in reached else "loss"
     if by not in reached:
         raise MetanetError(
-            f"{by} can't be measured: the data's targets are no classes of samples; give measure=loss"
+            f"{by} can't be measured: the data's targets are no classes of samples; give "
+            "measure=loss"
         )
     return by, reached[by], by != "loss" and METRICS[by].rises
 

@@ -1,7 +1,7 @@
-"""What models changed of a base: task vectors, which of their entries stay, and how they are summed.
+"""What models changed of a base: task vectors, which entries stay, and how they are summed.
 
-Methods put one of each together: ``ties`` is :func:`largest` and :func:`elected`, ``dare_linear`` is
-:func:`drawn` and :func:`summed`.
+Methods put one of each together: ``ties`` is :func:`largest` and :func:`elected`, ``dare_linear``
+is :func:`drawn` and :func:`summed`.
 """
 
 from ._consensus import CONSENSUS as CONSENSUS

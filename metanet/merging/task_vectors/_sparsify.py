@@ -94,8 +94,9 @@ def drawn_by_rank(
         return replace(vector, factor=float(density))
     if not 0 < density - abs(epsilon) <= density + abs(epsilon) < 1:
         raise MetanetError(
-            f"{part.name}: density={density:g} and epsilon={epsilon:g} make probabilities of {density - epsilon:g} to "
-            f"{density + epsilon:g}; they must be between 0 and 1: give a smaller epsilon, or density 1 or 0"
+            f"{part.name}: density={density:g} and epsilon={epsilon:g} make probabilities of "
+            f"{density - epsilon:g} to {density + epsilon:g}; they must be between 0 and 1: give a "
+            "smaller epsilon, or density 1 or 0"
         )
     size = len(vector.base)
     length = size // max(1, part.origin.shape[0]) if part.origin.ndim > 1 else size

@@ -141,8 +141,8 @@ def _aligned(alignments: Sequence[Alignment | None]) -> str:
         before = alignment.objective[0]
         after = alignment.objective[-1]
         lines.append(
-            f"{number}: neurons moved by the matcher `{alignment.method}` (seed {alignment.seed}): {moved} of "
-            f"{len(groups)} groups, objective {before:.6g} -> {after:.6g}"
+            f"{number}: neurons moved by the matcher `{alignment.method}` (seed {alignment.seed}): "
+            f"{moved} of {len(groups)} groups, objective {before:.6g} -> {after:.6g}"
         )
     return _listed("Alignment", lines)
 

@@ -275,7 +275,8 @@ def _write_files(work: Path, files: Files, plan: Mapping[str, Sequence[str]]) ->
         strange = part not in parts or Path(plain).name != plain
         if strange or name in plan or name.endswith(".safetensors.index.json"):
             raise MetanetError(
-                f"can't write {name!r} into the merge's folder: no plain name, or taken by the weights"
+                f"can't write {name!r} into the merge's folder: no plain name, or taken by the "
+                "weights"
             )
         if isinstance(content, bytes):
             (work / name).write_bytes(content)
