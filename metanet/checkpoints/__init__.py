@@ -1,19 +1,23 @@
 """Reading and writing checkpoints: tensors by name, lazy, and never by running code from the file.
 
-=====================================================  ======  =====================================================
+=====================================================  ======  =======================================
 format                                                 access  what is read when
-=====================================================  ======  =====================================================
-``x.safetensors``                                      both    the header when opened, a tensor's bytes when asked
-                                                               for; nothing stays mapped or open
-``x.safetensors.index.json`` and its shards            both    the headers of all shards when opened, then likewise
-``x.pt .pth .bin .ckpt``, zip (torch >= 1.6)           read    names when opened, tensors from the mapped file
+=====================================================  ======  =======================================
+``x.safetensors``                                      both    the header when opened, a tensor's
+                                                               bytes when asked for; nothing stays
+                                                               mapped or open
+``x.safetensors.index.json`` and its shards            both    the headers of all shards when opened,
+                                                               then likewise
+``x.pt .pth .bin .ckpt``, zip (torch >= 1.6)           read    names when opened, tensors from the
+                                                               mapped file
 the same, older format                                 read    everything when opened
 ``x.bin.index.json`` and its shards                    read    as the shards are
 a folder: ``model.safetensors``, or shards and index   both    as that file; ``config.json`` becomes
 or ``pytorch_model.bin``, or its shards and index              ``metadata["config"]``
-``foreign_classes="inert"``: torch files with objects  read    the pickle when opened, by an unpickler that imports
-that ``weights_only=True`` refuses                             and calls nothing; then a tensor's bytes when asked for
-=====================================================  ======  =====================================================
+``foreign_classes="inert"``: torch files with objects  read    the pickle when opened, by an unpickler
+that ``weights_only=True`` refuses                             that imports and calls nothing; then a
+                                                               tensor's bytes when asked for
+=====================================================  ======  =======================================
 
 What training code puts around a state dict is taken off: ``_state_dicts.py`` tells which keys are
 followed and which prefixes are dropped, ``Checkpoint.fit`` finds the prefix that an architecture

@@ -1,14 +1,14 @@
 """Folders that hold a checkpoint somewhere inside: which file or folder to open instead, or what to
 run first.
 
-=======================================================  ===========================================================
-what training and sharing programs leave                 what is opened
-=======================================================  ===========================================================
-Hub cache: ``models--a--b/snapshots/HASH``               the snapshot that ``refs/main`` names, or the only one
-Trainer: ``checkpoint-500``, ``checkpoint-1000``         the only one; several are listed
-DeepSpeed: ``latest``, ``TAG/mp_rank_00_model_states``   the tag's file, which has the whole network
-DeepSpeed ZeRO-3, tensor or pipeline parallel            nothing: the message says what gathers the parts
-=======================================================  ===========================================================
+======================================================  ==============================================
+what training and sharing programs leave                what is opened
+======================================================  ==============================================
+Hub cache: ``models--a--b/snapshots/HASH``              the snapshot of ``refs/main``, or the only one
+Trainer: ``checkpoint-500``, ``checkpoint-1000``        the only one; several are listed
+DeepSpeed: ``latest``, ``TAG/mp_rank_00_model_states``  the tag's file, which has the whole network
+DeepSpeed ZeRO-3, tensor or pipeline parallel           nothing: the message says what to run
+======================================================  ==============================================
 """
 
 import re
