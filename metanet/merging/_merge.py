@@ -74,13 +74,13 @@ def merge(
     sources = sources_of(inputs, options.model is not None, takes, options.slices)
     first = tied_in_result(inputs.first, sources)
     by_tensor = TensorOptions(
-        entry,
-        options.options,
-        options.overrides or {},
-        len(inputs.models),
-        tuple(sources),
-        inputs.base is not None,
-        first,
+        method=entry,
+        given=options.options,
+        overrides=options.overrides or {},
+        models=len(inputs.models),
+        names=tuple(sources),
+        base=inputs.base is not None,
+        first=first,
     )
     options = _completed(options, entry)
     alignments = _alignments(inputs, options)
@@ -88,19 +88,19 @@ def merge(
     prepared = entry.prepare and entry.prepare(problem, **by_tensor.prepared())
     shapes, dtypes = _described(sources, problem, entry, prepared, by_tensor, narrow)
     compute = Tensors(
-        problem.models,
-        problem.base,
-        sources,
-        first,
-        by_tensor,
-        prepared,
-        wide,
-        dtypes,
-        shapes,
-        problem.seed,
-        problem.device,
-        options.overflow,
-        problem.report,
+        models=problem.models,
+        base=problem.base,
+        sources=sources,
+        first=first,
+        options=by_tensor,
+        prepared=prepared,
+        dtype=wide,
+        dtypes=dtypes,
+        shapes=shapes,
+        seed=problem.seed,
+        device=problem.device,
+        overflow=options.overflow,
+        report=problem.report,
     )
     computed = Checkpoint(Path("merged"), compute, shapes, dtypes)
     if options.repair is not None:
