@@ -37,10 +37,10 @@ def check_plain(
     Told by names and dtypes, and by ``config.json`` or ``adapter_config.json`` beside the file. No
     tensor is read.
 
-    >>> check_plain({"l.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "l.weight_scale_inv":
-    torch.ones(1, 1)}) Traceback (most recent call last):
-    metanet.errors.CheckpointError: the checkpoint is quantised (it has l.weight_scale_inv, by which
-    l.weight ...
+    >>> narrow = torch.ones(4, 4).to(torch.float8_e4m3fn)
+    >>> check_plain({"l.weight": narrow, "l.weight_scale_inv": torch.ones(1, 1)})
+    Traceback (most recent call last):
+    metanet.errors.CheckpointError: the checkpoint is quantised (it has l.weight_scale_inv, ...
 
     Args:
         given: a state dict or a checkpoint.

@@ -125,7 +125,8 @@ class Checkpoint(Mapping[str, Tensor]):
 
         >>> import torch
         >>> pair = Checkpoint(Path("pair"), lambda name: torch.ones(2), {"w": torch.Size([2])},
-        {"w": torch.float32}) >>> pair.mapped(lambda name, tensor: 3 * tensor, {"v": "w"})["v"]
+        ...     {"w": torch.float32})
+        >>> pair.mapped(lambda name, tensor: 3 * tensor, {"v": "w"})["v"]
         tensor([3., 3.])
 
         Args:

@@ -5,9 +5,9 @@ Reading a pickle takes the C stack where its tuples become keys of a dict: hashi
 that is in it, as deep as it nests, and nothing in Python bounds that. So the depth is counted here
 first, on numbers alone:
 
-    MARK  K\x01  TUPLE1  TUPLE1  TUPLE         the stack of the pickle      (1, ...)   ((1,),)
-    ((((1,),),))
-          0      1       2       3             the stack of this module     0 -> 1 -> 2 -> 3
+    operation           MARK   K\x01   TUPLE1   TUPLE1   TUPLE
+    the pickle's stack         1       (1,)     ((1,),)  (((1,),),)
+    this module's              0       1        2        3
 
 A depth that came with an object of the memo stays with it. What is put into a list, a dict or an
 object counts too.

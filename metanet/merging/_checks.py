@@ -20,9 +20,8 @@ def check_call(method: Method, models: Any, options: Options) -> None:
 
     Raises:
         MetanetError: too few or too many models, no base where one is needed or one that is of no
-            use,
-            something that method or repair need is missing, or does not go with slices or new
-            shapes.
+            use, something that method or repair need is missing, or does not go with slices or
+            new shapes.
     """
     _check_count(method, models, options)
     _check_base(method, options)

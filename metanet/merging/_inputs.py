@@ -259,7 +259,7 @@ def _fitted(other: Checkpoint, reference: Checkpoint) -> Checkpoint:
     """A checkpoint by the names of another.
 
     Integer buffers are never merged, and library versions differ in which they store: either may
-        lack some.
+    lack some.
     """
     lacking = _integers_missing(reference, lambda name: any(n.endswith(name) for n in other))
     extra = _integers_missing(other, lambda name: any(name.endswith(n) for n in reference))

@@ -41,7 +41,7 @@ def stored_as(
     float16 ends at 65504, float8_e4m3fn at 448; what lies beyond would become infinite, or NaN.
 
     >>> stored_as(torch.float16, "w", torch.tensor([1.0, 1e6]), "clip", lambda name, told:
-    print(name, told))
+    ...     print(name, told))
     overflow/w 1 of 2 values beyond torch.float16 (up to 1e+06), stored as its largest
     tensor([1.0000e+00, 6.5504e+04], dtype=torch.float16)
 

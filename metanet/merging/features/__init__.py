@@ -1,8 +1,7 @@
 """Neurons that become one, across networks and within one.
 
 ``_roles`` says which tensors make a group's neurons and which read them, ``_free`` which groups may
-be
-merged at all, ``_sites`` what one neuron does; ``_fold`` finds alike neurons of one network,
+be merged at all, ``_sites`` what one neuron does; ``_fold`` finds alike neurons of one network,
 ``_match`` of several, and ``_zip`` merges what was found.
 """
 

@@ -47,10 +47,9 @@ def roles_of(template: GraphTemplate) -> Roles:
     """The roles of all tensors.
 
     A linear layer's weight ``(out, in)`` makes neurons along axis 0 and reads others along axis 1;
-    so does a
-    convolution's ``(out, in, height, width)``, whose places have no role. A depthwise kernel
-    ``(channels, 1,
-    height, width)`` makes along axis 0 what it reads there: its channels count as made.
+    so does a convolution's ``(out, in, height, width)``, whose places have no role. A depthwise
+    kernel ``(channels, 1, height, width)`` makes along axis 0 what it reads there: its channels
+    count as made.
     """
     making: dict[str, set[int]] = defaultdict(set)
     read: dict[str, set[int]] = defaultdict(set)
@@ -82,9 +81,8 @@ def _digits(block: Block, shape: Sequence[int]) -> list[tuple[int, str]]:
     """The axes of the tensor that the block's digits run along, with the role of the digit.
 
     A digit of size n and stride s counts entries s, 2 s, ... (n - 1) s of the flat tensor; an axis
-    those from
-    its own step to its step times its size. They run along one another where the two spans
-    overlap::
+    those from its own step to its step times its size. They run along one another where the two
+    spans overlap::
 
         shape (4, 6), steps (6, 1):     axis 0: 6 .. 24    axis 1: 1 .. 6
         digit of size 3, stride 2:      2 .. 6, along axis 1

@@ -14,8 +14,8 @@ def arcee_fusion(part: Part) -> Tensor:
     """The changes that stand out in their row, by the interquartile range (Arcee Fusion).
 
     A change counts by its size times the divergence of its row, Kullback-Leibler's between the
-    model's and
-    the base's, each through a softmax. What lies above median + 1.5 interquartile ranges stays.
+    model's and the base's, each through a softmax. What lies above median + 1.5 interquartile
+    ranges stays.
 
     The divergence is Kullback-Leibler's between a row of the model and of the base, each through a
     softmax (Arcee Fusion).

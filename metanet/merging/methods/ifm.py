@@ -146,9 +146,9 @@ def ifm(part: Part) -> Tensor:
     """Iterative feature merging: alike neurons of one network become one (Chen et al. 2024).
 
     It takes no data. The two nearest neurons of a group, by all that makes them, become one again
-    and again: what
-    makes them is averaged, what reads them is added up, so that the function stays where neurons
-    were equal. Behind a norm with running statistics neurons are compared by what they do with it.
+    and again: what makes them is averaged, what reads them is added up, so that the function stays
+    where neurons were equal. Behind a norm with running
+    statistics neurons are compared by what they do with it.
     ``repair=bn_reset`` with data sets these statistics right: merge with ``shrink=false`` and the
     repair, then the result once more with ``shrink``.
 

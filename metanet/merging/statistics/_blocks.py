@@ -13,8 +13,8 @@ class Block:
     group or expert.
 
     A packed projection ``(q | k | v, inputs)`` that is used in parts has three blocks of one
-    matrix; a stack of
-    experts ``(experts, rows, inputs)``, multiplied in one go, has one block of many::
+    matrix; a stack of experts ``(experts, rows, inputs)``, multiplied in one go, has one block of
+    many::
 
         q k v packed     start 0, n, 2 n    batch 1 each
         experts          start 0            batch = experts
@@ -49,9 +49,8 @@ def block_of(matrix: Tensor) -> Block | None:
     """Where the right factor ``(..., inputs, rows)`` of a product lies in a parameter's memory.
 
     Its strides tell: ``W`` of the shape ``(rows, inputs)`` is the right factor as ``W.T``, with the
-        strides
-    ``(1, inputs)``; stored the other way round it has ``(rows, 1)``. Anything else, every second
-    row say, is no block.
+    strides ``(1, inputs)``; stored the other way round it has ``(rows, 1)``. Anything else, every
+    second row say, is no block.
     """
     inputs, rows = matrix.shape[-2:]
     stacked = matrix.ndim == 3 and matrix.stride(0) != 0  # 0: one matrix, expanded

@@ -2,9 +2,8 @@
 parameters.
 
 Every operation of a pass is seen, whatever module it stands in. The rules of the derivation say
-which
-of its operands is contracted with which, and along which axes; a parameter is known by its memory,
-of which views and slices share a part::
+which of its operands is contracted with which, and along which axes; a parameter is known by its
+memory, of which views and slices share a part::
 
     x @ W.T + b   ->   Contraction(data=x, weight=W.T)   ->   W by its memory, gram of x
 """
