@@ -51,7 +51,7 @@ def write_together(
         MetanetError: the disk is full, or the place can't be written; all is as it was.
 
     Example:
-        >>> with write_together("model", "model") as beside:
+        >>> with write_together("model", "model") as beside:  # doctest: +SKIP
         ...     (beside / "weights.bin").write_bytes(b"...")
         ...     (beside / "config.json").write_text("{}")
     """
@@ -91,7 +91,7 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
             name then.
 
     Example:
-        >>> with write_folder("out") as beside:
+        >>> with write_folder("out") as beside:  # doctest: +SKIP
         ...     (beside / "config.json").write_text("{}")
     """
     place = Path(os.path.realpath(path))
