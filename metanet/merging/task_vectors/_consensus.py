@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ._part import Part
-from ._task_vectors import TaskVector, buffers, chunks
+from ...errors import MetanetError
+from .._part import Part
+from ._vector import TaskVector, buffers, chunks
 
 CONSENSUS = ("sum", "count")
 _NOTHING = 1e-8  # weights with a smaller sum divide nothing
@@ -29,7 +29,7 @@ def summed(
     total = sum(weights)
     if normalize and abs(total) >= _NOTHING:
         scale = scale / total
-    base = part.base.reshape(-1)
+    base = part.origin.reshape(-1)
     out = torch.empty_like(base)
     memory = buffers(base, 2)
     for start, stop in chunks(base):
@@ -38,12 +38,17 @@ def summed(
         for vector, weight in zip(vectors, weights, strict=True):
             mixed.add_(vector.back(start, back), alpha=weight * vector.factor)
         torch.sub(base[start:stop], mixed, alpha=scale, out=out[start:stop])
-    return out.view(part.base.shape)
+    return out.view(part.origin.shape)
 
 
 def elected(
-    part: Part, vectors: Sequence[TaskVector], weights: Sequence[float], consensus: str, normalize: bool, scale: float
-) -> Tensor:  # fmt: skip
+    part: Part,
+    vectors: Sequence[TaskVector],
+    weights: Sequence[float],
+    consensus: str,
+    normalize: bool,
+    scale: float,
+) -> Tensor:
     """The base plus the weighted sum of those entries whose sign wins (Yadav et al. 2023).
 
     Args:
@@ -59,7 +64,7 @@ def elected(
     voters = [
         (v, w * v.factor, abs(w)) for v, w in zip(vectors, weights, strict=True) if w * v.factor
     ]
-    base = part.base.reshape(-1)
+    base = part.origin.reshape(-1)
     out = torch.empty_like(base)
     memory = buffers(base, 4 + len(voters))
     one = base.new_ones(())
@@ -85,4 +90,4 @@ def elected(
             # 1 where the sum is 0: nothing has won, or weights cancel out.
             mixed.div_(total.sub_(torch.sign(total, out=vote).abs_().sub_(1)))
         torch.sub(base[start:stop], mixed.mul_(sign), alpha=scale, out=out[start:stop])
-    return out.view(part.base.shape)
+    return out.view(part.origin.shape)

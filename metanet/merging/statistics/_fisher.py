@@ -9,15 +9,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..errors import MetanetError
-from ..evaluation import Runner, batch_inputs, entries, find_loss, target_of, to_device
-from ..progress import track
+from ...errors import MetanetError
+from ...evaluation import Runner, batch_inputs, entries, find_loss, target_of, to_device
+from ...progress import Progress, track
+from .._data import batch_size, cut, data_of, first_samples
+from .._network import load, working_copy
+from .._part import Problem
 from ._likelihood import Likelihood
-from ._network import batch_size, cut, data_of, first_samples, load, working_copy
-from ._part import Problem
 
 _CHUNK = 2**25  # values of per-sample gradients at once: 128 MiB
-_LEAST = 8  # samples at once for which vectorising pays: ResNet18 is 4 times faster one by one than in twos
+# Samples at once for which vectorising pays: ResNet18 is 4 times faster one by one than in twos.
+_LEAST = 8
 
 
 def fishers(
@@ -47,11 +49,12 @@ def fishers(
     """
     network, out = working_copy(problem), []
     for number, who in given:
-        load(network, problem.base if number is None else problem.models[number])
-        data = problem.data if number is None else data_of(problem, number)
+        load(network, problem.origin if number is None else problem.models[number])
+        data = problem.batches if number is None else data_of(problem, number)
         # The same random numbers for every network: equal ones get equal Fishers.
         estimate = _Estimate(network, problem, labels, torch.Generator().manual_seed(problem.seed))
-        with track(what=f"Fisher of {who}", unit="samples", show=problem.progress) as bar:
+        bar: Progress[Any] = track(what=f"Fisher of {who}", unit="samples", show=problem.progress)
+        with bar:
             for batch in first_samples(data, samples):
                 estimate.add(batch)
                 bar.update(batch_size(batch))
@@ -78,8 +81,10 @@ class _Estimate:
         self.inside = {
             n: inside[id(t)] for n, t in self.parameters.items()
         }  # a module may store them by other names
-        self.sums = {n: torch.zeros_like(torch.view_as_real(t) if t.is_complex() else t).detach()
-                     for n, t in self.parameters.items()}  # fmt: skip
+        self.sums = {
+            n: torch.zeros_like(torch.view_as_real(t) if t.is_complex() else t).detach()
+            for n, t in self.parameters.items()
+        }
         self.chunk = max(1, _CHUNK // max(1, sum(t.numel() for t in self.parameters.values())))
         self.count = 0
         self.likelihood: Likelihood | None = None
@@ -92,11 +97,12 @@ class _Estimate:
         self.count += size
         if self.chunk >= _LEAST and size > 1:
             try:
-                found = self._all_at_once(batch, size, beside)
+                squares = self._all_at_once(batch, size, beside)
             except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError):
-                self.chunk = 1  # not every network can be vectorised over samples; one by one says what is wrong
+                # not every network can be vectorised over samples; one by one says what is wrong
+                self.chunk = 1
             else:
-                self._take(found)
+                self._take(squares)
                 return
         for k in range(size):
             self._take(
@@ -118,14 +124,22 @@ class _Estimate:
         noise = self.likelihood.noise(self.likelihood.scores(outputs, target), self.generator)
         return counted, noise
 
+    @property
+    def _likelihood(self) -> Likelihood:
+        """What the first batch has told."""
+        if self.likelihood is None:
+            raise MetanetError("no batch has come")
+        return self.likelihood
+
     def mean(self, who: str) -> dict[str, Tensor]:
         """In float32 on the CPU, float64 of float64 parameters."""
         out = {n: (s / self.count).to("cpu") for n, s in self.sums.items()}
         total = mean_of(out)
         if not 0 < total < float("inf"):
             raise MetanetError(
-                f"the Fisher information of {who} is {'zero' if total == 0 else 'infinite or NaN'}: on this data its "
-                f"answers {'do not depend on its parameters' if total == 0 else 'are not finite'}"
+                f"the Fisher information of {who} is "
+                f"{'zero' if total == 0 else 'infinite or NaN'}: on this data its answers "
+                f"{'do not depend on its parameters' if total == 0 else 'are not finite'}"
             )
         return out
 
@@ -138,40 +152,36 @@ class _Estimate:
     ) -> dict[str, Tensor]:
         """The sum of squared gradients, vectorised over samples."""
         leaves, form = tree_flatten((batch, *beside))
-        mapped = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == size for x in leaves]
-        constant = {k: x for k, (x, m) in enumerate(zip(leaves, mapped, strict=True)) if not m}
-        varying = [x for x, m in zip(leaves, mapped, strict=True) if m]
+        varying = {k: x for k, x in enumerate(leaves) if _is_per_sample(x, size)}
+        likelihood = self._likelihood
 
         def one(parameters: dict[str, Tensor], sample: list[Tensor]) -> dict[str, Tensor]:
-            rest = iter(sample)
-            whole = [
-                constant[k] if k in constant else next(rest).unsqueeze(0)
-                for k in range(len(leaves))
-            ]
-            each, counted, noise = tree_unflatten(whole, form)
-            args, kwargs = batch_inputs(each)
+            whole = list(leaves)
+            for place, value in zip(varying, sample, strict=True):
+                whole[place] = value.unsqueeze(0)
+            alone, counted, noise = tree_unflatten(whole, form)
+            args, kwargs = batch_inputs(alone)
 
             def run(parameters: dict[str, Tensor]) -> Tensor:
-                return self.likelihood.scores(
-                    functional_call(self.network, parameters, args, kwargs), target_of(each)
-                )
+                outputs = functional_call(self.network, parameters, args, kwargs)
+                return likelihood.scores(outputs, target_of(alone))
 
-            scores, pull = vjp(run, parameters)
-            squares = {}
-            for direction in self.likelihood.directions(scores.detach(), counted, noise):
+            scores, pull = vjp(run, parameters)  # type: ignore[misc]  # two without has_aux
+            squares: dict[str, Tensor] = {}
+            for direction in likelihood.directions(scores.detach(), counted, noise):
                 gradients = pull(direction)[0]
                 for name, inner in self.inside.items():
-                    square = _square(gradients[inner])
-                    squares[name] = squares[name] + square if name in squares else square
+                    _add(squares, name, gradients[inner])
             return squares
 
         parameters = {self.inside[n]: p.detach() for n, p in self.parameters.items()}
-        chunks = []
+        chunks: list[dict[str, Tensor]] = []
         for start in range(0, size, self.chunk):
-            part = [x[start : start + self.chunk] for x in varying]
-            found = vmap(one, in_dims=(None, 0))(parameters, part)
-            chunks.append({n: s.sum(0) for n, s in found.items()})
-        return {n: sum(c[n] for c in chunks) for n in chunks[0]}
+            part = [column[start : start + self.chunk] for column in varying.values()]
+            squares = vmap(one, in_dims=(None, 0))(parameters, part)
+            chunks.append({name: square.sum(0) for name, square in squares.items()})
+        first, *others = chunks
+        return {name: sum((c[name] for c in others), start=first[name]) for name in first}
 
     def _alone(
         self, sample: Any, counted: Tensor | None, noise: Tensor | None
@@ -181,22 +191,31 @@ class _Estimate:
         for parameter in parameters:
             parameter.requires_grad_(True)
         try:
-            scores = self.likelihood.scores(self.run(self.network, sample), target_of(sample))
+            scores = self._likelihood.scores(self.run(self.network, sample), target_of(sample))
             squares: dict[str, Tensor] = {}
             if not scores.requires_grad:
                 return squares
-            for direction in self.likelihood.directions(scores.detach(), counted, noise):
-                found = torch.autograd.grad(
+            for direction in self._likelihood.directions(scores.detach(), counted, noise):
+                gradients = torch.autograd.grad(
                     scores, parameters, direction, retain_graph=True, allow_unused=True
                 )
-                for name, gradient in zip(self.parameters, found, strict=True):
+                for name, gradient in zip(self.parameters, gradients, strict=True):
                     if gradient is not None:
-                        square = _square(gradient)
-                        squares[name] = squares[name] + square if name in squares else square
+                        _add(squares, name, gradient)
         finally:
             for parameter in parameters:
                 parameter.requires_grad_(False)
         return squares
+
+
+def _is_per_sample(value: Any, size: int) -> bool:
+    """Whether a tensor has one entry for each sample."""
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == size
+
+
+def _add(squares: dict[str, Tensor], name: str, gradient: Tensor) -> None:
+    square = _square(gradient)
+    squares[name] = squares[name] + square if name in squares else square
 
 
 def _square(gradient: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from ..errors import MetanetError
-from ..evaluation import METRICS, Runner, find_loss, find_metrics, measure
-from ._part import Problem
+from ...errors import MetanetError
+from ...evaluation import METRICS, Runner, find_loss, find_metrics, measure
+from .._part import Problem
 
 _ROUNDING = 1e-7  # of means in float32: as many right answers in other batches are as good
 
@@ -21,17 +21,18 @@ def score(problem: Problem, network: nn.Module, by: str | None) -> tuple[str, fl
     """
     if by not in (None, "loss", *METRICS):
         raise MetanetError(f"there is no measure {by!r}. Choices: {', '.join(('loss', *METRICS))}")
-    wanted = find_metrics([] if by == "loss" else ["accuracy" if by is None else by])
-    found, _ = measure(
-        network, problem.data, find_loss(problem.loss), wanted, Runner(problem.device)
+    metrics = find_metrics([] if by == "loss" else ["accuracy" if by is None else by])
+    reached, _ = measure(
+        network, problem.batches, find_loss(problem.loss), metrics, Runner(problem.device)
     )
     if by is None:
-        by = "accuracy" if "accuracy" in found else "loss"
-    if by not in found:
+        by = "accuracy" if "accuracy" in reached else "loss"
+    if by not in reached:
         raise MetanetError(
-            f"{by} can't be measured: the data's targets are no classes of samples; give measure=loss"
+            f"{by} can't be measured: the data's targets are no classes of samples; give "
+            "measure=loss"
         )
-    return by, found[by], by != "loss" and METRICS[by].rises
+    return by, reached[by], by != "loss" and METRICS[by].rises
 
 
 def as_good(value: float, other: float, rises: bool, tolerance: float = 0.0) -> bool:

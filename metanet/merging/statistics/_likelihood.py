@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ..evaluation import LOSSES, aligned_target, classified, scores_of
+from ...errors import MetanetError
+from ...evaluation import LOSSES, aligned_target, classified, scores_of
 
 LABELS = ("auto", "expected", "sampled", "empirical")
 _FEW = 100  # scores per sample up to which the expectation over all labels is taken
@@ -78,12 +78,10 @@ class Likelihood:
         if self.kind == "classes":
             # the class of the highest score is a sample
             drawn = drawn.exponential_(generator=generator).log().neg()
+        elif self.kind == "truths":
+            drawn = drawn.uniform_(generator=generator)
         else:
-            drawn = (
-                drawn.uniform_(generator=generator)
-                if self.kind == "truths"
-                else drawn.normal_(generator=generator)
-            )
+            drawn = drawn.normal_(generator=generator)
         return drawn.to(scores.device)
 
     def directions(
@@ -98,33 +96,45 @@ class Likelihood:
         """
         if self.kind == "loss":
             yield torch.ones_like(scores)
-            return
+        elif noise is not None:
+            yield self._sampled(scores, counted, noise)
+        else:
+            probable = self._probable(scores)
+            for label in torch.eye(scores.numel(), dtype=scores.dtype, device=scores.device):
+                yield self._expected(label.view(scores.shape), probable, counted)
+
+    def _probable(self, scores: Tensor) -> Tensor:
+        """How probable a label at each score is; numbers have no labels."""
         if self.kind == "classes":
-            probable = scores.softmax(-1)
-            whole = (
-                torch.ones_like(probable[..., :1]) if counted is None else counted.to(scores.dtype)
-            )
-        elif self.kind == "truths":
-            probable = scores.sigmoid()
-        if self.labels == "sampled":
-            if self.kind == "classes":
-                best = (scores + noise).argmax(-1, keepdim=True)
-                label = torch.arange(scores.shape[-1], device=scores.device) == best
-                yield (label.to(scores.dtype) - probable) * whole
-            else:
-                yield (
-                    (noise < probable).to(scores.dtype) - probable
-                    if self.kind == "truths"
-                    else noise
-                )
-            return
-        for label in torch.eye(scores.numel(), dtype=scores.dtype, device=scores.device):
-            label = label.view(scores.shape)
-            if self.kind == "classes":
-                place = label.sum(-1, keepdim=True) * whole
-                yield (probable * label).sum().sqrt() * (label - probable) * place
-            else:
-                yield label * (probable * (1 - probable)).sqrt() if self.kind == "truths" else label
+            return scores.softmax(-1)
+        return scores.sigmoid() if self.kind == "truths" else scores
+
+    def _sampled(self, scores: Tensor, counted: Tensor | None, noise: Tensor) -> Tensor:
+        """The gradient at a label that is drawn by the noise."""
+        if self.kind == "numbers":
+            return noise
+        probable = self._probable(scores)
+        if self.kind == "truths":
+            return (noise < probable).to(scores.dtype) - probable
+        best = (scores + noise).argmax(-1, keepdim=True)
+        label = torch.arange(scores.shape[-1], device=scores.device) == best
+        return (label.to(scores.dtype) - probable) * _everywhere(counted, probable)
+
+    def _expected(self, label: Tensor, probable: Tensor, counted: Tensor | None) -> Tensor:
+        """The gradient at one label (1 at one score), times the root of its probability."""
+        if self.kind == "numbers":
+            return label
+        if self.kind == "truths":
+            return label * (probable * (1 - probable)).sqrt()
+        place = label.sum(-1, keepdim=True) * _everywhere(counted, probable)
+        return (probable * label).sum().sqrt() * (label - probable) * place
+
+
+def _everywhere(counted: Tensor | None, probable: Tensor) -> Tensor:
+    """1 where scores count, 0 where not, one number for all classes."""
+    if counted is None:
+        return torch.ones_like(probable[..., :1])
+    return counted.to(probable.dtype)
 
 
 def _kind(
@@ -132,8 +142,8 @@ def _kind(
 ) -> tuple[str, bool]:
     if target is None:
         raise MetanetError(
-            "the data has no targets, so that it can't be told whether the scores are of classes or numbers: give "
-            "batches (inputs, target), or dicts with labels"
+            "the data has no targets, so that it can't be told whether the scores are of classes "
+            "or numbers: give batches (inputs, target), or dicts with labels"
         )
     if isinstance(target, Tensor) and loss is LOSSES["binary_cross_entropy"]:
         return "truths", False
@@ -147,14 +157,14 @@ def _kind(
         second = target.shape != scores.shape[:-1]
         if scores.shape[1 if second else -1] < 2:
             raise MetanetError(
-                f"the scores are {tuple(scores.shape)}: one class is no choice. For one score per label before the "
-                "sigmoid give loss=binary_cross_entropy"
+                f"the scores are {tuple(scores.shape)}: one class is no choice. For one score per "
+                "label before the sigmoid give loss=binary_cross_entropy"
             )
         return "classes", second
     given = (
         f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
     )
     raise MetanetError(
-        f"no distribution is known for scores {tuple(scores.shape)} and a target {given}: give labels=empirical, which "
-        "reads the loss alone"
+        f"no distribution is known for scores {tuple(scores.shape)} and a target {given}: give "
+        "labels=empirical, which reads the loss alone"
     )

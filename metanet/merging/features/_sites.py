@@ -5,22 +5,26 @@ What such neurons do is told by weight and bias as they would be without the nor
 ones are says nothing before a norm.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..alignment import stored_name
-from ..graph import EdgeType, GraphTemplate
-from ..symmetry import Leaf, SymmetrySpec, leaves_of
-from ._features import Roles
+from ...alignment import stored_name
+from ...graph import EdgeType, GraphTemplate
+from ...symmetry import Axis, Leaf, SymmetrySpec, leaves_of
+from ._roles import Roles
 
 _EPS = 1e-5  # of the norm; the usual one
 _KINDS = {
-    EdgeType.BIAS: "bias", EdgeType.VARIANCE: "variance", EdgeType.SCALE: "scale", EdgeType.MEAN: "mean",
+    EdgeType.BIAS: "bias",
+    EdgeType.VARIANCE: "variance",
+    EdgeType.SCALE: "scale",
+    EdgeType.MEAN: "mean",
     EdgeType.SHIFT: "shift",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,8 @@ class Site:
         return (bias + self._vector("shift", 0.0, spec, state))[:, None]
 
     def _gain(self, spec: SymmetrySpec, state: Mapping[str, Tensor]) -> Tensor:
-        return (
-            self._vector("scale", 1.0, spec, state)
-            / (self._vector("variance", 1.0, spec, state) + _EPS).sqrt()
-        )
+        scale = self._vector("scale", 1.0, spec, state)
+        return scale / (self._vector("variance", 1.0, spec, state) + _EPS).sqrt()
 
     def _vector(
         self, kind: str, default: float, spec: SymmetrySpec, state: Mapping[str, Tensor]
@@ -74,48 +76,52 @@ def sites_of(
     spec: SymmetrySpec, template: GraphTemplate, roles: Roles, groups: Collection[str]
 ) -> list[Site]:
     """The sites of the groups. Neurons that several weights make, or parts of one, are in none."""
-    found: dict[int, dict[str, list[str]]] = {}
+    kinds: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    uses: Counter[str] = Counter()
     for block in template.blocks:
         if block.tensor is not None:
             kind = _KINDS.get(block.type, "weight")
-            found.setdefault(block.destination, {}).setdefault(kind, []).append(block.tensor)
-    out: list[Site] = []
-    used = [name for at in found.values() for names in at.values() for name in names]
-    for at in found.values():
-        tensors = {kind: names[0] for kind, names in at.items()}
-        weight = tensors.get("weight")
-        if (
-            weight is None
-            or any(used.count(name) > 1 for name in tensors.values())
-            or not _complete(at)
-        ):
+            kinds[block.destination][kind].append(block.tensor)
+            uses[block.tensor] += 1
+    sites = []
+    for tensors in kinds.values():
+        names = {kind: listed[0] for kind, listed in tensors.items()}
+        alone = all(uses[name] == 1 for name in names.values())
+        if "weight" not in names or not alone or not _complete(tensors):
             continue
-        made = [
-            (n, a)
-            for n, a in enumerate(spec.tensors[weight].axes)
-            if roles.makes(weight, n) and _moves(a)
-        ]
-        if len(made) != 1 or not isinstance(made[0][1], Leaf) or made[0][1].group not in groups:
-            continue
-        axis, leaf = made[0]
-        if all(
-            spec.tensors[name].axes == (leaf,) for kind, name in tensors.items() if kind != "weight"
-        ):
-            out.append(Site(leaf.group, axis, tensors))
-    return out
+        site = _site(spec, roles, names)
+        if site is not None and site.group in groups:
+            sites.append(site)
+    return sites
+
+
+def _site(spec: SymmetrySpec, roles: Roles, tensors: Mapping[str, str]) -> Site | None:
+    """The site of a weight that makes one group's neurons, and of vectors of that group."""
+    weight = tensors["weight"]
+    candidates = [
+        (number, axis)
+        for number, axis in enumerate(spec.tensors[weight].axes)
+        if roles.makes(weight, number) and _moves(axis)
+    ]
+    if len(candidates) != 1:
+        return None
+    number, leaf = candidates[0]
+    vectors = [name for kind, name in tensors.items() if kind != "weight"]
+    if not isinstance(leaf, Leaf) or any(spec.tensors[name].axes != (leaf,) for name in vectors):
+        return None
+    return Site(leaf.group, number, tensors)
 
 
 def _complete(at: Mapping[str, list[str]]) -> bool:
     """Whether there is one tensor of each kind, and statistics with gains and shifts."""
-    single = all(len(names) == 1 for names in at.values())
-    return (
-        single
-        and ("variance" in at) == ("mean" in at)
-        and ("variance" in at or not {"scale", "shift"} & {*at})
-    )
+    if any(len(names) > 1 for names in at.values()):
+        return False
+    if "variance" in at or "mean" in at:
+        return "variance" in at and "mean" in at
+    return "scale" not in at and "shift" not in at
 
 
-def _moves(axis: object) -> bool:
+def _moves(axis: Axis) -> bool:
     return any(True for _ in leaves_of(axis))
 
 
@@ -138,20 +144,25 @@ def corrections(
         Running variance -> factor for every cluster; at least what weights at right angles to each
         other need.
     """
-    out: dict[str, Tensor] = {}
+    factors: dict[str, Tensor] = {}
     for site in sites:
-        if site.group not in found or not site.normed:
-            continue
-        cluster, rows = found[site.group], site.weights(spec, state)
-        sizes = torch.bincount(cluster).double()
-        zeros = rows.new_zeros(len(sizes))
-        mean = (
-            rows.new_zeros(len(sizes), rows.shape[1]).index_add_(0, cluster, rows) / sizes[:, None]
-        )
-        before = zeros.index_add(0, cluster, rows.square().sum(1)) / sizes
-        factor = (mean.square().sum(1) / before.clamp(min=1e-300)).where(before > 0, 1.0)
-        factor = torch.where(
-            (factor - 1).abs() < 1e-9, 1.0, factor
-        )  # of equal neurons nothing changes, bit for bit
-        out[site.tensors["variance"]] = torch.maximum(factor, 1 / sizes)
-    return out
+        if site.group in found and site.normed:
+            rows = site.weights(spec, state)
+            factors[site.tensors["variance"]] = _factor(rows, found[site.group])
+    return factors
+
+
+def _factor(rows: Tensor, cluster: Tensor) -> Tensor:
+    """For every cluster the squared length of its mean row by the mean squared length of its rows.
+
+    Two rows of length 1 at right angles: their mean has the squared length 1/2.
+    """
+    sizes = torch.bincount(cluster).double()
+    total = rows.new_zeros(len(sizes), rows.shape[1]).index_add_(0, cluster, rows)
+    mean = total / sizes[:, None]
+    squares = rows.square().sum(1)
+    before = rows.new_zeros(len(sizes)).index_add(0, cluster, squares) / sizes
+    factor = (mean.square().sum(1) / before.clamp(min=1e-300)).where(before > 0, 1.0)
+    # of equal neurons nothing changes, bit for bit
+    factor = torch.where((factor - 1).abs() < 1e-9, 1.0, factor)
+    return torch.maximum(factor, 1 / sizes)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import (
+from ...checkpoints import (
     Checkpoint,
     files_of,
     hold,
@@ -23,18 +23,23 @@ from ..checkpoints import (
     save_checkpoint,
     unwritable,
 )
-from ..errors import CheckpointError, MetanetError
-from ..progress import Progress, track
+from ...errors import CheckpointError, MetanetError
+from ...progress import Progress, track
 from ._parts import mains_of, plan_of, restricted, write_indexes
 
 Files = Mapping[str, bytes | Path]
 
 
 def save_merged(
-    folder: str | os.PathLike, tensors: Checkpoint, *, recipe: Mapping[str, Any],
-    files: Files | Callable[[dict[str, str]], Files] | None = None, max_shard_size: str | int = "5GB",
-    progress: bool = False, parts: Sequence[str] = (),
-) -> dict[str, str]:  # fmt: skip
+    folder: str | os.PathLike,
+    tensors: Checkpoint,
+    *,
+    recipe: Mapping[str, Any],
+    files: Files | Callable[[dict[str, str]], Files] | None = None,
+    max_shard_size: str | int = "5GB",
+    progress: bool = False,
+    parts: Sequence[str] = (),
+) -> dict[str, str]:
     """Compute a merge's tensors one by one and write them to a new folder, with other files beside
     them.
 
@@ -97,21 +102,25 @@ def save_merged(
 
 
 def _fill(
-    work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]], inputs: Sequence[Path],
-    files: Files | Callable[[dict[str, str]], Files] | None, parts: Sequence[str], progress: bool,
-) -> dict[str, str]:  # fmt: skip
+    work: Path,
+    tensors: Checkpoint,
+    plan: Mapping[str, Sequence[str]],
+    inputs: Sequence[Path],
+    files: Files | Callable[[dict[str, str]], Files] | None,
+    parts: Sequence[str],
+    progress: bool,
+) -> dict[str, str]:
     """All that the folder gets, as far as it isn't there yet; returns the inputs' hashes."""
     work.mkdir(parents=True, exist_ok=True)
-    for left in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
-        left.unlink()
+    for unfinished in work.glob(".*.partial.*"):  # half a shard, of a process that was killed
+        unfinished.unlink()
+    sizes = {file: _size(tensors, names) for file, names in plan.items()}
     done = [
-        name
-        for name, shard in plan.items()
-        if _is_done(work, name, restricted(tensors, shard, name))
+        file
+        for file, names in plan.items()
+        if _is_done(work, file, restricted(tensors, names, file))
     ]
-    _check_room(
-        work, sum(_size(tensors, shard) for name, shard in plan.items() if name not in done)
-    )
+    _check_room(work, sum(size for file, size in sizes.items() if file not in done))
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_hashes, inputs)
         _write_shards(work, tensors, plan, done, progress)
@@ -163,11 +172,15 @@ def check_free(folder: Path, called: str = "") -> None:
 
 def _input_files(recipe: Mapping[str, Any]) -> list[Path]:
     """Of all inputs that are files, in order, each once."""
-    given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
-    opened = [load_checkpoint(path) for path in given if Path(path).exists()]
-    return list(
-        dict.fromkeys(path for each in opened for main in mains_of(each) for path in files_of(main))
-    )
+    opened = [load_checkpoint(path) for path in _paths(recipe) if Path(path).exists()]
+    mains = [main for checkpoint in opened for main in mains_of(checkpoint)]
+    return list(dict.fromkeys(path for main in mains for path in files_of(main)))
+
+
+def _paths(recipe: Mapping[str, Any]) -> list[str]:
+    """What the inputs are called; those in memory have no file of that name."""
+    base = [] if recipe["base"] is None else [recipe["base"]]
+    return [*recipe["models"], *base]
 
 
 def _fingerprint(
@@ -177,15 +190,15 @@ def _fingerprint(
     inputs: Sequence[Path],
 ) -> str:
     """The same for the same merge of the same files, and for no other."""
-    given = [*recipe["models"], *([recipe["base"]] if recipe["base"] is not None else [])]
-    stats = [
-        (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs
-    ]
-    # inputs in memory
-    unknown = uuid.uuid4().hex if not all(Path(path).exists() for path in given) else ""
-    described = {
-        name: [list(shape), str(tensors.dtypes[name])] for name, shape in tensors.shapes.items()
-    }
+    stats = []
+    for path in inputs:
+        known = path.stat()
+        stats.append((str(path.absolute()), known.st_size, known.st_mtime_ns))
+    in_memory = not all(Path(path).exists() for path in _paths(recipe))
+    unknown = uuid.uuid4().hex if in_memory else ""
+    described = {}
+    for name, shape in tensors.shapes.items():
+        described[name] = [list(shape), str(tensors.dtypes[name])]
     text = json.dumps([recipe, stats, unknown, described, plan], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -194,8 +207,8 @@ def _is_done(work: Path, file: str, shard: Checkpoint) -> bool:
     """Whether a shard is there as a whole: its name is given when it is."""
     if not (work / file).is_file():
         return False
-    found = load_checkpoint(work / file, unwrap=False)
-    return dict(found.shapes) == dict(shard.shapes) and dict(found.dtypes) == dict(shard.dtypes)
+    written = load_checkpoint(work / file, unwrap=False)
+    return dict(written.shapes) == dict(shard.shapes) and dict(written.dtypes) == dict(shard.dtypes)
 
 
 def _size(tensors: Checkpoint, names: Sequence[str]) -> int:
@@ -218,28 +231,28 @@ def _write_shards(
 ) -> None:
     sizes = {name: _size(tensors, shard) for name, shard in plan.items()}
     before = sum(sizes[name] for name in done)
-    with track(
+    bar: Progress[Any] = track(
         what="merge",
         total=sum(sizes.values()),
         initial=before,
         unit="B",
         scaled=True,
         show=progress,
-    ) as bar:
+    )
+    with bar:
         for name, shard in plan.items():
             if name not in done:
                 save_checkpoint(work / name, _counted(restricted(tensors, shard, name), bar))
 
 
-def _counted(shard: Checkpoint, bar: Progress) -> Checkpoint:
+def _counted(shard: Checkpoint, bar: Progress[Any]) -> Checkpoint:
     """The tensors of a shard, each telling the bar when it is there."""
 
-    def read(name: str) -> Tensor:
-        tensor = shard[name]
+    def count(name: str, tensor: Tensor) -> Tensor:
         bar.update(tensor.numel() * tensor.dtype.itemsize)
         return tensor
 
-    return Checkpoint(shard.path, read, shard.shapes, shard.dtypes)
+    return shard.mapped(count)
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:
@@ -262,7 +275,8 @@ def _write_files(work: Path, files: Files, plan: Mapping[str, Sequence[str]]) ->
         strange = part not in parts or Path(plain).name != plain
         if strange or name in plan or name.endswith(".safetensors.index.json"):
             raise MetanetError(
-                f"can't write {name!r} into the merge's folder: no plain name, or taken by the weights"
+                f"can't write {name!r} into the merge's folder: no plain name, or taken by the "
+                "weights"
             )
         if isinstance(content, bytes):
             (work / name).write_bytes(content)

@@ -1,10 +1,11 @@
 """Where the parts of a pipeline are written: tensors called ``2_Dense/linear.weight`` to
 ``2_Dense``, without it."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..checkpoints import PARTS, Checkpoint, shard_plan, write_index
+from ...checkpoints import PARTS, Checkpoint, shard_plan, write_index
 
 
 def mains_of(checkpoint: Checkpoint) -> list[Path]:
@@ -18,7 +19,9 @@ def plan_of(tensors: Checkpoint, size: str | int, parts: Sequence[str]) -> dict[
     plan: dict[str, list[str]] = {}
     for part in ("", *parts):
         names = [name for name in tensors if _part_of(name, parts) == part]
-        for file, shard in shard_plan(restricted(tensors, names), size).items() if names else ():
+        if not names:
+            continue
+        for file, shard in shard_plan(restricted(tensors, names), size).items():
             plan[f"{part}/{file}" if part else file] = list(shard)
     return plan
 
@@ -30,19 +33,20 @@ def inner(file: str, name: str) -> str:
 
 def restricted(tensors: Checkpoint, names: Sequence[str], file: str = "") -> Checkpoint:
     """Some of the tensors, by their names in a file."""
-    shapes = {inner(file, name): tensors.shapes[name] for name in names}
-    dtypes = {inner(file, name): tensors.dtypes[name] for name in names}
-    outer = {inner(file, name): name for name in names}
-    return Checkpoint(tensors.path, lambda name: tensors[outer[name]], shapes, dtypes)
+    return tensors.select({inner(file, name): name for name in names})
 
 
 def write_indexes(work: Path, tensors: Checkpoint, plan: Mapping[str, Sequence[str]]) -> None:
     """The index of every folder that has several files of tensors."""
-    for part in dict.fromkeys(file.rpartition("/")[0] for file in plan):
-        files = {file.rpartition("/")[2]: file for file in plan if file.rpartition("/")[0] == part}
-        names = [name for file in files.values() for name in plan[file]]
-        own = {short: [inner(file, name) for name in plan[file]] for short, file in files.items()}
-        write_index(work / part, restricted(tensors, names, next(iter(files.values()))), own)
+    files: dict[str, list[str]] = defaultdict(list)
+    for file in plan:
+        files[file.rpartition("/")[0]].append(file)
+    for part, inside in files.items():
+        names = [name for file in inside for name in plan[file]]
+        shards = {}
+        for file in inside:
+            shards[file.rpartition("/")[2]] = [inner(file, name) for name in plan[file]]
+        write_index(work / part, restricted(tensors, names, inside[0]), shards)
 
 
 def _part_of(name: str, parts: Sequence[str]) -> str:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ._part import Part
+from ...errors import MetanetError
+from .._part import Part
 from ._ranking import edge_below
-from ._task_vectors import CHUNK, TaskVector, buffers, chunks
+from ._vector import CHUNK, TaskVector, buffers, chunks
 
 PROBABILITY = "probability"
 
@@ -22,7 +22,7 @@ def largest(part: Part, model: int, density: float, rescale: bool) -> TaskVector
         density: share that is kept, rounded down; at least one entry unless it is 0.
         rescale: see :func:`rescaled`.
     """
-    vector, size = _whole(part, model, density), part.base.numel()
+    vector, size = _whole(part, model, density), part.origin.numel()
     if density == 0:
         return replace(vector, factor=0.0)
     edge = edge_below(vector, max(1, int(density * size)))
@@ -39,17 +39,17 @@ def middle(part: Part, model: int, density: float, gamma: float, rescale: bool) 
             drop.
         rescale: see :func:`rescaled`.
     """
-    vector, size = _whole(part, model, density), part.base.numel()
+    vector, size = _whole(part, model, density), part.origin.numel()
     _check_share("gamma", gamma)
-    kept = int(density * size)
+    staying = int(density * size)
     if density == 1 or size == 0:
         return vector
-    if kept == 0:
+    if staying == 0:
         return replace(vector, factor=0.0)
-    outliers = min(int(gamma * size), size - kept)
+    outliers = min(int(gamma * size), size - staying)
     high = edge_below(vector, outliers) if outliers else None
     return rescaled(
-        vector, replace(vector, low=edge_below(vector, outliers + kept), high=high), rescale
+        vector, replace(vector, low=edge_below(vector, outliers + staying), high=high), rescale
     )
 
 
@@ -64,11 +64,11 @@ def drawn(part: Part, model: int, density: float, rescale: bool | str) -> TaskVe
     if density in (0, 1):
         return replace(vector, factor=float(density))
     generator, limit = part.generator(model), _limit(density)
-    kept = np.empty(len(vector.base), dtype=bool)
-    for start in range(0, len(kept), CHUNK):
-        chunk = kept[start : start + CHUNK]
+    staying = np.empty(len(vector.base), dtype=bool)
+    for start in range(0, len(staying), CHUNK):
+        chunk = staying[start : start + CHUNK]
         np.less(_random(generator, len(chunk)), limit, out=chunk)
-    some = replace(vector, factors=_factors(kept, vector))
+    some = replace(vector, factors=_factors(staying, vector))
     return (
         replace(some, factor=1 / density)
         if rescale == PROBABILITY
@@ -94,11 +94,12 @@ def drawn_by_rank(
         return replace(vector, factor=float(density))
     if not 0 < density - abs(epsilon) <= density + abs(epsilon) < 1:
         raise MetanetError(
-            f"{part.name}: density={density:g} and epsilon={epsilon:g} make probabilities of {density - epsilon:g} to "
-            f"{density + epsilon:g}; they must be between 0 and 1: give a smaller epsilon, or density 1 or 0"
+            f"{part.name}: density={density:g} and epsilon={epsilon:g} make probabilities of "
+            f"{density - epsilon:g} to {density + epsilon:g}; they must be between 0 and 1: give a "
+            "smaller epsilon, or density 1 or 0"
         )
     size = len(vector.base)
-    length = size // max(1, part.base.shape[0]) if part.base.ndim > 1 else size
+    length = size // max(1, part.origin.shape[0]) if part.origin.ndim > 1 else size
     ramp = density + (np.linspace(-epsilon, epsilon, length) if length > 1 else np.zeros(length))
     limits, generator = _limit(ramp), part.generator(model)
     inverse = rescale == PROBABILITY
@@ -107,8 +108,8 @@ def drawn_by_rank(
     for start in range(0, size, max(1, block)):
         stop = min(size, start + block)
         order = _by_magnitude(vector.back(start, vector.base.new_empty(stop - start)).cpu(), length)
-        kept = _random(generator, stop - start).reshape(-1, length) < limits
-        factors[start:stop][order] = (kept / ramp if inverse else kept).reshape(-1)
+        staying = _random(generator, stop - start).reshape(-1, length) < limits
+        factors[start:stop][order] = (staying / ramp if inverse else staying).reshape(-1)
     some = replace(vector, factors=_factors(factors, vector))
     return some if inverse else rescaled(vector, some, rescale)
 

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..alignment import stored_name
-from ..architecture import Architecture
-from ..errors import MetanetError
-from ..graph import real_parts
-from ..symmetry import SymmetrySpec
-from ..tracing import Trace
-from ..verification import change_of, float64
-from ._features import Roles, along, candidates, groups_on, roles_of
+from ...alignment import stored_name
+from ...architecture import Architecture
+from ...errors import MetanetError
+from ...graph import real_parts
+from ...symmetry import SymmetrySpec
+from ...tracing import Trace
+from ...verification import change_of, float64
+from ._roles import Roles, along, candidates, groups_on, roles_of
 
 _BOUND = "something but weights looks at all its neurons, as a layer norm does"
 _SAME = 1e-8  # relative change of the outputs, in float64
@@ -39,7 +39,8 @@ def free_groups(
     """
     if arch.recording is None:
         raise MetanetError(
-            "merging features runs the recording: give arch=metanet.trace(model, inputs), or model=..."
+            "merging features runs the recording: give arch=metanet.trace(model, inputs), or "
+            "model=..."
         )
     roles = roles_of(arch.template)
     asked, why = candidates(arch.spec, roles)
@@ -112,11 +113,11 @@ class _Trial:
     def _run(self, state: Mapping[str, Tensor]) -> list[Tensor]:
         with torch.no_grad(), float64():
             values = self.trace.replay(state, *self.inputs, keep=set(self.trace.outputs))
-        given = dict(zip(self.trace.inputs, self.inputs, strict=True))
+        entering = dict(zip(self.trace.inputs, self.inputs, strict=True))
         found = [
-            values[n] if n in values else given[n]
+            values[n] if n in values else entering[n]
             for n in self.trace.outputs
-            if n in values or n in given
+            if n in values or n in entering
         ]
         return [real_parts(t).double() for t in found]
 
@@ -134,14 +135,14 @@ class _Pairs:
         if group not in self.groups:
             return tensor
         n = tensor.shape[at] // 2 * 2
-        kept, gone = torch.arange(0, n, 2), torch.arange(1, n, 2)
+        first, gone = torch.arange(0, n, 2), torch.arange(1, n, 2)
         other = tensor.index_select(at, gone)
         if not self.roles.makes(self.name, number):
             if self.moved is None:
                 return tensor
-            return tensor.index_add(at, kept, other).index_fill(at, gone, 0.0)
+            return tensor.index_add(at, first, other).index_fill(at, gone, 0.0)
         if self.moved is None:
-            return tensor.index_copy(at, gone, tensor.index_select(at, kept))
+            return tensor.index_copy(at, gone, tensor.index_select(at, first))
         noise = torch.rand(other.shape, generator=self.moved, dtype=torch.float64)
         size = tensor.square().mean().sqrt()
         return tensor.index_copy(at, gone, other * (1 + noise) + 0.3 * size * noise)

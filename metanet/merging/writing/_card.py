@@ -1,7 +1,6 @@
 """The model card of a merge: what was merged and how, in Markdown with the front matter of the
 Hugging Face Hub."""
 
-import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,17 +9,24 @@ from typing import Any
 
 import torch
 
-from ..alignment import Alignment
-from ._registry import METHODS, explanations
+from ...alignment import Alignment
+from .._registry import METHODS
 
 _CACHED = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)")
 
 
 def model_card(
-    recipe: Mapping[str, Any], *, title: str = "merged", hashes: Mapping[str, str] | None = None,
-    report: Mapping[str, Any] | None = None, alignments: Sequence[Alignment | None] = (), library: str | None = None,
-    notes: Iterable[str] = (), command: str | None = None, config: str | None = None,
-) -> str:  # fmt: skip
+    recipe: Mapping[str, Any],
+    *,
+    title: str = "merged",
+    hashes: Mapping[str, str] | None = None,
+    report: Mapping[str, Any] | None = None,
+    alignments: Sequence[Alignment | None] = (),
+    library: str | None = None,
+    notes: Iterable[str] = (),
+    command: str | None = None,
+    config: str | None = None,
+) -> str:
     """A README.md for a merged network.
 
     Args:
@@ -33,11 +39,19 @@ def model_card(
         config: the whole configuration, as YAML.
     """
     parts = [
-        _front_matter(recipe, library), f"# {title}", _summary(recipe), _table_of_inputs(recipe, hashes or {}),
-        _how(recipe), _aligned(alignments), _told(report or {}), _listed("Notes", notes),
-        "" if command is None else f"## Made by\n\n```sh\n{command}\n```",
-        "" if config is None else f"```yaml\n{config.rstrip()}\n```",
-    ]  # fmt: skip
+        _front_matter(recipe, library),
+        f"# {title}",
+        _summary(recipe),
+        _table_of_inputs(recipe, hashes or {}),
+        _how(recipe),
+        _aligned(alignments),
+        _reported(report or {}),
+        _listed("Notes", notes),
+    ]
+    if command is not None:
+        parts.append(f"## Made by\n\n```sh\n{command}\n```")
+    if config is not None:
+        parts.append(f"```yaml\n{config.rstrip()}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -45,8 +59,8 @@ def name_of(given: str) -> str:
     """What to call an input: its name on the Hub if it lies in its cache, else that of its folder
     or file."""
     path = Path(given)
-    if found := _CACHED.search(str(path.absolute())):
-        return f"{found['owner']}/{found['name']}"
+    if match := _CACHED.search(str(path.absolute())):
+        return f"{match['owner']}/{match['name']}"
     usual = path.name.split(".")[0] in ("model", "pytorch_model") and path.parent.name
     return path.parent.name if usual else path.absolute().name
 
@@ -66,67 +80,74 @@ def _inputs(recipe: Mapping[str, Any]) -> dict[str, str]:
 def _summary(recipe: Mapping[str, Any]) -> str:
     count = len(recipe["models"])
     what = "one network" if count == 1 else f"{count} networks"
-    on = "" if recipe["base"] is None else " and their base"
+    base = "" if recipe["base"] is None else " and their base"
     method = METHODS[recipe["method"]]
-    purpose = (inspect.getdoc(method.function) or "").partition("\n")[0]
-    named = f"[`{method.name}`]({method.reference})" if method.reference else f"`{method.name}`"
-    told = f": {purpose[:1].lower()}{purpose[1:]}" if purpose else ""
-    return f"Made of {what}{on} by the method {named} of metanet {recipe['version']} (torch {torch.__version__}){told}"
+    name = f"[`{method.name}`]({method.reference})" if method.reference else f"`{method.name}`"
+    purpose = method.purpose
+    says = f": {purpose[:1].lower()}{purpose[1:]}" if purpose else ""
+    versions = f"metanet {recipe['version']} (torch {torch.__version__})"
+    return f"Made of {what}{base} by the method {name} of {versions}{says}"
 
 
 def _table_of_inputs(recipe: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
     weights = recipe["options"].get("weights")
-    rows = [("", "checkpoint", *(["weight"] if weights is not None else []))]
-    for number, given in _inputs(recipe).items():
-        own = weights[int(number)] if isinstance(weights, list) and number != "base" else weights
-        shown = "" if number == "base" else _value(own)
-        rows.append((number, given, *([shown] if weights is not None else [])))
+    rows = [("", "checkpoint") if weights is None else ("", "checkpoint", "weight")]
+    for number, path in _inputs(recipe).items():
+        row = (number, path) if weights is None else (number, path, _weight(weights, number))
+        rows.append(row)
+    table = f"## Inputs\n\n{_markdown(rows)}"
+    if not hashes:
+        return table
     files = [("file", "SHA-256"), *((path, f"`{digest}`") for path, digest in hashes.items())]
-    return f"## Inputs\n\n{_markdown(rows)}" + (f"\n\n{_markdown(files)}" if hashes else "")
+    return f"{table}\n\n{_markdown(files)}"
+
+
+def _weight(weights: Any, number: str) -> str:
+    """One cell: the weight of a model; the base has none."""
+    if number == "base":
+        return ""
+    return _value(weights[int(number)] if isinstance(weights, list) else weights)
 
 
 def _how(recipe: Mapping[str, Any]) -> str:
-    method = METHODS[recipe["method"]]
-    told = explanations(method.function) | (
-        {} if method.prepare is None else explanations(method.prepare)
-    )
+    explained = METHODS[recipe["method"]].explained
     rows = [("option", "value", "")]
-    rows += [
-        (f"`{name}`", _value(value), told.get(name, ""))
-        for name, value in recipe["options"].items()
-    ]
-    rest = [
-        f"- computed in {recipe['dtype'] or 'float32, or float64 where an input is'}, "
-        f"stored as {recipe['out_dtype'] or 'the ' + ('first model' if recipe['base'] is None else 'base') + ' is'}",
+    for name, value in recipe["options"].items():
+        rows.append((f"`{name}`", _value(value), explained.get(name, "")))
+    like = "first model" if recipe["base"] is None else "base"
+    computed = recipe["dtype"] or "float32, or float64 where an input is"
+    stored = recipe["out_dtype"] or f"the {like} is"
+    lines = [
+        f"- computed in {computed}, stored as {stored}",
         f"- seed {recipe['seed']}",
         f"- statistics: {recipe['repair'] or 'not repaired'}",
     ]
-    rest += [
-        f"- tensors `{pattern}`: {_value(values)}"
-        for pattern, values in recipe["overrides"].items()
-    ]
-    rest += [
-        f"- layers, slice {k + 1}: {_value(each)}" for k, each in enumerate(recipe["slices"] or ())
-    ]
-    return "## How\n\n" + (f"{_markdown(rows)}\n\n" if recipe["options"] else "") + "\n".join(rest)
+    for pattern, values in recipe["overrides"].items():
+        lines.append(f"- tensors `{pattern}`: {_value(values)}")
+    for number, layers in enumerate(recipe["slices"] or (), 1):
+        lines.append(f"- layers, slice {number}: {_value(layers)}")
+    options = f"{_markdown(rows)}\n\n" if recipe["options"] else ""
+    return f"## How\n\n{options}" + "\n".join(lines)
 
 
 def _aligned(alignments: Sequence[Alignment | None]) -> str:
     lines = []
-    for number, each in enumerate(alignments):
-        if each is None:
+    for number, alignment in enumerate(alignments):
+        if alignment is None:
             lines.append(f"{number}: stays")
             continue
-        groups = [g.name for g in each.transform.spec.groups if g.kind == "permutation"]
-        moved = len(groups) - len(each.identity)
+        groups = [g for g in alignment.transform.spec.groups if g.kind == "permutation"]
+        moved = len(groups) - len(alignment.identity)
+        before = alignment.objective[0]
+        after = alignment.objective[-1]
         lines.append(
-            f"{number}: neurons moved by the matcher `{each.method}` (seed {each.seed}): {moved} of {len(groups)} "
-            f"groups, objective {each.objective[0]:.6g} -> {each.objective[-1]:.6g}"
+            f"{number}: neurons moved by the matcher `{alignment.method}` (seed {alignment.seed}): "
+            f"{moved} of {len(groups)} groups, objective {before:.6g} -> {after:.6g}"
         )
     return _listed("Alignment", lines)
 
 
-def _told(report: Mapping[str, Any]) -> str:
+def _reported(report: Mapping[str, Any]) -> str:
     return _listed("Report", (f"{name}: {_value(value)}" for name, value in report.items()))
 
 

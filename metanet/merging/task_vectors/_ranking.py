@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from ._task_vectors import CHUNK, Edge, TaskVector, chunks
+from ._vector import CHUNK, Edge, TaskVector, chunks
 
 _SAMPLE = 1 << 14
 
@@ -25,10 +25,10 @@ def edge_below(vector: TaskVector, count: int) -> Edge | None:
     size = len(vector.base)
     if count >= size:
         return None
-    found = None
+    edge = None
     if size > 2 * CHUNK and vector.base.device.type == "cpu":
-        found = _between(vector, count, *_bracket(vector, count))
-    magnitude, larger, equal = found or _among_all(vector, count)
+        edge = _between(vector, count, *_bracket(vector, count))
+    magnitude, larger, equal = edge or _among_all(vector, count)
     position = size if larger + equal == count else _position(vector, magnitude, count - larger)
     below = torch.nextafter(
         torch.tensor(magnitude, dtype=vector.base.dtype), vector.base.new_zeros((), device="cpu")
@@ -59,16 +59,17 @@ def _between(
     them.
     """
     above = from_high = from_low = 0
-    found = []
+    pieces = []
     buffer = vector.base.new_empty(CHUNK)
     for start, stop in chunks(vector.base):
         values = vector.back(start, buffer[: stop - start]).abs_().numpy()
-        is_from_high, is_above_low = values >= high, values > low
-        above += np.count_nonzero(values > high)
-        from_high += np.count_nonzero(is_from_high)
-        from_low += np.count_nonzero(values >= low)
-        found.append(values[is_above_low > is_from_high])
-    inside = np.concatenate(found)
+        is_from_high = values >= high
+        is_above_low = values > low
+        above += int(np.count_nonzero(values > high))
+        from_high += int(np.count_nonzero(is_from_high))
+        from_low += int(np.count_nonzero(values >= low))
+        pieces.append(values[is_above_low > is_from_high])
+    inside = np.concatenate(pieces)
     if above < count <= from_high:
         return high, above, from_high - above
     if from_high < count <= from_high + len(inside):
@@ -83,8 +84,8 @@ def _selected(values: np.ndarray, count: int) -> tuple[float, int, int]:
     magnitude = values[len(values) - count]
     return (
         float(magnitude),
-        np.count_nonzero(values > magnitude),
-        np.count_nonzero(values == magnitude),
+        int(np.count_nonzero(values > magnitude)),
+        int(np.count_nonzero(values == magnitude)),
     )
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ._part import Part
+from .._part import Part
 
 # entries: 128 KiB of float32; for more, PyTorch wakes a second thread, which costs more than it
 # saves
@@ -70,11 +69,7 @@ class TaskVector:
         Raises:
             MetanetError: there is no base.
         """
-        if part.base is None:
-            raise MetanetError(
-                f"{part.name}: no base was given, so that there is nothing to take differences to"
-            )
-        return cls(part.tensors[model].reshape(-1), part.base.reshape(-1))
+        return cls(part.tensors[model].reshape(-1), part.origin.reshape(-1))
 
     def back(self, start: int, out: Tensor) -> Tensor:
         """The way back from the model to the base, from entry ``start`` on, without ``factor``;

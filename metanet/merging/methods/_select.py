@@ -1,5 +1,6 @@
 """Choosing elements by size."""
 
+import torch
 from torch import Tensor
 
 
@@ -11,7 +12,7 @@ def largest(values: Tensor, count: int) -> Tensor:
     """
     flat = values.reshape(-1)
     if count <= 0 or count >= flat.numel():
-        return values.new_full(values.shape, count > 0, dtype=bool)
+        return values.new_full(values.shape, count > 0, dtype=torch.bool)
     least = flat.kthvalue(flat.numel() - count + 1).values
     mask = flat > least
     equal = flat == least

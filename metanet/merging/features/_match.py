@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..alignment import (
+from ...alignment import (
     Moments,
     NeuronRunner,
     added_up,
@@ -21,9 +22,9 @@ from ..alignment import (
     to_elements,
     to_transform,
 )
-from ..symmetry import Axis, Leaf, Transform, leaves_of
-from ._features_pairs import Pairs
-from ._part import Problem
+from ...symmetry import Axis, Leaf, Transform, leaves_of
+from .._part import Problem
+from ._pairs import Pairs
 
 _ALIKE = 1e-9  # settles ties: features of different networks first, of these the same one
 _Key = tuple[int, Axis]
@@ -47,11 +48,11 @@ def matched(
         features in all k networks, one network after the other; and what moves each network onto
         the first.
     """
-    spec, k = problem.arch.spec, len(problem.models)
+    spec, k = problem.structure.spec, len(problem.models)
     within: dict[_Key, Moments] = defaultdict(Moments)
     across: dict[tuple[int, _Key], Moments] = defaultdict(Moments)
-    runner = NeuronRunner(problem.arch, problem.model, problem.device)
-    for shown in runner.samples(problem.models, islice(problem.data, batches), positions):
+    runner = NeuronRunner(problem.structure, problem.network, problem.device)
+    for shown in runner.samples(problem.models, islice(problem.batches, batches), positions):
         for place, (tap, sides) in enumerate(shown):
             groups = {leaf.group for leaf in leaves_of(tap.neurons)}
             if groups & {*zipped}:
@@ -71,9 +72,9 @@ def matched(
     movable = [g for g in movable_groups(spec, keys, keys) if g in moved]
     transforms = [spec.identity()]
     for m in range(1, k):
-        found = [(n, c) for (which, (_, n)), c in across.items() if which == m]
+        of_model = [(n, c) for (which, (_, n)), c in across.items() if which == m]
         terms = added_up(
-            [t for n, c in found for t in terms_of(c.correlations(), n, keys, movable)]
+            [t for n, c in of_model for t in terms_of(c.correlations(), n, keys, movable)]
         )
         start = {g: e.numpy() for g, e in to_elements(spec.identity(), keys).items()}
         arranged, _ = arrange_by_terms(terms, families(movable, keys), keys, start)
@@ -83,27 +84,28 @@ def matched(
 
 def _with_dead(moments: Moments) -> Tensor:
     """Correlations; of features that hardly vary, 1 with each other and 0 with all others."""
-    found = moments.correlations()
-    dead = found.diagonal() == 0
-    return torch.where(dead[:, None] & dead, 1.0, found)
+    correlations = moments.correlations()
+    dead = correlations.diagonal() == 0
+    return torch.where(dead[:, None] & dead, 1.0, correlations)
 
 
 def _parts(
     correlations: Tensor, neurons: Axis, zipped: Sequence[str], k: int
-) -> list[tuple[str, np.ndarray, int]]:  # fmt: skip
+) -> list[tuple[str, np.ndarray, int]]:
     """What one set of neurons says of groups: ``(group, sums of correlations (k n, k n), how many
     were added up)``."""
-    out = []
+    sums = []
     table = correlations.cpu().numpy()
     for factors, places in cut_axis(neurons):
-        leaves = [i for i, f in enumerate(factors) if isinstance(f, Leaf)]
-        if len(leaves) != 1 or factors[leaves[0]].group not in zipped:
+        leaves = [(at, factor) for at, factor in enumerate(factors) if isinstance(factor, Leaf)]
+        if len(leaves) != 1 or leaves[0][1].group not in zipped:
             continue
-        rows = places.movedim(leaves[0], 0).reshape(factors[leaves[0]].size, -1).numpy()
-        rows = np.concatenate([rows + m * neurons.size for m in range(k)])
-        total = sum(table[np.ix_(column, column)] for column in rows.T)
-        out.append((factors[leaves[0]].group, total, rows.shape[1]))
-    return out
+        at, leaf = leaves[0]
+        rows = places.movedim(at, 0).reshape(leaf.size, -1).numpy()
+        rows = np.concatenate([rows + model * neurons.size for model in range(k)])
+        first, *others = (table[np.ix_(column, column)] for column in rows.T)
+        sums.append((leaf.group, sum(others, start=first), rows.shape[1]))
+    return sums
 
 
 def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) -> np.ndarray:
@@ -122,43 +124,84 @@ def zip_features(correlations: np.ndarray, k: int, alpha: float, beta: float) ->
     Returns:
         ``(k, n)`` int64: for every feature the number of the one that it becomes part of.
     """
-    n = len(correlations) // k
-    model, own = np.divmod(np.arange(k * n), n)
-    apart = model[:, None] != model
-    fit = (
-        correlations.astype(np.float64) + _ALIKE * apart + _ALIKE * (apart & (own[:, None] == own))
-    )
-    budget = np.full(k, int((k - 1) * n // k * beta + 1e-9))
-    counts = np.zeros((k * n, k), np.int64)
-    counts[np.arange(k * n), model] = 1
-    pairs, cluster = Pairs(fit.copy()), np.arange(k * n)
-    for m in np.flatnonzero(budget == 0):
-        pairs.forbid(counts[:, m] > 0)
-    for _ in range((k - 1) * n):
-        i, j, score = pairs.best()
-        if np.isneginf(
-            score
-        ):  # the rules leave no pair, as may happen among three networks: go on without
-            pairs, alpha, budget[:] = Pairs(_least(fit, cluster)), 1.0, k * n
-            i, j, _ = pairs.best()
+    joining = _Joining(correlations, k, alpha, beta)
+    for _ in range(len(joining.cluster) - joining.size):
+        joining.step()
+    # In the order of the first network's features, as far as they go.
+    names, first = np.unique(joining.cluster, return_index=True)
+    order = np.argsort(np.argsort(first))
+    clusters: np.ndarray = order[np.searchsorted(names, joining.cluster)].reshape(k, joining.size)
+    return clusters
+
+
+class _Joining:
+    """The features of k networks, of which more and more have become one.
+
+    Features are numbered network by network; a joined one has the number of its first, and holds so
+    many of each network::
+
+        2 networks of 2     cluster  0 1 2 3     counts  10 10 01 01
+        1 and 2 join        cluster  0 1 1 3     counts  10 11 00 01
+        0 and 3 join        cluster  0 1 1 0     counts  11 11 00 00
+
+    Attributes:
+        size: how many features each network has.
+        cluster: for every feature the number of the joined one.
+    """
+
+    def __init__(self, correlations: np.ndarray, k: int, alpha: float, beta: float) -> None:
+        count = len(correlations)
+        self.size = count // k
+        self.cluster = np.arange(count)
+        self._alpha = alpha
+        network, feature = np.divmod(np.arange(count), self.size)
+        apart = network[:, None] != network
+        alike = apart & (feature[:, None] == feature)
+        self._fit = correlations.astype(np.float64) + _ALIKE * apart + _ALIKE * alike
+        self._pairs = Pairs(self._fit.copy())
+        # How often each network may still join two of its own.
+        self._budget = np.full(k, int((k - 1) * self.size // k * beta + 1e-9))
+        self._counts = np.zeros((count, k), np.int64)
+        self._counts[np.arange(count), network] = 1
+        for m in np.flatnonzero(self._budget == 0):
+            self._forbid(m)
+
+    def step(self) -> None:
+        """The two that fit best become one."""
+        i, j, score = self._pairs.best()
+        if np.isneginf(score):
+            self._lift_rules()
+            i, j, _ = self._pairs.best()
+        counts = self._counts
         within = (counts[i] > 0) & (counts[j] > 0)
         counts[i] += counts[j]
         counts[j] = 0
-        cluster[cluster == j] = i
-        row = np.minimum(pairs.scores[i], pairs.scores[j])
-        if (counts[i] > 1).any() or (counts[i] > 0).all():
-            row = row * alpha if alpha > 0 else np.full_like(row, -np.inf)
-        full = (budget == 0) & (counts[i] > 0)
-        row[(counts[:, full] > 0).any(1)] = -np.inf
-        pairs.join(i, j, row)
+        self.cluster[self.cluster == j] = i
+        self._pairs.join(i, j, self._scores(i, j))
         for m in np.flatnonzero(within):
-            budget[m] -= 1
-            if budget[m] == 0:
-                pairs.forbid(counts[:, m] > 0)
-    # In the order of the first network's features, as far as they go.
-    names, first = np.unique(cluster, return_index=True)
-    order = np.argsort(np.argsort(first))
-    return order[np.searchsorted(names, cluster)].reshape(k, n)
+            self._budget[m] -= 1
+            if self._budget[m] == 0:
+                self._forbid(m)
+
+    def _scores(self, i: int, j: int) -> np.ndarray:
+        """How what is joined at i fits all others: as the less alike did, times alpha."""
+        counts = self._counts
+        row = np.minimum(self._pairs.scores[i], self._pairs.scores[j])
+        if (counts[i] > 1).any() or (counts[i] > 0).all():
+            row = row * self._alpha if self._alpha > 0 else np.full_like(row, -np.inf)
+        full = (self._budget == 0) & (counts[i] > 0)
+        row[(counts[:, full] > 0).any(1)] = -np.inf
+        return row
+
+    def _forbid(self, network: int | np.integer[Any]) -> None:
+        """Features that hold some of a network may not meet any more."""
+        self._pairs.forbid(self._counts[:, network] > 0)
+
+    def _lift_rules(self) -> None:
+        """Go on without alpha and budget: among three networks they may leave no pair."""
+        self._pairs = Pairs(_least(self._fit, self.cluster))
+        self._alpha = 1.0
+        self._budget[:] = len(self.cluster)
 
 
 def _least(fit: np.ndarray, cluster: np.ndarray) -> np.ndarray:
