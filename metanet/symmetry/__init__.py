@@ -10,6 +10,8 @@ from ._axes import axis_to_json as axis_to_json
 from ._axes import chosen as chosen
 from ._axes import fixed_of as fixed_of
 from ._axes import leaves_of as leaves_of
+from ._axes import mapped as mapped
+from ._axes import walk as walk
 from ._charged import Charged as Charged
 from ._charged import ChargedCall as ChargedCall
 from ._derive import Derivation as Derivation
@@ -29,7 +31,7 @@ from ._operation import Call as Call
 from ._operation import Semantics as Semantics
 from ._operation import law as law
 from ._operation import rule as rule
-from ._spec import Group as Group
+from ._records import Group as Group
+from ._records import TensorAxes as TensorAxes
 from ._spec import SymmetrySpec as SymmetrySpec
-from ._spec import TensorAxes as TensorAxes
-from ._transform import Transform as Transform
+from ._spec import Transform as Transform

@@ -6,17 +6,18 @@ each output the charges of its axes, or ``None`` for an output that has none. An
 law gives its operands no charges at all.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from ..tracing import Op
-from ._charges import ZERO, Balance, Charges, Form, Occurrence, Piece
+from ._charges import ZERO, Balance, ChargedStretch, Charges, Form, Node, Occurrence
 from ._flow import Follow, Regroup, Take
+from ._interpretation import Interpretation
 from ._operation import Semantics
-from ._solver import Walk
 
 Axes = tuple[Charges, ...]
 
@@ -56,6 +57,11 @@ class Charged:
         return len(self.axes)
 
     @property
+    def is_result(self) -> bool:
+        """Whether it depends on the network's input and is not 0 everywhere."""
+        return self.data and not self.nothing
+
+    @property
     def nothing(self) -> bool:
         """Whether it is 0 everywhere."""
         if self.zero is None:
@@ -75,7 +81,7 @@ class ChargedCall:
 
     op: Op
     said: Semantics
-    walk: Walk
+    recording: Interpretation
     balance: Balance
     zero: bool = False
 
@@ -86,23 +92,25 @@ class ChargedCall:
     def shape(self, output: int = 0) -> tuple[int, ...]:
         """The shape of an output; ``()`` if it is no tensor."""
         number = self.op.outputs[output]
-        return () if number is None else self.walk.trace.values[number].shape
+        return () if number is None else self.recording.trace.values[number].shape
 
     @property
     def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
         """The shapes of all outputs."""
         return tuple(
-            None if n is None else self.walk.trace.values[n].shape for n in self.op.outputs
+            None if n is None else self.recording.trace.values[n].shape for n in self.op.outputs
         )
 
     def like(self, output: int = 0) -> Axes:
         """The axes of an output, with charges 0."""
         number = self.op.outputs[output]
-        return () if number is None else tuple(map(self.balance.nought, self.walk.axes[number]))
+        return (
+            () if number is None else tuple(map(self.balance.nought, self.recording.axes[number]))
+        )
 
     def whole(self, x: Charged, axis: int) -> Charges:
         """An axis of an operand, even if it has no charges."""
-        expr = self.walk.axes.get(x.value)
+        expr = self.recording.axes.get(x.value)
         return x[axis] or (self.balance.nought(expr[axis]) if expr is not None else ())
 
     def pin(self, *operands: Any, kind: int | None = None) -> None:
@@ -125,13 +133,13 @@ class ChargedCall:
     def agree(self, operands: Sequence[Any]) -> Axes:
         """The axes of a result whose operands all have the same charges; numbers other than 0 have
         none."""
-        given = [self.aligned(o) for o in operands if not _is_nothing(o)]
-        if not given:
+        charged = [self.aligned(o) for o in operands if not _is_nothing(o)]
+        if not charged:
             return ((),) * len(self.shape())
-        for other in given[1:]:
-            for a, b in zip(given[0], other, strict=True):
+        for other in charged[1:]:
+            for a, b in zip(charged[0], other, strict=True):
                 self.balance.equal(a, b)
-        return tuple(next((a for a in axes if a), ()) for axes in zip(*given, strict=True))
+        return tuple(next((a for a in axes if a), ()) for axes in zip(*charged, strict=True))
 
     def product(self, a: Any, b: Any, k: int = 1) -> Axes:
         """The axes of ``a * b ** k``."""
@@ -148,13 +156,18 @@ class ChargedCall:
         if not x.charged:
             return []
         if any(self.said.takes):
-            return [t and self.taken(x, t, i) for i, t in enumerate(self.said.takes)]
+            return self._all_taken(x)
         flow = self.said.flow[0] if self.said.flow else None
         if isinstance(flow, Follow):
             return [self.followed(x)]
         if isinstance(flow, Regroup):
             return [self.regrouped(x)]
         return [self.by_leaf(x)]
+
+    def _all_taken(self, x: Charged) -> list[Axes | None]:
+        """Every output, where they are stretches of ``x``."""
+        takes = enumerate(self.said.takes)
+        return [None if take is None else self.taken(x, take, i) for i, take in takes]
 
     def followed(self, x: Charged) -> Axes:
         """The output by the semantics' word for which axes stay; those that go have no charges."""
@@ -172,81 +185,118 @@ class ChargedCall:
         out: list[Charges] = []
         for like in self.like():
             n = sum(node.live for node in like)
-            own, before = tuple(before[:n]), before[n:]
-            if not self.balance.alike(own, like):
+            nodes, before = tuple(before[:n]), before[n:]
+            if not self.balance.alike(nodes, like):
                 self.pin(x)
                 return None
-            out.append(self.balance.filled(like, own))
+            out.append(self.balance.filled(like, nodes))
         if before:
             self.pin(x)
             return None
         return tuple(out)
 
     def by_leaf(self, x: Charged, gone: Sequence[int] = ()) -> Axes:
-        """The output by where it has the leaves of ``x``, other than those on axes that are gone."""
+        """The output by where it has the leaves of ``x``, other than those on axes that are gone.
+
+        A leaf is where it is, if there is but one of it before and behind the operation; else it has
+        no charges.
+        """
         balance = self.balance
-        found: dict[int, list[Form]] = {}
         for a in gone:
             balance.pin(x[a])
-        for axis in (x[a] for a in range(len(x)) if a not in gone):
-            for n in axis:
-                for o in balance.occurrences((n,)):
-                    # Of what is inside a concatenation only a part may be there.
-                    found.setdefault(o.root, []).extend(
-                        [o.form] if isinstance(n, Occurrence) else [o.form, o.form]
-                    )
+        before = self._forms_by_leaf([axis for a, axis in enumerate(x) if a not in gone])
         like = self.like()
-        count: dict[int, int] = {}
-        for axis in like:
-            for o in balance.occurrences(axis):
-                count[o.root] = count.get(o.root, 0) + 1
-        for root, forms in found.items():
-            if len(forms) != 1 or count.get(root) != 1:
-                for form in forms:
-                    balance.system.vanish(form)
-        kept = {
-            root: forms[0]
-            for root, forms in found.items()
-            if len(forms) == 1 and count.get(root) == 1
-        }
-        return tuple(
-            tuple(
-                Occurrence(n.root, kept.get(n.root, ZERO)) if isinstance(n, Occurrence) and n.live else n for n in axis
-            )
-            for axis in like
-        )  # fmt: skip
+        behind = Counter(root for axis in like for root, _ in balance.forms(axis))
+        unique: dict[int, Form] = {}
+        for root, forms in before.items():
+            if len(forms) == 1 == behind[root]:
+                unique[root] = forms[0]
+                continue
+            for form in forms:
+                balance.system.vanish(form)
+
+        def charged(node: Node) -> Node:
+            is_leaf = isinstance(node, Occurrence) and node.live
+            return Occurrence(node.root, unique.get(node.root, ZERO)) if is_leaf else node
+
+        return tuple(tuple(map(charged, axis)) for axis in like)
+
+    def _forms_by_leaf(self, axes: Sequence[Charges]) -> dict[int, list[Form]]:
+        """The charges that every leaf has on some axes."""
+        forms: dict[int, list[Form]] = {}
+        for node in (node for axis in axes for node in axis):
+            # Of what is inside a concatenation only a part may be there: as if there were two.
+            times = 1 if isinstance(node, Occurrence) else 2
+            for root, form in self.balance.forms((node,)):
+                forms.setdefault(root, []).extend([form] * times)
+        return forms
 
     def taken(self, x: Charged, take: Take, output: int) -> Axes:
-        """A stretch of one axis; axes that depend on where it is follow."""
-        balance, axis = self.balance, take.axis
-        others = [a for a in range(len(x)) if a != axis]
-        pieces = balance.pieces(self.whole(x, axis), x.shape[axis])
-        chosen, at = [], 0
-        for piece in pieces:
-            if take.start < at + piece.size and at < take.stop:
-                chosen.append(piece)
-                if at < take.start or at + piece.size > take.stop or take.step != 1:
-                    balance.pin(piece.axis)  # only some of its items
-                    chosen[-1] = Piece((), piece.path, piece.size)
-            at += piece.size
+        """An output that is a stretch of ``x``."""
+        return self.stretch(x, take.axis, take.start, take.stop, take.step, take.drop, output)
+
+    def stretch(
+        self,
+        x: Charged,
+        axis: int,
+        start: int,
+        stop: int,
+        step: int = 1,
+        drop: bool = False,
+        output: int = 0,
+    ) -> Axes:
+        """A stretch of one axis; axes that depend on where it is follow.
+
+        Args:
+            drop: the axis goes.
+            output: which one it is.
+        """
+        balance = self.balance
+        stretches = balance.stretches(self.whole(x, axis), x.shape[axis])
+        inside = self._within(stretches, start, stop, step)
         out: list[Charges] = list(x.axes)
-        if len(chosen) == 1:
-            out[axis] = chosen[0].axis
-            for a in others:
-                out[a] = balance.restrict(x[a], chosen[0].path)
+        if len(inside) == 1:
+            out = [balance.restrict(charges, inside[0].path) for charges in x.axes]
+            out[axis] = inside[0].axis
         else:
-            like = self.like(output)
-            joined = balance.joined(like[axis], chosen) if not take.drop else None
-            if joined is None:
-                for piece in chosen:
-                    balance.pin(piece.axis)
-            out[axis] = joined or ()
-            keys = frozenset(key for piece in chosen for key, _ in piece.path)
-            for a in others:
-                if balance.depends(x[a], keys):
+            out[axis] = self._joined(inside, () if drop else self.like(output)[axis])
+            keys = frozenset(key for stretch in inside for key, _ in stretch.path)
+            for a in range(len(x)):
+                if a != axis and balance.depends(x[a], keys):
                     balance.pin(x[a])
                     out[a] = ()
-        return tuple(out[a] for a in (others if take.drop else range(len(x))))
+        if drop:
+            del out[axis]
+        return tuple(out)
+
+    def _within(
+        self, stretches: Sequence[ChargedStretch], start: int, stop: int, step: int
+    ) -> list[ChargedStretch]:
+        """The stretches that a slice touches; those of which it has only some items lose their
+        charges."""
+        inside: list[ChargedStretch] = []
+        first = 0
+        for stretch in stretches:
+            last = first + stretch.size
+            is_whole = start <= first and last <= stop and step == 1
+            if start < last and first < stop:
+                if not is_whole:
+                    self.balance.pin(stretch.axis)
+                    stretch = replace(stretch, axis=())
+                inside.append(stretch)
+            first = last
+        return inside
+
+    def _joined(self, stretches: Sequence[ChargedStretch], like: Charges) -> Charges:
+        """Stretches as one axis; without charges if they do not make it up."""
+        joined = self.balance.joined(like, stretches)
+        if joined is None:
+            self._pin_all(stretches)
+        return joined or ()
+
+    def _pin_all(self, stretches: Sequence[ChargedStretch]) -> None:
+        for stretch in stretches:
+            self.balance.pin(stretch.axis)
 
 
 def _is_nothing(x: Any) -> bool:

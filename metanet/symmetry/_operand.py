@@ -40,3 +40,18 @@ class Operand:
 
     def __len__(self) -> int:
         return len(self.axes)
+
+    def replaced(self, axis: int, *new: Expr) -> tuple[Expr, ...]:
+        """Its axes with others in place of one."""
+        return (*self.axes[:axis], *new, *self.axes[axis + 1 :])
+
+    def full_size(self, back: int, size: int) -> bool:
+        """Whether it has a size on the axis that is so many from the back, or is broadcast there."""
+        return len(self) >= back and self.shape[-back] == size
+
+    def touched(self) -> Iterator[Expr]:
+        """All axes that an operation touches which is given the tensor: its own, and the one whose
+        items its integers name."""
+        yield from self.axes
+        if self.label is not None:
+            yield self.label

@@ -21,10 +21,10 @@ adds some by entry points of the group ``metanet.rules``, named after the operat
     "theirs.swirl" = "their_package.swirl"
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -50,6 +50,11 @@ class Call:
     leaves: Leaves
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first output; ``()`` if that is no tensor."""
+        return self.shapes[0] or ()
+
+    @property
     def function(self) -> str:
         """What PyTorch calls it, e.g. ``"softmax"`` for ``"aten._softmax"``."""
         return self.name.partition(".")[2].strip("_")
@@ -62,12 +67,12 @@ class Call:
         """A new axis along which nothing varies."""
         return self.leaves.new(size, wild=True)
 
-    def as_numbers(self, *operands: Any) -> tuple[tuple[Expr, str], ...]:
+    def as_numbers(self, *operands: Any) -> "Pins":
         """Pins for the labels of integers that are used as numbers, or lose what they name."""
-        found = [o.label for o in operands if isinstance(o, Operand) and o.label is not None]
-        return tuple((label, "integers that name its items are used as numbers") for label in found)
+        labels = [o.label for o in operands if isinstance(o, Operand) and o.label is not None]
+        return pinned(labels, "integers that name its items are used as numbers")
 
-    def ties(self, x: Operand, axis: Expr) -> tuple[tuple[Expr, str], ...]:
+    def ties(self, x: Operand, axis: Expr) -> "Pins":
         """Pins for an axis whose items are chosen by size: where some may well be equal, all their
         places decide.
 
@@ -120,9 +125,22 @@ class Semantics:
     function: str = ""
     takes: tuple[Take | None, ...] = ()
 
+    def axes(self, output: int) -> tuple[Expr, ...] | None:
+        """Of one output, once it is known what stretches are made of."""
+        axes = self.outputs[output]
+        assert not isinstance(axes, Take)
+        return axes
+
+
+Pins = tuple[tuple[Expr, str], ...]
+Equal = tuple[tuple[Expr, Expr], ...]
 
 Rule = Callable[..., Semantics | None]
 """``None``: the rule passes on these arguments, and everything they touch is pinned."""
+
+LawFunction = Callable[..., Any]
+R = TypeVar("R", bound=Rule)
+L = TypeVar("L", bound=LawFunction)
 
 
 @dataclass(frozen=True)
@@ -134,7 +152,7 @@ class Law:
         blank: asked even if no operand has charges, as it may tell that the result is 0.
     """
 
-    function: Callable[..., Any]
+    function: LawFunction
     blank: bool = False
 
 
@@ -143,7 +161,7 @@ RULES: Registry[Rule] = Registry("operation rule", package=_OPERATIONS, group="m
 LAWS: Registry[Law] = Registry("operation law", package=_OPERATIONS)
 
 
-def rule(*names: str, linear: bool = False) -> Callable[[Rule], Rule]:
+def rule(*names: str, linear: bool = False) -> Callable[[R], R]:
     """Register a rule for operations by their names without overload.
 
     Args:
@@ -152,7 +170,7 @@ def rule(*names: str, linear: bool = False) -> Callable[[Rule], Rule]:
             of those that only move entries about, or mix them along axes that are fixed.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         for name in names:
             RULES.add(name, function)
             if linear:
@@ -162,14 +180,14 @@ def rule(*names: str, linear: bool = False) -> Callable[[Rule], Rule]:
     return register
 
 
-def law(*names: str, blank: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def law(*names: str, blank: bool = False) -> Callable[[L], L]:
     """Register a law for operations by their names without overload.
 
     Args:
         blank: ask it even if no operand has charges.
     """
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    def register(function: L) -> L:
         for name in names:
             LAWS.add(name, Law(function, blank))
         return function
@@ -193,9 +211,10 @@ def load_operations() -> None:
 def find_rule(name: str, call: Any) -> Rule | None:
     """The rule of an operation: by name, else the one rule of everything PyTorch tags as
     pointwise."""
-    if name in RULES:
-        return RULES[name]
-    return RULES["pointwise"] if call is not None and _is_pointwise(call.overloadpacket) else None
+    rule = RULES.get(name)
+    if rule is None and call is not None and _is_pointwise(call.overloadpacket):
+        return RULES["pointwise"]
+    return rule
 
 
 def find_law(name: str) -> Law | None:
@@ -208,6 +227,11 @@ def _is_pointwise(packet: Any) -> bool:
     """Whether PyTorch tags any overload of an operation as pointwise (``out`` variants often lack
     the tag)."""
     return any(torch.Tag.pointwise in getattr(packet, name).tags for name in packet.overloads())
+
+
+def pinned(axes: Iterable[Expr], why: str) -> Pins:
+    """Pins for several axes."""
+    return tuple((axis, why) for axis in axes)
 
 
 def normal_axis(axis: int, rank: int) -> int:

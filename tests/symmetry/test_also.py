@@ -408,5 +408,5 @@ def test_axes_that_differ_have_no_charges():
     a, b = balance.unknown(one_axis), balance.unknown(other)
     assert balance.sum(a, b) == ()
     assert not any(
-        balance.system.reduced(o.form) for axis in (a, b) for o in balance.occurrences(axis)
+        balance.system.reduced(form) for axis in (a, b) for _, form in balance.forms(axis)
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
 from .._charges import SCALE, SIGN, ZERO, Form, part, power
-from .._flow import Take
 from .._operand import Operand
 from .._operation import Call, Semantics, law, normal_axis, rule
 from .pointwise import pointwise
@@ -139,7 +138,7 @@ def glu(call: Call, x: Operand, dim: int = -1) -> Semantics:
     """The first half of an axis, gated by the second."""
     dim = normal_axis(dim, len(x))
     half = call.fresh(x.shape[dim] // 2)
-    out = (*x.axes[:dim], half, *x.axes[dim + 1 :])
+    out = x.replaced(dim, half)
     return Semantics(outputs=(out,), equal=((x[dim], call.concat(half, half)),))
 
 
@@ -148,7 +147,7 @@ def glu_charges(call: ChargedCall, x: Charged, dim: int = -1) -> list[Axes | Non
     """The first half of an axis is the second's to gate."""
     dim = normal_axis(dim, len(x))
     half = x.shape[dim] // 2
-    gate = call.taken(x, Take(x, dim, half, 2 * half), 0)
+    gate = call.stretch(x, dim, half, 2 * half)
     for axis in gate:
         call.balance.pin(axis)
-    return [call.taken(x, Take(x, dim, 0, half), 0)]
+    return [call.stretch(x, dim, 0, half)]

@@ -17,10 +17,10 @@ from .._operation import Call, Semantics, normal_axis, rule
 )
 def softmax(call: Call, x: Operand, dim: int, *_: Any, **__: Any) -> Semantics:
     """Every item against the sum over all, which is a tensor without the axis."""
-    rest = tuple(e for a, e in enumerate(x) if a != normal_axis(dim, len(x)))
+    others = tuple(e for a, e in enumerate(x) if a != normal_axis(dim, len(x)))
     return Semantics(
         outputs=(x.axes,),
-        spaces=(rest,),
+        spaces=(others,),
         flow=(Follow(x, tuple(range(len(x)))),),
         function=call.function,
     )

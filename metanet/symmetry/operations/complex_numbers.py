@@ -81,5 +81,5 @@ def bits(call: Call, x: Operand, dtype: torch.dtype) -> Semantics:
     pins = ((part, "numbers are read from the bits of their neighbours"),)
     if new < old:
         return Semantics(outputs=((*x.axes[:-1], x[-1] + part),), pins=pins)
-    last = call.fresh((call.shapes[0] or ())[-1])
+    last = call.fresh(call.shape[-1])
     return Semantics(outputs=((*x.axes[:-1], last),), equal=((x[-1], last + part),), pins=pins)

@@ -6,7 +6,7 @@ from .._charged import Axes, Charged, ChargedCall
 from .._flow import Attach, Contraction
 from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, law, rule
+from .._operation import Call, Semantics, law, pinned, rule
 
 
 def _matmul(
@@ -70,7 +70,7 @@ def matmul_charges(call: ChargedCall, left: Charged, right: Charged, *_: Any) ->
 def addmm(call: Call, bias: Operand, left: Operand, right: Operand, **_: Any) -> Semantics:
     """``bias + left @ right``, the bias broadcast from the right."""
     out = (*left.axes[:-1], right[-1])
-    shape = call.shapes[0] or ()
+    shape = call.shape
     lead = len(shape) - len(bias)
     full = tuple(i + lead if bias.shape[i] == shape[i + lead] else None for i in range(len(bias)))
     equal = tuple((bias[i], out[a]) for i, a in enumerate(full) if a is not None)
@@ -82,10 +82,10 @@ def addmm_charges(
     call: ChargedCall, bias: Charged, left: Charged, right: Charged, *, beta: Any = 1, **_: Any
 ) -> list[Axes | None]:
     """The bias has the charges of the product."""
-    out, own = _matmul_charges(call, left, right), call.aligned(bias)
+    out, added = _matmul_charges(call, left, right), call.aligned(bias)
     if out is None or beta == 0 or bias.nothing:
-        return [own if out is None and beta != 0 else out]
-    for a, b in zip(out, own, strict=True):
+        return [added if out is None and beta != 0 else out]
+    for a, b in zip(out, added, strict=True):
         call.balance.equal(a, b)
     return [out]
 
@@ -143,7 +143,7 @@ def solve(call: Call, left: Operand, right: Operand, *_: Any, **options: Any) ->
         return None
     unknowns, why = call.fresh(right.shape[-2]), "equations are solved along it"
     equal = tuple((a, b) for a, b in zip(left.axes[:-2], right.axes[:-2], strict=True))
-    pins = tuple((e, why) for e in (left[-1], left[-2], right[-2], unknowns))
+    pins = pinned((left[-1], left[-2], right[-2], unknowns), why)
     out = (*right.axes[:-2], unknowns, right[-1])
     return Semantics(outputs=(out, *(None,) * (len(call.shapes) - 1)), equal=equal, pins=pins)
 

@@ -32,7 +32,12 @@ def convolution(
     """
     channel = 0 if len(x) == len(weight) - 1 else 1  # 0: a single example without a batch
     places = len(weight) - 2
-    window = Window(*(_for_each(o, places) for o in (stride, padding, dilation)), transposed)
+    window = Window(
+        _for_each(stride, places),
+        _for_each(padding, places),
+        _for_each(dilation, places),
+        transposed,
+    )
 
     # The weight's groups first: its inputs may depend on them, also where the data cuts the groups
     # differently.
@@ -79,7 +84,7 @@ def _positions(
     call: Call, x: Operand, weight: Operand, channel: int, window: Window
 ) -> tuple[list[Expr], list[tuple[Expr, str]]]:
     """The spatial axes of the output, and what is fixed as the kernel slides."""
-    shape = call.shapes[0] or ()
+    shape = call.shape
     positions: list[Expr] = []
     pins: list[tuple[Expr, str]] = []
     for i, (stride, padding) in enumerate(zip(window.stride, window.padding, strict=True)):
@@ -135,12 +140,12 @@ def convolution_charges(
         count = len(whole) - len(second)
     group, inner = data[:count], data[count:]
     row, behind = first[:count], first[count:]
-    summed, made = (behind, second) if transposed else (second, behind)
+    summed, produced = (behind, second) if transposed else (second, behind)
 
     lines_up = balance.alike(group, row) and balance.alike(inner, summed)
     if lines_up:
         balance.cancel(inner, summed)
-        out = balance.sum(group, row) + made
+        out = balance.sum(group, row) + produced
         lines_up = balance.alike(out, like)
     if not lines_up:
         call.pin(x, weight, bias)

@@ -32,7 +32,7 @@ def deformable_convolution(
           ``(batch, groups * o, a, b)``
     """
     groups, offset_groups, use_mask = options[-3:]
-    shape = call.shapes[0] or ()
+    shape = call.shape
     window = Window(options[0:2], options[2:4], options[4:6])
     group, place = call.fresh(groups), call.fresh(offset_groups)
     out = weight[0]

@@ -5,16 +5,15 @@ and the integers name others. They carry that axis as their *label*; looking up 
 then moves the experts of the weights with those of the router, and pins nothing.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
 from .._flow import Take
 from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, law, normal_axis, rule
-
-Pins = tuple[tuple[Expr, str], ...]
-Equal = tuple[tuple[Expr, Expr], ...]
+from .._operation import Call, Equal, Pins, Semantics, law, normal_axis, pinned, rule
+from .pointwise import broadcast
 
 
 def looked_up(axis: Expr, integers: Operand) -> tuple[Equal, Pins]:
@@ -25,13 +24,35 @@ def looked_up(axis: Expr, integers: Operand) -> tuple[Equal, Pins]:
     return (), ((axis, "its items are looked up by number"),)
 
 
-def along(x: Operand, other: Operand, axes: Any) -> tuple[Equal, Pins]:
+def along(x: Operand, other: Operand, axes: Iterable[int]) -> tuple[Equal, Pins]:
     """Axes that both share; where one has more items only the first ones take part, so that they
     are told apart."""
-    equal = tuple((x[a], other[a]) for a in axes if x.shape[a] == other.shape[a])
-    why = "only its first items take part"
-    pins = tuple((e, why) for a in axes if x.shape[a] != other.shape[a] for e in (x[a], other[a]))
-    return equal, pins
+    equal: list[tuple[Expr, Expr]] = []
+    cut: list[Expr] = []
+    for a in axes:
+        if x.shape[a] == other.shape[a]:
+            equal.append((x[a], other[a]))
+        else:
+            cut += (x[a], other[a])
+    return tuple(equal), pinned(cut, "only its first items take part")
+
+
+def width(index: Operand | None) -> int:
+    """How many axes one entry of an index covers: a mask all that it has, everything else one."""
+    return len(index) if index is not None and index.dtype == "bool" else 1
+
+
+def around(items: Sequence[Any], indices: Sequence[Operand | None]) -> tuple[list[Any], list[Any]]:
+    """Of the items of all axes those that stand before and behind what ``x[indices]`` has in place
+    of the indexed ones: there if they are adjacent, else in front.
+
+    ``x[:, i, j]`` is ``(x[0], joint, x[3])``, ``x[i, :, j]`` is ``(joint, x[1], x[3])``.
+    """
+    places = [a for a, i in enumerate(indices) if i is not None]
+    remaining = [item for a, item in enumerate(items) if a not in places]
+    adjacent = places == list(range(places[0], places[-1] + 1))
+    lead = places[0] if adjacent else 0
+    return remaining[:lead], remaining[lead:]
 
 
 @rule("aten.embedding")
@@ -82,17 +103,9 @@ def embedding_bag(
           dim)``
     """
     why = "rows are told apart by their numbers and bags by their places"
-    bags = call.fresh((call.shapes[0] or ())[0])
-    pins = [
-        (e, why)
-        for e in (
-            weight[0],
-            *integers,
-            *offsets,
-            bags,
-            *(weights.axes if weights is not None else ()),
-        )
-    ]
+    bags = call.fresh(call.shape[0])
+    weighted = () if weights is None else weights.axes
+    pins = pinned((weight[0], *integers, *offsets, bags, *weighted), why)
     others = (None,) * (len(call.shapes) - 1)
     return Semantics(
         outputs=((bags, weight[1]), *others),
@@ -105,47 +118,34 @@ def embedding_bag(
 def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     """Advanced indexing: the axes of the integers come for the indexed ones, in front unless all
     are adjacent."""
-    given = [(a, i) for a, i in enumerate(indices) if i is not None]
-    if any(i.dtype == "bool" for _, i in given):
+    indexed = [(a, i) for a, i in enumerate(indices) if i is not None]
+    integers = [i for _, i in indexed]
+    if any(i.dtype == "bool" for i in integers):
         return _index_by_mask(call, x, indices)
-    if len(given) == 1 and (run := _run(given[0][1], x.shape[given[0][0]])) is not None:
-        return Semantics(outputs=(Take(x, given[0][0], *run),), moves=True)
-    rank = max(len(i) for _, i in given)
-    equal, pins, looked = [], [], []
-    for a, integers in given:
-        e, p = looked_up(x[a], integers)
-        equal += e
-        pins += p
-        if e:
-            looked.append(integers)
-    shape = call.shapes[0] or ()
-    places = [a for a, _ in given]
-    adjacent = places == list(range(places[0], places[-1] + 1))
-    lead = places[0] if adjacent else 0
-    joint: list[Expr] = []
-    for back in range(rank, 0, -1):
-        size = shape[lead + rank - back]
-        full = [i[-back] for _, i in given if len(i) >= back and i.shape[-back] == size]
-        equal += [(full[0], other) for other in full[1:]]
-        joint.append(full[0] if full else call.wild(size))
-    rest = [x[a] for a in range(len(x)) if a not in places]
-    out = (*rest[:lead], *joint, *rest[lead:])
-    stands = tuple((i.axes, i) for i in looked)
+    first, numbers = indexed[0]
+    run = _run(numbers, x.shape[first]) if len(indexed) == 1 else None
+    if run is not None:
+        return Semantics(outputs=(Take(x, first, *run),), moves=True)
+    statements = [looked_up(x[a], i) for a, i in indexed]
+    equal, pins = (sum(parts, ()) for parts in zip(*statements, strict=True))
+    before, behind = around(x.axes, indices)
+    rank = max(map(len, integers))
+    joint, alike = broadcast(call, integers, call.shape[len(before) : len(before) + rank])
     return Semantics(
-        outputs=(out,), equal=tuple(equal), pins=tuple(pins), stands=stands, labels=(x.label,)
+        outputs=((*before, *joint, *behind),),
+        equal=equal + alike,
+        pins=pins,
+        stands=tuple((i.axes, i) for i in integers if i.label is not None),
+        labels=(x.label,),
     )
 
 
 def _run(integers: Operand, n: int) -> tuple[int, int] | None:
     """First and last + 1 of constant integers that are consecutive: the look-up is a slice."""
-    if (
-        integers.constant is None
-        or len(integers) != 1
-        or not integers.shape[0]
-        or integers.shape[0] > n
-    ):
+    constant = integers.constant
+    if constant is None or len(integers) != 1 or not 0 < integers.shape[0] <= n:
         return None
-    numbers = [int(i) % n for i in integers.constant.tolist()]
+    numbers = [int(i) % n for i in constant.tolist()]
     first, last = numbers[0], numbers[-1] + 1
     return (first, last) if numbers == list(range(first, last)) else None
 
@@ -153,21 +153,23 @@ def _run(integers: Operand, n: int) -> tuple[int, int] | None:
 def _index_by_mask(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     """How many items a mask chooses depends on its values: the axes it covers are fixed, those
     behind it stay."""
-    covered, place = set(), 0
-    pins: list[tuple[Expr, str]] = []
+    covered: list[int] = []
+    touched: list[Expr] = []
+    place = 0
     for i in indices:
-        width = 1 if i is None or i.dtype != "bool" else len(i)
         if i is not None:
-            covered.update(range(place, place + width))
-            pins += [(e, "items are chosen by a mask") for e in i.axes]
-        place += width
-    pins += [(x[a], "items are chosen by a mask") for a in covered]
-    rest = [x[a] for a in range(len(x)) if a not in covered]
-    shape, first = call.shapes[0] or (), min(covered)
-    fresh = [call.fresh(n) for n in shape[first : first + len(shape) - len(rest)]]
-    pins += [(e, "items are chosen by a mask") for e in fresh]
+            covered += range(place, place + width(i))
+            touched += i
+        place += width(i)
+    before = x.axes[: covered[0]]
+    behind = [x[a] for a in range(covered[0], len(x)) if a not in covered]
+    sizes = call.shape[len(before) : len(call.shape) - len(behind)]
+    fresh = [call.fresh(n) for n in sizes]
+    touched += [*(x[a] for a in covered), *fresh]
     return Semantics(
-        outputs=((*rest[:first], *fresh, *rest[first:]),), pins=tuple(pins), labels=(x.label,)
+        outputs=((*before, *fresh, *behind),),
+        pins=pinned(touched, "items are chosen by a mask"),
+        labels=(x.label,),
     )
 
 
@@ -177,8 +179,8 @@ def index_charges(
 ) -> list[Axes | None]:
     """A stretch if the integers are consecutive constants, else entries of the other axes."""
     call.pin(*indices)
-    given = [a for a, i in enumerate(indices) if i is not None]
-    return [_looked_up_charges(call, x, given)]
+    indexed = [a for a, i in enumerate(indices) if i is not None]
+    return [_looked_up_charges(call, x, indexed)]
 
 
 @rule("aten.index_select")
@@ -188,8 +190,8 @@ def index_select(call: Call, x: Operand, dim: int, integers: Operand) -> Semanti
     if (run := _run(integers, x.shape[dim])) is not None:
         return Semantics(outputs=(Take(x, dim, *run),), moves=True)
     equal, pins = looked_up(x[dim], integers)
-    chosen = integers[0] if len(integers) else ()
-    out = (*x.axes[:dim], chosen, *x.axes[dim + 1 :])
+    selected = integers[0] if len(integers) else ()
+    out = x.replaced(dim, selected)
     stands = ((integers.axes, integers),) if equal else ()
     return Semantics(outputs=(out,), equal=equal, pins=pins, stands=stands, labels=(x.label,))
 
@@ -212,8 +214,10 @@ def gather(call: Call, x: Operand, dim: int, integers: Operand, **_: Any) -> Sem
     """One item for each of the integers, along one axis."""
     dim = normal_axis(dim, len(x))
     equal, pins = along(x, integers, [a for a in range(len(x)) if a != dim])
-    e, p = looked_up(x[dim], integers)
-    return Semantics(outputs=(integers.axes,), equal=equal + e, pins=pins + p, labels=(x.label,))
+    along_dim, fixed = looked_up(x[dim], integers)
+    return Semantics(
+        outputs=(integers.axes,), equal=equal + along_dim, pins=pins + fixed, labels=(x.label,)
+    )
 
 
 @law("aten.gather", "aten.take_along_dim")
@@ -228,5 +232,5 @@ def gather_charges(
 @rule("aten.nonzero", "aten.masked_select", "aten.repeat_interleave")
 def chosen(call: Call, x: Operand, *others: Operand) -> Semantics:
     """Which items come out depends on the values."""
-    pins = tuple((e, "items are chosen by their values") for o in (x, *others) for e in o.axes)
-    return Semantics(outputs=(None,), pins=pins)
+    axes = [axis for operand in (x, *others) for axis in operand]
+    return Semantics(outputs=(None,), pins=pinned(axes, "items are chosen by their values"))

@@ -167,8 +167,9 @@ def _gain(
     if weight is None:
         call.pin(bias)
         return ((),) * stop
-    for a in range(len(weight) if bias is not None else 0):
-        call.balance.equal(weight[a], bias[a])
+    if bias is not None:
+        for ours, theirs in zip(weight, bias, strict=True):
+            call.balance.equal(ours, theirs)
     return ((),) * start + weight.axes
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
+from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, law, normal_axis, rule
+from .._operation import Call, Semantics, law, normal_axes, normal_axis, pinned, rule
 
 
 @rule(
@@ -18,17 +19,17 @@ from .._operation import Call, Semantics, law, normal_axis, rule
 )
 def in_order(call: Call, x: Operand, *args: Any, **kwargs: Any) -> Semantics:
     """The order of the items along some axes matters."""
-    dims = kwargs.get("dims", kwargs.get("dim", args[-1] if args else None))
-    if call.name == "aten.roll":
-        dims = args[1] if len(args) > 1 else kwargs.get("dims", [])
-    elif args and call.name != "aten.flip":
-        dims = args[0]
-    chosen = [dims] if isinstance(dims, int) else list(dims) if dims else list(range(len(x)))
-    moved = {normal_axis(d, len(x)) for d in chosen}
+    # flip(x, dims), roll(x, shifts, dims), cumsum(x, dim)
+    place = 1 if call.name == "aten.roll" else 0
+    dims = args[place] if len(args) > place else kwargs.get("dims", kwargs.get("dim"))
+    moved = set(normal_axes(dims, len(x)))
     # New axes: item i of the result is no longer item i, which matters to what is keyed by it.
-    axes = tuple(call.fresh(x.shape[a]) if a in moved else e for a, e in enumerate(x))
-    pins = tuple((e, "the order of its items matters") for a in moved for e in (x[a], axes[a]))
-    return Semantics(outputs=(axes,) * len(call.shapes), pins=pins)
+    axes = [call.fresh(x.shape[a]) if a in moved else axis for a, axis in enumerate(x)]
+    touched = [axis for a in moved for axis in (x[a], axes[a])]
+    return Semantics(
+        outputs=(tuple(axes),) * len(call.shapes),
+        pins=pinned(touched, "the order of its items matters"),
+    )
 
 
 @law("aten.flip", "aten.roll", "aten.cumsum")
@@ -51,9 +52,11 @@ def sort(call: Call, x: Operand, *args: Any, dim: int = -1, **_: Any) -> Semanti
 
 
 def _ranked(call: Call, x: Operand, dim: int) -> Semantics:
-    rank = call.fresh((call.shapes[0] or ())[dim] if call.shapes[0] else 1)
-    axes = (*x.axes[:dim], rank, *x.axes[dim + 1 :]) if len(x) else ()
-    label = x[dim] if len(x) else ()
+    """Values by rank along an axis, and integers that name its items."""
+    if not len(x):
+        return Semantics(outputs=((), ()), pins=call.as_numbers(x), labels=(None, ()))
+    rank, label = call.fresh(call.shape[dim]), x[dim]
+    axes = x.replaced(dim, rank)
     pins = ((rank, "its items are ranked by size"), *call.ties(x, label), *call.as_numbers(x))
     return Semantics(outputs=(axes, axes), pins=pins, labels=(None, label))
 
@@ -62,14 +65,14 @@ def _ranked(call: Call, x: Operand, dim: int) -> Semantics:
 def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False) -> Semantics:
     """Integers that name the largest item of an axis."""
     if dim is None:
-        label = sum(x.axes, ())
-        pins = call.ties(x, label) + call.as_numbers(x)
-        return Semantics(outputs=(((),) * len(call.shapes[0] or ()),), pins=pins, labels=(label,))
-    dim = normal_axis(dim, len(x))
-    axes = tuple(() if a == dim else e for a, e in enumerate(x) if keepdim or a != dim)
-    return Semantics(
-        outputs=(axes,), pins=call.ties(x, x[dim]) + call.as_numbers(x), labels=(x[dim],)
-    )
+        label: Expr = sum(x.axes, ())
+        axes: tuple[Expr, ...] = ((),) * len(call.shape)
+    else:
+        dim = normal_axis(dim, len(x))
+        label = x[dim]
+        axes = x.replaced(dim, ()) if keepdim else x.replaced(dim)
+    pins = call.ties(x, label) + call.as_numbers(x)
+    return Semantics(outputs=(axes,), pins=pins, labels=(label,))
 
 
 @rule("aten.isin", "aten.bucketize", "aten.searchsorted")
@@ -77,13 +80,12 @@ def among(call: Call, x: Any, others: Any, *_: Any, **__: Any) -> Semantics | No
     """Every entry of one tensor against all of another."""
     if call.name == "aten.searchsorted":
         x, others = others, x
-    if not isinstance(x, Operand) or (isinstance(others, Operand) and len(others) > 1):
+    if not isinstance(x, Operand):
+        return None
+    if not isinstance(others, Operand):
+        return Semantics(outputs=(x.axes,))
+    if len(others) > 1:
         return None
     # the other's items are compared by their values: in what order they stand matters only where
     # they are sorted
-    pins = (
-        tuple((e, "its items are sorted") for e in others.axes)
-        if isinstance(others, Operand)
-        else ()
-    )
-    return Semantics(outputs=(x.axes,), pins=pins)
+    return Semantics(outputs=(x.axes,), pins=pinned(others, "its items are sorted"))

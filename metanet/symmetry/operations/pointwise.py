@@ -3,6 +3,7 @@
 Arithmetic stands here, functions of one operand in ``activation.py``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
@@ -10,23 +11,27 @@ from .._charges import SIGN
 from .._flow import Join
 from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, law, rule
+from .._operation import Call, Equal, Semantics, law, rule
 
-_ADDS = {"aten.add", "aten.sub", "aten.rsub"}
-_MULTIPLIES = {"aten.mul", "aten.div"}
+_HOW = {
+    "aten.add": "add",
+    "aten.sub": "add",
+    "aten.rsub": "add",
+    "aten.mul": "multiply",
+    "aten.div": "multiply",
+}
 
 
 def broadcast(
-    call: Call, operands: tuple[Operand, ...]
-) -> tuple[tuple[Expr, ...], tuple[tuple[Expr, Expr], ...]]:
-    """Axes of the broadcast of all operands, and the equations between those that have the full
-    size."""
-    shape = call.shapes[0] or ()
+    call: Call, operands: Sequence[Operand], shape: tuple[int, ...]
+) -> tuple[tuple[Expr, ...], Equal]:
+    """Axes of the broadcast of all operands to a shape, and the equations between those that have
+    the full size."""
     axes: list[Expr] = []
     equal: list[tuple[Expr, Expr]] = []
-    for back in range(len(shape), 0, -1):
-        full = [o[-back] for o in operands if len(o) >= back and o.shape[-back] == shape[-back]]
-        axes.append(full[0] if full else call.wild(shape[-back]))
+    for back, size in zip(range(len(shape), 0, -1), shape, strict=True):
+        full = [o[-back] for o in operands if o.full_size(back, size)]
+        axes.append(full[0] if full else call.wild(size))
         equal += [(full[0], other) for other in full[1:]]
     return tuple(axes), tuple(equal)
 
@@ -46,8 +51,8 @@ def broadcast(
 def pointwise(call: Call, *args: Any, **kwargs: Any) -> Semantics:
     """Everything that acts entry by entry, with broadcasting from the right."""
     operands = tuple(a for a in (*args, *kwargs.values()) if isinstance(a, Operand))
-    axes, equal = broadcast(call, operands)
-    how = "add" if call.name in _ADDS else "multiply" if call.name in _MULTIPLIES else "other"
+    axes, equal = broadcast(call, operands, call.shape)
+    how = _HOW.get(call.name, "other")
     return Semantics(
         outputs=(axes,) * len(call.shapes),
         equal=equal,
@@ -59,10 +64,11 @@ def pointwise(call: Call, *args: Any, **kwargs: Any) -> Semantics:
 @law("aten.add", "aten.sub", "aten.rsub", blank=True)
 def add_charges(call: ChargedCall, a: Any, b: Any, *_: Any, **__: Any) -> list[Axes | None]:
     """All terms have the same charges."""
-    call.zero = all(isinstance(x, Charged) and x.nothing for x in (a, b))
     out = call.agree((a, b))
-    if all(isinstance(x, Charged) and x.data and not x.nothing for x in (a, b)):
-        call.balance.sums.extend(axis for axis in out if axis)
+    if isinstance(a, Charged) and isinstance(b, Charged):
+        call.zero = a.nothing and b.nothing
+        if a.is_result and b.is_result:
+            call.balance.sums.extend(filter(None, out))
     return [out]
 
 
@@ -117,14 +123,15 @@ def lerp_charges(call: ChargedCall, a: Charged, b: Charged, weight: Any) -> list
     """A weighted mean."""
     call.pin(weight)
     out = call.agree((a, b))
-    call.balance.sums.extend(axis for axis in out if axis and a.data and b.data)
+    if a.data and b.data:
+        call.balance.sums.extend(filter(None, out))
     return [out]
 
 
 @law("aten.gt", "aten.lt", "aten.ge", "aten.le", "aten.eq", "aten.ne")
 def compare_charges(call: ChargedCall, a: Any, b: Any) -> None:
     """Against 0 only the sign matters, or not even that; the result has no charges."""
-    if not isinstance(b, (int, float)) or b != 0:
+    if isinstance(b, Charged) or b != 0:
         call.pin(a, b)
     elif call.name not in ("aten.eq", "aten.ne"):
         call.pin(a, kind=SIGN)

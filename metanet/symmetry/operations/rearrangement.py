@@ -1,12 +1,12 @@
 """Operations that only rearrange whole axes: views, permutations, copies."""
 
-from math import prod
+from collections.abc import Iterator
 from typing import Any
 
 from .._flow import Follow, Regroup
 from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, normal_axes, normal_axis, rule
+from .._operation import Call, Semantics, normal_axes, normal_axis, pinned, rule
 
 
 @rule(
@@ -19,33 +19,43 @@ from .._operation import Call, Semantics, normal_axes, normal_axis, rule
 )
 def view(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """The same entries in row-major order: stretches of axes with equal products list the same
-    items."""
-    shape = call.shapes[0] or ()
+    items.
+
+    ``(2, 12, 5)`` as ``(8, 3, 5)``: 24 items on both sides, then 5. The 24 are ``(2, 12)`` before,
+    so that two new axes of 8 and 3 are equated with their product.
+    """
+    shape = call.shape
     if 0 in shape:
         return Semantics(outputs=(None,), moves=True)
     outputs: list[Expr] = []
     equal: list[tuple[Expr, Expr]] = []
+    for before, behind in _stretches(x.shape, shape):
+        whole: Expr = sum(x.axes[before], ())
+        sizes = shape[behind]
+        if sum(n > 1 for n in sizes) <= 1:  # joining needs no new leaves
+            outputs += [whole if n > 1 else () for n in sizes]
+        else:
+            fresh = [call.fresh(n) for n in sizes]
+            outputs += fresh
+            equal.append((whole, sum(fresh, ())))
+    return Semantics(outputs=(tuple(outputs),), equal=tuple(equal), moves=True, flow=(Regroup(x),))
+
+
+def _stretches(before: tuple[int, ...], behind: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """The shortest stretches of two shapes that have equal products."""
     i = j = 0
-    while i < len(x.shape) or j < len(shape):
-        ins, outs = [], []
-        while True:  # the shortest stretch with equal products on both sides
-            m, n = prod(x.shape[k] for k in ins), prod(shape[k] for k in outs)
-            if (ins or outs) and m == n:
-                break
-            if m <= n and i < len(x.shape):
-                ins.append(i)
+    while i < len(before) or j < len(behind):
+        start, stop = (i, j), (i, j)
+        m = n = 1
+        while stop == start or m != n:
+            if m <= n and i < len(before):
+                m *= before[i]
                 i += 1
             else:
-                outs.append(j)
+                n *= behind[j]
                 j += 1
-        merged: Expr = sum((x[k] for k in ins), ())
-        if len([k for k in outs if shape[k] > 1]) <= 1:  # joining needs no new leaves
-            outputs += [merged if shape[k] > 1 else () for k in outs]
-        else:
-            fresh = [call.fresh(shape[k]) for k in outs]
-            outputs += fresh
-            equal.append((merged, sum(fresh, ())))
-    return Semantics(outputs=(tuple(outputs),), equal=tuple(equal), moves=True, flow=(Regroup(x),))
+            stop = (i, j)
+        yield slice(start[0], i), slice(start[1], j)
 
 
 def _rearranged(x: Operand, axes: tuple[int | None, ...]) -> Semantics:
@@ -109,34 +119,36 @@ def diagonal(call: Call, x: Operand, offset: int = 0, dim1: int = 0, dim2: int =
     """Entries with the same number on two axes, which list the same items; their axis comes
     last."""
     a, b = normal_axis(dim1, len(x)), normal_axis(dim2, len(x))
-    rest = tuple(e for i, e in enumerate(x) if i not in (a, b))
+    others = [axis for i, axis in enumerate(x) if i not in (a, b)]
     if offset == 0 and x.shape[a] == x.shape[b]:
-        return Semantics(outputs=((*rest, x[a]),), equal=((x[a], x[b]),), moves=True)
-    why, along = "a diagonal is taken along it", call.fresh((call.shapes[0] or ())[-1])
-    return Semantics(
-        outputs=((*rest, along),), pins=tuple((e, why) for e in (x[a], x[b], along)), moves=True
-    )
+        return Semantics(outputs=((*others, x[a]),), equal=((x[a], x[b]),), moves=True)
+    along = call.fresh(call.shape[-1])
+    pins = pinned((x[a], x[b], along), "a diagonal is taken along it")
+    return Semantics(outputs=((*others, along),), pins=pins, moves=True)
 
 
 @rule("aten.expand", linear=True)
 def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """A repeated axis is the same everywhere along it: it imposes nothing."""
-    shape = call.shapes[0] or ()
-    lead = len(shape) - len(x)
-    axes = tuple(
-        i - lead if i >= lead and x.shape[i - lead] == n else None for i, n in enumerate(shape)
-    )
-    outputs = tuple(call.wild(n) if a is None else x[a] for a, n in zip(axes, shape, strict=True))
-    return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes),))
+    rank = len(call.shape)
+    outputs: list[Expr] = []
+    of_operand: list[int | None] = []
+    for i, n in enumerate(call.shape):
+        stays = x.full_size(rank - i, n)
+        axis = i - rank + len(x)
+        of_operand.append(axis if stays else None)
+        outputs.append(x[axis] if stays else call.wild(n))
+    flow = Follow(x, tuple(of_operand))
+    return Semantics(outputs=(tuple(outputs),), moves=True, flow=(flow,))
 
 
 @rule("aten.repeat", linear=True)
 def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
     """Every axis is run through several times: an outer factor along which nothing varies."""
     lead = len(times) - len(x)
-    own = [() if i < lead else x[i - lead] for i in range(len(times))]
+    padded = [() if i < lead else x[i - lead] for i in range(len(times))]
     return Semantics(
-        outputs=(tuple(call.wild(n) + e for n, e in zip(times, own, strict=True)),), moves=True
+        outputs=(tuple(call.wild(n) + e for n, e in zip(times, padded, strict=True)),), moves=True
     )
 
 
@@ -176,27 +188,24 @@ def as_strided(
     """Any view at all: axes with a size and stride of the tensor's own are those axes, the others
     are windows."""
     strides, start = x.layout
-    left = [a for a, n in enumerate(x.shape) if n > 1]
-    found: list[int | None] = []
-    for n, s in zip(size, stride, strict=True):
-        own = next((a for a in left if (x.shape[a], strides[a]) == (n, s)), None) if n > 1 else None
-        found.append(own)
-        if own is not None:
-            left.remove(own)
-    rest = [(n, s) for n, s, own in zip(size, stride, found, strict=True) if own is None and n > 1]
-    reached = _offsets(rest, (offset - start) if offset is not None else 0)
-    if not reached <= _offsets([(x.shape[a], strides[a]) for a in left], 0):
+    layout = {a: (n, strides[a]) for a, n in enumerate(x.shape) if n > 1}
+    of_operand: list[int | None] = []
+    windows: list[tuple[int, int]] = []
+    for step in zip(size, stride, strict=True):
+        match = next((a for a, axis in layout.items() if axis == step), None)
+        of_operand.append(match)
+        if match is not None:
+            del layout[match]
+        elif step[0] > 1:
+            windows.append(step)
+    reached = _offsets(windows, 0 if offset is None else offset - start)
+    if not reached <= _offsets(list(layout.values()), 0):
         return None  # it walks along the axes that it seemed to keep
-    why = "a window slides along it"
-    axes = tuple(
-        call.fresh(n) if own is None else x[own] for n, own in zip(size, found, strict=True)
-    )
-    pins = [(x[a], why) for a in left] + [
-        (e, why) for e, own in zip(axes, found, strict=True) if own is None
-    ]
-    return Semantics(
-        outputs=(axes,), pins=tuple(pins), moves=not pins, flow=(Follow(x, tuple(found)),)
-    )
+    axes = [call.fresh(n) if a is None else x[a] for n, a in zip(size, of_operand, strict=True)]
+    new = [axis for axis, a in zip(axes, of_operand, strict=True) if a is None]
+    pins = pinned([*(x[a] for a in layout), *new], "a window slides along it")
+    flow = Follow(x, tuple(of_operand))
+    return Semantics(outputs=(tuple(axes),), pins=pins, moves=not pins, flow=(flow,))
 
 
 def _offsets(axes: list[tuple[int, int]], start: int) -> set[int]:

@@ -7,16 +7,22 @@ from .._charges import SCALE, SIGN, part, power
 from .._flow import Follow
 from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, law, normal_axes, normal_axis, rule
+from .._operation import Call, Pins, Semantics, law, normal_axes, normal_axis, pinned, rule
 from .activation import absolute_charges
+
+_NAMING = ("aten.max", "aten.min", "aten.median")  # and integers that name items
 
 
 def _reduced(
     x: Operand, dim: Any, keepdim: bool
 ) -> tuple[tuple[Expr, ...], tuple[int | None, ...]]:
+    """The axes that are left, and which of the operand's each is (``None``: one of size 1)."""
     gone = set(normal_axes(dim, len(x)))
-    kept = tuple(None if a in gone else a for a in range(len(x)) if keepdim or a not in gone)
-    return tuple(() if a is None else x[a] for a in kept), kept
+    of_operand = [None if a in gone else a for a in range(len(x))]
+    if not keepdim:
+        of_operand = [a for a in of_operand if a is not None]
+    axes: list[Expr] = [() if a is None else x[a] for a in of_operand]
+    return tuple(axes), tuple(of_operand)
 
 
 @rule(
@@ -49,16 +55,20 @@ def reduce(
         return None
     if isinstance(dim, bool):  # var(x, unbiased)
         dim, args = None, (dim, *args)
-    keepdim = keepdim or (bool(args) and args[-1] is True and len(call.shapes[0] or ()) == len(x))
-    axes, kept = _reduced(x, dim, keepdim)
-    label = x[normal_axis(dim, len(x))] if isinstance(dim, int) and len(x) else None
-    named = call.name in ("aten.max", "aten.min", "aten.median")
-    labels = tuple(label if named and i == 1 else None for i in range(len(call.shapes)))
+    if args and args[-1] is True and len(call.shape) == len(x):
+        keepdim = True
+    axes, of_operand = _reduced(x, dim, keepdim)
+    count = len(call.shapes)
+    labels: tuple[Expr | None, ...] | None = (None,) * count
+    pins: Pins = ()
+    if call.name in _NAMING and isinstance(dim, int) and len(x):
+        label = x[normal_axis(dim, len(x))]
+        labels = (None, label)[:count]
+        pins = call.ties(x, label)
     if x.label is not None:
         labels = None
-    pins = call.ties(x, label) if named and label is not None else ()
     return Semantics(
-        outputs=(axes,) * len(call.shapes), pins=pins, labels=labels, flow=(Follow(x, kept),)
+        outputs=(axes,) * count, pins=pins, labels=labels, flow=(Follow(x, of_operand),)
     )
 
 
@@ -91,8 +101,8 @@ def norm(
     call: Call, x: Operand, order: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Semantics:
     """The length of vectors."""
-    axes, kept = _reduced(x, dim, keepdim)
-    return Semantics(outputs=(axes,), flow=(Follow(x, kept),))
+    axes, of_operand = _reduced(x, dim, keepdim)
+    return Semantics(outputs=(axes,), flow=(Follow(x, of_operand),))
 
 
 @law("aten.linalg_vector_norm")
@@ -110,10 +120,8 @@ def norm_charges(
 @rule("aten.mse_loss", "aten.smooth_l1_loss", "aten.huber_loss")
 def loss(call: Call, x: Operand, target: Operand, *_: Any, **__: Any) -> Semantics:
     """Entry by entry, then the mean over all."""
-    equal = tuple(zip(x.axes, target.axes, strict=True)) if x.shape == target.shape else ()
-    pins = (
-        ()
-        if equal or not x.shape
-        else tuple((e, "a loss broadcasts it") for e in (*x.axes, *target.axes))
-    )
-    return Semantics(outputs=(x.axes if call.shapes[0] else (),), equal=equal, pins=pins)
+    axes = x.axes if call.shape else ()
+    if x.shape == target.shape:
+        return Semantics(outputs=(axes,), equal=tuple(zip(x, target, strict=True)))
+    touched = (*x.axes, *target.axes) if x.shape else ()
+    return Semantics(outputs=(axes,), pins=pinned(touched, "a loss broadcasts it"))

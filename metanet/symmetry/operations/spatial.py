@@ -11,17 +11,17 @@ from .._charges import SIGN
 from .._flow import Follow
 from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, law, normal_axis, rule
+from .._operation import Call, Semantics, law, normal_axis, pinned, rule
 from .order import stays
 
 
 def _slides(call: Call, x: Operand, rank: int, why: str) -> Semantics:
     """The last ``rank`` axes are positions; everything before them stays."""
-    shape, lead = call.shapes[0] or (), len(x) - rank
+    shape, lead = call.shape, len(x) - rank
     positions = tuple(call.fresh(n) for n in shape[lead:])
     return Semantics(
         outputs=((*x.axes[:lead], *positions), *(None,) * (len(call.shapes) - 1)),
-        pins=tuple((e, why) for e in (*x.axes[lead:], *positions)),
+        pins=pinned((*x.axes[lead:], *positions), why),
         flow=(Follow(x, (*range(lead), *(None,) * rank)),),
     )
 
@@ -109,9 +109,9 @@ def grid_sampler(call: Call, x: Operand, grid: Operand, *_: Any) -> Semantics:
 def unfold(call: Call, x: Operand, dim: int, size: int, step: int) -> Semantics:
     """Windows of one axis; the items of a window become the last axis."""
     dim = normal_axis(dim, len(x))
-    windows, inner = call.fresh((call.shapes[0] or ())[dim]), call.fresh(size)
+    windows, inner = call.fresh(call.shape[dim]), call.fresh(size)
     why = "a window slides along it"
-    pins = tuple((e, why) for e in (x[dim], windows, inner))
+    pins = pinned((x[dim], windows, inner), why)
     return Semantics(outputs=((*x.axes[:dim], windows, *x.axes[dim + 1 :], inner),), pins=pins)
 
 
@@ -122,26 +122,26 @@ def unfold_backward(call: Call, x: Operand, size: list[int], dim: int, *_: Any) 
     dim = normal_axis(dim, len(size))
     along, why = call.fresh(size[dim]), "a window slides along it"
     out = (*x.axes[:dim], along, *x.axes[dim + 1 : -1])
-    return Semantics(outputs=(out,), pins=tuple((e, why) for e in (x[dim], x[-1], along)))
+    return Semantics(outputs=(out,), pins=pinned((x[dim], x[-1], along), why))
 
 
 @rule("aten.im2col", linear=True)
 def im2col(call: Call, x: Operand, kernel: list[int], *_: Any) -> Semantics:
     """Windows as columns: ``(..., c, h, w)`` to ``(..., c kernel, windows)``."""
-    inner, windows = call.fresh(prod(kernel)), call.fresh((call.shapes[0] or ())[-1])
+    inner, windows = call.fresh(prod(kernel)), call.fresh(call.shape[-1])
     why = "a window slides along it"
-    pins = tuple((e, why) for e in (*x.axes[-2:], inner, windows))
+    pins = pinned((*x.axes[-2:], inner, windows), why)
     return Semantics(outputs=((*x.axes[:-3], x[-3] + inner, windows),), pins=pins)
 
 
 @rule("aten.col2im", linear=True)
 def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) -> Semantics:
     """The inverse of ``im2col``: windows are summed where they overlap."""
-    shape = call.shapes[0] or ()
+    shape = call.shape
     channel, inner = call.fresh(shape[-3]), call.fresh(prod(kernel))
     positions: list[Expr] = [call.fresh(n) for n in shape[-2:]]
     why = "a window slides along it"
-    pins = tuple((e, why) for e in (inner, x[-1], *positions))
+    pins = pinned((inner, x[-1], *positions), why)
     return Semantics(
         outputs=((*x.axes[:-2], channel, *positions),), equal=((x[-2], channel + inner),), pins=pins
     )
@@ -150,10 +150,12 @@ def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) 
 @rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
 def fourier(call: Call, x: Operand, dims: list[int], *_: Any) -> Semantics:
     """A Fourier transform mixes all positions of some axes."""
-    shape, chosen = call.shapes[0] or (), {normal_axis(d, len(x)) for d in dims}
+    shape, transformed = call.shape, {normal_axis(d, len(x)) for d in dims}
     why = "a Fourier transform runs along it"
-    axes = tuple(call.fresh(shape[a]) if a in chosen else e for a, e in enumerate(x))
-    return Semantics(outputs=(axes,), pins=tuple((e, why) for a in chosen for e in (x[a], axes[a])))
+    axes = tuple(call.fresh(shape[a]) if a in transformed else e for a, e in enumerate(x))
+    return Semantics(
+        outputs=(axes,), pins=tuple((e, why) for a in transformed for e in (x[a], axes[a]))
+    )
 
 
 law("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")(stays)

@@ -27,11 +27,11 @@ def slice_(
     dim = normal_axis(dim, len(x))
     n = x.shape[dim]
     first, last = _bounds(start, end, n)
-    kept = tuple(a if a != dim else None for a in range(len(x)))
+    of_operand = tuple(a if a != dim else None for a in range(len(x)))
     if (first, last, step) == (0, n, 1):
         return Semantics(outputs=(x.axes,), moves=True, flow=(Follow(x, tuple(range(len(x)))),))
     return Semantics(
-        outputs=(Take(x, dim, first, last, step),), moves=True, flow=(Follow(x, kept),)
+        outputs=(Take(x, dim, first, last, step),), moves=True, flow=(Follow(x, of_operand),)
     )
 
 
@@ -40,9 +40,9 @@ def select(call: Call, x: Operand, dim: int, at: int) -> Semantics:
     """One item of an axis, which goes."""
     dim = normal_axis(dim, len(x))
     at = at + x.shape[dim] if at < 0 else at
-    kept = tuple(a for a in range(len(x)) if a != dim)
+    of_operand = tuple(a for a in range(len(x)) if a != dim)
     return Semantics(
-        outputs=(Take(x, dim, at, at + 1, drop=True),), moves=True, flow=(Follow(x, kept),)
+        outputs=(Take(x, dim, at, at + 1, drop=True),), moves=True, flow=(Follow(x, of_operand),)
     )
 
 
@@ -100,7 +100,7 @@ def _write(
         out, equal = x[dim], ((x[dim], around(middle)),)
     else:
         out, equal = around(middle), ((x[dim], around(old)),)
-    axes = (*x.axes[:dim], out, *x.axes[dim + 1 :])
+    axes = x.replaced(dim, out)
     return Semantics(outputs=(axes,), equal=(*equal, *others), pins=numbers, labels=(None,))
 
 

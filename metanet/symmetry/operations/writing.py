@@ -8,8 +8,8 @@ from .._charged import Axes, Charged, ChargedCall
 from .._charges import Charges
 from .._leaves import Expr
 from .._operand import Operand
-from .._operation import Call, Semantics, law, normal_axis, rule
-from .lookup import Pins, along, index, looked_up
+from .._operation import Call, Pins, Semantics, law, normal_axis, pinned, rule
+from .lookup import along, around, index, looked_up, width
 
 
 def _last_wins(integers: Operand, axes: tuple[Expr, ...]) -> Pins:
@@ -18,8 +18,9 @@ def _last_wins(integers: Operand, axes: tuple[Expr, ...]) -> Pins:
 
     Those that name items by rank (``topk``) are different along their axis.
     """
-    why = "of several items that are written to one place the last one stays"
-    return tuple((e, why) for e in axes) if integers.label is None else ()
+    if integers.label is not None:
+        return ()
+    return pinned(axes, "of several items that are written to one place the last one stays")
 
 
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
@@ -30,16 +31,18 @@ def scatter(
     name."""
     dim = normal_axis(dim, len(x))
     others = [a for a in range(len(x)) if a != dim]
-    equal, pins = along(x, integers, others)
-    e, p = looked_up(x[dim], integers)
-    equal, pins = equal + e, pins + p
+    statements = [along(x, integers, others), looked_up(x[dim], integers)]
+    overwritten: Pins = ()
     if isinstance(source, Operand) and source.shape:
-        e, p = along(source, integers, range(len(source)))
-        equal, pins = equal + e, pins + p
+        statements.append(along(source, integers, range(len(source))))
         if call.name == "aten.scatter":
-            pins += _last_wins(integers, (integers[dim],))
+            overwritten = _last_wins(integers, (integers[dim],))
+    equal, pins = (sum(parts, ()) for parts in zip(*statements, strict=True))
     return Semantics(
-        outputs=(x.axes,), equal=equal, pins=pins + call.as_numbers(x, source), labels=(None,)
+        outputs=(x.axes,),
+        equal=equal,
+        pins=pins + overwritten + call.as_numbers(x, source),
+        labels=(None,),
     )
 
 
@@ -69,13 +72,13 @@ def index_add_charges(
     """Slices are added to those that the integers name."""
     dim = normal_axis(dim, len(x))
     call.pin(integers)
-    out: list[Charges] = []
-    for a in range(len(x)):
-        if a == dim or not (x.nothing or source.nothing):
+    call.balance.equal(x[dim], source[dim])
+    call.balance.pin(x[dim])
+    out: list[Charges] = list(source.axes if x.nothing else x.axes)
+    out[dim] = ()
+    if not (x.nothing or source.nothing):
+        for a in range(len(x)):
             call.balance.equal(x[a], source[a])
-        if a == dim:
-            call.balance.pin(x[a])
-        out.append(() if a == dim else source[a] if x.nothing else x[a])
     return [tuple(out)]
 
 
@@ -89,47 +92,47 @@ def index_put(
     *_: Any,
 ) -> Semantics:
     """``x[indices] = values``: what ``index`` reads is written."""
-    read = index(Call(call.name, (_indexed_shape(x, indices, values),), call.leaves), x, indices)
+    integers = [i for i in indices if i is not None]
     shape = _indexed_shape(x, indices, values)
-    out = read.outputs[0]
+    read = index(Call(call.name, (shape,), call.leaves), x, indices)
+    out = read.axes(0) or ()
     equal = list(read.equal)
     for back in range(1, min(len(values), len(shape)) + 1):
-        if values.shape[-back] == shape[-back]:
+        if values.full_size(back, shape[-back]):
             equal.append((out[-back], values[-back]))
     pins = (*read.pins, *call.as_numbers(x, values))
-    if not accumulate and any(n > 1 for n in values.shape):
-        pins += tuple(p for i in indices if i is not None for p in _last_wins(i, i.axes))
+    if not accumulate and max(values.shape, default=1) > 1:
+        pins = sum((_last_wins(i, i.axes) for i in integers), pins)
     return Semantics(outputs=(x.axes,), equal=tuple(equal), pins=pins, labels=(None,))
 
 
 def _indexed_shape(x: Operand, indices: list[Operand | None], values: Operand) -> tuple[int, ...]:
     """The shape of ``x[indices]``; what a mask chooses is as long as the values say."""
-    if any(i is not None and i.dtype == "bool" for i in indices):
-        covered = sum(1 if i is None or i.dtype != "bool" else len(i) for i in indices)
+    integers = [i for i in indices if i is not None]
+    if any(i.dtype == "bool" for i in integers):
+        covered = sum(map(width, indices))
         return (values.shape[0] if values.shape else 2, *x.shape[covered:])
-    chosen = [i.shape for i in indices if i is not None]
-    joint = torch.broadcast_shapes(*chosen)
-    places = [a for a, i in enumerate(indices) if i is not None]
-    rest = [n for a, n in enumerate(x.shape) if a not in places]
-    lead = places[0] if places == list(range(places[0], places[-1] + 1)) else 0
-    return (*rest[:lead], *joint, *rest[lead:])
+    joint = torch.broadcast_shapes(*(i.shape for i in integers))
+    lead, behind = around(x.shape, indices)
+    return (*lead, *joint, *behind)
 
 
 @rule("aten.masked_scatter")
 def masked_scatter(call: Call, x: Operand, mask: Operand, source: Operand) -> Semantics:
     """Items of ``source`` in turn replace those that the mask chooses; whole rows where the mask
     does not vary."""
-    lead = len(x) - len(mask)
-    equal = tuple(
-        (x[a + lead], mask[a]) for a in range(len(mask)) if mask.shape[a] == x.shape[a + lead]
-    )
-    rows = mask.shape[-1] != x.shape[-1] or (
-        bool(mask[-1]) and all(call.leaves.is_wild(a) for a in call.leaves.expand(mask[-1]))
-    )
+    shared = [a for a in range(-len(mask), 0) if mask.shape[a] == x.shape[a]]
+    equal = tuple((x[a], mask[a]) for a in shared)
     why = "items are chosen by a mask"
-    if rows and source.shape[-1:] == x.shape[-1:]:
-        pins = [(e, why) for e in (*x.axes[:-1], *source.axes[:-1])]
-        return Semantics(outputs=(x.axes,), equal=(*equal, (x[-1], source[-1])), pins=tuple(pins))
-    return Semantics(
-        outputs=(x.axes,), equal=equal, pins=tuple((e, why) for e in (*x.axes, *source.axes))
-    )
+    if _is_uniform(call, x, mask) and source.shape[-1:] == x.shape[-1:]:
+        pins = pinned((*x.axes[:-1], *source.axes[:-1]), why)
+        return Semantics(outputs=(x.axes,), equal=(*equal, (x[-1], source[-1])), pins=pins)
+    return Semantics(outputs=(x.axes,), equal=equal, pins=pinned((*x, *source), why))
+
+
+def _is_uniform(call: Call, x: Operand, mask: Operand) -> bool:
+    """Whether a mask does not vary along its last axis."""
+    if mask.shape[-1] != x.shape[-1]:
+        return True
+    atoms = call.leaves.expand(mask[-1])
+    return bool(mask[-1]) and all(map(call.leaves.is_wild, atoms))
