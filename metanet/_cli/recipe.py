@@ -260,10 +260,10 @@ def _overrides(path: Path, key: str, value: Any) -> Iterator[str]:
 def _options_of(group: str, name: str) -> list[str] | None:
     """Options of a method or matcher, by the file that has their defaults; ``None`` if there is
     none of this name."""
-    from ..config import conf_dir
+    from ..config import conf_file
 
-    defaults = conf_dir() / group / f"{name}.yaml"
-    found = yaml.safe_load(defaults.read_text()) if defaults.is_file() else None
+    defaults = conf_file(group, name)
+    found = None if defaults is None else yaml.safe_load(defaults.read_text())
     return [option for option in found if option != "name"] if isinstance(found, dict) else None
 
 

@@ -46,7 +46,7 @@ def run(name: str, function: str, args: Sequence[str], outcome: Outcome) -> None
 
     original = list(sys.argv)
     task = _task(name, function, original, outcome)
-    app = hydra.main(config_path=str(config.conf_dir()), config_name=name, version_base="1.3")(task)
+    app = hydra.main(config_path=config.hydra_dir(), config_name=name, version_base="1.3")(task)
     # Hydra prints errors and exits unless it is told to raise them; how they look is decided in one
     # place, cli.py.
     with _environment("HYDRA_FULL_ERROR", "1"):
