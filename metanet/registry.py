@@ -286,8 +286,9 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def _forget_broken(self) -> None:
         """Drop what a module registered before its import failed: Python has dropped the module."""
-        for name, home in list(self._homes.items()):
-            if home.module and home.module not in sys.modules:
+        for name in list(self._entries):
+            module = self._homes[name].module
+            if module and module not in sys.modules:
                 self.remove(name)
 
     # ---------------------------------------------------------------- files of one's own
@@ -298,7 +299,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         if any(point.module == module for point in self._points()):
             self._load_plugins()
         path = self._import_own(module)
-        homes = {name: home for name, home in self._homes.items() if home.is_in(module)}
+        homes = {name: self._homes[name] for name in self._entries}
+        homes = {name: home for name, home in homes.items() if home.is_in(module)}
         names = sorted(n for n, home in homes.items() if inner in ("", n, home.name))
         if len(names) == 1:
             _named.add(module)
@@ -337,7 +339,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         close = get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         broken = "".join(f"\n  {problem}" for problem in self._failures.values())
-        choices = ", ".join(names) or "none"
+        own = [] if self.group is None else ["or package.module for one of your own"]
+        choices = ", ".join([*names, *own]) or "none"
         return f"there is no {self.what} {name!r}{hint} Choices: {choices}{broken}"
 
 

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from ._inr import InrClassification as InrClassification
     from ._predict import predict as predict
     from ._run import train as train
+    from ._task import TASKS as TASKS
     from ._task import Task as Task
     from ._task import register as register
 
 _WHERE = {
     "AccuracyPrediction": "_accuracy",
     "InrClassification": "_inr",
+    "TASKS": "_task",
     "Task": "_task",
     "register": "_task",
     "predict": "_predict",
