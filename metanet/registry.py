@@ -200,6 +200,14 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """The file in which an entry was registered."""
         return self._homes[name].file
 
+    def is_installed(self, name: str) -> bool:
+        """Whether an entry is ours or a plugin's, so that it is found by its name in every process.
+
+        If not, it is of a file that was imported: whoever needs it again must name that file.
+        """
+        homes = ["metanet", *(point.module for point in self._points())]
+        return any(self._homes[name].is_in(module) for module in homes)
+
     def __getitem__(self, name: str) -> Entry:
         if name not in self:
             raise KeyError(name)
@@ -340,7 +348,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         hint = f"; did you mean {close[0]!r}?" if close else "."
         broken = "".join(f"\n  {problem}" for problem in self._failures.values())
         own = [] if self.group is None else ["or package.module for one of your own"]
-        choices = ", ".join([*names, *own]) or "none"
+        choices = ", ".join([*(names or ["none"]), *own])
         return f"there is no {self.what} {name!r}{hint} Choices: {choices}{broken}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ..errors import MetanetError
+from ..registry import is_own
 from .overrides import escaped, key_of, quote, value_of
 
 CONFIG_FILE = "merge_config.yaml"
@@ -198,10 +199,19 @@ def _check_references(path: Path, values: Mapping[str, Any]) -> None:
         value = values.get(key)
         for ref in value if isinstance(value, list) else [value]:
             if isinstance(ref, str) and _CODE.fullmatch(ref):
-                raise MetanetError(
-                    f"recipe={path} refers to code, {key}={ref[:80]}: a file can't make metanet run it. If you trust "
-                    f"it, type {key}={ref[:80]} on the command line, too"
-                )
+                raise _of_code(path, key, ref)
+    for group in _GROUPS:
+        chosen = values.get(group)
+        name = chosen.get("name") if isinstance(chosen, Mapping) else None
+        if is_own(name):
+            raise _of_code(path, group, str(name))
+
+
+def _of_code(path: Path, key: str, reference: str) -> MetanetError:
+    return MetanetError(
+        f"recipe={path} refers to code, {key}={reference[:80]}: a file can't make metanet run it. If you trust "
+        f"it, type {key}={reference[:80]} on the command line, too"
+    )
 
 
 def _check_inputs(path: Path, values: Mapping[str, Any], digests: Any) -> None:

@@ -76,6 +76,7 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
         from .checks import check
         from .directories import is_main_rank, record, tell_ranks
         from .folders import alone
+        from .own import announce
 
         logging.raiseExceptions = (
             False  # a full disk is told once, not with a traceback for every line of the log
@@ -90,6 +91,7 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
                 if cfg.get("resume"):
                     record(cfg, run_dir)
                 tell_ranks(str(run_dir))
+            announce(settings.overrides.task)  # a launcher may have started this process
             check(name, cfg)
             options = config.plain(cfg)
             if name == "train" and is_main_rank():
