@@ -180,9 +180,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """
         if name in self:
             return self._entries[name]
-        for point, problem in self._failures.items():
-            if point.name == name:
-                raise MetanetError(f"{self.what} {name!r} can't be used: {problem}")
+        if problem := self.problem(name):
+            raise MetanetError(f"{self.what} {name!r} can't be used: {problem}")
         if is_own(name):
             return self._entries[self._own(name)]
         raise MetanetError(self._unknown(name))
@@ -195,6 +194,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """Of every plugin that can't be used, why: a line each."""
         self._load_plugins()
         return list(self._failures.values())
+
+    def problem(self, name: str) -> str | None:
+        """Why the plugin of this name can't be used; ``None`` where there is none, or it can."""
+        if name in self:
+            return None
+        problems = (text for point, text in self._failures.items() if point.name == name)
+        return next(problems, None)
 
     def home(self, name: str) -> str:
         """The file in which an entry was registered."""

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from .. import config
 from ..config import build
 from ..errors import MetanetError
-from ..registry import is_own
 from .help import defaults_of
 from .kinds import asked, described, fits
 from .own import registry_of
@@ -147,13 +146,11 @@ def _named(reference: str) -> Any:
 
 def _registered(group: str, node: Mapping[str, Any]) -> list[str]:
     """A model, method or matcher: its name, and what it takes."""
-    entries, name = registry_of(group), node.get("name")
+    name = node.get("name")
     try:
-        entry = entries.find(name) if is_own(name) else entries.get(name)
+        entry = registry_of(group).find(name)
     except MetanetError as error:
         return [f"{group}.name={name}: {error}"]
-    if entry is None:
-        return [unknown_name(f"{group}.name", str(name), entries, group) or f"no {group}"]
     takes = _options(entry)
     found = _arguments(group, node, takes)
     return found or (_model(node) if group == "model" else [])

@@ -79,7 +79,7 @@ def plant(folder, package, points, files, distribution=None):
         path = folder / package / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    info = folder / f"{distribution}-1.0.dist-info"
+    info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
     (info / "RECORD").write_text(f"{package}/__init__.py,,\n{info.name}/METADATA,,\n")
