@@ -222,7 +222,7 @@ def _found(inputs: Inputs, matcher: str, options: Options) -> list[Alignment | N
         **(options.align_options or {}),
     }
     models = list(inputs.models)
-    if matcher in MATCHERS and MATCHERS[matcher].many:
+    if MATCHERS.find(matcher).many:
         return [*align_to(models, to=inputs.base, **settings)]
     if inputs.base is not None:
         return [*align_to(models, to=inputs.base, **settings)]

@@ -35,8 +35,7 @@ def with_a_rule():
 
     yield triple
     for register in (RULES, LAWS):
-        for table in (register._entries, register._homes, register._modules):
-            del table["metanet_tests.tripled"]
+        register.remove("metanet_tests.tripled")
 
 
 def test_an_unknown_operation_is_reported_once_and_pins_what_it_touches():
