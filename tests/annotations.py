@@ -1,18 +1,22 @@
-"""The annotations of the package, checked while the tests run: shapes and dtypes by jaxtyping, the rest by beartype."""
+"""The type checker of the tests: beartype, told by jaxtyping's import hook for every function of the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from beartype import beartype
+from beartype import BeartypeConf, FrozenDict, beartype
 from beartype.roar import BeartypeDecorHintException
+from torch import Tensor
 
-UNCHECKED: list[str] = []
-"""Functions with a hint that beartype doesn't know."""
+# beartype would look at one of the values, and a lazy checkpoint would read it.
+_CONF = BeartypeConf(hint_overrides=FrozenDict({Mapping[str, Tensor]: Mapping}))
+
+UNCHECKED: set[str] = set()
+"""Functions with a hint that beartype can't check."""
 
 
 def checked(function: Callable) -> Callable:
     """The function, its annotations checked at every call."""
     try:
-        return beartype(function)
+        return beartype(conf=_CONF)(function)
     except BeartypeDecorHintException:
-        UNCHECKED.append(f"{function.__module__}.{function.__qualname__}")
+        UNCHECKED.add(f"{function.__module__}.{function.__qualname__}")
         return function

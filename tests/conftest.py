@@ -14,6 +14,7 @@ import logging
 import random
 import tempfile
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -21,12 +22,11 @@ import torch
 # What tests trust is no matter of the person who runs them.
 os.environ["METANET_STATE"] = tempfile.mkdtemp(prefix="metanet-state-")
 
-from jaxtyping import install_import_hook
+# Before the package is imported: whenever its functions are called, the shapes, dtypes and types of
+# their annotations are checked. Tests marked "untyped" pass wrong ones on purpose.
+jaxtyping.install_import_hook("metanet", "annotations.checked")
 
-# Shapes and types in the annotations of the package are checked whenever its functions are called.
-install_import_hook("metanet", "annotations.checked")
-
-from metanet.sources import import_torchvision
+from metanet.sources import import_torchvision  # noqa: E402
 
 # Before timm, transformers and lightning import it: its compiled part may be of another build than
 # PyTorch.
@@ -75,7 +75,9 @@ def _logging_as_before():
     root.setLevel(level)
 
 
-def pytest_sessionfinish():
-    from annotations import UNCHECKED
-
-    print("UNCHECKED", UNCHECKED)
+@pytest.fixture(autouse=True)
+def _types(request):
+    """Annotations are checked, except in tests marked ``untyped``."""
+    jaxtyping.config.update("jaxtyping_disable", bool(request.node.get_closest_marker("untyped")))
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
