@@ -1,4 +1,4 @@
-"""The type checker of the tests: beartype, told by jaxtyping's import hook for every function of the package."""
+"""The type checker of the tests, which jaxtyping's import hook puts on every function of the package."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,8 +6,11 @@ from beartype import BeartypeConf, FrozenDict, beartype
 from beartype.roar import BeartypeDecorHintException
 from torch import Tensor
 
-# beartype would look at one of the values, and a lazy checkpoint would read it.
-_CONF = BeartypeConf(hint_overrides=FrozenDict({Mapping[str, Tensor]: Mapping}))
+_CONF = BeartypeConf(
+    is_pep484_tower=True,  # an int is a float
+    # one of the values would be looked at, and a lazy checkpoint would read it
+    hint_overrides=FrozenDict({Mapping[str, Tensor]: Mapping}),
+)
 
 UNCHECKED: set[str] = set()
 """Functions with a hint that beartype can't check."""

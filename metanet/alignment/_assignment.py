@@ -95,7 +95,7 @@ def _solve(scores: np.ndarray, prices: np.ndarray | None) -> np.ndarray:
     return columns.astype(np.int64, copy=False)
 
 
-def total(scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def total(scores: np.ndarray, columns: np.ndarray) -> np.ndarray | np.floating:
     """The sum of scores of an assignment, in float64: ``(..., n, n)`` and ``(..., n)`` give
     ``(...)``."""
     return np.take_along_axis(scores, columns[..., None], -1)[..., 0].sum(-1, dtype=np.float64)

@@ -33,7 +33,7 @@ class Term:
 
     batch: tuple[str, ...]
     free: tuple[str, ...]
-    scores: np.ndarray
+    scores: np.ndarray | np.floating
 
     def at(self, group: str, new: int, old: int) -> "Term":
         """Where the new item ``new`` of a free group is its old item ``old``."""

@@ -79,12 +79,12 @@ class Archive:
 
     def start(self, name: str) -> int:
         """The byte of the file at which the content of a stored record starts."""
-        place = self.record(name).header_offset
-        head = self.check_place(name)
-        return place + _HEAD.size + sum(head[-2:])
+        lengths = self.check_place(name)
+        return self.record(name).header_offset + _HEAD.size + sum(lengths)
 
-    def check_place(self, name: str) -> tuple[int, ...]:
-        """The head of a record, where the directory says that it is.
+    def check_place(self, name: str) -> tuple[int, int]:
+        """The lengths of the name and of the extra field, in the head of a record that stands where
+        the directory says.
 
         Raises:
             Refused: something else is there.
@@ -99,7 +99,7 @@ class Archive:
         found = head[0], head[3], head[-2], content[_HEAD.size :]
         if found != (b"PK\x03\x04", record.compress_type, len(expected), expected):
             raise Refused(f"its record {brief(name)} is not where its directory says")
-        return head
+        return head[-2], head[-1]
 
 
 def open_archive(file: FileBytes) -> Archive:

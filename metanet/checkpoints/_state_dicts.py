@@ -46,39 +46,14 @@ def find_state_dict(
     Raises:
         CheckpointError: no state dict, several, or no entry ``key``.
     """
-
-    known: dict[
-        tuple[int, int], bool
-    ] = {}  # mappings may be shared: each is looked into once at a depth
-
-    def holds(value: Any, depth: int) -> bool:
-        """Whether a value is a mapping with tensors in it, or in mappings in it."""
-        key = id(value), depth
-        if key not in known:
-            inside = view(value)
-            known[key] = isinstance(inside, Mapping) and any(
-                is_tensor(each) or (depth > 0 and holds(each, depth - 1))
-                for each in inside.values()
-            )
-        return known[key]
-
-    def chosen(content: Mapping) -> list[str]:
-        usual = [name for name in WRAPPERS if name in content and holds(content[name], _DEPTH)]
-        return usual or [
-            name
-            for name, value in content.items()
-            # A module's extra state may be a dict with tensors: it stands inside a state dict, not
-            # around it.
-            if isinstance(name, str) and not name.endswith("_extra_state") and holds(value, 0)
-        ]
-
+    search = _Search(is_tensor, view)
     content = view(content)
     if key is not None:
         content = view(_entry(path, content, key, view))
     for _ in range(_DEPTH + 1):
         if not isinstance(content, Mapping):
             break
-        names = chosen(content)
+        names = search.wrappers(content)
         if len(names) > 1:
             raise CheckpointError(
                 f"checkpoint '{path}' holds several state dicts, {listed(names)}: "
@@ -99,6 +74,41 @@ def find_state_dict(
             "by key="
         )
     return content
+
+
+class _Search:
+    """Which entries of nested mappings lead to tensors.
+
+    ``{"epoch": 3, "model": {"module": {"w": tensor}}}``: "model" does, by way of "module".
+    """
+
+    def __init__(self, is_tensor: Callable[[Any], bool], view: Callable[[Any], Any]) -> None:
+        self.is_tensor = is_tensor
+        self.view = view
+        # mappings may be shared: each is looked into once at a depth
+        self.held: dict[tuple[int, int], bool] = {}
+
+    def holds(self, value: Any, depth: int) -> bool:
+        """Whether a value is a mapping with tensors in it, or in mappings in it."""
+        key = id(value), depth
+        if key not in self.held:
+            inside = self.view(value)
+            self.held[key] = isinstance(inside, Mapping) and any(
+                self.is_tensor(item) or (depth > 0 and self.holds(item, depth - 1))
+                for item in inside.values()
+            )
+        return self.held[key]
+
+    def wrappers(self, content: Mapping) -> list[str]:
+        """Entries that a state dict may be in: those of usual names, else all dicts of tensors."""
+        usual = [name for name in WRAPPERS if name in content and self.holds(content[name], _DEPTH)]
+        return usual or [
+            name
+            for name, value in content.items()
+            # A module's extra state may be a dict with tensors: it stands inside a state dict, not
+            # around it.
+            if isinstance(name, str) and not name.endswith("_extra_state") and self.holds(value, 0)
+        ]
 
 
 def _entry(path: Path, content: Any, key: str, view: Callable[[Any], Any]) -> Any:

@@ -20,7 +20,7 @@ from ._modules import check_module
 from ._outputs import results
 from ._places import EXITS, line_of_the_network
 from ._prepare import prepare
-from ._schemas import facts
+from ._schemas import Facts, facts
 from ._shadow import LIMIT, needs_numbers, run, to_meta
 from ._trace import Op, Ref, Trace, is_integer, tensors_in
 
@@ -173,6 +173,10 @@ class Recorder(TorchDispatchMode):
         if about.base == "set_":  # other memory: which one will show when the tensor is read next
             release(args[0])
             return func(*args, **kwargs)
+        return self._record(func, about, args, kwargs)
+
+    def _record(self, func: Any, about: Facts, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run an operation, and write into the ledger what it read, made and overwrote."""
         nodes: list[Node] = []
         recorded = (
             self._refer(args, nodes),
@@ -185,10 +189,8 @@ class Recorder(TorchDispatchMode):
         read: list[Node] = []
         if about.reads:
             read = nodes[1:] if about.overwrites else nodes
-        known = all(node.value is not None for node in read)
         written = [(t, self.ledger.node(t)) for t in about.written(args, kwargs)]
-        if known and written:
-            known = self._have_values(written)
+        known = all(node.value is not None for node in read) and self._have_values(written)
         for _, node in written:
             self.ledger.before_writing(node, known=known)
         if self.meta:

@@ -112,6 +112,7 @@ class TestNames:
         fitting["0.bias"]
         assert read == ["model.0.bias"]
 
+    @pytest.mark.untyped
     def test_what_can_be_expected(self, opened, network):
         checkpoint = opened(network)
         shapes = {name: tuple(tensor.shape) for name, tensor in network.items()}
@@ -190,6 +191,7 @@ class TestDifferences:
         ):
             opened({"q": torch.ones(1)}).fit(network)
 
+    @pytest.mark.untyped
     def test_what_is_not_expected_can_be_dropped(self, opened, network):
         fitting = opened({**network, "x": torch.ones(1)}).fit(network, extra="drop")
         assert_fits(fitting, network)
@@ -197,6 +199,7 @@ class TestDifferences:
         with pytest.raises(MetanetError, match="extra='keep': give one of refuse, drop"):
             opened(network).fit(network, extra="keep")
 
+    @pytest.mark.untyped
     def test_dtypes_agree_by_kind_exactly_or_not_at_all(self, opened, network):
         half = {name: t.bfloat16() if t.is_floating_point() else t for name, t in network.items()}
         assert opened(half).fit(network)["0.bias"].dtype is torch.bfloat16

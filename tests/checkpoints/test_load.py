@@ -354,6 +354,7 @@ def test_a_key_is_for_files_with_keys(tmp_path):
         load_checkpoint(tmp_path / "x.safetensors", key="ema")
 
 
+@pytest.mark.untyped
 def test_what_can_be_done_with_foreign_classes(tmp_path):
     with pytest.raises(MetanetError, match="foreign_classes='allow': give one of refuse, inert"):
         load_checkpoint(tmp_path / "x.pt", foreign_classes="allow")

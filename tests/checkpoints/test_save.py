@@ -107,6 +107,7 @@ class TestRoundTrip:
         assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("mapping", "metadata", "message"),
     [

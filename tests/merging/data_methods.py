@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from metanet.evaluation import as_checkpoint
 from metanet.merging._part import Problem
 from metanet.merging.statistics._fisher import fishers
 
@@ -28,7 +29,11 @@ def classes(count=12, width=4, of=3, seed=0, batch=5):
 
 def fisher_of(net, data, **options):
     given = {"samples": None, "labels": "auto", **options}
-    return fishers(Problem((net.state_dict(),), model=net, data=data), [(0, "model 0")], **given)[0]
+    return fishers(
+        Problem((as_checkpoint(net.state_dict(), "net"),), model=net, data=data),
+        [(0, "model 0")],
+        **given,
+    )[0]
 
 
 def gradients(net, value):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import metanet
 from merging.data_methods import classes, fisher_of, gradients, lm, mlp, sentences
 from metanet import MetanetError
-from metanet.evaluation import aligned_target
+from metanet.evaluation import aligned_target, as_checkpoint
 from metanet.merging import DataPerModel
 from metanet.merging._part import Problem
 from metanet.merging.statistics._fisher import fishers
@@ -57,7 +57,7 @@ def test_fisher_information_of_numbers_is_the_squared_jacobian():
 def test_fisher_information_of_truth_values():
     net, loss = mlp((4, 1)), metanet.evaluation.LOSSES["binary_cross_entropy"]
     data = [(x, (y > 0).double()[:, None]) for x, y in classes()]
-    problem = Problem((net.state_dict(),), model=net, data=data, loss=loss)
+    problem = Problem((as_checkpoint(net.state_dict(), "net"),), model=net, data=data, loss=loss)
     (found,) = fishers(problem, [(0, "model 0")], samples=None, labels="auto")
     x = torch.cat([x for x, _ in data])
     p = net(x).sigmoid().detach()

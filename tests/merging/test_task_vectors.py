@@ -93,6 +93,7 @@ def test_methods_without_chance_equal_the_plain_reference(method, shape, monkeyp
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("method", [*SUMMED, *ELECTED])
 def test_options_of_bad_values(method):
     part = make_part((4, 4))

@@ -66,6 +66,7 @@ def test_makes_the_network_with_its_arguments(package):
     assert isinstance(load_source("torch.nn:Linear", in_features=1, out_features=2), nn.Linear)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("ref", "message"),
     [

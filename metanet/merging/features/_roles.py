@@ -115,16 +115,24 @@ def candidates(spec: SymmetrySpec, roles: Roles) -> tuple[list[str], dict[str, s
 
 def _objections(name: str, tensor: TensorAxes, roles: Roles) -> Iterator[tuple[str, str]]:
     """Groups of which a tensor tells that their neurons may not become one, and why."""
+    of_tensor = [group for axis in tensor.axes for group in _groups(axis)]
     if tensor.integer:
-        for axis in tensor.axes:
-            for group in _groups(axis):
-                yield group, f"{name} holds integers or truth values, which have no mean"
+        yield from (
+            (group, f"{name} holds integers or truth values, which have no mean")
+            for group in of_tensor
+        )
         return
+    if tensor.is_complex:
+        yield from ((group, f"{name} holds complex numbers") for group in of_tensor)
+    else:
+        yield from _objections_by_place(name, tensor, roles)
+    for group in _made_together(name, tensor.axes, roles):
+        yield group, f"{name} makes neurons of several groups at once"
+
+
+def _objections_by_place(name: str, tensor: TensorAxes, roles: Roles) -> Iterator[tuple[str, str]]:
+    """Those that follow from where a tensor stands: which of its axes make neurons, and which read them."""
     for number, axis in enumerate(tensor.axes):
-        if tensor.is_complex:
-            for group in _groups(axis):
-                yield group, f"{name} holds complex numbers"
-            continue
         unplaced = [axis] if name in roles.unknown else _choices(axis)
         for part in unplaced:
             for group in _groups(part):
@@ -132,8 +140,6 @@ def _objections(name: str, tensor: TensorAxes, roles: Roles) -> Iterator[tuple[s
         if roles.makes(name, number) == (number in roles.read.get(name, ())):
             for group in _groups(axis):
                 yield group, f"{name} makes and reads neurons along one axis"
-    for group in _made_together(name, tensor.axes, roles):
-        yield group, f"{name} makes neurons of several groups at once"
 
 
 def _groups(axis: Axis) -> list[str]:

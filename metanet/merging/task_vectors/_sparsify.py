@@ -158,11 +158,10 @@ def _random(generator: torch.Generator, count: int) -> np.ndarray:
     return draws.numpy().view(np.int32)[:count]
 
 
-def _limit(probability: float | np.ndarray) -> np.ndarray:
-    """The integer below which random ones lie with a probability less than 1."""
-    return np.minimum(np.round((np.asarray(probability) - 0.5) * 2.0**32), 2**31 - 1).astype(
-        np.int32
-    )
+def _limit(probability: float | np.ndarray) -> np.ndarray | np.int32:
+    """The integer below which random ones lie with a probability less than 1: of each entry."""
+    scaled = np.round((np.asarray(probability) - 0.5) * 2.0**32)
+    return np.minimum(scaled, 2**31 - 1).astype(np.int32)
 
 
 def _factors(kept: np.ndarray, vector: TaskVector) -> Tensor:
