@@ -1,9 +1,10 @@
 """The type checker of the tests, which jaxtyping's import hook puts on every function of the package."""
 
+import warnings
 from collections.abc import Callable, Mapping
 
 from beartype import BeartypeConf, FrozenDict, beartype
-from beartype.roar import BeartypeDecorHintException
+from beartype.roar import BeartypeDecorHintException, BeartypeDecorHintPep585DeprecationWarning
 from torch import Tensor
 
 _CONF = BeartypeConf(
@@ -19,7 +20,9 @@ UNCHECKED: set[str] = set()
 def checked(function: Callable) -> Callable:
     """The function, its annotations checked at every call."""
     try:
-        return beartype(conf=_CONF)(function)
+        with warnings.catch_warnings():  # of old spellings of hints in classes of other packages
+            warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
+            return beartype(conf=_CONF)(function)
     except BeartypeDecorHintException:
         UNCHECKED.add(f"{function.__module__}.{function.__qualname__}")
         return function

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import jaxtyping
 import torch
 from torch import Tensor
 
@@ -12,8 +13,8 @@ EXITS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
 
 
 def line_of_the_network() -> str:
-    """``file:line`` of the innermost running code that is neither PyTorch's nor that of recording
-    or verifying."""
+    """``file:line`` of the innermost running code that is neither PyTorch's, nor that of recording
+    or verifying, nor a checker of types around a function."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OUTSIDE):
         frame = frame.f_back
@@ -21,7 +22,9 @@ def line_of_the_network() -> str:
 
 
 _OWN = Path(__file__).parent
-_OUTSIDE = tuple(
-    f"{folder}{os.sep}"
-    for folder in (_OWN, _OWN.parent / "verification", Path(torch.__file__).parent)
+_TORCH = Path(torch.__file__).parent
+_CHECKERS = (Path(jaxtyping.__file__).parent, _TORCH.parent / "beartype")
+_OUTSIDE = (
+    *(f"{folder}{os.sep}" for folder in (_OWN, _OWN.parent / "verification", _TORCH, *_CHECKERS)),
+    "<@beartype",  # where beartype makes its functions
 )
