@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import MetanetError, brief
 from ._graph import ParameterGraph
 from ._memory import refuse_too_large
-from ._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, EdgeType, NodeType
-from ._template import GraphTemplate
+from .template._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, EdgeType, NodeType
+from .template._template import GraphTemplate
 
 # Numbers below these stand for something.
 _KINDS = {"node_type": len(NodeType), "edge_type": len(EdgeType), "activation": len(ACTIVATIONS)}

@@ -14,10 +14,10 @@ from torch_geometric.data import Batch, Data
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
-from ._bits import real_parts, same_bits
+from .template._bits import real_parts, same_bits
 from ._memory import refuse_too_large
-from ._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
-from ._template import GraphStack, GraphTemplate
+from .template._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
+from .template._template import GraphStack, GraphTemplate
 
 _SKELETONS: WeakKeyDictionary[GraphTemplate, OrderedDict[tuple, Batch]] = WeakKeyDictionary()
 _KEPT = 4  # skeletons per template

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import MetanetError
-from ._template import GraphTemplate
+from .template._template import GraphTemplate
 
 BYTES_PER_EDGE = 88  # edge_index, kernel_pos, five integers, the value
 _PEAK = 1.25  # what is made on the way, of a block at a time

@@ -24,10 +24,10 @@ from ..checkpoints import (
 )
 from ..documents import Document, parse_json, read_json, validated
 from ..errors import MetanetError
-from ._bits import real_parts
+from .template._bits import real_parts
 from ._checked import graph_of, refuse_unexpandable
 from ._graph import ParameterGraph
-from ._template import GraphTemplate
+from .template._template import GraphTemplate
 
 _FORMAT = 1
 _EDGES, _EXTRA, _ATTRIBUTE = "edge_attr", "extras/", "attributes/"  # names of tensors in the file

@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from torch_geometric.data import Data
 
-from ..checkpoints import atomic_write
+from ...checkpoints import atomic_write
 from ._compose import MAX_EDGES, compose
 from ._picture import Picture, Strokes
-from ._schema import EdgeType, NodeType
-from ._template import GraphTemplate
+from ..template._schema import EdgeType, NodeType
+from ..template._template import GraphTemplate
 
 NEGATIVE, ZERO, POSITIVE, NONFINITE, CONSTANT = (
     "#1f5fbf",

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tracing import Op, Ref, references
-from ._blocks import strided_integers
+from ...tracing import Op, Ref, references
+from ..template._blocks import strided_integers
 
 aten = torch.ops.aten
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..tracing import Op, Ref
+from ...tracing import Op, Ref
 from ._flows import Entries, Flow, Neurons
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 
 if TYPE_CHECKING:
     from ._walk import Walk

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._flows import compact, distinct
-from ._schema import NodeType
+from ..template._schema import NodeType
 
 
 @dataclass

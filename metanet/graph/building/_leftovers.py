@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..symmetry import Axis
+from ...symmetry import Axis
 from ._flows import Entries, strided_integers, whole
 from ._groups import groups_along, keys_in, names_in
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 
 if TYPE_CHECKING:
     from ._walk import Walk

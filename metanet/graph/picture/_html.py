@@ -11,9 +11,9 @@ from typing import Any
 
 from torch_geometric.data import Data
 
-from ..checkpoints import atomic_write
+from ...checkpoints import atomic_write
 from ._compose import MAX_EDGES, compose
-from ._drawing import (
+from ._png import (
     CONSTANT,
     NEGATIVE,
     NONFINITE,
@@ -25,7 +25,7 @@ from ._drawing import (
     words,
 )
 from ._picture import Picture, Strokes
-from ._template import GraphTemplate
+from ..template._template import GraphTemplate
 
 _PAGE = Path(__file__).with_name("_page.html")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from math import prod
 
-from ..symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, chosen
+from ...symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, chosen
 
 
 def groups_along(axis: Axis) -> list[str]:

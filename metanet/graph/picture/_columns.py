@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ._schema import NodeType
-from ._template import GraphTemplate
+from ..template._schema import NodeType
+from ..template._template import GraphTemplate
 
 _SWEEPS = 12
 _STIFF = 4.0  # how much more a lane holds its place than a range does

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..symmetry import Join
-from ..tracing import Op
+from ...symmetry import Join
+from ...tracing import Op
 from ._flows import Entries, Flow, Neurons, compact, distinct, unique_pairs
 from ._made import Making
 from ._reduce import normalises
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 from ._uses import one_to_one
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._flows import Entries, compact, distinct, unique_pairs, varies
 from ._pool import Pool
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 
 # how a tensor that is aligned with neurons acts on them: type of its source node, and of its edges
 ROLES_OF_VECTORS = {

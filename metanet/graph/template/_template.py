@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..checkpoints import Checkpoint
-from ..documents import validated
-from ..errors import CheckpointError, MetanetError
+from ...checkpoints import Checkpoint
+from ...documents import validated
+from ...errors import CheckpointError, MetanetError
 from ._bits import real_parts, same_bits
 from ._blocks import Block, NodeRange, strided_integers, window
 from ._documents import CoarseFile, TemplateFile, block_of, check_template, node_range_of

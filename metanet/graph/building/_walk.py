@@ -13,8 +13,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..symmetry import Attach, Contraction, Derivation, Follow, Join, Product, Semantics
-from ..tracing import Op, Trace, is_integer
+from ...symmetry import Attach, Contraction, Derivation, Follow, Join, Product, Semantics
+from ...tracing import Op, Trace, is_integer
 from ._beside import concatenate, write
 from ._contract import contract
 from ._flows import Entries, Flow, Neurons, distinct, place, rearrange, rearranges, varies, whole
@@ -24,7 +24,7 @@ from ._lookup import look_up
 from ._made import Made
 from ._pool import Pool, Site
 from ._reduce import Reduction, connect_reductions, reduce
-from ._schema import ACTIVATIONS, NodeType
+from ..template._schema import ACTIVATIONS, NodeType
 from ._uses import ROLES_OF_VECTORS, Factor, Uses, with_axis
 
 _LOOKUPS = {"aten.embedding", "aten.index", "aten.index_select", "aten.gather", "aten._embedding_bag",

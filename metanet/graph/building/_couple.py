@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..symmetry import Contraction
+from ...symmetry import Contraction
 from ._flows import Flow, Neurons, distinct, place, unique_rows, varies
 from ._groups import groups_along
 from ._join import is_raw, merge
 from ._made import Making
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 
 if TYPE_CHECKING:
     from ._walk import Walk

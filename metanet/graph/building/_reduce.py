@@ -13,7 +13,7 @@ from torch import Tensor
 from ._flows import Neurons, distinct, place, unique_rows, varies
 from ._made import Making
 from ._pool import Pool
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 from ._uses import Uses
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ._rows import Row, wrapped
-from ._template import Block, GraphTemplate
+from ..template._template import Block, GraphTemplate
 
 
 @dataclass(frozen=True, kw_only=True)

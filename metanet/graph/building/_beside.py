@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..tracing import Op, references
+from ...tracing import Op, references
 from ._flows import Entries, Flow, Neurons, place, varies
 from ._join import merge
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 from ._uses import ROLES_OF_VECTORS
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..errors import MetanetError
-from ..symmetry import Transform
+from ...errors import MetanetError
+from ...symmetry import Transform
 from ._template import GraphTemplate
 
 

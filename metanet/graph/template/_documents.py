@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
-from ..documents import Document
-from ..errors import MetanetError, brief
+from ...documents import Document
+from ...errors import MetanetError, brief
 from ._blocks import Block, NodeRange, window
 from ._schema import ACTIVATIONS, ROLES, EdgeType, NodeType
 

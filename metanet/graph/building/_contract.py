@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..symmetry import Contraction, Leaf, Product
-from ..tracing import Op
+from ...symmetry import Contraction, Leaf, Product
+from ...tracing import Op
 from ._beside import activate
 from ._couple import couple
 from ._flows import Entries, Flow, Neurons, distinct, place, unique_rows, varies
 from ._join import is_raw, merge
 from ._made import Making
-from ._schema import EdgeType, NodeType
+from ..template._schema import EdgeType, NodeType
 from ._uses import ROLES_OF_VECTORS, explicit
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..symmetry import Derivation
-from ..tracing import Trace
-from ._blocks import Block, NodeRange
-from ._fit import Box, boxes
+from ...symmetry import Derivation
+from ...tracing import Trace
+from ..template._blocks import Block, NodeRange
+from ._boxes import Box, boxes
 from ._flows import distinct, unique_pairs, varies
 from ._leftovers import place_leftovers
 from ._pool import Site, stand_ins
-from ._schema import ACTIVATIONS, EdgeType, NodeType, parts_of
-from ._template import GraphTemplate
+from ..template._schema import ACTIVATIONS, EdgeType, NodeType, parts_of
+from ..template._template import GraphTemplate
 from ._uses import Use
 from ._walk import Walk
 

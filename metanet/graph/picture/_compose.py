@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from ..errors import MetanetError
-from ._layout import Layout, arrange, seats
+from ...errors import MetanetError
+from ._columns import Layout, arrange, seats
 from ._picture import Picture, Place, Strokes
 from ._rows import Row, cut, number_of
-from ._template import GraphTemplate, NodeRange
+from ..template._template import GraphTemplate, NodeRange
 
 MAX_EDGES = 4000
 
