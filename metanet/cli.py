@@ -130,7 +130,7 @@ def _until_stopped(name: str, args: list[str]) -> int:
 
 
 def _run(name: str, args: list[str], outcome: Any) -> int:
-    from ._cli import directories, errors, overrides, recipe, running, sweep, usage
+    from ._cli import directories, errors, overrides, own, plugged, recipe, running, sweep, usage
     from ._cli.help import help_of
 
     flags, words = usage.split(args)
@@ -145,14 +145,17 @@ def _run(name: str, args: list[str], outcome: Any) -> int:
     failure: Exception | None = None
     try:
         if "-h" in flags or "--help" in flags:
+            own.announce(prepared)
             print(help_of(name, overrides.prepare(words, COMMANDS[name].short)))
             return 0
         final = overrides.resumed(prepared) if name == "train" else prepared
         if name == "merge":
             recipe.check_primary(final)
             final = recipe.replayed(final)
-        _check(name, final, flags)
-        running.run(name, COMMANDS[name].run, directories.follow_main_rank(final), outcome)
+        with plugged.told(name):
+            own.announce(final)
+            _check(name, final, flags)
+            running.run(name, COMMANDS[name].run, directories.follow_main_rank(final), outcome)
         failure = outcome.failure
     except Exception as error:
         failure = error

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import plugins
 from .errors import MetanetError
+from .registry import named_modules
 
 TRUSTED = (
     "metanet.",
@@ -61,6 +63,27 @@ def conf_dir() -> Path:
     raise MetanetError(
         f"metanet's configuration (conf/train.yaml) is missing: looked in {looked}. Install metanet again."
     )
+
+
+def conf_dirs() -> tuple[Path, ...]:
+    """Every folder of configuration files: metanet's own first, then those of plugins."""
+    return (conf_dir(), *plugins.conf_folders())
+
+
+def conf_file(group: str, name: str) -> Path | None:
+    """The file that ``group=name`` chooses; ``None`` if there is none.
+
+    >>> conf_file("matcher", "weight").name, conf_file("matcher", "none_of_this_name")
+    ('weight.yaml', None)
+    """
+    paths = (folder / group / f"{name}.yaml" for folder in conf_dirs())
+    return next((path for path in paths if path.is_file()), None)
+
+
+def hydra_dir() -> str:
+    """What Hydra is to be given as its folder of configuration files; it knows of the plugins' then."""
+    plugins.extend_search_path()
+    return str(conf_dir())
 
 
 def plain(cfg: Any) -> Any:
@@ -169,8 +192,11 @@ def _refuse_late_interpolation(node: Any) -> None:
 
 
 def _trusted() -> tuple[str, ...]:
-    own = (name.strip() for name in os.environ.get(TRUSTED_VARIABLE, "").split(","))
-    return TRUSTED + tuple(f"{name.rstrip('.')}." for name in own if name)
+    """Ours, those that the user names, plugins that the user has installed, and modules that the user
+    named on the command line."""
+    own = [name.strip().rstrip(".") for name in os.environ.get(TRUSTED_VARIABLE, "").split(",")]
+    packages = dict.fromkeys([*own, *plugins.trusted(), *sorted(named_modules())])
+    return TRUSTED + tuple(f"{name}." for name in packages if name)
 
 
 def _is_trusted(name: str) -> bool:

@@ -3,43 +3,85 @@
 A kind of thing has one :class:`Registry`. Three ways lead into it:
 
 - **ours**: a file in the kind's package, found by :mod:`pkgutil`; its decorator registers it;
-- **a package of one's own**: an entry point of the kind's group, whose value is the module that registers
-  the thing under the entry point's name;
+- **a package of one's own**: an entry point of the kind's group, whose value is the module that
+  registers the thing under the entry point's name (:mod:`metanet.plugins`);
 
   .. code-block:: toml
 
       [project.entry-points."metanet.matchers"]
       nearest = "their_package.nearest"
 
-- **a file of one's own**, without packaging: ``package.module`` or ``package.module:name`` given where a name
-  is expected, from the command line or from Python.
+- **a file of one's own**, without packaging: ``package.module`` or ``package.module:name`` given
+  where a name is expected, from the command line or from Python.
 
-A plugin that can't be used (its import fails, its name is taken, its signature is wrong) never stops the
-others: it is told once as a warning, and as an error where it is asked for by its name.
+A plugin that can't be used (its import fails, its name is taken, its signature is wrong) never
+stops the others: it is told once as a warning, and as an error where it is asked for by its name.
 """
 
 import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
 
+from . import plugins
 from .errors import MetanetError, brief
 
 Entry = TypeVar("Entry")
 
 _WORD = r"[^\W\d]\w*"
-# package.module, package.module:name, module:name; a word alone is a name, so that no typo imports anything
+# package.module, package.module:name, module:name; a word alone is a name, so that no typo imports
+# anything
 _OWN = re.compile(rf"{_WORD}(\.{_WORD})+(:[\w.-]+)?|{_WORD}:[\w.-]+")
+_named: set[str] = set()
 
 
 class PluginWarning(UserWarning):
     """A plugin that can't be used."""
+
+
+def is_own(name: object) -> bool:
+    """Whether this is the way to name a file of one's own.
+
+    >>> is_own("my.matchers"), is_own("my_matchers:nearest"), is_own("weight")
+    (True, True, False)
+    """
+    return isinstance(name, str) and _OWN.fullmatch(name) is not None
+
+
+def named_modules() -> frozenset[str]:
+    """Modules of the user's own from which something was found by its module's name."""
+    return frozenset(_named)
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where something was registered.
+
+    Attributes:
+        file: for messages.
+        module: that registered it.
+        name: of the function or class in that module.
+    """
+
+    file: str
+    module: str
+    name: str
+
+    @classmethod
+    def of(cls, described: Any) -> "_Home":
+        module = str(getattr(described, "__module__", ""))
+        return cls(_file_of(described), module, str(getattr(described, "__qualname__", "")))
+
+    def is_in(self, package: str) -> bool:
+        """Whether the module is this one, or a part of it."""
+        return self.module == package or self.module.startswith(f"{package}.")
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
@@ -52,8 +94,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     Traceback (most recent call last):
     metanet.errors.MetanetError: there is no colour 'rad'; did you mean 'red'? Choices: red
 
-    As a mapping it holds everything, plugins included. What the names mean is the kind's own affair: an
-    entry may be a function, a class or a record of either.
+    As a mapping it holds everything, plugins included. What the names mean is the kind's own
+    affair: an entry may be a function, a class or a record of either.
 
     Args:
         what: what to call an entry in messages, e.g. ``"merge method"``.
@@ -76,9 +118,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self.group = group
         self._described = described or _function_of
         self._entries: dict[str, Entry] = {}
-        self._homes: dict[str, str] = {}
-        self._modules: dict[str, str] = {}
-        self._failures: dict[str, str] = {}
+        self._homes: dict[str, _Home] = {}
+        self._failures: dict[EntryPoint, str] = {}
         self._ours_are_here = package is None
         self._plugins_are_here = group is None
 
@@ -95,20 +136,28 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         Raises:
             MetanetError: the name is taken, or is no text; the message names both places.
         """
-        described = self._described(entry) if home is None else home
-        place = _place(described)
+        new = _Home.of(self._described(entry) if home is None else home)
         if not isinstance(name, str) or not name:
             raise MetanetError(
-                f"a {self.what} in {place} is registered as {name!r}: give it a name"
+                f"a {self.what} in {new.file} is registered as {name!r}: give it a name"
             )
         if name in self._entries:
             raise MetanetError(
-                f"there are two {self.plural} named {name!r}: in {self._homes[name]} and in {place}. "
-                "Give one of them another name"
+                f"there are two {self.plural} named {name!r}: in {self.home(name)} and in "
+                f"{new.file}. Give one of them another name"
             )
         self._entries[name] = entry
-        self._homes[name] = place
-        self._modules[name] = str(getattr(described, "__module__", ""))
+        self._homes[name] = new
+        return entry
+
+    def remove(self, name: str) -> Entry:
+        """Take an entry out again, and return it: to register a changed one in a notebook.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        entry = self[name]
+        del self._entries[name], self._homes[name]
         return entry
 
     @property
@@ -122,47 +171,71 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """An entry by its name: ours, a plugin's, or ``package.module`` and ``package.module:name``.
 
         Args:
-            name: from the command line or from Python: a module that it names is imported. For a name
-                from a file use ``registry[name]``, which imports nothing that isn't installed as a plugin.
+            name: from the command line or from Python: a module that it names is imported. For a
+                name from a file use ``registry[name]``, which imports nothing that isn't installed
+                as a plugin.
 
         Raises:
             MetanetError: there is none, or it can't be used; the message lists the choices.
         """
-        if name in self._known(name):
+        if name in self:
             return self._entries[name]
-        if name in self._failures:
-            raise MetanetError(f"{self.what} {name!r} can't be used: {self._failures[name]}")
-        module, _, inner = str(name).partition(":")
-        if _OWN.fullmatch(str(name)):
-            return self._entries[self._import_own(module, inner)]
+        if problem := self.problem(name):
+            raise MetanetError(f"{self.what} {name!r} can't be used: {problem}")
+        if is_own(name):
+            return self._entries[self._own(name)]
         raise MetanetError(self._unknown(name))
 
     def choices(self) -> list[str]:
         """Every name, sorted."""
         return sorted(self)
 
-    def failures(self) -> Mapping[str, str]:
-        """Plugins that can't be used by their names, and why."""
+    def failures(self) -> list[str]:
+        """Of every plugin that can't be used, why: a line each."""
         self._load_plugins()
-        return dict(self._failures)
+        return list(self._failures.values())
+
+    def problem(self, name: str) -> str | None:
+        """Why the plugin of this name can't be used; ``None`` where there is none, or it can."""
+        if name in self:
+            return None
+        problems = (text for point, text in self._failures.items() if point.name == name)
+        return next(problems, None)
 
     def home(self, name: str) -> str:
         """The file in which an entry was registered."""
-        return self._homes[name]
+        return self._homes[name].file
+
+    def is_installed(self, name: str) -> bool:
+        """Whether an entry is ours or a plugin's, so that it is found by its name in every process.
+
+        If not, it is of a file that was imported: whoever needs it again must name that file.
+        """
+        homes = ["metanet", *(point.module for point in self._points())]
+        return any(self._homes[name].is_in(module) for module in homes)
 
     def __getitem__(self, name: str) -> Entry:
-        return self._known(name)[name]
+        if name not in self:
+            raise KeyError(name)
+        return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         self._load_ours()
         self._load_plugins()
-        return iter(self._entries)
+        return iter(list(self._entries))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known(name)
+        """Loads no more than it must to tell: ours, then the plugins of this name."""
+        if not isinstance(name, str):
+            return False
+        if name not in self._entries:
+            self._load_ours()
+        if name not in self._entries:
+            self._load_plugins(name)
+        return name in self._entries
 
     def __repr__(self) -> str:
         return f"Registry({self.what!r}: {', '.join(self.choices())})"
@@ -170,27 +243,15 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def describe(self) -> str:
         """A line for each entry: its name, and the first sentence of its docstring."""
         width = max(map(len, self), default=0)
-        return "\n".join(
-            f"{name:<{width}}  {self.summary(name)}".rstrip() for name in self.choices()
-        )
+        lines = [f"{name:<{width}}  {self.summary(name)}" for name in self.choices()]
+        return "\n".join(line.rstrip() for line in lines)
 
     def summary(self, name: str) -> str:
-        """The first line of an entry's docstring; empty where it has none."""
+        """The first paragraph of an entry's docstring; empty where it has none."""
         text = inspect.getdoc(self._described(self[name])) or ""
-        paragraph = text.partition("\n\n")[0]
-        return " ".join(paragraph.split())
+        return " ".join(text.partition("\n\n")[0].split())
 
     # ---------------------------------------------------------------- loading
-
-    def _known(self, name: object) -> Mapping[str, Entry]:
-        """The entries, after whatever has to be loaded for this name to be among them."""
-        if name not in self._entries:
-            self._load_ours()
-        if name not in self._entries:
-            for point in self._points():
-                if point.name == name:
-                    self._load(point)
-        return self._entries
 
     def _load_ours(self) -> None:
         if self._ours_are_here:
@@ -201,124 +262,110 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             if not module.name.startswith("_"):
                 importlib.import_module(f"{self.package}.{module.name}")
 
-    def _load_plugins(self) -> None:
+    def _load_plugins(self, name: str | None = None) -> None:
+        """Import the plugins of a name; without one, all of them."""
         if self._plugins_are_here:
             return
-        self._plugins_are_here = True
+        self._plugins_are_here = name is None
         for point in self._points():
-            self._load(point)
+            if name in (None, point.name) and not self._is_loaded(point):
+                self._load(point)
 
     def _points(self) -> Sequence[EntryPoint]:
-        return () if self.group is None else _points_of(self.group)
+        return () if self.group is None else plugins.points(self.group)
+
+    def _is_loaded(self, point: EntryPoint) -> bool:
+        """Whether its import failed before, or the entry of this name is its own."""
+        home = self._homes.get(point.name)
+        return point in self._failures or (home is not None and home.is_in(point.module))
 
     def _load(self, point: EntryPoint) -> None:
-        """Import a plugin; what goes wrong is kept under its name and told once."""
-        self._load_ours()
-        if point.name in self._failures or self._is_from(point):
-            return
+        """Import a plugin; what goes wrong is kept and told once."""
+        self._load_ours()  # ours come first: a plugin can't take a name of theirs
         try:
             self._import(point)
         except Exception as error:  # whatever a stranger's module does: all the others are to work
-            package = point.dist.name if point.dist is not None else "an unknown package"
-            problem = brief(f"{type(error).__name__}: {error}")
-            self._failures[point.name] = (
-                f"plugin {point.name!r} of package {package} ({point.value}): {problem}"
-            )
-            warnings.warn(self._failures[point.name], PluginWarning, stacklevel=2)
-
-    def _is_from(self, point: EntryPoint) -> bool:
-        """Whether the entry of this name is the plugin's own."""
-        return _is_within(self._modules.get(point.name, ""), point.module)
+            self._forget_broken()
+            self._failures[point] = plugins.failure(point, error)
+            warnings.warn(self._failures[point], PluginWarning, stacklevel=2)
 
     def _import(self, point: EntryPoint) -> None:
         if point.name in self._entries:
             raise MetanetError(
-                f"the name {point.name!r} is taken by a {self.what} in {self._homes[point.name]}"
+                f"the name {point.name!r} is taken by a {self.what} in {self.home(point.name)}"
             )
-        before = dict(self._entries), dict(self._homes), dict(self._modules)
-        try:
-            module = importlib.import_module(point.module)
-            if point.name not in self._entries:
-                raise MetanetError(
-                    f"{module.__file__} registers no {self.what} named {point.name!r}"
-                )
-        except BaseException:
-            # what half a module registered is of no use
-            self._entries, self._homes, self._modules = before
-            raise
+        module = importlib.import_module(point.module)
+        if point.name not in self._entries:
+            raise MetanetError(f"{module.__file__} registers no {self.what} named {point.name!r}")
 
-    def _import_own(self, module: str, inner: str) -> str:
-        """The name that a module of the user's own registers."""
-        if module in {point.module for point in self._points()}:
+    def _forget_broken(self) -> None:
+        """Drop what a module registered before its import failed: Python has dropped the module."""
+        for name in list(self._entries):
+            module = self._homes[name].module
+            if module and module not in sys.modules:
+                self.remove(name)
+
+    # ---------------------------------------------------------------- files of one's own
+
+    def _own(self, reference: str) -> str:
+        """The name that ``package.module`` registers, or that ``package.module:name`` stands for."""
+        module, _, inner = reference.partition(":")
+        if any(point.module == module for point in self._points()):
             self._load_plugins()
-        try:
-            path = importlib.import_module(module).__file__
-        except ModuleNotFoundError as error:
-            if error.name != module and not module.startswith(f"{error.name}."):
-                raise MetanetError(
-                    f"{module}: it needs the module {error.name}, which is not installed"
-                ) from error
-            raise MetanetError(
-                f"{self._unknown(module)}; and there is no module {error.name}: install its package, or run "
-                f"from the folder that holds {str(error.name).replace('.', '/')}.py"
-            ) from error
-        except MetanetError:
-            raise
-        except Exception as error:
-            raise MetanetError(
-                f"{module}: its import failed: {type(error).__name__}: {brief(str(error))}"
-            ) from error
-        names = sorted(n for n, home in self._modules.items() if _is_within(home, module))
-        if inner and inner in names:
-            return inner
-        if not inner and len(names) == 1:
+        path = self._import_own(module)
+        homes = {name: self._homes[name] for name in self._entries}
+        homes = {name: home for name, home in homes.items() if home.is_in(module)}
+        names = sorted(n for n, home in homes.items() if inner in ("", n, home.name))
+        if len(names) == 1:
+            _named.add(module)
             return names[0]
-        if not names:
+        if not homes:
             raise MetanetError(f"{path} registers no {self.what}")
         asked = f"none named {inner!r}" if inner else f"{len(names)} {self.plural}"
-        raise MetanetError(
-            f"{path} registers {asked}: name one of {', '.join(f'{module}:{name}' for name in names)}"
-        )
+        choices = ", ".join(f"{module}:{name}" for name in sorted(homes))
+        raise MetanetError(f"{path} registers {asked}: name one of {choices}")
+
+    def _import_own(self, module: str) -> str:
+        """Import a module of the user's own, and return its file."""
+        try:
+            return str(importlib.import_module(module).__file__)
+        except MetanetError:
+            self._forget_broken()
+            raise
+        except ModuleNotFoundError as error:
+            missing = str(error.name)
+            if missing != module and not module.startswith(f"{missing}."):
+                raise MetanetError(
+                    f"{module}: it needs the module {missing}, which is not installed"
+                ) from error
+            raise MetanetError(
+                f"{self._unknown(module)}; and there is no module {missing}: install its package, "
+                f"or run from the folder that holds {missing.replace('.', '/')}.py"
+            ) from error
+        except Exception as error:
+            self._forget_broken()
+            raise MetanetError(
+                f"{module}: its import failed: {type(error).__name__}: {brief(error)}"
+            ) from error
 
     def _unknown(self, name: Any) -> str:
         names = self.choices()
         close = get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         broken = "".join(f"\n  {problem}" for problem in self._failures.values())
-        return (
-            f"there is no {self.what} {name!r}{hint} Choices: {', '.join(names) or 'none'}{broken}"
-        )
-
-
-@cache
-def _points_of(group: str) -> tuple[EntryPoint, ...]:
-    """The entry points of a group, in an order that does not hang on that of installation."""
-    return tuple(sorted(entry_points(group=group), key=lambda point: (point.name, point.value)))
-
-
-def plugin_packages() -> dict[str, str]:
-    """The top-level packages that plug something in, and the distributions that they belong to."""
-    found = entry_points()
-    groups = [group for group in found.groups if group.startswith("metanet.")]
-    return {
-        point.module.partition(".")[0]: point.dist.name if point.dist is not None else "unknown"
-        for group in sorted(groups)
-        for point in _points_of(group)
-    }
+        own = [] if self.group is None else ["or package.module for one of your own"]
+        choices = ", ".join([*(names or ["none"]), *own])
+        return f"there is no {self.what} {name!r}{hint} Choices: {choices}{broken}"
 
 
 def _function_of(entry: Any) -> Any:
     return getattr(entry, "function", entry)
 
 
-def _place(described: Any) -> str:
-    """The file that holds a function or a class; its module or type where there is none."""
+def _file_of(described: Any) -> str:
+    """The file of a function or a class; its module or type where there is none."""
     try:
-        return inspect.getsourcefile(inspect.unwrap(described)) or str(described.__module__)
+        file = inspect.getsourcefile(inspect.unwrap(described))
     except (TypeError, AttributeError):
         return getattr(described, "__module__", None) or type(described).__name__
-
-
-def _is_within(module: str, package: str) -> bool:
-    """Whether a module is this one, or a part of it."""
-    return module == package or module.startswith(f"{package}.")
+    return file or str(described.__module__)

@@ -16,15 +16,12 @@ from ..config import build
 from ..errors import MetanetError
 from .help import defaults_of
 from .kinds import asked, described, fits
+from .own import registry_of
 from .places import unknown_name
 from .schema import BY_COMMAND, EVERYWHERE, EXCLUSIVE, RANGES, Key
 from .signatures import READ_ONLY, Parameter, parameters_of, read_parameters
 
-_REGISTRIES = {
-    "model": "metanet.nn:MODELS",
-    "method": "metanet.merging:METHODS",
-    "matcher": "metanet.alignment:MATCHERS",
-}
+_REGISTERED = ("model", "method", "matcher")  # by name; tasks and zoos are built by _target_
 _OF_CODE = frozenset({"out_dim"})  # what a model is told by the task
 _HYDRA = frozenset({"_target_", "_args_", "_partial_", "_convert_", "_recursive_", "name"})
 _MISSING = "???"
@@ -83,9 +80,9 @@ def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
     for one, other, text in EXCLUSIVE:
         if plain.get(one) is not None and plain.get(other) is not None:
             out.append(text)
-    for group, registry in _REGISTRIES.items():
+    for group in _REGISTERED:
         if isinstance(plain.get(group), Mapping):
-            out += _registered(group, plain[group], registry)
+            out += _registered(group, plain[group])
     for where, node in _targets(plain):
         out += _built(where, node)
     return list(dict.fromkeys(out))
@@ -147,12 +144,14 @@ def _named(reference: str) -> Any:
 # registered
 
 
-def _registered(group: str, node: Mapping[str, Any], registry: str) -> list[str]:
+def _registered(group: str, node: Mapping[str, Any]) -> list[str]:
     """A model, method or matcher: its name, and what it takes."""
-    entries, name = _named(registry), node.get("name")
-    if problem := unknown_name(f"{group}.name", str(name), entries, group):
-        return [problem]
-    takes = _options(entries[name])
+    name = node.get("name")
+    try:
+        entry = registry_of(group).find(name)
+    except MetanetError as error:
+        return [f"{group}.name={name}: {error}"]
+    takes = _options(entry)
     found = _arguments(group, node, takes)
     return found or (_model(node) if group == "model" else [])
 

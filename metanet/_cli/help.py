@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..plugins import conf_folders
+
 _KEY = re.compile(r"""(?P<indent> *)(?P<mark>["']?)(?P<key>[\w.]+)(?P=mark):(?P<rest>.*)""")
 _COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
 _DEFAULT = re.compile(r" *- (?P<group>[\w/]+): *(?P<name>[\w.]+)(?P<rest>.*)")
@@ -30,7 +32,7 @@ def help_of(command: str, words: Sequence[str]) -> str:
 
     folder = config.conf_dir()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(config.hydra_dir(), version_base="1.3"):
         try:
             cfg = compose(command, list(words), return_hydra_config=True)
         except HydraException as error:
@@ -73,8 +75,9 @@ def comments_of(folder: Path, name: str) -> dict[str, str]:
     >>> comments_of(conf, "optim/adamw")["optimizer.lr"]
     'of the largest step'
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
+    folders = (folder, *conf_folders())
+    path = next((each / f"{name}.yaml" for each in folders if (each / f"{name}.yaml").is_file()), None)
+    if path is None:
         return {}
     text = path.read_text(encoding="utf-8")
     found: dict[str, str] = {}

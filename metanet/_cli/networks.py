@@ -157,7 +157,7 @@ def matcher_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     given = dict(options["matcher"])
     name = given.pop("name")
-    runs = name in MATCHERS and "data" in MATCHERS[name].needs
+    runs = "data" in MATCHERS.find(name).needs
     if options["data"] is None and (runs or given.get("on", "weights") != "weights"):
         raise MetanetError(f"matcher={name} runs the networks: give data=")
     return name, given

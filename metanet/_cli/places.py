@@ -85,6 +85,17 @@ def reference_unread(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None
     return f"{key}={value} names no network: give timm:NAME, hf:FOLDER, package.module:factory, or a folder"
 
 
+def model(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
+    """A metanetwork by its name, or by the module of one's own that registers it."""
+    from ..nn import find
+
+    try:
+        find(value)
+    except MetanetError as error:
+        return f"{key}={value}: {error}"
+    return None
+
+
 def loss(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A loss by its name, or a function."""
     if ":" in value:

@@ -34,7 +34,7 @@ def mistakes(command: str, args: Sequence[str]) -> list[str]:
 
     _, words = usage.split(args)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(config.hydra_dir(), version_base="1.3"):
         try:
             return list(dict.fromkeys(_mistakes(command, words, is_sweep(list(args)))))
         finally:
@@ -262,15 +262,14 @@ def _unknown_key(key: str, shown: str, cfg: Any) -> str:
 
 def _choices_with(group: str, key: str) -> list[str]:
     """The choices of a group that have a key at their top."""
-    from ..config import conf_dir
+    from ..config import conf_dirs
     from ..documents import read_yaml
 
-    found = (
-        {path.stem: read_yaml(path) for path in sorted((conf_dir() / group).glob("*.yaml"))}
-        if group
-        else {}
-    )
-    return [name for name, values in found.items() if isinstance(values, dict) and key in values]
+    if not group:
+        return []
+    paths = sorted(path for folder in conf_dirs() for path in (folder / group).glob("*.yaml"))
+    values = {path.stem: read_yaml(path) for path in paths}
+    return [name for name, value in values.items() if isinstance(value, dict) and key in value]
 
 
 def _beside(cfg: Any, key: str) -> tuple[str, list[str]]:

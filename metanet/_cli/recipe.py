@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ..errors import MetanetError
+from ..registry import is_own
 from .overrides import escaped, key_of, quote, value_of
 
 CONFIG_FILE = "merge_config.yaml"
@@ -198,10 +199,19 @@ def _check_references(path: Path, values: Mapping[str, Any]) -> None:
         value = values.get(key)
         for ref in value if isinstance(value, list) else [value]:
             if isinstance(ref, str) and _CODE.fullmatch(ref):
-                raise MetanetError(
-                    f"recipe={path} refers to code, {key}={ref[:80]}: a file can't make metanet run it. If you trust "
-                    f"it, type {key}={ref[:80]} on the command line, too"
-                )
+                raise _of_code(path, key, ref)
+    for group in _GROUPS:
+        chosen = values.get(group)
+        name = chosen.get("name") if isinstance(chosen, Mapping) else None
+        if is_own(name):
+            raise _of_code(path, group, str(name))
+
+
+def _of_code(path: Path, key: str, reference: str) -> MetanetError:
+    return MetanetError(
+        f"recipe={path} refers to code, {key}={reference[:80]}: a file can't make metanet run it. If you trust "
+        f"it, type {key}={reference[:80]} on the command line, too"
+    )
 
 
 def _check_inputs(path: Path, values: Mapping[str, Any], digests: Any) -> None:
@@ -260,10 +270,10 @@ def _overrides(path: Path, key: str, value: Any) -> Iterator[str]:
 def _options_of(group: str, name: str) -> list[str] | None:
     """Options of a method or matcher, by the file that has their defaults; ``None`` if there is
     none of this name."""
-    from ..config import conf_dir
+    from ..config import conf_file
 
-    defaults = conf_dir() / group / f"{name}.yaml"
-    found = yaml.safe_load(defaults.read_text()) if defaults.is_file() else None
+    defaults = conf_file(group, name)
+    found = None if defaults is None else yaml.safe_load(defaults.read_text())
     return [option for option in found if option != "name"] if isinstance(found, dict) else None
 
 

@@ -46,7 +46,7 @@ def run(name: str, function: str, args: Sequence[str], outcome: Outcome) -> None
 
     original = list(sys.argv)
     task = _task(name, function, original, outcome)
-    app = hydra.main(config_path=str(config.conf_dir()), config_name=name, version_base="1.3")(task)
+    app = hydra.main(config_path=config.hydra_dir(), config_name=name, version_base="1.3")(task)
     # Hydra prints errors and exits unless it is told to raise them; how they look is decided in one
     # place, cli.py.
     with _environment("HYDRA_FULL_ERROR", "1"):
@@ -76,6 +76,7 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
         from .checks import check
         from .directories import is_main_rank, record, tell_ranks
         from .folders import alone
+        from .own import announce
 
         logging.raiseExceptions = (
             False  # a full disk is told once, not with a traceback for every line of the log
@@ -90,6 +91,7 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
                 if cfg.get("resume"):
                     record(cfg, run_dir)
                 tell_ranks(str(run_dir))
+            announce(settings.overrides.task)  # a launcher may have started this process
             check(name, cfg)
             options = config.plain(cfg)
             if name == "train" and is_main_rank():

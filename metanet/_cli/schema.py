@@ -90,7 +90,7 @@ BY_COMMAND: Mapping[str, Mapping[str, Key]] = {
         "arch": Key(
             str | None
         ),  # also the name of an architecture of the run, which only the run knows
-        "model_class": _REFERENCE,
+        "model_class": Key(str | None, check=places.model),
     },
     "inspect": {
         "verify": Key(bool),

@@ -27,7 +27,6 @@ from ._registry import MATCHERS as MATCHERS
 from ._registry import Match as Match
 from ._registry import Matcher as Matcher
 from ._registry import Problem as Problem
-from ._registry import find_registered as find_registered
 from ._registry import matcher as matcher
 from ._running import NeuronRunner as NeuronRunner
 from ._stock import stored_name as stored_name

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..errors import MetanetError
+from ..registry import Registry
 from ..symmetry import SymmetrySpec, Transform
 
 
@@ -83,7 +84,7 @@ class Matcher:
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-MATCHERS: dict[str, Matcher] = {}
+MATCHERS: Registry[Matcher] = Registry("matcher", group="metanet.matchers")
 """Every matcher by its name."""
 
 
@@ -94,15 +95,21 @@ def matcher(
     up by themselves.
 
     Raises:
-        MetanetError: there is one of this name.
+        MetanetError: there is one of this name; or the function takes other arguments than a problem
+            in its place and options by name, each with a default.
     """
 
     def register(function: Callable) -> Callable:
-        if name in MATCHERS:
+        parameters = list(inspect.signature(function).parameters.values())
+        in_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        options = parameters[1:]
+        by_name = all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in options)
+        if not parameters or parameters[0].kind not in in_place or not by_name:
             raise MetanetError(
-                f"two matchers are named {name!r}: {MATCHERS[name].function.__qualname__} and {function.__qualname__}"
+                f"matcher {name!r} in {function.__code__.co_filename}: {function.__name__} takes "
+                f"{inspect.signature(function)}; it must take (problem, *, option=default, ...)"
             )
-        MATCHERS[name] = Matcher(name, function, many, tuple(needs))
+        MATCHERS.add(name, Matcher(name, function, many, tuple(needs)))
         return function
 
     return register
@@ -114,26 +121,11 @@ def find_matcher(name: str, options: Mapping[str, Any]) -> Matcher:
     Raises:
         MetanetError: no such matcher, or no such option; the message lists the choices.
     """
-    return find_registered(MATCHERS, "matcher", name, options)
-
-
-def find_registered(
-    registry: Mapping[str, Any], what: str, name: str, options: Mapping[str, Any]
-) -> Any:
-    """An entry of a registry whose entries have ``options``, names with defaults.
-
-    Args:
-        what: what to call entries in messages.
-
-    Raises:
-        MetanetError: no such entry, or no such option of it; the message lists the choices.
-    """
-    if name not in registry:
-        raise MetanetError(f"there is no {what} {name!r}. Choices: {', '.join(sorted(registry))}")
-    found = registry[name]
-    if unknown := [k for k in options if k not in found.options]:
-        allowed = ", ".join(f"{k}={v!r}" for k, v in found.options.items()) or "none"
+    entry = MATCHERS.find(name)
+    unknown = [option for option in options if option not in entry.options]
+    if unknown:
+        allowed = ", ".join(f"{k}={v!r}" for k, v in entry.options.items()) or "none"
         raise MetanetError(
-            f"{what} {name!r} has no option {', '.join(unknown)}. Its options: {allowed}"
+            f"matcher {name!r} has no option {', '.join(unknown)}. Its options: {allowed}"
         )
-    return found
+    return entry

@@ -18,6 +18,7 @@ from ..symmetry import (
     Contraction,
     Derivation,
     Fixed,
+    Flow,
     Follow,
     Join,
     Leaf,
@@ -26,7 +27,6 @@ from ..symmetry import (
     SymmetrySpec,
     leaves_of,
 )  # fmt: skip
-from ..symmetry._semantics import Flow
 from ..tracing import Trace
 
 

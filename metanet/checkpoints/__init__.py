@@ -1,19 +1,23 @@
 """Reading and writing checkpoints: tensors by name, lazy, and never by running code from the file.
 
-=====================================================  ======  =====================================================
+=====================================================  ======  =======================================
 format                                                 access  what is read when
-=====================================================  ======  =====================================================
-``x.safetensors``                                      both    the header when opened, a tensor's bytes when asked
-                                                               for; nothing stays mapped or open
-``x.safetensors.index.json`` and its shards            both    the headers of all shards when opened, then likewise
-``x.pt .pth .bin .ckpt``, zip (torch >= 1.6)           read    names when opened, tensors from the mapped file
+=====================================================  ======  =======================================
+``x.safetensors``                                      both    the header when opened, a tensor's
+                                                               bytes when asked for; nothing stays
+                                                               mapped or open
+``x.safetensors.index.json`` and its shards            both    the headers of all shards when opened,
+                                                               then likewise
+``x.pt .pth .bin .ckpt``, zip (torch >= 1.6)           read    names when opened, tensors from the
+                                                               mapped file
 the same, older format                                 read    everything when opened
 ``x.bin.index.json`` and its shards                    read    as the shards are
 a folder: ``model.safetensors``, or shards and index   both    as that file; ``config.json`` becomes
 or ``pytorch_model.bin``, or its shards and index              ``metadata["config"]``
-``foreign_classes="inert"``: torch files with objects  read    the pickle when opened, by an unpickler that imports
-that ``weights_only=True`` refuses                             and calls nothing; then a tensor's bytes when asked for
-=====================================================  ======  =====================================================
+``foreign_classes="inert"``: torch files with objects  read    the pickle when opened, by an unpickler
+that ``weights_only=True`` refuses                             that imports and calls nothing; then a
+                                                               tensor's bytes when asked for
+=====================================================  ======  =======================================
 
 What training code puts around a state dict is taken off: ``_state_dicts.py`` tells which keys are
 followed and which prefixes are dropped, ``Checkpoint.fit`` finds the prefix that an architecture
@@ -21,8 +25,9 @@ shows (``model.`` of a LightningModule). Names are those on disk. Where transfor
 stacks tensors while it loads a folder, translating them is the matter of ``metanet.sources``, not
 of this room.
 
-A new format is one function ``(path, options) -> Checkpoint`` in a file of its own, registered by
-``@reader`` (``_readers.py``) and imported here; readers are tried in the order of these imports.
+A new format is one function ``(path, options) -> Checkpoint``, registered by ``@reader``: in a file
+here and imported below, where readers are tried in the order of these imports; or in a package of
+one's own, by an entry point of the group ``metanet.readers``.
 """
 
 from . import _distributed as _distributed
@@ -48,7 +53,11 @@ from ._pipelines import MODULES as MODULES
 from ._pipelines import PARTS as PARTS
 from ._pipelines import has_weights as has_weights
 from ._pipelines import parts_of as parts_of
+from ._readers import READERS as READERS
+from ._readers import Reader as Reader
+from ._readers import ReadOptions as ReadOptions
 from ._readers import load_checkpoint as load_checkpoint
+from ._readers import reader as reader
 from ._sharded import files_of as files_of
 from ._sharded import read_index as read_index
 from ._together import settle as settle

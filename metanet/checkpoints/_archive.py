@@ -70,7 +70,8 @@ class Archive:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, record.file_size + 1)
         if len(content) != record.file_size:
             raise Refused(
-                f"its record {brief(name)} inflates to {len(content):,} bytes, not {record.file_size:,}"
+                f"its record {brief(name)} inflates to {len(content):,} bytes, not "
+                f"{record.file_size:,}"
             )
         if zlib.crc32(content) != record.CRC:
             raise zipfile.BadZipFile(f"Bad CRC-32 for record {brief(name)}")
@@ -129,7 +130,8 @@ def open_archive(file: FileBytes) -> Archive:
 
 def torchscript(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"checkpoint '{path}' is a TorchScript archive: load it with torch.jit.load and save its state_dict()"
+        f"checkpoint '{path}' is a TorchScript archive: load it with torch.jit.load and save its "
+        "state_dict()"
     )
 
 
@@ -159,6 +161,6 @@ def _check(records: Iterable[zipfile.ZipInfo], size: int) -> None:
         inflated += record.file_size if is_compressed(record) else 0
     if inflated > budget(size):
         raise Refused(
-            f"its records would inflate to {inflated:,} bytes, more than is likely of a file of {size:,}: if it is "
-            f"yours, pack it again without compression (zip -0)"
+            f"its records would inflate to {inflated:,} bytes, more than is likely of a file of "
+            f"{size:,}: if it is yours, pack it again without compression (zip -0)"
         )

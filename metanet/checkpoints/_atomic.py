@@ -33,7 +33,7 @@ def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[P
             it was.
 
     Example:
-        >>> with atomic_write("table.csv") as temporary:
+        >>> with atomic_write("table.csv") as temporary:  # doctest: +SKIP
         ...     temporary.write_text("name,accuracy")
     """
     target = Path(os.path.realpath(path))

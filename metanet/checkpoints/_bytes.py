@@ -17,9 +17,16 @@ from ..documents import check_regular
 from ..errors import CheckpointError, brief
 
 ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, NotImplementedError, RuntimeError,
-    EOFError, OverflowError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OverflowError,
+)
 """What ``zipfile`` raises where an archive is damaged."""
 
 _SPARE = 256 * 2**20
@@ -45,8 +52,9 @@ def check_size(path: Path, name: str, shape: Sequence[int], dtype: torch.dtype, 
     needed = prod(shape) * dtype.itemsize
     if needed > budget(size) or prod(max(1, n) for n in shape) * dtype.itemsize >= 2**63:
         raise CheckpointError(
-            f"checkpoint '{path}': {brief(name)} is {brief(tuple(shape))} of {dtype}, {needed:,} bytes, which a file "
-            f"of {size:,} bytes does not hold: it is damaged, or made to fill the memory. Restore or remake it."
+            f"checkpoint '{path}': {brief(name)} is {brief(tuple(shape))} of {dtype}, {needed:,} "
+            f"bytes, which a file of {size:,} bytes does not hold: it is damaged, or made to fill "
+            "the memory. Restore or remake it."
         )
 
 
@@ -85,7 +93,8 @@ class FileBytes:
         but 0 are True."""
         tensor = torch.empty(tuple(shape), dtype=dtype)
         if tensor.numel():
-            self._fill(memoryview(tensor.view(-1).view(torch.uint8).numpy()), start)
+            values = tensor.view(-1).view(torch.uint8).numpy()
+            self._fill(memoryview(values), start)  # type: ignore[arg-type]
         return sound_bools(tensor)
 
     def check(self) -> None:
@@ -113,7 +122,8 @@ class FileBytes:
     def _check(self, status: os.stat_result) -> None:
         if (status.st_size, (status.st_ino, status.st_mtime_ns)) != (self.size, self._changed):
             raise CheckpointError(
-                f"checkpoint '{self.path}' was replaced or changed since it was opened: load it again"
+                f"checkpoint '{self.path}' was replaced or changed since it was opened: load it "
+                "again"
             )
 
     def _unreadable(self, error: OSError) -> CheckpointError:

@@ -47,7 +47,7 @@ UNKNOWN = _kind("unknown", "of no format that metanet knows")
 EMPTY = _kind("empty", "empty (0 bytes): its writing was cut off", "restore or remake it")
 TORCHSCRIPT = _kind(
     "torchscript", "a TorchScript archive", "load it with torch.jit.load and save its state_dict()"
-)  # fmt: skip
+)
 _ZIP = _kind("zip", "a zip archive, but not one of torch", _UNPACK)
 _NPZ = _kind("npz", "an archive of NumPy arrays (npz)", _NUMPY)
 _KERAS = _kind("keras", "a Keras model", "convert it with the library that wrote it")
@@ -57,8 +57,10 @@ _TAR = _kind(
     f"{_UNPACK}; one that PyTorch before 0.1.10 wrote: load and save it with that",
 )
 _PICKLE = _kind(
-    "pickle", "a Python pickle that torch.save did not write", "load it where it was made and torch.save its tensors"
-)  # fmt: skip
+    "pickle",
+    "a Python pickle that torch.save did not write",
+    "load it where it was made and torch.save its tensors",
+)
 
 # Magic bytes: where they stand, what they are, what they mean.
 _MAGIC: tuple[tuple[int, bytes, Kind], ...] = (

@@ -24,7 +24,7 @@ from ..errors import CheckpointError, brief
 from ._bytes import FileBytes, budget, check_size
 from ._inert_pickle import Inert, unpickle
 from ._mapping import Checkpoint
-from ._readers import Options, reader
+from ._readers import ReadOptions, reader
 from ._state_dicts import find_state_dict
 from ._torch import check_storages
 
@@ -89,8 +89,8 @@ class _Folder:
             value = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         except Exception as error:  # damaged bytes make the unpickler raise nearly anything
             raise CheckpointError(
-                f"checkpoint '{self.path}': {name} can't be read from {part.file} ({type(error).__name__}). "
-                f"Restore or remake it."
+                f"checkpoint '{self.path}': {name} can't be read from {part.file} "
+                f"({type(error).__name__}). Restore or remake it."
             ) from error
         if (
             not isinstance(value, Tensor)
@@ -109,9 +109,11 @@ def is_distributed(path: Path) -> bool:
 
 
 @reader(
-    "a folder of torch.distributed.checkpoint (.metadata and .distcp files)", accepts=is_distributed
+    "distributed",
+    "a folder of torch.distributed.checkpoint (.metadata and .distcp files)",
+    accepts=is_distributed,
 )
-def _read(path: Path, options: Options) -> Checkpoint:
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open the tensors of a folder; of the rest (numbers, settings of optimizers) nothing is
     read."""
     try:
@@ -141,8 +143,9 @@ def _read(path: Path, options: Options) -> Checkpoint:
         Exception
     ) as error:  # a damaged pickle makes the unpickler, and what it leaves, raise nearly anything
         raise CheckpointError(
-            f"checkpoint '{path}': its {METADATA} is damaged, or not of torch.distributed.checkpoint "
-            f"({type(error).__name__.strip('_')}: {brief(error, 200)}). Restore or remake it."
+            f"checkpoint '{path}': its {METADATA} is damaged, or not of "
+            f"torch.distributed.checkpoint ({type(error).__name__.strip('_')}: "
+            f"{brief(error, 200)}). Restore or remake it."
         ) from error
 
 
@@ -186,7 +189,8 @@ def _places(
             raise _Refused(f"it names {brief(file)!r}; parts are files in the folder")
         if info.get("transform_descriptors"):
             raise _Refused(
-                f"{index['fqn']} is transformed ({info['transform_descriptors']}), which metanet can't undo"
+                f"{index['fqn']} is transformed ({info['transform_descriptors']}), which metanet "
+                "can't undo"
             )
         if not (_are_sizes((start, length)) and start + length <= (folder / file).stat().st_size):
             raise _Refused(f"{index['fqn']} ends behind the end of {file}")

@@ -35,12 +35,14 @@ def describe(expected: Mapping[str, Any]) -> dict[str, Described]:
     """Names with tensors or shapes, as descriptions."""
     if not isinstance(expected, Mapping):
         raise MetanetError(
-            f"expected names with tensors or shapes, such as model.state_dict(), not {type(expected)}"
+            "expected names with tensors or shapes, such as model.state_dict(), not "
+            f"{type(expected)}"
         )
-    return {
-        name: Described(torch.Size(getattr(value, "shape", value)), getattr(value, "dtype", None))
-        for name, value in expected.items()
-    }
+    described = {}
+    for name, value in expected.items():
+        shape: Any = getattr(value, "shape", value)
+        described[name] = Described(torch.Size(shape), getattr(value, "dtype", None))
+    return described
 
 
 def match(
@@ -61,16 +63,16 @@ def match(
     if all(name in plain for name in expected):
         return plain
     # Wrappers and reparametrisations inside the network: compare in a spelling that both have.
-    wanted = {spelling: name for name, spelling in spelled(expected).items()}
+    network = {spelling: name for name, spelling in spelled(expected).items()}
     stored = {spelling: plain[name] for name, spelling in spelled(plain).items()}
-    matched = (
-        _by_prefix(path, stored, wanted)
-        if prefix is None
-        else {spelling: spelling for spelling in stored}
-    )
-    other = {wanted.get(spelling, spelling): stored[own] for spelling, own in matched.items()}
-    better = sum(name in other for name in expected) > sum(name in plain for name in expected)
-    return other if better else plain
+    matched = {spelling: spelling for spelling in stored}
+    if prefix is None:
+        matched = _by_prefix(path, stored, network)
+    respelled = {}
+    for spelling, here in matched.items():
+        respelled[network.get(spelling, spelling)] = stored[here]
+    better = sum(name in respelled for name in expected) > sum(name in plain for name in expected)
+    return respelled if better else plain
 
 
 def _without(path: Path, names: Iterable[str], prefix: str) -> dict[str, str]:
@@ -98,8 +100,8 @@ def _by_prefix(path: Path, names: Mapping[str, Any], expected: Mapping[str, Any]
     if len(taking) + len(putting) > 1:
         ways = [f"without {start}" for start in taking] + [f"with {start}" for start in putting]
         raise CheckpointError(
-            f"checkpoint '{path}' fits the network in several ways: {listed(ways, _LISTED, join=' or ')}; "
-            f"name the prefix to take off by prefix="
+            f"checkpoint '{path}' fits the network in several ways: "
+            f"{listed(ways, _LISTED, join=' or ')}; name the prefix to take off by prefix="
         )
     if putting:
         return {putting[0] + name: name for name in names}
@@ -128,33 +130,31 @@ def check(
     if dtypes not in _DTYPES:
         raise MetanetError(f"dtypes={dtypes!r}: give one of {', '.join(_DTYPES)}")
     missing = [name for name in wanted if name not in found]
-    lines = [
-        f"  missing     {_line(name, wanted[name].shape)}{_near(name, wanted[name], surplus)}"
-        for name in missing[:_LISTED]
+    shapes = [name for name, own in found.items() if own.shape != wanted[name].shape]
+    kinds = [
+        name for name, own in found.items() if not _agree(own.dtype, wanted[name].dtype, dtypes)
     ]
+    lines: list[str] = []
+    for name in missing[:_LISTED]:
+        near = _near(name, wanted[name], surplus)
+        lines.append(f"  missing     {_line(name, wanted[name].shape)}{near}")
     lines += _rest(missing, "missing")
-    lines += [
-        f"  unexpected  {_line(name, surplus[name].shape)}" for name in list(surplus)[:_LISTED]
-    ]
+    for name in list(surplus)[:_LISTED]:
+        lines.append(f"  unexpected  {_line(name, surplus[name].shape)}")
     lines += _rest(surplus, "unexpected")
     lines += _adapters(surplus)
-    shapes = [name for name, each in found.items() if each.shape != wanted[name].shape]
-    lines += [
-        f"  shape       {_line(name, found[name].shape, 'is ')}, expected {brief(tuple(wanted[name].shape), 60)}"
-        for name in shapes[:_LISTED]
-    ]
+    for name in shapes[:_LISTED]:
+        expected = brief(tuple(wanted[name].shape), 60)
+        lines.append(f"  shape       {_line(name, found[name].shape, 'is ')}, expected {expected}")
     lines += _rest(shapes, "of other shapes")
-    others = [
-        name for name, each in found.items() if not _agree(each.dtype, wanted[name].dtype, dtypes)
-    ]
-    lines += [
-        f"  dtype       {brief(name, _NAME)} is {found[name].dtype}, expected {wanted[name].dtype}"
-        for name in others[:_LISTED]
-    ]
-    lines += _rest(others, "of other dtypes")
+    for name in kinds[:_LISTED]:
+        differs = f"is {found[name].dtype}, expected {wanted[name].dtype}"
+        lines.append(f"  dtype       {brief(name, _NAME)} {differs}")
+    lines += _rest(kinds, "of other dtypes")
     if missing and not found:
         lines.append(
-            "no name is the network's: is this the architecture? Some libraries rename what they load"
+            "no name is the network's: is this the architecture? Some libraries rename what they "
+            "load"
         )
     return "\n".join(lines)
 
@@ -167,7 +167,10 @@ def _rest(names: Iterable[str], what: str) -> list[str]:
 def _adapters(surplus: Iterable[str]) -> list[str]:
     """What to do about the factors of an adapter, whose weights are then no whole network."""
     word = next(filter(None, map(adapter_of, surplus)), None)
-    advice = "they change what the network computes: merge them into it first, with PEFT by model.merge_and_unload()"
+    advice = (
+        "they change what the network computes: merge them into it first, with PEFT by "
+        "model.merge_and_unload()"
+    )
     return [] if word is None else [f"  some of these are of an adapter ({word}); {advice}"]
 
 

@@ -9,7 +9,7 @@ from ..errors import CheckpointError, listed
 from ._content import SAFETENSORS, TORCH, TORCH_OLD, kind_of
 from ._layouts import inside, refuse_partitioned, sub_folders
 from ._mapping import Checkpoint
-from ._readers import Options, open_path, reader
+from ._readers import ReadOptions, open_path, reader
 from ._sharded import INDEX, is_index
 from ._torch import SUFFIXES
 
@@ -28,8 +28,8 @@ _NO_WEIGHTS = re.compile(
 _LOOKED_AT = 50  # files whose content is looked at where no name tells
 
 
-@reader("a folder with one of them", accepts=lambda path: path.is_dir())
-def _read(path: Path, options: Options) -> Checkpoint:
+@reader("folder", "a folder with one of them", accepts=lambda path: path.is_dir())
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open the one checkpoint of a folder, safetensors rather than torch files; else the one
     further inside."""
     names = sorted(
@@ -69,7 +69,8 @@ def _only(folder: Path, names: list[str]) -> str | None:
             candidates = [each for each in (name, name + INDEX) if each in candidates] or candidates
         if len(candidates) > 1:
             raise CheckpointError(
-                f"checkpoint '{folder}' is a folder with several checkpoints: {listed(candidates)}. Give one."
+                f"checkpoint '{folder}' is a folder with several checkpoints: "
+                f"{listed(candidates)}. Give one."
             )
         if candidates:
             return candidates[0]
@@ -105,8 +106,8 @@ def _nothing(folder: Path, names: list[str]) -> str:
         if _SHARD.fullmatch(name) and _suffix(name) in (".safetensors", *SUFFIXES)
     ]:
         return (
-            f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says what is in which: "
-            f"its writing or its copy was cut off. Restore or remake it."
+            f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says "
+            f"what is in which: its writing or its copy was cut off. Restore or remake it."
         )
     known = f"known: .safetensors, {', '.join(SUFFIXES)}"
     if deeper := sub_folders(folder):

@@ -25,18 +25,22 @@ _LATER = "A later version will merge adapters themselves."
 
 
 def check_plain(
-    given: Mapping[str, Tensor], who: str = "", *, network: Iterable[str] = (), averaged: bool = False,
+    given: Mapping[str, Tensor],
+    who: str = "",
+    *,
+    network: Iterable[str] = (),
+    averaged: bool = False,
     taken: Iterable[str] = (),
-) -> None:  # fmt: skip
+) -> None:
     """Refuse weights that are no plain numbers: quantised ones and their scales, adapters.
 
     Told by names and dtypes, and by ``config.json`` or ``adapter_config.json`` beside the file. No
     tensor is read.
 
-    >>> check_plain({"l.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "l.weight_scale_inv": torch.ones(1, 1)})
+    >>> narrow = torch.ones(4, 4).to(torch.float8_e4m3fn)
+    >>> check_plain({"l.weight": narrow, "l.weight_scale_inv": torch.ones(1, 1)})
     Traceback (most recent call last):
-    metanet.errors.CheckpointError: the checkpoint is quantised (it has l.weight_scale_inv, by which
-    l.weight ...
+    metanet.errors.CheckpointError: the checkpoint is quantised (it has l.weight_scale_inv, ...
 
     Args:
         given: a state dict or a checkpoint.
@@ -64,9 +68,10 @@ def check_dequantised(given: Mapping[str, Tensor], who: str = "") -> None:
     sign = next(_signs_of_numbers(dtypes_of(given)), None) or _by_config(given)
     if sign is not None:
         raise CheckpointError(
-            f"{called(given, who)} is quantised ({sign}), which averages of its numbers would not survive, and of "
-            "which no graph and no alignment can be made: dequantise it first (in transformers, load it with "
-            "dequantize=True in its quantization config, or call model.dequantize(), and save it)"
+            f"{called(given, who)} is quantised ({sign}), which averages of its numbers would not "
+            "survive, and of which no graph and no alignment can be made: dequantise it first (in "
+            "transformers, load it with dequantize=True in its quantization config, or call "
+            "model.dequantize(), and save it)"
         )
 
 
@@ -91,11 +96,14 @@ def dtypes_of(given: Mapping[str, Tensor]) -> Mapping[str, torch.dtype]:
 
 
 def _check_single(given: Mapping[str, Tensor], of_network: bool) -> None:
-    parts = given.metadata.get(PARTS) if isinstance(given, Checkpoint) else None
-    if parts and of_network:
+    if not isinstance(given, Checkpoint) or not of_network:
+        return
+    parts = given.metadata.get(PARTS)
+    if parts:
         raise CheckpointError(
-            f"{called(given)} is a pipeline of several networks, arch= is one: {', '.join(list(parts)[:5])} has "
-            f"weights of its own. Give the file of that one, such as '{given.path}'; a merge without arch= takes all"
+            f"{called(given)} is a pipeline of several networks, arch= is one: "
+            f"{', '.join(list(parts)[:5])} has weights of its own. Give the file of that one, such "
+            f"as '{given.path}'; a merge without arch= takes all"
         )
 
 
@@ -120,21 +128,18 @@ def _scaled_by(name: str, dtypes: Mapping[str, torch.dtype]) -> str | None:
     In a network cast to 8 bits as a whole, a parameter called ``scale`` has 8 bits too: that is no
     scale of numbers.
     """
-    whole = dtypes[name] in EIGHT_BITS and not name.endswith(("_scale", "_scales"))
-    return (
-        None
-        if whole
-        else next((owner for owner in _owners(name) if dtypes.get(owner) in NARROW), None)
-    )
+    if dtypes[name] in EIGHT_BITS and not name.endswith(("_scale", "_scales")):
+        return None
+    return next((owner for owner in _owners(name) if dtypes.get(owner) in NARROW), None)
 
 
 @lru_cache(maxsize=1 << 16)  # graphs of many checkpoints ask for the same names
 def _owners(name: str) -> tuple[str, ...]:
     """What a tensor may be the scale of, by its name; nothing if it is called otherwise."""
-    found = SCALE.fullmatch(name)
-    if found is None:
+    scale = SCALE.fullmatch(name)
+    if scale is None:
         return ()
-    stem = found["of"] if found["of"] is not None else found["module"]
+    stem = scale["of"] if scale["of"] is not None else scale["module"]
     owners = (f"{stem}{behind}" if stem else behind.lstrip(".") for behind in SCALED)
     return tuple(owner for owner in owners if owner != name)
 
@@ -142,18 +147,16 @@ def _owners(name: str) -> tuple[str, ...]:
 def _by_config(given: Mapping[str, Tensor]) -> str | None:
     """What a configuration beside the weights says of their numbers."""
     config = _config(given)
-    parts = [
-        config,
-        *(
-            value
-            for key, value in config.items()
-            if key.endswith("_config") and isinstance(value, dict)
-        ),
-    ]
-    found = next((part[key] for part in parts for key in _KEYS if part.get(key)), None)
-    if found is None:
+    parts = [config]
+    for key, value in config.items():
+        if key.endswith("_config") and isinstance(value, dict):
+            parts.append(value)
+    entries = [part[key] for part in parts for key in _KEYS if part.get(key)]
+    if not entries:
         return None
-    how = found.get("quant_method", "unknown method") if isinstance(found, dict) else found
+    how = entries[0]
+    if isinstance(how, dict):
+        how = how.get("quant_method", "unknown method")
     return f"{how:.40}, says its config.json" if isinstance(how, str) else "says its config.json"
 
 
@@ -172,7 +175,7 @@ def _config(given: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _check_adapters(
     given: Mapping[str, Tensor], who: str, network: list[str], averaged: bool, taken: list[str]
-) -> None:  # fmt: skip
+) -> None:
     names = [
         name
         for name in dtypes_of(given)
@@ -186,9 +189,10 @@ def _check_adapters(
     inside = parts and (2 * len(parts) < len(names) or any("base_layer." in name for name in names))
     what = f"has adapters inside ({shown})" if inside else f"is {ADAPTER} ({shown})"
     raise CheckpointError(
-        f"{who} {what}: what it changes of its base is a product of its tensors, with a scale that is not among them "
-        "(lora_alpha), so that tensors can't be averaged or read one by one. Merge it into its base with PEFT, "
-        f"PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(new), and give that. {_LATER}"
+        f"{who} {what}: what it changes of its base is a product of its tensors, with a scale that "
+        "is not among them (lora_alpha), so that tensors can't be averaged or read one by one. "
+        "Merge it into its base with PEFT, PeftModel.from_pretrained(base, "
+        f"folder).merge_and_unload().save_pretrained(new), and give that. {_LATER}"
     )
 
 

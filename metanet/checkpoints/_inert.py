@@ -68,11 +68,14 @@ class _File:
         return sound_bools(torch.frombuffer(part, dtype=torch.uint8).view(place.dtype))
 
     def _inflate(self, record: str) -> bytes:
+        if self.archive is None:
+            raise CheckpointError(f"checkpoint '{self.file.path}' has no records")
         try:
             return self.archive.read(record)
         except ZIP_ERRORS as error:
             raise CheckpointError(
-                f"checkpoint '{self.file.path}': its record {brief(record)} is damaged ({brief(error)})"
+                f"checkpoint '{self.file.path}': its record {brief(record)} is damaged "
+                f"({brief(error)})"
             ) from error
 
     def __getstate__(self) -> dict:
@@ -105,7 +108,7 @@ def read_inert(path: Path, key: str | None) -> Checkpoint:
             check_size(path, name, place.shape, place.dtype, file.size)
     except (OSError, CheckpointError):
         raise
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything (KeyError, EOFError, ...)
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         raise CheckpointError(
             f"checkpoint '{path}' is damaged, cut off, or was not written by torch.save "
             f"({type(error).__name__}: {brief(error, 300)}). Restore or remake it."

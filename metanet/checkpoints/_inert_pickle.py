@@ -26,7 +26,7 @@ class Storage(NamedTuple):
     key: str
     dtype: torch.dtype
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # not the method of tuples
 
 
 class Stored(NamedTuple):
@@ -45,9 +45,15 @@ class Inert:
 
     __slots__ = ("args", "items", "state")
 
+    args: tuple[Any, ...]
+    items: dict[Any, Any]
+    state: Any
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
         self = super().__new__(cls)
-        self.args, self.items, self.state = args, {}, None
+        self.args = args
+        self.items = {}
+        self.state = None
         return self
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
@@ -73,6 +79,8 @@ class _Rebuild:
     it."""
 
     __slots__ = ("_describe",)
+
+    _describe: Callable[..., Any]
 
     def __init__(self, describe: Callable[..., Any]) -> None:
         object.__setattr__(self, "_describe", describe)
@@ -116,12 +124,24 @@ def _subclass(function: Any, kind: Any, args: Any, state: Any) -> Any:
 
 
 _STORAGES = {
-    "Bool": torch.bool, "Byte": torch.uint8, "Char": torch.int8, "Short": torch.int16, "Int": torch.int32,
-    "Long": torch.int64, "Half": torch.float16, "BFloat16": torch.bfloat16, "Float": torch.float32,
-    "QInt8": torch.qint8, "QUInt8": torch.quint8, "QInt32": torch.qint32, "QUInt4x2": torch.quint4x2,
-    "QUInt2x4": torch.quint2x4, "Double": torch.float64, "ComplexFloat": torch.complex64,
+    "Bool": torch.bool,
+    "Byte": torch.uint8,
+    "Char": torch.int8,
+    "Short": torch.int16,
+    "Int": torch.int32,
+    "Long": torch.int64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Float": torch.float32,
+    "QInt8": torch.qint8,
+    "QUInt8": torch.quint8,
+    "QInt32": torch.qint32,
+    "QUInt4x2": torch.quint4x2,
+    "QUInt2x4": torch.quint2x4,
+    "Double": torch.float64,
+    "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
-}  # fmt: skip
+}
 QUANTISED = (torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4)
 _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,

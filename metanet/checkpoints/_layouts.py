@@ -1,14 +1,14 @@
 """Folders that hold a checkpoint somewhere inside: which file or folder to open instead, or what to
 run first.
 
-=======================================================  ===========================================================
-what training and sharing programs leave                 what is opened
-=======================================================  ===========================================================
-Hub cache: ``models--a--b/snapshots/HASH``               the snapshot that ``refs/main`` names, or the only one
-Trainer: ``checkpoint-500``, ``checkpoint-1000``         the only one; several are listed
-DeepSpeed: ``latest``, ``TAG/mp_rank_00_model_states``   the tag's file, which has the whole network
-DeepSpeed ZeRO-3, tensor or pipeline parallel            nothing: the message says what gathers the parts
-=======================================================  ===========================================================
+======================================================  ==============================================
+what training and sharing programs leave                what is opened
+======================================================  ==============================================
+Hub cache: ``models--a--b/snapshots/HASH``              the snapshot of ``refs/main``, or the only one
+Trainer: ``checkpoint-500``, ``checkpoint-1000``        the only one; several are listed
+DeepSpeed: ``latest``, ``TAG/mp_rank_00_model_states``  the tag's file, which has the whole network
+DeepSpeed ZeRO-3, tensor or pipeline parallel           nothing: the message says what to run
+======================================================  ==============================================
 """
 
 import re
@@ -30,9 +30,10 @@ def refuse_partitioned(folder: Path, names: list[str]) -> None:
     ranks = [name for name in names if _MODEL_STATES.fullmatch(name)]
     if parts or len(ranks) > 1:
         raise CheckpointError(
-            f"checkpoint '{folder}' is of DeepSpeed, in parts ({listed([*parts, *ranks], _LISTED)}): gather them "
-            f"first, by `python zero_to_fp32.py . OUT --safe_serialization` in the folder above (ZeRO), or by the "
-            f"conversion script of the program that trained it (tensor or pipeline parallel)"
+            f"checkpoint '{folder}' is of DeepSpeed, in parts "
+            f"({listed([*parts, *ranks], _LISTED)}): gather them first, by `python zero_to_fp32.py "
+            ". OUT --safe_serialization` in the folder above (ZeRO), or by the conversion script "
+            "of the program that trained it (tensor or pipeline parallel)"
         )
 
 
@@ -82,7 +83,8 @@ def _name_in(file: Path) -> str:
         text = stream.read(_LONGEST).decode("utf-8", "replace").strip()
     if not text or set(text) & {"/", "\\", "\0"} or text in (".", ".."):
         raise CheckpointError(
-            f"checkpoint '{file.parent}': its file {file.name} names {text!r}, which is no folder there"
+            f"checkpoint '{file.parent}': its file {file.name} names {text!r}, which is no folder "
+            "there"
         )
     return text
 

@@ -32,7 +32,7 @@ from ._disk import unwritable
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _log = logging.getLogger(__name__)
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
@@ -75,7 +75,7 @@ def hold(target: str | os.PathLike, wait: bool = False) -> Iterator[None]:
             written there.
 
     Example:
-        >>> with hold("out"):
+        >>> with hold("out"):  # doctest: +SKIP
         ...     os.mkdir("out")
     """
     place = Path(os.path.realpath(target))
@@ -129,12 +129,13 @@ def _acquire(target: Path, path: Path, wait: bool) -> int:
 
 def _introduce(handle: int) -> None:
     me = Holder(
-        pid=os.getpid(), host=socket.gethostname(), since=time.strftime("%Y-%m-%d %H:%M:%S"),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        since=time.strftime("%Y-%m-%d %H:%M:%S"),
         command=shlex.join([Path(sys.argv[0] or "python").name, *sys.argv[1:]])[:1000],
-    )  # fmt: skip
-    with contextlib.suppress(
-        OSError
-    ):  # on a full disk the lock holds all the same, it only can't say whose it is
+    )
+    # on a full disk the lock holds all the same, it only can't say whose it is
+    with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(dict(me)).encode("utf-8", "replace"), 0)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, MetanetError
+from ._derived import Change, Derived
 from ._fit import Described, check, describe, match
 
 
@@ -106,7 +107,45 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         if len({names[name] for name in self._stored}) < len(self):
             raise CheckpointError(f"checkpoint '{self.path}': two tensors would have one name")
-        return self._select({names[name]: name for name in self._stored}, self.skipped)
+        return self.select({names[name]: name for name in self._stored})
+
+    def select(self, names: Mapping[str, str]) -> "Checkpoint":
+        """Some of the tensors, under names of one's own: new name -> present name."""
+        return self._select(names, self.skipped)
+
+    def mapped(
+        self,
+        change: Change,
+        names: Mapping[str, str] | None = None,
+        *,
+        shapes: Mapping[str, torch.Size] | None = None,
+        dtypes: Mapping[str, torch.dtype] | None = None,
+    ) -> "Checkpoint":
+        """A checkpoint whose tensors are made of these, each when it is asked for.
+
+        >>> import torch
+        >>> pair = Checkpoint(Path("pair"), lambda name: torch.ones(2), {"w": torch.Size([2])},
+        ...     {"w": torch.float32})
+        >>> pair.mapped(lambda name, tensor: 3 * tensor, {"v": "w"})["v"]
+        tensor([3., 3.])
+
+        Args:
+            change: ``change(name, tensor)``, given the new name and the tensor in memory of its
+                own; pickles if the checkpoint goes to other processes.
+            names: new name -> present name; as they are when left out.
+            shapes, dtypes: by new name, where they change.
+        """
+        present = {name: name for name in self._stored} if names is None else names
+        stored = {new: self._stored[name] for new, name in present.items()}
+        return Checkpoint(
+            self.path,
+            Derived(self._read, stored, change),
+            shapes or {new: self._shapes[name] for new, name in present.items()},
+            dtypes or {new: self._dtypes[name] for new, name in present.items()},
+            self.metadata,
+            self.skipped,
+            self.foreign,
+        )
 
     def fit(
         self,
@@ -142,26 +181,19 @@ class Checkpoint(Mapping[str, Tensor]):
         if extra not in ("refuse", "drop"):
             raise MetanetError(f"extra={extra!r}: give one of refuse, drop")
         wanted = expected._described() if isinstance(expected, Checkpoint) else describe(expected)
-        names = match(
-            self.path, self._stored, wanted, prefix
-        )  # name in the network's terms -> name here
-        groups: dict[str, list[str]] = {}
-        for name in names:
-            groups.setdefault((tied or {}).get(name, name), []).append(name)
-        stored = {}
-        for name in wanted:
-            same = [name] if name in names else groups.get((tied or {}).get(name, name), [])
-            if same:
-                stored[name] = names[same[0]]
-        used, inside = set(stored.values()), set(names.values())
+        present = match(self.path, self._stored, wanted, prefix)  # by the network's names
+        stored = _with_tied(wanted, present, tied or {})
+        used = set(stored.values())
         unexpected = {
-            name: here for name, here in names.items() if name not in wanted and here not in used
+            name: here for name, here in present.items() if name not in wanted and here not in used
         }
         own = self._described()
-        found = {name: own[here] for name, here in stored.items()}
+        fitting = {name: own[here] for name, here in stored.items()}
         surplus = {name: own[here] for name, here in unexpected.items()}
-        if problem := check(found, wanted, surplus if extra == "refuse" else {}, dtypes):
+        problem = check(fitting, wanted, surplus if extra == "refuse" else {}, dtypes)
+        if problem:
             raise CheckpointError(f"checkpoint '{self.path}' does not fit the network:\n{problem}")
+        inside = set(present.values())
         outside = [name for name in self._stored if name not in inside]
         return self._select(stored, (*self.skipped, *outside, *unexpected.values()))
 
@@ -198,3 +230,24 @@ class Checkpoint(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         values = sum(shape.numel() for shape in self._shapes.values())
         return f"Checkpoint({str(self.path)!r}: {len(self)} tensors, {values:,} values)"
+
+
+def _with_tied(
+    wanted: Iterable[str], present: Mapping[str, str], tied: Mapping[str, str]
+) -> dict[str, str]:
+    """Expected name -> present name, where a missing one is read under one that it is tied to.
+
+    Expected ``emb, head``, tied to one another, of which a file has ``emb``: both are read from
+    there.
+    """
+    of_tensor: dict[str, str] = {}
+    for name, here in present.items():
+        of_tensor.setdefault(tied.get(name, name), here)
+    stored = {}
+    for name in wanted:
+        tensor = tied.get(name, name)
+        if name in present:
+            stored[name] = present[name]
+        elif tensor in of_tensor:
+            stored[name] = of_tensor[tensor]
+    return stored

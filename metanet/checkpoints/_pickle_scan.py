@@ -5,8 +5,9 @@ Reading a pickle takes the C stack where its tuples become keys of a dict: hashi
 that is in it, as deep as it nests, and nothing in Python bounds that. So the depth is counted here
 first, on numbers alone:
 
-    MARK  K\x01  TUPLE1  TUPLE1  TUPLE         the stack of the pickle      (1, ...)   ((1,),)   ((((1,),),))
-          0      1       2       3             the stack of this module     0 -> 1 -> 2 -> 3
+    operation           MARK   K\x01   TUPLE1   TUPLE1   TUPLE
+    the pickle's stack         1       (1,)     ((1,),)  (((1,),),)
+    this module's              0       1        2        3
 
 A depth that came with an object of the memo stays with it. What is put into a list, a dict or an
 object counts too.
@@ -19,7 +20,10 @@ through. The weights of all keys together are bounded.
 
 import pickle
 import pickletools
-from collections.abc import Sequence
+from collections.abc import Callable
+from mmap import mmap
+
+Content = bytes | mmap
 
 DEEPEST = 500
 """Containers inside each other; what pickle itself writes by default ends before."""
@@ -27,11 +31,8 @@ DEEPEST = 500
 _MOST_HASHED = 50_000_000
 """Parts that hashing all keys of a pickle may go through: half a second."""
 
-_REFUSED = {
-    "EXT1",
-    "EXT2",
-    "EXT4",
-}  # names of objects that some other part of the program registered
+# names of objects that some other part of the program registered
+_REFUSED = {"EXT1", "EXT2", "EXT4"}
 
 # What operations do to the stack.
 (
@@ -67,7 +68,8 @@ _COSTS = {
     **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST"), 400),
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT", "FROZENSET"), 72),
     **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), 48),
-    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL", "INST"), 2_000),  # each class may be a foreign one, with a stand-in
+    # each class may be a foreign one, with a stand-in
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL", "INST"), 2_000),
 }  # fmt: skip
 _MARKED = 72  # bytes that a mark takes until it is gone
 
@@ -114,7 +116,7 @@ _TABLE = _table()
 _COST = [_COSTS.get(entry[0], 8) if entry else 0 for entry in _TABLE]
 
 
-def scan(data: Sequence[int], start: int, most: int) -> int:
+def scan(data: Content, start: int, most: int) -> int:
     """Go through the operations of one pickle without doing any of them.
 
     Args:
@@ -135,11 +137,11 @@ def scan(data: Sequence[int], start: int, most: int) -> int:
         raise pickle.UnpicklingError("its pickle is cut off or damaged") from error
 
 
-def _scan(data: Sequence[int], start: int, most: int) -> int:
-    stack: list[int] = []
-    marks: list[list[int]] = []
-    memo: dict[int, int] = {}
-    at, cost, hashed = start, 0, 0
+def _scan(data: Content, start: int, most: int) -> int:
+    machine = _Machine(data, start)
+    actions = machine.actions()
+    at = start
+    cost = 0
     while True:
         byte = data[at]
         entry = _TABLE[byte]
@@ -147,56 +149,128 @@ def _scan(data: Sequence[int], start: int, most: int) -> int:
             raise pickle.UnpicklingError(f"it has the unknown operation {byte}")
         name, effect, count, width, length, lines = entry
         argument = at + 1
-        at = _behind(data, argument, width, length, lines)
+        at = argument + width
+        if length or lines:
+            at = _behind(data, argument, width, length, lines)
         cost += _COST[byte]
-        if cost > most:
+        if cost + machine.marked > most:
             raise pickle.UnpicklingError(
                 f"what it makes would take more than {most:,} bytes of memory"
             )
-        if hashed > _MOST_HASHED:
+        if machine.hashed > _MOST_HASHED:
             raise pickle.UnpicklingError("its keys would take long to hash")
-        if effect == _PUSH:
-            if name in _REFUSED:
-                raise pickle.UnpicklingError(f"it has the operation {name}")
-            stack.append(_WEIGHTS.get(name, _LIGHT))
-        elif effect == _PUT:
-            number = len(memo) if name == "MEMOIZE" else _number(data, argument, width)
-            # Memory for all smaller numbers is taken at once: one operation could ask for
-            # gigabytes.
-            if number > at - start:
-                raise pickle.UnpicklingError(f"it numbers an object {number:,}")
-            memo[number] = stack[-1]
-        elif effect == _GET:
-            stack.append(memo[_number(data, argument, width)])
-        elif effect == _MARK:
-            marks.append(stack)
-            stack = []
-            cost += _MARKED
-        elif effect == _WRAP:
-            stack.append(_around(_taken(stack, count)))
-        elif effect == _COLLECT:
-            hashed += _hashing(name, stack)
-            around = _around(stack)
-            stack = marks.pop()
-            cost -= _MARKED
-            stack.append(around)
-        elif effect in (_FILL, _FILL_MARKED):
-            parts = stack if effect == _FILL_MARKED else _taken(stack, count)
-            hashed += _hashing(name, parts)
-            depth = _around(parts) & _DEPTH
-            if effect == _FILL_MARKED:
-                stack = marks.pop()
-                cost -= _MARKED
-            stack[-1] = stack[-1] & ~_DEPTH | max(stack[-1] & _DEPTH, depth)
-        elif effect == _STOP:
+        if effect == _PUSH and name not in _REFUSED:  # most of them
+            machine.stack.append(_WEIGHTS.get(name, _LIGHT))
+            continue
+        if effect == _STOP:
             return at
-        elif effect == _DUP:
-            stack.append(stack[-1])
-        elif effect == _POP_MARK or (effect == _POP and not stack):
-            stack = marks.pop()
-            cost -= _MARKED
-        elif effect == _POP:
-            stack.pop()
+        actions[effect](name, count, argument, width)
+
+
+class _Machine:
+    """The stack of a pickle, on which every object is one number.
+
+    ``(1, [2])`` is ``MARK, 1, MARK, 2, LIST, TUPLE``; entries are ``depth``, weights left out::
+
+        MARK      1       MARK      2         LIST       TUPLE
+        [] | []   [] | 0  [] 0 | [] [] 0 | 0  [] | 0 1   2
+
+    Attributes:
+        stack: of the innermost mark.
+        marked: bytes that open marks take.
+        hashed: parts that were hashed as keys.
+    """
+
+    def __init__(self, data: Content, start: int) -> None:
+        self.marked = 0
+        self.hashed = 0
+        self._data = data
+        self._start = start
+        self.stack: list[int] = []
+        self._marks: list[list[int]] = []  # the stacks below
+        self._memo: dict[int, int] = {}
+
+    def actions(self) -> list[Callable[[str, int, int, int], None]]:
+        """What to do for each effect: ``action(name, count, argument, width)``."""
+        found = {
+            _PUSH: self._refuse,
+            _KEEP: self._keep,
+            _MARK: self._mark,
+            _WRAP: self._wrap,
+            _COLLECT: self._collect,
+            _FILL: self._fill,
+            _FILL_MARKED: self._fill_marked,
+            _GET: self._get,
+            _PUT: self._put,
+            _POP: self._pop,
+            _POP_MARK: self._pop_mark,
+            _DUP: self._duplicate,
+        }
+        return [found[effect] for effect in range(len(found))]
+
+    def _refuse(self, name: str, count: int, argument: int, width: int) -> None:
+        raise pickle.UnpicklingError(f"it has the operation {name}")
+
+    def _keep(self, name: str, count: int, argument: int, width: int) -> None:
+        pass
+
+    def _put(self, name: str, count: int, argument: int, width: int) -> None:
+        memo = self._memo
+        number = len(memo) if name == "MEMOIZE" else _number(self._data, argument, width)
+        # Memory for all smaller numbers is taken at once: one operation could ask for gigabytes.
+        if number > argument + width - self._start:
+            raise pickle.UnpicklingError(f"it numbers an object {number:,}")
+        memo[number] = self.stack[-1]
+
+    def _get(self, name: str, count: int, argument: int, width: int) -> None:
+        self.stack.append(self._memo[_number(self._data, argument, width)])
+
+    def _mark(self, name: str, count: int, argument: int, width: int) -> None:
+        self._marks.append(self.stack)
+        self.stack = []
+        self.marked += _MARKED
+
+    def _unmark(self) -> None:
+        """Go back to the stack below."""
+        self.stack = self._marks.pop()
+        self.marked -= _MARKED
+
+    def _wrap(self, name: str, count: int, argument: int, width: int) -> None:
+        self.stack.append(_around(_taken(self.stack, count)))
+
+    def _collect(self, name: str, count: int, argument: int, width: int) -> None:
+        self.hashed += _hashing(name, self.stack)
+        around = _around(self.stack)
+        self._unmark()
+        self.stack.append(around)
+
+    def _fill(self, name: str, count: int, argument: int, width: int) -> None:
+        parts = _taken(self.stack, count)
+        self._put_into(name, parts)
+
+    def _fill_marked(self, name: str, count: int, argument: int, width: int) -> None:
+        parts = self.stack
+        self._unmark()
+        self._put_into(name, parts)
+
+    def _put_into(self, name: str, parts: list[int]) -> None:
+        """The object on top holds these now: it is as deep as the deepest of them, and one more."""
+        self.hashed += _hashing(name, parts)
+        depth = _around(parts) & _DEPTH
+        top = self.stack[-1]
+        self.stack[-1] = top & ~_DEPTH | max(top & _DEPTH, depth)
+
+    def _pop(self, name: str, count: int, argument: int, width: int) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self._unmark()
+
+    def _pop_mark(self, name: str, count: int, argument: int, width: int) -> None:
+        self._unmark()
+
+    def _duplicate(self, name: str, count: int, argument: int, width: int) -> None:
+        self.stack.append(self.stack[-1])
 
 
 def _taken(stack: list[int], count: int) -> list[int]:
@@ -208,7 +282,7 @@ def _taken(stack: list[int], count: int) -> list[int]:
     return top
 
 
-def _behind(data: Sequence[int], at: int, width: int, length: int, lines: int) -> int:
+def _behind(data: Content, at: int, width: int, length: int, lines: int) -> int:
     """The position behind an operation's argument."""
     if length:
         return at + length + int.from_bytes(data[at : at + length], "little")
@@ -219,7 +293,7 @@ def _behind(data: Sequence[int], at: int, width: int, length: int, lines: int) -
     return at + width
 
 
-def _number(data: Sequence[int], at: int, width: int) -> int:
+def _number(data: Content, at: int, width: int) -> int:
     """The number of an object in the memo; of the text form (GET, PUT) too."""
     if width:
         return int.from_bytes(data[at : at + width], "little")

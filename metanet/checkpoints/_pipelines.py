@@ -22,7 +22,7 @@ from ..documents import Document, read_json, validated
 from ..errors import CheckpointError
 from ._folder import _read as read_folder
 from ._mapping import Checkpoint
-from ._readers import Options, reader
+from ._readers import ReadOptions, reader
 from ._torch import SUFFIXES
 
 MODULES = "modules.json"
@@ -79,11 +79,12 @@ def has_weights(folder: Path) -> bool:
 
 
 @reader(
+    "modules",
     "a folder of several with modules.json",
     accepts=lambda path: (path / MODULES).is_file(),
     first=True,
 )
-def _read(path: Path, options: Options) -> Checkpoint:
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     """All parts as one checkpoint; that of the root alone where it is the only one with weights."""
     parts = {
         name: read_folder(path / name, options)
@@ -110,11 +111,16 @@ def _read(path: Path, options: Options) -> Checkpoint:
     )
 
 
-@reader("a part of a pipeline", accepts=lambda path: (path / _PIPELINE).is_file(), first=True)
-def _refuse(path: Path, options: Options) -> Checkpoint:
+@reader(
+    "pipeline",
+    "a part of a pipeline",
+    accepts=lambda path: (path / _PIPELINE).is_file(),
+    first=True,
+)
+def _refuse(path: Path, options: ReadOptions) -> Checkpoint:
     there = [each.name for each in sorted(path.iterdir()) if each.is_dir() and has_weights(each)]
     raise CheckpointError(
-        f"checkpoint '{path}' is a diffusers pipeline ({_PIPELINE}), several networks that have nothing in common: "
-        f"{', '.join(there[:8]) or 'none of them is here'}. Give one of them, "
+        f"checkpoint '{path}' is a diffusers pipeline ({_PIPELINE}), several networks that have "
+        f"nothing in common: {', '.join(there[:8]) or 'none of them is here'}. Give one of them, "
         f"'{path / (there[0] if there else 'unet')}', and put the others beside the result yourself"
     )

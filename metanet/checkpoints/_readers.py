@@ -1,12 +1,14 @@
 """``load_checkpoint``: finds the reader of a path's format."""
 
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError, MetanetError, listed
+from ..registry import Registry
 from ._content import UNKNOWN, Kind, kind_of
 from ._mapping import Checkpoint
 from ._state_dicts import bare_names
@@ -16,7 +18,7 @@ _FOREIGN = ("refuse", "inert")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ReadOptions:
     """What the caller of ``load_checkpoint`` asks for beyond the path; a reader takes what concerns
     its format."""
 
@@ -24,43 +26,73 @@ class Options:
     foreign_classes: str = "refuse"
 
 
+Read = Callable[[Path, ReadOptions], Checkpoint]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """One format: ``accepts`` looks at the path only, ``kinds`` are those of its content, ``read``
-    opens it."""
+    """One format.
+
+    Attributes:
+        format: how error messages call it, with its suffixes.
+        accepts: looks at the path only.
+        kinds: of the content of its files.
+        function: opens it.
+        first: it is asked before those that are not.
+    """
 
     format: str
     accepts: Callable[[Path], bool]
     kinds: tuple[Kind, ...]
-    read: "Read"
+    function: Read
+    first: bool = False
 
 
-Read = Callable[[Path, Options], Checkpoint]
-READERS: list[Reader] = []
+READERS: Registry[Reader] = Registry("reader of checkpoints", group="metanet.readers")
+"""Every reader by its name; a path is read by the first of :func:`in_order` that accepts it."""
 
 
 def reader(
-    format: str, accepts: Callable[[Path], bool], kinds: tuple[Kind, ...] = (), first: bool = False
+    name: str,
+    format: str,
+    accepts: Callable[[Path], bool],
+    kinds: tuple[Kind, ...] = (),
+    first: bool = False,
 ) -> Callable[[Read], Read]:
     """Register a function ``(path, options) -> Checkpoint`` as the reader of the paths that
     ``accepts`` takes.
 
     Args:
+        name: of the reader; an entry point of the group ``metanet.readers`` has the same.
         format: how error messages call it, with its suffixes.
         accepts: says whether the path is of this format, by name or kind alone; the first reader
             that accepts reads.
         kinds: what its files are by their content, which counts for more than their names.
         first: ask this one before those that are there: it knows a special case of theirs.
+
+    Raises:
+        MetanetError: there is one of this name, or the function takes other arguments.
     """
 
-    def register(read: Read) -> Read:
-        READERS.insert(
-            0 if first else len(READERS),
-            Reader(format=format, accepts=accepts, kinds=kinds, read=read),
-        )
-        return read
+    def register(function: Read) -> Read:
+        count = len(inspect.signature(function).parameters)
+        if count != 2:
+            raise MetanetError(
+                f"reader {name!r} in {function.__code__.co_filename}: {function.__name__} takes "
+                f"{inspect.signature(function)}; it must take (path, options)"
+            )
+        made = Reader(format=format, accepts=accepts, kinds=kinds, function=function, first=first)
+        READERS.add(name, made)
+        return function
 
     return register
+
+
+def in_order() -> list[Reader]:
+    """All readers as they are asked: special cases first, the last registered of them foremost."""
+    readers = list(READERS.values())
+    special = [each for each in readers if each.first]
+    return [*reversed(special), *(each for each in readers if not each.first)]
 
 
 def load_checkpoint(
@@ -105,55 +137,56 @@ def load_checkpoint(
         )
     path = Path(path)
     finish_saving(path)
-    checkpoint = open_path(path, Options(key=key, foreign_classes=foreign_classes))
+    checkpoint = open_path(path, ReadOptions(key=key, foreign_classes=foreign_classes))
     return checkpoint.rename(bare_names(path, checkpoint)) if unwrap else checkpoint
 
 
-def open_path(path: Path, options: Options) -> Checkpoint:
+def open_path(path: Path, options: ReadOptions) -> Checkpoint:
     """The checkpoint at a path with its names as stored; readers of several files open each by
     it."""
-    reader = next((each for each in READERS if each.accepts(path)), None)
-    formats = "; ".join(each.format for each in READERS)
+    readers = in_order()
     if not path.exists():
-        raise CheckpointError(f"checkpoint '{path}' does not exist{_nearby(path)}")
+        raise CheckpointError(f"checkpoint '{path}' does not exist{_nearby(path, readers)}")
+    by_name = next((reader for reader in readers if reader.accepts(path)), None)
     try:
-        if not path.is_dir():
-            reader = _by_content(path, reader)
+        reader = by_name if path.is_dir() else _by_content(path, by_name, readers)
         if reader is None:
+            formats = "; ".join(reader.format for reader in readers)
             raise CheckpointError(
                 f"checkpoint '{path}' has the unknown suffix {path.suffix!r}; known: {formats}"
             )
-        return reader.read(path, options)
+        return reader.function(path, options)
     except OSError as error:
         raise CheckpointError(
             f"checkpoint '{path}' can't be read: {error.strerror or error}"
         ) from error
 
 
-def _by_content(path: Path, named: Reader | None) -> Reader | None:
+def _by_content(path: Path, by_name: Reader | None, readers: Sequence[Reader]) -> Reader | None:
     """The reader of what a file is: a torch file called ``x.safetensors`` is a torch file.
 
     Args:
-        named: the reader that goes by its name; it judges what is of no known format, and reads
-            what has no kind.
+        by_name: the reader that goes by the file's name; it judges what is of no known format, and
+            reads what has no kind.
 
     Raises:
         CheckpointError: a file of another format, with what it is and what to do.
     """
     kind = kind_of(path)
-    for each in READERS:
-        if kind in each.kinds:
-            return each
-    if kind is UNKNOWN or (named is not None and not named.kinds and kind.name == "json"):
-        return named
+    for reader in readers:
+        if kind in reader.kinds:
+            return reader
+    is_index = by_name is not None and not by_name.kinds and kind.name == "json"
+    if kind is UNKNOWN or is_index:
+        return by_name
     advice = f" {kind.advice[:1].upper()}{kind.advice[1:]}." if kind.advice else ""
     raise CheckpointError(f"checkpoint '{path}' is {kind.says}.{advice}")
 
 
-def _nearby(path: Path) -> str:
+def _nearby(path: Path, readers: Sequence[Reader]) -> str:
     """What the folder has instead, for the message about a missing file."""
     if not path.parent.is_dir():
         return f": nor does its folder '{path.parent}'"
-    beside = (each for each in path.parent.iterdir() if not each.is_dir())
-    names = sorted(each.name for each in beside if any(known.accepts(each) for known in READERS))
+    files = [entry for entry in path.parent.iterdir() if not entry.is_dir()]
+    names = sorted(f.name for f in files if any(reader.accepts(f) for reader in readers))
     return f"; its folder has {listed(names, 5)}" if names else "; its folder holds no checkpoint"

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, MetanetError, brief
 from ._bytes import FileBytes, check_size
 from ._content import SAFETENSORS
 from ._mapping import Checkpoint
-from ._readers import Options, reader
+from ._readers import ReadOptions, reader
 
 METADATA_KEY = (
     "metanet"  # our metadata is one JSON string under this key: safetensors knows only strings
@@ -100,11 +100,12 @@ class _File:
 
 
 @reader(
+    "safetensors",
     "safetensors files (.safetensors)",
     accepts=lambda path: path.suffix == ".safetensors" and not path.is_dir(),
     kinds=(SAFETENSORS,),
 )
-def read(path: Path, options: Options) -> Checkpoint:
+def read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open a safetensors file: its header is read and checked, its tensors are not."""
     if options.key is not None:
         raise CheckpointError(
@@ -120,9 +121,10 @@ def read(path: Path, options: Options) -> Checkpoint:
         places = _places(path, entries, start, file.size)
     except (_Damaged, _Mistake, _Cut) as error:
         why = (
-            "it was cut off while it was written or copied" if isinstance(error, _Cut)
+            "it was cut off while it was written or copied"
+            if isinstance(error, _Cut)
             else "it is damaged, or another program wrote it wrongly"
-        )  # fmt: skip
+        )
         raise CheckpointError(
             f"checkpoint '{path}' is no whole safetensors file ({error}; {file.size:,} bytes): "
             f"{why}. Restore or remake it."
@@ -146,9 +148,10 @@ def _header(file: FileBytes) -> tuple[dict[str, Any], int]:
         raise _Cut(f"its header should have {length:,} bytes")
     if length > MAX_HEADER:
         raise CheckpointError(
-            f"checkpoint '{file.path}' is intact, but its header has {length:,} bytes, and programs of safetensors, "
-            f"this one too, take {MAX_HEADER:,}. It has too many tensors for one file: write them to several "
-            f"(save_checkpoint(folder, tensors, max_shard_size=...)), or stack the small ones into larger tensors."
+            f"checkpoint '{file.path}' is intact, but its header has {length:,} bytes, and "
+            f"programs of safetensors, this one too, take {MAX_HEADER:,}. It has too many tensors "
+            "for one file: write them to several (save_checkpoint(folder, tensors, "
+            "max_shard_size=...)), or stack the small ones into larger tensors."
         )
     header = parse_json(file.read(8, length), "its header", error=_Mistake, unique=True)
     if not isinstance(header, dict):
@@ -163,16 +166,16 @@ def _places(path: Path, entries: Mapping[str, _Entry], start: int, size: int) ->
     for name, entry in entries.items():
         if entry.dtype not in DTYPES:
             raise CheckpointError(
-                f"checkpoint '{path}': {brief(name)} has dtype {brief(entry.dtype)}, which metanet doesn't know; "
-                f"known: {', '.join(DTYPES)}"
+                f"checkpoint '{path}': {brief(name)} has dtype {brief(entry.dtype)}, which metanet "
+                f"doesn't know; known: {', '.join(DTYPES)}"
             )
         begin, end = entry.data_offsets
         dtype = DTYPES[entry.dtype]
         needed = math.prod(entry.shape) * dtype.itemsize
         if end - begin != needed:
             raise _Damaged(
-                f"{brief(name)} has {end - begin:,} bytes, its shape {brief(entry.shape)} of {entry.dtype} takes "
-                f"{brief(f'{needed:,}')}"
+                f"{brief(name)} has {end - begin:,} bytes, its shape {brief(entry.shape)} of "
+                f"{entry.dtype} takes {brief(f'{needed:,}')}"
             )
         check_size(path, name, entry.shape, dtype, size)
         places[name] = _Place(start + begin, torch.Size(entry.shape), dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..documents import Document, read_json, validated
 from ..errors import CheckpointError, brief, listed
 from ._mapping import Checkpoint
-from ._readers import Options, open_path, reader
+from ._readers import ReadOptions, open_path, reader
 from ._safetensors import decode
 from ._torch import SUFFIXES
 
@@ -44,16 +44,21 @@ def is_index(path: Path) -> bool:
     return path.name.endswith(INDEX) and kind in (".safetensors", *SUFFIXES)
 
 
-@reader("their shards, by the index (.safetensors.index.json, .bin.index.json)", accepts=is_index)
-def _read(path: Path, options: Options) -> Checkpoint:
+@reader(
+    "shards",
+    "their shards, by the index (.safetensors.index.json, .bin.index.json)",
+    accepts=is_index,
+)
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     """Open all shards that the index names: their headers are read, and no data."""
     where, metadata = read_index(path)
     shards = _open(path, where, options)
     for name, file in where.items():
         if name not in shards[file]:
             raise CheckpointError(
-                f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)}, which has no such "
-                f"tensor: index and shards are of different versions. Restore or remake them."
+                f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)}, "
+                "which has no such tensor: index and shards are of different versions. Restore or "
+                "remake them."
             )
     unlisted = [name for file, shard in shards.items() for name in shard if where.get(name) != file]
     if unlisted:
@@ -90,7 +95,8 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         if set(file) & {"/", "\\", ":", "\0"} or Path(file).suffix not in allowed:
             raise CheckpointError(
                 f"checkpoint '{path}': its index says that {brief(name)} is in {brief(file)!r}; "
-                f"shards are files beside the index, named without a folder and ending in {' or '.join(allowed)}"
+                "shards are files beside the index, named without a folder and ending in "
+                f"{' or '.join(allowed)}"
             )
     return index.weight_map, index.metadata or {}
 
@@ -103,13 +109,14 @@ def files_of(path: Path) -> list[Path]:
     return [path, *(path.parent / name for name in sorted(set(read_index(path)[0].values())))]
 
 
-def _open(path: Path, where: Mapping[str, str], options: Options) -> dict[str, Checkpoint]:
+def _open(path: Path, where: Mapping[str, str], options: ReadOptions) -> dict[str, Checkpoint]:
     files = list(dict.fromkeys(where.values()))
     if missing := [file for file in files if not (path.parent / file).exists()]:
         names = [name for name, file in where.items() if file == missing[0]]
         more = f"; {len(missing)} of {len(files)} shards are missing" if len(missing) > 1 else ""
         raise CheckpointError(
-            f"checkpoint '{path}' lacks its shard {brief(missing[0])}, which has {_some(names)}{more}"
+            f"checkpoint '{path}' lacks its shard {brief(missing[0])}, which has "
+            f"{_some(names)}{more}"
         )
     return {file: open_path(path.parent / file, options) for file in files}
 

@@ -13,8 +13,16 @@ from ._spelling import unwrapped
 # Keys under which a network's state dict is found whatever stands beside it. Averaged copies
 # ("ema") are no synonyms.
 WRAPPERS = (
-    "state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights", "params",
-)  # fmt: skip
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "model_state",
+    "module",
+    "net",
+    "network",
+    "weights",
+    "params",
+)
 _DEPTH = 3  # {"model": {"module": {"state_dict": ...}}}
 
 
@@ -81,12 +89,14 @@ def find_state_dict(
         content = view(content[names[0]])
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"checkpoint '{path}' holds a {type(content).__name__}, expected a state dict: name -> tensor"
+            f"checkpoint '{path}' holds a {type(content).__name__}, expected a state dict: name -> "
+            "tensor"
         )
     if content and not any(is_tensor(value) for value in content.values()):
         raise CheckpointError(
             f"checkpoint '{path}' has no tensors at its top level, only {listed(content)}; "
-            f"save the state dict alone, or under one of {', '.join(WRAPPERS)}, or name the entry by key="
+            f"save the state dict alone, or under one of {', '.join(WRAPPERS)}, or name the entry "
+            "by key="
         )
     return content
 
@@ -114,7 +124,7 @@ def bare_names(path: Path, names: Iterable[str]) -> dict[str, str]:
         bare = {stored: name.removeprefix("module.") for stored, name in bare.items()}
     if len(set(bare.values())) < len(bare):
         raise CheckpointError(
-            f"checkpoint '{path}': without the wrappers' names ({', '.join(WRAPPED)}) two tensors have one name; "
-            f"load_checkpoint(path, unwrap=False) gives them as stored"
+            f"checkpoint '{path}': without the wrappers' names ({', '.join(WRAPPED)}) two tensors "
+            f"have one name; load_checkpoint(path, unwrap=False) gives them as stored"
         )
     return bare

@@ -51,7 +51,7 @@ def write_together(
         MetanetError: the disk is full, or the place can't be written; all is as it was.
 
     Example:
-        >>> with write_together("model", "model") as beside:
+        >>> with write_together("model", "model") as beside:  # doctest: +SKIP
         ...     (beside / "weights.bin").write_bytes(b"...")
         ...     (beside / "config.json").write_text("{}")
     """
@@ -91,7 +91,7 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
             name then.
 
     Example:
-        >>> with write_folder("out") as beside:
+        >>> with write_folder("out") as beside:  # doctest: +SKIP
         ...     (beside / "config.json").write_text("{}")
     """
     place = Path(os.path.realpath(path))
@@ -153,8 +153,9 @@ def settle(folder: Path, name: str) -> bool:
         _move(folder, waiting)
     except OSError as error:
         raise MetanetError(
-            f"{folder}: a save was stopped after its files were complete, and they can't be moved from {waiting.name} "
-            f"to their places ({error.strerror or error}). Open it where it can be written, or move them by hand."
+            f"{folder}: a save was stopped after its files were complete, and they can't be moved "
+            f"from {waiting.name} to their places ({error.strerror or error}). Open it where it "
+            "can be written, or move them by hand."
         ) from error
     finally:
         unlock(handle)
@@ -188,9 +189,8 @@ def _complete(folder: Path, name: str) -> Path:
 def _move(folder: Path, waiting: Path) -> None:
     """Every step may be the last of this process: all can be done again."""
     names = sorted(path.name for path in waiting.iterdir() if path.name != _REMOVED)
-    for name in sorted(
-        names, key=lambda name: name.endswith(".json")
-    ):  # what says how to read the others comes last
+    # what says how to read the others comes last
+    for name in sorted(names, key=lambda name: name.endswith(".json")):
         os.replace(waiting / name, folder / name)
     if (waiting / _REMOVED).exists():
         for name in validated(list[str], read_json(waiting / _REMOVED), str(waiting / _REMOVED)):

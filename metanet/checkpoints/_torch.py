@@ -19,7 +19,7 @@ from ._inert import read_inert
 from ._inert_pickle import unpickle
 from ._mapping import Checkpoint, shared_memory
 from ._pickle_scan import scan
-from ._readers import Options, reader
+from ._readers import ReadOptions, reader
 from ._state_dicts import find_state_dict
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -65,11 +65,12 @@ class _File:
 
 
 @reader(
+    "torch",
     f"torch files ({', '.join(SUFFIXES)})",
     accepts=lambda path: path.suffix in SUFFIXES and not path.is_dir(),
     kinds=(TORCH, TORCH_OLD, TORCHSCRIPT),
 )
-def _read(path: Path, options: Options) -> Checkpoint:
+def _read(path: Path, options: ReadOptions) -> Checkpoint:
     if options.foreign_classes == "inert":
         return read_inert(path, options.key)
     file = _File(path, options.key)
@@ -99,8 +100,10 @@ def _check_dense(path: Path, name: str, tensor: Tensor) -> None:
     }
     if kind := next((kind for kind, is_so in kinds.items() if is_so), None):
         raise CheckpointError(
-            f"checkpoint '{path}': {brief(name)} is {kind}; metanet reads dense tensors. Make it dense where it "
-            f'was made (to_dense(), dequantize()), or leave it out: load_checkpoint(path, foreign_classes="inert")'
+            f"checkpoint '{path}': {brief(name)} is {kind}; metanet reads dense tensors. Make it "
+            "dense where it "
+            "was made (to_dense(), dequantize()), or leave it out: load_checkpoint(path, "
+            'foreign_classes="inert")'
         )
 
 
@@ -208,7 +211,7 @@ def _load(file: FileBytes, mapped: bool) -> object:
             return torch.load(file.place, weights_only=True, map_location="cpu", mmap=mapped)
     except OSError:
         raise
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything (KeyError, EOFError, ...)
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         raise CheckpointError(f"checkpoint '{file.path}' {_reason(error)}") from error
 
 
@@ -218,7 +221,8 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if forbidden := re.search(r"GLOBAL ([\w.]+)", text):
         return (
-            f"holds an object of type {brief(forbidden[1])}: reading it could run code; metanet reads tensors only. "
+            f"holds an object of type {brief(forbidden[1])}: reading it could run code; metanet "
+            "reads tensors only. "
             f'load_checkpoint(path, foreign_classes="inert") reads its tensors and runs nothing; '
             f"or save the state dict alone: torch.save(model.state_dict(), path)."
         )

@@ -128,7 +128,8 @@ def _describe(mapping: Mapping[str, Tensor]) -> dict[str, _Described]:
     for name, (_, dtype) in described.items():
         if dtype not in _STORABLE:
             raise CheckpointError(
-                f"{name} is a {dtype} tensor; safetensors holds {', '.join(sorted(map(str, _STORABLE)))}"
+                f"{name} is a {dtype} tensor; safetensors holds "
+                f"{', '.join(sorted(map(str, _STORABLE)))}"
             )
     return described
 
@@ -300,8 +301,7 @@ def _present(folder: Path) -> list[str]:
     """Files of the checkpoint that a folder has now under the names used here, index first."""
     present = [_INDEX] if (folder / _INDEX).is_file() else []
     if present:
-        with contextlib.suppress(
-            CheckpointError
-        ):  # of a damaged index, nobody knows the shards: they stay
+        # of a damaged index, nobody knows the shards: they stay
+        with contextlib.suppress(CheckpointError):
             present += dict.fromkeys(read_index(folder / _INDEX)[0].values())
     return [*present, _WHOLE]

@@ -1,7 +1,7 @@
 """What to do where checkpoints differ: advice with the exact words to type."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from ..checkpoints import Checkpoint
@@ -34,54 +34,54 @@ def overrides_text(overrides: Mapping[str, Mapping[str, int | str]]) -> str:
     return f"overrides={json.dumps(overrides, ensure_ascii=False)} (command line: 'overrides={{{typed}}}')"
 
 
-def on_extra_names(given: Sequence[Checkpoint], labels: Sequence[int | str]) -> str:
+def on_extra_names(given: Mapping[int | str, Checkpoint]) -> str:
     """How to merge checkpoints of which some store names that others lack; empty where they have
     little in common.
 
     Args:
-        given: all that are merged.
-        labels: what ``take`` calls each of them.
+        given: all that are merged, by what ``take`` calls them.
     """
-    names = dict.fromkeys(name for each in given for name in each)
-    holders = {
-        name: next(k for k, each in zip(labels, given, strict=True) if name in each)
-        for name in names
+    holders: dict[str, int | str] = {}
+    for label, checkpoint in given.items():
+        for name in checkpoint:
+            holders.setdefault(name, label)
+    in_some = {
+        name: label
+        for name, label in holders.items()
+        if not all(name in checkpoint for checkpoint in given.values())
     }
-    some = {name: holders[name] for name in names if not all(name in each for each in given)}
-    if not some or 2 * len(some) > len(names):
+    if not in_some or 2 * len(in_some) > len(holders):
         return ""
-    takes = {pattern: {"take": label} for pattern, label in _patterns(some, names)}
-    first = next(iter(some))
-    derived = (
-        " (a table that the network computes from its configuration)"
-        if first.endswith(_DERIVED)
-        else ""
-    )
+    takes = {pattern: {"take": label} for pattern, label in _patterns(in_some, holders)}
+    first = next(iter(in_some))
+    is_derived = first.endswith(_DERIVED)
+    derived = " (a table that the network computes from its configuration)" if is_derived else ""
     shown = dict(list(takes.items())[:_LISTED])
-    more = f", and likewise {len(takes) - _LISTED} more" if len(takes) > _LISTED else ""
+    likewise = f", and likewise {len(takes) - _LISTED} more" if len(takes) > _LISTED else ""
     return (
         f"\nOnly some of them store {first}{derived}. Take such tensors from one that has them: "
-        f"{overrides_text(shown)}{more}."
+        f"{overrides_text(shown)}{likewise}."
     )
 
 
 def _patterns(
-    some: Mapping[str, int | str], names: Iterable[str]
+    in_some: Mapping[str, int | str], names: Iterable[str]
 ) -> Iterator[tuple[str, int | str]]:
-    """The shortest patterns that match all of some names, and none of the others, with the one that
-    has them."""
-    left = dict(some)
-    while left:
-        name, label = next(iter(left.items()))
-        for pattern in _candidates(name):
-            matched = [n for n in names if fnmatchcase(n, pattern)]
-            if name in matched and all(some.get(n) == label for n in matched):
-                yield pattern, label
-                left = {n: k for n, k in left.items() if n not in matched}
+    """The shortest patterns that match all of some names and none of the others.
+
+    ``layers.0.rope.inv_freq`` and ``layers.1.rope.inv_freq``, both of model 1: ``*inv_freq``, 1.
+    """
+    open_names = dict(in_some)
+    while open_names:
+        name, label = next(iter(open_names.items()))
+        pattern, matched = name, [name]  # names may have the characters of patterns in them
+        for candidate in _candidates(name):
+            fitting = [n for n in names if fnmatchcase(n, candidate)]
+            if name in fitting and all(in_some.get(n) == label for n in fitting):
+                pattern, matched = candidate, fitting
                 break
-        else:  # a name with the characters of patterns in it
-            yield name, label
-            del left[name]
+        yield pattern, label
+        open_names = {n: k for n, k in open_names.items() if n not in matched}
 
 
 def _candidates(name: str) -> list[str]:

@@ -1,31 +1,39 @@
-"""The checkpoints of a merge, opened and brought to the same names."""
+"""The door of a merge: checkpoints are opened, checked, and brought to one set of names, once."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoints import Checkpoint, check_plain, load_checkpoint
 from ..errors import CheckpointError, MetanetError
 from ..evaluation import as_checkpoint, entries, fit_to
 from ..tracing import is_integer
 from ._advice import on_extra_names, overrides_text
+from ._options import Weights
 from ._ties import HEADS, by_network, completed, in_all, in_some, same_tensors
 
-Weights = str | os.PathLike | nn.Module | Mapping[str, Tensor]
+BASE = "base"
+Label = int | str
+"""What ``take`` calls a checkpoint: the number of a model, or :data:`BASE`."""
+
+Ties = Mapping[str, str]
+"""Name -> the first name of the same tensor."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The checkpoints of a merge.
+    """The checkpoints of a merge, from :func:`open_inputs`; :func:`metanet.merge` takes them.
 
     Attributes:
         models, base: by the same names.
+        stored, stored_base: the same by the names of their files.
+        called, called_base: what to call them in recipes and cards.
         first: name -> the first name of the tensor it is tied to, itself if to none.
         dropped: names that only some checkpoints store, because they hold the same values as
             another name.
@@ -34,32 +42,49 @@ class Inputs:
 
     models: tuple[Checkpoint, ...]
     base: Checkpoint | None
-    first: Mapping[str, str]
+    stored: tuple[Checkpoint, ...]
+    stored_base: Checkpoint | None
+    called: tuple[str, ...]
+    called_base: str | None
+    first: Ties
     dropped: tuple[str, ...] = ()
     untied: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def like(self) -> Checkpoint:
+        """Whose dtypes the result has: the base, or the first model where there is none."""
+        return self.models[0] if self.base is None else self.base
 
-def opened(given: Weights, who: str) -> Checkpoint:
-    """A checkpoint of whatever form.
 
-    Raises:
-        CheckpointError: it can't be opened, or is something else.
+@dataclass(frozen=True)
+class _Agreed:
+    """Checkpoints by one set of names.
+
+    Attributes:
+        checkpoints: by the names of the first.
+        ties: of each, by these names.
+        dropped: names that were left out.
     """
-    return (
-        load_checkpoint(given)
-        if isinstance(given, str | os.PathLike)
-        else as_checkpoint(given, who)
-    )
+
+    checkpoints: Mapping[Label, Checkpoint]
+    ties: Mapping[Label, Ties]
+    dropped: tuple[str, ...]
 
 
 def open_inputs(
-    models: Sequence[Weights], base: Weights | None, model: nn.Module | None, takes: Sequence[str] = (),
-    ties: Mapping[str, str] = MappingProxyType({}),
-) -> Inputs:  # fmt: skip
-    """Open everything, by the names of the network if there is one, else by those of the base, else
-    of the first.
+    models: Sequence[Weights],
+    base: Weights | None = None,
+    model: nn.Module | None = None,
+    *,
+    takes: Sequence[str] = (),
+    ties: Ties = MappingProxyType({}),
+) -> Inputs:
+    """Open everything, by the names of the network if there is one, else of base or first model.
 
     Args:
+        models: paths, state dicts, lazy checkpoints or modules.
+        base: likewise, what the models were fine-tuned from.
+        model: the network, perhaps on the meta device.
         takes: patterns of names that are taken from one checkpoint: the others need not have them,
             or may have them in other shapes (heads of other tasks). Where there is a network, all
             must fit it.
@@ -74,143 +99,230 @@ def open_inputs(
     """
     if isinstance(models, str | os.PathLike | nn.Module | Mapping) or not models:
         raise MetanetError("merge takes a list of models: metanet.merge([a, b], method=...)")
-    found = [opened(each, f"model {k}") for k, each in enumerate(models)]
-    of_base = None if base is None else opened(base, "the base")
-    for each in [*found, *([] if of_base is None else [of_base])]:
-        check_plain(each, averaged=True, taken=takes)
-    if model is not None:
-        fitted = [fit_to(model, each, str(each.path)) for each in found]
-        of_base = None if of_base is None else fit_to(model, of_base, str(of_base.path))
-        network = entries(model)[1]
-        own = {name: name for name in network}
-        return Inputs(
-            tuple(fitted), of_base, by_network(own, network, [*fitted, *filter(None, [of_base])])
-        )
-    both = [*([] if of_base is None else [of_base]), *found]
-    labels = [*([] if of_base is None else ["base"]), *range(len(found))]
-    both, first, dropped, untied = _by_names(both, labels, takes, ties)
+    listed: dict[Label, Weights] = dict(enumerate(models))
+    if base is not None:
+        listed[BASE] = base
+    opened = {label: _opened(weights, label) for label, weights in listed.items()}
+    for checkpoint in opened.values():
+        check_plain(checkpoint, averaged=True, taken=takes)
+    if model is None:
+        agreed, first, untied = _by_names(opened, takes, ties)
+    else:
+        agreed, first = _by_module(opened, model)
+        untied = {}
+    called = {label: _name_of(listed[label], checkpoint) for label, checkpoint in opened.items()}
+    numbers = range(len(models))
     return Inputs(
-        tuple(both[len(both) - len(found) :]),
-        None if of_base is None else both[0],
-        first,
-        dropped,
-        untied,
+        models=tuple(agreed.checkpoints[number] for number in numbers),
+        base=agreed.checkpoints.get(BASE),
+        stored=tuple(opened[number] for number in numbers),
+        stored_base=opened.get(BASE),
+        called=tuple(called[number] for number in numbers),
+        called_base=called.get(BASE),
+        first=first,
+        dropped=agreed.dropped,
+        untied=untied,
     )
+
+
+def _opened(given: Weights, label: Label) -> Checkpoint:
+    """A checkpoint of whatever form."""
+    if isinstance(given, str | os.PathLike):
+        return load_checkpoint(given)
+    return as_checkpoint(given, "the base" if label == BASE else f"model {label}")
+
+
+def _name_of(given: Any, checkpoint: Checkpoint) -> str:
+    """What to call an input in recipes and cards."""
+    return os.fspath(given) if isinstance(given, str | os.PathLike) else str(checkpoint.path)
+
+
+# ---------------------------------------------------------------- by the names of a module
+
+
+def _by_module(
+    opened: Mapping[Label, Checkpoint], model: nn.Module
+) -> tuple[_Agreed, dict[str, str]]:
+    """Checkpoints by the names of the network, and the ties of the result."""
+    fitted = {label: fit_to(model, each, str(each.path)) for label, each in opened.items()}
+    network = entries(model)[1]
+    by_name = {name: name for name in network}
+    return _Agreed(fitted, {}, ()), by_network(by_name, network, list(fitted.values()))
+
+
+# ---------------------------------------------------------------- by the names of one another
 
 
 def _by_names(
-    given: list[Checkpoint],
-    labels: Sequence[int | str],
-    takes: Sequence[str],
-    network: Mapping[str, str],
-) -> tuple[list[Checkpoint], dict[str, str], tuple[str, ...], dict[str, str]]:
-    """Checkpoints by the names of the first of them, and the other fields of :class:`Inputs`."""
-    alike = len({frozenset(n for n in each if n.endswith(HEADS)) for each in given}) == 1
-    told = completed(
-        given, [each.tied if alike and _is_untied(each) else same_tensors(each) for each in given]
-    )
-    everywhere = in_all([n for n in given[0] if all(n in each for each in given)], told)
-    matched = {
-        n for each in given for n in each if any(fnmatchcase(n, pattern) for pattern in takes)
+    opened: Mapping[Label, Checkpoint], takes: Sequence[str], network: Ties
+) -> tuple[_Agreed, dict[str, str], dict[str, str]]:
+    """Checkpoints by one set of names, the ties of the result, and those of some only.
+
+    Tensors that are taken from one checkpoint are set aside while the others' names are compared::
+
+        a: x, head (10 rows)     compared: x      result: x of both,
+        b: x, head (7 rows)                       head of a, as overrides say
+    """
+    if BASE in opened:
+        opened = {BASE: opened[BASE], **opened}
+    ties_of = _ties_of(opened)
+    shared = [name for name in _first_of(opened) if all(name in each for each in opened.values())]
+    everywhere = in_all(shared, list(ties_of.values()))
+    aside = _set_aside(opened, takes, everywhere)
+    compared_later = {label: _without(each, aside[label]) for label, each in opened.items()}
+    agreed = _agreed(compared_later, ties_of, opened)
+    names = _first_of(agreed.checkpoints)
+    first = in_all(names, list(agreed.ties.values()))
+    compared, ties = list(agreed.checkpoints.values()), list(agreed.ties.values())
+    untied = in_some(first, compared, ties)
+    first = by_network(first, network, compared)
+    for names_aside in aside.values():
+        first |= {name: everywhere.get(name, name) for name in names_aside}
+    whole = {
+        label: _with(each, opened[label], aside[label])
+        for label, each in agreed.checkpoints.items()
     }
-    tensors = {
-        everywhere.get(n, n) for n in matched
-    }  # whoever takes one of its names takes the tensor
-    exempt = [[n for n in each if n in matched or everywhere.get(n) in tensors] for each in given]
-    rest = [_without(each, names) for each, names in zip(given, exempt, strict=True)]
-    agreed, told, dropped = _agreed(rest, told, labels)
-    first = in_all(agreed[0], told)
-    untied = in_some(first, agreed, told)
-    first = by_network(first, network, agreed)
-    first |= {name: everywhere.get(name, name) for names in exempt for name in names}
-    whole = [
-        _with(each, one, names) for each, one, names in zip(agreed, given, exempt, strict=True)
+    return _Agreed(whole, agreed.ties, agreed.dropped), first, untied
+
+
+def _first_of(checkpoints: Mapping[Label, Checkpoint]) -> Checkpoint:
+    """The base, or without one the first model: its names are the result's."""
+    return next(iter(checkpoints.values()))
+
+
+def _ties_of(opened: Mapping[Label, Checkpoint]) -> dict[Label, dict[str, str]]:
+    """What is tied in each checkpoint, by its own names.
+
+    Tables are compared by their values, unless all checkpoints store heads by the same names and a
+    configuration says that they are none of the embedding's.
+    """
+    heads = {frozenset(n for n in each if n.endswith(HEADS)) for each in opened.values()}
+    alike = len(heads) == 1
+    stored = [
+        each.tied if alike and _is_untied(each) else same_tensors(each) for each in opened.values()
     ]
-    return whole, first, dropped, untied
+    return dict(zip(opened, completed(list(opened.values()), stored), strict=True))
+
+
+def _set_aside(
+    opened: Mapping[Label, Checkpoint], takes: Sequence[str], everywhere: Ties
+) -> dict[Label, list[str]]:
+    """Of each checkpoint the names that are taken from one, with all those tied to them."""
+
+    def is_taken(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in takes)
+
+    matching = {name for each in opened.values() for name in each if is_taken(name)}
+    tensors = {everywhere.get(name, name) for name in matching}
+    return {
+        label: [name for name in each if name in matching or everywhere.get(name) in tensors]
+        for label, each in opened.items()
+    }
 
 
 def _agreed(
-    given: list[Checkpoint], told: list[dict[str, str]], labels: Sequence[int | str]
-) -> tuple[list[Checkpoint], list[dict[str, str]], tuple[str, ...]]:
-    """Checkpoints by the names of the first of them; what is tied in each, by these; names that
-    were left out.
+    given: Mapping[Label, Checkpoint],
+    told: Mapping[Label, Ties],
+    opened: Mapping[Label, Checkpoint],
+) -> _Agreed:
+    """Checkpoints by the names of the first of them.
 
     Args:
+        given: what is to agree.
         told: what is tied in each, by its own names.
-        labels: what ``take`` calls each of them.
+        opened: all of them, for messages.
     """
-    told = [
-        {n: one for n, one in ties.items() if n in each}
-        for ties, each in zip(told, given, strict=True)
-    ]
-    duplicates = [_duplicate_head(ties) for ties in told]
-    tied = next((d for d in duplicates if d is not None), None)
-    dropped: tuple[str, ...] = ()
-    if tied is not None and all(
-        d == tied or tied not in each for d, each in zip(duplicates, given, strict=True)
-    ):
-        # What ties its head need not store it; who stores it all the same holds the embedding
-        # twice.
-        dropped = (tied,) if any(tied not in each for each in given) else ()
-    reference = _without(given[0], dropped)
-    out = [reference]
-    for other in given[1:]:
-        other = _without(other, dropped)
-        # Integer buffers are never merged, and library versions differ in which they store.
-        lacking = [
-            n
-            for n in reference
-            if is_integer(reference.dtypes[n]) and not any(m.endswith(n) for m in other)
-        ]
-        extra = [
-            n
-            for n in other
-            if is_integer(other.dtypes[n]) and not any(n.endswith(m) for m in reference)
-        ]
+    own_ties = {
+        label: {name: one for name, one in told[label].items() if name in each}
+        for label, each in given.items()
+    }
+    dropped = _dropped(given, own_ties)
+    reference = _without(_first_of(given), dropped)
+    fitted: dict[Label, Checkpoint] = {}
+    for label, each in given.items():
+        if not fitted:
+            fitted[label] = reference
+            continue
+        other = _without(each, dropped)
         try:
-            out.append(_without(other, extra).fit(_without(reference, lacking)))
+            fitted[label] = _fitted(other, reference)
         except CheckpointError as error:
-            raise _different(error, reference, other, on_extra_names(given, labels)) from error
-    return (
-        out,
-        [_renamed(ties, each, own) for ties, each, own in zip(told, out, given, strict=True)],
-        dropped,
-    )
+            raise _different(error, reference, other, on_extra_names(opened)) from error
+    ties = {
+        label: _renamed(own_ties[label], each, given[label].sources)
+        for label, each in fitted.items()
+    }
+    return _Agreed(fitted, ties, dropped)
 
 
-def _renamed(ties: Mapping[str, str], checkpoint: Checkpoint, own: Checkpoint) -> dict[str, str]:
+def _fitted(other: Checkpoint, reference: Checkpoint) -> Checkpoint:
+    """A checkpoint by the names of another.
+
+    Integer buffers are never merged, and library versions differ in which they store: either may
+    lack some.
+    """
+    lacking = _integers_missing(reference, lambda name: any(n.endswith(name) for n in other))
+    extra = _integers_missing(other, lambda name: any(name.endswith(n) for n in reference))
+    return _without(other, extra).fit(_without(reference, lacking))
+
+
+def _integers_missing(checkpoint: Checkpoint, is_there: Any) -> list[str]:
+    integers = [name for name in checkpoint if is_integer(checkpoint.dtypes[name])]
+    return [name for name in integers if not is_there(name)]
+
+
+def _dropped(given: Mapping[Label, Checkpoint], ties: Mapping[Label, Ties]) -> tuple[str, ...]:
+    """The head that some store and others tie; nothing where one has another head, or one of its own.
+
+    What ties its head need not store it, and who stores it all the same holds the embedding twice.
+    """
+    heads = {label: _duplicate_head(ties[label]) for label in given}
+    named = [head for head in heads.values() if head is not None]
+    if not named:
+        return ()
+    head = named[0]
+    same = all(heads[label] == head or head not in each for label, each in given.items())
+    lacking = any(head not in each for each in given.values())
+    return (head,) if same and lacking else ()
+
+
+def _duplicate_head(ties: Ties) -> str | None:
+    """An output layer that holds the values of another tensor, the embedding, once more."""
+    repeated = {one for name, one in ties.items() if name != one}
+    heads = [name for name, one in ties.items() if name.endswith(HEADS) and one in repeated]
+    return heads[0] if heads else None
+
+
+def _renamed(ties: Ties, fitted: Checkpoint, own: Mapping[str, str]) -> dict[str, str]:
     """Ties by the names that a checkpoint has after fitting.
 
     Args:
-        own: the checkpoint before.
+        own: name before -> name in the file.
     """
-    before = {stored: name for name, stored in own.sources.items()}
+    before = {stored: name for name, stored in own.items()}
     first: dict[str, str] = {}
-    named = ((name, before[stored]) for name, stored in checkpoint.sources.items())
-    return {name: first.setdefault(ties.get(old, old), name) for name, old in named}
+    renamed = {}
+    for name, stored in fitted.sources.items():
+        old = before[stored]
+        renamed[name] = first.setdefault(ties.get(old, old), name)
+    return renamed
 
 
-def _without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    kept = {n: s for n, s in checkpoint.shapes.items() if n not in set(names)}
-    return (
-        checkpoint
-        if len(kept) == len(checkpoint)
-        else checkpoint.fit(kept, prefix="", extra="drop")
-    )
-
-
-def _with(checkpoint: Checkpoint, whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """The checkpoint, and tensors of these names from the one that it was made of."""
-    if not names:
+def _without(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
+    leaving = set(names)
+    staying = {name: shape for name, shape in checkpoint.shapes.items() if name not in leaving}
+    if len(staying) == len(checkpoint):
         return checkpoint
-    shapes = {**checkpoint.shapes, **{n: whole.shapes[n] for n in names}}
-    dtypes = {**checkpoint.dtypes, **{n: whole.dtypes[n] for n in names}}
-    own = set(names)
+    return checkpoint.fit(staying, prefix="", extra="drop")
 
-    def read(name: str) -> Tensor:
-        return whole[name] if name in own else checkpoint[name]
 
-    return Checkpoint(checkpoint.path, read, shapes, dtypes, checkpoint.metadata)
+def _with(fitted: Checkpoint, opened: Checkpoint, names: Sequence[str]) -> Checkpoint:
+    """A fitted checkpoint, and tensors of these names from the one that it was made of."""
+    if not names:
+        return fitted
+    by_file = {stored: name for name, stored in opened.sources.items()}
+    selected = {name: by_file[stored] for name, stored in fitted.sources.items()}
+    return opened.select({**selected, **{name: name for name in names}})
 
 
 def _is_untied(checkpoint: Checkpoint) -> bool:
@@ -219,46 +331,36 @@ def _is_untied(checkpoint: Checkpoint) -> bool:
     return isinstance(config, dict) and config.get("tie_word_embeddings") is False
 
 
-def _duplicate_head(ties: Mapping[str, str]) -> str | None:
-    """An output layer that holds the values of another tensor, the embedding, once more."""
-    of_heads = {one for name, one in ties.items() if name != one}
-    heads = [name for name, one in ties.items() if name.endswith(HEADS) and one in of_heads]
-    return heads[0] if heads else None
-
-
 def _different(
     error: CheckpointError, reference: Checkpoint, other: Checkpoint, extras: str
-) -> CheckpointError:  # fmt: skip
+) -> CheckpointError:
+    """What differs between two checkpoints, and what to do about heads and vocabularies."""
     lines = str(error).splitlines()[1:]
-    text = f"'{other.path}' and '{reference.path}' are not of one architecture:\n" + "\n".join(
-        lines
-    )
-    heads = [
-        n for n in {*reference, *other} if n.endswith(HEADS) and (n in reference) != (n in other)
-    ]
-    rows = [
-        n for n in reference if n in other and _rows_differ(reference.shapes[n], other.shapes[n])
-    ]
+    text = f"'{other.path}' and '{reference.path}' are not of one architecture:\n"
+    text += "\n".join(lines)
+    of_one = [name for name in {*reference, *other} if (name in reference) != (name in other)]
+    heads = [name for name in of_one if name.endswith(HEADS)]
     if heads:
         text += (
-            f"\nOnly one of them stores {heads[0]}, with values other than its embedding's: that one has a head of its "
-            "own, the other ties it. Untie the other (store the embedding under that name too), tie this one, or take "
-            "it from this one alone."
+            f"\nOnly one of them stores {heads[0]}, with values other than its embedding's: that "
+            "one has a head of its own, the other ties it. Untie the other (store the embedding "
+            "under that name too), tie this one, or take it from this one alone."
         )
-    if any("emb" in n.lower() or "wte" in n or n.endswith(HEADS) for n in rows):
+    shared = [name for name in reference if name in other]
+    rows = [name for name in shared if _rows_differ(reference.shapes[name], other.shapes[name])]
+    if any(_is_vocabulary(name) for name in rows):
         text += (
-            f"\nThe vocabularies differ ({reference.shapes[rows[0]][0]:,} and {other.shapes[rows[0]][0]:,} rows in "
-            f"{rows[0]}): resize the embeddings of one to the other's tokenizer first "
-            "(model.resize_token_embeddings in transformers), or take such tensors from one model: "
-            f"{overrides_text({name: {'take': 0} for name in rows[:3]})}."
+            f"\nThe vocabularies differ ({reference.shapes[rows[0]][0]:,} and "
+            f"{other.shapes[rows[0]][0]:,} rows in {rows[0]}): resize the embeddings of one to the "
+            "other's tokenizer first (model.resize_token_embeddings in transformers), or take such "
+            f"tensors from one model: {overrides_text({name: {'take': 0} for name in rows[:3]})}."
         )
     return CheckpointError(text + extras)
 
 
+def _is_vocabulary(name: str) -> bool:
+    return "emb" in name.lower() or "wte" in name or name.endswith(HEADS)
+
+
 def _rows_differ(one: torch.Size, other: torch.Size) -> bool:
     return len(one) == len(other) > 1 and one[0] != other[0] and one[1:] == other[1:]
-
-
-def source(given: Any, checkpoint: Checkpoint) -> str:
-    """What to call an input in recipes and cards."""
-    return os.fspath(given) if isinstance(given, str | os.PathLike) else str(checkpoint.path)

@@ -2,7 +2,8 @@
 of layers."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import MetanetError
@@ -22,8 +23,8 @@ class Place:
 
 def place_of(name: str) -> Place | None:
     """The outermost numbered layer that a name stands in; ``None`` outside of all."""
-    found = _NUMBERED.fullmatch(name)
-    return None if found is None else Place(found["stack"], int(found["number"]), found["rest"])
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else Place(match["stack"], int(match["number"]), match["rest"])
 
 
 def main_stack(names: Iterable[str]) -> str:
@@ -33,21 +34,22 @@ def main_stack(names: Iterable[str]) -> str:
         MetanetError: no name has a numbered layer, or two stacks have as many (an encoder and a
             decoder).
     """
-    layers: dict[str, set[int]] = {}
-    for name in names:
-        if (place := place_of(name)) is not None:
-            layers.setdefault(place.stack, set()).add(place.number)
+    layers: dict[str, set[int]] = defaultdict(set)
+    for place in map(place_of, names):
+        if place is not None:
+            layers[place.stack].add(place.number)
     if not layers:
         raise MetanetError(
             "no name has a numbered layer (model.layers.0.…): there is nothing to slice"
         )
     most = max(len(numbers) for numbers in layers.values())
-    best = [stack for stack, numbers in layers.items() if len(numbers) == most]
-    if len(best) > 1:
+    deepest = [stack for stack, numbers in layers.items() if len(numbers) == most]
+    if len(deepest) > 1:
         raise MetanetError(
-            f"several stacks have {most} layers: {', '.join(best)}; slices need one stack of layers"
+            f"several stacks have {most} layers: {', '.join(deepest)}; slices need one stack of "
+            "layers"
         )
-    return best[0]
+    return deepest[0]
 
 
 def depths(names: Iterable[str]) -> dict[str, float]:
@@ -57,25 +59,29 @@ def depths(names: Iterable[str]) -> dict[str, float]:
     Stacks that differ by a number only (``layer1.``, ``layer2.``) follow one another; others (an
     encoder and a decoder) count on their own. Names outside all stacks count as before them if they
     say so (embeddings), else as behind.
+
+    >>> depths(["embed.w", "layer1.0.w", "layer1.1.w", "layer2.0.w", "head.w"])
+    {'embed.w': 0.0, 'layer1.0.w': 0.0, 'layer1.1.w': 0.5, 'layer2.0.w': 1.0, 'head.w': 1.0}
     """
-    names = list(names)
     places = {name: place_of(name) for name in names}
-    stacks: dict[str, set[tuple[int, ...]]] = {}
+    orders: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for place in places.values():
         if place is not None:
-            stacks.setdefault(_family(place), set()).add(_order(place))
-    ranks = {
-        family: {order: k for k, order in enumerate(sorted(layers))}
-        for family, layers in stacks.items()
-    }
+            orders[_family(place)].add(_order(place))
+    ranks = {family: _ranks(layers) for family, layers in orders.items()}
     out = {}
     for name, place in places.items():
         if place is None:
             out[name] = 0.0 if is_first(name) else 1.0
-        else:
-            rank = ranks[_family(place)]
-            out[name] = rank[_order(place)] / max(1, len(rank) - 1)
+            continue
+        rank = ranks[_family(place)]
+        out[name] = rank[_order(place)] / max(1, len(rank) - 1)
     return out
+
+
+def _ranks(layers: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
+    """0, 1, 2, ... for the layers of a family, in their order."""
+    return {order: number for number, order in enumerate(sorted(layers))}
 
 
 def _family(place: Place) -> str:
@@ -110,30 +116,50 @@ def sliced(
     """
     names = list(names)
     stack = main_stack(names)
-    inside = {n: p for n in names if (p := place_of(n)) is not None and p.stack == stack}
-    known = {p.number for p in inside.values()}
-    out: dict[str, dict[int, str]] = {}
+    inside = {name: place for name in names if (place := _within(name, stack)) is not None}
+    layers = {place.number for place in inside.values()}
+    result: dict[str, dict[int, str]] = defaultdict(dict)
     offset = 0
-    for number, each in enumerate(slices):
-        lengths = {stop - start for start, stop in each.values()}
-        if len(lengths) != 1 or min(lengths) < 1:
-            raise MetanetError(
-                f"slice {number + 1}, {dict(each)}: every model needs the same number of layers, 1 or more"
-            )
-        wanted = {layer for start, stop in each.values() for layer in range(start, stop)}
-        if missing := sorted(wanted - known):
-            raise MetanetError(
-                f"slice {number + 1}, {dict(each)}: there is no layer {missing[0]}; "
-                f"{stack} has the layers {min(known)} to {max(known)}"
-            )
+    for number, spans in enumerate(slices, 1):
+        length = _length(number, spans, stack, layers)
         for name, place in inside.items():
-            for model, (start, stop) in each.items():
+            for model, (start, stop) in spans.items():
                 if start <= place.number < stop:
-                    made = f"{stack}{offset + place.number - start}.{place.rest}"
-                    out.setdefault(made, {})[model] = name
-        offset += lengths.pop()
-    outside = {
-        n: dict.fromkeys(slices[0 if is_first(n) else -1], n) for n in names if n not in inside
-    }
-    first = {n: models for n, models in outside.items() if is_first(n)}
-    return {**first, **out, **{n: models for n, models in outside.items() if n not in first}}
+                    layer = offset + place.number - start
+                    result[f"{stack}{layer}.{place.rest}"][model] = name
+        offset += length
+    before: dict[str, dict[int, str]] = {}
+    behind: dict[str, dict[int, str]] = {}
+    for name in names:
+        if name in inside:
+            continue
+        if is_first(name):
+            before[name] = dict.fromkeys(slices[0], name)
+        else:
+            behind[name] = dict.fromkeys(slices[-1], name)
+    return {**before, **result, **behind}
+
+
+def _within(name: str, stack: str) -> Place | None:
+    """Where a name stands in a stack; ``None`` outside of it."""
+    place = place_of(name)
+    return place if place is not None and place.stack == stack else None
+
+
+def _length(
+    number: int, spans: Mapping[int, tuple[int, int]], stack: str, layers: Collection[int]
+) -> int:
+    """How many layers a slice has, the same of each model."""
+    lengths = {stop - start for start, stop in spans.values()}
+    if len(lengths) != 1 or min(lengths) < 1:
+        raise MetanetError(
+            f"slice {number}, {dict(spans)}: every model needs the same number of layers, 1 or more"
+        )
+    asked = {layer for start, stop in spans.values() for layer in range(start, stop)}
+    missing = sorted(asked.difference(layers))
+    if missing:
+        raise MetanetError(
+            f"slice {number}, {dict(spans)}: there is no layer {missing[0]}; "
+            f"{stack} has the layers {min(layers)} to {max(layers)}"
+        )
+    return lengths.pop()

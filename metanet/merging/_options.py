@@ -1,195 +1,164 @@
-"""Options of a method for one tensor: one value for all, one per model, by name pattern, or
-changing with depth."""
+"""What a merge is asked for: the keywords of :func:`metanet.merge`, told once."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from functools import cached_property
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from ..alignment import Alignment
+from ..architecture import Architecture
 from ..errors import MetanetError
-from ._layers import depths
-from ._registry import Method, find_method
+from ..symmetry import SymmetrySpec
 
-TAKE = "take"  # an override that takes the tensor of one model, or of the base, as it is
-GRADIENT = "gradient"
+Weights = str | os.PathLike | nn.Module | Mapping[str, Tensor]
+"""Paths, modules, state dicts or lazy checkpoints."""
+Aligns = str | Alignment | Sequence[Alignment | None]
+
+_COMPUTED = ("float32", "float64")
+_STORED = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of one merge.
+    """How networks are merged: all that :func:`metanet.merge` takes besides the models.
 
-    Args:
-        method: the method.
-        given: option -> value, as the caller gave them.
-        overrides: name pattern (``*`` and ``?``) -> option -> value; where several patterns match,
-            the last one counts.
-        models: how many models there are.
-        names: of the result's tensors.
-        base: whether there is a base.
-        first: name -> the first name of its tensor: a pattern is about a tensor if it matches any
-            of its names.
+    >>> half = Options(method="task_arithmetic", options={"weights": 0.5})
+    >>> half.with_given({"weights": 0.25, "seed": 1}).options
+    {'weights': 0.25}
 
-    Raises:
-        MetanetError: unknown options, values of another form, a pattern that no name matches.
+    Attributes:
+        method: a name of :data:`metanet.merging.METHODS`, or ``package.module`` of one's own.
+        base: what the models were fine-tuned from, for methods that look at differences; it is no
+            model of the list.
+        align: move neurons first: a matcher's name (every model onto the base, or without one onto
+            the first model), or alignments that were found before, ``None`` for models that stay.
+        align_options: of the matcher.
+        arch: what :func:`metanet.trace` returned; traced from ``model`` when left out.
+        model: the module, where something runs it; its names are then those of the result.
+        data: batches ``(inputs, target)`` or dicts of keyword inputs, for methods, matchers and
+            repairs that read them.
+        loss: a name of :data:`metanet.evaluation.LOSSES` or ``loss(outputs, target)``.
+        repair: of the merged network's statistics, on ``data``: ``None``, ``"bn_reset"``,
+            ``"repair"``, ``"rescale"``.
+        repair_passes: how often the merged network reads the data for it. Once: every layer is
+            corrected by what it has seen so far, so that batches should be mixed. More, until the
+            statistics are exact: ``None``.
+        overrides: name pattern (``*``, ``?``) -> options for these tensors, or ``{"take": 0}`` for
+            that model's own (``"base"``: the base's). Later patterns win. Every number may be
+            ``{"gradient": [x0, ..., xn]}``: it changes from the first layer to the last.
+        slices: the layers of the result: each slice says which layers of which models, ``{0: (0,
+            8), 1: (0, 8)}``; models of one slice are merged, slices follow one another.
+        dtype: to compute in: float32, or float64; by the inputs when left out.
+        out_dtype: of floating tensors in the result; as the base (or first model) stores each when
+            left out.
+        overflow: what to do about results beyond the dtype that they are stored in: ``"error"``
+            refuses them by name, ``"clip"`` stores the largest number instead, ``"keep"`` what the
+            cast makes of them, infinity; ``report`` then counts them.
+        seed: of everything random.
+        device: where to compute; the CPU when left out.
+        progress: show bars.
+        options: of the method; one value, or a list with one for each model where models have their
+            own. As keywords of :func:`metanet.merge` they stand beside the others.
     """
 
-    method: Method
-    given: Mapping[str, Any]
-    overrides: Mapping[str, Mapping[str, Any]]
-    models: int
-    names: tuple[str, ...]
-    base: bool
-    first: Mapping[str, str] = field(default_factory=dict)
+    method: str = "linear"
+    base: Weights | None = None
+    align: Aligns | None = None
+    align_options: Mapping[str, Any] | None = None
+    arch: Architecture | SymmetrySpec | None = None
+    model: nn.Module | None = None
+    data: Iterable[Any] | None = None
+    loss: str | Callable[[Any, Any], Tensor] | None = None
+    repair: str | None = None
+    repair_passes: int | None = 1
+    overrides: Mapping[str, Mapping[str, Any]] | None = None
+    slices: Sequence[Mapping[int, Sequence[int]]] | None = None
+    dtype: str | torch.dtype | None = None
+    out_dtype: str | torch.dtype | None = None
+    overflow: str = "error"
+    seed: int = 0
+    device: str | torch.device | None = None
+    progress: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for pattern, values in self.overrides.items():
-            if not isinstance(values, Mapping):
-                raise MetanetError(
-                    f"overrides of {pattern!r}: expected option: value, got {values!r}"
-                )
-            if not any(fnmatchcase(name, pattern) for name in self.names):
-                near = ", ".join(self.names[:3])
-                raise MetanetError(
-                    f"overrides: no tensor is called like {pattern!r}; names are {near}, ..."
-                )
-            find_method(self.method.name, {k: v for k, v in values.items() if k != TAKE})
-            if fixed := [k for k in values if k in self.method.whole]:
-                raise MetanetError(
-                    f"overrides of {pattern!r}: {fixed[0]} holds for the whole merge"
-                )
-            self._check_taken(pattern, values)
-        for values in (self.given, *self.overrides.values()):
-            for name, value in values.items():
-                if name != TAKE:
-                    self._at(name, value, 0.0)
-
-    @cached_property
-    def _depths(self) -> dict[str, float]:
-        return depths(self.names)
-
-    @cached_property
-    def _tied(self) -> dict[str, list[str]]:
-        """First name -> all names of that tensor."""
-        groups: dict[str, list[str]] = {}
-        for name, one in self.first.items():
-            groups.setdefault(one, []).append(name)
-        return groups
-
-    def taken(self, name: str) -> int | str | None:
-        """The model (a number, or ``"base"``) whose tensor is taken as it is; ``None`` where all
-        are merged."""
-        return self._found(name).get(TAKE)
-
-    def of(self, name: str, numbers: Sequence[int]) -> dict[str, Any]:
-        """The function's options for a tensor.
+    @classmethod
+    def of(cls, method: "str | Options", given: Mapping[str, Any]) -> "Options":
+        """The options that the keywords of :func:`metanet.merge` stand for.
 
         Args:
-            numbers: the models that take part.
+            method: a name, or options that the keywords are changes of.
+            given: fields, and options of the method.
         """
-        found, depth = self._found(name), self._depths[name]
-        out = {}
-        for option in self.method.taken:
-            value = self._at(option, found.get(option, self.method.options[option]), depth)
-            out[option] = [value[k] for k in numbers] if option in self.method.per_model else value
-        return out
+        start = method if isinstance(method, Options) else cls(method=method)
+        return start.with_given(given)
 
-    def prepared(self) -> dict[str, Any]:
-        """The options of ``prepare``; a list for those of which every model has its own.
+    def with_given(self, given: Mapping[str, Any]) -> "Options":
+        """These options with some fields and options of the method changed."""
+        keywords = {name: value for name, value in given.items() if name in _KEYWORDS}
+        of_method = {name: value for name, value in given.items() if name not in _KEYWORDS}
+        return replace(self, **keywords, options={**self.options, **of_method})
+
+    @property
+    def computed_in(self) -> torch.dtype | None:
+        """``dtype`` as one of torch.
 
         Raises:
-            MetanetError: one of them is a gradient.
+            MetanetError: it is none that merges compute in.
         """
-        out = {}
-        for option in self.method.whole:
-            value = self.given.get(option, self.method.options[option])
-            if _is_gradient(value) or (
-                isinstance(value, Sequence) and any(map(_is_gradient, value))
-            ):
-                raise MetanetError(
-                    f"{option} holds for the whole merge: it can't change with depth"
-                )
-            out[option] = self._at(option, value, 0.0)
-        return out
+        return _dtype("dtype", self.dtype, _COMPUTED)
 
-    def shares(self, prepared: Any) -> list[float]:
-        """How much each model counts in the result: by the method, by its weights, or all alike;
-        they sum to 1.
+    @property
+    def stored_in(self) -> torch.dtype | None:
+        """``out_dtype`` as one of torch.
 
-        Args:
-            prepared: what the method's ``prepare`` returned.
+        Raises:
+            MetanetError: it is none that tensors are stored in.
         """
-        values = {
-            n: self._at(n, self.given.get(n, default), 0.5)
-            for n, default in self.method.options.items()
-        }
-        if self.method.shares is not None:
-            found = list(self.method.shares(prepared, values, self.models))
-        else:
-            found = values.get("weights", [1.0] * self.models)
-        total = sum(found)
-        return [share / total for share in found] if total else [1.0 / self.models] * self.models
+        return _dtype("out_dtype", self.out_dtype, _STORED)
 
-    def _found(self, name: str) -> dict[str, Any]:
-        found = dict(self.given)
-        names = self._tied.get(self.first.get(name, name), [name])
-        for pattern, values in self.overrides.items():
-            if any(fnmatchcase(each, pattern) for each in names):
-                found.update(values)
-        return found
-
-    def _at(self, option: str, value: Any, depth: float) -> Any:
-        """A value at a depth; one for every model if every model has its own."""
-        if option not in self.method.per_model:
-            default = self.method.options[option]
-            return (
-                _interpolated(option, value, depth)
-                if _is_number(default) or _is_gradient(value)
-                else value
-            )
-        values = (
-            list(value)
-            if isinstance(value, Sequence) and not isinstance(value, str)
-            else [value] * self.models
-        )
-        if len(values) != self.models:
-            raise MetanetError(f"{option} has {len(values)} values for {self.models} models")
-        return [_interpolated(option, each, depth) for each in values]
-
-    def _check_taken(self, pattern: str, values: Mapping[str, Any]) -> None:
-        taken = values.get(TAKE)
-        if taken is None or (taken == "base" and self.base):
-            return
-        if not isinstance(taken, int) or isinstance(taken, bool) or not 0 <= taken < self.models:
-            more = ", or base" if self.base else ""
-            raise MetanetError(
-                f"overrides of {pattern!r}: take={taken!r}; give 0 to {self.models - 1}{more}"
-            )
+    @property
+    def ties(self) -> dict[str, str]:
+        """Name -> the first name that it is tied to, by the architecture; empty without one."""
+        if self.arch is None:
+            return {}
+        spec = self.arch if isinstance(self.arch, SymmetrySpec) else self.arch.spec
+        return {name: tensor.tied_to for name, tensor in spec.tensors.items() if tensor.tied_to}
 
 
-def _is_gradient(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == {GRADIENT}
+def signature_of(models: inspect.Parameter, result: Any) -> inspect.Signature:
+    """What a function with these options for keywords takes, for ``help`` and documentation.
+
+    Args:
+        models: its first parameter.
+        result: the annotation of what it returns.
+    """
+    keywords = [_parameter(each) for each in fields(Options) if each.name in ("method", *_KEYWORDS)]
+    others = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=Any)
+    return inspect.Signature([models, *keywords, others], return_annotation=result)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _parameter(each: Field[Any]) -> inspect.Parameter:
+    in_place = each.name == "method"
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if in_place else inspect.Parameter.KEYWORD_ONLY
+    default = inspect.Parameter.empty if each.default is MISSING else each.default
+    return inspect.Parameter(each.name, kind, default=default, annotation=each.type)
 
 
-def _interpolated(option: str, value: Any, depth: float) -> Any:
-    """A number; of a gradient, the one at this depth, straight between its points."""
-    if not _is_gradient(value):
-        if not _is_number(value):
-            raise MetanetError(
-                f"{option}={value!r}: give a number, or {{gradient: [FIRST_LAYER, ..., LAST_LAYER]}}"
-            )
-        return value
-    points = value[GRADIENT]
-    if not _is_points(points):
-        raise MetanetError(f"{option}: a gradient is a list of two or more numbers, got {points!r}")
-    position = depth * (len(points) - 1)
-    low = min(int(position), len(points) - 2)
-    return points[low] + (position - low) * (points[low + 1] - points[low])
+def _dtype(
+    option: str, given: str | torch.dtype | None, choices: Sequence[str]
+) -> torch.dtype | None:
+    if given is None:
+        return None
+    name = str(given).removeprefix("torch.")
+    if name not in choices:
+        raise MetanetError(f"{option}={name}: give one of {', '.join(choices)}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
-def _is_points(points: Any) -> bool:
-    return isinstance(points, Iterable) and len(list(points)) > 1 and all(map(_is_number, points))
+_KEYWORDS = frozenset(each.name for each in fields(Options)) - {"method", "options"}
+"""Fields that :func:`metanet.merge` takes by name; all other names are options of the method."""

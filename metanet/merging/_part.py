@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ..architecture import Architecture
 from ..checkpoints import Checkpoint
 from ..errors import MetanetError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,20 @@ class Part:
     def deltas(self) -> tuple[Tensor, ...]:
         """What every model changed of the base: its task vector (Ilharco et al. 2023,
         https://arxiv.org/abs/2212.04089)."""
+        return tuple(tensor - self.origin for tensor in self.tensors)
+
+    @property
+    def origin(self) -> Tensor:
+        """The base, where a method needs one.
+
+        Raises:
+            MetanetError: there is none.
+        """
         if self.base is None:
             raise MetanetError(
                 f"{self.name}: no base was given, so that there is nothing to take differences to"
             )
-        return tuple(tensor - self.base for tensor in self.tensors)
+        return self.base
 
     def generator(self, model: int) -> torch.Generator:
         """Random numbers of this tensor of one model: a matter of seed, name and model alone.
@@ -87,3 +98,29 @@ class Problem:
     loss: Callable[[Any, Any], Tensor] | None = None
     progress: bool = False
     report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> nn.Module:
+        """The module, where a method runs it; MetanetError if there is none."""
+        return _needed("model", self.model)
+
+    @property
+    def batches(self) -> Iterable[Any]:
+        """The data, where a method reads it; MetanetError if there is none."""
+        return _needed("data", self.data)
+
+    @property
+    def structure(self) -> Architecture:
+        """The architecture, where a method reads it; MetanetError if there is none."""
+        return _needed("arch", self.arch)
+
+    @property
+    def origin(self) -> Checkpoint:
+        """The base, where a method needs one; MetanetError if there is none."""
+        return _needed("base", self.base)
+
+
+def _needed(option: str, value: Value | None) -> Value:
+    if value is None:
+        raise MetanetError(f"this needs {option}=...")
+    return value

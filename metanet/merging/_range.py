@@ -29,14 +29,19 @@ def largest_of(tensor: Tensor) -> float:
 
 
 def stored_as(
-    dtype: torch.dtype, name: str, tensor: Tensor, overflow: str, tell: Callable[[str, Any], None],
+    dtype: torch.dtype,
+    name: str,
+    tensor: Tensor,
+    overflow: str,
+    tell: Callable[[str, Any], None],
     largest: float | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A tensor in a narrower dtype, on the CPU.
 
     float16 ends at 65504, float8_e4m3fn at 448; what lies beyond would become infinite, or NaN.
 
-    >>> stored_as(torch.float16, "w", torch.tensor([1.0, 1e6]), "clip", lambda name, told: print(name, told))
+    >>> stored_as(torch.float16, "w", torch.tensor([1.0, 1e6]), "clip", lambda name, told:
+    ...     print(name, told))
     overflow/w 1 of 2 values beyond torch.float16 (up to 1e+06), stored as its largest
     tensor([1.0000e+00, 6.5504e+04], dtype=torch.float16)
 
@@ -65,9 +70,10 @@ def stored_as(
     if overflow == "error":
         wider = _WIDER.get(dtype, "float16, bfloat16 or float32")
         raise MetanetError(
-            f"{name}: {what}, whose largest is {end:.6g}; other tensors may have such values too. Give "
-            f"out_dtype={wider.split()[0].rstrip(',')} ({wider} can hold them), or overflow=clip to store its largest, "
-            "or overflow=keep to store what the cast makes of them, infinity"
+            f"{name}: {what}, whose largest is {end:.6g}; other tensors may have such values too. "
+            f"Give out_dtype={wider.split()[0].rstrip(',')} ({wider} can hold them), or "
+            "overflow=clip to store its largest, or overflow=keep to store what the cast makes of "
+            "them, infinity"
         )
     tell(
         f"overflow/{name}",

@@ -8,7 +8,7 @@ docstring.
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
@@ -16,14 +16,15 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ..alignment import find_registered
 from ..errors import MetanetError
+from ..registry import Registry
 
-PerModel = Annotated[float | Sequence[float], "per model"]
+PerModel = Annotated[Any, "one number, or one for each model"]
 """An option of which every model has its own: the caller gives one number, or one for each; methods
 get a list."""
 
 _BASES = ("none", "optional", "required")
+_NEEDS = ("arch", "model", "data", "loss")
 
 
 @dataclass(frozen=True)
@@ -66,82 +67,138 @@ class Method:
 
     @cached_property
     def whole(self) -> frozenset[str]:
-        """Options that hold for the whole merge, because ``prepare`` takes them: they can't vary
-        with the tensor."""
-        return frozenset() if self.prepare is None else frozenset(_keywords(self.prepare))
-
-    @cached_property
-    def _parameters(self) -> dict[str, inspect.Parameter]:
-        return _keywords(self.function) | ({} if self.prepare is None else _keywords(self.prepare))
+        """Options that ``prepare`` takes: they hold for the whole merge, not for a tensor."""
+        return frozenset(_options_of(self.prepare))
 
     @cached_property
     def taken(self) -> frozenset[str]:
         """Options that the function itself takes."""
-        return frozenset(_keywords(self.function))
+        return frozenset(_options_of(self.function))
+
+    @cached_property
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        return {**_options_of(self.function), **_options_of(self.prepare)}
+
+    @property
+    def purpose(self) -> str:
+        """The first line of its docstring; may be empty."""
+        return (inspect.getdoc(self.function) or "").partition("\n\n")[0].replace("\n", " ")
+
+    @cached_property
+    def explained(self) -> dict[str, str]:
+        """What its docstrings say of its options, by their names."""
+        of_prepare = {} if self.prepare is None else explanations(self.prepare)
+        return {**explanations(self.function), **of_prepare}
 
     def describe(self) -> str:
         """What it does and its options, from docstring and signature."""
-        purpose = (inspect.getdoc(self.function) or "").partition("\n")[0]
-        told = f"{self.name}: {purpose}" if purpose else self.name
-        lines = [told + (f" ({self.reference})" if self.reference else "")]
-        explained = {
-            **explanations(self.function), **({} if self.prepare is None else explanations(self.prepare))
-        }  # fmt: skip
+        title = f"{self.name}: {self.purpose}" if self.purpose else self.name
+        source = f" ({self.reference})" if self.reference else ""
+        lines = [title + source]
         for name, default in self.options.items():
-            each = ", one or one per model" if name in self.per_model else ""
-            lines.append(f"  {name}={default!r}{each}: {explained.get(name, '')}".rstrip(": "))
+            several = ", one or one per model" if name in self.per_model else ""
+            line = f"  {name}={default!r}{several}: {self.explained.get(name, '')}"
+            lines.append(line.rstrip(": "))
         return "\n".join(lines)
 
 
-METHODS: dict[str, Method] = {}
+METHODS: Registry[Method] = Registry(
+    "merge method", package="metanet.merging.methods", group="metanet.methods"
+)
 """Every method by its name."""
 
 
 def method(
-    name: str, *, reference: str = "", base: str = "none", models: tuple[int, int | None] = (2, None),
-    needs: Sequence[str] = (), prepare: Callable[..., Any] | None = None,
+    name: str,
+    *,
+    reference: str = "",
+    base: str = "none",
+    models: tuple[int, int | None] = (2, None),
+    needs: Sequence[str] = (),
+    prepare: Callable[..., Any] | None = None,
     shape: Callable[[Any, str, torch.Size], torch.Size] | None = None,
     shares: Callable[[Any, Mapping[str, Any], int], Sequence[float]] | None = None,
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:  # fmt: skip
-    """Register a method; see :class:`Method` for the arguments. The tests of all methods pick it up
-    by themselves.
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Register a method; see :class:`Method` for the arguments.
+
+    The tests of all methods pick it up by themselves.
 
     Raises:
-        MetanetError: there is one of this name, or ``base`` is none of its choices.
+        MetanetError: there is one of this name, ``base`` is none of its choices, or ``needs`` is no
+            field of :class:`Problem`; or the function, or ``prepare``, takes other arguments than
+            one in its place and options by name, each with a default.
     """
     if base not in _BASES:
         raise MetanetError(f"base={base!r}: give one of {', '.join(_BASES)}")
+    if unknown := [field for field in needs if field not in _NEEDS]:
+        raise MetanetError(
+            f"method {name!r} needs {unknown[0]!r}: give some of {', '.join(_NEEDS)}"
+        )
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        if name in METHODS:
-            raise MetanetError(
-                f"two methods are named {name!r}: {METHODS[name].function.__qualname__} and {function.__qualname__}"
-            )
-        METHODS[name] = Method(
+        _check_signature(name, function, "part")
+        if prepare is not None:
+            _check_signature(name, prepare, "problem")
+        entry = Method(
             name, function, base, models, tuple(needs), prepare, shape, shares, reference
         )
+        METHODS.add(name, entry)
         return function
 
     return register
 
 
 def find_method(name: str, options: Mapping[str, Any]) -> Method:
-    """A method by its name.
+    """A method by its name, or by the module of one's own that registers it.
 
     Raises:
         MetanetError: no such method, or no such option; the message lists the choices.
     """
-    return find_registered(METHODS, "merge method", name, options)
+    entry = METHODS.find(name)
+    check_options(entry, options)
+    return entry
 
 
-def explanations(function: Callable) -> dict[str, str]:
+def check_options(method: Method, options: Iterable[str]) -> None:
+    """Raises MetanetError if a method has no such options; the message lists those it has."""
+    unknown = [option for option in options if option not in method.options]
+    if unknown:
+        allowed = ", ".join(f"{name}={default!r}" for name, default in method.options.items())
+        raise MetanetError(
+            f"merge method {method.name!r} has no option {', '.join(unknown)}. Its options: "
+            f"{allowed or 'none'}"
+        )
+
+
+def explanations(function: Callable[..., Any]) -> dict[str, str]:
     """The lines of a docstring's ``Args:`` by name."""
     text = inspect.getdoc(function) or ""
-    found = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", text, re.MULTILINE)
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", found[1] if found else "", re.MULTILINE)
+    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", text, re.MULTILINE)
+    if section is None:
+        return {}
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section[1], re.MULTILINE)
     return {name: re.sub(r"\s+", " ", line) for name, line in entries}
 
 
-def _keywords(function: Callable) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(function).parameters
+def _check_signature(name: str, function: Callable[..., Any], first: str) -> None:
+    """Refuse a function that can't be called as ``function(part, option=value)``."""
+    parameters = list(inspect.signature(function).parameters.values())
+    in_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    one_in_place = bool(parameters) and parameters[0].kind in in_place
+    by_name = all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[1:])
+    if not one_in_place or not by_name:
+        raise MetanetError(
+            f"method {name!r} in {function.__code__.co_filename}: {function.__name__} takes "
+            f"{inspect.signature(function)}; it must take ({first}, *, option=default, ...)"
+        )
+
+
+def _options_of(function: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
+    """The parameters that are given by name, annotations that are text evaluated."""
+    if function is None:
+        return {}
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters
+    except NameError:  # of what is imported for type checkers only
+        parameters = inspect.signature(function).parameters
     return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}

@@ -7,7 +7,8 @@ embedding twice), or by the network. Only those that hold in every input hold in
     a: emb = head,  b: emb, head     ->  two tensors, and the report says so
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,17 +29,15 @@ def same_tensors(checkpoint: Checkpoint) -> dict[str, str]:
     Only these are compared, for that takes reading them.
     """
     first = {name: name for name in checkpoint} | dict(checkpoint.tied)
-    alike: dict[tuple[torch.Size, torch.dtype], list[str]] = {}
+    alike: dict[tuple[torch.Size, torch.dtype], list[str]] = defaultdict(list)
     for name, shape in checkpoint.shapes.items():
         dtype = checkpoint.dtypes[name]
         if is_table(name, shape) and dtype.is_floating_point and first[name] == name:
-            alike.setdefault((shape, dtype), []).append(name)
-    again = {
-        name: one
-        for names in alike.values()
-        if len(names) > 1
-        for name, one in _repeated(checkpoint, names)
-    }
+            alike[shape, dtype].append(name)
+    again: dict[str, str] = {}
+    for names in alike.values():
+        if len(names) > 1:
+            again.update(_repeated(checkpoint, names))
     return {name: again.get(one, one) for name, one in first.items()}
 
 
@@ -49,11 +48,13 @@ def is_table(name: str, shape: torch.Size) -> bool:
     return called_so and len(shape) > 1 and place_of(name) is None
 
 
-def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Names of tensors that have the values of one before, with the name of that."""
     distinct: dict[str, Tensor] = {}
     for name in names:
         tensor = checkpoint[name]
-        one = next((other for other, known in distinct.items() if torch.equal(known, tensor)), None)
+        equal = (other for other, known in distinct.items() if torch.equal(known, tensor))
+        one = next(equal, None)
         if one is None:
             distinct[name] = tensor
         else:
@@ -68,20 +69,24 @@ def completed(
 
     A state dict that was read from a file has memory of its own for every name.
     """
-    pairs = {(name, one): None for ties in told for name, one in ties.items() if name != one}
-    out = []
-    for checkpoint, ties in zip(given, told, strict=True):
-        more = dict(ties)
-        for name, one in pairs:
-            apart = (
-                name in checkpoint
-                and one in checkpoint
-                and ties.get(name, name) != ties.get(one, one)
-            )
-            if apart and torch.equal(checkpoint[name], checkpoint[one]):
-                more[name] = more.get(one, one)
-        out.append(more)
-    return out
+    pairs: dict[tuple[str, str], None] = {}  # in order, each once
+    for ties in told:
+        pairs.update({(name, one): None for name, one in ties.items() if name != one})
+    return [_complete(each, ties, pairs) for each, ties in zip(given, told, strict=True)]
+
+
+def _complete(
+    checkpoint: Checkpoint, ties: Mapping[str, str], pairs: Iterable[tuple[str, str]]
+) -> dict[str, str]:
+    """The ties of one checkpoint, and those of the pairs that have equal values in it."""
+    complete = dict(ties)
+    for name, one in pairs:
+        has_both = name in checkpoint and one in checkpoint
+        if not has_both or ties.get(name, name) == ties.get(one, one):
+            continue
+        if torch.equal(checkpoint[name], checkpoint[one]):
+            complete[name] = complete.get(one, one)
+    return complete
 
 
 def in_all(names: Iterable[str], told: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -93,24 +98,25 @@ def in_all(names: Iterable[str], told: Sequence[Mapping[str, str]]) -> dict[str,
     {'emb': 'emb', 'head': 'head'}
     """
     seen: dict[tuple[str, ...], str] = {}
-    return {
-        name: seen.setdefault(tuple(one.get(name, name) for one in told), name) for name in names
-    }
+    first: dict[str, str] = {}
+    for name in names:
+        everywhere = tuple(ties.get(name, name) for ties in told)
+        first[name] = seen.setdefault(everywhere, name)
+    return first
 
 
 def in_some(
     first: Mapping[str, str], inputs: Sequence[Checkpoint], told: Sequence[Mapping[str, str]]
 ) -> dict[str, str]:
     """Names that are tied in some inputs only -> what there is to say of it."""
-    out: dict[str, str] = {}
+    untied: dict[str, str] = {}
     for checkpoint, ties in zip(inputs, told, strict=True):
         for name, one in ties.items():
-            if name in first and one in first and first[name] != first[one]:
-                out.setdefault(
-                    name,
-                    f"one tensor with {one} in '{checkpoint.path}', two in others: two in the result",
-                )
-    return out
+            in_result = name in first and one in first
+            if in_result and first[name] != first[one]:
+                text = f"one tensor with {one} in '{checkpoint.path}', two in others: two in the result"
+                untied.setdefault(name, text)
+    return untied
 
 
 def by_network(
@@ -127,6 +133,7 @@ def by_network(
             would be lost.
     """
     place = {name: number for number, name in enumerate(first)}
+    # Chains of names, each of which leads to the first one of its tensor.
     root = {name: name for name in first}
 
     def root_of(name: str) -> str:
@@ -139,22 +146,25 @@ def by_network(
             if other in root:
                 early, late = sorted((root_of(name), root_of(other)), key=place.__getitem__)
                 root[late] = early
-    out = {name: root_of(name) for name in first}
-    for name, one in out.items():
-        if first[name] != first[one]:
-            for checkpoint in inputs:
-                _check_one(checkpoint, name, one)
-    return out
+    joined = {name: root_of(name) for name in first}
+    only_in_network = [name for name, one in joined.items() if first[name] != first[one]]
+    for name in only_in_network:
+        for checkpoint in inputs:
+            _check_one(checkpoint, name, joined[name])
+    return joined
 
 
 def _check_one(checkpoint: Checkpoint, name: str, other: str) -> None:
-    stored, tied = checkpoint.sources, checkpoint.tied
+    """Raises CheckpointError if two names of a checkpoint hold different tensors."""
+    stored = checkpoint.sources
+    tied = checkpoint.tied
     if name not in stored or other not in stored or stored[name] == stored[other]:
         return
     if tied.get(name, name) == tied.get(other, other):
         return
     if not torch.equal(checkpoint[name], checkpoint[other]):
         raise CheckpointError(
-            f"checkpoint '{checkpoint.path}': {name} and {other} differ, but are one tensor in the network: one of "
-            "them would be lost. Merge without the network (no arch=, no model=), or make them equal"
+            f"checkpoint '{checkpoint.path}': {name} and {other} differ, but are one tensor in the "
+            "network: one of them would be lost. Merge without the network (no arch=, no model=), "
+            "or make them equal"
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import trust
 from ..errors import MetanetError
 from ..graph import GraphStack
-from ..sources import load_factory
+from ..registry import Registry
 from ._layout import DenseLayout, Layout
 from ._sparse import SparseLayout
 
@@ -136,28 +136,39 @@ def read_graphs(graphs: Graphs, device: torch.device, dtype: torch.dtype) -> Lay
     return DenseLayout(graphs, device, dtype)
 
 
-MODELS: dict[str, type[Metanet]] = {}
+MODELS: Registry[type[Metanet]] = Registry("model", group="metanet.models")
 """Every model by its name."""
 
 
 def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
-    """Registers a model; the parametrised tests pick it up by themselves."""
+    """Registers a model; the parametrised tests pick it up by themselves.
+
+    Raises:
+        MetanetError: there is one of this name, or what is registered is no metanetwork: a class
+            derived from :class:`Metanet` that takes ``out_dim`` by name.
+    """
 
     def decorate(cls: type[Metanet]) -> type[Metanet]:
-        if name in MODELS:
+        if not (isinstance(cls, type) and issubclass(cls, Metanet)):
             raise MetanetError(
-                f"there are two models named {name!r}: {MODELS[name].__name__} and {cls.__name__}"
+                f"model {name!r}: {cls!r} is no metanetwork: expected a class derived from Metanet"
             )
+        takes = inspect.signature(cls.__init__).parameters
+        if "out_dim" not in takes:
+            raise MetanetError(
+                f"model {name!r}: {cls.__qualname__} takes {', '.join(takes)}; it must take out_dim, "
+                "which the task tells"
+            )
+        MODELS.add(name, cls)
         cls.name = name
-        MODELS[name] = cls
         return cls
 
     return decorate
 
 
 def find(name: str) -> type[Metanet]:
-    """The class of a model: by the name that it is registered under, or ``package.module:Class`` of
-    one's own.
+    """The class of a model: by the name that it is registered under, or by its module, ``package.module``
+    or ``package.module:Class``, if it is one's own.
 
     Args:
         name: from the command line or from Python: a module that it names is imported.
@@ -165,19 +176,7 @@ def find(name: str) -> type[Metanet]:
     Raises:
         MetanetError: there is none; the message lists the choices.
     """
-    if name in MODELS:
-        return MODELS[name]
-    if ":" not in name:
-        own = "or package.module:CLASS for one of your own"
-        raise MetanetError(
-            f"there is no model {name!r}. Choices: {', '.join(sorted(MODELS))}, {own}"
-        )
-    found = load_factory(name)
-    if not (isinstance(found, type) and issubclass(found, Metanet) and hasattr(found, "name")):
-        raise MetanetError(
-            f"{name} is no metanetwork: expected a class derived from Metanet, decorated by @register"
-        )
-    return found
+    return MODELS.find(name)
 
 
 def reference(cls: type[Metanet]) -> str | None:

@@ -14,25 +14,37 @@ import torch
 from torch import nn
 
 from ..errors import MetanetError
+from ..registry import Registry
 from ._torchvision import import_torchvision
 
 GRAMMAR = (
     "REF is timm:NAME, hf:ID-OR-FOLDER, package.module:factory, or a folder with a config.json"
 )
 
-SCHEMES: dict[str, Callable[[str], Callable[..., nn.Module]]] = {}
+Scheme = Callable[[str], Callable[..., nn.Module]]
+"""What follows the colon -> a function that makes the network."""
+
+SCHEMES: Registry[Scheme] = Registry("scheme", group="metanet.schemes")
+"""Every scheme by the word before the colon."""
 
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
 
-def scheme(name: str) -> Callable:
-    """Register a function ``rest -> factory`` for references ``name:rest``."""
+def scheme(name: str) -> Callable[[Scheme], Scheme]:
+    """Register a function ``rest -> factory`` for references ``name:rest``.
 
-    def register(
-        load: Callable[[str], Callable[..., nn.Module]],
-    ) -> Callable[[str], Callable[..., nn.Module]]:
-        SCHEMES[name] = load
-        return load
+    Raises:
+        MetanetError: there is one of this name, or the function takes other arguments.
+    """
+
+    def register(load: Scheme) -> Scheme:
+        needed = [p for p in inspect.signature(load).parameters.values() if p.default is p.empty]
+        if len(needed) != 1 or needed[0].kind is needed[0].KEYWORD_ONLY:
+            raise MetanetError(
+                f"scheme {name!r}: {load.__qualname__} takes {inspect.signature(load)}; it must take "
+                "one text, what follows the colon"
+            )
+        return SCHEMES.add(name, load)
 
     return register
 
@@ -80,8 +92,8 @@ def load_factory(ref: str) -> Callable[..., nn.Module]:
     if not isinstance(ref, str):
         raise MetanetError(f"expected a reference to a network, got {ref!r}. {GRAMMAR}.")
     name, _, rest = ref.partition(":")
-    if rest and name in SCHEMES:
-        return SCHEMES[name](rest)
+    if rest and (name in SCHEMES or SCHEMES.problem(name)):
+        return SCHEMES.find(name)(rest)
     if re.fullmatch(f"{_DOTTED}:{_DOTTED}", ref):
         return _attribute(_module(name, ref), rest, ref)
     if ref and Path(ref).expanduser().is_dir():

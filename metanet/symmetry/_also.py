@@ -4,8 +4,8 @@ Every group that comes out of the derivation may be permuted. Whether each of it
 besides be multiplied by -1 (``"sign"``) or by a positive number of its own (``"scale"``), with the
 parameters around it making up for it, is linear algebra: every occurrence of the group's leaf in a
 value has a charge (see ``_charges.py``), every operation says which charges are equal, cancel or
-vanish (``laws/``), and the factors are free if a solution other than 0 is left. Operations that
-nobody said anything of have no charges: sound always.
+vanish (its law, in ``operations/``), and the factors are free if a solution other than 0 is left.
+Operations that nobody said anything of have no charges: sound always.
 
 Not every solution is of interest. The sign of a convolution in front of a batch norm can be taken
 over by its gain, and the gain of a layer norm by the layers that read it, which says nothing of the
@@ -16,15 +16,16 @@ sum has it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from ..tracing import Op, Ref, is_integer
-from . import laws  # noqa: F401  (registers the laws)
+from ._bindings import Expr
+from ._charged import Axes, Charged, ChargedCall
 from ._charges import SCALE, SIGN, Balance, Charges, Form, Number
-from ._laws import Axes, Flow, Step, find_law
-from ._semantics import Semantics
-from ._solver import Solver, Walk
-from ._store import Expr
+from ._interpretation import Interpretation
+from ._operation import Semantics, find_law
+from ._solver import Solver
 
 KINDS = {"sign": SIGN, "scale": SCALE}
 
@@ -63,133 +64,148 @@ class Also:
         return {n: tuple(map(known, self._axes[n], axes)) for n, axes in self._parameters.items()}
 
 
-def also(walks: Sequence[Walk], solver: Solver, keys: Mapping[int, tuple[int, ...]]) -> Also:
+def also(
+    recordings: Sequence[Interpretation], solver: Solver, keys: Mapping[int, tuple[int, ...]]
+) -> Also:
     """What every group allows besides permutations.
 
     Args:
-        walks: of all recordings.
+        recordings: all of the network, interpreted.
         solver: after it has finished.
         keys: of every free leaf. Leaves that are keys themselves (heads) are left out: factors of
             theirs are factors of all that they are keys of.
     """
-    targets = frozenset(keys) - {k for held in keys.values() for k in held}
+    targets = frozenset(keys).difference(*keys.values())
     balance = Balance(solver.leaves, targets)
     parameters: dict[str, tuple[Charges, ...]] = {}
-    for walk in walks:
-        _Follower(walk, balance, parameters).run()
+    for recording in recordings:
+        Follower(recording, balance, parameters).run()
     free = balance.factors()
-    found: dict[int, frozenset[str]] = {}
+    factors: dict[int, frozenset[str]] = {}
     for name, kind in KINDS.items():
-        for leaf, own in free:
-            if own == kind:
-                found[leaf] = found.get(leaf, frozenset()) | {name}
-    return Also(found, balance, parameters, solver.parameters, free)
+        for leaf, which in free:
+            if which == kind:
+                factors[leaf] = factors.get(leaf, frozenset()) | {name}
+    return Also(factors, balance, parameters, solver.parameters, free)
 
 
-class _Follower:
-    """One recording, followed from its inputs to its outputs."""
+class Follower:
+    """Follows the charges of one recording from its inputs to its outputs.
+
+    Args:
+        recording: interpreted.
+        balance: where equations go.
+        parameters: charges of the axes of every parameter; those that come up are added.
+    """
 
     def __init__(
-        self, walk: Walk, balance: Balance, parameters: dict[str, tuple[Charges, ...]]
+        self,
+        recording: Interpretation,
+        balance: Balance,
+        parameters: dict[str, tuple[Charges, ...]],
     ) -> None:
-        self.walk, self.balance, self.parameters = walk, balance, parameters
-        self.known: dict[int, Flow] = {}  # of what has charges, or is 0 everywhere
-        self.constants: dict[int, Flow] = {}
-        self.data = set(walk.trace.inputs)  # what depends on the network's input
+        self.recording = recording
+        self.trace = recording.trace
+        self.balance = balance
+        self.parameters = parameters
+        self.known: dict[int, Charged] = {}  # of what has charges, or is 0 everywhere
+        self.constants: dict[int, Charged] = {}
+        self.data = set(self.trace.inputs)  # what depends on the network's input
 
     def run(self) -> None:
         """Put all equations to the balance."""
-        for op, said in zip(self.walk.trace.ops, self.walk.semantics, strict=True):
+        for op, said in zip(self.trace.ops, self.recording.semantics, strict=True):
             self._operation(op, said)
-        for number in self.walk.trace.outputs:
-            for axis in self.value(number).axes:
-                self.balance.pin(axis)
-        for number in self.walk.trace.reads:
-            for axis in self.value(number).axes:
-                self.balance.pin(axis)
+        for number in (*self.trace.outputs, *self.trace.reads):
+            self._pin(self.value(number))
 
-    def value(self, number: int) -> Flow:
+    def _pin(self, x: Charged) -> None:
+        """Whoever sees the value is to see the same."""
+        for axis in x.axes:
+            self.balance.pin(axis)
+
+    def value(self, number: int) -> Charged:
         """The charges of a value."""
-        for cache in (self.known, self.constants):
-            if number in cache:
-                return cache[number]
-        value = self.walk.trace.values[number]
-        axes: Axes = ((),) * len(value.shape)
+        for known in (self.known, self.constants):
+            if number in known:
+                return known[number]
+        value = self.trace.values[number]
         if value.origin == "parameter" and not is_integer(value.dtype):
-            name = value.names[0]
-            if name not in self.parameters:
-                self.parameters[name] = tuple(map(self.balance.unknown, self.walk.axes[number]))
-            axes = self.parameters[name]
-            flow = self.known[number] = Flow(number, value.shape, axes, value.dtype)
-            return flow
-        constant = self.walk.trace.constants.get(number)
-        flow = Flow(number, value.shape, axes, value.dtype, number in self.data, constant, None)
+            axes = self._parameter(value.names[0], number)
+            self.known[number] = Charged(number, value.shape, axes, value.dtype)
+            return self.known[number]
+        constant = self.trace.constants.get(number)
+        none: Axes = ((),) * len(value.shape)
+        is_data = number in self.data
+        x = Charged(number, value.shape, none, value.dtype, is_data, constant, zero=None)
         if constant is not None:
-            self.constants[number] = flow
-        return flow
+            self.constants[number] = x
+        return x
+
+    def _parameter(self, name: str, number: int) -> Axes:
+        if name not in self.parameters:
+            axes = self.recording.axes[number]
+            self.parameters[name] = tuple(map(self.balance.unknown, axes))
+        return self.parameters[name]
 
     def _operation(self, op: Op, said: Semantics | None) -> None:
-        values = self.walk.trace.values
         numbers = _numbers((*op.args, *op.kwargs.values()))
         if not self.data.isdisjoint(numbers):
             self.data.update(n for n in op.outputs if n is not None)
         law = find_law(op.name)
         blank = law is not None and law.blank
-        if not blank and not any(
-            n in self.known or values[n].origin == "parameter" for n in numbers
-        ):
+        if not blank and not any(map(self._may_be_charged, numbers)):
             return
         operands = [self.value(n) for n in numbers]
         if not any(x.charged or (blank and x.nothing) for x in operands):
             return
-        step = Step(op, said, self.walk, self.balance)
         if said is None or law is None:
-            step.pin(*operands)
+            for x in operands:
+                self._pin(x)
             return
-        args, kwargs = (
-            self._arguments(op.args),
-            {k: self._arguments(v) for k, v in op.kwargs.items()},
-        )
-        results = law.function(step, *args, **kwargs) or ()
-        for i, number in enumerate(op.outputs):
-            axes = results[i] if i < len(results) else None
-            if number is None or not (step.zero or (axes is not None and any(axes))):
-                continue
-            value = values[number]
-            axes = (
-                ((),) * len(value.shape)
-                if axes is None
-                else self._checked(number, value.dtype, axes)
-            )
-            self.known[number] = Flow(
-                number, value.shape, axes, value.dtype, number in self.data, None, step.zero
-            )
+        call = ChargedCall(op, said, self.recording, self.balance)
+        args = [self._argument(x) for x in op.args]
+        kwargs = {key: self._argument(x) for key, x in op.kwargs.items()}
+        results = law.function(call, *args, **kwargs) or ()
+        for number, axes in zip_longest(op.outputs, results[: len(op.outputs)]):
+            has_charges = axes is not None and any(axes)
+            if number is not None and (call.zero or has_charges):
+                self.known[number] = self._result(number, axes, call.zero)
+
+    def _may_be_charged(self, number: int) -> bool:
+        return number in self.known or self.trace.values[number].origin == "parameter"
+
+    def _result(self, number: int, axes: Axes | None, zero: bool) -> Charged:
+        value = self.trace.values[number]
+        if axes is None:
+            axes = ((),) * len(value.shape)
+        else:
+            axes = self._checked(number, value.dtype, axes)
+        return Charged(number, value.shape, axes, value.dtype, number in self.data, None, zero)
 
     def _checked(self, number: int, dtype: str, axes: Axes) -> Axes:
         """No charges for what does not have the leaves that the value has, nor for numbers that are
         rounded."""
         rounded = not dtype.startswith(("float", "bfloat", "complex"))
-        out = []
-        for axis, expr in zip(axes, self.walk.axes[number], strict=True):
+        out: list[Charges] = []
+        for axis, expr in zip(axes, self.recording.axes[number], strict=True):
             if axis and (rounded or not self.balance.alike(axis, self.balance.nought(expr))):
                 self.balance.pin(axis)
                 axis = ()
             out.append(axis)
         return tuple(out)
 
-    def _arguments(self, given: Any) -> Any:
-        """Arguments with tensors as flows."""
-        if type(given) is Ref:
-            return self.value(given.value)
-        if type(given) not in (tuple, list):
-            return given
-        return [self._arguments(x) for x in given]
+    def _argument(self, x: Any) -> Any:
+        """An argument with tensors as their charges."""
+        if type(x) is Ref:
+            return self.value(x.value)
+        return [self._argument(y) for y in x] if type(x) in (tuple, list) else x
 
 
-def _numbers(given: Sequence[Any]) -> list[int]:
+def _numbers(arguments: Sequence[Any]) -> list[int]:
     """The values among arguments."""
-    out = []
-    for x in given:
+    out: list[int] = []
+    for x in arguments:
         if type(x) is Ref:
             out.append(x.value)
         elif type(x) in (tuple, list):

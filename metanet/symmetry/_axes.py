@@ -1,9 +1,9 @@
 """Axis expressions: how one axis of a tensor is made of groups of neurons and fixed parts."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +85,66 @@ class Choice:
 
 
 Axis = Fixed | Leaf | Product | Concat | Choice
+Parted = Product | Concat | Choice
+
+
+# ---------------------------------------------------------------- all parts of an axis
+
+
+def walk(axis: Axis) -> Iterator[Axis]:
+    """An axis and all that it is made of, each before its parts.
+
+    >>> print(*walk(Product((Leaf("heads", 3), Fixed(2)))), sep="; ")
+    (heads[3] x 2); heads[3]; 2
+    """
+    yield axis
+    if isinstance(axis, Parted):
+        for part in axis.parts:
+            yield from walk(part)
+
+
+def mapped(axis: Axis, change: Callable[[Leaf | Fixed], Axis]) -> Axis:
+    """The axis with its leaves and fixed parts changed."""
+    if isinstance(axis, Parted):
+        return replace(axis, parts=tuple(mapped(part, change) for part in axis.parts))
+    return change(axis)
+
+
+def chosen(axis: Axis, name: str, part: int) -> Axis:
+    """The axis where the concatenation of this name is in the given part."""
+    if not isinstance(axis, Parted):
+        return axis
+    if isinstance(axis, Choice) and axis.by == name and name:
+        return axis.parts[part]
+    return replace(axis, parts=tuple(chosen(inner, name, part) for inner in axis.parts))
+
+
+def leaves_of(axis: Axis) -> Iterator[Leaf]:
+    """Every leaf of an axis, in order: what may move along it."""
+    return (part for part in walk(axis) if isinstance(part, Leaf))
+
+
+def fixed_of(axis: Axis) -> Iterator[Fixed]:
+    """Every fixed part of an axis, in order."""
+    return (part for part in walk(axis) if isinstance(part, Fixed))
+
+
+def concats_of(axis: Axis) -> Iterator[Concat]:
+    """Every concatenation of an axis, in order."""
+    return (part for part in walk(axis) if isinstance(part, Concat))
+
+
+# ---------------------------------------------------------------- putting parts together
 
 
 def axis_product(parts: Sequence[Axis]) -> Axis:
     """The product of parts, without needless nesting; adjacent fixed parts become one."""
     merged: list[Axis] = []
     for part in parts:
+        last = merged[-1] if merged else None
         if part.size == 1:
             continue
-        last = merged[-1] if merged else None
-        if isinstance(part, Fixed) and isinstance(last, Fixed) and not (part.group or last.group):
+        if _is_nameless(part) and _is_nameless(last):
             merged[-1] = Fixed(last.size * part.size, last.reason)
         else:
             merged.append(part)
@@ -106,61 +156,24 @@ def axis_product(parts: Sequence[Axis]) -> Axis:
 def axis_concat(parts: Sequence[Axis], name: str = "", why: str = "") -> Axis:
     """The concatenation of parts, without needless nesting; adjacent fixed parts become one unless
     it has a name."""
+    if name:  # a choice goes by its parts: they stay as they are
+        return parts[0] if len(parts) == 1 else Concat(tuple(parts), name, why)
     merged: list[Axis] = []
     for part in parts:
         last = merged[-1] if merged else None
-        if isinstance(part, Concat) and not part.name and not name:
+        if isinstance(part, Concat) and not part.name:
             merged += part.parts
             why = why or part.why
-        elif (
-            isinstance(part, Fixed)
-            and isinstance(last, Fixed)
-            and not (part.group or last.group or name)
-        ):
+        elif _is_nameless(part) and _is_nameless(last):
             merged[-1] = Fixed(last.size + part.size, last.reason)
         else:
             merged.append(part)
-    return merged[0] if len(merged) == 1 else Concat(tuple(merged), name, why)
+    return merged[0] if len(merged) == 1 else Concat(tuple(merged), "", why)
 
 
-def leaves_of(axis: Axis) -> Iterator[Leaf]:
-    """Every leaf of an axis, in order: what may move along it."""
-    if isinstance(axis, Leaf):
-        yield axis
-    elif isinstance(axis, (Product, Concat, Choice)):
-        for part in axis.parts:
-            yield from leaves_of(part)
-
-
-def fixed_of(axis: Axis) -> Iterator[Fixed]:
-    """Every fixed part of an axis, in order."""
-    if isinstance(axis, Fixed):
-        yield axis
-    elif isinstance(axis, (Product, Concat, Choice)):
-        for part in axis.parts:
-            yield from fixed_of(part)
-
-
-def concats_of(axis: Axis) -> Iterator[Concat]:
-    """Every concatenation of an axis, in order."""
-    if isinstance(axis, Concat):
-        yield axis
-    for part in getattr(axis, "parts", ()):
-        yield from concats_of(part)
-
-
-def chosen(axis: Axis, name: str, part: int) -> Axis:
-    """The axis where the concatenation of this name is in the given part."""
-    match axis:
-        case Choice(by, parts) if name and by == name:
-            return parts[part]
-        case Product(parts):
-            return Product(tuple(chosen(p, name, part) for p in parts))
-        case Concat(parts, own):
-            return Concat(tuple(chosen(p, name, part) for p in parts), own)
-        case Choice(by, parts):
-            return Choice(by, tuple(chosen(p, name, part) for p in parts))
-    return axis
+def _is_nameless(part: Axis | None) -> TypeGuard[Fixed]:
+    """Whether a part is fixed and no key of anybody."""
+    return isinstance(part, Fixed) and not part.group
 
 
 def axis_to_json(axis: Axis) -> Any:
@@ -177,8 +190,7 @@ def axis_to_json(axis: Axis) -> Any:
             return {"product": [axis_to_json(p) for p in parts]}
         case Concat(parts, name, why):
             named = {"name": name} if name else {}
-            return (
-                {"concat": [axis_to_json(p) for p in parts]} | named | ({"why": why} if why else {})
-            )
+            cut_by = {"why": why} if why else {}
+            return {"concat": [axis_to_json(p) for p in parts]} | named | cut_by
         case Choice(by, parts):
             return {"choice": [axis_to_json(p) for p in parts], "by": by}

@@ -5,23 +5,31 @@ Let every neuron i of a leaf be multiplied by a factor s_i. An entry of a tensor
 on one of its axes is then multiplied by ``s_i ** q``; q is the *charge* of that occurrence of the
 leaf. For factors of -1 only the parity of q matters (``"sign"``), for positive ones q is a rational
 number (``"scale"``). Charges of parameters are unknown, those of results are linear forms in them.
-A form holds the unknowns of both kinds at once: even numbers stand for signs, modulo 2, odd ones
-for scales.
+
+A hidden layer of ReLU units, and what it says of its neurons' charges::
+
+    w1[i, j]          a          unknown
+    relu(w1 @ x)[i]   a          relu is homogeneous: no sign, the same scale
+    w2[k, i]          b          unknown
+    w2 @ h            a + b = 0  the neurons are summed over: scales are free, b = -a
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
+from ._bindings import Expr, Path
+from ._forms import SCALE as SCALE
+from ._forms import SIGN as SIGN
+from ._forms import ZERO as ZERO
+from ._forms import Form as Form
+from ._forms import Number as Number
+from ._forms import System as System
+from ._forms import part as part
+from ._forms import plus as plus
+from ._forms import power as power
 from ._leaves import Leaves
-from ._store import Concat, Expr, Table
-
-Number = int | Fraction
-Form = Mapping[int, Number]
-ZERO: Form = {}
-SIGN, SCALE = 0, 1
 
 
 class Occurrence(NamedTuple):
@@ -33,15 +41,31 @@ class Occurrence(NamedTuple):
 
     @property
     def live(self) -> bool:
+        """Whether charges are looked for."""
         return self.form is not None
+
+    @property
+    def parts(self) -> tuple["Charges", ...]:
+        """None: only concatenations and tables have some."""
+        return ()
+
+    @property
+    def key(self) -> int | None:
+        """None: only tables have one."""
+        return None
 
 
 class Cat(NamedTuple):
     """A concatenation, with the charges of its segments."""
 
     root: int
-    segments: tuple["Charges", ...]
+    parts: tuple["Charges", ...]
     live: bool
+
+    @property
+    def key(self) -> int | None:
+        """None: only tables have one."""
+        return None
 
 
 class Tab(NamedTuple):
@@ -49,103 +73,43 @@ class Tab(NamedTuple):
 
     root: int
     key: int
-    entries: tuple["Charges", ...]
+    parts: tuple["Charges", ...]
     live: bool
 
 
+Node = Occurrence | Cat | Tab
 # Of one axis. Empty: the entries are not multiplied along it, as it has no leaf of interest or its
 # charges are 0.
-Charges = tuple[Occurrence | Cat | Tab, ...]
-
-
-def plus(a: Form, b: Form, k: Number = 1) -> Form:
-    """``a + k b``."""
-    if not b:
-        return a
-    if not a and k == 1:
-        return b
-    out = dict(a)
-    for v, c in b.items():
-        total = out.get(v, 0) + k * c
-        if not v & 1:
-            total %= 2
-        if total:
-            out[v] = total
-        else:
-            out.pop(v, None)
-    return out
-
-
-def part(form: Form, kind: int) -> Form:
-    """The unknowns of one kind."""
-    return {v: c for v, c in form.items() if v & 1 == kind} if form else form
-
-
-def power(form: Form, k: Number) -> Form:
-    """The charge of ``x ** k``. Without meaning for signs unless k is an integer."""
-    return {v: c * k % 2 if not v & 1 else c * k for v, c in form.items() if v & 1 or c * k % 2}
-
-
-class System:
-    """Homogeneous linear equations between unknowns, solved as they come: the newest unknown goes
-    first."""
-
-    def __init__(self) -> None:
-        self.owner: list[int] = []  # leaf of each pair of unknowns
-        self.solved: dict[int, Form] = {}
-
-    def fresh(self, leaf: int) -> Form:
-        """An unknown charge, of both kinds."""
-        n = 2 * len(self.owner)
-        self.owner.append(leaf)
-        return {n: 1, n + 1: 1}
-
-    def reduced(self, form: Form) -> Form:
-        """The form in free unknowns."""
-        solved = self.solved
-        while not solved.keys().isdisjoint(form):
-            out: Form = ZERO
-            for v, c in form.items():
-                inner = solved.get(v)
-                out = plus(out, {v: 1}, c) if inner is None else plus(out, inner, c)
-            form = out
-        return form
-
-    def vanish(self, form: Form) -> None:
-        """The charge is 0."""
-        if not form:
-            return
-        parts: tuple[dict[int, Number], dict[int, Number]] = ({}, {})
-        for v, c in self.reduced(form).items():
-            parts[v & 1][v] = c
-        for kind, rest in enumerate(parts):
-            if rest:
-                newest = max(rest)
-                c = rest.pop(newest)
-                if kind == SCALE:
-                    rest = {
-                        v: -x * c if c in (1, -1) else Fraction(-x) / c for v, x in rest.items()
-                    }
-                self.solved[newest] = rest
+Charges = tuple[Node, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class ChargedStretch:
     """A stretch of an axis, and the segments of which concatenations one is in there."""
 
     axis: Charges
-    path: tuple[tuple[int, int], ...]
+    path: Path
     size: int
 
 
 class Balance:
-    """Charges of axes, and the equations between them."""
+    """Charges of axes, and the equations between them.
+
+    Attributes:
+        leaves: solved.
+        targets: the leaves of interest.
+        system: of the equations.
+        sums: axes of sums of several results: a residual stream.
+        reads: axes that do not get past an operation: where a neuron shows.
+    """
 
     def __init__(self, leaves: Leaves, targets: frozenset[int]) -> None:
-        self.leaves, self.targets, self.system = leaves, targets, System()
-        self.sums: list[Charges] = []  # of several results: a residual stream
-        self.reads: list[Charges] = []  # by what does not pass them on: where a neuron shows
-        self._known: dict[tuple[Expr, bool], Charges] = {}
+        self.leaves = leaves
+        self.targets = targets
+        self.system = System()
+        self.sums: list[Charges] = []
+        self.reads: list[Charges] = []
+        self._noughts: dict[tuple[Expr, bool], Charges] = {}
 
     # ---------------------------------------------------------------- making
 
@@ -155,32 +119,29 @@ class Balance:
         Args:
             whole: with all its leaves, those without interest too.
         """
-        found = self._known.get((expr, whole))
-        if found is None:
-            found = self._known[expr, whole] = self._nought(self.leaves.expand(expr), whole)
-        return found
+        charges = self._noughts.get((expr, whole))
+        if charges is None:
+            charges = self._nought(self.leaves.expand(expr), whole)
+            self._noughts[expr, whole] = charges
+        return charges
 
     def _nought(self, atoms: Expr, whole: bool) -> Charges:
         leaves = self.leaves
-        if not whole and not any(a in leaves._bound for a in atoms):
-            return tuple(Occurrence(a, ZERO) for a in atoms if a in self.targets)
-        nodes: list[Occurrence | Cat | Tab] = []
-        keep = whole
-        for atom in atoms:
-            bound = leaves.binding(atom)
-            if bound is None:
-                nodes.append(Occurrence(atom, ZERO if atom in self.targets else None))
-            else:
-                parts = bound.segments if isinstance(bound, Concat) else bound.entries
-                inner = tuple(self.nought(p, True) for p in parts)
-                live = any(n.live for axis in inner for n in axis)
-                if isinstance(bound, Table):
-                    nodes.append(Tab(atom, leaves.root(bound.key), inner, live))
-                else:
-                    nodes.append(Cat(atom, inner, live))
-                    keep = keep or bool(leaves._tables.get(atom))
-            keep = keep or nodes[-1].live
-        return tuple(nodes) if keep else ()
+        if not whole and leaves.bound.keys().isdisjoint(atoms):
+            return tuple(Occurrence(atom, ZERO) for atom in atoms if atom in self.targets)
+        nodes = tuple(map(self._node, atoms))
+        # tables elsewhere go by a concatenation: then it is of interest itself
+        is_key = any(leaves.is_concat(atom) and leaves.tables.get(atom) for atom in atoms)
+        return nodes if whole or is_key or _is_live(nodes) else ()
+
+    def _node(self, atom: int) -> Node:
+        """An atom with charges 0."""
+        if atom not in self.leaves.bound:
+            return Occurrence(atom, ZERO if atom in self.targets else None)
+        parts = tuple(self.nought(part, whole=True) for part in self.leaves.parts(atom))
+        live = any(map(_is_live, parts))
+        key = self.leaves.key(atom)
+        return Cat(atom, parts, live) if key is None else Tab(atom, key, parts, live)
 
     def unknown(self, expr: Expr) -> Charges:
         """The charges of a parameter's axis."""
@@ -193,60 +154,47 @@ class Balance:
         return self._mapped(axis, lambda root, form: change(form)) if axis else axis
 
     def _mapped(self, axis: Charges, change: Callable[[int, Form], Form]) -> Charges:
-        if len(axis) == 1 and isinstance(axis[0], Occurrence) and axis[0].form is not None:
-            return (Occurrence(axis[0].root, change(axis[0].root, axis[0].form)),)
-        out: list[Occurrence | Cat | Tab] = []
-        for n in axis:
-            if not n.live:
-                out.append(n)
-            elif isinstance(n, Occurrence):
-                out.append(Occurrence(n.root, change(n.root, n.form)))
-            elif isinstance(n, Cat):
-                out.append(Cat(n.root, tuple(self._mapped(s, change) for s in n.segments), True))
+        out: list[Node] = []
+        for node in axis:
+            if isinstance(node, Occurrence):
+                root, form = node
+                out.append(node if form is None else Occurrence(root, change(root, form)))
+            elif node.live:
+                parts = tuple([self._mapped(part, change) for part in node.parts])
+                out.append(node._replace(parts=parts))
             else:
-                out.append(
-                    Tab(n.root, n.key, tuple(self._mapped(e, change) for e in n.entries), True)
-                )
+                out.append(node)
         return tuple(out)
 
-    def occurrences(self, axis: Charges) -> Iterator[Occurrence]:
-        """Every live occurrence, in order."""
-        for n in axis:
-            if isinstance(n, Occurrence):
-                if n.form is not None:
-                    yield n
-            else:
-                for inner in n.segments if isinstance(n, Cat) else n.entries:
-                    yield from self.occurrences(inner)
+    def forms(self, axis: Charges) -> Iterator[tuple[int, Form]]:
+        """Every leaf that charges are looked for and its charge, in order."""
+        for node in axis:
+            if isinstance(node, Occurrence):
+                if node.form is not None:
+                    yield node.root, node.form
+                continue
+            for inner in node.parts:
+                yield from self.forms(inner)
 
     def alike(self, a: Charges, b: Charges) -> bool:
         """Whether two axes list the same items of the same leaves."""
-        if a is b or (
-            len(a) == 1 == len(b)
-            and a[0].root == b[0].root
-            and type(a[0]) is type(b[0]) is Occurrence
-        ):
+        if a is b or _is_one_leaf(a, b):
             return True
-        x, y = [n for n in a if n.live], [n for n in b if n.live]
-        return len(x) == len(y) and all(map(self._same_node, x, y))
+        ours, theirs = [n for n in a if n.live], [n for n in b if n.live]
+        return len(ours) == len(theirs) and all(map(self._same_node, ours, theirs))
 
-    def _same_node(self, a: Occurrence | Cat | Tab, b: Occurrence | Cat | Tab) -> bool:
-        if type(a) is not type(b):
+    def _same_node(self, a: Node, b: Node) -> bool:
+        """Whether two nodes list the same items."""
+        if type(a) is not type(b) or a.key != b.key or len(a.parts) != len(b.parts):
             return False
-        if isinstance(a, Occurrence) or isinstance(b, Occurrence):
+        if isinstance(a, Occurrence):
             return a.root == b.root
-        if isinstance(a, Cat) and isinstance(b, Cat):
-            x, y = a.segments, b.segments
-        elif isinstance(a, Tab) and isinstance(b, Tab) and a.key == b.key:
-            x, y = a.entries, b.entries
-        else:
-            return False
-        return len(x) == len(y) and all(map(self.alike, x, y))
+        return all(map(self.alike, a.parts, b.parts))
 
     def filled(self, like: Charges, axis: Charges) -> Charges:
         """An axis with what it leaves out as of no interest, by one that is alike."""
-        given = self.occurrences(axis)
-        return self.mapped(like, lambda _: next(given).form)
+        forms = self.forms(axis)
+        return self.mapped(like, lambda _: next(forms)[1])
 
     def complete(self, expr: Expr, axis: Charges) -> Charges:
         """The charges of an axis with all its leaves, those without interest too."""
@@ -257,10 +205,9 @@ class Balance:
 
     def pin(self, axis: Charges, kind: int | None = None) -> None:
         """All charges (of one kind) are 0."""
-        if axis:
-            for o in self.occurrences(axis):
-                if o.form:
-                    self.system.vanish(o.form if kind is None else part(o.form, kind))
+        for _, form in self.forms(axis):
+            if form:
+                self.system.vanish(form if kind is None else part(form, kind))
 
     def sum(self, a: Charges, b: Charges, k: Number = 1) -> Charges:
         """``a + k b``, as for a product. Where the two have nothing to do with each other all
@@ -273,12 +220,18 @@ class Balance:
             self.pin(a)
             self.pin(b)
             return ()
-        others = self.occurrences(b)
-        return self.mapped(a, lambda f: plus(f, next(others).form, k))
+        others = self.forms(b)
+        return self.mapped(a, lambda f: plus(f, next(others)[1], k))
 
     def equal(self, a: Charges, b: Charges) -> None:
         """Both have the same charges, as the terms of a sum must."""
-        self._balance(a, b, -1)
+        if a is not b:
+            self._balance(a, b, -1)
+
+    def all_equal(self, axes: Sequence[Charges]) -> None:
+        """All have the same charges."""
+        for other in axes[1:]:
+            self.equal(axes[0], other)
 
     def cancel(self, a: Charges, b: Charges) -> None:
         """The axis is summed over."""
@@ -291,82 +244,91 @@ class Balance:
         if not self.alike(a, b):
             self.pin(a)
             self.pin(b)
-        elif len(a) == 1 == len(b) and isinstance(a[0], Occurrence):
-            self.system.vanish(plus(a[0].form or ZERO, b[0].form or ZERO, k))
-        elif k > 0 or a is not b:
-            for x, y in zip(self.occurrences(a), self.occurrences(b), strict=True):
-                self.system.vanish(plus(x.form, y.form, k))
+            return
+        for (_, one), (_, other) in zip(self.forms(a), self.forms(b), strict=True):
+            self.system.vanish(plus(one, other, k))
 
     def factors(self) -> dict[tuple[int, int], int]:
         """For each leaf and kind that has any a free unknown of which its neurons show something:
         see ``_also.py``."""
-        seen: list[dict[tuple[int, int], set[int]]] = []
-        for axes in (self.reads, self.sums):
-            seen.append({})
-            for o in (o for axis in axes for o in self.occurrences(axis)):
-                for kind in (SIGN, SCALE):
-                    seen[-1].setdefault((o.root, kind), set())
-                for unknown in self.system.reduced(o.form):
-                    seen[-1][o.root, unknown & 1].add(unknown)
-        reads, sums = seen
-        return {
-            own: min(found) for own, read in reads.items() if (found := read & sums.get(own, read))
-        }
+        reads, sums = self._shown(self.reads), self._shown(self.sums)
+        shown = {place: read & sums.get(place, read) for place, read in reads.items()}
+        return {place: min(unknowns) for place, unknowns in shown.items() if unknowns}
+
+    def _shown(self, axes: Sequence[Charges]) -> dict[tuple[int, int], set[int]]:
+        """For each leaf and kind the unknowns that its charges on some axes are made of."""
+        shown: dict[tuple[int, int], set[int]] = {}
+        for root, form in (pair for axis in axes for pair in self.forms(axis)):
+            for kind in (SIGN, SCALE):
+                shown.setdefault((root, kind), set())
+            for unknown in self.system.reduced(form):
+                shown[root, unknown & 1].add(unknown)
+        return shown
 
     # ---------------------------------------------------------------- stretches
 
     def size(self, axis: Charges) -> int:
         """Number of items of an axis that is known as a whole."""
-        return prod(self.leaves.size((n.root,)) for n in axis)
+        return prod(self.leaves.sizes[node.root] for node in axis)
 
-    def pieces(self, axis: Charges, size: int | None = None) -> list[Piece]:
+    def stretches(self, axis: Charges, size: int | None = None) -> list[ChargedStretch]:
         """An axis as a sequence of stretches: a concatenation in front is taken apart with what
         hangs on it."""
         if not axis or not isinstance(axis[0], Cat):
-            return [Piece(axis, (), self.size(axis) if size is None else size)]
-        first, out = axis[0], []
-        for i, segment in enumerate(first.segments):
+            return [ChargedStretch(axis, (), self.size(axis) if size is None else size)]
+        first, behind = axis[0], axis[1:]
+        out: list[ChargedStretch] = []
+        for i, segment in enumerate(first.parts):
             step = ((first.root, i),)
-            for piece in self.pieces(segment + self.restrict(axis[1:], step)):
-                out.append(Piece(piece.axis, step + piece.path, piece.size))
+            for inner in self.stretches(segment + self.restrict(behind, step)):
+                out.append(ChargedStretch(inner.axis, step + inner.path, inner.size))
         return out
 
-    def restrict(self, axis: Charges, path: Sequence[tuple[int, int]]) -> Charges:
+    def restrict(self, axis: Charges, path: Path) -> Charges:
         """The axis where the concatenations of ``path`` are in the given segments."""
         for key, segment in path:
-            if any(isinstance(n, Tab) and n.key == key for n in axis):
-                out: list[Occurrence | Cat | Tab] = []
-                for n in axis:
-                    out += n.entries[segment] if isinstance(n, Tab) and n.key == key else (n,)
-                axis = tuple(out)
+            out: list[Node] = []
+            for node in axis:
+                out += node.parts[segment] if node.key == key else (node,)
+            axis = tuple(out)
         return axis
 
     def depends(self, axis: Charges, keys: frozenset[int]) -> bool:
         """Whether the axis differs between the segments of some concatenation."""
-        for n in axis:
-            if isinstance(n, Tab) and (
-                n.key in keys or any(self.depends(e, keys) for e in n.entries)
-            ):
-                return True
-            if isinstance(n, Cat) and any(self.depends(s, keys) for s in n.segments):
-                return True
-        return False
 
-    def joined(self, like: Charges, pieces: Sequence[Piece]) -> Charges | None:
+        def differs(node: Node) -> bool:
+            return node.key in keys or any(self.depends(inner, keys) for inner in node.parts)
+
+        return any(map(differs, axis))
+
+    def joined(self, like: Charges, stretches: Sequence[ChargedStretch]) -> Charges | None:
         """Stretches one behind the other as the axis that they make up; ``None`` if they are not
         its stretches."""
-        if like and isinstance(like[0], Cat):
-            if any(n.live for n in like[1:]):
+        if not like or not isinstance(like[0], Cat):
+            if len(stretches) != 1 or not self.alike(like, stretches[0].axis):
                 return None
-            segments, rest = [], list(pieces)
-            for segment in like[0].segments:
-                n = len(self.pieces(segment))
-                inner = self.joined(segment, rest[:n])
-                if inner is None:
-                    return None
-                segments.append(inner)
-                rest = rest[n:]
-            return (like[0]._replace(segments=tuple(segments)), *like[1:]) if not rest else None
-        if len(pieces) != 1 or not self.alike(like, pieces[0].axis):
+            return self.filled(like, stretches[0].axis)
+        if _is_live(like[1:]):
             return None
-        return self.filled(like, pieces[0].axis)
+        parts: list[Charges] = []
+        remaining = list(stretches)
+        for segment in like[0].parts:
+            n = len(self.stretches(segment))
+            inner = self.joined(segment, remaining[:n])
+            if inner is None:
+                return None
+            parts.append(inner)
+            remaining = remaining[n:]
+        return None if remaining else (like[0]._replace(parts=tuple(parts)), *like[1:])
+
+
+def _is_live(axis: Charges) -> bool:
+    """Whether charges are looked for anywhere on an axis."""
+    return any(node.live for node in axis)
+
+
+def _is_one_leaf(a: Charges, b: Charges) -> bool:
+    """Whether both are nothing but the same leaf: most axes are."""
+    if len(a) != 1 or len(b) != 1 or a[0].root != b[0].root:
+        return False
+    return type(a[0]) is type(b[0]) is Occurrence

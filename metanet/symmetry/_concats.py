@@ -1,24 +1,31 @@
 """Concatenations that meet: both are cut at the boundaries of either, and what goes by them
 follows."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
-from ._cuts import Cuts
-from ._store import Concat, Expr, Piece, Table
+from ._bindings import Expr, Path, Segments, Stretch, Table
+from ._cuts import Cuts, Equate
+from ._leaves import Leaves
 
 BLOCKS = 512  # where two partitions of an axis into more blocks than this meet, it is fixed
 
 
-class Concats(Cuts):
-    """The store, and how two axes that consist of stretches become one."""
+class Concats:
+    """How two axes that consist of stretches become one.
 
-    @abstractmethod
-    def equate(self, left: Expr, right: Expr, reason: str) -> None:
-        """Both axes list the same items in the same order."""
+    Args:
+        leaves: what the axes are made of.
+        cuts: on them.
+        equate: for the stretches.
+    """
 
-    def refine_both(self, left: Sequence[int], right: Sequence[int], reason: str) -> None:
+    def __init__(self, leaves: Leaves, cuts: Cuts, equate: Equate) -> None:
+        self.leaves = leaves
+        self.cuts = cuts
+        self.equate = equate
+
+    def refine_both(self, left: Expr, right: Expr, reason: str) -> None:
         """Two products without common factors: blocks of the one meet blocks of the other in their
         intersections.
 
@@ -28,45 +35,54 @@ class Concats(Cuts):
             (2, 6)  |......|......|         ``3`` and ``2`` become concatenations of single items
                     |....|..|..|....|       and items are exchanged within ``4 | 2 | 2 | 4``
         """
-        first = left[0], right[0]
-        still = any(
-            all(r in self._reason or r in self._wild for r in self.unbound(tuple(e)))
-            for e in (left, right)
-        )
-        if still or sum(self._size[f] for f in first) > BLOCKS:
-            self.fix((*left, *right), f"{reason}: its parts do not line up")
+        leaves = self.leaves
+        blocks = leaves.sizes[left[0]] + leaves.sizes[right[0]]
+        if blocks > BLOCKS or self._keeps_still(left) or self._keeps_still(right):
+            leaves.fix(left + right, f"{reason}: its parts do not line up")
             return
-        why = self.told_by(first, reason)
-        for side in (tuple(left), tuple(right)):
-            if side[0] not in self._bound:
-                self.cut_leaf(side[0], (1,) * self._size[side[0]], side[1:], why)
-        self.equate_pieces(tuple(left), tuple(right), reason)
+        why = self.cuts.told_by((left[0], right[0]), reason)
+        for first, *beside in (left, right):
+            if first not in leaves.bound:
+                self.cuts.cut_leaf(first, (1,) * leaves.sizes[first], beside, why)
+        self.equate_stretches(left, right, reason)
 
-    def equate_pieces(self, left: Expr, right: Expr, reason: str) -> None:
+    def _keeps_still(self, expr: Expr) -> bool:
+        """Whether nothing moves along an axis."""
+        leaves = self.leaves
+        return all(leaf in leaves.reasons or leaf in leaves.wild for leaf in leaves.unbound(expr))
+
+    def equate_stretches(self, left: Expr, right: Expr, reason: str) -> None:
         """Two sequences of stretches: cut both at all boundaries, then stretch by stretch."""
-        a, b = self.expand(left), self.expand(right)
-        tables = any(isinstance(self._bound.get(e[0]), Table) for e in (a, b))
-        if len(a) == 1 and len(b) == 1 and a != b and not tables:
-            x, y = a[0], b[0]
-            for node, other in ((x, y), (y, x)):
-                if node not in self._bound:
-                    self.cut_leaf(node, [self.size(s) for s in self._bound[other].segments])
-            self._refine(x)
-            self._refine(y)
-            self._align(x, y)
-            self._merge_concats(x, y, reason)
+        leaves = self.leaves
+        a, b = leaves.expand(left), leaves.expand(right)
+        has_table = leaves.key(a[0]) is not None or leaves.key(b[0]) is not None
+        if len(a) == 1 == len(b) and a != b and not has_table:
+            self._equate_nodes(a[0], b[0], reason)
             return
-        i, j = self.pieces(left), self.pieces(right)
-        if len(i) == 1 == len(j):  # two tables: something has to be taken off
-            i = self.cut(left, self.size(a[1:]), reason)
-        while i and j:
-            m, n = self.size(i[0].expr), self.size(j[0].expr)
+        ours, theirs = leaves.stretches(left), leaves.stretches(right)
+        if len(ours) == 1 == len(theirs):  # two tables: something has to be taken off
+            ours = self.cuts.cut(left, leaves.size(a[1:]), reason)
+        while ours and theirs:
+            m, n = leaves.size(ours[0].expr), leaves.size(theirs[0].expr)
             if m > n:
-                i[:1] = self.cut(i[0].expr, n, reason)
+                ours[:1] = self.cuts.cut(ours[0].expr, n, reason)
             elif n > m:
-                j[:1] = self.cut(j[0].expr, m, reason)
+                theirs[:1] = self.cuts.cut(theirs[0].expr, m, reason)
             else:
-                self.equate(i.pop(0).expr, j.pop(0).expr, reason)
+                self.equate(ours.pop(0).expr, theirs.pop(0).expr, reason)
+
+    def _equate_nodes(self, x: int, y: int, reason: str) -> None:
+        """Two nodes of one size, of which one at least is a concatenation."""
+        leaves = self.leaves
+        for node, other in ((x, y), (y, x)):
+            if node not in leaves.bound:
+                self.cuts.cut_leaf(node, [leaves.size(part) for part in leaves.parts(other)])
+        self._refine(x)
+        self._refine(y)
+        self._align(x, y)
+        self._merge(x, y, reason)
+
+    # ---------------------------------------------------------------- products as well
 
     def rekey(self, node: int, other: Expr) -> None:
         """A concatenation that is a product as well becomes that product, by whose factors its
@@ -75,84 +91,90 @@ class Concats(Cuts):
         Four items as ``(2, 2)``: a table ``n?(a / b / c / d)`` is ``p?(q?(a / b) / r?(c / d))``,
         where ``q`` and ``r`` are the second factor in the two segments of ``p``.
         """
-        if not isinstance(self._bound.get(node), Concat):
+        leaves = self.leaves
+        if not leaves.is_concat(node):
             return
         self._refine(node)
-        atoms, segments = self.expand(other), self._bound[node].segments
-        pieces = self.pieces(atoms)
-        if len(atoms) == 1 or list(map(self.size, segments)) != [self.size(p.expr) for p in pieces]:
+        atoms = leaves.expand(other)
+        stretches = leaves.stretches(atoms)
+        boundaries = [leaves.size(s.expr) for s in stretches]
+        if len(atoms) == 1 or boundaries != list(map(leaves.size, leaves.parts(node))):
             return
-        paths = [p.path for p in pieces]
+        paths = [s.path for s in stretches]
         if any(key == node for path in paths for key, _ in path):
             return
-        for t in self._tables.pop(node, ()):
-            table = self._bound.get(t)
+        for root in leaves.tables.pop(node, ()):
+            table = leaves.bound.get(root)
             if isinstance(table, Table):
-                self.become(t, self._nested(paths, table.entries))
-        self.become(node, atoms)
+                leaves.become(root, self._nested(paths, table.parts))
+        leaves.become(node, atoms)
 
-    def _nested(
-        self, paths: Sequence[tuple[tuple[int, int], ...]], entries: Sequence[Expr]
-    ) -> Expr:
+    def _nested(self, paths: Sequence[Path], entries: Sequence[Expr]) -> Expr:
         """A table of tables: each entry where the concatenations are in the segments of its
         path."""
         if not paths[0]:
             return entries[0]
         key = paths[0][0][0]
-        inside = []
-        for _, group in groupby(zip(paths, entries, strict=True), key=lambda pair: pair[0][0]):
-            steps, own = zip(*group, strict=True)
-            inside.append(self._nested([path[1:] for path in steps], own))
-        return self.table(key, inside)
+        inside: list[Expr] = []
+        by_segment = groupby(zip(paths, entries, strict=True), key=lambda pair: pair[0][0])
+        for _, group in by_segment:
+            steps, inner = zip(*group, strict=True)
+            inside.append(self._nested([path[1:] for path in steps], inner))
+        return self.leaves.table(key, inside)
+
+    # ---------------------------------------------------------------- boundaries
 
     def _refine(self, node: int) -> None:
         """Take segments that are concatenations themselves apart."""
-        self._resegment(node, [self.pieces(s) for s in self._bound[node].segments])
+        self._resegment(node, [self.leaves.stretches(part) for part in self.leaves.parts(node)])
 
-    def _resegment(self, node: int, split: Sequence[Sequence[Piece]]) -> None:
+    def _resegment(self, node: int, split: Sequence[Sequence[Stretch]]) -> None:
         """Each segment becomes several, with the entries of all tables."""
-        if all(len(p) == 1 for p in split):
+        leaves = self.leaves
+        bound = leaves.bound[node]
+        if all(len(stretches) == 1 for stretches in split):
             return
-        bound = self._bound[node]
-        self._bound[node] = Concat(tuple(p.expr for ps in split for p in ps), bound.why)
-        for t in self._tables.get(node, ()):
-            table = self._bound.get(t)
+        assert isinstance(bound, Segments)
+        parts = tuple(s.expr for stretches in split for s in stretches)
+        leaves.bound[node] = Segments(parts, bound.why)
+        for root in leaves.tables.get(node, ()):
+            table = leaves.bound.get(root)
             if isinstance(table, Table):
-                entries = [
-                    self.restrict(e, p.path)
-                    for e, ps in zip(table.entries, split, strict=True)
-                    for p in ps
-                ]
-                self._bound[t] = Table(node, tuple(entries))
+                pairs = zip(table.parts, split, strict=True)
+                entries = [leaves.restrict(e, s.path) for e, stretches in pairs for s in stretches]
+                leaves.bound[root] = Table(node, tuple(entries))
 
     def _align(self, x: int, y: int) -> None:
         """Cut the segments of two concatenations of the same size at each other's boundaries."""
         while True:  # cutting through a product may make more boundaries than were asked for
-            ends = [set(accumulate(self.size(s) for s in self._bound[n].segments)) for n in (x, y)]
-            if ends[0] == ends[1]:
+            ours, theirs = self._ends(x), self._ends(y)
+            if ours == theirs:
                 return
-            for node, missing in ((x, ends[1] - ends[0]), (y, ends[0] - ends[1])):
-                for at in sorted(missing):
-                    self._cut_segment(node, at)
-                    self._refine(node)
+            self._cut_segments(x, theirs - ours)
+            self._cut_segments(y, ours - theirs)
 
-    def _cut_segment(self, node: int, at: int) -> None:
-        """A concatenation gets a boundary after ``at`` items, if it has none there."""
-        start, split = 0, []
-        for segment in self._bound[node].segments:
-            size = self.size(segment)
-            split.append(
-                self.cut(segment, at - start) if start < at < start + size else [Piece(segment)]
-            )
-            start += size
-        self._resegment(node, split)
+    def _ends(self, node: int) -> set[int]:
+        """Where the segments of a concatenation end."""
+        return set(accumulate(map(self.leaves.size, self.leaves.parts(node))))
 
-    def _merge_concats(self, x: int, y: int, reason: str) -> None:
+    def _cut_segments(self, node: int, boundaries: set[int]) -> None:
+        """A concatenation gets boundaries, where it has none yet."""
+        for at in sorted(boundaries):
+            start = 0
+            split: list[list[Stretch]] = []
+            for part in self.leaves.parts(node):
+                split.append(self.cuts.cut_within([Stretch(part)], at - start))
+                start += self.leaves.size(part)
+            self._resegment(node, split)
+            self._refine(node)
+
+    def _merge(self, x: int, y: int, reason: str) -> None:
         """Two concatenations with the same boundaries become one node, so that tables of either
         serve both."""
-        left, right = self._bound[x].segments, self._bound[y].segments
-        self._parent[y] = x
-        del self._bound[y]
-        self._tables.setdefault(x, []).extend(self._tables.pop(y, ()))
-        for one, other in zip(left, right, strict=True):
+        leaves = self.leaves
+        pairs = list(zip(leaves.parts(x), leaves.parts(y), strict=True))
+        leaves.merge_roots(x, y)
+        del leaves.bound[y]
+        leaves.tables.setdefault(x, []).extend(leaves.tables.pop(y, ()))
+        for one, other in pairs:
             self.equate(one, other, reason)

@@ -5,56 +5,66 @@ Whatever may depend on a leaf that is cut into stretches becomes a table with an
 them.
 """
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from ._store import Concat, Expr, Piece, Product, Store, Table
+from ._bindings import Expr, Factors, Segments, Stretch, Table
+from ._leaves import Leaves
+
+Equate = Callable[[Expr, Expr, str], None]
+"""States that both axes list the same items in the same order, and why."""
 
 
-class Cuts(Store):
-    """The store, and the ways in which expressions are refined."""
+class Cuts:
+    """The ways in which expressions are refined.
 
-    @abstractmethod
-    def collapse(self, node: int, reason: str) -> None:
-        """A table that nothing selects from has the same items in all its entries."""
+    Args:
+        leaves: what is refined.
+        equate: for equations that follow from a cut.
+    """
 
-    def is_open(self, leaf: int) -> bool:
-        """Whether nothing is known yet of an unbound leaf that limits what it may depend on."""
-        known = (
-            leaf in self._bound or leaf in self._keys or leaf in self._reason or leaf in self._wild
-        )
-        return not known and not self.dependents(leaf)
+    def __init__(self, leaves: Leaves, equate: Equate) -> None:
+        self.leaves = leaves
+        self.equate = equate
 
     # ---------------------------------------------------------------- products
 
     def split(self, root: int, first: int, why: str) -> Expr:
         """A leaf as the product of ``first`` and the rest, each of which may depend on the
         other."""
-        if first == self._size[root]:
+        leaves = self.leaves
+        if first == leaves.sizes[root]:
             return (root,)
-        p, q = self.new(first), self.new(self._size[root] // first)
-        self._bound[root] = Product(p + q)
-        self._inherit(root, p + q)
-        self._made_by.setdefault(root, why)
-        for own, other in ((p[0], q[0]), (q[0], p[0])):
-            self._made_by[own] = self._made_by[root]
-            for bound in self._keys.get(root, ()):
-                self.bound_keys(own, [bound | {other}])
-        return p + q
+        slow = leaves.new(first)
+        fast = leaves.new(leaves.sizes[root] // first)
+        leaves.bound[root] = Factors(slow + fast)
+        leaves.inherit(root, slow + fast)
+        told_by = leaves.made_by.setdefault(root, why)
+        for part, other in ((slow[0], fast[0]), (fast[0], slow[0])):
+            leaves.made_by[part] = told_by
+            bounds = leaves.key_bounds.get(root, ())
+            leaves.bound_keys(part, [bound | {other} for bound in bounds])
+        return slow + fast
 
-    def _inherit(self, root: int, parts: Expr) -> None:
-        """New leaves that replace a root: fixed, wild and key to others as it was."""
-        for part in parts:
-            if root in self._reason:
-                self._reason[part] = self._reason[root]
-            if root in self._wild:
-                self._wild.add(part)
-            if root in self._anchors:
-                self._anchors.add(part)
-            if root in self._made_by:
-                self._made_by[part] = self._made_by[root]
-            if root in self._dependents:
-                self._dependents.setdefault(part, set()).update(self._dependents[root])
+    def split_table(self, root: int, first: int, reason: str) -> Expr:
+        """A table as the product of two: all its entries are split alike."""
+        leaves = self.leaves
+        table = leaves.bound[root]
+        assert isinstance(table, Table)
+        slow: list[Expr] = []
+        fast: list[Expr] = []
+        for entry in table.parts:
+            slow.append(leaves.new(first))
+            fast.append(leaves.new(leaves.sizes[root] // first))
+            self.equate(entry, slow[-1] + fast[-1], reason)
+        leaves.become(root, leaves.table(table.key, slow) + leaves.table(table.key, fast))
+        return leaves.expand((root,))
+
+    def collapse(self, node: int, reason: str) -> None:
+        """A table that nothing selects from has the same items in all its entries."""
+        first, *others = self.leaves.parts(node)
+        for entry in others:
+            self.equate(first, entry, reason)
+        self.leaves.become(node, first)
 
     def divisible(self, atoms: Expr, behind: int) -> bool:
         """Whether a product has a boundary with ``behind`` items behind it, or can have one if a
@@ -70,7 +80,8 @@ class Cuts(Store):
         """
         place = self._boundary(atoms, behind)
         if place is None:
-            raise ValueError(f"a product of {self.size(atoms)} items cannot be divided at {behind}")
+            size = self.leaves.size(atoms)
+            raise ValueError(f"a product of {size} items cannot be divided at {behind}")
         at, first = place
         if first == 1:
             return atoms[:at], atoms[at:]
@@ -84,13 +95,12 @@ class Cuts(Store):
         for i in reversed(range(len(atoms))):
             if total == behind:
                 return i + 1, 1
-            n = self._size[atoms[i]]
-            if total * n > behind:
-                splits = (
-                    behind % total == 0 and total * n % behind == 0 and atoms[i] not in self._bound
-                )
-                return (i, total * n // behind) if splits else None
-            total *= n
+            reach = total * self.leaves.sizes[atoms[i]]
+            if reach > behind:
+                even = behind % total == 0 and reach % behind == 0
+                unbound = atoms[i] not in self.leaves.bound
+                return (i, reach // behind) if even and unbound else None
+            total = reach
         return 0, 1
 
     # ---------------------------------------------------------------- stretches
@@ -101,131 +111,134 @@ class Cuts(Store):
         """A leaf becomes a concatenation of fresh leaves; whatever may depend on it becomes a
         table.
 
+        Three heads with dims of their own are cut into one and two::
+
+            heads[3]  dims[8] per head    ->    (a[1] | b[2])   heads?(dims' / dims'' per b)
+
         Args:
             beside: factors of the same product: those of which nothing is known yet may depend on
                 it too.
             why: what runs through the items, for ``explain``.
         """
-        dependents = [
-            *self.dependents(root),
-            *(a for a in dict.fromkeys(beside) if a != root and self.is_open(a)),
-        ]
-        segments = tuple(self.new(n) for n in sizes)
-        made: dict[int, tuple[Expr, ...]] = {
-            d: tuple(self.new(self._size[d]) for _ in sizes) for d in dependents
-        }
+        leaves = self.leaves
+        others = [a for a in dict.fromkeys(beside) if a != root and leaves.is_open(a)]
+        dependents = [*leaves.dependents(root), *others]
+        segments = tuple(leaves.new(n) for n in sizes)
+        entries = {d: tuple(leaves.new(leaves.sizes[d]) for _ in sizes) for d in dependents}
+        parts = {**entries, root: segments}  # of a leaf that is its own key the segments count
 
         def inside(bound: frozenset[int], i: int) -> frozenset[int]:
             """The same keys where the root is in its segment ``i``."""
-            own: set[int] = set()
-            for key in self.expand(tuple(bound)):
-                own.update(segments[i] if key == root else made[key][i] if key in made else (key,))
-            return frozenset(own)
+            keys: set[int] = set()
+            for key in leaves.expand(tuple(bound)):
+                keys.update(parts[key][i] if key in parts else (key,))
+            return frozenset(keys)
 
-        bounds = {d: list(self._keys.get(d, ())) for d in (root, *dependents)}
-        for d, entries in ((root, segments), *made.items()):
-            for i, entry in enumerate(entries):
-                self._inherit(d, entry)
-                for leaf in entry:
-                    self.bound_keys(leaf, [inside(bound, i) for bound in bounds[d]])
-        self._bound[root] = Concat(segments, why)
-        for d, entries in made.items():
-            self._bind_table(d, root, entries)
+        bounds = {d: list(leaves.key_bounds.get(d, ())) for d in parts}
+        for d, fresh in ((root, segments), *entries.items()):
+            for i, part in enumerate(fresh):
+                leaves.inherit(d, part)
+                for leaf in part:
+                    leaves.bound_keys(leaf, [inside(bound, i) for bound in bounds[d]])
+        leaves.bound[root] = Segments(segments, why)
+        for d, fresh in entries.items():
+            leaves.bind_table(d, root, fresh)
 
     def told_by(self, factors: Sequence[int], why: str) -> str:
         """The operations that told factors from others, and the one that cuts them now; nothing if
         there were none."""
-        before = dict.fromkeys(
-            self._made_by[f] for f in factors if f in self._made_by and self._made_by[f] != why
-        )
+        made_by = self.leaves.made_by
+        before = dict.fromkeys(made_by[f] for f in factors if made_by.get(f, why) != why)
         return " and ".join([*before, why]) if before and why else ""
 
-    def cut(self, expr: Expr, at: int, why: str = "") -> list[Piece]:
+    def cut(self, expr: Expr, at: int, why: str = "") -> list[Stretch]:
         """Cut one stretch after ``at`` items; returns all its stretches now.
 
         ``(3, 4)`` after 6 items becomes ``(4) | (2) | (2) | (4)``: the cut runs through the second
         of its three blocks, which thereby differs from the first and the third.
         """
-        atoms = self.expand(expr)
-        first, rest = atoms[0], atoms[1:]
-        bound = self._bound.get(first)
-        if isinstance(bound, Concat):
-            out = self.pieces(expr)
-        elif isinstance(bound, Table):
-            out = self._cut_table(atoms, at, why)
+        leaves = self.leaves
+        atoms = leaves.expand(expr)
+        first, behind = atoms[0], atoms[1:]
+        if leaves.key(first) is not None:
+            stretches = self._cut_table(atoms, at, why)
         else:
-            sizes = _around(self._size[first], *divmod(at, self.size(rest)))
-            self.cut_leaf(first, sizes, rest, self.told_by((first,), why))
-            out = self.pieces(expr)
-        start = 0
-        for i, piece in enumerate(out):
-            size = self.size(piece.expr)
-            if start < at < start + size:
-                inner = self.cut(piece.expr, at - start, why)
-                out[i : i + 1] = [Piece(p.expr, piece.path + p.path) for p in inner]
-                break
-            start += size
-        return out
+            if not leaves.is_concat(first):
+                sizes = _around(leaves.sizes[first], *divmod(at, leaves.size(behind)))
+                self.cut_leaf(first, sizes, behind, self.told_by((first,), why))
+            stretches = leaves.stretches(expr)
+        return self.cut_within(stretches, at, why)
 
-    def _cut_table(self, atoms: Expr, at: int, why: str) -> list[Piece]:
+    def cut_within(self, stretches: Sequence[Stretch], at: int, why: str = "") -> list[Stretch]:
+        """The stretches of an axis with a boundary after ``at`` items: the one that it runs through
+        is cut."""
+        start = 0
+        for i, stretch in enumerate(stretches):
+            size = self.leaves.size(stretch.expr)
+            if start < at < start + size:
+                inner = self.cut(stretch.expr, at - start, why)
+                cut = [Stretch(s.expr, stretch.path + s.path) for s in inner]
+                return [*stretches[:i], *cut, *stretches[i + 1 :]]
+            start += size
+        return list(stretches)
+
+    def _cut_table(self, atoms: Expr, at: int, why: str) -> list[Stretch]:
         """A product with a table in front as several, one behind the other: all entries are cut at
         the same places."""
-        table, rest = self._bound[atoms[0]], atoms[1:]
-        if self.root(table.key) not in rest:  # each entry with what hangs on it
-            sizes = (at, self.size(atoms) - at)
-            entries = (self.restrict(atoms, ((table.key, i),)) for i in range(len(table.entries)))
-            columns = zip(*(self._in_stretches(e, sizes, why) for e in entries), strict=True)
-            return [Piece(self.table(table.key, column)) for column in columns]
-        sizes = _around(self._size[atoms[0]], *divmod(at, self.size(rest)))
-        self._let_go(rest, {c for e in table.entries for c in self._concats(e)}, why)
-        columns = zip(*(self._in_stretches(e, sizes, why) for e in table.entries), strict=True)
-        return [Piece(self.table(table.key, column) + rest) for column in columns]
+        leaves = self.leaves
+        table, behind = leaves.bound[atoms[0]], atoms[1:]
+        assert isinstance(table, Table)
+        if leaves.root(table.key) in behind:
+            sizes = _around(leaves.sizes[atoms[0]], *divmod(at, leaves.size(behind)))
+            self._let_go(behind, {c for e in table.parts for c in self._concats(e)}, why)
+            entries = iter(table.parts)
+        else:  # each entry with what hangs on it
+            sizes = [at, leaves.size(atoms) - at]
+            numbers = range(len(table.parts))
+            entries = (leaves.restrict(atoms, ((table.key, i),)) for i in numbers)
+            behind = ()
+        columns = zip(*(self._in_stretches(e, sizes, why) for e in entries), strict=True)
+        return [Stretch(leaves.table(table.key, column) + behind) for column in columns]
 
     def _let_go(self, expr: Expr, keys: set[int], why: str) -> None:
         """Tables that go by what will not be beside them any more become what all their entries
         are."""
-        for atom in self.expand(expr):
-            bound = self._bound.get(atom)
-            if isinstance(bound, Table) and self.root(bound.key) in keys:
+        leaves = self.leaves
+        for atom in leaves.expand(expr):
+            if leaves.key(atom) in keys:
                 self.collapse(atom, why)
-            for part in _parts(self._bound.get(atom)):
+            bound = leaves.bound.get(atom)
+            inner = (bound.factors,) if isinstance(bound, Factors) else leaves.parts(atom)
+            for part in inner:
                 self._let_go(part, keys, why)
 
     def _concats(self, expr: Expr) -> Iterator[int]:
         """All concatenations that an expression is made of, at any depth."""
-        for atom in self.expand(expr):
-            bound = self._bound.get(atom)
-            if isinstance(bound, Concat):
+        for atom in self.leaves.expand(expr):
+            if self.leaves.is_concat(atom):
                 yield atom
-            for part in _parts(bound):
+            for part in self.leaves.parts(atom):
                 yield from self._concats(part)
 
     def _in_stretches(self, expr: Expr, sizes: Sequence[int], why: str) -> list[Expr]:
-        """An expression in stretches of the given sizes."""
-        pieces = self.pieces(expr)
-        out = []
+        """An expression in stretches of these sizes."""
+        leaves = self.leaves
+        stretches = leaves.stretches(expr)
+        out: list[Expr] = []
         for size in sizes:
-            chosen: list[Expr] = []
+            parts: list[Expr] = []
             while size:
-                n = self.size(pieces[0].expr)
-                if n > size:
-                    pieces[:1] = self.cut(pieces[0].expr, size, why)
+                if leaves.size(stretches[0].expr) > size:
+                    stretches[:1] = self.cut(stretches[0].expr, size, why)
                 else:
-                    chosen.append(pieces.pop(0).expr)
-                    size -= n
-            out.append(self.concat(chosen))
+                    parts.append(stretches.pop(0).expr)
+                    size -= leaves.size(parts[-1])
+            out.append(leaves.concat(parts))
         return out
 
 
 def _around(items: int, whole: int, part: int) -> list[int]:
     """Sizes of the stretches of an axis that is cut behind ``whole`` items, or if ``part`` through
     the next one."""
-    ends = [0, whole, whole + 1, items] if part else [0, whole, items]
-    return [b - a for a, b in zip(ends, ends[1:], strict=False) if b > a]
-
-
-def _parts(bound: Product | Concat | Table | None) -> tuple[Expr, ...]:
-    """What a concatenation or a table is made of."""
-    if isinstance(bound, Product):
-        return (bound.parts,)
-    return () if bound is None else bound.segments if isinstance(bound, Concat) else bound.entries
+    sizes = [whole, 1, items - whole - 1] if part else [whole, items - whole]
+    return [size for size in sizes if size > 0]

@@ -5,6 +5,7 @@ multiply to the shape, groups that there are, elements that can be looked up.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -14,9 +15,10 @@ from pydantic import Discriminator, Field, Tag
 
 from ..documents import Document
 from ..errors import MetanetError, brief
-from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, leaves_of
+from ._axes import Axis, Choice, Concat, Fixed, Leaf, Product, walk
 
 _LARGEST = 2**48  # entries of a tensor, or numbers of an element of a group
+_MANY = 11  # problems of tensors to look for
 _DTYPES = frozenset(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))
 _KINDS = ("fixed", "group", "product", "concat", "choice")
 
@@ -119,12 +121,7 @@ def check_spec(spec: Any, place: str, error: type[MetanetError] = MetanetError) 
     Raises:
         MetanetError: lists the first contradictions with the tensor or group.
     """
-    problems = [*_of_groups(spec.groups)]
-    if not problems:
-        for name, tensor in spec.tensors.items():
-            problems += (f"tensor {brief(name)}: {what}" for what in _of_tensor(spec, name, tensor))
-            if len(problems) > 10:
-                break
+    problems = list(_of_groups(spec.groups)) or list(islice(_of_tensors(spec), _MANY))
     if problems:
         shown = [brief(problem, 240) for problem in problems[:6]]
         raise error("\n  ".join([f"{place} is damaged: its parts contradict each other:", *shown]))
@@ -136,17 +133,19 @@ def _of_groups(groups: tuple[Any, ...]) -> Iterator[str]:
         yield "two groups have one name"
         return
     for group in groups:
-        own = f"group {brief(group.name)}"
-        if unknown := [key for key in group.keys if key not in by_name]:
-            yield f"{own} has the key {brief(unknown[0])}, which is no group"
+        unknown = [key for key in group.keys if key not in by_name]
+        label = f"group {brief(group.name)}"
+        if unknown:
+            yield f"{label} has the key {brief(unknown[0])}, which is no group"
         elif len(set(group.keys)) < len(group.keys) or _reaches_itself(group.name, by_name):
-            yield f"{own} has a key twice, or itself among its keys"
+            yield f"{label} has a key twice, or itself among its keys"
         elif prod(by_name[key].size for key in group.keys) * group.size >= _LARGEST:
-            yield f"{own} has elements of more than {_LARGEST:,} numbers"
+            yield f"{label} has elements of more than {_LARGEST:,} numbers"
 
 
 def _reaches_itself(name: str, by_name: Mapping[str, Any]) -> bool:
-    waiting, seen = list(by_name[name].keys), set()
+    waiting = list(by_name[name].keys)
+    seen: set[str] = set()
     while waiting:
         key = waiting.pop()
         if key == name:
@@ -157,7 +156,14 @@ def _reaches_itself(name: str, by_name: Mapping[str, Any]) -> bool:
     return False
 
 
-def _of_tensor(spec: Any, name: str, tensor: Any) -> Iterator[str]:
+def _of_tensors(spec: Any) -> Iterator[str]:
+    for name, tensor in spec.tensors.items():
+        for problems in (_of_shape(tensor), _of_ties(spec, name, tensor), _of_axes(spec, tensor)):
+            for problem in problems:
+                yield f"tensor {brief(name)}: {problem}"
+
+
+def _of_shape(tensor: Any) -> Iterator[str]:
     sizes = [axis.size for axis in tensor.axes]
     if tensor.dtype not in _DTYPES:
         yield f"torch has no dtype {brief(tensor.dtype)}"
@@ -165,52 +171,46 @@ def _of_tensor(spec: Any, name: str, tensor: Any) -> Iterator[str]:
         yield f"its shape {brief(tensor.shape)} has more than {_LARGEST:,} entries"
     if sizes != list(tensor.shape):
         yield f"its axes have sizes {brief(sizes)}, its shape is {brief(tensor.shape)}"
-    first = spec.tensors.get(tensor.tied_to) if tensor.tied_to is not None else None
-    if tensor.tied_to == name or (tensor.tied_to is not None and first is None):
+
+
+def _of_ties(spec: Any, name: str, tensor: Any) -> Iterator[str]:
+    if tensor.tied_to is None:
+        return
+    first = spec.tensors.get(tensor.tied_to)
+    if tensor.tied_to == name or first is None:
         yield f"it is tied to {brief(tensor.tied_to)}, which is no other tensor"
-    elif first is not None and first.shape != tensor.shape:
+    elif first.shape != tensor.shape:
         yield f"it is tied to {brief(tensor.tied_to)}, which has another shape"
-    concats = {
-        part.name: part for axis in tensor.axes for part in _parts(axis) if isinstance(part, Concat)
-    }
-    for axis in tensor.axes:
-        for part in _parts(axis):
-            yield from _of_part(spec, part, concats)
-    named = {
-        part.group
-        for axis in tensor.axes
-        for part in _parts(axis)
-        if isinstance(part, (Leaf, Fixed))
-    }
-    for group in dict.fromkeys(leaf.group for axis in tensor.axes for leaf in leaves_of(axis)):
-        if (
-            lacking := [key for key in spec.by_name[group].keys if key not in named]
-            if group in spec.by_name
-            else []
-        ):
+
+
+def _of_axes(spec: Any, tensor: Any) -> Iterator[str]:
+    parts = [part for axis in tensor.axes for part in walk(axis)]
+    concats = {part.name: part for part in parts if isinstance(part, Concat)}
+    named = {part.group for part in parts if isinstance(part, (Leaf, Fixed))}
+    for part in parts:
+        if isinstance(part, Choice):
+            yield from _of_choice(part, concats.get(part.by))
+        elif isinstance(part, (Leaf, Fixed)) and part.group:
+            yield from _of_named(part, spec.by_name.get(part.group))
+    for group in dict.fromkeys(part.group for part in parts if isinstance(part, Leaf)):
+        keys = spec.by_name[group].keys if group in spec.by_name else ()
+        lacking = [key for key in keys if key not in named]
+        if lacking:
             yield f"the elements of {brief(group)} go by {brief(lacking[0])}, which is none of its axes"
 
 
-def _of_part(spec: Any, part: Axis, concats: Mapping[str, Concat]) -> Iterator[str]:
-    match part:
-        case Leaf(group, size) | Fixed(size, _, group) if group:
-            known = spec.by_name.get(group)
-            if known is None:
-                yield f"there is no group {brief(group)}"
-            elif known.size != size:
-                yield f"group {brief(group)} has {known.size} items, here {size}"
-            elif isinstance(part, Leaf) and known.kind != "permutation":
-                yield f"group {brief(group)} is fixed, here it moves"
-        case Choice(by, parts):
-            if len({each.size for each in parts}) > 1:
-                yield f"the choice by {brief(by)} has parts of several sizes"
-            if by not in concats or len(concats[by].parts) != len(parts):
-                yield f"the choice by {brief(by)} has no concatenation of {len(parts)} parts to go by"
+def _of_named(part: Leaf | Fixed, group: Any) -> Iterator[str]:
+    if group is None:
+        yield f"there is no group {brief(part.group)}"
+    elif group.size != part.size:
+        yield f"group {brief(part.group)} has {group.size} items, here {part.size}"
+    elif isinstance(part, Leaf) and group.kind != "permutation":
+        yield f"group {brief(part.group)} is fixed, here it moves"
 
 
-def _parts(axis: Axis) -> Iterator[Axis]:
-    """An axis expression and all that it is made of."""
-    yield axis
-    if isinstance(axis, (Product, Concat, Choice)):
-        for part in axis.parts:
-            yield from _parts(part)
+def _of_choice(choice: Choice, concat: Concat | None) -> Iterator[str]:
+    count = len(choice.parts)
+    if len({part.size for part in choice.parts}) > 1:
+        yield f"the choice by {brief(choice.by)} has parts of several sizes"
+    if concat is None or len(concat.parts) != count:
+        yield f"the choice by {brief(choice.by)} has no concatenation of {count} parts to go by"

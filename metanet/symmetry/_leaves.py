@@ -1,335 +1,383 @@
-"""The algebra on the store: two axes list the same items, an axis is cut, a stretch of a tensor is
-taken."""
+"""The leaves that axes are made of: a union-find, whose roots are bound to products, concatenations
+and tables of others.
 
-from collections.abc import Iterable, Sequence
-from math import gcd
+An *expression* is a row-major product, a flat tuple of leaves; an axis of size 1 is the empty
+product. Binding is global: whatever is learnt of a leaf holds in every tensor that has it. A root
+of the union-find is one of
 
-from ._concats import Concats
-from ._store import Concat, Expr, Piece, Table
+- free or fixed (with a reason): an *unbound* leaf, what axes are made of in the end;
+- :class:`Factors`: a product of leaves;
+- :class:`Segments`: a concatenation of expressions, once it has been cut;
+- a :class:`Table`: one expression for each segment of a concatenation elsewhere in the same tensor,
+  its key. A leaf that may depend on another (heads on which of q, k, v they belong to) becomes a
+  table when that other is cut.
+
+A fused projection of 24 rows, seen as ``(3, 8)`` and then taken apart::
+
+    rows                      24
+    after the view            which[3]  dims[8]               rows is Factors(which, dims)
+    after taking q = x[0]     (1 | 2)   which?(q[8] / rest[8])   which is Segments, dims a Table by it
+
+Besides, a leaf has *keys*: the leaves its permutation may depend on (dims keyed by head: a wreath
+product). They are granted generously when a leaf is made and only ever taken away (``_spaces.py``).
+A *wild* leaf is an axis along which nothing varies: it fits whatever it meets.
+"""
+
+from collections.abc import Iterable, Iterator
+from math import prod
+
+from ._bindings import Binding, Expr, Factors, Path, Segments, Stretch, Table
 
 
-class Leaves(Concats):
-    """Equations between axis expressions, solved as they come; what cannot be reconciled is
-    fixed."""
+class Leaves:
+    """What is bound to what, what is fixed and why, and what may depend on what.
+
+    Attributes:
+        sizes: number of items of every leaf.
+        bound: what a root consists of, unless it is unbound.
+        reasons: why an unbound leaf is fixed.
+        wild: roots along which nothing varies.
+        tables: the tables that go by a concatenation.
+        key_bounds: for an unbound leaf sets of leaves, each an upper bound of its keys; absent: no
+            bound is known yet.
+        made_by: for a factor the operation that told it from the other factors.
+        anchors: fixed leaves whose identity matters though nobody is keyed by them.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        self.sizes: list[int] = []
+        self.bound: dict[int, Binding] = {}
+        self.reasons: dict[int, str] = {}
+        self.wild: set[int] = set()
+        self.tables: dict[int, list[int]] = {}
+        self.key_bounds: dict[int, list[frozenset[int]]] = {}
+        self.made_by: dict[int, str] = {}
+        self.anchors: set[int] = set()
+        self._parent: list[int] = []
+        self._dependents: dict[int, set[int]] = {}  # all that ever had the leaf among their keys
         self._touched: set[int] = set()  # leaves whose keys have several bounds: see settle()
 
-    # ---------------------------------------------------------------- equations
+    # ---------------------------------------------------------------- making leaves
 
-    def equate(self, left: Expr, right: Expr, reason: str) -> None:
-        """Both axes list the same items in the same order.
+    def new(self, size: int, keys: Iterable[int] | None = None, wild: bool = False) -> Expr:
+        """An axis of ``size`` items that nothing is known about yet.
 
-        Walks the two products from their slowest factors, splitting the larger factor where the
-        sizes divide and cutting what meets a concatenation. Where the factors have nothing in
-        common (``(3, 4)`` against ``(2, 6)``) both are cut at all boundaries of either up to the
-        next common one: ``4 | 2 | 2 | 4``.
-
-        Raises:
-            ValueError: the axes have different sizes: a rule is wrong.
+        Args:
+            keys: what its permutation may depend on; ``None`` leaves it open.
+            wild: nothing varies along it.
         """
-        if self.size(left) != self.size(right):
-            raise ValueError(
-                f"axes of sizes {self.size(left)} and {self.size(right)} equated by {reason}"
-            )
-        a, b = list(reversed(self.expand(left))), list(reversed(self.expand(right)))
-        if a == b:
-            return
-        if any(atom in self._bound for atom in (*a, *b)):
-            for one, other in ((a, b), (b, a)):  # how fixed axes are put together matters to nobody
-                why = self.inert(tuple(one))
-                if why is not None:
-                    self.fix(tuple(other), why or reason)
-                    return
-        while a and b:
-            x, y = a.pop(), b.pop()
-            more_x, more_y = self.expand((x,)), self.expand((y,))
-            if more_x != (x,) or more_y != (y,):  # bound by an earlier step of this very walk
-                a.extend(reversed(more_x))
-                b.extend(reversed(more_y))
-            elif x != y:
-                self._meet(x, y, a, b, reason)
+        if size == 1:
+            return ()
+        leaf = len(self._parent)
+        self._parent.append(leaf)
+        self.sizes.append(size)
+        if wild:
+            self.wild.add(leaf)
+        if keys is not None:
+            self.bound_keys(leaf, [frozenset(keys)])
+        return (leaf,)
 
-    def _meet(self, x: int, y: int, a: list[int], b: list[int], reason: str) -> None:
-        """Reconcile the first factors of two products; ``a`` and ``b`` hold what follows, last
-        factor first."""
-        bx, by = self._bound.get(x), self._bound.get(y)
-        m, n = self._size[x], self._size[y]
-        if isinstance(bx, Table) or isinstance(by, Table):
-            self._meet_table(x, y, a, b, reason)
-        elif isinstance(bx, Concat):
-            b.append(y)
-            self._meet_concat(x, b, a, reason)
-        elif isinstance(by, Concat):
-            a.append(x)
-            self._meet_concat(y, a, b, reason)
-        elif m == n:
-            self._union(x, y)
-        elif (common := gcd(m, n)) > 1:
-            a.extend(reversed(self.split(x, common, reason)))
-            b.extend(reversed(self.split(y, common, reason)))
-        else:
-            self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
+    def concat(self, segments: Iterable[Expr]) -> Expr:
+        """An axis made of expressions, one behind the other."""
+        parts = tuple(segments)
+        if len(parts) == 1:
+            return parts[0]
+        node = self.new(sum(map(self.size, parts)))
+        self.bound[node[0]] = Segments(parts)
+        return node
 
-    # ---------------------------------------------------------------- tables
+    def table(self, key: int, entries: Iterable[Expr]) -> Expr:
+        """An axis that is ``entries[i]`` in segment ``i`` of the concatenation ``key``."""
+        parts = tuple(entries)
+        if len(set(map(self.expand, parts))) == 1:
+            return parts[0]
+        node = self.new(self.size(parts[0]))
+        self.bind_table(node[0], key, parts)
+        return node
 
-    def _meet_table(self, x: int, y: int, a: list[int], b: list[int], reason: str) -> None:
-        """Reconcile a table with what the other product begins with; see :meth:`_meet`."""
-        bx, by = self._bound.get(x), self._bound.get(y)
-        m, n = self._size[x], self._size[y]
-        tables = [t for t in (x, y) if isinstance(self._bound.get(t), Table)]
-        plain = next((leaf for leaf in (x, y) if leaf not in self._bound), None)
-        if m == n and len(tables) == 2 and self.root(bx.key) == self.root(by.key):
-            for left, right in zip(bx.entries, by.entries, strict=True):
-                self.equate(left, right, reason)
-        elif self._meet_key_first(x, y, a, b, reason) or self._meet_key_first(y, x, b, a, reason):
-            pass
-        elif isinstance(bx, Concat) or isinstance(by, Concat):
-            self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
-        elif m == n:
-            if plain is not None and self.is_open(plain):
-                self.become(
-                    plain, (y if plain == x else x,)
-                )  # nothing is known that speaks against it
-                return
-            for table in tables:
-                self.collapse(table, reason)
-            a.append(x)
-            b.append(y)
-        elif (common := gcd(m, n)) > 1:
-            for node, rest in ((x, a), (y, b)):
-                cut = self.split if node == plain else self.split_table
-                rest.extend(
-                    reversed(cut(node, common, reason) if self._size[node] > common else (node,))
-                )
-        else:
-            self.refine_both(*self._stretch_to_boundary([x], [y], a, b), reason)
+    def bind_table(self, root: int, key: int, entries: tuple[Expr, ...]) -> None:
+        """A root is this table from now on."""
+        self.bound[root] = Table(key, entries)
+        self.tables.setdefault(self.root(key), []).append(root)
 
-    def _meet_key_first(
-        self, table: int, other: int, own: list[int], rest: list[int], reason: str
-    ) -> bool:
-        """A table whose key follows in the same product: equate the key first, so that tables meet
-        tables.
+    def become(self, root: int, expr: Expr) -> None:
+        """A root is this product from now on; whatever may depend on it may depend on the
+        factors."""
+        self.bound[root] = Factors(expr)
+        if dependents := self._dependents.get(root):
+            for atom in self.expand(expr):
+                self._dependents.setdefault(atom, set()).update(dependents)
 
-        ``(t, k)``, as a channel shuffle makes it of a concatenation, against a leaf of 12: it
-        becomes ``(6, 2)``, the 2 is cut as ``k`` is, by which the 6 becomes a table with the same
-        key.
+    # ---------------------------------------------------------------- reading
 
-        Returns:
-            Whether this was possible: the other product has, or can have, boundaries before and
-            behind the key.
-        """
-        bound = self._bound.get(table)
-        if not isinstance(bound, Table):
-            return False
-        ours, theirs = self.expand((table, *reversed(own))), self.expand((other, *reversed(rest)))
-        key = self.root(bound.key)
-        if key not in ours:
-            return False
-        at = ours.index(key)
-        behind = self.size(ours[at + 1 :])
-        if not all(self.divisible(theirs, n) for n in (behind, behind * self._size[key])):
-            return False
-        before, middle = self.divided(theirs, behind * self._size[key], reason)
-        middle, after = self.divided(middle, behind, reason)
-        self.equate(middle, (key,), reason)
-        ends = [(before, ours[:at]), (after, ours[at + 1 :])]
-        if not self._keyed(ours[at + 1 :], ours[:at]):
-            ends.reverse()
-        for left, right in ends:
-            self.equate(left, right, reason)
-        own.clear()
-        rest.clear()
-        return True
+    def root(self, leaf: int) -> int:
+        """What a leaf is by now."""
+        parent = self._parent
+        while parent[leaf] != leaf:
+            parent[leaf] = leaf = parent[parent[leaf]]
+        return leaf
 
-    def _keyed(self, atoms: Iterable[int], keys: Iterable[int]) -> bool:
-        """Whether there is a table among some atoms whose key is among others."""
-        bounds = (self._bound.get(atom) for atom in atoms)
-        roots = {self.root(bound.key) for bound in bounds if isinstance(bound, Table)}
-        return not roots.isdisjoint(keys)
+    def size(self, expr: Expr) -> int:
+        """Number of items of an axis."""
+        sizes = self.sizes
+        return prod([sizes[leaf] for leaf in expr])
 
-    def goes_by_another(self, expr: Expr) -> bool:
-        """Whether a factor is a table whose key is no factor beside it: it stands on another
-        axis."""
+    def binding(self, root: int) -> Binding | None:
+        """What a root consists of; ``None`` for an unbound leaf."""
+        return self.bound.get(root)
+
+    def parts(self, root: int) -> tuple[Expr, ...]:
+        """The segments of a concatenation, the entries of a table; none of an unbound leaf."""
+        bound = self.bound.get(root)
+        return bound.parts if isinstance(bound, (Segments, Table)) else ()
+
+    def key(self, root: int) -> int | None:
+        """The concatenation that a root goes by, if it is a table."""
+        bound = self.bound.get(root)
+        return self.root(bound.key) if isinstance(bound, Table) else None
+
+    def is_concat(self, root: int) -> bool:
+        """Whether a root consists of segments."""
+        return isinstance(self.bound.get(root), Segments)
+
+    def reason(self, root: int) -> str | None:
+        """Why an unbound leaf is fixed; ``None`` if it is free."""
+        return self.reasons.get(root)
+
+    def is_wild(self, root: int) -> bool:
+        """Whether nothing varies along a root."""
+        return root in self.wild
+
+    def expand(self, expr: Expr) -> Expr:
+        """The expression in roots: unbound leaves, concatenations and tables; products are
+        multiplied out."""
+        out: list[int] = []
+        stack = list(reversed(expr))
+        while stack:
+            root = self.root(stack.pop())
+            bound = self.bound.get(root)
+            if bound is None:  # most are: this loop is where derivation spends its time
+                out.append(root)
+                continue
+            if isinstance(bound, Table):
+                bound = self._simplified(root, bound)
+            if isinstance(bound, Factors):
+                stack.extend(reversed(bound.factors))
+            else:
+                out.append(root)
+        return tuple(out)
+
+    def _simplified(self, root: int, table: Table) -> Binding:
+        """A table whose entries agree is no table; one whose entries are products alike is a
+        product of tables."""
+        entries = [self.expand(e) for e in table.parts]
+        first = entries[0]
+        if all(e == first for e in entries):
+            self.become(root, first)
+        elif len(first) > 1 and len({self._shape(e) for e in entries}) == 1:
+            columns = [[(leaf,) for leaf in column] for column in zip(*entries, strict=True)]
+            factors = [self.table(table.key, column) for column in columns]
+            self.become(root, sum(factors, ()))
+        return self.bound[root]
+
+    def _shape(self, atoms: Expr) -> tuple[int, ...]:
+        return tuple(self.sizes[atom] for atom in atoms)
+
+    def unbound(self, expr: Expr) -> Iterator[int]:
+        """Every unbound leaf that the expression is made of, through concatenations and tables."""
+        for root in self.expand(expr):
+            if root in self.bound:
+                for part in self.parts(root):
+                    yield from self.unbound(part)
+            else:
+                yield root
+
+    def stretches(self, expr: Expr) -> list[Stretch]:
+        """The expression as a sequence of stretches: a concatenation in front is taken apart with
+        what hangs on it."""
         atoms = self.expand(expr)
-        bounds = (self._bound.get(atom) for atom in atoms)
-        return any(
-            isinstance(bound, Table) and self.root(bound.key) not in atoms for bound in bounds
-        )
+        if not atoms or not self.is_concat(atoms[0]):
+            return [Stretch(atoms)]
+        out: list[Stretch] = []
+        for i, segment in enumerate(self.parts(atoms[0])):
+            step = ((atoms[0], i),)
+            inside = segment + self.restrict(atoms[1:], step)
+            out += [Stretch(s.expr, step + s.path) for s in self.stretches(inside)]
+        return out
 
-    def settle_tables(self, expr: Expr, reason: str) -> None:
-        """Tables whose entries are all fixed, and that nobody tells apart, are none any more."""
+    def restrict(self, expr: Expr, path: Path) -> Expr:
+        """The expression where the concatenations of ``path`` are in the given segments."""
+        for key, segment in path:
+            key = self.root(key)
+            if self.tables.get(key):
+                inside = [self._restricted(atom, key, segment) for atom in self.expand(expr)]
+                expr = sum(inside, ())
+        return expr
+
+    def _restricted(self, atom: int, key: int, segment: int) -> Expr:
+        """What an atom is in one segment of a concatenation."""
+        bound = self.bound.get(atom)
+        if not isinstance(bound, (Segments, Table)):
+            return (atom,)
+        if isinstance(bound, Table) and self.root(bound.key) == key:
+            return bound.parts[segment]
+        if self.tables.get(atom) or not self._goes_by(atom, key):
+            return (atom,)
+        parts = [self.restrict(part, ((key, segment),)) for part in bound.parts]
+        return self.table(bound.key, parts) if isinstance(bound, Table) else self.concat(parts)
+
+    def _goes_by(self, atom: int, key: int) -> bool:
+        """Whether an atom is or has inside a table that the key selects from."""
+        return any(self.key(t) == key for t in self.tables_within(atom))
+
+    def tables_within(self, atom: int) -> Iterator[int]:
+        """All tables that an atom is made of, at any depth, itself first."""
+        bound = self.bound.get(atom)
+        if bound is None:
+            return
+        if isinstance(bound, Table):
+            yield atom
+        for part in self.parts(atom):
+            for inner in self.expand(part):
+                yield from self.tables_within(inner)
+
+    def renewed(self, expr: Expr) -> Expr:
+        """The expression with fresh wild leaves: each use of a uniform axis may meet something
+        else."""
+        atoms = self.expand(expr)
+        if not any(map(self.has_wild, atoms)):
+            return atoms
+        return sum(map(self._renewed, atoms), ())
+
+    def _renewed(self, atom: int) -> Expr:
+        if atom in self.wild:
+            return self.new(self.sizes[atom], wild=True)
+        if self.is_concat(atom) and self.has_wild(atom) and not self.tables.get(atom):
+            return self.concat(map(self.renewed, self.parts(atom)))
+        return (atom,)
+
+    def has_wild(self, atom: int) -> bool:
+        """Whether nothing varies along an atom, or along a stretch of it."""
+        if not self.is_concat(atom):
+            return atom in self.wild
+        return any(self.has_wild(a) for part in self.parts(atom) for a in self.expand(part))
+
+    # ---------------------------------------------------------------- fixing
+
+    def fix(self, expr: Expr, reason: str) -> None:
+        """Nothing may move along this axis. The first reason is kept: it is the cause of the later
+        ones."""
+        for root in self.unbound(expr):
+            if root not in self.reasons:
+                self.reasons[root] = reason
+                self.wild.discard(root)
+                self.key_bounds[root] = [frozenset()]
+
+    def inert(self, expr: Expr) -> str | None:
+        """The reason if the whole expression is fixed and nobody needs to tell its items apart;
+        else ``None``."""
+        why = ""
         for atom in self.expand(expr):
-            bound = self._bound.get(atom)
-            if isinstance(bound, Table) and self.inert((atom,)) is not None:
-                self.collapse(atom, reason)
+            reason = self._inert(atom)
+            if reason is None:
+                return None
+            why = reason or why
+        return why
 
-    def split_table(self, root: int, first: int, reason: str) -> Expr:
-        """A table as the product of two: all its entries are split alike."""
-        table = self._bound[root]
-        slow, fast = [], []
-        for entry in table.entries:
-            p, q = self.new(first), self.new(self._size[root] // first)
-            self.equate(entry, p + q, reason)
-            slow.append(p)
-            fast.append(q)
-        self.become(root, self.table(table.key, slow) + self.table(table.key, fast))
-        return self.expand((root,))
+    def _inert(self, atom: int) -> str | None:
+        if parts := () if self.tables.get(atom) else self.parts(atom):
+            reasons = [self.inert(part) for part in parts]
+            return None if None in reasons else next(filter(None, reasons), "")
+        if atom not in self.reasons or atom in self.anchors or self.dependents(atom):
+            return None
+        return self.reasons[atom]
 
-    def collapse(self, node: int, reason: str) -> None:
-        """A table that nothing selects from has the same items in all its entries."""
-        table = self._bound[node]
-        for entry in table.entries[1:]:
-            self.equate(table.entries[0], entry, reason)
-        self.become(node, table.entries[0])
+    def anchor(self, expr: Expr) -> None:
+        """Keep the identity of an axis although it is fixed."""
+        self.anchors.update(self.unbound(expr))
 
-    def _union(self, x: int, y: int) -> None:
-        if x in self._wild:
+    # ---------------------------------------------------------------- keys
+
+    def keys(self, leaf: int) -> frozenset[int]:
+        """What the permutation of an unbound leaf may depend on, in unbound leaves."""
+        bounds = self.key_bounds.get(leaf)
+        if not bounds or (len(bounds) == 1 and not bounds[0]):
+            return frozenset()
+        return frozenset.intersection(*(frozenset(self._unbound_keys(b)) for b in bounds))
+
+    def _unbound_keys(self, keys: Iterable[int]) -> Iterator[int]:
+        """Keys in unbound leaves: of a product all factors. One that was cut has turned its
+        dependents into tables."""
+        for key in keys:
+            for atom in self.expand((key,)):
+                if atom not in self.bound:
+                    yield atom
+
+    def set_keys(self, leaf: int, keys: Iterable[int]) -> None:
+        """What the permutation of a leaf may depend on, in place of all that was known."""
+        self.key_bounds[leaf] = [frozenset(keys)]
+
+    def bound_keys(self, leaf: int, bounds: Iterable[frozenset[int]]) -> None:
+        """Add upper bounds for the keys of a leaf."""
+        for bound in bounds:
+            self.key_bounds.setdefault(leaf, []).append(bound)
+            for key in bound:
+                self._dependents.setdefault(self.root(key), set()).add(leaf)
+
+    def dependents(self, leaf: int) -> list[int]:
+        """Unbound leaves that have this one among their keys."""
+        candidates = self._dependents.get(leaf)
+        if not candidates:
+            return []
+        alive = {d for d in map(self.root, candidates) if d not in self.bound}
+        self._dependents[leaf] = alive
+        return sorted(d for d in alive if leaf in self.keys(d))
+
+    def is_open(self, leaf: int) -> bool:
+        """Whether nothing is known yet of an unbound leaf that limits what it may depend on."""
+        registers = (self.bound, self.key_bounds, self.reasons, self.wild)
+        return not any(leaf in register for register in registers) and not self.dependents(leaf)
+
+    # ---------------------------------------------------------------- merging and replacing leaves
+
+    def merge_roots(self, root: int, gone: int) -> None:
+        """Of two roots one stands for both; what they are made of is the caller's affair."""
+        self._parent[gone] = root
+
+    def unite(self, x: int, y: int) -> None:
+        """Two unbound leaves list the same items."""
+        if x in self.wild:
             x, y = y, x  # a wild leaf becomes what it meets
-        self._parent[y] = x
-        if y in self._reason:
-            self._reason.setdefault(x, self._reason[y])
-        if y in self._anchors:
-            self._anchors.add(x)
-        if y in self._made_by:
-            self._made_by.setdefault(x, self._made_by[y])
+        self.merge_roots(x, y)
+        if y in self.reasons:
+            self.reasons.setdefault(x, self.reasons[y])
+        if y in self.anchors:
+            self.anchors.add(x)
+        if y in self.made_by:
+            self.made_by.setdefault(x, self.made_by[y])
         self._dependents.setdefault(x, set()).update(self._dependents.pop(y, ()))
-        bounds = self._keys.pop(y, ())
-        if bounds:
-            self._keys.setdefault(x, []).extend(bounds)
-            for bound in bounds:
-                for key in bound:
-                    self._dependents.setdefault(self.root(key), set()).add(x)
+        if bounds := self.key_bounds.pop(y, None):
+            self.bound_keys(x, bounds)
             self._touched.add(x)
-        if x in self._reason:
-            self._keys[x] = [frozenset()]
+        if x in self.reasons:
+            self.key_bounds[x] = [frozenset()]
 
     def settle(self) -> None:
         """The keys of merged leaves are those that both had: taken once all merges of an operation
         are known."""
-        for leaf in self._touched:
-            leaf = self.root(leaf)
-            if leaf in self._keys and leaf not in self._bound:
-                self._keys[leaf] = [self.keys(leaf)]
+        for leaf in map(self.root, self._touched):
+            if leaf in self.key_bounds and leaf not in self.bound:
+                self.key_bounds[leaf] = [self.keys(leaf)]
         self._touched.clear()
 
-    # ---------------------------------------------------------------- partitions that meet
-
-    def _stretch_to_boundary(
-        self, left: list[int], right: list[int], a: list[int], b: list[int]
-    ) -> tuple[list[int], list[int]]:
-        """Take as many factors as make up a common stretch, with the keys of the tables among
-        them."""
-        a[:], b[:] = (
-            reversed(self.expand(tuple(reversed(a)))),
-            reversed(self.expand(tuple(reversed(b)))),
-        )
-        while True:
-            m, n = self.size(tuple(left)), self.size(tuple(right))
-            if m < n or (m == n and self._keyed(left, a)):
-                left.append(a.pop())
-            elif n < m or self._keyed(right, b):
-                right.append(b.pop())
-            else:
-                return left, right
-
-    # ---------------------------------------------------------------- concatenations
-
-    def _meet_concat(self, node: int, other: list[int], rest: list[int], reason: str) -> None:
-        """A concatenation against as many factors of the other product as make up its size."""
-        size, total, prefix = self._size[node], 1, []
-        while total < size:
-            y = other.pop()
-            n = self._size[y]
-            want = size // total
-            if size % (total * n) == 0:
-                prefix.append(y)
-                total *= n
-                continue
-            bound = self._bound.get(y)
-            if size % total == 0 and n % want == 0 and not isinstance(bound, Table):
-                cut = self.split if bound is None else self._split_concat
-                other.extend(reversed(cut(y, want, reason)))
-                continue
-            self.refine_both(*self._stretch_to_boundary([node], [*prefix, y], rest, other), reason)
-            return
-        if self._keyed(prefix, other):
-            self.refine_both(*self._stretch_to_boundary([node], prefix, rest, other), reason)
-            return
-        self.equate_pieces((node,), tuple(prefix), reason)
-        if self._tables.get(node):
-            self.rekey(node, tuple(prefix))
-
-    def _split_concat(self, node: int, first: int, reason: str) -> Expr:
-        """A concatenation as a product: every segment is cut alike."""
-        p = self.new(first, ())
-        q = self.new(self._size[node] // first, p)
-        self.equate_pieces((node,), p + q, reason)
-        self.rekey(node, p + q)
-        return p + q
-
-    # ---------------------------------------------------------------- stretches of tensors
-
-    def take(
-        self, axes: Sequence[Expr], axis: int, start: int, stop: int, step: int, reason: str
-    ) -> tuple[Expr, ...]:
-        """Axes of ``x[..., start:stop:step, ...]``: the axis is cut, and axes that depend on it
-        follow.
-
-        Args:
-            axes: of the tensor.
-            axis: which one is cut.
-            start, stop, step: as in a slice, non-negative and within the axis.
-        """
-        expr, n = axes[axis], self.size(axes[axis])
-        count = len(range(start, stop, step))
-        why = self.inert(expr)
-        if why is not None or count == 0:
-            taken = self.new(count)
-            self.fix(taken, why or reason)
-            return (*axes[:axis], taken, *axes[axis + 1 :])
-        if step == 1 or count == 1:
-            return self._stretch(axes, axis, start, start + count)
-        if n % step == 0 and start < step and count == n // step:
-            slow, fast = self.new(count), self.new(step)
-            self.equate(expr, slow + fast, reason)
-            whole = (*axes[:axis], slow, *axes[axis + 1 :], fast)
-            return self._stretch(whole, len(axes), start, start + 1)[:-1]
-        self.fix(expr, reason)
-        taken = self.new(count)
-        self.fix(taken, reason)
-        return (*axes[:axis], taken, *axes[axis + 1 :])
-
-    def _stretch(self, axes: Sequence[Expr], axis: int, start: int, stop: int) -> tuple[Expr, ...]:
-        pieces = self.pieces(axes[axis])
-        for at in (start, stop):
-            position = 0
-            for i, piece in enumerate(pieces):
-                size = self.size(piece.expr)
-                if position < at < position + size:
-                    cut = self.cut(piece.expr, at - position)
-                    pieces[i : i + 1] = [Piece(p.expr, piece.path + p.path) for p in cut]
-                    break
-                position += size
-        position, chosen = 0, []
-        for piece in pieces:
-            if start <= position < stop:
-                chosen.append(piece)
-            position += self.size(piece.expr)
-        taken = self.concat(p.expr for p in chosen)
-        out = []
-        for i, other in enumerate(axes):
-            if i == axis:
-                out.append(taken)
-                continue
-            versions = [self.restrict(other, p.path) for p in chosen]
-            if len(set(map(self.expand, versions))) == 1:
-                out.append(versions[0])
-            else:
-                atoms = self.expand(other)
-                columns = [[self.restrict((atom,), p.path) for p in chosen] for atom in atoms]
-                out.append(
-                    tuple(leaf for entries in columns for leaf in self.table(taken[0], entries))
-                )
-        return tuple(out)
+    def inherit(self, root: int, parts: Expr) -> None:
+        """New leaves that replace a root: fixed, wild and key to others as it was."""
+        for part in parts:
+            for marks in (self.wild, self.anchors):
+                if root in marks:
+                    marks.add(part)
+            for notes in (self.reasons, self.made_by):
+                if root in notes:
+                    notes[part] = notes[root]
+            if root in self._dependents:
+                self._dependents.setdefault(part, set()).update(self._dependents[root])

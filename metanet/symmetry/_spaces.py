@@ -6,14 +6,23 @@ well-defined there only if k occurs exactly once beside it: without k nobody kno
 is meant (a weight shared by all heads), with k twice it is ambiguous (``y @ y.T``). The same holds
 for every tensor. Keys that fail are taken away; tables whose key is not there collapse. What is
 left is the wreath product.
+
+====================  =========================================================
+joint space           d keyed by k
+====================  =========================================================
+``(batch, k, d)``     stays: every k has its own arrangement of d
+``(batch, d)``        goes: whose arrangement?
+``(k, k, d)``         goes: that of the first k, or that of the second?
+``(k, d, d)``         stays: the same arrangement twice
+====================  =========================================================
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ._leaves import Leaves
-from ._store import Concat, Expr, Table
+from ._bindings import Expr
+from ._equations import Equations
 
 Space = tuple[Expr, ...]
 
@@ -38,25 +47,27 @@ class Stand:
 class Spaces:
     """All joint spaces seen so far."""
 
-    leaves: Leaves
+    equations: Equations
     seen: list[Space] = field(default_factory=list)
     stands: list[Stand] = field(default_factory=list)
     why: str = "an axis that it would depend on is not there"
 
+    def __post_init__(self) -> None:
+        self.leaves = self.equations.leaves
+
     def add(self, space: Sequence[Expr]) -> None:
         """Check a space now, while its operation is at hand, and again when everything is known."""
-        kept = tuple(space)
-        self.seen.append(kept)
-        self.check(kept)
+        axes = tuple(space)
+        self.seen.append(axes)
+        self.check(axes)
 
     def settle(self) -> None:
         """Check all spaces until none takes anything away any more."""
-        spaces = list(dict.fromkeys(self._canonical(s) for s in self.seen))
-        self.seen = spaces
+        self.seen = list(dict.fromkeys(map(self._canonical, self.seen)))
         changed = True
         while changed:
             changed = False
-            for space in spaces:
+            for space in self.seen:
                 changed |= self.check(space)
 
     def _canonical(self, space: Space) -> Space:
@@ -66,91 +77,102 @@ class Spaces:
         """Take away what the space does not support; whether anything was."""
         changed = False
         while True:
-            atoms = [
-                a for expr in space for a in self.leaves.expand(expr) if not self.leaves.is_wild(a)
-            ]
-            if not any(self._matters(a) for a in atoms):
-                return changed
-            if not self._check(atoms):
+            atoms = self._varying(space)
+            if not any(map(self._matters, atoms)) or not self._check(atoms):
                 return changed
             changed = True
 
+    def _varying(self, space: Iterable[Expr]) -> list[int]:
+        """The atoms of a space along which something varies."""
+        wild = self.leaves.wild
+        return [a for expr in space for a in self.leaves.expand(expr) if a not in wild]
+
     def _matters(self, atom: int) -> bool:
-        bound = self.leaves.binding(atom)
-        if bound is None:
+        """Whether an atom has keys, is a table, or has either inside."""
+        if atom not in self.leaves.bound:
             return bool(self.leaves.keys(atom))
-        if isinstance(bound, Table):
+        if not self.leaves.is_concat(atom):
             return True
-        return any(self._matters(a) for s in bound.segments for a in self.leaves.expand(s))
+        return any(map(self._matters, self._inside(atom)))
+
+    def _inside(self, atom: int) -> Iterable[int]:
+        """What the parts of a concatenation are made of."""
+        for part in self.leaves.parts(atom):
+            yield from self.leaves.expand(part)
 
     def _check(self, atoms: list[int]) -> bool:
+        """One thing that the space does not support goes; whether there was any."""
         leaves = self.leaves
-        concats = [a for a in atoms if isinstance(leaves.binding(a), Concat)]
+        concats = list(filter(leaves.is_concat, atoms))
         tables = [t for a in atoms for t in leaves.tables_within(a)]
-        for t in dict.fromkeys(tables):
-            beside = concats.count(leaves.root(leaves.binding(t).key))
-            if beside > 1 or (
-                beside < 1 and t in atoms
-            ):  # inside a segment the key may be in there with it
-                leaves.collapse(t, self.why)
+        for table in dict.fromkeys(tables):
+            key = leaves.key(table)
+            beside = sum(concat == key for concat in concats)
+            # inside a segment the key may be in there with it
+            is_lost = beside < 1 and table in atoms
+            if beside > 1 or is_lost:
+                self.equations.collapse(table, self.why)
                 leaves.settle()
                 return True
         if not concats:
             return self._check_leaves(atoms)
         first = concats[0]
         without = [a for a in atoms if a != first]
-        if concats.count(first) > 1 and (
-            inner := [d for d in leaves.unbound((first,)) if leaves.keys(d)]
-        ):
-            for leaf in inner:  # twice in one space: which of the two is meant?
-                leaves.set_keys(leaf, ())
+        if concats.count(first) > 1 and self._take_keys_inside(first):
             return True
-        bound = leaves.binding(first)
-        needed = any(leaves.root(leaves.binding(t).key) == first for t in tables)
-        if not needed and not any(
-            self._involved(a, without) for s in bound.segments for a in leaves.expand(s)
-        ):
-            return self._check(without) if any(map(self._matters, without)) else False
+        is_key = any(leaves.key(table) == first for table in tables)
+        if is_key or any(map(self._is_involved, self._inside(first))):
+            return self._check_segments(first, without)
+        return any(map(self._matters, without)) and self._check(without)
+
+    def _take_keys_inside(self, concat: int) -> bool:
+        """A concatenation is twice in one space: which of the two is meant? Whether anybody inside
+        it has keys to lose."""
+        leaves = self.leaves
+        keyed = [leaf for leaf in leaves.unbound((concat,)) if leaves.keys(leaf)]
+        for leaf in keyed:
+            leaves.set_keys(leaf, ())
+        return bool(keyed)
+
+    def _check_segments(self, concat: int, others: list[int]) -> bool:
+        """Segment by segment, each with what depends on being in it."""
+        leaves = self.leaves
         changed = False
-        for i, segment in enumerate(bound.segments):
-            inside = (
-                *leaves.expand(segment),
-                *leaves.expand(leaves.restrict(tuple(without), ((first, i),))),
-            )
-            changed |= self._check([a for a in inside if not leaves.is_wild(a)])
+        for i, segment in enumerate(leaves.parts(concat)):
+            beside = leaves.restrict(tuple(others), ((concat, i),))
+            changed |= self._check(self._varying((segment, beside)))
         return changed
 
-    def _involved(self, atom: int, others: Iterable[int]) -> bool:
+    def _is_involved(self, atom: int) -> bool:
         """Whether an atom inside a segment has keys or is one."""
-        bound = self.leaves.binding(atom)
-        if isinstance(bound, Concat):
-            return any(
-                self._involved(a, others) for s in bound.segments for a in self.leaves.expand(s)
-            )
-        return (
-            isinstance(bound, Table)
-            or bool(self.leaves.keys(atom))
-            or bool(self.leaves.dependents(atom))
-        )
+        leaves = self.leaves
+        if leaves.is_concat(atom):
+            return any(map(self._is_involved, self._inside(atom)))
+        is_table = atom in leaves.bound
+        return is_table or bool(leaves.keys(atom)) or bool(leaves.dependents(atom))
 
     def _check_leaves(self, atoms: list[int]) -> bool:
-        leaves, counts, changed = self.leaves, Counter(atoms), False
+        """The rule itself, where no atom is a concatenation."""
+        leaves = self.leaves
+        counts = Counter(atoms)
         named: Counter[int] | None = None
+        changed = False
         for leaf in counts:
             keys = leaves.keys(leaf)
             if not keys:
                 continue
             if named is None:
-                named = Counter(k for s in self._standing(counts) for k in leaves.unbound(s.label))
-            kept = {k for k in keys if counts[k] + named[k] == 1}
-            if len(kept) < len(keys):
-                leaves.set_keys(leaf, kept)
+                named = self._named(counts)
+            once = {k for k in keys if counts[k] + named[k] == 1}
+            if len(once) < len(keys):
+                leaves.set_keys(leaf, once)
                 changed = True
         return changed
 
-    def _standing(self, counts: Counter[int]) -> list[Stand]:
-        found: dict[int, Stand] = {}
+    def _named(self, counts: Counter[int]) -> Counter[int]:
+        """How often a leaf is there by integers that name its items."""
+        labels: dict[int, Expr] = {}
         for stand in self.stands:
-            if all(counts[a] == 1 for e in stand.axes for a in self.leaves.expand(e)):
-                found.setdefault(stand.ident, stand)
-        return list(found.values())
+            if all(counts[a] == 1 for axis in stand.axes for a in self.leaves.expand(axis)):
+                labels.setdefault(stand.ident, stand.label)
+        return Counter(leaf for label in labels.values() for leaf in self.leaves.unbound(label))

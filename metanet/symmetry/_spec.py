@@ -1,84 +1,30 @@
-"""The symmetries of an architecture as a value."""
+"""The symmetries of an architecture as a value, and their elements, which act on state dicts."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..checkpoints import atomic_write
-from ..documents import read_json, validated
-from ..errors import MetanetError, brief, listed
-from ..tracing import is_integer
+from ..checkpoints import Checkpoint, atomic_write, load_checkpoint, save_checkpoint
+from ..documents import Document, read_json, validated
+from ..errors import CheckpointError, MetanetError, brief, listed
 from ._axes import (
     Axis,
-    Choice,
-    Concat,
     Fixed,
     Leaf,
-    Product,
     axis_to_json,
-    concats_of,
-    fixed_of,
     leaves_of,
+    mapped,
 )
 from ._documents import SpecFile, axis_of, check_spec
-
-if TYPE_CHECKING:
-    from ._transform import Transform
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Items that may be exchanged, together with everything attached to them.
-
-    Attributes:
-        name: after the layer that makes the neurons.
-        size: number of items.
-        keys: names of other groups: one independent element per index of these (dims keyed by
-            head).
-        kind: what acts on it: ``"permutation"``, or ``"fixed"`` for a named axis that only serves
-            as a key.
-        also: what the activations allow besides (``"sign"``, ``"scale"``).
-    """
-
-    name: str
-    size: int
-    keys: tuple[str, ...] = ()
-    kind: str = "permutation"
-    also: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorAxes:
-    """How the axes of one tensor are made.
-
-    Attributes:
-        shape, dtype: of the tensor; dtype as text.
-        axes: one expression per axis.
-        tied_to: the first name of the same tensor, when this is another name of it.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    axes: tuple[Axis, ...]
-    tied_to: str | None = None
-
-    @property
-    def integer(self) -> bool:
-        """Whether it holds integers or truth values, which move with the neurons but are no
-        weights."""
-        return is_integer(self.dtype)
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether its entries are complex numbers; its axes are those of the tensor, without one
-        for the parts."""
-        return self.dtype.startswith("complex")
+from ._moves import Mover, bits_of
+from ._records import Group, TensorAxes
+from ._shown import as_html, as_text, explanation
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +56,7 @@ class SymmetrySpec:
             ) from None
 
     @cached_property
-    def _users(self) -> Mapping[str, list[str]]:
+    def users(self) -> Mapping[str, list[str]]:
         """The tensors that each group acts on."""
         users: dict[str, list[str]] = {}
         for name, tensor in self.tensors.items():
@@ -122,8 +68,6 @@ class SymmetrySpec:
 
     def identity(self) -> "Transform":
         """The transform that changes nothing."""
-        from ._transform import Transform
-
         return Transform(self, {})
 
     def sample(self, generator: torch.Generator | None = None) -> "Transform":
@@ -132,8 +76,6 @@ class SymmetrySpec:
         Args:
             generator: source of randomness; PyTorch's global one when left out.
         """
-        from ._transform import Transform
-
         elements = {}
         for group in self.groups:
             if group.kind == "permutation":
@@ -149,7 +91,7 @@ class SymmetrySpec:
         Args:
             groups: their names, and why.
         """
-        kept = tuple(
+        held = tuple(
             replace(g, kind="fixed", keys=(), also=frozenset()) if g.name in groups else g
             for g in self.groups
         )
@@ -157,7 +99,7 @@ class SymmetrySpec:
             name: replace(tensor, axes=tuple(_held(axis, groups) for axis in tensor.axes))
             for name, tensor in self.tensors.items()
         }
-        return SymmetrySpec(kept, tensors)
+        return SymmetrySpec(held, tensors)
 
     def explain(self, name: str) -> str:
         """Why the axes of a tensor are as they are.
@@ -169,64 +111,17 @@ class SymmetrySpec:
             raise MetanetError(
                 f"no tensor {brief(name)!r} in this spec; names look like {listed(self.tensors, 3)}"
             )
-        tensor = self.tensors[name]
-        lines = [f"{name} {tensor.shape} {tensor.dtype}"]
-        if tensor.tied_to:
-            lines.append(f"  another name of {tensor.tied_to}")
-        for number, axis in enumerate(tensor.axes):
-            lines.append(f"  axis {number}: {axis}")
-            for concat in concats_of(axis):
-                if concat.why:
-                    lines.append(
-                        f"    {' | '.join(str(p.size) for p in concat.parts)}: cut by {concat.why}"
-                    )
-            for why, size in _by_reason(axis).items():
-                lines.append(f"    {size} fixed: {why}")
-            for group in dict.fromkeys(leaf.group for leaf in leaves_of(axis)):
-                users = self._users.get(group, ())
-                per = (
-                    f" (one arrangement per {', '.join(self[group].keys)})"
-                    if self[group].keys
-                    else ""
-                )
-                lines.append(
-                    f"    moves with {group}{per}, shared by {len(users)} tensors: {', '.join(users[:4])}"
-                )
-        return "\n".join(lines)
+        return explanation(self, name)
 
     def __repr__(self) -> str:
         return f"SymmetrySpec({len(self.groups)} groups, {len(self.tensors)} tensors)"
 
     def _repr_html_(self) -> str:
         """For notebooks: a table of the groups, and one of the tensors that unfolds."""
-        groups = [
-            (f"{g.name}[{g.size}]", g.kind, ", ".join(g.keys), ", ".join(sorted(g.also)))
-            for g in self.groups
-        ]
-        tensors = [
-            (n, " ".join(map(str, t.shape)), "; ".join(map(str, t.axes)))
-            for n, t in self.tensors.items()
-        ]
-        return (
-            f"{html_table(('group', 'kind', 'one per', 'also'), groups)}"
-            f"<details><summary>{len(tensors)} tensors</summary>"
-            f"{html_table(('tensor', 'shape', 'axes'), tensors)}</details>"
-        )
+        return as_html(self)
 
     def __str__(self) -> str:
-        movable = sum(
-            any(True for a in t.axes for _ in leaves_of(a)) for t in self.tensors.values()
-        )
-        lines = [
-            f"SymmetrySpec: {len(self.groups)} groups, {movable} of {len(self.tensors)} tensors move"
-        ]
-        for g in self.groups:
-            per = f" per {', '.join(g.keys)}" if g.keys else ""
-            also = f" also {', '.join(sorted(g.also))}" if g.also else ""
-            lines.append(f"  {g.name}[{g.size}] {g.kind}{per}{also}")
-        width = max((len(n) for n in self.tensors), default=0)
-        lines += [f"  {n:<{width}}  {'  '.join(map(str, t.axes))}" for n, t in self.tensors.items()]
-        return "\n".join(lines)
+        return as_text(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; :meth:`from_json` is the inverse."""
@@ -277,10 +172,13 @@ class SymmetrySpec:
         )
         tensors = {
             n: TensorAxes(
-                shape=tuple(t.shape), dtype=t.dtype, axes=tuple(map(axis_of, t.axes)), tied_to=t.tied_to
+                shape=tuple(t.shape),
+                dtype=t.dtype,
+                axes=tuple(map(axis_of, t.axes)),
+                tied_to=t.tied_to,
             )
             for n, t in file.tensors.items()
-        }  # fmt: skip
+        }
         spec = cls(groups, tensors)
         check_spec(spec, place, error)
         return spec
@@ -300,27 +198,194 @@ class SymmetrySpec:
         return cls.from_json(read_json(path), f"'{path}'")
 
 
-def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A plain table for notebooks; cells are text."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+class _Metadata(Document):
+    """What a saved transform says beside its elements."""
+
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A relabelling of the neurons of every group: ``t(state_dict)`` is a new state dict with the
+    same function.
+
+    Entry ``i`` of the new axis is entry ``element[i]`` of the old one. Elements of keyed groups
+    have one leading axis per key and are looked up by the *new* index of the key.
+
+    Attributes:
+        spec: whose symmetries these are.
+        elements: for each group ``(*sizes of its keys, size)`` int64; groups left out are not
+            moved.
+    """
+
+    spec: SymmetrySpec
+    elements: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for name, element in self.elements.items():
+            group = self.spec[name]
+            shape = (*(self.spec[k].size for k in group.keys), group.size)
+            if element.dtype is not torch.int64:
+                raise MetanetError(
+                    f"element of group {brief(name)!r} is of {element.dtype}, expected torch.int64"
+                )
+            if group.kind != "permutation":
+                raise MetanetError(
+                    f"group {brief(name)!r} is {group.kind}: it has no element but the identity"
+                )
+            if tuple(element.shape) != shape:
+                raise MetanetError(
+                    f"element of group {brief(name)!r} has shape {tuple(element.shape)}, expected {shape}"
+                )
+            if not torch.equal(element.sort(-1).values, torch.arange(group.size).expand(shape)):
+                raise MetanetError(
+                    f"element of group {brief(name)!r} is not a permutation of {group.size} items"
+                )
+
+    @property
+    def _mover(self) -> Mover:
+        return Mover(self.spec.by_name, self.elements)
+
+    def element(self, group: str) -> Tensor:
+        """The permutation of a group: ``(*sizes of its keys, size)`` int64."""
+        g = self.spec[group]
+        if group in self.elements:
+            return self.elements[group]
+        return torch.arange(g.size).expand(*(self.spec[k].size for k in g.keys), g.size)
+
+    def __call__(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Apply to a state dict, or to many stacked ones (a leading axis on every tensor).
+
+        Entries that the spec does not know (integer buffers that stay) are passed on. Device and
+        dtype are kept.
+
+        Raises:
+            CheckpointError: a tensor has another shape than the architecture's.
+        """
+        return {name: self.apply(name, tensor) for name, tensor in state.items()}
+
+    def apply(self, name: str, tensor: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
+        """Apply to one tensor by its name.
+
+        Args:
+            axes: move only along these axes: an illegal relabelling, for sensitivity tests.
+        """
+        if name not in self.spec.tensors:
+            return tensor
+        described = self.spec.tensors[name]
+        if tuple(tensor.shape[-len(described.shape) or tensor.ndim :]) != described.shape:
+            raise CheckpointError(
+                f"{name} is {tuple(tensor.shape)}, expected {described.shape} "
+                "(with or without a stacking axis)"
+            )
+        lead = tensor.ndim - len(described.shape)
+        moved = [
+            n
+            for n, axis in enumerate(described.axes)
+            if (axes is None or n in axes)
+            and any(leaf.group in self.elements for leaf in leaves_of(axis))
+        ]
+        if not moved:
+            return tensor
+        integers = bits_of(tensor.dtype)
+        if integers is not None:
+            return self.apply(name, tensor.resolve_conj().view(integers), axes).view(tensor.dtype)
+        if all(self._mover.is_plain(described.axes[n]) for n in moved):
+            for n in moved:
+                tensor = tensor.index_select(
+                    lead + n, self._mover.positions(described.axes[n]).to(tensor.device)
+                )
+            return tensor
+        return self._mover.move(
+            tensor, [(axis, n in moved) for n, axis in enumerate(described.axes)], lead
+        )
+
+    def permutation(self, axis: Axis) -> Tensor:
+        """Old position of every new position along an axis that holds the keys of all its groups:
+        ``(size,)`` int64."""
+        return self._mover.move(torch.arange(axis.size), [(axis, True)], 0)
+
+    def inverse(self) -> "Transform":
+        """``t.inverse()(t(sd))`` is ``sd``."""
+        out = {}
+        for name, element in self.elements.items():
+            keys = self._old_keys(name)
+            result = torch.empty_like(element)
+            result[keys] = element.argsort(-1)
+            out[name] = result
+        return Transform(self.spec, out)
+
+    def _old_keys(self, name: str) -> tuple[Tensor, ...]:
+        """For every combination of new key positions the old ones, as index arrays."""
+        keys = self.spec[name].keys
+        sizes = [self.spec[k].size for k in keys]
+        new = {
+            k: torch.arange(n).view([n if i == j else 1 for j in range(len(keys))])
+            for i, (k, n) in enumerate(zip(keys, sizes, strict=True))
+        }
+        old = (self.element(k)[(*(new[key] for key in self.spec[k].keys), new[k])] for k in keys)
+        return tuple(o.expand(sizes) for o in old)
+
+    def __matmul__(self, other: "Transform") -> "Transform":
+        """``(t1 @ t2)(sd) == t1(t2(sd))``."""
+        if other.spec is not self.spec and other.spec != self.spec:
+            raise MetanetError("transforms of different architectures cannot be composed")
+        out = {}
+        for name in dict.fromkeys((*self.elements, *other.elements)):
+            inner = (
+                other.element(name)[self._old_keys(name)]
+                if self.spec[name].keys
+                else other.element(name)
+            )
+            out[name] = inner.gather(-1, self.element(name).expand(inner.shape))
+        return Transform(self.spec, out)
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, with the spec as metadata."""
+        save_checkpoint(
+            path,
+            {n: e.contiguous() for n, e in self.elements.items()},
+            metadata={"spec": self.spec.to_json()},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Transform":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or holds no transform.
+        """
+        file = load_checkpoint(path, unwrap=False)
+        metadata = validated(
+            _Metadata,
+            file.metadata,
+            f"'{path}' is not a saved transform: its metadata",
+            error=CheckpointError,
+        )
+        return cls.of_file(metadata.spec, file)
+
+    @classmethod
+    def of_file(cls, spec: Any, file: Checkpoint) -> "Transform":
+        """The transform whose spec is parsed JSON and whose elements are a file's tensors.
+
+        Raises:
+            CheckpointError: no spec, or elements that are none of its groups'.
+        """
+        spec = SymmetrySpec.from_json(
+            spec, f"the symmetry spec in '{file.path}'", error=CheckpointError
+        )
+        try:
+            return cls(spec, dict(file))
+        except MetanetError as error:
+            raise CheckpointError(f"'{file.path}': {error}") from error
 
 
 def _held(axis: Axis, groups: Mapping[str, str]) -> Axis:
     """The axis with some groups fixed."""
-    match axis:
-        case Leaf(group, size) if group in groups:
-            return Fixed(size, groups[group], group)
-        case Product() | Concat() | Choice():
-            return replace(axis, parts=tuple(_held(part, groups) for part in axis.parts))
-    return axis
 
+    def held(part: Leaf | Fixed) -> Axis:
+        if isinstance(part, Leaf) and part.group in groups:
+            return Fixed(part.size, groups[part.group], part.group)
+        return part
 
-def _by_reason(axis: Axis) -> dict[str, int]:
-    """How many items of an axis are fixed for each reason."""
-    sizes: dict[str, int] = {}
-    for part in fixed_of(axis):
-        sizes[part.reason] = sizes.get(part.reason, 0) + part.size
-    return sizes
+    return mapped(axis, held)

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from ._inr import InrClassification as InrClassification
     from ._predict import predict as predict
     from ._run import train as train
+    from ._saved import TASKS as TASKS
     from ._task import Task as Task
     from ._task import register as register
 
 _WHERE = {
     "AccuracyPrediction": "_accuracy",
     "InrClassification": "_inr",
+    "TASKS": "_saved",  # which registers all of ours
     "Task": "_task",
     "register": "_task",
     "predict": "_predict",

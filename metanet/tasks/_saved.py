@@ -49,8 +49,9 @@ def describe_run(task: Task, arguments: Mapping[str, Any], data: WeightData) -> 
         arguments: of its constructor.
         data: what it was trained on.
     """
-    name = next((name for name, cls in TASKS.items() if cls is type(task)), None)
     cls = type(task)
+    names = [name for name, entry in TASKS.items() if entry is cls and TASKS.is_installed(name)]
+    name = names[0] if names else None
     entry = {
         "arguments": {key: value for key, value in arguments.items() if not key.startswith("_")}
     }

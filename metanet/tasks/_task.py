@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ..documents import Document, validated
 from ..errors import MetanetError
+from ..registry import Registry
 from ..zoo import Population, Zoo, settle_labels, settle_weights
 from ._data import Member, WeightData, split_runs, trace_population
 
 if TYPE_CHECKING:
     from ..architecture import Architecture
 
-TASKS: dict[str, type["Task"]] = {}
+TASKS: Registry[type["Task"]] = Registry("task", group="metanet.tasks")
 """Every task by its name: what a saved model may name."""
 
 
@@ -24,16 +25,15 @@ def register(name: str) -> Callable[[type["Task"]], type["Task"]]:
     """Registers a task under a name, by which a saved model names it.
 
     Raises:
-        MetanetError: there are two of that name.
+        MetanetError: there are two of that name, or what is registered is no task.
     """
 
     def decorate(cls: type["Task"]) -> type["Task"]:
-        if name in TASKS:
+        if not (isinstance(cls, type) and issubclass(cls, Task)):
             raise MetanetError(
-                f"there are two tasks named {name!r}: {TASKS[name].__name__} and {cls.__name__}"
+                f"task {name!r}: {cls!r} is no task: expected a class derived from metanet.tasks.Task"
             )
-        TASKS[name] = cls
-        return cls
+        return TASKS.add(name, cls)
 
     return decorate
 

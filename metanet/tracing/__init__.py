@@ -10,6 +10,8 @@ from ._places import EXITS as EXITS
 from ._places import line_of_the_network as line_of_the_network
 from ._prepare import prepare as prepare
 from ._recorder import record as record
+from ._schemas import Facts as Facts
+from ._schemas import facts as facts
 from ._trace import Op as Op
 from ._trace import Ref as Ref
 from ._trace import Trace as Trace

@@ -99,18 +99,18 @@ def _own(model: nn.Module) -> Example:
 
 
 def _inputs(model: nn.Module, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    given = getattr(model, name)
-    if callable(given) and not isinstance(given, Tensor):
-        given = given()
-    if isinstance(given, Tensor):
-        return (given,), {}
-    if isinstance(given, tuple | list):
-        return tuple(given), {}
-    if isinstance(given, Mapping):
-        return (), dict(given)
+    inputs = getattr(model, name)
+    if callable(inputs) and not isinstance(inputs, Tensor):
+        inputs = inputs()
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, tuple | list):
+        return tuple(inputs), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
     raise TraceError(
-        f"{type(model).__name__}.{name} gave {type(given).__name__}, expected a tensor, a tuple of positional inputs, "
-        "a dict of keyword inputs, or a function that returns one of these"
+        f"{type(model).__name__}.{name} gave {type(inputs).__name__}, expected a tensor, a tuple of "
+        "positional inputs, a dict of keyword inputs, or a function that returns one of these"
     )
 
 
@@ -118,6 +118,7 @@ def _inputs(model: nn.Module, name: str) -> tuple[tuple[Any, ...], dict[str, Any
 def _timm(model: nn.Module) -> Example:
     """Images of the size that the network was made for, or small ones where it takes any size."""
     config = _timm_config(model)
+    assert config is not None
     channels, *size = config["input_size"]
     channels = _timm_channels(model, config) or channels
     made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
@@ -151,8 +152,8 @@ def _timm_channels(model: nn.Module, config: Mapping[str, Any]) -> int | None:
     modules = dict(model.named_modules())
     channels = getattr(modules.get(first), "in_channels", None) if isinstance(first, str) else None
     # TResNet folds blocks of pixels into channels before it.
-    folded = [module.bs**2 for module in model.modules() if type(module).__name__ == "SpaceToDepth"]
-    return channels // folded[0] if channels and folded else channels
+    folds: list[Any] = [m for m in model.modules() if type(m).__name__ == "SpaceToDepth"]
+    return channels // folds[0].bs ** 2 if channels and folds else channels
 
 
 def _of_torchvision(model: nn.Module) -> bool:

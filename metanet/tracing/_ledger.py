@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import TraceError
+from ._book import Book, described
 from ._memory import Memories, Memory, Node, attach, is_lazy, node_of, release, storage_key
-from ._schemas import Facts, facts
-from ._trace import Op, Ref, Value
+from ._schemas import facts
+from ._trace import Ref
 from ._views import View, alias, invertible, rebuild, view_of, window
 
 aten = torch.ops.aten
@@ -27,16 +28,11 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.values: list[Value] = []
-        self.ops: list[Op] = []
-        self.constants: dict[int, Tensor] = {}
+        self.book = Book()
         # constants whose tensors others may write into after the recording
         self.borrowed: set[int] = set()
-        self.module = ""  # whose forward is running
         self._memories = Memories()
         self._outside: list[Tensor] = []  # tensors that no operation made
-        # constants that operations read, so that they must outlive a write
-        self._referred: set[int] = set()
 
     # ------------------------------------------------------------------------------------------------
     # tensors
@@ -49,7 +45,7 @@ class Ledger:
             return node.number
         memory = self._memories.of(tensor, storage_key(tensor))
         return self._from_outside(
-            tensor, Node(self, self._new(tensor, origin, names), None, memory)
+            tensor, Node(self, self.book.new(tensor, origin, names), None, memory)
         ).number
 
     def knows(self, tensor: Tensor) -> bool:
@@ -71,9 +67,10 @@ class Ledger:
                 node.value = tensor.detach()
         if node.memory.key != key:  # tensor.data = other, tensor.set_(other)
             if self._memories.find(key) is None:
+                where = self.book.module or "the network"
                 raise TraceError(
-                    f"{self.module or 'the network'} gives a tensor of shape {tuple(tensor.shape)} other memory in its "
-                    "forward pass (x.data = ..., x.set_(...)), which cannot be followed: use x.copy_(...) there"
+                    f"{where} gives a tensor of shape {tuple(tensor.shape)} other memory in its forward pass "
+                    "(x.data = ..., x.set_(...)), which cannot be followed: use x.copy_(...) there"
                 )
             return self._met(tensor, key)
         return node
@@ -89,20 +86,20 @@ class Ledger:
                 and tensor.shape == self._shape(root)
             )
             view = alias(Ref(root.number)) if whole else window(Ref(root.number), tensor)
-            node = Node(self, self._new(tensor, "result"), None, memory, root, view)
+            node = Node(self, self.book.new(tensor, "result"), None, memory, root, view)
             self._derive(node)
             return self._from_outside(tensor, node)
         if (
             root is not None and root.value is None
         ):  # no function says how it follows from what is there
-            node = Node(self, self._new(tensor, "result"), None, memory, root)
+            node = Node(self, self.book.new(tensor, "result"), None, memory, root)
             self._derive(node)
             return self._from_outside(tensor, node)
         value = None if tensor.is_meta else tensor.detach()
         if value is None:
-            number = self._new(tensor, "unknown")
+            number = self.book.new(tensor, "unknown")
         else:
-            number = self.constant(value, memory)
+            number = self.book.constant(value, memory)
             self.borrowed.add(number)
         return self._from_outside(tensor, Node(self, number, value, memory))
 
@@ -114,9 +111,8 @@ class Ledger:
     def _counts_alike(self, tensor: Tensor, root: Node) -> bool:
         """Whether an entry of a tensor is one of its memory's root: not half of a complex one, nor
         a conjugate."""
-        return str(tensor.dtype) == f"torch.{self.values[root.number].dtype}" and not is_lazy(
-            tensor
-        )
+        same_dtype = str(tensor.dtype) == f"torch.{self.book.values[root.number].dtype}"
+        return same_dtype and not is_lazy(tensor)
 
     def _from_outside(self, tensor: Tensor, node: Node) -> Node:
         self._outside.append(tensor)
@@ -147,62 +143,33 @@ class Ledger:
             node.seen = node.memory.version
             self._derive(node)
         if referred:
-            self._referred.add(node.number)
+            self.book.referred.add(node.number)
         return node.number
-
-    def constant(self, value: Tensor, memory: Memory) -> int:
-        """A number for a value that is known."""
-        number = self._new(value, "constant")
-        self.constants[number] = value
-        memory.constants.append(number)
-        return number
 
     def _derive(self, node: Node) -> None:
         parent, view = node.parent, node.view
+        assert parent is not None
         if view is None:
             node.value = None
-            node.number = self._write_through(Ref(parent.number), node)
+            node.number = self.book.write_through(Ref(parent.number), node)
         elif view.call is aten.alias.default:
             node.number, node.value = parent.number, parent.value
         elif parent.value is not None:
             args, kwargs = view.of(parent.value)
             node.value = view.call(*args, **kwargs)
-            node.number = self.constant(node.value, node.memory)
+            node.number = self.book.constant(node.value, node.memory)
         else:
             args, kwargs = view.of(Ref(parent.number))
             node.value = None
-            node.number = self.emit(view.call, args, self.values[node.number], kwargs).value
-
-    def _new(self, like: Tensor, origin: str, names: tuple[str, ...] = ()) -> int:
-        self.values.append(replace(_described(like), origin=origin, names=names))
-        return len(self.values) - 1
+            node.number = self.book.emit(
+                view.call, args, self.book.values[node.number], kwargs
+            ).value
 
     def _shape(self, node: Node) -> tuple[int, ...]:
-        return self.values[node.number].shape
+        return self.book.values[node.number].shape
 
     # ------------------------------------------------------------------------------------------------
     # operations
-
-    def emit(self, call: Any, args: Any, like: Value, kwargs: Any = None) -> Ref:
-        """Record an operation with one result, which is like this value."""
-        self.values.append(replace(like, origin="result", names=()))
-        number = len(self.values) - 1
-        self._record(facts(call).name, call, args, kwargs or {}, (number,))
-        return Ref(number)
-
-    def _record(
-        self, name: str, call: Any, args: Any, kwargs: Any, outputs: tuple[int | None, ...]
-    ) -> None:
-        op = Op(
-            name=name,
-            call=call,
-            args=tuple(args),
-            kwargs=kwargs,
-            outputs=outputs,
-            module=self.module,
-        )
-        self._referred.update(op.inputs())
-        self.ops.append(op)
 
     def made(
         self, func: Any, recorded: tuple[Any, Any], nodes: list[Node], out: Any, values: Any
@@ -223,7 +190,7 @@ class Ledger:
             parent = next((n for n in nodes if n.memory.key == key), None)
             memory = self._memories.of(tensor, key) if parent is None else parent.memory
             if parent is not None and facts(func).separates:
-                self.keep(memory)
+                self.book.keep(memory)
                 parent, memory = None, Memory(tensor, key)
             if parent is not None and facts(func).identity:
                 node = Node(
@@ -233,9 +200,9 @@ class Ledger:
             else:
                 value = None if value is None else value.detach()
                 if value is not None:
-                    number = self.constant(value, memory)
+                    number = self.book.constant(value, memory)
                 else:
-                    number = self._new(tensor, "result" if nodes else "unknown")
+                    number = self.book.new(tensor, "result" if nodes else "unknown")
                 node = Node(self, number, value, memory)
                 if parent is not None:
                     self._look(node, parent, func, recorded, index if several else None, tensor)
@@ -244,14 +211,15 @@ class Ledger:
                 outputs.append(number)
             self._hang(tensor, node)
         if values is None and nodes and any(number is not None for number in outputs):
-            self._record(facts(func).name, func, args, kwargs, tuple(outputs))
+            self.book.record(facts(func).name, func, args, kwargs, tuple(outputs))
 
     def _look(
         self, node: Node, parent: Node, func: Any, recorded: Any, index: int | None, tensor: Tensor
     ) -> None:
         """How a tensor looks into an operand of the operation that made it."""
         root = parent.memory.root()
-        view = view_of(func, *recorded, index, self._shape(parent))
+        args, kwargs = recorded
+        view = view_of(func, args, kwargs, index, self._shape(parent))
         if func is aten.as_strided.default and parent is not root:
             view = None  # it may reach beyond what its operand shows
         node.folded = parent.folded or func is aten.expand.default or not invertible(view)
@@ -265,18 +233,12 @@ class Ledger:
         """A tensor that became another view of its memory (``unsqueeze_``): a view of what it
         was."""
         view = View(func, *recorded)
-        new = Node(self, self._new(tensor, "result"), None, node.memory, node, view)
+        new = Node(self, self.book.new(tensor, "result"), None, node.memory, node, view)
         self._derive(new)
         attach(tensor, new)
 
     # ------------------------------------------------------------------------------------------------
     # writes
-
-    def keep(self, memory: Memory) -> None:
-        """Copy the constants in a memory that will be written behind our back."""
-        for number in memory.constants:
-            self.constants[number] = self.constants[number].clone()
-        memory.constants.clear()
 
     def before_writing(self, node: Node, *, known: bool) -> None:
         """Save the constants in a memory that is about to be written, as far as operations read
@@ -284,23 +246,24 @@ class Ledger:
         memory = node.memory
         above: Node | None = None if known else node  # what is rebuilt is read
         while above is not None:
-            self._referred.add(above.number)
+            self.book.referred.add(above.number)
             above = above.parent
-        self._referred.update(n.number for n in memory.strangers)
+        self.book.referred.update(n.number for n in memory.strangers)
         for number in memory.constants:
-            if number in self._referred:
-                self.constants[number] = self.constants[number].clone()
-        memory.constants = [n for n in memory.constants if n not in self._referred]
+            if number in self.book.referred:
+                self.book.constants[number] = self.book.constants[number].clone()
+        memory.constants = [n for n in memory.constants if n not in self.book.referred]
 
     def after_writing(self, node: Node) -> None:
         """Forget the constants that were written over before any operation read them."""
         for number in node.memory.constants:
-            del self.constants[number]
+            del self.book.constants[number]
         node.memory.constants.clear()
 
     def wrote_known(self, node: Node) -> None:
         """A tensor was written, and all its numbers are known now: ``node.value`` has them."""
-        node.number = self.constant(node.value, node.memory)
+        assert node.value is not None
+        node.number = self.book.constant(node.value, node.memory)
         self._spread(node)
 
     def wrote(
@@ -318,13 +281,13 @@ class Ledger:
             node.number, node.value = self._filled(nodes[1], tensor), None
             self._spread(node)
             return
-        numbers = {id(tensor): self._new(tensor, "result") for tensor, _ in written}
+        numbers = {id(tensor): self.book.new(tensor, "result") for tensor, _ in written}
         outputs: list[int | None] = []
         for tensor in results:
             if isinstance(tensor, Tensor) and id(tensor) not in numbers:
                 node = Node(
                     self,
-                    self._new(tensor, "result"),
+                    self.book.new(tensor, "result"),
                     None,
                     self._memories.of(tensor, storage_key(tensor)),
                 )
@@ -335,39 +298,26 @@ class Ledger:
         returned = [o for o in outputs if o is not None]
         outputs = outputs if returned else []
         outputs += [number for number in numbers.values() if number not in returned]
-        call = about.functional if self._stays_functional(about, nodes, written) else func
-        self._record(about.name, call, *recorded, tuple(outputs))
+        call = about.functional if self.book.stays_functional(about, nodes, written) else func
+        self.book.record(about.name, call, *recorded, tuple(outputs))
         for tensor, node in written:
             node.number, node.value = numbers[id(tensor)], None
             self._spread(node)
 
-    def _stays_functional(
-        self, about: Facts, nodes: list[Node], written: list[tuple[Tensor, Node]]
-    ) -> bool:
-        """Whether the functional overload returns the dtype that a write in place keeps."""
-        if about.functional is None:
-            return False
-        dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor, _ in written}
-        if not about.keeps_dtype:
-            return dtypes == {"bool"}
-        # integers do not change the dtype of numbers with a point
-        plain = set() if dtypes & _INTEGERS else _INTEGERS
-        return all(self.values[n.number].dtype in dtypes | plain for n in nodes if self._shape(n))
-
     def _filled(self, source: Node, tensor: Tensor) -> int:
         """What ``tensor.copy_(source)`` leaves in the tensor."""
-        ref, value, like = Ref(source.number), self.values[source.number], _described(tensor)
+        ref, value, like = Ref(source.number), self.book.values[source.number], described(tensor)
         if value.dtype != like.dtype:
-            ref = self.emit(
+            ref = self.book.emit(
                 aten._to_copy.default,
                 (ref,),
                 replace(value, dtype=like.dtype),
                 {"dtype": tensor.dtype},
             )
         if value.shape != like.shape:
-            ref = self.emit(aten.expand.default, (ref, list(tensor.shape)), like)
-        if self.values[ref.value].layout != like.layout:
-            ref = self.emit(aten.clone.default, (ref,), like)
+            ref = self.book.emit(aten.expand.default, (ref, list(tensor.shape)), like)
+        if self.book.values[ref.value].layout != like.layout:
+            ref = self.book.emit(aten.clone.default, (ref,), like)
         return ref.value
 
     def _spread(self, node: Node) -> None:
@@ -377,7 +327,7 @@ class Ledger:
             parent = child.parent
             self.current(parent)  # another tensor that the same operation wrote may have changed it
             if parent.value is not None and child.value is not None:
-                parent.number = self.constant(parent.value, memory)
+                parent.number = self.book.constant(parent.value, memory)
             elif child.view is not None and child.view.call is aten.alias.default:
                 parent.number, parent.value = child.number, child.value
             else:
@@ -385,46 +335,25 @@ class Ledger:
             chain.append(parent)
             child = parent
         memory.version += 1
-        for each in chain:
-            each.seen = memory.version
+        for written in chain:
+            written.seen = memory.version
         for stranger in [memory.root(), *memory.strangers]:
             if stranger is not None and stranger is not child and memory.strangers:
                 stranger.value = None
-                stranger.number = self._write_through(Ref(child.number), stranger)
+                stranger.number = self.book.write_through(Ref(child.number), stranger)
 
     def _rebuild(self, child: Node, parent: Node) -> Node:
         """Record what a parent is after its view was written; returns the node that has it, the
         parent or the root."""
-        view, part = child.view, self.values[child.number]
+        view, part = child.view, self.book.values[child.number]
         if child.window is not None and (parent.folded or not invertible(view)):
             parent, view = parent.memory.root(), child.window
-        whole = self.values[parent.number]
+        whole = self.book.values[parent.number]
         new = None
         if view is not None:
-            new = rebuild(view, Ref(parent.number), Ref(child.number), whole, part, self.emit)
+            new = rebuild(view, Ref(parent.number), Ref(child.number), whole, part, self.book.emit)
         parent.number = (
-            new.value if new is not None else self._write_through(Ref(child.number), parent)
+            new.value if new is not None else self.book.write_through(Ref(child.number), parent)
         )
         parent.value = None
         return parent
-
-    def _write_through(self, written: Ref, node: Node) -> int:
-        """No function says what a tensor holds after a write to memory that it shares in an unknown
-        way."""
-        self.values.append(replace(self.values[node.number], origin="result", names=()))
-        number = len(self.values) - 1
-        self._record("metanet.write_through_view", None, (written, Ref(node.number)), {}, (number,))
-        return number
-
-
-_INTEGERS = {"bool", "uint8", "int8", "int16", "int32", "int64"}
-
-
-def _described(tensor: Tensor) -> Value:
-    strided = tensor.layout is torch.strided
-    return Value(
-        shape=tuple(tensor.shape),
-        dtype=str(tensor.dtype).removeprefix("torch."),
-        origin="result",
-        layout=(tensor.stride(), tensor.storage_offset()) if strided else ((), 0),
-    )

@@ -81,8 +81,13 @@ class Node:
         parent: "Node | None" = None,
         view: View | None = None,
     ) -> None:
-        self.owner, self.number, self.value, self.memory = owner, number, value, memory
-        self.parent, self.view = parent, view
+        self.owner = owner
+        self.number = number
+        self.value = value
+        # none for a moment: of a deep copy, until the ledger meets it
+        self.memory: Memory = memory  # type: ignore[assignment]
+        self.parent = parent
+        self.view = view
         self.window: View | None = None
         self.folded = False
         self.seen = memory.version if memory is not None else 0

@@ -27,9 +27,10 @@ def check_module(model: Any) -> None:
     if scripted:
         where = f"its module {scripted[0]!r}" if scripted[0] else "it"
         raise TraceError(
-            f"{type(model).__name__} cannot be traced: {where} is TorchScript, whose operations PyTorch runs out of "
-            "sight.\n  Build the module that it was made from, copy the weights, module.load_state_dict(scripted."
-            "state_dict()), and trace that. metanet.load_checkpoint reads them once scripted.state_dict() is saved."
+            f"{type(model).__name__} cannot be traced: {where} is TorchScript, whose operations "
+            "PyTorch runs out of sight.\n  Build the module that it was made from, copy the weights, "
+            "module.load_state_dict(scripted.state_dict()), and trace that. metanet.load_checkpoint "
+            "reads them once scripted.state_dict() is saved."
         )
 
 

@@ -23,8 +23,8 @@ def results(out: Any) -> list[Tensor]:
         named = {
             name: value for name, value in own.items() if name == head or name.endswith(f"_{head}")
         }
-        if found := list(tensors_in(named)):
-            return found
+        if tensors := list(tensors_in(named)):
+            return tensors
     return list(tensors_in(own)) or list(tensors_in(out))
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ..errors import TraceError
+from ._kernels import cell_by_cell, plain_kernels
 from ._ledger import Ledger
 from ._memory import Node, release
 from ._modules import check_module
@@ -42,13 +43,14 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
     name = type(model).__name__
     if not any(True for _ in tensors_in((args, kwargs))):
         raise TraceError(
-            f"tracing {name} needs example inputs: trace(model, x) with x as in model(x), batch size 2 or more"
+            f"tracing {name} needs example inputs: trace(model, x) with x as in model(x), "
+            "batch size 2 or more"
         )
     lazy = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if is_lazy(t)]
     if lazy:
         raise TraceError(
-            f"{name} has parameters without a shape yet ({', '.join(lazy[:3])}): run the model once on example inputs, "
-            "then trace it"
+            f"{name} has parameters without a shape yet ({', '.join(lazy[:3])}): run the model once on "
+            "example inputs, then trace it"
         )
     model = prepare(
         model
@@ -62,14 +64,14 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
         stack.callback(recorder.ledger.close)
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(_plain_kernels())
+        stack.enter_context(plain_kernels())
         for path, module in model.named_modules():
             stack.callback(
                 module.register_forward_pre_hook(recorder.enter(path), prepend=True).remove
             )
             stack.callback(module.register_forward_hook(recorder.leave, always_call=True).remove)
             if isinstance(module, nn.RNNBase):
-                stack.callback(_cell_by_cell(module))
+                stack.callback(cell_by_cell(module))
         torch.manual_seed(0)
         try:
             with recorder, _Border(recorder):
@@ -138,7 +140,7 @@ class Recorder(TorchDispatchMode):
 
         def push(*_: Any) -> None:
             self.path.append(path)
-            self.ledger.module = path
+            self.ledger.book.module = path
             self.deepest = path  # where a forward that raises was: `leave` runs for it too
 
         return push
@@ -146,7 +148,7 @@ class Recorder(TorchDispatchMode):
     def leave(self, *_: Any) -> None:
         """A hook for after a forward."""
         self.path.pop()
-        self.ledger.module = self.path[-1]
+        self.ledger.book.module = self.path[-1]
 
     def add_input(self, tensor: Tensor) -> None:
         """Number a tensor among the inputs."""
@@ -156,17 +158,16 @@ class Recorder(TorchDispatchMode):
 
     def numbers(self, out: Any) -> tuple[int, ...]:
         """Of the tensors in what the network returned."""
-        found = [
+        numbers = [
             self.ledger.current(self.ledger.node(t)) for t in results(out) if self.ledger.knows(t)
         ]
-        return tuple(n for n in found if self.ledger.values[n].origin != "constant")
+        return tuple(n for n in numbers if self.ledger.book.values[n].origin != "constant")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         about = facts(func)
-        if (
-            about.composite
-        ):  # only within torch.inference_mode, which skips the layer that decomposes
+        # only within torch.inference_mode, which skips the layer that decomposes
+        if about.composite:
             with self:
                 return func.decompose(*args, **kwargs)
         if about.base == "set_":  # other memory: which one will show when the tensor is read next
@@ -181,11 +182,11 @@ class Recorder(TorchDispatchMode):
             func(*args, **kwargs)
             self.ledger.relabelled(about.functional, recorded, nodes[0], args[0])
             return args[0]
-        read = (nodes[1:] if about.overwrites else nodes) if about.reads else []
+        read: list[Node] = []
+        if about.reads:
+            read = nodes[1:] if about.overwrites else nodes
         known = all(node.value is not None for node in read)
-        written = (
-            [(t, self.ledger.node(t)) for t in about.written(args, kwargs)] if about.writes else []
-        )
+        written = [(t, self.ledger.node(t)) for t in about.written(args, kwargs)]
         if known and written:
             known = self._have_values(written)
         for _, node in written:
@@ -197,21 +198,31 @@ class Recorder(TorchDispatchMode):
             values = out if known else None
         for _, node in written:
             self.ledger.after_writing(node)
-        results_ = _results(out)
-        shadows = None if values is None else _results(values)
-        if about.unspecified:  # a network that is a function does not depend on them
-            for t in (*results_, *(shadows or ())):
-                t.zero_()
+        if about.unspecified:
+            _make_plain(out, values)
         if not written:
             self.ledger.made(func, recorded, nodes, out, values)
-        elif known:
-            for _, node in written:
-                self.ledger.wrote_known(node)
         else:
-            self.ledger.wrote(func, recorded, nodes, results_, written)
-        if not known and any(isinstance(x, (bool, int, float, complex)) for x in results_):
+            self._wrote(func, recorded, nodes, _results(out), written, known)
+        if not known and any(isinstance(x, (bool, int, float, complex)) for x in _results(out)):
             self._read(nodes, about.name)
         return out
+
+    def _wrote(
+        self,
+        func: Any,
+        recorded: tuple[Any, Any],
+        nodes: list[Node],
+        outputs: list[Any],
+        written: list[tuple[Tensor, Node]],
+        known: bool,
+    ) -> None:
+        """An operation wrote into tensors: values that are all known, or data."""
+        if not known:
+            self.ledger.wrote(func, recorded, nodes, outputs, written)
+            return
+        for _, node in written:
+            self.ledger.wrote_known(node)
 
     def left(self, tensor: Tensor, how: str) -> Tensor:
         """Python is about to read the numbers in a tensor, of which no dispatch tells: the tensor
@@ -260,22 +271,22 @@ class Recorder(TorchDispatchMode):
             if node.value is None:
                 self.reads.setdefault(self.ledger.current(node), place)
         self.warnings[
-            f"{name} in {self.where} turned data into a Python number at {place}: only the path taken by the example "
-            "inputs is covered, and the axes that were read stay fixed"
+            f"{name} in {self.where} turned data into a Python number at {place}: only the path taken "
+            "by the example inputs is covered, and the axes that were read stay fixed"
         ] = None
 
     def finish(self, outputs: tuple[int, ...]) -> Trace:
         """The recording, without operations that no output needs."""
         ledger = self.ledger
-        needed, kept = {*outputs, *self.reads}, []
-        for op in reversed(ledger.ops):
+        needed, ops = {*outputs, *self.reads}, []
+        for op in reversed(ledger.book.ops):
             if any(o in needed for o in op.outputs) or self._tells_by_shape(op):
-                kept.append(op)
+                ops.append(op)
                 needed.update(op.inputs())
-        constants = {n: t for n, t in ledger.constants.items() if n in needed}
+        constants = {n: t for n, t in ledger.book.constants.items() if n in needed}
         return Trace(
-            values=tuple(ledger.values),
-            ops=tuple(reversed(kept)),
+            values=tuple(ledger.book.values),
+            ops=tuple(reversed(ops)),
             inputs=tuple(self.inputs),
             outputs=outputs,
             parameters=self.parameters,
@@ -291,7 +302,7 @@ class Recorder(TorchDispatchMode):
         the result itself."""
         if op.call is None or torch.Tag.dynamic_output_shape not in op.call.tags:
             return False
-        by_mask = (self.ledger.values[n].dtype in ("bool", "uint8") for n in op.inputs()[1:])
+        by_mask = (self.ledger.book.values[n].dtype in ("bool", "uint8") for n in op.inputs()[1:])
         return op.name not in _LOOK_UPS or any(
             by_mask
         )  # integers that are looked up choose no number of items
@@ -333,6 +344,13 @@ def _only_checks(func: Any, args: Any, kwargs: Any) -> bool:
     return func is one_hot and (kwargs.get("num_classes", -1) if len(args) < 2 else args[1]) != -1
 
 
+def _make_plain(out: Any, values: Any) -> None:
+    """Numbers that are any: a network that is a function does not depend on them."""
+    for t in (*_results(out), *_results(values)):
+        if t is not None:
+            t.zero_()
+
+
 def _results(out: Any) -> list[Any]:
     return list(out) if isinstance(out, (list, tuple)) else [out]
 
@@ -348,38 +366,3 @@ def _copied(
         return copy.deepcopy((args, kwargs), known)
     except Exception as e:
         raise TraceError(f"the example inputs cannot be copied: {type(e).__name__}: {e}") from e
-
-
-def _cell_by_cell(module: nn.RNNBase) -> Callable[[], None]:
-    """Keep a recurrent layer from running as one fused operation; convolutions would be slow
-    without such kernels."""
-    flags: list[Any] = []
-
-    def off(*_: Any) -> None:
-        flags.append(ExitStack())
-        flags[-1].enter_context(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None))
-        flags[-1].enter_context(torch.backends.cudnn.flags(enabled=False))
-
-    def on(*_: Any) -> None:
-        flags.pop().close()
-
-    before = module.register_forward_pre_hook(off)
-    after = module.register_forward_hook(on, always_call=True)
-
-    def remove() -> None:
-        before.remove()
-        after.remove()
-
-    return remove
-
-
-@contextmanager
-def _plain_kernels() -> Any:
-    """Turn off the fused kernels that would hide a network's structure behind one operation."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

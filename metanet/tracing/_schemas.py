@@ -24,9 +24,19 @@ _RANDOM = {
 }
 _OVERWRITE = {"copy_", "fill_", "zero_", *_RANDOM}
 _SHAPE_ONLY = {
-    "empty_like", "full_like", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones_like",
-    "rand_like", "randint_like", "randn_like", "zeros_like",
-}  # fmt: skip
+    "empty_like",
+    "full_like",
+    "new_empty",
+    "new_empty_strided",
+    "new_full",
+    "new_ones",
+    "new_zeros",
+    "ones_like",
+    "rand_like",
+    "randint_like",
+    "randn_like",
+    "zeros_like",
+}
 _UNSPECIFIED = {
     "empty",
     "empty_like",
@@ -93,10 +103,10 @@ class Facts:
 
     def written(self, args: Any, kwargs: Any) -> list[Tensor]:
         """The tensors among these arguments that a call writes into."""
-        found: list[Tensor] = []
+        tensors: list[Tensor] = []
         for position, name in self.writes:
-            found += tensors_in(args[position] if position < len(args) else kwargs.get(name))
-        return found
+            tensors += tensors_in(args[position] if position < len(args) else kwargs.get(name))
+        return tensors
 
 
 @cache
@@ -143,10 +153,10 @@ def _functional(
     func: OpOverload, namespace: str, name: str, out: frozenset[str]
 ) -> OpOverload | None:
     """The overload with the same arguments, save receivers, that writes nothing."""
-    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in out]
+    signature = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in out]
     for overload in _overloads(getattr(getattr(torch.ops, namespace), name, None)):
         schema = overload._schema
-        if not schema.is_mutable and [(a.name, str(a.type)) for a in schema.arguments] == wanted:
+        if not schema.is_mutable and [(a.name, str(a.type)) for a in schema.arguments] == signature:
             return overload
     return None
 

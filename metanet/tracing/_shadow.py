@@ -24,8 +24,8 @@ _INDEXING = {
     torch.ops.aten.index_put_.default,
 }
 _REMEDY = (
-    "materialise the model first, model.to_empty(device='cpu'), or build it outside torch.device('meta'); a smaller "
-    "size of the same architecture will do"
+    "materialise the model first, model.to_empty(device='cpu'), or build it outside torch.device('meta'); a "
+    "smaller size of the same architecture will do"
 )
 
 

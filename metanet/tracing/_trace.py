@@ -169,8 +169,10 @@ class Trace:
                 if number is not None:
                     env[number] = _plain(tensor) if isinstance(tensor, Tensor) else tensor
             if keep is not None:
-                for number in {*op.inputs(), *op.outputs} - {None}:
-                    if last[number] == place and number not in keep:
+                for number in {*op.inputs(), *op.outputs}:
+                    if number is None or number in keep:
+                        continue
+                    if last[number] == place:
                         env.pop(number, None)
         return env if keep is None else {n: t for n, t in env.items() if n in keep}
 

@@ -116,7 +116,7 @@ def rebuild(
 def invertible(view: View | None) -> bool:
     """Whether :func:`rebuild` knows the call."""
     return view is not None and any(
-        view.call in known for known in (_SCATTERS, _RESHAPES, _INVERSES, _SPECIAL)
+        view.call in undoable for undoable in (_SCATTERS, _RESHAPES, _INVERSES, _SPECIAL)
     )
 
 
@@ -127,9 +127,14 @@ _SCATTERS = {
     aten.slice.Tensor: aten.slice_scatter.default,
 }
 _RESHAPES = {
-    aten._reshape_alias.default, aten._unsafe_view.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims,
-    aten.unsqueeze.default, aten.view.default,
-}  # fmt: skip
+    aten._reshape_alias.default,
+    aten._unsafe_view.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.view.default,
+}
 _INVERSES = {
     aten._conj.default: aten._conj.default,
     aten._neg_view.default: aten._neg_view.default,
@@ -138,8 +143,12 @@ _INVERSES = {
     aten.view_as_real.default: aten.view_as_complex.default,
 }
 _SPECIAL = {
-    aten.alias.default, aten.expand.default, aten.permute.default, aten.transpose.int, aten.view.dtype,
-}  # fmt: skip
+    aten.alias.default,
+    aten.expand.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.view.dtype,
+}
 
 
 def _unexpand(child: Ref, whole: Value, part: Value, emit: Emit) -> Ref:

@@ -25,8 +25,8 @@ def redraw_integers(tensor: Tensor, generator: torch.Generator) -> Tensor:
     if len(values) == 1:
         least, most = min(0, int(values)), max(1, int(values))
         values = torch.arange(least, most + 1).to(values.dtype) if most - least < _MANY else values
-    chosen = torch.randint(len(values), tuple(tensor.shape), generator=generator)
-    return values[chosen].to(tensor.device)
+    picks = torch.randint(len(values), tuple(tensor.shape), generator=generator)
+    return values[picks].to(tensor.device)
 
 
 _MANY = 2**16

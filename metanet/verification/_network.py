@@ -22,10 +22,8 @@ from ._redraw import calibrated, noise_like, redraw
 # add up until all tokens are alike, and attention is blind; with the calmest, matrices hardly
 # matter, but nothing explodes.
 _LEVELS = ((1.0, 0.5), (0.6, 0.2), (0.4, 0.1), (0.3, 0.03), (0.1, 0.1), (0.03, 0.03))
-PROBES, _DIM = (
-    12,
-    1e-5,
-)  # matrices that are shaken to see this; an output change below counts as not showing
+PROBES = 12  # matrices that are shaken to see this
+_DIM = 1e-5  # an output change below counts as not showing
 _HUGE = 1e30  # from here on a number is a mask (finfo.min), not a value
 
 
@@ -44,23 +42,19 @@ class Network:
     """
 
     def __init__(
-        self, model: nn.Module, spec: SymmetrySpec, args: Any, kwargs: Any, generator: torch.Generator,
+        self,
+        model: nn.Module,
+        spec: SymmetrySpec,
+        args: Any,
+        kwargs: Any,
+        generator: torch.Generator,
         probes: int = PROBES,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = type(model).__name__
-        for name, tensor in [
-            *model.named_parameters(),
-            *model.named_buffers(),
-            *enumerate(tensors_in((args, kwargs))),
-        ]:
-            if tensor.is_meta:
-                what = f"input {name}" if isinstance(name, int) else name
-                raise MetanetError(
-                    f"verification runs the network, but {what} is on the meta device: materialise it (build "
-                    f"{self.name} outside torch.device('meta'); a smaller size of the same architecture will do)"
-                )
+        self._refuse_meta(model, args, kwargs)
         self.model = to_double(prepare(model))
-        self.args, self.kwargs = args, kwargs
+        self.args = args
+        self.kwargs = kwargs
         self.tensors = _tensors(self.model, spec, self.name)
         self._all = list(self.model.modules())
         self._remember()
@@ -72,9 +66,19 @@ class Network:
         if noise > 1e-11:
             raise MetanetError(
                 f"{self.name} is not deterministic: two runs with the same parameters and inputs differ by "
-                f"{noise:.1e} of the output's spread. Does it draw random numbers in eval mode? Give it the noise "
-                "as an input, or switch it off"
+                f"{noise:.1e} of the output's spread. Does it draw random numbers in eval mode? Give it "
+                "the noise as an input, or switch it off"
             )
+
+    def _refuse_meta(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        inputs = ((f"input {i}", t) for i, t in enumerate(tensors_in((args, kwargs))))
+        for what, tensor in (*model.named_parameters(), *model.named_buffers(), *inputs):
+            if tensor.is_meta:
+                raise MetanetError(
+                    f"verification runs the network, but {what} is on the meta device: materialise it "
+                    f"(build {self.name} outside torch.device('meta'); a smaller size of the same "
+                    "architecture will do)"
+                )
 
     def _draw_integers(self, generator: torch.Generator) -> tuple[str, ...]:
         """New values for masks and index tables; the names of those that do not allow it."""
@@ -90,12 +94,12 @@ class Network:
         if self._works(new, sound):
             return ()
         self.write(old)
-        kept = []
+        stubborn = []
         for name in old:  # one by one: which is it?
             if not self._works({name: new[name]}, sound):
                 self._works({name: old[name]}, sound)
-                kept.append(name)
-        return tuple(kept)
+                stubborn.append(name)
+        return tuple(stubborn)
 
     def _works(self, integers: Mapping[str, Tensor], sound: bool) -> bool:
         """Whether the network runs with these values, and returns numbers if it did before."""
@@ -133,8 +137,8 @@ class Network:
                 break
         if best is None:
             raise MetanetError(
-                f"{self.name} returns no numbers (NaN, or infinite throughout) at random parameters of any scale. Do "
-                "the inputs hold NaN, or do they mask every position?"
+                f"{self.name} returns no numbers (NaN, or infinite throughout) at random parameters of any "
+                "scale. Do the inputs hold NaN, or do they mask every position?"
             )
         self.state = best[1]
         self.write(self.state)
@@ -172,24 +176,22 @@ class Network:
             self._undo(versions, undo)
             raise MetanetError(
                 f"the forward pass of {self.name} raised {type(e).__name__}: {e}\n"
-                "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); verification runs a "
-                "float64 copy."
+                "  Check that model(*inputs) runs in eval mode with the inputs given to verify(); "
+                "verification runs a float64 copy."
             ) from e
-        found = [
-            t.detach().to(torch.float64, copy=True) for t in results(out) if not t.is_complex()
-        ]
-        wide = [
-            t.detach().to(torch.complex128, copy=True).resolve_conj()
-            for t in results(out)
-            if t.is_complex()
-        ]
-        found += map(torch.view_as_real, wide)
+        real, wide = [], []
+        for t in results(out):
+            if t.is_complex():
+                wide.append(t.detach().to(torch.complex128, copy=True).resolve_conj())
+            else:
+                real.append(t.detach().to(torch.float64, copy=True))
+        outputs = [*real, *map(torch.view_as_real, wide)]
         self._undo(versions, undo)
-        if not any(t.numel() for t in found):
+        if not any(t.numel() for t in outputs):
             raise MetanetError(
                 f"{self.name} returned {type(out).__name__} without a tensor: nothing to compare"
             )
-        return found
+        return outputs
 
     def _undo(self, versions: list[int], buffers: bool) -> None:
         """Modules as they were before a run, and buffers that it wrote into if asked for."""
@@ -265,17 +267,14 @@ def change_of(got: Tensor, want: Tensor) -> float:
     if not torch.equal(plain, _ordinary(got)):
         return float("inf")
     masked, reference = got[~plain], want[~plain]
-    if not bool(
-        ((masked == reference) | ((masked - reference).abs() < 1e-9 * reference.abs())).all()
-    ):
+    close = (masked - reference).abs() < 1e-9 * reference.abs()
+    if not bool(((masked == reference) | close).all()):
         return float("inf")
     got, want = got[plain], want[plain]
     if not want.numel():
         return 0.0
     largest = want.abs().max()
-    spread = torch.maximum(
-        (want - want.mean()).abs().max(), 1e-6 * largest
-    )  # of a single number: its own size
-    if want.numel() == 1:
+    spread = torch.maximum((want - want.mean()).abs().max(), 1e-6 * largest)
+    if want.numel() == 1:  # its own size
         spread = largest
     return float((got - want).abs().max() / (spread if spread > 0 else 1.0))

@@ -14,16 +14,19 @@ import torch
 from torch import Tensor, nn
 
 _TABLE = re.compile(r"embed|token|pos|table|prompt|quer(y|ies)$")
-_NEAR_ZERO, _ABSURD = (
-    0.05,
-    1e6,
-)  # a mean outside is no value to stay near: uninitialised memory holds anything
+# A mean outside is no value to stay near: uninitialised memory holds anything.
+_NEAR_ZERO = 0.05
+_ABSURD = 1e6
 
 
 def redraw(
-    state: Mapping[str, Tensor], generator: torch.Generator, *,
-    model: nn.Module | None = None, gain: float = 1.0, offset: float = 0.5,
-) -> dict[str, Tensor]:  # fmt: skip
+    state: Mapping[str, Tensor],
+    generator: torch.Generator,
+    *,
+    model: nn.Module | None = None,
+    gain: float = 1.0,
+    offset: float = 0.5,
+) -> dict[str, Tensor]:
     """Every floating-point or complex entry drawn anew, at the scale of a working network.
 
     Matrices and kernels at fan-in scale; embeddings and learned tokens at scale 1; vectors that sit
@@ -41,41 +44,51 @@ def redraw(
         offset: standard deviation of the vectors around 0.
     """
     modules = dict(model.named_modules()) if model is not None else {}
-    out = {}
+    out: dict[str, Tensor] = {}
     for name, tensor in state.items():
+        module, _, leaf = name.rpartition(".")
         if tensor.is_complex():
             parts = torch.view_as_real(tensor.resolve_conj()).unbind(-1)
-            narrow = {"model": model, "gain": gain * 0.5**0.5, "offset": offset}
-            new = [redraw({name: part}, generator, **narrow)[name] for part in parts]
+            half = gain * 0.5**0.5
+            new = [_drawn(p, leaf, modules.get(module), half, offset, generator) for p in parts]
             out[name] = torch.view_as_complex(torch.stack(new, -1))
-            continue
-        if not tensor.is_floating_point():
-            out[name] = tensor
-            continue
-        module, leaf = modules.get(name.rpartition(".")[0]), name.rpartition(".")[2]
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-        if leaf in ("running_var", "original0", "weight_g"):
-            new = 0.5 + noise.abs()
-        elif tensor.ndim >= 2 and (tensor.numel() > max(tensor.shape) or leaf == "weight"):
-            new = noise * _scale(leaf, tensor, module) * gain
+        elif tensor.is_floating_point():
+            out[name] = _drawn(tensor, leaf, modules.get(module), gain, offset, generator)
         else:
-            new = _vector(tensor, noise * offset, generator)
-        out[name] = new.to(tensor)
+            out[name] = tensor
     return out
+
+
+def _drawn(
+    tensor: Tensor,
+    leaf: str,
+    module: nn.Module | None,
+    gain: float,
+    offset: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """One real tensor drawn anew, by the last part of its name and the module that has it."""
+    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    is_matrix = tensor.ndim >= 2 and (tensor.numel() > max(tensor.shape) or leaf == "weight")
+    if leaf in ("running_var", "original0", "weight_g"):
+        new = 0.5 + noise.abs()
+    elif is_matrix:
+        new = noise * _scale(leaf, tensor, module) * gain
+    else:
+        new = _vector(tensor, noise * offset, generator)
+    return new.to(tensor)
 
 
 def _vector(tensor: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
     """Around its own values if these have one sign and are not tiny, else around 0."""
     old = tensor.detach().to("cpu", torch.float64)
-    mean, size = (
-        float(x) for x in (old.mean(), old.square().mean().sqrt())
-    )  # NaN of an empty one: noise, too
+    mean = float(old.mean())  # NaN of an empty one: noise, too
+    size = float(old.square().mean().sqrt())
     if not (max(_NEAR_ZERO, 0.5 * size) <= abs(mean) < _ABSURD):
         return noise
     # uniform: a temperature or a scale must not change its sign by a rare large draw
-    one, two = (torch.rand(2, *old.shape, generator=generator, dtype=torch.float64) * 2 - 1).unbind(
-        0
-    )
+    uniform = torch.rand(2, *old.shape, generator=generator, dtype=torch.float64)
+    one, two = (uniform * 2 - 1).unbind(0)
     return old * (1 + 0.6 * one) + 0.2 * abs(mean) * two
 
 
@@ -90,9 +103,8 @@ def _scale(leaf: str, tensor: Tensor, module: nn.Module | None) -> float:
         return 1.0
     if tensor.ndim == 2:
         return shape[1] ** -0.5
-    return (
-        max(shape) ** -0.5
-    )  # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
+    # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
+    return max(shape) ** -0.5
 
 
 def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -112,14 +124,12 @@ def calibrated(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
     relabellings no longer show.
     """
 
-    def calibrate(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        mean, var, x = module.running_mean, module.running_var, inputs[0] if inputs else None
-        if (
-            not isinstance(x, Tensor)
-            or x.ndim < 2
-            or x.shape[1] != mean.numel()
-            or not torch.isfinite(x).all()
-        ):
+    def calibrate(module: Any, inputs: tuple[Any, ...]) -> None:
+        mean, var = module.running_mean, module.running_var
+        x = inputs[0] if inputs else None
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            return
+        if x.shape[1] != mean.numel() or not torch.isfinite(x).all():
             return
         x = x.detach().transpose(0, 1).flatten(1)
         spread = x.var(1, correction=0) + 0.1 * x.abs().square().mean() + 1e-12

@@ -10,11 +10,20 @@ layers deep)."""
 UNSEEN = 1e-6
 """An illegal relabelling that changes the output by less of its spread counts as not seen."""
 
-INDEPENDENT = "the function does not depend on this tensor on these inputs: random noise on all of it does not show"
-UNREAD = "the function does not depend on the entries that move on these inputs: random noise on them does not show"
+INDEPENDENT = (
+    "the function does not depend on this tensor on these inputs: random noise on all of it does not "
+    "show"
+)
+UNREAD = (
+    "the function does not depend on the entries that move on these inputs: random noise on them does "
+    "not show"
+)
 ALONE = "its groups act on nothing else: to move this axis alone is to relabel the network"
 ALIKE = "it kept its values, which are alike along the axis"
-INVARIANT = "the function is invariant in this direction: steps between the two orders do not show, other noise does"
+INVARIANT = (
+    "the function is invariant in this direction: steps between the two orders do not show, other "
+    "noise does"
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,10 @@ class Verification:
             return "\n".join([first, *self._notes()])
         count = len(self.sensitivity)
         checked = f"{count} axes" if count == self.movable else f"{count} of {self.movable} axes"
+        verdict = "ok" if self.ok else "FAILED"
         lines = [
-            f"{'ok' if self.ok else 'FAILED'}: legal change {self.change:.1e}, {self.moved:.0%} moved, {checked} "
-            f"checked, {len(self.unseen)} not seen by the output"
+            f"{verdict}: legal change {self.change:.1e}, {self.moved:.0%} moved, {checked} checked, "
+            f"{len(self.unseen)} not seen by the output"
         ]
         for name, axis in self.unseen:
             lines.append(

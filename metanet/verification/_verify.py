@@ -28,9 +28,17 @@ Place = tuple[str, int]  # tensor, axis
 
 
 def verify(
-    model: nn.Module, spec: SymmetrySpec | Architecture, *inputs: Any, seed: int = 0, draws: int = 2,
-    sensitivity: bool = True, axes: int | None = None, probes: int = PROBES, progress: bool = False, **kwargs: Any,
-) -> Verification:  # fmt: skip
+    model: nn.Module,
+    spec: SymmetrySpec | Architecture,
+    *inputs: Any,
+    seed: int = 0,
+    draws: int = 2,
+    sensitivity: bool = True,
+    axes: int | None = None,
+    probes: int = PROBES,
+    progress: bool = False,
+    **kwargs: Any,
+) -> Verification:
     """Test a spec against the network itself: legal relabellings keep the function, illegal ones
     change it.
 
@@ -85,9 +93,16 @@ def verify(
 
 
 def _verify(
-    model: nn.Module, spec: SymmetrySpec, inputs: Any, kwargs: Any, seed: int, draws: int, axes: int | None,
-    probes: int, progress: bool,
-) -> Verification:  # fmt: skip
+    model: nn.Module,
+    spec: SymmetrySpec,
+    inputs: Any,
+    kwargs: Any,
+    seed: int,
+    draws: int,
+    axes: int | None,
+    probes: int,
+    progress: bool,
+) -> Verification:
     generator = torch.Generator().manual_seed(seed)
     network = Network(model, spec, inputs, kwargs, generator, probes)
     transforms = [_restless(spec.sample(generator)) for _ in range(draws)]
@@ -101,8 +116,8 @@ def _verify(
             total += network.state[name].numel()
     checked = places
     if axes is not None and axes < len(checked):
-        chosen = torch.randperm(len(checked), generator=generator)[:axes].sort().values
-        checked = [checked[i] for i in chosen.tolist()]
+        picks = torch.randperm(len(checked), generator=generator)[:axes].sort().values
+        checked = [checked[i] for i in picks.tolist()]
     seen: dict[Place, float] = {}
     reasons: dict[Place, str] = {}
     for place in _bar(checked, progress):
@@ -118,9 +133,14 @@ def _verify(
 
 
 def _other_ways(
-    model: nn.Module, spec: SymmetrySpec, inputs: Any, kwargs: Any, network: Network, transforms: list[Transform],
+    model: nn.Module,
+    spec: SymmetrySpec,
+    inputs: Any,
+    kwargs: Any,
+    network: Network,
+    transforms: list[Transform],
     generator: torch.Generator,
-) -> tuple[tuple[str, ...], list[float]]:  # fmt: skip
+) -> tuple[tuple[str, ...], list[float]]:
     """Draws the network anew until it did something else behind every line that reads data.
 
     Returns:
@@ -189,15 +209,18 @@ def _names(spec: SymmetrySpec, name: str) -> list[str]:
 
 def _moving(
     network: Network, transforms: list[Transform], place: Place, generator: torch.Generator
-) -> list[Transform]:  # fmt: skip
+) -> list[Transform]:
     """The transforms; for a table of few values, which these may leave as it is, others that do
     not."""
     name, axis = place
     spec, old = transforms[0].spec, network.state[name]
     if not spec.tensors[name].integer:
         return transforms
-    found = [*transforms, *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS))]
-    return [t for t in found if not torch.equal(t.apply(name, old, (axis,)), old)][
+    candidates = [
+        *transforms,
+        *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS)),
+    ]
+    return [t for t in candidates if not torch.equal(t.apply(name, old, (axis,)), old)][
         : len(transforms)
     ] or transforms
 

@@ -11,6 +11,9 @@ from ._format import ArchitectureEntry as ArchitectureEntry
 from ._population import Population as Population
 from ._population import Zoo as Zoo
 from ._population import sample_inputs as sample_inputs
+from ._registry import ZOOS as ZOOS
+from ._registry import ZooSource as ZooSource
+from ._registry import register as register
 from ._sirens import MnistSirens as MnistSirens
 from ._sirens import coordinates as coordinates
 from ._sirens import psnr as psnr

@@ -18,6 +18,7 @@ from ._errors import ZooError
 from ._finite import check_choice, settle_weights
 from ._making import Chunk, Tick, load_or_make, make_chunks
 from ._population import Zoo
+from ._registry import register
 from ._store import Architecture, Shard
 from ._vmap_training import Plan, bytes_per_network, train_networks
 
@@ -53,6 +54,7 @@ UNSEEN = ("cnn4_gelu",)  # its depth and its activation occur in others, never t
 _seeding = threading.Lock()
 
 
+@register("digits_classifiers")
 @dataclass(frozen=True)
 class DigitsClassifiers:
     """Classifiers whose accuracies spread over the whole range, because nearly everything about

@@ -15,6 +15,7 @@ from .. import trust
 from ._errors import ZooError
 from ._finite import check_choice, settle_weights
 from ._population import Population, Zoo
+from ._registry import register
 from ._table import arguments_of, check_splits, column, find_table, labels_of, read_rows, short
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class _Kind(NamedTuple):
         return json.loads(self.own)
 
 
+@register("folder")
 @dataclass(frozen=True)
 class FolderZoo:
     """Checkpoints in a folder and a CSV table with one row for each; nothing is written.

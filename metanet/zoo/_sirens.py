@@ -16,6 +16,7 @@ from ._errors import ZooError
 from ._finite import check_choice, settle_weights
 from ._making import Chunk, Tick, load_or_make, make_chunks
 from ._population import Zoo
+from ._registry import register
 from ._store import Architecture, Shard
 from ._vmap_training import BETA1, BETA2, EPSILON
 from .networks import siren
@@ -48,6 +49,7 @@ def psnr(images: Float[Tensor, "n h w"], originals: Float[Tensor, "n h w"]) -> F
     return -10 * (images - originals).square().flatten(1).mean(1).clamp_min(1e-12).log10()
 
 
+@register("mnist_sirens")
 @dataclass(frozen=True)
 class MnistSirens:
     """SIRENs (Sitzmann et al. 2020) of real MNIST digits, by full-batch Adam on the mean squared

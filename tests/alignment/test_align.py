@@ -216,7 +216,7 @@ def test_checkpoints_that_do_not_fit_are_refused(planted):
 
 def test_calls_that_make_no_sense_are_refused(planted):
     arch, a, b = planted
-    assert "there is no matcher 'wait'. Choices:" in refused(
+    assert "there is no matcher 'wait'; did you mean 'weight'? Choices:" in refused(
         b, a, arch, MetanetError, method="wait"
     )
     assert "has no option speed. Its options: restarts=1" in refused(
@@ -259,10 +259,10 @@ def test_a_matcher_of_ones_own(planted):
         assert "needs data=..." in refused(b, a, arch, MetanetError, method="backwards")
         al = metanet.align(b, to=a, arch=arch, method="backwards", data=[1], strength=2.0)
         assert al.objective == (0.0, 2.0)
-        with pytest.raises(MetanetError, match="two matchers are named 'backwards'"):
+        with pytest.raises(MetanetError, match="two matchers named 'backwards'"):
             matcher("backwards")(lambda problem: None)
     finally:
-        del MATCHERS["backwards"]
+        MATCHERS.remove("backwards")
 
 
 @pytest.mark.gpu

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import metanet
-from metanet.merging._features import candidates, roles_of
+from metanet.merging.features._roles import candidates, roles_of
 
 
 class Pruned(nn.Module):

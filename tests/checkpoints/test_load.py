@@ -14,8 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from metanet.checkpoints import Checkpoint, load_checkpoint
-from metanet.checkpoints._readers import READERS, reader
+from metanet.checkpoints import READERS, Checkpoint, load_checkpoint, reader
 from metanet.checkpoints._state_dicts import WRAPPERS
 from metanet.errors import CheckpointError, MetanetError
 
@@ -69,9 +68,9 @@ class TestFormats:
             load_checkpoint(tmp_path / "x.pt")["nope"]
 
     def test_a_new_format_is_one_function(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("metanet.checkpoints._readers.READERS", list(READERS))
+        monkeypatch.setattr(READERS, "_entries", {**READERS})
 
-        @reader("one-number files (.one)", accepts=lambda path: path.suffix == ".one")
+        @reader("one", "one-number files (.one)", accepts=lambda path: path.suffix == ".one")
         def read(path, options):
             number = torch.tensor(float(path.read_text()))
             return Checkpoint(
@@ -79,10 +78,31 @@ class TestFormats:
             )
 
         (tmp_path / "x.one").write_text("2.5")
-        try:
-            assert load_checkpoint(tmp_path / "x.one")["n"] == 2.5
-        finally:
-            READERS[:] = [each for each in READERS if each.read is not read]
+        assert load_checkpoint(tmp_path / "x.one")["n"] == 2.5
+
+    def test_special_cases_are_asked_first(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(READERS, "_entries", {**READERS})
+
+        @reader(
+            "mine", "folders with mine.txt", lambda path: (path / "mine.txt").is_file(), first=True
+        )
+        def read(path, options):
+            return Checkpoint(path, torch.tensor, {}, {})
+
+        (tmp_path / "mine.txt").touch()
+        assert len(load_checkpoint(tmp_path)) == 0
+
+    def test_a_reader_must_fit(self, monkeypatch):
+        monkeypatch.setattr(READERS, "_entries", {**READERS})
+        message = "reader 'two' in .*test_load.py: read takes .path.; it must take .path, options."
+        with pytest.raises(MetanetError, match=message):
+
+            @reader("two", "x", accepts=lambda path: False)
+            def read(path):
+                pass
+
+        with pytest.raises(MetanetError, match="there are two .* named 'torch': in "):
+            reader("torch", "x", accepts=lambda path: False)(lambda path, options: None)
 
 
 class TestLaziness:

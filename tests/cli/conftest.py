@@ -76,7 +76,7 @@ def calls(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     stub_configuration(tmp_path / "conf")
     monkeypatch.setattr(config, "conf_dir", lambda: tmp_path / "conf")
-    monkeypatch.setitem(MODELS, "other", OtherModel)
+    monkeypatch.setattr(MODELS, "_entries", {**MODELS, "other": OtherModel})
     tasks, calls = types.ModuleType("metanet.tasks"), []
 
     def predict(cfg):

@@ -348,14 +348,14 @@ class TestOut:
         assert [p.name for p in Path("new").iterdir()] == ["out"]
 
     def test_a_full_disk_at_the_last_moment(self, merge, monkeypatch):
-        from metanet.merging import _writing
+        from metanet.merging.writing import _saving
 
         def full(work, files, plan):
             (work / "README.md").write_text("half")
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(_writing, "_write_files", full)
+            patched.setattr(_saving, "_write_files", full)
             code, _, err = merge()
         assert (
             code == 1

@@ -147,9 +147,9 @@ def test_a_llama_in_shards(merge):
 
 
 def test_goes_on_from_the_shards_of_a_stopped_merge(merge, monkeypatch):
-    from metanet.merging import _writing
+    from metanet.merging.writing import _saving
 
-    saved, real = [], _writing.save_checkpoint
+    saved, real = [], _saving.save_checkpoint
 
     def full(path, *args):
         if len(saved) == 2:
@@ -157,13 +157,13 @@ def test_goes_on_from_the_shards_of_a_stopped_merge(merge, monkeypatch):
         saved.append(path.name)
         real(path, *args)
 
-    monkeypatch.setattr(_writing, "save_checkpoint", full)
+    monkeypatch.setattr(_saving, "save_checkpoint", full)
     code, _, err = merge("max_shard_size=9KB")
     assert code == 1 and "out: No space left on device;" in err
     assert "make room" in err and " 2 of 4 shards are finished and wait in " in err
     assert not Path("out").exists()
     monkeypatch.setattr(
-        _writing,
+        _saving,
         "save_checkpoint",
         lambda path, *args: saved.append(path.name) or real(path, *args),
     )

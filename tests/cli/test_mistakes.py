@@ -294,8 +294,7 @@ def test_a_new_matcher_is_checked_without_another_line(folder, capsys, monkeypat
     def lazy(problem, *, rounds: int = 3, greedy: bool = True):
         """Does nothing."""
 
-    monkeypatch.setitem(MATCHERS, "lazy", None)
-    del MATCHERS["lazy"]
+    monkeypatch.setattr(MATCHERS, "_entries", dict(MATCHERS))
     matcher("lazy")(lazy)
     line = f"align {PAIR} out=o ++matcher={{name:lazy,rounds:many,greedy:5,depth:1}}"
     assert cli.main(line.split()) == 1

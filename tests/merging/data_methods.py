@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from metanet.merging._fisher import fishers
 from metanet.merging._part import Problem
+from metanet.merging.statistics._fisher import fishers
 
 METHODS = ("greedy_soup", "fisher", "regmean", "bcwi")
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import metanet
-from metanet.merging._features import along, roles_of
-from metanet.merging._features_free import free_groups
+from metanet.merging.features._free import free_groups
+from metanet.merging.features._roles import along, roles_of
 from metanet.verification import redraw
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 import metanet
 from metanet.merging import METHODS, model_card
-from metanet.merging._card import name_of
+from metanet.merging.writing._card import name_of
 
 
 def states():

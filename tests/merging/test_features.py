@@ -20,9 +20,9 @@ from merging.features import (
     state_of,
 )
 from metanet import MetanetError
-from metanet.merging._features_fold import clusters
-from metanet.merging._features_free import free_groups
-from metanet.merging._features_pairs import Pairs
+from metanet.merging.features._fold import clusters
+from metanet.merging.features._free import free_groups
+from metanet.merging.features._pairs import Pairs
 
 # ---------------------------------------------------------------- which neurons may become one
 

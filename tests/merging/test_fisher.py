@@ -10,8 +10,8 @@ from merging.data_methods import classes, fisher_of, gradients, lm, mlp, sentenc
 from metanet import MetanetError
 from metanet.evaluation import aligned_target
 from metanet.merging import DataPerModel
-from metanet.merging._fisher import fishers
 from metanet.merging._part import Problem
+from metanet.merging.statistics._fisher import fishers
 
 
 def expected_fisher(net, data):
@@ -76,10 +76,10 @@ def test_one_sample_at_a_time_finds_what_all_at_once_finds(labels, monkeypatch):
     )
     data = [(torch.randn(6, 1, 4, 4, dtype=torch.float64), torch.randint(3, (6,)))]
     with monkeypatch.context() as patch:
-        patch.delattr("metanet.merging._fisher._Estimate._alone")
+        patch.delattr("metanet.merging.statistics._fisher._Estimate._alone")
         fast = fisher_of(net, data, labels=labels)
-    monkeypatch.setattr("metanet.merging._fisher._CHUNK", 1)
-    monkeypatch.delattr("metanet.merging._fisher._Estimate._all_at_once")
+    monkeypatch.setattr("metanet.merging.statistics._fisher._CHUNK", 1)
+    monkeypatch.delattr("metanet.merging.statistics._fisher._Estimate._all_at_once")
     torch.testing.assert_close(fisher_of(net, data, labels=labels), fast)
     assert set(fast) == {n for n, _ in net.named_parameters()}
 

@@ -283,9 +283,9 @@ class TestDtypes:
 
 class TestOptions:
     def test_unknown_ones_list_the_choices(self):
-        with pytest.raises(
-            MetanetError, match=f"no merge method 'liner'. Choices: {', '.join(sorted(METHODS))}"
-        ):
+        choices = ", ".join(sorted(METHODS))
+        message = rf"no merge method 'liner'; did you mean 'linear'\? Choices: {choices}"
+        with pytest.raises(MetanetError, match=message):
             metanet.merge([A, B], "liner")
         with pytest.raises(
             MetanetError,

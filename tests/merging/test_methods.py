@@ -214,7 +214,7 @@ class TestOptions:
             }
             return method.function(part, **defaults | plural)
 
-        monkeypatch.setitem(METHODS, name, dataclasses.replace(method, function=spy))
+        monkeypatch.setitem(METHODS._entries, name, dataclasses.replace(method, function=spy))
         numbers = [o for o in method.taken if isinstance(method.options[o], float)]
         ramps = {o: {"gradient": [k + 0.25, k + 0.75]} for k, o in enumerate(numbers)}
         other = {o: k + 0.125 for k, o in enumerate(numbers)}

@@ -11,9 +11,9 @@ import metanet
 from merging.data_methods import CPU, classes, lm, mlp, sentences
 from metanet.evaluation import Runner
 from metanet.merging import DataPerModel
-from metanet.merging._grams import grams
 from metanet.merging._network import working_copy
 from metanet.merging._part import Problem
+from metanet.merging.statistics._grams import grams
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.6, 0.0])

@@ -23,9 +23,9 @@ from merging.repairing import (
     split,
 )
 from metanet import MetanetError
+from metanet.evaluation import as_checkpoint
 from metanet.merging import Problem
-from metanet.merging._repair import repaired
-from metanet.merging.repairs import REPAIRS, between, calibrate, measure_layers
+from metanet.merging.repairs import REPAIRS, between, calibrate, measure_layers, repaired
 
 
 @pytest.fixture
@@ -319,23 +319,11 @@ def test_dtypes_stay_and_the_module_is_not_touched(how, images, tmp_path):
 
 
 def test_the_result_goes_to_other_processes(images):
-    class Keep(dict):
-        path, metadata = "merged", {}
-
-        @property
-        def shapes(self):
-            return {n: t.shape for n, t in self.items()}
-
-        @property
-        def dtypes(self):
-            return {n: t.dtype for n, t in self.items()}
-
-    nets = [drawn(mlp, seed) for seed in (0, 1)]
-    problem = Problem(tuple(Keep(n.state_dict()) for n in nets), model=nets[0], data=[(images,)])
-    out = repaired("repair", Keep(average(*nets)), problem, [0.5, 0.5])
-    read = out._read
-    read = type(read)(dict(read.merged), read.found, read.first)
-    assert torch.equal(pickle.loads(pickle.dumps(read))("1.weight"), out["1.weight"])
+    nets = [as_checkpoint(drawn(mlp, seed).state_dict(), "net") for seed in (0, 1)]
+    problem = Problem(tuple(nets), model=drawn(mlp, 0), data=[(images,)])
+    merged = as_checkpoint(average(*(drawn(mlp, seed) for seed in (0, 1))), "merged")
+    out = repaired("repair", merged, problem, [0.5, 0.5])
+    assert torch.equal(pickle.loads(pickle.dumps(out))["1.weight"], out["1.weight"])
 
 
 @pytest.mark.parametrize(
@@ -379,3 +367,14 @@ def test_a_network_without_anything_to_repair_or_values():
         MetanetError, match="0 saw one value of every channel, which has no variance"
     ):
         metanet.merge([one, one], repair="bn_reset", model=one, data=[(torch.randn(1, 3),)])
+
+
+def test_the_tensors_of_a_network_stay_plain(images):
+    """Which layer made a value is remembered elsewhere than on it."""
+    net = drawn(mlp, 0)
+    outputs = []
+    for module in net.modules():
+        module.register_forward_hook(lambda _, args, out: outputs.append(out))
+    measured = measure_layers(net, [(images,)], RUN)
+    assert len(measured.layers) > 1
+    assert outputs and not any(vars(out) for out in outputs)

@@ -8,8 +8,8 @@ import torch
 
 import metanet
 from metanet.errors import MetanetError
-from metanet.merging import _sphere
-from metanet.merging._select import largest
+from metanet.merging.methods import _sphere
+from metanet.merging.methods._select import largest
 
 A, B, C, BASE = (
     torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(4)

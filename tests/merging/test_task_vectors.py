@@ -7,7 +7,8 @@ import torch
 
 import metanet
 from metanet.errors import MetanetError
-from metanet.merging import METHODS, Part, _ranking, _task_vectors
+from metanet.merging import METHODS, Part
+from metanet.merging.task_vectors import _ranking, _vector
 
 SUMMED = ("task_arithmetic", "dare_linear", "della_linear", "breadcrumbs")
 ELECTED = ("ties", "dare_ties", "della", "breadcrumbs_ties")
@@ -75,7 +76,7 @@ def expected(method, part, weights, density, gamma, normalize, scale, elect):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("method", ["task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties"])
 def test_methods_without_chance_equal_the_plain_reference(method, shape, monkeypatch):
-    monkeypatch.setattr(_task_vectors, "CHUNK", 64)
+    monkeypatch.setattr(_vector, "CHUNK", 64)
     weights, density, gamma = [0.5, 1.0, 0.8], [0.6, 0.3, 1.0], [0.05, 0.2, 0.1]
     options = {
         name: value
@@ -199,7 +200,7 @@ def test_weights_of_sum_0_are_not_divided_by():
 )
 @pytest.mark.parametrize("share", [1e-4, 0.1, 0.5, 0.75, 0.999])
 def test_the_edge_is_exact_in_large_tensors(kind, share, monkeypatch):
-    monkeypatch.setattr(_task_vectors, "CHUNK", 1000)
+    monkeypatch.setattr(_vector, "CHUNK", 1000)
     monkeypatch.setattr(_ranking, "CHUNK", 1000)
     monkeypatch.setattr(_ranking, "_SAMPLE", 500)
     delta = torch.randn(20_011, generator=torch.Generator().manual_seed(1))
@@ -208,9 +209,9 @@ def test_the_edge_is_exact_in_large_tensors(kind, share, monkeypatch):
         "zero": delta * 0, "coarse": delta.bfloat16().float(),
     }[kind]  # fmt: skip
     count = int(share * len(delta))
-    vector = _task_vectors.TaskVector(delta, torch.zeros_like(delta))
+    vector = _vector.TaskVector(delta, torch.zeros_like(delta))
     edge = _ranking.edge_below(vector, count)
-    kept = torch.cat([edge.above(delta[a:b].clone(), a) for a, b in _task_vectors.chunks(delta)])
+    kept = torch.cat([edge.above(delta[a:b].clone(), a) for a, b in _vector.chunks(delta)])
     assert torch.equal(kept, trimmed(delta, 0, count))
     assert torch.count_nonzero(kept) == min(count, torch.count_nonzero(delta))
 
@@ -219,7 +220,7 @@ def test_an_unlucky_sample_only_costs_time(monkeypatch):
     monkeypatch.setattr(_ranking, "CHUNK", 100)
     monkeypatch.setattr(_ranking, "_bracket", lambda *_: (5.0, 6.0))
     delta = torch.randn(1000, generator=torch.Generator().manual_seed(1))
-    edge = _ranking.edge_below(_task_vectors.TaskVector(delta, torch.zeros_like(delta)), 300)
+    edge = _ranking.edge_below(_vector.TaskVector(delta, torch.zeros_like(delta)), 300)
     assert torch.equal(edge.above(delta.clone(), 0), trimmed(delta, 0, 300))
 
 

@@ -10,7 +10,7 @@ import metanet
 from merging.features import EXAMPLES, FREE, Mlp, Residual, batches, example, planted, run, state_of
 from metanet import MetanetError
 from metanet.errors import CheckpointError
-from metanet.merging._features_match import zip_features
+from metanet.merging.features._match import zip_features
 
 
 def zipped(states, model, inputs, arch, **options):

@@ -161,7 +161,6 @@ def test_a_bug_in_the_factory_keeps_its_own_error(package):
 
 
 def test_a_new_scheme_is_one_function(monkeypatch):
-    monkeypatch.setattr("metanet.sources._reference.SCHEMES", SCHEMES)
 
     @scheme("plain")
     def plain(rest):
@@ -170,4 +169,4 @@ def test_a_new_scheme_is_one_function(monkeypatch):
     try:
         assert load_source("plain:3", bias=False).weight.shape == (1, 3)
     finally:
-        del SCHEMES["plain"]
+        SCHEMES.remove("plain")

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metanet.symmetry._also import Also, _Follower, also
+from metanet.symmetry._also import Also, Follower, also
+from metanet.symmetry._bindings import Expr
 from metanet.symmetry._charges import SCALE, SIGN, Cat, Charges, Form, Occurrence, part
-from metanet.symmetry._derive import _keys, _names
+from metanet.symmetry._groups import final_keys, group_names
+from metanet.symmetry._interpretation import Interpretation
 from metanet.symmetry._leaves import Leaves
 from metanet.symmetry._solver import Solver
-from metanet.symmetry._store import Expr
 from metanet.tracing import Trace, record, results, tensors_in
 from metanet.verification import float64, redraw
 from metanet.verification._float64 import to_double
@@ -44,11 +45,11 @@ def find(model: nn.Module, *inputs: Tensor) -> Found:
     """Trace a network and derive what its groups allow."""
     trace = record(model.eval(), inputs, {})
     solver = Solver()
-    walk = solver.walk(trace)
+    recording = Interpretation(solver, trace).run()
     solver.finish()
-    keys = _keys(solver.leaves, solver.parameters.values())
-    names = _names(solver.leaves, solver.parameters, keys)
-    return Found(trace, solver.leaves, keys, names, also([walk], solver, keys))
+    keys = final_keys(solver.leaves, solver.parameters.values())
+    names = group_names(solver.leaves, solver.parameters, keys)
+    return Found(trace, solver.leaves, keys, names, also([recording], solver, keys))
 
 
 def change(
@@ -99,8 +100,8 @@ def law_error(
     """
     trace = record(Program(function, tensors), (torch.zeros(1),), {})
     solver = Solver()
-    walk = solver.walk(replace(trace, outputs=()))
-    outputs = {number: walk.axes[number] for number in trace.outputs}
+    recording = Interpretation(solver, replace(trace, outputs=())).run()
+    outputs = {number: recording.axes[number] for number in trace.outputs}
     for axes in outputs.values():
         solver.reads.update(axes)
         solver.spaces.add(axes)
@@ -108,11 +109,11 @@ def law_error(
     named = {**solver.parameters, **{f"out{n}": axes for n, axes in outputs.items()}}
     # One factor for a neuron wherever it is: leaves that keys are left out of have charges of their
     # own too.
-    free_leaves = _keys(solver.leaves, named.values())
+    free_leaves = final_keys(solver.leaves, named.values())
     keys = {leaf: () for leaf in free_leaves if not solver.leaves.is_wild(leaf)}
-    found = Found(trace, solver.leaves, keys, {}, also([walk], solver, keys))
+    found = Found(trace, solver.leaves, keys, {}, also([recording], solver, keys))
     balance = found.also._balance
-    follower = _Follower(walk, balance, dict(found.also._parameters))
+    follower = Follower(recording, balance, dict(found.also._parameters))
     balance.system.solved.clear()  # the same equations again, now with the outputs' charges at hand
     follower.run()
     generator = torch.Generator().manual_seed(seed)
@@ -173,9 +174,7 @@ def _scaled(
         out: list = []
         for n in axis:
             out += (
-                n.entries[segment]
-                if not isinstance(n, (Occurrence, Cat)) and n.key == key
-                else (n,)
+                n.parts[segment] if not isinstance(n, (Occurrence, Cat)) and n.key == key else (n,)
             )
         return tuple(out)
 
@@ -188,10 +187,10 @@ def _scaled(
     for i, axis in enumerate(axes):
         if axis and isinstance(axis[0], Cat):
             parts = []
-            for n, segment in enumerate(axis[0].segments):
+            for n, segment in enumerate(axis[0].parts):
                 inside = [restrict(a, axis[0].root, n) for a in axes]
                 inside[i] = segment
-                piece = tensor.split([size(s) for s in axis[0].segments], i)[n]
+                piece = tensor.split([size(s) for s in axis[0].parts], i)[n]
                 parts.append(_scaled(piece, inside, leaf, factors, found))
             return torch.cat(parts, i)
     roots = [axis[0].root if axis else None for axis in axes]

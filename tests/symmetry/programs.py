@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from metanet.symmetry import SymmetrySpec, TensorAxes, Transform, leaves_of
-from metanet.symmetry._derive import _keys, _names, _Reader
+from metanet.symmetry._groups import final_keys, group_names
+from metanet.symmetry._interpretation import Interpretation
+from metanet.symmetry._reader import Reader
+from metanet.symmetry._records import Group
 from metanet.symmetry._solver import Solver
-from metanet.symmetry._spec import Group
 from metanet.tracing import Trace, record, tensors_in
 
 
@@ -48,22 +50,22 @@ def solve(
     """
     trace = record(Program(function, tensors), (torch.zeros(1),), {})
     solver = Solver()
-    walk = solver.walk(replace(trace, outputs=()))
+    recording = Interpretation(solver, replace(trace, outputs=())).run()
     outputs = {}
     for i, number in enumerate(trace.outputs):
-        operand = solver._operand(walk, number)
+        operand = recording.operand(number)
         solver.reads.update(operand.axes)
         if operand.label is None:
             outputs[f"out{i}"] = (number, operand.axes)
         solver.spaces.add(operand.axes)
     solver.finish()
     named = {**solver.parameters, **{n: axes for n, (_, axes) in outputs.items()}}
-    keys = _keys(solver.leaves, named.values())
-    names = _names(solver.leaves, named, keys)
+    keys = final_keys(solver.leaves, named.values())
+    names = group_names(solver.leaves, named, keys)
     groups, tensors_axes = {}, {}
     for name, axes in named.items():
         number = outputs[name][0] if name in outputs else trace.parameters[name]
-        read = _Reader(solver.leaves, names).axes(axes)
+        read = Reader(solver.leaves, names).axes(axes)
         tensors_axes[name] = TensorAxes(
             shape=trace.values[number].shape, dtype=trace.values[number].dtype, axes=read
         )

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metanet.symmetry._charges import SCALE, SIGN, Balance, System, part, plus, power
-from metanet.symmetry._laws import LAWS
 from metanet.symmetry._leaves import Leaves
-from metanet.symmetry._semantics import RULES, find_rule
+from metanet.symmetry._operation import LAWS, RULES, find_rule
 from metanet.testing import Program
 from networks import ARCHITECTURES
 from symmetry.charges import change, find, law_error
@@ -409,5 +408,5 @@ def test_axes_that_differ_have_no_charges():
     a, b = balance.unknown(one_axis), balance.unknown(other)
     assert balance.sum(a, b) == ()
     assert not any(
-        balance.system.reduced(o.form) for axis in (a, b) for o in balance.occurrences(axis)
+        balance.system.reduced(form) for axis in (a, b) for _, form in balance.forms(axis)
     )

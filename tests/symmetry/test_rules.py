@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metanet.symmetry import _semantics
-from metanet.symmetry._semantics import RULES, find_rule
+from metanet.errors import MetanetError
+from metanet.symmetry import rule
+from metanet.symmetry._operation import RULES, find_rule
 from symmetry.deformable import deform_conv2d
 from symmetry.programs import differences, movable, solve
 
@@ -228,9 +229,7 @@ def test_every_rule_has_a_case():
     covered = set()
     for function, *tensors in CASES.values():
         covered |= {find_rule(o.name, o.call) for o in solve(function, tensors)[2].ops}
-    missing = {rule.__name__ for rule in RULES.values()} - {
-        rule.__name__ for rule in covered if rule
-    }
+    missing = {f.__name__ for f in RULES.values()} - {f.__name__ for f in covered if f}
     assert not missing, f"rules without a case in CASES: {sorted(missing)}"
 
 
@@ -248,8 +247,8 @@ def test_names_belong_to_operations_that_exist():
 
 
 def test_two_rules_for_one_operation_are_refused():
-    with pytest.raises(ValueError, match=r"two rules for aten\.mm"):
-        _semantics.rule("aten.mm")(lambda call: None)
+    with pytest.raises(MetanetError, match=r"two operation rules named 'aten\.mm'"):
+        rule("aten.mm")(lambda call: None)
 
 
 def test_rules_say_what_they_are():

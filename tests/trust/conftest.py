@@ -43,7 +43,8 @@ def forget(monkeypatch):
     import metanet.nn
 
     sys.modules.pop("evil", None)
-    metanet.nn.MODELS.pop("evil_net", None)
+    if "evil_net" in metanet.nn.MODELS:
+        metanet.nn.MODELS.remove("evil_net")
 
 
 def untouched() -> bool:

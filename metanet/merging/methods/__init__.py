@@ -1,7 +1,1 @@
-"""The merge methods, one in each file; a new file registers itself."""
-
-import importlib
-import pkgutil
-
-for _found in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_found.name}")
+"""The merge methods, one in each file; files with an underscore hold what several need."""

@@ -11,8 +11,11 @@ from .._registry import method
     "arcee_fusion", reference="https://github.com/arcee-ai/mergekit", base="required", models=(1, 1)
 )
 def arcee_fusion(part: Part) -> Tensor:
-    """The changes that stand out: size times the divergence of its row, above median + 1.5
-    interquartile ranges.
+    """The changes that stand out in their row, by the interquartile range (Arcee Fusion).
+
+    A change counts by its size times the divergence of its row, Kullback-Leibler's between the
+    model's and the base's, each through a softmax. What lies above median + 1.5 interquartile
+    ranges stays.
 
     The divergence is Kullback-Leibler's between a row of the model and of the base, each through a
     softmax (Arcee Fusion).
@@ -20,9 +23,9 @@ def arcee_fusion(part: Part) -> Tensor:
     change = part.deltas[0]
     if change.numel() == 0:
         return change
-    importance = change.abs() * _divergence(part.tensors[0], part.base)
+    importance = change.abs() * _divergence(part.tensors[0], part.origin)
     low, middle, high = (_quantile(importance, share) for share in (0.25, 0.5, 0.75))
-    return part.base + change * (importance >= middle + 1.5 * (high - low))
+    return part.origin + change * (importance >= middle + 1.5 * (high - low))
 
 
 def _divergence(a: Tensor, b: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from ...evaluation import Flips, Runner, flips, right_answers
 from ...graph import real_parts
 from ...progress import track
 from ...tracing import is_integer
-from .._fisher import fishers, mean_of
-from .._network import average, load, wide, working_copy
+from .._average import average
+from .._network import load, wide, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
-from .._score import as_good, score
+from ..statistics import as_good, fishers, mean_of, score
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,17 @@ class _Update:
 
 
 def prepare(
-    problem: Problem, *, weights: PerModel = 1.0, alpha: float | None = None, importance: bool = False,
-    tolerance: float = 0.0, steps: int = 20, measure: str | None = None, samples: int | None = None,
+    problem: Problem,
+    *,
+    weights: PerModel = 1.0,
+    alpha: float | None = None,
+    importance: bool = False,
+    tolerance: float = 0.0,
+    steps: int = 20,
+    measure: str | None = None,
+    samples: int | None = None,
     labels: str = "auto",
-) -> _Update:  # fmt: skip
+) -> _Update:
     """Choose how much of the old network to keep: one module and one tensor of every model are in
     memory, and with importance one float32 for every parameter.
 
@@ -61,7 +68,8 @@ def prepare(
         isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1
     ):
         raise MetanetError(
-            f"method 'bcwi': alpha={alpha!r}: give 0 (the new model) to 1 (the old), or null to choose"
+            f"method 'bcwi': alpha={alpha!r}: give 0 (the new model) to 1 (the old), or null to "
+            "choose"
         )
     if not isinstance(steps, int) or steps < 1:
         raise MetanetError(f"method 'bcwi': steps={steps!r}: give 1 or more")
@@ -79,24 +87,28 @@ def prepare(
     if sees:
         alpha = _chosen(problem, alpha, scales, weights, tolerance, steps, measure)
     problem.report["alpha"] = alpha
-    return _Update(alpha, scales, weights)
+    return _Update(alpha, scales, weights)  # type: ignore[arg-type]
 
 
 def _shares(update: _Update, options: Mapping[str, Any], models: int) -> list[float]:
     if update.alpha:
         raise MetanetError(
-            "method 'bcwi' keeps much of the old network, which is no goal of a repair: give bn_reset"
+            "method 'bcwi' keeps much of the old network, which is no goal of a repair: give "
+            "bn_reset"
         )
     return update.weights
 
 
 @method(
-    "bcwi", reference="https://arxiv.org/abs/2301.10546", base="required", models=(1, None), prepare=prepare,
+    "bcwi",
+    reference="https://arxiv.org/abs/2301.10546",
+    base="required",
+    models=(1, None),
+    prepare=prepare,
     shares=_shares,
-)  # fmt: skip
+)
 def bcwi(part: Part) -> Tensor:
-    r"""Backward-compatible weight interpolation from the new model to the old one, the base
-    (Schumann et al. 2024).
+    r"""Backward-compatible interpolation from new to old, the base (Schumann et al. 2024).
 
     .. math::
         w = \frac{\alpha F \odot w_{old} + (1 - \alpha) w_{new}}{\alpha F + 1 - \alpha}
@@ -105,58 +117,74 @@ def bcwi(part: Part) -> Tensor:
     the average is the new one. With data, the report has the negative flips (old right, new wrong)
     before and after.
     """
-    return part.prepared.of(part.name, part.base, list(part.tensors))
+    return part.prepared.of(part.name, part.origin, list(part.tensors))
 
 
 def _chosen(
-    problem: Problem, alpha: float | None, scales: dict[str, Tensor] | None, weights: list[float], tolerance: float,
-    steps: int, by: str | None,
-) -> float:  # fmt: skip
+    problem: Problem,
+    alpha: float | None,
+    scales: dict[str, Tensor] | None,
+    weights: list[float],
+    tolerance: float,
+    steps: int,
+    by: str | None,
+) -> float:
     """The share of the old model; tells the report what it does to scores and flips."""
-    network, run = working_copy(problem), Runner(problem.device)
-    load(network, problem.base)
-    right = right_answers(network, problem.data, run)
+    network = working_copy(problem)
+    run = Runner(problem.device)
+    load(network, problem.origin)
+    right = right_answers(network, problem.batches, run)
     name, old, _ = score(problem, network, by)
-    shares = [k / steps for k in range(steps + 1)] if alpha is None else [0.0, alpha]
-    found: list[tuple[float, float, Flips | None]] = []
+    shares = [step / steps for step in range(steps + 1)] if alpha is None else [0.0, alpha]
+    trials: list[_Trial] = []
     for share in track(shares, "shares of the old model", show=problem.progress):
         _interpolate(network, problem, _Update(share, scales, weights))
         _, value, rises = score(problem, network, by)
-        if (
-            not found or alpha is not None or as_good(value, found[0][1], rises, tolerance)
-        ):  # flips of others don't count
-            flip = (
-                None if right is None else flips(right, right_answers(network, problem.data, run))
-            )
-            found.append((share, value, flip))
-    new = found[0]
-    kept = (
-        [f for f in found if as_good(f[1], new[1], rises, tolerance)]
-        if alpha is None
-        else found[1:]
-    )
-    if not kept:
+        is_asked = not trials or alpha is not None  # of others that are worse flips don't count
+        if not is_asked and not as_good(value, trials[0].score, rises, tolerance):
+            continue
+        now = None if right is None else right_answers(network, problem.batches, run)
+        turned = None if right is None or now is None else flips(right, now)
+        trials.append(_Trial(share, value, turned))
+    new, *others = trials
+    candidates = others
+    if alpha is None:
+        candidates = [each for each in trials if as_good(each.score, new.score, rises, tolerance)]
+    if not candidates:
         raise MetanetError(
-            f"method 'bcwi': the new model's {name} is {new[1]} on the data: nothing can be compared"
+            f"method 'bcwi': the new model's {name} is {new.score} on the data: nothing can be "
+            "compared"
         )
-    best = max(kept, key=lambda f: (0 if f[2] is None else -f[2].negative, f[0]))
-    report = {f"old {name}": old, f"new {name}": new[1], f"merged {name}": best[1]}
-    for who, (_, _, flip) in (("new", new), ("merged", best)):
-        if flip is not None:
-            report[f"{who} negative flips"], report[f"{who} positive flips"] = (
-                flip.negative,
-                flip.positive,
-            )
-            report[f"{who} negative flip rate"] = flip.negative_rate
-    problem.report.update(report)
-    return best[0]
+    best = max(candidates, key=_Trial.rank)
+    problem.report.update(
+        {f"old {name}": old, f"new {name}": new.score, f"merged {name}": best.score}
+    )
+    for who, trial in (("new", new), ("merged", best)):
+        if trial.flips is not None:
+            problem.report[f"{who} negative flips"] = trial.flips.negative
+            problem.report[f"{who} positive flips"] = trial.flips.positive
+            problem.report[f"{who} negative flip rate"] = trial.flips.negative_rate
+    return best.share
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a share of the old model comes to on the data."""
+
+    share: float
+    score: float
+    flips: Flips | None
+
+    def rank(self) -> tuple[int, float]:
+        """The larger, the better: few negative flips, of equal ones much of the old model."""
+        return (0 if self.flips is None else -self.flips.negative, self.share)
 
 
 def _interpolate(network: nn.Module, problem: Problem, update: _Update) -> None:
     """Write a point between old and new into the network."""
 
     def read(name: str) -> Tensor:
-        old = problem.base[name]
+        old = problem.origin[name]
         if is_integer(old.dtype):
             return old
         old, *new = wide([old, *(m[name] for m in problem.models)], problem.device)

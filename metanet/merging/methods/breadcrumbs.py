@@ -2,21 +2,25 @@
 
 from torch import Tensor
 
-from .._consensus import summed
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import middle
+from ..task_vectors import middle, summed
 
 
 @method(
     "breadcrumbs", reference="https://arxiv.org/abs/2312.06795", base="required", models=(1, None)
 )
 def breadcrumbs(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, gamma: PerModel = 0.01, normalize: bool = False,
-    rescale: bool = False, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
-    """Model breadcrumbs: changes but the largest and the smallest, summed (Davari and Belilovsky
-    2024).
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    gamma: PerModel = 0.01,
+    normalize: bool = False,
+    rescale: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """Changes but the largest and the smallest, summed (Davari and Belilovsky 2024).
 
     Args:
         weights: how much of each model.

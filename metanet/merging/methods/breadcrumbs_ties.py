@@ -2,10 +2,9 @@
 
 from torch import Tensor
 
-from .._consensus import elected
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import middle
+from ..task_vectors import elected, middle
 
 
 @method(
@@ -15,11 +14,17 @@ from .._sparsify import middle
     models=(1, None),
 )
 def breadcrumbs_ties(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, gamma: PerModel = 0.01, consensus: str = "sum",
-    normalize: bool = False, rescale: bool = False, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
-    """Model breadcrumbs with TIES: of changes in the middle those whose sign wins (Davari and
-    Belilovsky 2024).
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    gamma: PerModel = 0.01,
+    consensus: str = "sum",
+    normalize: bool = False,
+    rescale: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """Changes in the middle whose sign wins, summed (Davari and Belilovsky 2024).
 
     Args:
         weights: how much of each model.

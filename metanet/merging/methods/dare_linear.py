@@ -2,19 +2,23 @@
 
 from torch import Tensor
 
-from .._consensus import summed
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import drawn
+from ..task_vectors import drawn, summed
 
 
 @method(
     "dare_linear", reference="https://arxiv.org/abs/2311.03099", base="required", models=(1, None)
 )
 def dare_linear(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, normalize: bool = False,
-    rescale: bool | str = True, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    normalize: bool = False,
+    rescale: bool | str = True,
+    scale: float = 1.0,
+) -> Tensor:
     """DARE: changes drawn at random and made larger, summed (Yu et al. 2024).
 
     Args:

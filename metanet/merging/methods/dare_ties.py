@@ -2,21 +2,25 @@
 
 from torch import Tensor
 
-from .._consensus import elected
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import drawn
+from ..task_vectors import drawn, elected
 
 
 @method(
     "dare_ties", reference="https://arxiv.org/abs/2311.03099", base="required", models=(1, None)
 )
 def dare_ties(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, consensus: str = "sum", normalize: bool = False,
-    rescale: bool | str = True, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
-    """DARE with TIES: changes drawn at random and made larger, of these the ones whose sign wins
-    (Yu et al. 2024).
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    consensus: str = "sum",
+    normalize: bool = False,
+    rescale: bool | str = True,
+    scale: float = 1.0,
+) -> Tensor:
+    """DARE with TIES: changes drawn and made larger, those whose sign wins (Yu et al. 2024).
 
     Args:
         weights: how much of each model.

@@ -2,19 +2,24 @@
 
 from torch import Tensor
 
-from .._consensus import elected
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import drawn_by_rank
+from ..task_vectors import drawn_by_rank, elected
 
 
 @method("della", reference="https://arxiv.org/abs/2406.11617", base="required", models=(1, None))
 def della(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, epsilon: PerModel = 0.15, consensus: str = "sum",
-    normalize: bool = True, rescale: bool | str = True, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
-    """DELLA: changes drawn by magnitude, of these the ones whose sign wins, averaged (Deep et al.
-    2024).
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    epsilon: PerModel = 0.15,
+    consensus: str = "sum",
+    normalize: bool = True,
+    rescale: bool | str = True,
+    scale: float = 1.0,
+) -> Tensor:
+    """DELLA: changes drawn by magnitude, those whose sign wins (Deep et al. 2024).
 
     Args:
         weights: how much of each model.

@@ -2,19 +2,24 @@
 
 from torch import Tensor
 
-from .._consensus import summed
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import drawn_by_rank
+from ..task_vectors import drawn_by_rank, summed
 
 
 @method(
     "della_linear", reference="https://arxiv.org/abs/2406.11617", base="required", models=(1, None)
 )
 def della_linear(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, epsilon: PerModel = 0.15, normalize: bool = False,
-    rescale: bool | str = True, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    epsilon: PerModel = 0.15,
+    normalize: bool = False,
+    rescale: bool | str = True,
+    scale: float = 1.0,
+) -> Tensor:
     """DELLA without election: changes drawn by magnitude, summed (Deep et al. 2024).
 
     Args:

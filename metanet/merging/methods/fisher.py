@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._fisher import fishers, mean_of
-from .._network import average
+from .._average import average
 from .._part import Part, Problem
 from .._registry import PerModel, method
+from ..statistics import fishers, mean_of
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ def prepare(problem: Problem, *, samples: int | None = None, labels: str = "auto
         labels: auto, expected (over the model's own distribution), sampled (from it), empirical
             (the loss at the data's targets).
     """
-    given = [(k, f"model {k}") for k in range(len(problem.models))]
-    values = fishers(problem, given, samples=samples, labels=labels)
+    networks = [(k, f"model {k}") for k in range(len(problem.models))]
+    values = fishers(problem, networks, samples=samples, labels=labels)
     return _Fishers(values, [mean_of(each) for each in values])
 
 
@@ -52,16 +52,16 @@ def fisher(
         normalize: divide each model's by its mean, so that none counts more for being less sure.
     """
     plain = average(part.tensors, weights, "fisher")
-    found: _Fishers = part.prepared
-    if part.name not in found.values[0]:
+    prepared: _Fishers = part.prepared
+    if part.name not in prepared.values[0]:
         return plain
-    raw = [v[part.name].to(plain) for v in found.values]
+    raw = [v[part.name].to(plain) for v in prepared.values]
     precisions = [
         weight * f.clamp(min=floor * mean) / (mean if normalize else 1.0)
-        for f, mean, weight in zip(raw, found.means, weights, strict=True)
+        for f, mean, weight in zip(raw, prepared.means, weights, strict=True)
     ]
     first, total = part.tensors[0], sum(precisions)
     # By differences to the first, so that the average of equal tensors is that tensor, bit for bit.
     moved = sum(p * (t - first) for p, t in zip(precisions[1:], part.tensors[1:], strict=True))
-    told = (sum(raw) > 0) & (total != 0)
-    return torch.where(told, first + moved / torch.where(told, total, 1.0), plain)
+    weighed = (sum(raw) > 0) & (total != 0)
+    return torch.where(weighed, first + moved / torch.where(weighed, total, 1.0), plain)

@@ -1,17 +1,18 @@
 """Averages of those models that get better together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 from torch import Tensor
 
 from ...errors import MetanetError
-from ...progress import track
-from .._network import average, averaged, load, working_copy
+from ...progress import Progress, track
+from .._average import average
+from .._network import averaged, load, working_copy
 from .._part import Part, Problem
 from .._registry import method
-from .._score import as_good, score
+from ..statistics import as_good, score
 
 
 def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
@@ -22,36 +23,60 @@ def prepare(problem: Problem, *, measure: str | None = None) -> list[int]:
         measure: on the data: loss, or a metric (accuracy, calibrated_loss); accuracy of classes,
             else the loss, if left out.
     """
-    network, count = working_copy(problem), len(problem.models)
-    with track(what="greedy soup", total=2 * count - 1, unit="soups", show=problem.progress) as bar:
-
-        def reached(chosen: list[int]) -> float:
-            nonlocal name, rises
-            load(network, averaged(problem, chosen, [1.0] * len(chosen), "greedy_soup"))
-            name, value, rises = score(problem, network, measure)
-            bar.update()
-            return (value if rises else -value) if isfinite(value) else float("-inf")
-
-        name, rises = "", False
-        alone = [reached([k]) for k in range(count)]
-        order = sorted(
-            range(count), key=lambda k: -alone[k]
-        )  # stable: of equally good ones the first
-        chosen, best = order[:1], alone[order[0]]
-        if not isfinite(best):
-            raise MetanetError(
-                f"method 'greedy_soup': the {name} of every model is infinite or NaN on the data"
-            )
-        for k in order[1:]:
-            value = reached([*chosen, k])
-            if as_good(value, best, rises=True):
-                chosen, best = [*chosen, k], value
-    sign = 1.0 if rises else -1.0
-    problem.report.update({f"model {k} {name}": sign * value for k, value in enumerate(alone)})
-    problem.report.update(
-        {f"soup {name}": sign * best, "models in the soup": ", ".join(map(str, chosen))}
+    count = len(problem.models)
+    bar: Progress[Any] = track(
+        what="greedy soup", total=2 * count - 1, unit="soups", show=problem.progress
     )
-    return chosen
+    with bar:
+        tasting = _Tasting(problem, measure, bar)
+        alone = [tasting.good([number]) for number in range(count)]
+        # stable: of equally good ones the first
+        first, *others = sorted(range(count), key=lambda number: -alone[number])
+        if not isfinite(alone[first]):
+            raise MetanetError(
+                f"method 'greedy_soup': the {tasting.measure} of every model is infinite or NaN on "
+                "the data"
+            )
+        soup = [first]
+        best = alone[first]
+        for number in others:
+            value = tasting.good([*soup, number])
+            if as_good(value, best, rises=True):
+                soup.append(number)
+                best = value
+    sign = 1.0 if tasting.rises else -1.0
+    for number, value in enumerate(alone):
+        problem.report[f"model {number} {tasting.measure}"] = sign * value
+    problem.report[f"soup {tasting.measure}"] = sign * best
+    problem.report["models in the soup"] = ", ".join(map(str, soup))
+    return soup
+
+
+class _Tasting:
+    """How good averages of models are on the data.
+
+    Attributes:
+        measure: by what they are measured.
+        rises: whether larger is better.
+    """
+
+    def __init__(self, problem: Problem, measure: str | None, bar: Progress[Any]) -> None:
+        self.problem = problem
+        self.network = working_copy(problem)
+        self.asked = measure
+        self.bar = bar
+        self.measure = ""
+        self.rises = False
+
+    def good(self, numbers: Sequence[int]) -> float:
+        """The score of an average, turned so that larger is better; ``-inf`` if not finite."""
+        equal = [1.0] * len(numbers)
+        load(self.network, averaged(self.problem, numbers, equal, "greedy_soup"))
+        self.measure, value, self.rises = score(self.problem, self.network, self.asked)
+        self.bar.update()
+        if not isfinite(value):
+            return float("-inf")
+        return value if self.rises else -value
 
 
 def _shares(chosen: list[int], options: Mapping[str, Any], models: int) -> list[float]:
@@ -59,16 +84,17 @@ def _shares(chosen: list[int], options: Mapping[str, Any], models: int) -> list[
 
 
 @method(
-    "greedy_soup", reference="https://arxiv.org/abs/2203.05482", needs=("model", "data"), prepare=prepare,
+    "greedy_soup",
+    reference="https://arxiv.org/abs/2203.05482",
+    needs=("model", "data"),
+    prepare=prepare,
     shares=_shares,
-)  # fmt: skip
+)
 def greedy_soup(part: Part) -> Tensor:
-    """The average of the best model and those others that do not make it worse (Wortsman et al.
-    2022).
+    """The best model, averaged with others that don't make it worse (Wortsman et al. 2022).
 
     Models are tried in the order of their scores on held-out data; each is kept if the average with
     it is at least as good as without.
     """
-    return average(
-        [part.tensors[k] for k in part.prepared], [1.0] * len(part.prepared), "greedy_soup"
-    )
+    soup = [part.tensors[number] for number in part.prepared]
+    return average(soup, [1.0] * len(soup), "greedy_soup")

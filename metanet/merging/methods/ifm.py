@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -10,12 +11,19 @@ from torch import Tensor
 from ...alignment import checked
 from ...errors import MetanetError
 from ...symmetry import SymmetrySpec
-from .._features import Roles, along, groups_on, narrowed
-from .._features_fold import clusters, distances
-from .._features_free import free_groups
-from .._features_sites import corrections, sites_of
 from .._part import Part, Problem
 from .._registry import method
+from ..features import (
+    Roles,
+    along,
+    clusters,
+    corrections,
+    distances,
+    free_groups,
+    groups_on,
+    narrowed,
+    sites_of,
+)
 
 
 @dataclass(frozen=True)
@@ -83,34 +91,46 @@ def prepare(
     for name, value in (("threshold", threshold), ("share", share)):
         if not 0 <= value <= 1:
             raise MetanetError(f"method 'ifm': {name}={value}; give a number from 0 to 1")
-    arch, (state,) = problem.arch, problem.models
-    state = checked(arch.spec, state, str(state.path))
-    groups, why, roles = free_groups(arch, state)
-    found: dict[str, Tensor] = {}
-    sites = sites_of(arch.spec, arch.template, roles, groups)
-    for group, squared in distances(arch.spec, roles, groups, sites, state).items():
+    arch = problem.structure
+    spec = arch.spec
+    state = checked(spec, problem.models[0], str(problem.models[0].path))
+    groups, reasons, roles = free_groups(arch, state)
+    merged: dict[str, Tensor] = {}
+    sites = sites_of(spec, arch.template, roles, groups)
+    for group, squared in distances(spec, roles, groups, sites, state).items():
         cluster = torch.from_numpy(clusters(squared, threshold, share))
-        problem.report[f"features of {group}"] = f"{int(cluster.max()) + 1} of {len(cluster)}"
-        if int(cluster.max()) + 1 < len(cluster):
-            found[group] = cluster
-    sizes = {g: int(c.max()) + 1 for g, c in found.items()}
-    left = total = 0
-    for tensor in arch.spec.tensors.values():
+        remaining = _count(cluster)
+        problem.report[f"features of {group}"] = f"{remaining} of {len(cluster)}"
+        if remaining < len(cluster):
+            merged[group] = cluster
+    before, after = _sizes(spec, {group: _count(cluster) for group, cluster in merged.items()})
+    problem.report["parameters"] = after
+    problem.report["share of parameters"] = after / before if before else 1.0
+    problem.report.update({f"left as it is: {g}": reason for g, reason in reasons.items()})
+    factors = corrections(spec, sites, merged, state) if correct else {}
+    return Fold(spec, roles, merged, factors, shrink)
+
+
+def _count(cluster: Tensor) -> int:
+    """How many neurons there are after the merge."""
+    return int(cluster.max()) + 1
+
+
+def _sizes(spec: SymmetrySpec, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """How many values the tensors have, and how many with other sizes of groups."""
+    before = after = 0
+    for tensor in spec.tensors.values():
         if tensor.tied_to is None:
-            total += torch.Size(tensor.shape).numel()
-            left += torch.Size(narrowed(a, sizes) for a in tensor.axes).numel()
-    problem.report["parameters"] = left
-    problem.report["share of parameters"] = left / total if total else 1.0
-    problem.report.update({f"left as it is: {g}": reason for g, reason in why.items()})
-    factors = corrections(arch.spec, sites, found, state) if correct else {}
-    return Fold(arch.spec, roles, found, factors, shrink)
+            before += prod(tensor.shape)
+            after += prod(narrowed(axis, sizes) for axis in tensor.axes)
+    return before, after
 
 
 def shape(prepared: Fold, name: str, shape: torch.Size) -> torch.Size:
     """Of a tensor of the result."""
     if not prepared.shrink or name not in prepared.spec.tensors:
         return shape
-    sizes = {g: int(c.max()) + 1 for g, c in prepared.found.items()}
+    sizes = {group: _count(cluster) for group, cluster in prepared.found.items()}
     return torch.Size(narrowed(axis, sizes) for axis in prepared.spec.tensors[name].axes)
 
 
@@ -123,12 +143,12 @@ def shape(prepared: Fold, name: str, shape: torch.Size) -> torch.Size:
     shape=shape,
 )
 def ifm(part: Part) -> Tensor:
-    """Iterative feature merging inside one network (Chen et al. 2024), without data: alike neurons
-    become one.
+    """Iterative feature merging: alike neurons of one network become one (Chen et al. 2024).
 
-    The two nearest neurons of a group, by all that makes them, become one again and again: what
-    makes them is averaged, what reads them is added up, so that the function stays where neurons
-    were equal. Behind a norm with running statistics neurons are compared by what they do with it.
+    It takes no data. The two nearest neurons of a group, by all that makes them, become one again
+    and again: what makes them is averaged, what reads them is added up, so that the function stays
+    where neurons were equal. Behind a norm with running
+    statistics neurons are compared by what they do with it.
     ``repair=bn_reset`` with data sets these statistics right: merge with ``shrink=false`` and the
     repair, then the result once more with ``shrink``.
 

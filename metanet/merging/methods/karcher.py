@@ -6,15 +6,14 @@ from torch import Tensor
 from ...errors import MetanetError
 from .._part import Part
 from .._registry import PerModel, method
-from .._sphere import combination, cosines, gram
+from ._sphere import combination, cosines, gram
 
 
 @method("karcher", reference="https://doi.org/10.1002/cpa.3160300502")
 def karcher(
     part: Part, *, weights: PerModel = 1.0, max_iter: int = 10, tol: float = 1e-5
 ) -> Tensor:
-    """Riemannian centre of mass of the directions (Karcher 1977) times the average length: SLERP of
-    many models.
+    """The mean direction along arcs (Karcher 1977) times the average length: SLERP of many.
 
     All steps of the search stay in the span of the models, so that only their inner products are
     needed.
@@ -27,11 +26,11 @@ def karcher(
     total = sum(weights)
     if total == 0:
         raise MetanetError(f"method 'karcher': the weights {list(weights)} have the sum 0")
-    wanted = torch.tensor(weights, dtype=torch.float64) / total
+    shares = torch.tensor(weights, dtype=torch.float64) / total
     lengths, angles = cosines(gram(part.tensors))
     inverse = torch.where(lengths > 0, 1 / lengths, 0)
-    coefficients = _centre(angles, torch.where(lengths > 0, wanted, 0), max_iter, tol) * inverse
-    return combination(part.tensors, (coefficients * (wanted @ lengths)).tolist())
+    coefficients = _centre(angles, torch.where(lengths > 0, shares, 0), max_iter, tol) * inverse
+    return combination(part.tensors, (coefficients * (shares @ lengths)).tolist())
 
 
 def _centre(angles: Tensor, weights: Tensor, max_iter: int, tol: float) -> Tensor:

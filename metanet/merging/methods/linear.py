@@ -1,9 +1,9 @@
 """Weighted averages."""
 
-import torch
 from torch import Tensor
 
 from ...errors import MetanetError
+from .._average import weighted_sum
 from .._part import Part
 from .._registry import PerModel, method
 
@@ -17,15 +17,11 @@ def linear(part: Part, *, weights: PerModel = 1.0, normalize: bool = True) -> Te
         normalize: divide by the sum of the weights.
     """
     total = sum(weights)
-    if normalize:
-        if total == 0:
-            raise MetanetError(
-                f"method 'linear': the weights {list(weights)} have the sum 0; give normalize=false"
-            )
-        weights, total = [w / total for w in weights], 1.0
-    first, *others = part.tensors
-    # By differences to the first, so that the average of equal tensors is that tensor, bit for bit.
-    out = torch.lerp(first, others[0], weights[1]) if others else first
-    for tensor, weight in zip(others[1:], weights[2:], strict=True):
-        out = out.add_(tensor - first, alpha=weight)
-    return out if total == 1.0 else out + first * (total - 1.0)
+    if not normalize:
+        return weighted_sum(part.tensors, weights, total)
+    if total == 0:
+        raise MetanetError(
+            f"method 'linear': the weights {list(weights)} have the sum 0; give normalize=false"
+        )
+    shares = [weight / total for weight in weights]
+    return weighted_sum(part.tensors, shares, 1.0)

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from .._part import Part
 from .._registry import method
-from .._sphere import combination, cosines, gram, gram_of_rows
+from ._sphere import combination, cosines, gram, gram_of_rows
 
 _SINGULAR = 1e-6
 
 
 @method("model_stock", reference="https://arxiv.org/abs/2403.19522", base="required")
 def model_stock(part: Part, *, filter_wise: bool = False) -> Tensor:
-    r"""Between the base and the average, by how well the fine-tuned models agree (Jang et al. 2024,
-    Model Stock).
+    r"""Between base and average, by the angles between models (Model Stock, Jang et al. 2024).
 
     .. math::
         w = w_0 + \frac{n \cos\theta}{1 + (n - 1) \cos\theta} \; \Big(\frac{1}{n} \sum_k w_k -
@@ -33,7 +32,7 @@ def model_stock(part: Part, *, filter_wise: bool = False) -> Tensor:
     below = 1 + (count - 1) * cosine
     ratio = torch.where(below.abs() < _SINGULAR, 0, count * cosine / below)
     mean = combination(part.deltas, [1 / count] * count)
-    return part.base + mean * ratio.to(mean).reshape([-1, *[1] * (mean.ndim - 1)][: mean.ndim])
+    return part.origin + mean * ratio.to(mean).reshape([-1, *[1] * (mean.ndim - 1)][: mean.ndim])
 
 
 def _mean_cosine(deltas: Sequence[Tensor], rows: bool) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from ...errors import MetanetError
 from .._part import Part
 from .._registry import PerModel, method
-from .._sphere import combination, cosines, gram, gram_of_rows
+from ._sphere import combination, cosines, gram, gram_of_rows
 from .slerp import arc
 
 _STRAIGHT = 1e-12  # only vectors that are as good as parallel have no arc
@@ -14,8 +14,7 @@ _STRAIGHT = 1e-12  # only vectors that are as good as parallel have no arc
 
 @method("nuslerp", reference="https://github.com/arcee-ai/mergekit", base="optional", models=(2, 2))
 def nuslerp(part: Part, *, weights: PerModel = 1.0, flatten: bool = True, dim: int = -1) -> Tensor:
-    """SLERP by weights, of what two models changed of the base if there is one, on request row by
-    row (mergekit).
+    """SLERP by weights of two models or of their changes, also row by row (mergekit).
 
     Args:
         weights: of both models; only their ratio counts.
@@ -32,8 +31,9 @@ def nuslerp(part: Part, *, weights: PerModel = 1.0, flatten: bool = True, dim: i
         _, angles = cosines(gram(ends))
         out = combination(ends, arc(t, float(angles[0, 1]), _STRAIGHT))
     else:
-        out = _by_rows(t, *ends, dim)
-    return out if part.base is None else out + part.base
+        first, second = ends
+        out = _by_rows(t, first, second, dim)
+    return out if part.base is None else out + part.origin
 
 
 def _by_rows(t: float, a: Tensor, b: Tensor, dim: int) -> Tensor:

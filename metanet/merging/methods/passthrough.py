@@ -16,7 +16,7 @@ def passthrough(part: Part, *, scale: PerModel = 1.0) -> Tensor:
     """
     if len(part.tensors) != 1:
         raise MetanetError(
-            f"{part.name}: method 'passthrough' takes a tensor from one model, {len(part.tensors)} take part; give "
-            "one model, or slices=[{0: [0, 8]}, {1: [4, 12]}] of one model each"
+            f"{part.name}: method 'passthrough' takes a tensor from one model, {len(part.tensors)} "
+            "take part; give one model, or slices=[{0: [0, 8]}, {1: [4, 12]}] of one model each"
         )
     return part.tensors[0] if scale[0] == 1 else part.tensors[0] * scale[0]

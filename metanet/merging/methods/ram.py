@@ -15,9 +15,9 @@ def ram(part: Part, *, epsilon: float = 1e-5) -> Tensor:
     Args:
         epsilon: smaller changes are none.
     """
-    total, counts = torch.zeros_like(part.base), torch.zeros_like(part.base)
+    total, counts = torch.zeros_like(part.origin), torch.zeros_like(part.origin)
     for delta in part.deltas:
         changed = hardshrink(delta, epsilon)
         total += changed
         counts += changed.sign_().abs_()
-    return total.div_(counts.clamp_(min=1)).add_(part.base)
+    return total.div_(counts.clamp_(min=1)).add_(part.origin)

@@ -10,8 +10,7 @@ from .._registry import method
 
 @method("ramplus_tl", reference="https://arxiv.org/abs/2601.13572", base="required")
 def ramplus_tl(part: Part, *, r: float = 0.1, alpha: float = 0.2, epsilon: float = 1e-5) -> Tensor:
-    """As ``ram``; changes that are a model's own grow with how much it shares (Reinforced Agent
-    Merging Plus).
+    """As ``ram``; a model's own changes grow with what it shares (Reinforced Agent Merging Plus).
 
     A model's own changes are multiplied by 1 + r min(shared / own, alpha), counted in this tensor.
 
@@ -20,7 +19,7 @@ def ramplus_tl(part: Part, *, r: float = 0.1, alpha: float = 0.2, epsilon: float
         alpha: the ratio from which on they grow no more.
         epsilon: smaller changes are none.
     """
-    counts, total, strengthened = (torch.zeros_like(part.base) for _ in range(3))
+    counts, total, strengthened = (torch.zeros_like(part.origin) for _ in range(3))
     for delta in part.deltas:
         changed = hardshrink(delta, epsilon)
         total += changed
@@ -29,8 +28,8 @@ def ramplus_tl(part: Part, *, r: float = 0.1, alpha: float = 0.2, epsilon: float
     for delta in part.deltas:
         changed = hardshrink(delta, epsilon)
         every = int(changed.count_nonzero())
-        own = changed.masked_fill_(single.logical_not(), 0)
-        alone = int(own.count_nonzero())
+        single_changes = changed.masked_fill_(single.logical_not(), 0)
+        alone = int(single_changes.count_nonzero())
         if alone:
-            strengthened.add_(own, alpha=r * min((every - alone) / alone, alpha))
-    return total.div_(counts.clamp_(min=1)).add_(strengthened).add_(part.base)
+            strengthened.add_(single_changes, alpha=r * min((every - alone) / alone, alpha))
+    return total.div_(counts.clamp_(min=1)).add_(strengthened).add_(part.origin)

@@ -6,10 +6,12 @@ from torch import Tensor
 from ...errors import MetanetError
 from ...evaluation import Runner
 from ...progress import track
-from .._grams import Block, apart, grams
-from .._network import average, data_of, first_samples, load, working_copy
+from .._average import average
+from .._data import data_of, first_samples
+from .._network import load, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
+from ..statistics import Block, apart, grams
 
 
 def prepare(
@@ -21,26 +23,29 @@ def prepare(
     Args:
         samples: at most so many of the data for each model; all if left out.
     """
-    network, run, count = working_copy(problem), Runner(problem.device), len(problem.models)
-    out: dict[str, dict[Block, list[Tensor | None]]] = {}
+    network = working_copy(problem)
+    run = Runner(problem.device)
+    count = len(problem.models)
+    every: dict[str, dict[Block, list[Tensor | None]]] = {}
     other: set[str] = set()
-    for k in range(count):
-        load(network, problem.models[k])
-        batches = first_samples(data_of(problem, k), samples)
-        bar = track(batches, f"inputs of model {k}", unit="batches", show=problem.progress)
-        found, elsewhere = grams(network, bar, run)
+    for number in range(count):
+        load(network, problem.models[number])
+        batches = first_samples(data_of(problem, number), samples)
+        bar = track(batches, f"inputs of model {number}", unit="batches", show=problem.progress)
+        of_model, elsewhere = grams(network, bar, run)
         other |= elsewhere
-        for name, blocks in found.items():
+        for name, blocks in of_model.items():
+            known = every.setdefault(name, {})
             for block, gram in blocks.items():
-                out.setdefault(name, {}).setdefault(block, [None] * count)[k] = gram
-    out = {name: blocks for name, blocks in out.items() if name not in other and apart(blocks)}
-    if not out:
+                known.setdefault(block, [None] * count)[number] = gram
+    linear = {name: blocks for name, blocks in every.items() if name not in other and apart(blocks)}
+    if not linear:
         raise MetanetError(
-            "method 'regmean' finds no linear map in the network: nothing multiplies inputs by a matrix that is a "
-            "parameter and is used in no other way"
+            "method 'regmean' finds no linear map in the network: nothing multiplies inputs by a "
+            "matrix that is a parameter and is used in no other way"
         )
-    problem.report["tensors merged by regression"] = len(out)
-    return out
+    problem.report["tensors merged by regression"] = len(linear)
+    return linear
 
 
 @method(
@@ -50,8 +55,7 @@ def prepare(
     prepare=prepare,
 )
 def regmean(part: Part, *, weights: PerModel = 1.0, alpha: float = 0.9) -> Tensor:
-    r"""The linear maps that come closest to all models' on each model's own inputs (Jin et al.
-    2023).
+    r"""The linear maps that come closest to all models' on their own inputs (Jin et al. 2023).
 
     .. math::
         W = \Big( \sum_k \lambda_k \hat G_k \Big)^{-1} \sum_k \lambda_k \hat G_k W_k, \qquad G_k =
@@ -73,16 +77,18 @@ def regmean(part: Part, *, weights: PerModel = 1.0, alpha: float = 0.9) -> Tenso
     if not blocks:
         return plain
     out = plain.clone(memory_format=torch.contiguous_format)
-    for block, given in blocks.items():
+    for block, products in blocks.items():
         centre = block.of(plain).double()
-        total, pulled = 0.0, 0.0
-        for weight, tensor, gram in zip(weights, part.tensors, given, strict=True):
-            if gram is not None:
-                shrunk = weight * _shrunk(gram.to(plain.device), alpha)
-                total = total + shrunk
-                # By differences to the average: equal matrices stay as they are, and so does what
-                # no input reaches.
-                pulled = pulled + shrunk @ (block.of(tensor).double() - centre).mT
+        total = torch.zeros((), dtype=torch.float64, device=plain.device)
+        pulled = torch.zeros((), dtype=torch.float64, device=plain.device)
+        for weight, tensor, gram in zip(weights, part.tensors, products, strict=True):
+            if gram is None:
+                continue
+            shrunk = weight * _shrunk(gram.to(plain.device), alpha)
+            total = total + shrunk
+            # By differences to the average: equal matrices stay as they are, and so does what no
+            # input reaches.
+            pulled = pulled + shrunk @ (block.of(tensor).double() - centre).mT
         block.of(out).copy_(centre + _solved(total, pulled, alpha).mT)
     return out
 

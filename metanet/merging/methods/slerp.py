@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._part import Part
 from .._registry import method
-from .._sphere import combination, cosines, gram
+from ._sphere import combination, cosines, gram
 
 _STRAIGHT = 0.9995  # the cosine from which on the arc is taken for its chord
 
@@ -19,8 +19,7 @@ def _shares(prepared: None, options: Mapping[str, Any], models: int) -> list[flo
 
 @method("slerp", reference="https://en.wikipedia.org/wiki/Slerp", models=(2, 2), shares=_shares)
 def slerp(part: Part, *, t: float = 0.5) -> Tensor:
-    """Spherical interpolation of two models, each tensor as one vector: halfway, lengths do not
-    shrink.
+    """Spherical interpolation of two models, each tensor as one vector: lengths do not shrink.
 
     Tensors that are nearly parallel, or nearly opposite, are interpolated along the straight line.
 

@@ -2,10 +2,9 @@
 
 from torch import Tensor
 
-from .._consensus import summed
 from .._part import Part
 from .._registry import PerModel, method
-from .._task_vectors import TaskVector
+from ..task_vectors import TaskVector, summed
 
 
 @method(

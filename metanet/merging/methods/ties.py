@@ -2,17 +2,22 @@
 
 from torch import Tensor
 
-from .._consensus import elected
 from .._part import Part
 from .._registry import PerModel, method
-from .._sparsify import largest
+from ..task_vectors import elected, largest
 
 
 @method("ties", reference="https://arxiv.org/abs/2306.01708", base="required", models=(1, None))
 def ties(
-    part: Part, *, weights: PerModel = 1.0, density: PerModel = 1.0, consensus: str = "sum", normalize: bool = True,
-    rescale: bool = False, scale: float = 1.0,
-) -> Tensor:  # fmt: skip
+    part: Part,
+    *,
+    weights: PerModel = 1.0,
+    density: PerModel = 1.0,
+    consensus: str = "sum",
+    normalize: bool = True,
+    rescale: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
     """TIES: each model's largest changes, those whose sign wins, averaged (Yadav et al. 2023).
 
     Args:

@@ -1,5 +1,6 @@
 """Zipping the features of several networks together, within networks too."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -9,21 +10,25 @@ from torch import Tensor
 from ...alignment import checked
 from ...errors import MetanetError
 from ...symmetry import SymmetrySpec, leaves_of
-from .._features import Roles
-from .._features_free import free_groups
-from .._features_match import matched, report, zip_features
-from .._features_zip import Zip
 from .._part import Part, Problem
 from .._registry import method
+from ..features import Roles, Zip, free_groups, matched, report, zip_features
 
 MATCHINGS = ("greedy", "permutation")
 
 
 def prepare(
-    problem: Problem, *, alpha: float = 0.3, beta: float = 0.5, matching: str = "greedy",
-    heads: str | Sequence[int] = "average", stop: str | Sequence[str] | None = None, task: int = 0,
-    positions: int = 4096, batches: int | None = None,
-) -> Zip:  # fmt: skip
+    problem: Problem,
+    *,
+    alpha: float = 0.3,
+    beta: float = 0.5,
+    matching: str = "greedy",
+    heads: str | Sequence[int] = "average",
+    stop: str | Sequence[str] | None = None,
+    task: int = 0,
+    positions: int = 4096,
+    batches: int | None = None,
+) -> Zip:
     """Runs all networks over the data and decides which features become one.
 
     Args:
@@ -41,7 +46,40 @@ def prepare(
             batch.
         batches: stop after so many.
     """
-    arch, k = problem.arch, len(problem.models)
+    count = len(problem.models)
+    _check(count, alpha, beta, matching, heads, task)
+    arch = problem.structure
+    for checkpoint in problem.models:
+        checked(arch.spec, checkpoint, str(checkpoint.path))
+    free, reasons, roles = free_groups(arch, problem.models[0])
+    patterns = [stop] if isinstance(stop, str) else list(stop or ())
+    own, own_groups = _beyond(arch.spec, roles, patterns)
+    movable = [g.name for g in arch.spec.groups if g.kind == "permutation" and g.size > 1]
+    groups = [group for group in movable if group not in own_groups]
+    zipped = [group for group in groups if group in free] if matching == "greedy" else []
+    moved = [group for group in groups if group not in zipped]
+    scores, transforms = matched(problem, zipped, moved, positions, batches)
+    clusters = {}
+    for group, correlations in scores.items():
+        clusters[group] = zip_features(correlations, count, alpha, beta)
+    problem.report.update(report(clusters))
+    for group in zipped:
+        if group not in clusters:
+            problem.report[f"not zipped: {group}"] = "it shows nowhere along one axis"
+    for group, reason in reasons.items():
+        if group not in own_groups:
+            problem.report[f"permuted only: {group}"] = reason
+    tensors = {group: torch.from_numpy(numbers) for group, numbers in clusters.items()}
+    plan = Zip(arch.spec, roles, tensors, transforms, heads, own, task)
+    if heads != "average":
+        plan.check_heads()
+    return plan
+
+
+def _check(
+    count: int, alpha: float, beta: float, matching: str, heads: str | Sequence[int], task: int
+) -> None:
+    """Raises MetanetError if an option is none of its choices."""
     if matching not in MATCHINGS:
         raise MetanetError(
             f"method 'zipit': matching={matching!r}; give one of {', '.join(MATCHINGS)}"
@@ -49,47 +87,14 @@ def prepare(
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0 <= value <= 1:
             raise MetanetError(f"method 'zipit': {name}={value}; give a number from 0 to 1")
-    if not isinstance(task, int) or not 0 <= task < k:
+    if not isinstance(task, int) or not 0 <= task < count:
         raise MetanetError(
-            f"method 'zipit': task={task!r}; give the number of a model, 0 to {k - 1}"
+            f"method 'zipit': task={task!r}; give the number of a model, 0 to {count - 1}"
         )
     if isinstance(heads, str) and heads not in ("average", "stack"):
         raise MetanetError(
             f"method 'zipit': heads={heads!r}; give 'average', 'stack', or a model for every output"
         )
-    for each in problem.models:
-        checked(arch.spec, each, str(each.path))
-    free, why, roles = free_groups(arch, problem.models[0])
-    own, beyond = _beyond(arch.spec, roles, [stop] if isinstance(stop, str) else list(stop or ()))
-    every = [
-        g.name
-        for g in arch.spec.groups
-        if g.kind == "permutation" and g.size > 1 and g.name not in beyond
-    ]
-    zipped = [g for g in every if g in free] if matching == "greedy" else []
-    scores, transforms = matched(
-        problem, zipped, [g for g in every if g not in zipped], positions, batches
-    )
-    found = {g: zip_features(s, k, alpha, beta) for g, s in scores.items()}
-    problem.report.update(report(found))
-    problem.report.update(
-        {f"not zipped: {g}": "it shows nowhere along one axis" for g in zipped if g not in found}
-    )
-    problem.report.update(
-        {f"permuted only: {g}": reason for g, reason in why.items() if g not in beyond}
-    )
-    made = Zip(
-        arch.spec,
-        roles,
-        {g: torch.from_numpy(c) for g, c in found.items()},
-        transforms,
-        heads,
-        own,
-        task,
-    )
-    if heads != "average":
-        made.check_heads()
-    return made
 
 
 def _beyond(
@@ -104,41 +109,47 @@ def _beyond(
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in spec.tensors):
             raise MetanetError(
-                f"stop: no tensor is called like {pattern!r}; names are {', '.join(list(spec.tensors)[:3])}"
+                f"stop: no tensor is called like {pattern!r}; names are "
+                f"{', '.join(list(spec.tensors)[:3])}"
             )
     own = frozenset(n for n in spec.tensors if any(fnmatchcase(n, p) for p in patterns))
-    makers: dict[str, set[str]] = {}
-    readers: dict[str, set[str]] = {}
+    makers: dict[str, set[str]] = defaultdict(set)
+    readers: dict[str, set[str]] = defaultdict(set)
     for name, tensor in spec.tensors.items():
         for number, axis in enumerate(tensor.axes):
+            users = makers if roles.makes(name, number) else readers
             for leaf in leaves_of(axis):
-                (makers if roles.makes(name, number) else readers).setdefault(
-                    leaf.group, set()
-                ).add(name)
-    beyond = set()
+                users[leaf.group].add(name)
+    groups = set()
     for group, names in makers.items():
         inside = names & own
-        if inside and inside != names:
+        outside = names - own
+        if inside and outside:
             raise MetanetError(
-                f"stop cuts through the neurons of {group}: {min(inside)} is beyond it, but {min(names - own)} makes "
-                "the same neurons (a residual stream?). Stop where a stage of the network ends"
+                f"stop cuts through the neurons of {group}: {min(inside)} is beyond it, but "
+                f"{min(outside)} makes the same neurons (a residual stream?). Stop where a stage "
+                "of the network ends"
             )
-        if inside:
-            beyond.add(group)
-            if before := readers.get(group, set()) - own:
-                raise MetanetError(
-                    f"stop: {min(before)} reads {group}, which is beyond it: stop before that, too"
-                )
-    return own, frozenset(beyond)
+        if not inside:
+            continue
+        before = readers[group] - own
+        if before:
+            raise MetanetError(
+                f"stop: {min(before)} reads {group}, which is beyond it: stop before that, too"
+            )
+        groups.add(group)
+    return own, frozenset(groups)
 
 
 @method(
-    "zipit", reference="https://arxiv.org/abs/2305.03053", needs=("arch", "model", "data"), prepare=prepare,
+    "zipit",
+    reference="https://arxiv.org/abs/2305.03053",
+    needs=("arch", "model", "data"),
+    prepare=prepare,
     shape=Zip.shape,
-)  # fmt: skip
+)
 def zipit(part: Part) -> Tensor:
-    r"""ZipIt! (Stoica et al. 2023): features that vary alike become one, within networks as well as
-    across them.
+    r"""ZipIt! (Stoica et al. 2023): features that vary alike become one, also within a network.
 
     Networks of different tasks have features that the others lack. So of all features of a layer
     the two that correlate most on the data become one, again and again, wherever they come from.

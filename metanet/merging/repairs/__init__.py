@@ -16,3 +16,5 @@ from ._goals import measure_layers as measure_layers
 from ._normalisers import normalisers as normalisers
 from ._registry import REPAIRS as REPAIRS
 from ._registry import repair as repair
+from ._repaired import check_repair as check_repair
+from ._repaired import repaired as repaired

@@ -9,8 +9,10 @@ are right at once, the second's one pass later, and so on. After as many passes 
 the result is exact, whatever the batches and their order.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +29,8 @@ from ._registry import Correct
 
 TOLERANCE = 1e-3
 """Further passes end when nothing changes by more, in standard deviations."""
-_DEAD = 1e-6  # of the largest goal in the layer; what varies less carries nothing that could be scaled up
+# Of the largest goal in the layer; what varies less carries nothing that could be scaled up.
+_DEAD = 1e-6
 
 
 class Corrected:
@@ -62,25 +65,37 @@ class Corrected:
         now = Spread(self.goal.layer, self.moments.mean.cpu(), self.moments.std.cpu())
         if not bool(torch.isfinite(now.mean).all() and torch.isfinite(now.std).all()):
             raise MetanetError(
-                f"the outputs of {self.goal.layer.weight} are NaN or infinite in the merged network: there is nothing "
-                "to repair"
+                f"the outputs of {self.goal.layer.weight} are NaN or infinite in the merged "
+                "network: there is nothing to repair"
             )
+        before = self.scale, self.shift
+        is_shifted = self._correct(now, goal)
+        size = goal.std.max().clamp(min=torch.finfo(torch.float32).tiny)
+        scaled = self.scale - before[0]
+        spreads = (scaled * now.std).abs().max()
+        if not is_shifted:
+            return float(spreads / size)
+        means = (scaled * now.mean + self.shift - before[1]).abs().max()
+        return float(torch.maximum(spreads, means) / size)
+
+    def _correct(self, now: Spread, goal: Spread) -> bool:
+        """Set scale and shift; whether the layer can take a shift."""
         scale, shift = self.correct(now, goal)
         alive = now.std > _DEAD * goal.std.max()
-        scale = torch.where(alive, scale, 1.0)
-        kept = shift is None or self.goal.layer.bias is None
-        shift = torch.zeros_like(scale) if kept else torch.where(alive, shift, 0.0)
-        size = goal.std.max().clamp(min=torch.finfo(torch.float32).tiny)
-        spreads = ((scale - self.scale) * now.std).abs().max()
-        means = ((scale - self.scale) * now.mean + shift - self.shift).abs().max()
-        self.scale, self.shift = scale, shift
-        return float(spreads / size if kept else torch.maximum(spreads, means) / size)
+        self.scale = torch.where(alive, scale, 1.0)
+        if shift is None or self.goal.layer.bias is None:
+            self.shift = torch.zeros_like(self.scale)
+            return False
+        self.shift = torch.where(alive, shift, 0.0)
+        return True
 
     def __call__(self, out: Tensor, axis: int) -> Tensor:
         """Outputs, corrected."""
         wide = out.float() if out.dtype.itemsize < 4 else out
-        shape = [-1 if n == axis % out.ndim else 1 for n in range(out.ndim)]
-        scale, shift = (t.to(wide.device, wide.dtype).view(shape) for t in (self.scale, self.shift))
+        shape = [1] * out.ndim
+        shape[axis] = -1
+        scale = self.scale.to(wide.device, wide.dtype).view(shape)
+        shift = self.shift.to(wide.device, wide.dtype).view(shape)
         return torch.addcmul(shift, wide, scale).to(out.dtype)
 
 
@@ -127,9 +142,16 @@ class Corrections:
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module, data: Iterable[Any], run: Runner, goals: Mapping[str, Spread] | None = None,
-    correct: Correct | None = None, *, passes: int | None = 1, tolerance: float = TOLERANCE, progress: bool = False,
-) -> Corrections:  # fmt: skip
+    model: nn.Module,
+    data: Iterable[Any],
+    run: Runner,
+    goals: Mapping[str, Spread] | None = None,
+    correct: Correct | None = None,
+    *,
+    passes: int | None = 1,
+    tolerance: float = TOLERANCE,
+    progress: bool = False,
+) -> Corrections:
     """Measure running statistics anew, and bring those of other layers to their goals.
 
     Args:
@@ -147,90 +169,125 @@ def calibrate(
         MetanetError: no batch, one that the network can't run, a normaliser that sees one value of
             a channel only, or outputs that are not finite.
     """
-    layers = (
-        {}
-        if correct is None
-        else {n: Corrected(goal, correct) for n, goal in (goals or {}).items()}
-    )
+    layers: dict[str, Corrected] = {}
+    if correct is not None:
+        layers = {name: Corrected(goal, correct) for name, goal in (goals or {}).items()}
     norms = [Normaliser(name, module) for name, module in normalisers(model).items()]
-    gauges = [*layers.values(), *norms]
-    first_pass, batches, mask = True, 0, None
-
-    def seen(layer: Layer, out: Tensor) -> Tensor:
-        if layer.weight not in layers:
-            return out
-        found, axis = layers[layer.weight], -1 - layer.places
-        found.moments.add(*unpadded(out, axis, mask))
-        if first_pass:
-            found.settle(batches)
-        return found(out, axis)
-
-    def arrives(norm: Normaliser) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            norm.see(first_of(args, kwargs), mask)
-            if first_pass:
-                norm.settle()
-
-        return hook
-
-    watch = Watch(model, seen)
-    hooks = [n.module.register_forward_pre_hook(arrives(n), with_kwargs=True) for n in norms]
+    gauges: list[Corrected | Normaliser] = [*layers.values(), *norms]
+    limit = max(2, len(gauges)) if passes is None else passes
+    course = _Course(model, run, layers, norms)
     number = 0
     try:
-        limit = max(2, len(gauges)) if passes is None else passes
         for number in range(1, limit + 1):
             for gauge in gauges:
                 gauge.begin()
-            batches = 0
-            for batch in _shown(data, number, progress):
-                batches += 1
-                mask = batch_inputs(batch)[1].get("attention_mask")
-                watch.begin()
-                if layers:
-                    with watch:
-                        run(model, batch)
-                else:
-                    run(model, batch)
-            if not batches:
-                raise MetanetError(
-                    "the data yielded no batch: is it an iterator that was used up, or an empty folder?"
-                )
+            course.read(track(data, f"statistics, pass {number}", unit="batches", show=progress))
             change = max((gauge.settle() for gauge in gauges), default=0.0)
-            once = batches == 1 and all(
-                norm.calls <= 1 for norm in norms
-            )  # nothing was corrected twice on the way
-            if once or (change <= tolerance and not first_pass):
+            is_settled = change <= tolerance and not course.is_first
+            if is_settled or course.corrected_once():
                 break
-            first_pass = False
+            course.is_first = False
     finally:
-        for hook in hooks:
-            hook.remove()
+        course.end()
     for norm in norms:
         if norm.moments.constant:
             raise MetanetError(
                 f"{norm.name} saw one value of every channel, which has no variance: give more data"
             )
-    return _corrections(layers, norms, number, batches)
+    return _corrections(layers, norms, number, course.batches)
+
+
+class _Course:
+    """A network that runs over the data again and again, corrected on the way.
+
+    Attributes:
+        is_first: whether this is the first pass, in which corrections change while the data goes
+            through.
+        batches: how many there were in this pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: Runner,
+        layers: Mapping[str, Corrected],
+        norms: Sequence[Normaliser],
+    ) -> None:
+        self.is_first = True
+        self.batches = 0
+        self._model = model
+        self._run = run
+        self._layers = layers
+        self._norms = norms
+        self._mask: Tensor | None = None
+        self._watch = Watch(model, self._seen)
+        self._hooks = [
+            norm.module.register_forward_pre_hook(partial(self._arrives, norm), with_kwargs=True)
+            for norm in norms
+        ]
+
+    def read(self, data: Iterable[Any]) -> None:
+        """Run the network over the data once.
+
+        Raises:
+            MetanetError: there is no batch.
+        """
+        watching = self._watch if self._layers else nullcontext()
+        self.batches = 0
+        for batch in data:
+            self.batches += 1
+            self._mask = batch_inputs(batch)[1].get("attention_mask")
+            self._watch.begin()
+            with watching:
+                self._run(self._model, batch)
+        if not self.batches:
+            raise MetanetError(
+                "the data yielded no batch: is it an iterator that was used up, or an empty folder?"
+            )
+
+    def corrected_once(self) -> bool:
+        """Whether nothing was corrected twice on the way: the pass is exact then."""
+        return self.batches == 1 and all(norm.calls <= 1 for norm in self._norms)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _seen(self, layer: Layer, out: Tensor) -> Tensor:
+        if layer.weight not in self._layers:
+            return out
+        corrected = self._layers[layer.weight]
+        axis = -1 - layer.places
+        corrected.moments.add(*unpadded(out, axis, self._mask))
+        if self.is_first:
+            corrected.settle(self.batches)
+        return corrected(out, axis)
+
+    def _arrives(
+        self, norm: Normaliser, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        norm.see(first_of(args, kwargs), self._mask)
+        if self.is_first:
+            norm.settle()
 
 
 def _corrections(
     layers: Mapping[str, Corrected], norms: Iterable[Normaliser], passes: int, batches: int
-) -> Corrections:  # fmt: skip
+) -> Corrections:
+    """What the passes over the data have come to."""
     buffers = {}
     for norm in norms:
         for name, value in norm.module.named_buffers(recurse=False):
+            full_name = f"{norm.name}.{name}".lstrip(".")
             if name in ("running_mean", "running_var"):
-                buffers[f"{norm.name}.{name}".lstrip(".")] = value.detach().clone()
+                buffers[full_name] = value.detach().clone()
             elif name == "num_batches_tracked":
-                buffers[f"{norm.name}.{name}".lstrip(".")] = value.new_tensor(batches)
-    weights = {name: (each.goal.layer, each.scale) for name, each in layers.items()}
-    biases = {
-        b: (each.scale, each.shift)
-        for each in layers.values()
-        if (b := each.goal.layer.bias) is not None
-    }
+                buffers[full_name] = value.new_tensor(batches)
+    weights = {name: (layer.goal.layer, layer.scale) for name, layer in layers.items()}
+    biases = {}
+    for layer in layers.values():
+        bias = layer.goal.layer.bias
+        if bias is not None:
+            biases[bias] = layer.scale, layer.shift
     return Corrections(weights, biases, buffers, passes)
-
-
-def _shown(data: Iterable[Any], number: int, progress: bool) -> Iterable[Any]:
-    return track(data, f"statistics, pass {number}", unit="batches", show=progress)

@@ -1,7 +1,8 @@
 """What the layers of a merged network are to show: the statistics of the networks that it was
 merged from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,23 +57,25 @@ def measure_layers(model: nn.Module, data: Iterable[Any], run: Runner) -> Measur
         MetanetError: no batch, or one that the network can't run.
     """
     moments: dict[str, tuple[Layer, Moments]] = {}
-    early: dict[str, dict[int, Spread]] = {}
+    early: dict[str, dict[int, Spread]] = defaultdict(dict)
     mask: Tensor | None = None
 
     def seen(layer: Layer, out: Tensor) -> Tensor:
-        found = moments.setdefault(layer.weight, (layer, Moments()))[1]
-        found.add(*unpadded(out, -1 - layer.places, mask))
+        _, of_layer = moments.setdefault(layer.weight, (layer, Moments()))
+        of_layer.add(*unpadded(out, -1 - layer.places, mask))
         return out
 
     watch = Watch(model, seen)
+
+    def arrives(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        watch.normalised(first_of(args, kwargs))
+
     hooks = [
-        m.register_forward_pre_hook(
-            lambda _, args, kwargs: watch.normalised(first_of(args, kwargs)), with_kwargs=True
-        )
-        for m in normalisers(model).values()
+        norm.register_forward_pre_hook(arrives, with_kwargs=True)
+        for norm in normalisers(model).values()
     ]
+    batches = 0
     try:
-        batches = 0
         for batch in data:
             batches += 1
             mask = batch_inputs(batch)[1].get("attention_mask")
@@ -80,10 +83,8 @@ def measure_layers(model: nn.Module, data: Iterable[Any], run: Runner) -> Measur
             with watch:
                 run(model, batch)
             if is_early(batches):
-                for name, (layer, found) in moments.items():
-                    early.setdefault(name, {})[batches] = Spread(
-                        layer, found.mean.cpu(), found.std.cpu()
-                    )
+                for name, (layer, of_layer) in moments.items():
+                    early[name][batches] = _spread(layer, of_layer)
     finally:
         for hook in hooks:
             hook.remove()
@@ -91,19 +92,26 @@ def measure_layers(model: nn.Module, data: Iterable[Any], run: Runner) -> Measur
         raise MetanetError(
             "the data yielded no batch: is it an iterator that was used up, or an empty folder?"
         )
-    whole = {n: t for n, t in model.named_parameters() if t.ndim > 1}
-    left = {
-        n: watch.left.get(n, "never used by a function that is known")
-        for n in whole
-        if n not in moments
-    }
-    layers = {}
-    for name, (layer, found) in moments.items():
-        if reason := watch.left.get(name) or watch.left.get(layer.bias or ""):
+    layers: dict[str, Spread] = {}
+    left = _never_seen(model, watch, moments)
+    for name, (layer, of_layer) in moments.items():
+        reason = watch.left.get(name) or watch.left.get(layer.bias or "")
+        if reason:
             left[name] = reason
         else:
-            layers[name] = Spread(layer, found.mean.cpu(), found.std.cpu(), early.get(name, {}))
+            layers[name] = _spread(layer, of_layer, early.get(name, {}))
     return Measured(layers, left)
+
+
+def _spread(layer: Layer, moments: Moments, early: Mapping[int, Spread] | None = None) -> Spread:
+    return Spread(layer, moments.mean.cpu(), moments.std.cpu(), early or {})
+
+
+def _never_seen(model: nn.Module, watch: Watch, seen: Collection[str]) -> dict[str, str]:
+    """Weights that no layer showed of, and why."""
+    weights = [name for name, tensor in model.named_parameters() if tensor.ndim > 1]
+    unknown = "never used by a function that is known"
+    return {name: watch.left.get(name, unknown) for name in weights if name not in seen}
 
 
 def between(ends: Sequence[Measured], weights: Sequence[float]) -> dict[str, Spread]:
@@ -117,25 +125,33 @@ def between(ends: Sequence[Measured], weights: Sequence[float]) -> dict[str, Spr
     Raises:
         MetanetError: a weight is negative.
     """
-    if any(w < 0 for w in weights):
+    if any(weight < 0 for weight in weights):
         raise MetanetError(
-            f"the statistics of models with weights {', '.join(f'{w:g}' for w in weights)} are no goal, as negative "
-            "weights take them off one another: repair by bn_reset, or not at all"
+            f"the statistics of models with weights {', '.join(f'{w:g}' for w in weights)} are no "
+            "goal, as negative weights take them off one another: repair by bn_reset, or not at all"
         )
-    names = [name for name in ends[0].layers if all(name in each.layers for each in ends)]
-    return {name: _mean([each.layers[name] for each in ends], weights) for name in names}
+    shared = [name for name in ends[0].layers if all(name in end.layers for end in ends)]
+    return {name: _mean([end.layers[name] for end in ends], weights) for name in shared}
 
 
 def _mean(spreads: Sequence[Spread], weights: Sequence[float]) -> Spread:
-    mean, std = (sum(w * t for w, t in zip(weights, ts, strict=True)) for ts in
-                 ([s.mean for s in spreads], [s.std for s in spreads]))  # fmt: skip
-    numbers = [n for n in spreads[0].early if all(n in s.early for s in spreads)]
+    """The weighted mean of means and of standard deviations, of first batches too."""
+    pairs = list(zip(weights, spreads, strict=True))
+    early = {}
+    for number in spreads[0].early:
+        if all(number in spread.early for spread in spreads):
+            early[number] = _mean([spread.early[number] for spread in spreads], weights)
     return Spread(
         spreads[0].layer,
-        mean,
-        std,
-        {n: _mean([s.early[n] for s in spreads], weights) for n in numbers},
+        _sum(weight * spread.mean for weight, spread in pairs),
+        _sum(weight * spread.std for weight, spread in pairs),
+        early,
     )
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    total: Tensor = sum(tensors)  # type: ignore[assignment]
+    return total
 
 
 def is_early(batches: int) -> bool:

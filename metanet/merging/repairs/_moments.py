@@ -72,16 +72,16 @@ class InstanceMoments(Moments):
         """Take in values ``(..., channels, places...)``, of which the channels lie along ``axis``:
         0 or 1."""
         values = values if axis else values[None]
-        own = values.flatten(2).double()
+        flat = values.flatten(2).double()
         self._variances = (
-            getattr(self, "_variances", 0) + own.var(2).sum(0)
-            if own.shape[2] > 1
-            else own.new_zeros(1)
+            getattr(self, "_variances", 0) + flat.var(2).sum(0)
+            if flat.shape[2] > 1
+            else flat.new_zeros(1)
         )
-        self._mean = (self._mean.to(own.device) * self.count + own.mean(2).sum(0)) / (
-            self.count + len(own)
+        self._mean = (self._mean.to(flat.device) * self.count + flat.mean(2).sum(0)) / (
+            self.count + len(flat)
         )
-        self.count += len(own)
+        self.count += len(flat)
 
     @property
     def variance(self) -> Tensor:
@@ -91,6 +91,10 @@ class InstanceMoments(Moments):
 
 def unpadded(values: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, int]:
     """Values at tokens that count, and the axis of their channels then.
+
+    Tokens are looked for in three places::
+
+        (batch, tokens, ..., channels)    (batch, channels, tokens)    (batch tokens, channels)
 
     Args:
         mask: ``(batch, tokens)``, not 0 where a token counts; ``None`` if all do. What has no
@@ -104,8 +108,5 @@ def unpadded(values: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, in
         return values[mask], axis - 1
     if axis == 1 and values.ndim == 3 and values.shape[::2] == mask.shape:  # channels before tokens
         return values.movedim(1, 2)[mask], 1
-    if (
-        axis == 1 and values.ndim == 2 and len(values) == mask.numel()
-    ):  # tokens of all samples in one row
-        return values[mask.flatten()], 1
-    return values, axis
+    in_one_row = axis == 1 and values.ndim == 2 and len(values) == mask.numel()
+    return (values[mask.flatten()], 1) if in_one_row else (values, axis)

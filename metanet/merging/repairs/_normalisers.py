@@ -9,18 +9,16 @@ from ._moments import InstanceMoments, Moments, unpadded
 def normalisers(model: nn.Module) -> dict[str, nn.Module]:
     """By name all that keep a running mean and variance of every channel: BatchNorm, also frozen or
     synchronised."""
-    out = {}
-    for name, module in model.named_modules():
-        mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-        both = isinstance(mean, Tensor) and isinstance(variance, Tensor)
-        if (
-            both
-            and not isinstance(mean, nn.UninitializedBuffer)
-            and mean.ndim == 1
-            and mean.shape == variance.shape
-        ):
-            out[name] = module
-    return out
+    return {name: module for name, module in model.named_modules() if _keeps_statistics(module)}
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    mean = getattr(module, "running_mean", None)
+    variance = getattr(module, "running_var", None)
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        return False
+    known = not isinstance(mean, nn.UninitializedBuffer)
+    return known and mean.ndim == 1 and mean.shape == variance.shape
 
 
 class Normaliser:
@@ -31,17 +29,19 @@ class Normaliser:
         module: the layer.
     """
 
+    moments: Moments
+
     def __init__(self, name: str, module: nn.Module) -> None:
-        self.name, self.module = name, module
+        self.name = name
+        self.module = module
         kinds = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-        self._sample = next(
-            (n for n, kind in enumerate(kinds, 2) if isinstance(module, kind)), None
-        )  # axes of one
+        axes = [count for count, kind in enumerate(kinds, 2) if isinstance(module, kind)]
+        self._axes = axes[0] if axes else None  # of one sample
         self.begin()
 
     def begin(self) -> None:
         """The next pass over the data."""
-        self.moments = Moments() if self._sample is None else InstanceMoments()
+        self.moments = Moments() if self._axes is None else InstanceMoments()
         self.calls = 0
 
     def see(self, value: Tensor, mask: Tensor | None) -> None:
@@ -51,22 +51,29 @@ class Normaliser:
             mask: of the tokens that count.
         """
         self.calls += 1
-        self.moments.add(*((value, 0) if value.ndim == self._sample else unpadded(value, 1, mask)))
+        if value.ndim == self._axes:
+            self.moments.add(value, 0)
+        else:
+            self.moments.add(*unpadded(value, 1, mask))
 
     @torch.no_grad()
     def settle(self) -> float:
         """Let the layer use what was measured; how much that changes, in standard deviations."""
         if not self.moments.count:
             return 0.0
-        mean, variance = self.moments.mean, self.moments.variance
-        old = self.module.running_mean.double(), self.module.running_var.double().clamp(min=0)
-        size = variance.sqrt().max().clamp(min=torch.finfo(torch.float32).tiny)
-        change = (
-            torch.maximum(
-                (mean - old[0]).abs().max(), (variance.sqrt() - old[1].sqrt()).abs().max()
-            )
-            / size
-        )
-        self.module.running_mean.copy_(mean)
-        self.module.running_var.copy_(variance)
-        return float(change)
+        mean = self.moments.mean
+        variance = self.moments.variance
+        running_mean = self._running("mean")
+        running_var = self._running("var")
+        spread = variance.sqrt()
+        before = running_var.double().clamp(min=0).sqrt()
+        means = (mean - running_mean.double()).abs().max()
+        spreads = (spread - before).abs().max()
+        size = spread.max().clamp(min=torch.finfo(torch.float32).tiny)
+        running_mean.copy_(mean)
+        running_var.copy_(variance)
+        return float(torch.maximum(means, spreads) / size)
+
+    def _running(self, which: str) -> Tensor:
+        value: Tensor = getattr(self.module, f"running_{which}")
+        return value

@@ -5,24 +5,50 @@ multiplied by, and what is to be added then, so that their statistics come from 
 what they are to be.
 """
 
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor
 
+from ...errors import MetanetError
+from ...registry import Registry
 from ._goals import Spread
 
 Correct = Callable[[Spread, Spread], tuple[Tensor, Tensor | None]]
 
-REPAIRS: dict[str, Correct | None] = {"bn_reset": None}
-"""Every repair by its name. All of them measure running statistics anew; ``bn_reset`` does nothing
-else."""
+
+def _statistics_alone() -> None:
+    """Running statistics measured anew, as every repair does, and nothing else."""
+
+
+def _told_by(correct: Correct | None) -> Callable[..., object]:
+    return _statistics_alone if correct is None else correct
+
+
+REPAIRS: Registry[Correct | None] = Registry("repair", group="metanet.repairs", described=_told_by)
+"""Every repair by its name. All of them measure running statistics anew; ``bn_reset``, which is
+``None``, does nothing else."""
+
+REPAIRS.add("bn_reset", None)
 
 
 def repair(name: str) -> Callable[[Correct], Correct]:
-    """Register a repair."""
+    """Register a repair.
+
+    Raises:
+        MetanetError: there is one of this name, or the function takes other arguments than ``(now,
+            goal)``.
+    """
 
     def register(correct: Correct) -> Correct:
-        REPAIRS[name] = correct
+        parameters = list(inspect.signature(correct).parameters.values())
+        needed = [p for p in parameters if p.default is p.empty]
+        if len(needed) != 2 or any(p.kind is p.KEYWORD_ONLY for p in needed):
+            raise MetanetError(
+                f"repair {name!r} in {correct.__code__.co_filename}: {correct.__name__} takes "
+                f"{inspect.signature(correct)}; it must take (now, goal)"
+            )
+        REPAIRS.add(name, correct)
         return correct
 
     return register

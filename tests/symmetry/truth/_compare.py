@@ -7,7 +7,7 @@ from math import prod
 
 from metanet.symmetry import SymmetrySpec
 from metanet.symmetry._axes import Axis, Choice, Concat, Fixed, Leaf, Product, fixed_of, leaves_of
-from metanet.symmetry._spec import Group
+from metanet.symmetry._records import Group
 
 Row = tuple[tuple[str, int], ...]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metanet.sources._torchvision import import_torchvision
 from metanet.symmetry import SymmetrySpec
 from metanet.symmetry._axes import Axis, Choice, Concat, Fixed, Leaf, Product
-from metanet.symmetry._spec import Group, TensorAxes
+from metanet.symmetry._records import Group, TensorAxes
 
 _TOKEN = re.compile(r"\s*(\w[\w.]*!?|[()*|/?:])")
 
