@@ -118,6 +118,7 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
     first=True,
 )
 def _refuse(path: Path, options: ReadOptions) -> Checkpoint:
+    """A pipeline is several networks: refused, with the names of its parts."""
     there = [each.name for each in sorted(path.iterdir()) if each.is_dir() and has_weights(each)]
     raise CheckpointError(
         f"checkpoint '{path}' is a diffusers pipeline ({_PIPELINE}), several networks that have "

@@ -71,6 +71,7 @@ class _File:
     kinds=(TORCH, TORCH_OLD, TORCHSCRIPT),
 )
 def _read(path: Path, options: ReadOptions) -> Checkpoint:
+    """What ``torch.save`` or ``torch.jit.save`` wrote; nothing in the file is executed."""
     if options.foreign_classes == "inert":
         return read_inert(path, options.key)
     file = _File(path, options.key)
