@@ -243,7 +243,7 @@ def to_graph(
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: neurons are
     nodes, every entry of a parameter or floating-point buffer is one edge, and of a complex one
-    two: its real and its imaginary part. ``metanet/graph/_schema.py`` lists the attributes.
+    two: its real and its imaginary part. ``metanet/graph/template/_schema.py`` lists the attributes.
 
     Gradients of ``graph.edge_attr`` reach tensors of a state dict that require them;
     ``model.state_dict()`` has none of these, ``dict(model.named_parameters())`` and

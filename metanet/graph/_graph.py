@@ -14,8 +14,8 @@ from torch_geometric.data import Batch, Data
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
-from .template._bits import real_parts, same_bits
 from ._memory import refuse_too_large
+from .template._bits import real_parts, same_bits
 from .template._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
 from .template._template import GraphStack, GraphTemplate
 
@@ -27,7 +27,7 @@ class ParameterGraph(Data):
     """A network's parameters as a graph: neurons are nodes, every entry of a parameter is an edge.
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes
-    are listed in ``metanet/graph/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are
+    are listed in ``metanet/graph/template/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are
     shared by the graphs of one template: clone the graph before changing them in place.
     """
 

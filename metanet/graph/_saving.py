@@ -24,9 +24,9 @@ from ..checkpoints import (
 )
 from ..documents import Document, parse_json, read_json, validated
 from ..errors import MetanetError
-from .template._bits import real_parts
 from ._checked import graph_of, refuse_unexpandable
 from ._graph import ParameterGraph
+from .template._bits import real_parts
 from .template._template import GraphTemplate
 
 _FORMAT = 1

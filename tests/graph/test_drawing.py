@@ -18,10 +18,10 @@ import metanet
 from metanet.errors import MetanetError
 from metanet.graph import NodeType, permute_nodes
 from metanet.graph.picture import _png
-from metanet.graph.picture._compose import compose
-from metanet.graph.picture._png import draw
-from metanet.graph.picture._html import draw_html
 from metanet.graph.picture._columns import arrange
+from metanet.graph.picture._compose import compose
+from metanet.graph.picture._html import draw_html
+from metanet.graph.picture._png import draw
 from metanet.graph.picture._rows import number_of
 from metanet.testing import Residual
 from networks import ARCHITECTURES

@@ -1,205 +1,230 @@
 """Values put together side by side: concatenations, and what is written into part of a value."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ...tracing import Op, references
-from ._flows import Entries, Flow, Neurons, place, varies
-from ._join import merge
+from ...symmetry import Concatenate, Write
 from ..template._schema import EdgeType, NodeType
-from ._uses import ROLES_OF_VECTORS
-
-if TYPE_CHECKING:
-    from ._walk import Walk
-
-
-def concatenate(walk: Walk, op: Op) -> Flow:
-    """Values one behind the other."""
-    stacked = op.name == "aten.stack"
-    dim = _dim(walk, op, op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", 0))
-    numbers = [r.value for r in references(op.args[0])]
-    numbers = [n for n in numbers if 0 not in walk.trace.values[n].shape]
-    flows = [walk.flows.get(n, Flow()) for n in numbers]
-    shapes = [walk.trace.values[n].shape for n in numbers]
-    if stacked:
-        shapes, flows = (
-            [(*s[:dim], 1, *s[dim:]) for s in shapes],
-            [_unsqueezed(f, dim) for f in flows],
-        )
-    return _side_by_side(walk, op.outputs[0], numbers, shapes, flows, dim, stacked)
+from ._activate import activate
+from ._contents import Content, Effect, Entries, HiddenAxis, Neurons
+from ._ids import NONE, only_first, varies
+from ._merge import merge
+from ._state import Operation, State
 
 
-def write(walk: Walk, op: Op) -> Flow | None:
-    """A value written into another: what is left before and behind, with the value between."""
-    names = ("dim", "start", "end", "step") if op.name == "aten.slice_scatter" else ("dim", "index")
-    given = {**dict(zip(names, op.args[2:], strict=False)), **op.kwargs}
-    into, new = op.args[0].value, op.args[1].value
-    dim = _dim(walk, op, given.get("dim", 0))
-    size = walk.trace.values[into].shape[dim]
-    single = "index" in given
-    start = given["index"] if single else given.get("start") or 0
-    start = min(max(start + size if start < 0 else start, 0), size)
-    count = 1 if single else walk.trace.values[new].shape[dim]
-    if given.get("step", 1) != 1:
-        return None
-    flow, below = walk.flows.get(new, Flow()), walk.flows.get(into, Flow())
-    numbers, shapes, flows = [], [], []
-    for number, first, length in (
-        (into, 0, start),
-        (new, start, count),
-        (into, start + count, size - start - count),
-    ):
-        if length:
-            shape = walk.trace.values[into].shape
-            numbers.append(number)
-            shapes.append((*shape[:dim], length, *shape[dim + 1 :]))
-            piece = _narrowed(below, dim, first, length) if number == into else flow
-            flows.append(_unsqueezed(piece, dim) if single and number == new else piece)
-    return _side_by_side(walk, op.outputs[0], numbers, shapes, flows, dim, False)
+@dataclass(frozen=True)
+class _Piece:
+    """What stands beside others.
+
+    Attributes:
+        value: number of the value that shows it.
+        shape: of the piece.
+        content: what it shows.
+    """
+
+    value: int
+    shape: tuple[int, ...]
+    content: Content
+
+    @property
+    def is_parameter(self) -> bool:
+        return bool(self.content.entries) and not self.content.neurons
 
 
-def _dim(walk: Walk, op: Op, dim: int) -> int:
-    return dim + len(walk.trace.values[op.outputs[0]].shape) if dim < 0 else dim
+def concatenate(state: State, operation: Operation) -> bool:
+    """Values one behind the other.
+
+    ::
+
+        channels    (batch, 3) | (batch, 5)      8 neurons, those of both
+        places      (class token) | (patches)    places of one stream: the neurons of both flow into
+                                                 new ones, or are the same already
+        parameter   (class token) | (patches)    it acts on the neurons of its neighbours
+    """
+    flow = operation.word(Concatenate)
+    if flow is None:
+        return False
+    pieces = []
+    for operand in flow.operands:
+        if 0 in operand.shape:
+            continue
+        content, shape = state.content(operand.value), operand.shape
+        if flow.stacked:
+            content = _unsqueezed(content, flow.axis)
+            shape = (*shape[: flow.axis], 1, *shape[flow.axis :])
+        pieces.append(_Piece(operand.value, shape, content))
+    state.put(operation.out, _side_by_side(state, pieces, flow.axis, flow.stacked))
+    return True
 
 
-def _side_by_side(
-    walk: Walk, out: int, numbers: Sequence[int], shapes: Sequence[tuple[int, ...]], flows: list[Flow], dim: int,
-    stacked: bool,
-) -> Flow:  # fmt: skip
+def write(state: State, operation: Operation) -> bool:
+    """A value written into another: what remains before and behind, with the value between."""
+    flow = operation.word(Write)
+    if flow is None:
+        return False
+    into, axis, stop = flow.into, flow.axis, flow.start + flow.count
+    source, old = state.content(flow.source.value), state.content(into.value)
+    if flow.single:
+        source = _unsqueezed(source, axis)
+
+    def piece(value: int, content: Content, count: int) -> _Piece:
+        shape = (*into.shape[:axis], count, *into.shape[axis + 1 :])
+        return _Piece(value, shape, content)
+
+    def remains(first: int, count: int) -> _Piece:
+        return piece(into.value, _narrowed(old, axis, first, count) if count else old, count)
+
+    pieces = [
+        remains(0, flow.start),
+        piece(flow.source.value, source, flow.count),
+        remains(stop, into.shape[axis] - stop),
+    ]
+    pieces = [p for p in pieces if p.shape[axis]]
+    state.put(operation.out, _side_by_side(state, pieces, axis, stacked=False))
+    return True
+
+
+def _side_by_side(state: State, pieces: Sequence[_Piece], axis: int, stacked: bool) -> Content:
     """Parameters among the pieces act on the neurons of their neighbours, or are neurons."""
-    rows = [e for f in flows for e in f.entries if e.hidden]
-    if len({e.parameter for e in rows}) > 1 and dim == len(shapes[0]) - 1:  # rows of several tables
-        flows = [
-            Flow((activate(walk, n, dim, f.entries),)) if f.entries and not f.neurons else f
-            for n, f in zip(numbers, flows, strict=True)
-        ]
-    if not any(f.neurons for f in flows):
-        return Flow(entries=_entries(flows, shapes, dim))
-    like = next(f for f in flows if f.neurons).neurons[0].ids
-    apart = any(varies(n.ids, dim) for f in flows for n in f.neurons)
-    for i, f in enumerate(flows):
-        if f.entries and not f.neurons:
-            if apart or stacked:
-                flows[i] = Flow((activate(walk, numbers[i], None if stacked else dim, f.entries),))
-            else:
-                ids = like.narrow(dim, 0, 1).expand(shapes[i])
-                for e in f.entries:
-                    walk.uses.attach(e, ids, NodeType.BIAS, EdgeType.BIAS)
-                flows[i] = Flow((Neurons(ids),))
-        elif (
-            not f and not apart and not stacked
-        ):  # zeros before the first token: positions of the same neurons
-            flows[i] = Flow((Neurons(like.narrow(dim, 0, 1).expand(shapes[i])),))
-    parts = [list(f.neurons) for f in flows]
-    if not apart and not stacked and any(s[dim] > 1 for s in shapes):
-        parts = _one_stream(walk, parts, shapes, dim, out)
+    contents = _tables_as_neurons(state, pieces, axis)
+    pieces = [replace(p, content=c) for p, c in zip(pieces, contents, strict=True)]
+    everything = [n for p in pieces for n in p.content.neurons]
+    if not everything:
+        return Content(entries=_entries(pieces, axis))
+    shapes = [p.shape for p in pieces]
+    tells_apart = stacked or any(varies(n.ids, axis) for n in everything)
+    if tells_apart:
+        parts = [_neurons_of(state, p, None if stacked else axis) for p in pieces]
+    else:
+        like = everything[0].ids.narrow(axis, 0, 1)
+        parts = [_places_like(state, p, like) for p in pieces]
+        if any(shape[axis] > 1 for shape in shapes):
+            parts = _one_stream(state, parts, shapes, axis)
     slots = []
     for slot in range(max(map(len, parts))):
-        ids = [
-            p[slot].ids if slot < len(p) else torch.full((), -1).expand(s)
-            for p, s in zip(parts, shapes, strict=False)
-        ]
-        hidden = next((p[slot].hidden for p in parts if slot < len(p)), {})
-        slots.append(Neurons(_cat(ids, dim), hidden))
-    return Flow(tuple(slots))
+        there = [part[slot] if slot < len(part) else None for part in parts]
+        hidden = next(n.hidden for n in there if n is not None)
+        ids = _cat([None if n is None else n.ids for n in there], shapes, axis)
+        slots.append(Neurons(ids, hidden))
+    return Content(tuple(slots))
+
+
+def _tables_as_neurons(state: State, pieces: Sequence[_Piece], axis: int) -> list[Content]:
+    """Rows of several tables side by side on the last axis (sums of what is looked up) are
+    neurons."""
+    contents = [p.content for p in pieces]
+    tables = {e.parameter for c in contents for e in c.entries if e.hidden}
+    if len(tables) < 2 or axis != len(pieces[0].shape) - 1:
+        return contents
+    return [
+        Content((activate(state, p.value, axis, p.content.entries),))
+        if p.is_parameter
+        else p.content
+        for p in pieces
+    ]
+
+
+def _neurons_of(state: State, piece: _Piece, axis: int | None) -> list[Neurons]:
+    """The neurons of a piece; a parameter is made some."""
+    if piece.is_parameter:
+        return [activate(state, piece.value, axis, piece.content.entries)]
+    return list(piece.content.neurons)
+
+
+def _places_like(state: State, piece: _Piece, like: Tensor) -> list[Neurons]:
+    """The neurons of a piece that holds more places of the same neurons: a parameter acts on them,
+    and where there is nothing (zeros before the first token), they are there as well."""
+    if piece.content.neurons:
+        return list(piece.content.neurons)
+    ids = like.expand(piece.shape)
+    for e in piece.content.entries:
+        state.uses.attach(e, ids, NodeType.BIAS, EdgeType.BIAS)
+    return [Neurons(ids)]
 
 
 def _one_stream(
-    walk: Walk, parts: list[list[Neurons]], shapes: Sequence[tuple[int, ...]], dim: int, out: int
+    state: State, parts: list[list[Neurons]], shapes: Sequence[tuple[int, ...]], axis: int
 ) -> list[list[Neurons]]:
     """Positions of several sites behind one another: all of them flow into one set of neurons."""
-    firsts = [p[0].ids.narrow(dim, 0, 1) if p else None for p in parts]
-    known = [walk.pool.find(f) for f in firsts if f is not None]
-    if (
-        len(known) < 2
-        or all(torch.equal(k, known[0]) for k in known)
-        or any(k.shape != known[0].shape for k in known)
-    ):
+    firsts = [state.pool.find(p[0].ids.narrow(axis, 0, 1)) for p in parts if p]
+    if any(ids.shape != firsts[0].shape for ids in firsts):
         return parts
-    merged = [Neurons(known[0])]
-    for k in known[1:]:
-        merged = merge(walk, [*merged, Neurons(k)], "other", out)
-    if len(merged) > 1:
+    if all(torch.equal(ids, firsts[0]) for ids in firsts):
         return parts
+    streams = [Neurons(firsts[0])]
+    for ids in firsts[1:]:
+        streams = merge(state, [*streams, Neurons(ids)], "other")
+    if len(streams) > 1:
+        return parts
+    (stream,) = streams
     return [
-        [Neurons(merged[0].ids.expand(s)), *p[1:]] if p else p
-        for p, s in zip(parts, shapes, strict=True)
+        [Neurons(stream.ids.expand(shape)), *p[1:]] if p else p
+        for p, shape in zip(parts, shapes, strict=True)
     ]
 
 
-def _cat(ids: Sequence[Tensor], dim: int) -> Tensor:
-    """A concatenation that keeps repeated axes repeated."""
-    keep = [
-        any(t.stride(a) != 0 and t.shape[a] > 1 for t in ids) or a == dim
-        for a in range(ids[0].ndim)
+def _cat(pieces: Sequence[Tensor | None], shapes: Sequence[tuple[int, ...]], axis: int) -> Tensor:
+    """Integers one behind the other, ``None`` for a piece that shows nothing; repeated axes stay
+    repeated."""
+    nothing = torch.full((), NONE)
+    ids = [
+        nothing.expand(shape) if piece is None else piece
+        for piece, shape in zip(pieces, shapes, strict=True)
     ]
+
+    def is_repeated(a: int) -> bool:
+        return a != axis and all(t.stride(a) == 0 or t.shape[a] <= 1 for t in ids)
+
+    repeated = set(filter(is_repeated, range(ids[0].ndim)))
     sizes = list(ids[0].shape)
-    small = [t[tuple(slice(None) if k else slice(0, 1) for k in keep)] for t in ids]
-    sizes[dim] = sum(t.shape[dim] for t in ids)
-    return torch.cat(small, dim).expand(sizes)
+    sizes[axis] = sum(t.shape[axis] for t in ids)
+    return torch.cat([only_first(t, repeated) for t in ids], axis).expand(sizes)
 
 
-def _entries(
-    flows: Sequence[Flow], shapes: Sequence[tuple[int, ...]], dim: int
-) -> tuple[Entries, ...]:
-    out = []
-    for i, f in enumerate(flows):
-        for e in f.entries:
-            ids = [
-                e.real().ids if j == i else torch.full((), -1).expand(s)
-                for j, s in enumerate(shapes)
-            ]
-            new = replace(e, ids=_cat(ids, dim))
-            for j, old in enumerate(out):  # the same parameter side by side with itself
-                same = (old.parameter, old.hidden, old.role) == (
-                    new.parameter,
-                    new.hidden,
-                    new.role,
-                )
-                if same and bool(((old.ids < 0) | (new.ids < 0)).all()):
-                    out[j] = replace(old, ids=torch.where(old.ids < 0, new.ids, old.ids))
-                    break
+def _entries(pieces: Sequence[_Piece], axis: int) -> tuple[Entries, ...]:
+    """The entries of all pieces; those of a parameter side by side with itself are one."""
+    shapes = [p.shape for p in pieces]
+    merged: list[Entries] = []
+    for i, piece in enumerate(pieces):
+        for e in piece.content.entries:
+            alone: list[Tensor | None] = [None] * len(pieces)
+            alone[i] = e.real().ids
+            new = replace(e, ids=_cat(alone, shapes, axis))
+            place = next((j for j, old in enumerate(merged) if _fit_together(old, new)), None)
+            if place is None:
+                merged.append(new)
             else:
-                out.append(new)
-    return tuple(out)
+                old = merged[place]
+                both = torch.where(old.ids < 0, new.ids, old.ids)
+                merged[place] = replace(old, ids=both)
+    return tuple(merged)
 
 
-def _narrowed(flow: Flow, dim: int, start: int, length: int) -> Flow:
-    neurons = tuple(Neurons(n.ids.narrow(dim, start, length), n.hidden) for n in flow.neurons)
-    return Flow(
-        neurons, tuple(replace(e, ids=e.ids.narrow(dim, start, length)) for e in flow.entries)
-    )
+def _fit_together(one: Entries, other: Entries) -> bool:
+    """Whether they are of one parameter and leave room for each other."""
+    if _what(one) != _what(other):
+        return False
+    return bool(((one.ids < 0) | (other.ids < 0)).all())
 
 
-def _unsqueezed(flow: Flow, dim: int) -> Flow:
-    neurons = tuple(Neurons(n.ids.unsqueeze(dim), n.hidden) for n in flow.neurons)
-    return Flow(neurons, tuple(replace(e, ids=e.ids.unsqueeze(dim)) for e in flow.entries))
+def _what(entries: Entries) -> tuple[int, dict[HiddenAxis, object], Effect]:
+    return entries.parameter, dict(entries.hidden), entries.effect
 
 
-def activate(
-    walk: Walk, value: int, axis: int | None, entries: Sequence[Entries] | None = None
-) -> Neurons:
-    """A parameter that flows like an activation: neurons along one of its axes (its last), fed by
-    the others' rows.
+def _narrowed(content: Content, axis: int, start: int, length: int) -> Content:
+    """A stretch of an axis."""
+    return _mapped(content, lambda ids: ids.narrow(axis, start, length))
 
-    Where these move by the item of another axis (states of each channel's own), there are neurons
-    for all its items.
-    """
-    entries = walk.flows[value].entries if entries is None else entries
-    shape = entries[0].ids.shape
-    axis = len(shape) - 1 if axis is None else axis
-    own = min(axis, len(walk.trace.values[value].shape) - 1)
-    name = walk.uses.names[entries[0].parameter]
-    along = [*sorted({a for e in entries for a in walk.uses.key_axes(e, [axis])}), axis]
-    sizes = [shape[a] for a in along]
-    site = walk.new_site(name, sizes, NodeType.HIDDEN, 1, value, [own])
-    ids = place(site.ids.view(sizes), along, shape)
-    for e in entries:
-        walk.uses.attach(e, ids, *ROLES_OF_VECTORS[e.role])
-    return Neurons(ids)
+
+def _unsqueezed(content: Content, axis: int) -> Content:
+    """With a new axis of size 1."""
+    return _mapped(content, lambda ids: ids.unsqueeze(axis))
+
+
+def _mapped(content: Content, function: Callable[[Tensor], Tensor]) -> Content:
+    """The same after a rearrangement of all integers."""
+    neurons = tuple(Neurons(function(n.ids), n.hidden) for n in content.neurons)
+    return Content(neurons, tuple(replace(e, ids=function(e.ids)) for e in content.entries))

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from operator import mul
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +37,15 @@ class Box:
     destination_strides: tuple[int, ...]
 
 
-def digits(columns: Sequence[np.ndarray]) -> list[tuple[int, tuple[int, ...]]] | int:
-    """The digits, slowest first, in which all columns are linear: ``(size, step per column)``.
+_Steps = tuple[int, tuple[int, ...]]
+"""A digit: how many it counts, and by what each column grows with it."""
+
+
+def digits(columns: Sequence[np.ndarray]) -> list[_Steps] | int:
+    """The digits, slowest first, in which all columns are linear.
+
+    ``0 1 2 10 11 12`` has two: ``(2, (10,))`` and ``(3, (1,))``. ``0 1 2 3 9`` has none, and is to
+    be cut before the 9.
 
     Args:
         columns: integers, ``(n,)`` each.
@@ -64,90 +73,177 @@ def digits(columns: Sequence[np.ndarray]) -> list[tuple[int, tuple[int, ...]]] |
     return run if run < n else 1
 
 
-@dataclass
-class _Sides:
-    """Arrays over the axes of a box: entries, and for each end its range and its position there."""
+class Strided(NamedTuple):
+    """Entries of a tensor, told by offset, sizes and strides."""
 
-    entries: np.ndarray
-    ranges: tuple[np.ndarray, np.ndarray]
-    positions: tuple[np.ndarray, np.ndarray]
+    offset: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+_Items = list[np.ndarray]
+"""Some items of each axis of a tensor: all entries whose digits are among these."""
+
+
+class _Cut(NamedTuple):
+    """A place to cut: before the n-th item of an axis."""
+
+    axis: int
+    at: int
 
 
 def boxes(
-    entries: np.ndarray | tuple[int, tuple[int, ...], tuple[int, ...]],
+    entries: np.ndarray | Strided,
     ranges: tuple[np.ndarray, np.ndarray],
     positions: tuple[np.ndarray, np.ndarray],
 ) -> Iterator[Box]:
     """Cut a tensor into boxes.
 
+    A fused map of 2 queries and 2 keys that read 3 neurons is cut where it runs from the range of
+    queries into that of keys::
+
+        ranges of destinations    0 0 0      positions    0 0 0      two boxes (2 x 3): entries
+                                  0 0 0                   1 1 1      0 + 3 i + j and 6 + 3 i + j,
+                                  1 1 1                   0 0 0      both to the positions i of
+                                  1 1 1                   1 1 1      their ranges
+
     Args:
-        entries: number of every entry, -1 for none, as an array or as ``(offset, sizes, strides)``.
+        entries: number of every entry, -1 for none, as an array or by strides.
         ranges: of source and destination: number of the range, broadcastable to the shape of the
             entries.
         positions: position within that range, likewise.
     """
-    if isinstance(entries, tuple):
-        offset, shape, strides = entries
-    else:
-        offset, shape, strides = 0, entries.shape, None
-    rank = len(shape)
-    full = [a.reshape((1,) * (rank - a.ndim) + a.shape) for a in (*ranges, *positions)]
-    todo = [[np.arange(n) for n in shape]]
+    tensor = _Tensor(entries, ranges, positions)
+    todo = [[np.arange(n) for n in tensor.shape]]  # a stack: what comes first is on top
     while todo:
-        box = todo.pop()
-
-        def part(a: np.ndarray, box: list[np.ndarray] = box) -> np.ndarray:
-            return a[np.ix_(*(j if n > 1 else [0] for j, n in zip(box, a.shape, strict=True)))]
-
-        r_s, r_d, p_s, p_d = (part(a) for a in full)
-        e = None if strides is not None else part(entries)
-        marks = [r_s, r_d] if e is None else [r_s, r_d, e < 0]
-        cut = [_same_rows(marks, a, len(box[a])) for a in range(rank)]
-        if any(len(c) > 1 for c in cut):
-            cut = _least_cut(marks, cut)
-            todo += [[j[c] for j, c in zip(box, chosen, strict=True)] for chosen in product(*cut)][
-                ::-1
-            ]
+        items = todo.pop()
+        part = tensor.part(items)
+        if smaller := part.of_one_range():
+            todo += smaller[::-1]
             continue
-        if e is not None and e.flat[0] < 0:
+        if part.is_nothing:
             continue
-        values = [p_s, p_d] + ([] if e is None else [e])
-        first = [int(v.flat[0]) for v in values]
-        found: list[tuple[int, tuple[int, ...]]] = []
-        for axis in range(rank):
-            lines = [_line(v, axis, len(box[axis])) for v in values]
-            step = lines[2] if e is not None else box[axis] * strides[axis]
-            some = digits([step, lines[0], lines[1]])
-            if isinstance(some, int):
-                todo += _halves(box, axis, some)
-                break
-            found += some
+        digits = part.digits()
+        if isinstance(digits, _Cut):
+            todo += _halves(items, digits)
         else:
-            axis = next((a for v in values if (a := _not_additive(v)) is not None), None)
+            yield part.as_box(digits)
+
+
+class _Tensor:
+    """Entries and ends of a tensor, over the same axes (of size 1 where nothing differs)."""
+
+    def __init__(
+        self,
+        entries: np.ndarray | Strided,
+        ranges: tuple[np.ndarray, np.ndarray],
+        positions: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        self.strided = entries if isinstance(entries, Strided) else None
+        self.entries = entries if isinstance(entries, np.ndarray) else None
+        self.shape = entries.sizes if isinstance(entries, Strided) else entries.shape
+
+        def full(a: np.ndarray) -> np.ndarray:
+            return a.reshape((1,) * (len(self.shape) - a.ndim) + a.shape)
+
+        self.ranges, self.positions = tuple(map(full, ranges)), tuple(map(full, positions))
+
+    def part(self, items: _Items) -> "_Part":
+        """The entries of some items of each axis."""
+
+        def some(a: np.ndarray) -> np.ndarray:
+            return a[np.ix_(*(j if n > 1 else [0] for j, n in zip(items, a.shape, strict=True)))]
+
+        entries = None if self.entries is None else some(self.entries)
+        ranges, positions = tuple(map(some, self.ranges)), tuple(map(some, self.positions))
+        return _Part(items, entries, self.strided, ranges, positions)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some items of each axis of a tensor: entries (``None`` if they are strided), and for each end
+    its range and its position there."""
+
+    items: _Items
+    entries: np.ndarray | None
+    strided: Strided | None
+    ranges: tuple[np.ndarray, ...]
+    positions: tuple[np.ndarray, ...]
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there are no entries; asked of a part of one range."""
+        return self.entries is not None and bool(self.entries.flat[0] < 0)
+
+    def of_one_range(self) -> list[_Items]:
+        """Parts whose ends are of one range each, and that have entries everywhere or nowhere;
+        nothing if it is such a part itself."""
+        marks = [*self.ranges] if self.entries is None else [*self.ranges, self.entries < 0]
+        cut = [_same_rows(marks, axis, len(own)) for axis, own in enumerate(self.items)]
+        if all(len(rows) == 1 for rows in cut):
+            return []
+        return [
+            [own[rows] for own, rows in zip(self.items, chosen, strict=True)]
+            for chosen in product(*_least_cut(marks, cut))
+        ]
+
+    def digits(self) -> "list[_Steps] | _Cut":
+        """The digits in which entries and both ends are linear, or a place to cut if there are
+        none."""
+        linear: list[_Steps] = []
+        for axis in range(len(self.items)):
+            columns = [self._entry_line(axis), *(self._line(p, axis) for p in self.positions)]
+            own = digits(columns)
+            if isinstance(own, int):
+                return _Cut(axis, own)
+            linear += own
+        for array in self._arrays():
+            axis = _not_additive(array)
             if axis is not None:
-                todo += _halves(box, axis, 1)
-                continue
-            where = (
-                first[2]
-                if e is not None
-                else offset + sum(int(j[0]) * s for j, s in zip(box, strides, strict=False))
-            )
-            starts = [where, first[0], first[1]]
-            for i, (n, s) in enumerate(found):
-                if s[0] < 0:  # entries are counted forwards
-                    starts = [start + (n - 1) * step for start, step in zip(starts, s, strict=True)]
-                    found[i] = (n, tuple(-step for step in s))
-            yield Box(
-                offset=starts[0],
-                sizes=tuple(n for n, _ in found),
-                strides=tuple(s[0] for _, s in found),
-                source=int(r_s.flat[0]),
-                source_start=starts[1],
-                source_strides=tuple(s[1] for _, s in found),
-                destination=int(r_d.flat[0]),
-                destination_start=starts[2],
-                destination_strides=tuple(s[2] for _, s in found),
-            )
+                return _Cut(axis, 1)
+        return linear
+
+    def _arrays(self) -> list[np.ndarray]:
+        return [*self.positions, *(() if self.entries is None else (self.entries,))]
+
+    def _line(self, array: np.ndarray, axis: int) -> np.ndarray:
+        return _line(array, axis, len(self.items[axis]))
+
+    def _entry_line(self, axis: int) -> np.ndarray:
+        """The entries of the first line along an axis, or how far they lie from the first one."""
+        if self.entries is not None:
+            return self._line(self.entries, axis)
+        assert self.strided is not None
+        return self.items[axis] * self.strided.strides[axis]
+
+    def _first_entry(self) -> int:
+        if self.entries is not None:
+            return int(self.entries.flat[0])
+        assert self.strided is not None
+        firsts = [int(own[0]) for own in self.items]
+        return self.strided.offset + sum(map(mul, firsts, self.strided.strides))
+
+    def as_box(self, linear: "list[_Steps]") -> Box:
+        """The part as a box; entries are counted forwards."""
+        starts = [self._first_entry(), *(int(p.flat[0]) for p in self.positions)]
+        sizes = [size for size, _ in linear]
+        steps = [step for _, step in linear]
+        for i, (size, step) in enumerate(linear):
+            if step[0] < 0:
+                starts = [start + (size - 1) * s for start, s in zip(starts, step, strict=True)]
+                steps[i] = tuple([-s for s in step])
+        sources, destinations = self.ranges
+        return Box(
+            offset=starts[0],
+            sizes=tuple(sizes),
+            strides=tuple([entry for entry, _, _ in steps]),
+            source=int(sources.flat[0]),
+            source_start=starts[1],
+            source_strides=tuple([source for _, source, _ in steps]),
+            destination=int(destinations.flat[0]),
+            destination_start=starts[2],
+            destination_strides=tuple([destination for _, _, destination in steps]),
+        )
 
 
 def _least_cut(marks: Sequence[np.ndarray], cut: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
@@ -172,9 +268,13 @@ def _least_cut(marks: Sequence[np.ndarray], cut: list[list[np.ndarray]]) -> list
     return best
 
 
-def _halves(box: list[np.ndarray], axis: int, at: int) -> list[list[np.ndarray]]:
-    """The box cut in two, the second first (it is a stack)."""
-    return [[*box[:axis], part, *box[axis + 1 :]] for part in (box[axis][at:], box[axis][:at])]
+def _halves(items: _Items, cut: _Cut) -> list[_Items]:
+    """The items cut in two, the second first."""
+    own = items[cut.axis]
+    halves = []
+    for half in (own[cut.at :], own[: cut.at]):
+        halves.append([*items[: cut.axis], half, *items[cut.axis + 1 :]])
+    return halves
 
 
 def _same_rows(arrays: Sequence[np.ndarray], axis: int, n: int) -> list[np.ndarray]:

@@ -1,110 +1,132 @@
 """Neurons with neurons: queries meet keys, attention mixes values, routers weigh experts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...symmetry import Contraction
-from ._flows import Flow, Neurons, distinct, place, unique_rows, varies
-from ._groups import groups_along
-from ._join import is_raw, merge
-from ._made import Making
 from ..template._schema import EdgeType, NodeType
-
-if TYPE_CHECKING:
-    from ._walk import Walk
+from ._contents import Content, Neurons
+from ._ids import distinct, place, unique_rows, varies, varying
+from ._made import Making
+from ._merge import merge
+from ._state import State
 
 
 def couple(
-    walk: Walk, out: int, flow: Contraction, left: Sequence[Neurons], right: Sequence[Neurons]
-) -> Flow:
+    state: State, out: int, flow: Contraction, left: Sequence[Neurons], right: Sequence[Neurons]
+) -> Content:
     """Queries with keys: pairs of dimensions are coupled, and all those of one head meet in a node.
+
+    ::
+
+        q1 --- k1         two dimensions of a head: COUPLING edges between them,
+        q2 --- k2         and TO_HEAD edges of all four to the head's node
+          \\   /
+          head            what attention makes of values: their products with heads
 
     Shapes:
         - **left** ``(..., n, k)``, **right** ``(..., k, m)``
     """
-    shape = walk.trace.values[out].shape
-    k_left, k_right = flow.data_axis, flow.weight_in
-    q = next((n for n in left if varies(n.ids, k_left)), None)
-    k = next((n for n in right if varies(n.ids, k_right)), None)
-    rank = len(shape)
+    shape = state.shape(out)
+    summed_left, summed_right = flow.data_axis, flow.weight_in
+    query = next((n for n in left if varies(n.ids, summed_left)), None)
+    key = next((n for n in right if varies(n.ids, summed_right)), None)
+    last = len(shape) - 1
     onto_left = [a if a < len(flow.data) - 1 else None for a in range(len(flow.data))]
     onto_right: list[int | None] = list(range(len(flow.weight)))
-    onto_right[k_right], onto_right[flow.weight_out] = None, rank - 1
-    parts = [
-        Neurons(place(n.ids, onto_left, shape), n.hidden) for n in left if not varies(n.ids, k_left)
-    ] + [
-        Neurons(place(n.ids, onto_right, shape), n.hidden)
-        for n in right
-        if not varies(n.ids, k_right)
+    onto_right[summed_right], onto_right[flow.weight_out] = None, last
+    parts = _along_others(left, summed_left, onto_left, shape)
+    parts += _along_others(right, summed_right, onto_right, shape)
+    if query is not None and key is not None and not query.hidden and not key.hidden:
+        parts.insert(0, _heads(state, out, query.ids, key.ids.transpose(-1, -2)))
+    return Content(tuple(_weighed_by_heads(state, parts)))
+
+
+def _along_others(
+    neurons: Sequence[Neurons], summed: int, axes: Sequence[int | None], shape: tuple[int, ...]
+) -> list[Neurons]:
+    """What does not vary along the axis that is summed over, over the axes of the product."""
+    return [
+        Neurons(place(n.ids, axes, shape), n.hidden) for n in neurons if not varies(n.ids, summed)
     ]
-    if q is not None and k is not None and not q.hidden and not k.hidden:
-        parts.insert(0, _heads(walk, out, q.ids, k.ids.transpose(-1, -2)))
-    before = [walk.pool.find(distinct(p.ids)) for p in parts]
-    heads = [_are_heads(walk, b) for b in before]
+
+
+def _weighed_by_heads(state: State, parts: Sequence[Neurons]) -> list[Neurons]:
+    """The product of all parts; where one is heads and the other is not, attention mixes values."""
+    before = [state.pool.find(distinct(part.ids)) for part in parts]
+    heads = [_are_heads(state, ids) for ids in before]
     attends = len(parts) == 2 and heads[0] != heads[1]
-    merged = merge(walk, parts, "multiply", out, outer=attends)
+    merged = merge(state, parts, "multiply", outer=attends)
     if attends and len(merged) == 1:
-        walk.mixes.append((before[heads.index(False)], walk.pool.find(distinct(merged[0].ids))))
-    return Flow(tuple(merged))
+        values, mixed = before[heads.index(False)], distinct(merged[0].ids)
+        state.mixes.append((values, state.pool.find(mixed)))
+    return merged
 
 
-def _are_heads(walk: Walk, ids: Tensor) -> bool:
-    numbers = torch.unique(walk.pool.site_number(ids[ids >= 0])).tolist()
-    return bool(numbers) and all(walk.pool.sites[n].type == NodeType.HEAD for n in numbers)
+def _are_heads(state: State, ids: Tensor) -> bool:
+    sites = state.pool.sites_of(ids)
+    return bool(sites) and all(site.type == NodeType.HEAD for site in sites)
 
 
-def _heads(walk: Walk, out: int, q: Tensor, k: Tensor) -> Neurons:
-    """The head nodes of ``q`` ``(..., n, d)`` and ``k`` ``(..., m, d)``."""
-    shape = walk.trace.values[out].shape
-    q, k = walk.pool.find(_single(walk, q)), walk.pool.find(_single(walk, k))
-    attends = k.shape[-2] == 1  # else a sum of products, over experts for instance
-    q, k = q.unsqueeze(-2), k.unsqueeze(-3)
-    sizes = torch.broadcast_shapes(q.shape, k.shape)
-    q, k = q.expand(sizes), k.expand(sizes)
-    table = torch.cat([q.reshape(-1, sizes[-1]), k.reshape(-1, sizes[-1])], 1)
-    unique, inverse = unique_rows(table)
-    first, second = unique[:, : sizes[-1]], unique[:, sizes[-1] :]
+def _heads(state: State, out: int, query: Tensor, key: Tensor) -> Neurons:
+    """The head nodes of queries ``(..., n, d)`` and keys ``(..., m, d)``: one for each different
+    row of ``d`` pairs."""
+    shape = state.shape(out)
+    query, key = state.pool.find(_single(state, query)), state.pool.find(_single(state, key))
+    attends = key.shape[-2] == 1  # else a sum of products, over experts for instance
+    query, key = torch.broadcast_tensors(query.unsqueeze(-2), key.unsqueeze(-3))
+    *sizes, width = query.shape
+    rows, number = unique_rows(torch.cat([query.reshape(-1, width), key.reshape(-1, width)], 1))
+    first, second = rows[:, :width], rows[:, width:]
     flat = first.reshape(-1), second.reshape(-1)
-    known = walk.made.known("heads", flat)
-    if known is not None:
-        return Neurons(known[inverse].view(sizes[:-1]).expand(shape))
-    groups = _head_groups(walk, out, inverse.view(sizes[:-1]), len(unique))
-    layer = max(walk.pool.layer(q), walk.pool.layer(k)) + 1
+    nodes = state.made.known("heads", flat)
+    if nodes is None:
+        groups = _head_groups(state, out, number.view(sizes), len(rows))
+        nodes = _make_heads(state, first, second, groups, attends)
+        state.made.add(Making("heads", flat, nodes, state.uses.module))
+    return Neurons(nodes[number].view(sizes).expand(shape))
+
+
+def _make_heads(
+    state: State, queries: Tensor, keys: Tensor, groups: list[str], attends: bool
+) -> Tensor:
+    """A node for each row of queries ``(heads, d)`` and keys, with the edges to it."""
+    pool = state.pool
+    layer = max(pool.layer(queries), pool.layer(keys)) + 1
     name, type = ("heads", NodeType.HEAD) if attends else ("products", NodeType.PRODUCT)
-    site = walk.pool.new(f"{name} {len(walk.pool.sites)}", len(unique), type, layer, groups)
-    walk.made.add(Making("heads", flat, site.ids, walk.uses.module))
-    walk.uses.connect(EdgeType.COUPLING, first, second)
-    for operand, part in enumerate((first, second)):
-        type = EdgeType.TO_HEAD if attends else EdgeType.PRODUCT
-        walk.uses.connect(type, part, site.ids[:, None].expand(part.shape), operand)
+    nodes = pool.new(f"{name} {len(pool.sites)}", len(queries), type, layer, groups).ids
+    state.uses.connect(EdgeType.COUPLING, queries, keys)
+    edge = EdgeType.TO_HEAD if attends else EdgeType.PRODUCT
+    for operand, part in enumerate((queries, keys)):
+        state.uses.connect(edge, part, nodes[:, None].expand(part.shape), operand)
     if attends:
-        walk.heads.append((torch.unique(first), torch.unique(second)))
-    return Neurons((inverse + site.start).view(sizes[:-1]).expand(shape))
+        state.heads.append((torch.unique(queries), torch.unique(keys)))
+    return nodes
 
 
-def _single(walk: Walk, ids: Tensor) -> Tensor:
+def _single(state: State, ids: Tensor) -> Tensor:
     """One row for all positions where they show the same neurons; entries of inputs are made to."""
+    first = ids.narrow(-2, 0, 1)
     if not varies(ids, ids.ndim - 2):
-        return ids.narrow(-2, 0, 1)
-    if is_raw(walk, ids):
-        walk.pool.unite(ids, ids.narrow(-2, 0, 1).expand_as(ids))
-        return ids.narrow(-2, 0, 1)
+        return first
+    if state.pool.is_raw(ids):
+        state.pool.unite(ids, first.expand_as(ids))
+        return first
     full = ids.amax(-2, keepdim=True)  # where positions are padded there is nothing
     return full if bool(((ids == full) | (ids < 0)).all()) else ids
 
 
-def _head_groups(walk: Walk, out: int, numbers: Tensor, count: int) -> list[str]:
+def _head_groups(state: State, out: int, numbers: Tensor, count: int) -> list[str]:
     """The group that moves every head: that of the one axis along which heads differ."""
-    axes = [a for a in range(numbers.ndim) if varies(numbers, a)]
+    axes = varying(numbers)
     if len(axes) != 1:
         return [""] * count
-    along = groups_along(walk.solved.axis(walk.solved.axes[out][axes[0]]))
-    line = numbers.movedim(axes[0], 0).reshape(numbers.shape[axes[0]], -1)[:, 0].tolist()
-    return [
-        along[line.index(i)] if i in line and len(along) == len(line) else "" for i in range(count)
-    ]
+    (axis,) = axes
+    along = state.groups_along(out, axis)
+    line = numbers.movedim(axis, 0).reshape(numbers.shape[axis], -1)[:, 0].tolist()
+    if len(along) != len(line):
+        return [""] * count
+    group_of = dict(zip(reversed(line), reversed(along), strict=True))  # the first one counts
+    return [group_of.get(number, "") for number in range(count)]

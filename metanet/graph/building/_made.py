@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..template._schema import EdgeType
 from ._pool import Pool
 
 
@@ -28,6 +29,16 @@ class Making:
     operands: tuple[Tensor, ...]
     ids: Tensor
     module: str
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """Nodes ``ids`` ``(u,)`` of the sums over ``rows`` ``(u, n)``; their edges wait until something
+    reads them."""
+
+    rows: Tensor
+    ids: Tensor
+    type: EdgeType
 
 
 @dataclass

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._flows import compact, distinct
 from ..template._schema import NodeType
+from ._ids import NONE, compact, distinct
 
 
 @dataclass
@@ -127,15 +127,33 @@ class Pool:
             "nodes could not be united"
         )  # pragma: no cover - chains halve each round
 
+    def site_of(self, node: int) -> Site:
+        """The site that a node was made with."""
+        return self.sites[int(self.site_number(torch.tensor(node)))]
+
+    def sites_of(self, ids: Tensor) -> list[Site]:
+        """The sites that some nodes were made with, in the order of their making."""
+        nodes = distinct(ids) if ids.numel() else ids.reshape(-1)
+        return [self.sites[i] for i in torch.unique(self.site_number(nodes)).tolist()]
+
+    def groups_of(self, ids: Tensor) -> list[str]:
+        """For each of some nodes the group that moves it, "" where there is no node."""
+        return [self.groups[i] if i >= 0 else "" for i in ids.reshape(-1).tolist()]
+
+    def is_raw(self, ids: Tensor) -> bool:
+        """Whether all these nodes are entries of an input that may yet turn out to be one neuron."""
+        sites = self.sites_of(ids)
+        return bool(sites) and all(site.raw for site in sites)
+
     def layer(self, ids: Tensor) -> int:
         """The deepest layer among some nodes."""
-        numbers = torch.unique(self.site_number(distinct(ids))) if ids.numel() else ids
-        return max((self.sites[i].layer for i in numbers.tolist()), default=0)
+        return max((site.layer for site in self.sites_of(ids)), default=0)
 
 
 def stand_ins(roots: np.ndarray, ids: Tensor) -> Tensor:
-    """``roots[ids]``, -1 for -1; axes of stride 0 stay so."""
+    """``roots[ids]``, nothing for nothing; axes of stride 0 stay so."""
     small = compact(ids)[0].numpy()
     if not len(roots):
         return ids
-    return torch.from_numpy(np.where(small < 0, -1, roots[np.maximum(small, 0)])).expand(ids.shape)
+    nodes = np.where(small < 0, NONE, roots[np.maximum(small, 0)])
+    return torch.from_numpy(nodes).expand(ids.shape)

@@ -1,130 +1,97 @@
 """Where tensors act: every entry becomes one edge, once; whatever else it does becomes constant
-edges."""
+edges.
 
-from collections.abc import Mapping, Sequence
+A tensor lies between two sets of neurons (:meth:`Uses.weight`) or acts on one (:meth:`Uses.attach`)::
+
+    weight     sources ====> destinations        one edge for every entry
+    attach     o o o ======> neurons             one source node for each row of the tensor
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._flows import Entries, compact, distinct, unique_pairs, varies
-from ._pool import Pool
 from ..template._schema import EdgeType, NodeType
+from ._contents import Digit, Entries
+from ._covered import Covered
+from ._feeding import Feeding
+from ._ids import (
+    NONE,
+    are_distinct,
+    are_one_to_one,
+    compact,
+    only_first,
+    unique_pairs,
+    varying,
+)
+from ._pool import Pool
+from ._use import Use, written_out
 
-# how a tensor that is aligned with neurons acts on them: type of its source node, and of its edges
-ROLES_OF_VECTORS = {
-    "bias": (NodeType.BIAS, EdgeType.BIAS),
-    "shift": (NodeType.BIAS, EdgeType.SHIFT),
-    "scale": (NodeType.SCALE, EdgeType.SCALE),
-    "mean": (NodeType.MEAN, EdgeType.MEAN),
-    "variance": (NodeType.VARIANCE, EdgeType.VARIANCE),
-    "other": (NodeType.ENTRYWISE, EdgeType.ENTRYWISE),
-}
 
-Factor = tuple[int, int]
-"""A factor of a parameter's axes: its step in the parameter's own order, and its size."""
+class ConstantEdges(NamedTuple):
+    """Edges of value 1 between nodes, pair by pair.
 
+    Attributes:
+        operand: which operand of an operation they come from; these are kept apart.
+    """
 
-@dataclass
-class Use:
-    """Entries of a parameter and their ends, all three over the same axes."""
-
-    parameter: int
-    entries: Entries
+    type: EdgeType
+    operand: int
     source: Tensor
     destination: Tensor
-    type: EdgeType
-    module: str = ""
-
-    def ends(self, entries: Tensor) -> tuple[Tensor, Tensor]:
-        """Source and destination of some entries, -1 where they have none."""
-        if self.entries.strided:
-            x = self.entries.ids
-            rest = entries - x.storage_offset()
-            inside = rest >= 0
-            index: list[Tensor] = [torch.zeros_like(entries)] * x.ndim
-            for axis in sorted(range(x.ndim), key=lambda a: -x.stride(a)):
-                if x.shape[axis] > 1 and x.stride(axis):
-                    index[axis] = rest // x.stride(axis)
-                    rest = rest - index[axis] * x.stride(axis)
-                    inside &= index[axis] < x.shape[axis]
-            inside &= rest == 0
-            index = [torch.where(inside, i, 0) for i in index]
-            sides = (self.source, self.destination)
-            ends = [side[tuple(index)] if index else side.expand_as(entries) for side in sides]
-        else:
-            order = self.entries.ids.reshape(-1).argsort()
-            own = self.entries.ids.reshape(-1)[order]
-            at = torch.searchsorted(own, entries.contiguous()).clamp(max=len(own) - 1)
-            inside = own[at] == entries
-            ends = [side.reshape(-1)[order[at]] for side in (self.source, self.destination)]
-        return torch.where(inside, ends[0], -1), torch.where(inside, ends[1], -1)
-
-    def tells_apart(self, entries: Entries, axis: int) -> bool:
-        """Whether the items of an axis of entries (the first ones along all others) go to different
-        nodes."""
-        if not varies(entries.ids, axis):
-            return False
-        first = tuple(slice(None) if a == axis else slice(0, 1) for a in range(entries.ids.ndim))
-        nodes = self.ends(replace(entries, ids=entries.ids[first]).real().ids.reshape(-1))[1]
-        return len(torch.unique(nodes[nodes >= 0])) > 1
 
 
 @dataclass
 class Uses:
-    """All edges in the making."""
+    """All edges in the making.
+
+    Attributes:
+        shapes, names: of every parameter.
+        keyed: factors of a parameter that move by what another one says, each with that one.
+        of_parameters: the edges of parameters.
+        constant: all others.
+        covered: entries that have edges.
+        module: whose forward is running.
+    """
 
     pool: Pool
-    shapes: Mapping[int, tuple[int, ...]]  # of every parameter
+    shapes: Mapping[int, tuple[int, ...]]
     names: Mapping[int, str]
-    found: list[Use] = field(default_factory=list)
-    constant: list[tuple[EdgeType, int, Tensor, Tensor]] = field(default_factory=list)
-    keyed: Mapping[int, Sequence[tuple[Factor, Factor]]] = field(default_factory=dict)
-    covered: dict[int, Tensor] = field(default_factory=dict)
-    module: str = ""  # whose forward is running
-    _above: dict[int, set[int]] = field(
-        default_factory=dict
-    )  # sites that feed a site through tensors
-    _beside: dict[int, set[int]] = field(default_factory=dict)  # and without
+    keyed: Mapping[int, Sequence[tuple[Digit, Digit]]] = field(default_factory=dict)
+    of_parameters: list[Use] = field(default_factory=list)
+    constant: list[ConstantEdges] = field(default_factory=list)
+    module: str = ""
+    covered: Covered = field(init=False)
+    feeding: Feeding = field(init=False)
 
-    # ---------------------------------------------------------------- constant edges
+    def __post_init__(self) -> None:
+        self.covered, self.feeding = Covered(self.shapes), Feeding(self.pool)
+
+    def of(self, parameter: int) -> list[Use]:
+        """The uses of one parameter."""
+        return [use for use in self.of_parameters if use.parameter == parameter]
+
+    def _add(self, entries: Entries, source: Tensor, destination: Tensor, type: EdgeType) -> None:
+        use = Use(entries.parameter, entries, source, destination, type, self.module)
+        self.of_parameters.append(use)
+        self.feeding.note(source, destination, through_tensor=True)
 
     def connect(
         self, type: EdgeType, source: Tensor, destination: Tensor, operand: int = 0
     ) -> None:
-        """Constant edges between nodes, pair by pair; those of several operands are kept apart."""
+        """Constant edges between nodes, pair by pair."""
         source, destination = compact(*torch.broadcast_tensors(source, destination))
         pairs, _ = unique_pairs(source, destination)
-        pairs = pairs[(pairs >= 0).all(1)]
-        if len(pairs):
-            self.constant.append((type, operand, pairs[:, 0], pairs[:, 1]))
-            self._note(self._beside, pairs[:, 0], pairs[:, 1])
+        source, destination = pairs[(pairs >= 0).all(1)].unbind(1)
+        if len(source):
+            self.constant.append(ConstantEdges(type, operand, source, destination))
+            self.feeding.note(source, destination, through_tensor=False)
 
-    def _note(self, above: dict[int, set[int]], source: Tensor, destination: Tensor) -> None:
-        sites = self._sites(source)
-        for site in self._sites(destination):
-            above.setdefault(site, set()).update(sites)
-
-    def _sites(self, nodes: Tensor) -> set[int]:
-        return set(torch.unique(self.pool.site_number(distinct(nodes))).tolist())
-
-    def feeds(self, first: Tensor, last: Tensor, weights: bool = True) -> bool:
-        """Whether some of the first nodes feed some of the last, over any number of sites."""
-        goal, todo = self._sites(first), self._sites(last)
-        seen: set[int] = set()
-        while todo:
-            site = todo.pop()
-            if site in goal:
-                return True
-            seen.add(site)
-            todo |= self._beside.get(site, set()) - seen
-            if weights:
-                todo |= self._above.get(site, set()) - seen
-        return False
-
-    # ---------------------------------------------------------------- tensors between two sets of
-    # neurons
+    # ---------------------------------------------------------------- tensors between two sets
 
     def weight(self, entries: Entries, source: Tensor, destination: Tensor, type: EdgeType) -> None:
         """A tensor between two sets of neurons; all three of one shape.
@@ -135,285 +102,211 @@ class Uses:
         entry joins several pairs, nodes that stand for all of them come between.
         """
         source, destination = self.pool.find(source), self.pool.find(destination)
-        rank = range(entries.ids.ndim)
-        idle = [a for a in rank if not varies(entries.ids, a)]
         name = self.names[entries.parameter]
-        if several := [a for a in idle if varies(source, a)]:
+        idle = set(range(entries.ids.ndim)).difference(varying(entries.ids))
+        if several := idle.intersection(varying(source)):
             source = self._share(source, several, name, outwards=False)
-        if several := [a for a in idle if varies(destination, a)]:
+        if several := idle.intersection(varying(destination)):
             destination = self._share(destination, several, name)
-        keep = tuple(slice(0, 1) if a in idle else slice(None) for a in rank)
-        entries = replace(entries, ids=entries.ids[keep], hidden={})
-        source, destination = source[keep], destination[keep]
-        if not entries.strided and not _each_once(entries.ids):
+        source, destination = only_first(source, idle), only_first(destination, idle)
+        entries = replace(entries, ids=only_first(entries.ids, idle), hidden={})
+        if not entries.strided and not are_distinct(entries.ids):
             entries = self._once(entries, destination)
-        fresh = self._new(entries)
+        fresh = self.covered.take(entries)
         if fresh is not None:
-            self._add(Use(entries.parameter, fresh, source, destination, type))
+            self._add(fresh, source, destination, type)
         else:
             self._again(entries, source, destination)
 
     def _once(self, entries: Entries, destination: Tensor) -> Entries:
-        """Entries where they appear first; neurons that they reach elsewhere are tied to those."""
-        ids, nodes = entries.ids.reshape(-1), destination.expand(entries.ids.shape).reshape(-1)
+        """Entries where they appear first; neurons that they reach elsewhere are tied to those.
+
+        Entries ``a b a`` to the nodes ``1 2 3`` are ``a b -``, and 3 is tied to 1.
+        """
+        ids = entries.ids.reshape(-1)
+        nodes = destination.expand(entries.ids.shape).reshape(-1)
+        places = torch.arange(len(ids))
         own, inverse = torch.unique(ids, return_inverse=True)
-        first = torch.full((len(own),), len(ids)).scatter_reduce(
-            0, inverse, torch.arange(len(ids)), "amin"
-        )[inverse]
-        later = (first != torch.arange(len(ids))) & (ids >= 0)
-        differ = later & (nodes != nodes[first])
+        last = torch.full((len(own),), len(ids))
+        first = last.scatter_reduce(0, inverse, places, "amin")[inverse]
+        is_later = (first != places) & (ids >= 0)
+        differ = is_later & (nodes != nodes[first])
         self.connect(EdgeType.TIED, nodes[first][differ], nodes[differ])
-        return replace(entries, ids=torch.where(later, -1, ids).view(entries.ids.shape))
-
-    def _add(self, use: Use) -> None:
-        use.module = self.module
-        self.found.append(use)
-        self._note(self._above, use.source, use.destination)
-
-    def _new(self, entries: Entries) -> Entries | None:
-        """The entries that have no edges yet, -1 elsewhere; ``None`` if there are none. They count
-        as covered now."""
-        parameter = entries.parameter
-        count = prod(self.shapes[parameter])
-        covered = self.covered.get(parameter)
-        x = entries.ids
-        if (
-            covered is None
-            and entries.strided
-            and prod(n for n, s in zip(x.shape, x.stride(), strict=True) if s) == count
-        ):
-            self.covered[parameter] = torch.ones((), dtype=torch.bool).expand(
-                count
-            )  # all of it: no byte per entry
-            return entries
-        if covered is None:
-            covered = self.covered[parameter] = torch.zeros(count, dtype=torch.bool)
-        if covered.stride() == (0,):  # all entries are, or there is only one
-            return None if covered.all() else self._mark(entries, covered)
-        if entries.strided:
-            window = covered.as_strided(x.shape, x.stride(), x.storage_offset())
-            if not window.any():
-                window.fill_(True)
-                return entries
-            if window.all():
-                return None
-        return self._mark(entries, covered)
-
-    def _mark(self, entries: Entries, covered: Tensor) -> Entries | None:
-        ids = entries.real().ids
-        mask = (ids >= 0) & ~covered[ids.clamp(min=0)]
-        if not mask.any():
-            return None
-        covered[ids[mask]] = True
-        return Entries(entries.parameter, torch.where(mask, ids, -1))
+        return replace(entries, ids=torch.where(is_later, NONE, ids).view(entries.ids.shape))
 
     def _again(self, entries: Entries, source: Tensor, destination: Tensor) -> None:
-        pool = self.pool
-        for use in [u for u in self.found if u.parameter == entries.parameter]:
-            sides = []
-            for now in (source, destination):
-                ids, now_c = _along(entries, now)
-                before = use.ends(ids)
-                sides.append((pool.find(now_c), tuple(pool.find(b) for b in before)))
-            (s_now, (s_then, _)), (d_now, (d_from, d_then)) = sides
-            if not ((s_then >= 0).any() and (d_then >= 0).any()):
+        """Entries that are at work a second time: the same neurons again, or some that are tied to
+        those."""
+        for use in self.of(entries.parameter):
+            source_ids, source_now = written_out(entries, source)
+            destination_ids, destination_now = written_out(entries, destination)
+            before = _Ends(*map(self.pool.find, use.ends(source_ids)))
+            behind = _Ends(*map(self.pool.find, use.ends(destination_ids)))
+            source_now, destination_now = map(self.pool.find, (source_now, destination_now))
+            if not ((before.source >= 0).any() and (behind.destination >= 0).any()):
                 continue
-            same = one_to_one(s_now, s_then) and one_to_one(d_now, d_then)
-            if same and _no_clash(d_now, d_then) and _no_clash(s_now, s_then):
-                origin = self._is_origin(s_then) or self._is_origin(s_now)
-                again = use.module == self.module and self.feeds(d_then, s_now)
-                if origin or again or bool((s_now == s_then).all()):
-                    pool.unite(s_now, s_then)
-                    pool.unite(d_now, d_then)
-                    continue
-            if one_to_one(d_now, d_then) or not one_to_one(d_now, d_from):
+            if self._is_same(use, before.source, source_now, behind.destination, destination_now):
+                self.pool.unite(source_now, before.source)
+                self.pool.unite(destination_now, behind.destination)
+            elif are_one_to_one(destination_now, behind.destination):
                 self._tie(use, entries, destination)
+            elif are_one_to_one(destination_now, behind.source):  # it runs the other way round
+                self.connect(EdgeType.TIED, behind.source, destination_now)
             else:
-                self.connect(EdgeType.TIED, d_from, d_now)
+                self._tie(use, entries, destination)
+
+    def _is_same(
+        self, use: Use, source: Tensor, source_now: Tensor, destination: Tensor, destination_now: Tensor
+    ) -> bool:  # fmt: skip
+        """Whether what a weight reads and makes now are the neurons that it read and made then."""
+        if not are_one_to_one(source_now, source):
+            return False
+        if not are_one_to_one(destination_now, destination):
+            return False
+        if not (_no_clash(destination_now, destination) and _no_clash(source_now, source)):
+            return False
+        if self._is_origin(source) or self._is_origin(source_now):
+            return True
+        if use.module == self.module and self.feeding.feeds(destination, source_now):
+            return True
+        return bool((source_now == source).all())
 
     def _tie(self, use: Use, entries: Entries, nodes: Tensor) -> None:
         """Every node that entries went to is tied to the one that they go to now, which may be one
         for many."""
-        ids, now = _along(entries, nodes, use)
-        then = self.pool.find(use.ends(ids)[1])
+        ids, now = written_out(entries, nodes, use)
+        _, then = use.ends(ids)
+        then = self.pool.find(then)
         if (then >= 0).any():
             self.connect(EdgeType.TIED, then, self.pool.find(now))
 
     def _is_origin(self, ids: Tensor) -> bool:
-        return all(self.pool.sites[i].type == NodeType.ORIGIN for i in self._sites(ids))
+        return all(site.type == NodeType.ORIGIN for site in self.pool.sites_of(ids))
 
     # ---------------------------------------------------------------- tensors that act on one set
-    # of neurons
 
     def attach(self, entries: Entries, neurons: Tensor, node: NodeType, edge: EdgeType) -> None:
         """A tensor aligned with neurons (of the shape of its entries): from source nodes of its
         own, one per row.
 
-        Where one entry acts on several neurons, a node that stands for all of them comes between.
+        Where one entry acts on several neurons, a node that stands for all of them comes between::
+
+            bias b of 3 neurons       o ==b==> (3)            entries move with the neurons: one source
+            table T of 2 rows         o =T[0]=> (3)           rows that do not: one source for each
+                                      o =T[1]=> (3)
+            scale s of all 3          o ==s==> share --> (3)
         """
         neurons = self.pool.find(neurons)
-        for key, (size, step) in entries.hidden.items():
-            entries = with_axis(entries, key, size, step)
-            neurons = neurons.unsqueeze(0).expand(size, *neurons.shape)
-        moving = [a for a in range(neurons.ndim) if varies(neurons, a)]
-        own = [a for a in range(neurons.ndim) if varies(entries.ids, a)]
-        keep = tuple(
-            slice(None) if a in own or a in moving else slice(0, 1) for a in range(neurons.ndim)
-        )
-        ids, neurons = entries.ids[keep], neurons[keep]
-        if not entries.strided and not _each_once(ids):
-            ids, neurons, own, moving = self._one_axis(ids, neurons)
-        several = [a for a in moving if a not in own]
-        moving = [a for a in moving if a in own]
-        if several:
+        for axis, digit in entries.hidden.items():
+            entries = entries.with_axis(axis, digit)
+            neurons = neurons.unsqueeze(0).expand(digit.size, *neurons.shape)
+        moving, own = set(varying(neurons)), set(varying(entries.ids))
+        idle = set(range(neurons.ndim)) - moving - own
+        ids, neurons = only_first(entries.ids, idle), only_first(neurons, idle)
+        if not entries.strided and not are_distinct(ids):
+            ids, neurons = self._each_once(ids, neurons)
+            moving, own = {1}, ({0, 1} if len(ids) > 1 else {1})
+        if several := moving - own:
             neurons = self._share(neurons, several, self.names[entries.parameter])
-            first = tuple(slice(0, 1) if a in several else slice(None) for a in range(ids.ndim))
-            ids, neurons = ids[first], neurons[first]
-        rows = [a for a in own if a not in moving]
-        rows += self.key_axes(replace(entries, ids=ids, hidden={}), rows)
-        sizes = [ids.shape[a] if a in rows else 1 for a in range(ids.ndim)]
-        fresh = self._new(replace(entries, ids=ids, hidden={}))
+            ids, neurons = only_first(ids, several), only_first(neurons, several)
+        entries = replace(entries, ids=ids, hidden={})
+        rows = sorted(own - moving)
+        rows += self.key_axes(entries, rows)
+        fresh = self.covered.take(entries)
         if fresh is None:
-            self._attached_again(replace(entries, ids=ids, hidden={}), neurons)
+            for use in self.of(entries.parameter):
+                self._tie(use, entries, neurons)
             return
+        sizes = [n if axis in rows else 1 for axis, n in enumerate(ids.shape)]
+        source, is_table = self._sources(entries, sizes, neurons, node)
+        type = EdgeType.TABLE if is_table and edge == EdgeType.BIAS else edge
+        self._add(fresh, source.expand(ids.shape), neurons.expand(ids.shape), type)
+
+    def _sources(
+        self, entries: Entries, sizes: Sequence[int], neurons: Tensor, node: NodeType
+    ) -> tuple[Tensor, bool]:
+        """A source node for each row of a tensor, and whether there are several."""
         count = prod(sizes)
         layer = 0 if node == NodeType.INPUT else self.pool.layer(neurons)
-        kind = NodeType.ROW if count > 1 and node == NodeType.BIAS else node
-        kind_edge = EdgeType.TABLE if count > 1 and edge == EdgeType.BIAS else edge
-        site = self.pool.new(self.names[entries.parameter], count, kind, layer)
-        source = site.ids.view(sizes).expand(ids.shape)
-        self._add(Use(entries.parameter, fresh, source, neurons.expand(ids.shape), kind_edge))
+        type = NodeType.ROW if count > 1 and node == NodeType.BIAS else node
+        site = self.pool.new(self.names[entries.parameter], count, type, layer)
+        return site.ids.view(sizes), count > 1
 
     def key_axes(self, entries: Entries, rows: Sequence[int]) -> list[int]:
         """Axes besides those of the rows by which rows move: then there is a source node for each
         of their items."""
-        x = entries.ids
         if not entries.strided:
             return []
+        x = entries.ids
 
-        def axes(factor: Factor) -> list[int]:
-            step, size = factor
-            ends = [(x.stride(a), x.stride(a) * x.shape[a]) for a in range(x.ndim)]
-            return [
-                a
-                for a, (low, high) in enumerate(ends)
-                if x.shape[a] > 1 and low < step * size and step < high
-            ]
+        def overlaps(axis: int, digit: Digit) -> bool:
+            low, high = x.stride(axis), x.stride(axis) * x.shape[axis]
+            return x.shape[axis] > 1 and low < digit.step * digit.size and digit.step < high
 
-        pairs = self.keyed.get(entries.parameter, ())
-        wanted = {a for moves, key in pairs if set(axes(moves)) & set(rows) for a in axes(key)}
-        return sorted(wanted - set(rows))
+        keys: set[int] = set()
+        for moving, key in self.keyed.get(entries.parameter, ()):
+            if any(overlaps(row, moving) for row in rows):
+                keys.update(axis for axis in range(x.ndim) if overlaps(axis, key))
+        return sorted(keys.difference(rows))
 
-    def _attached_again(self, entries: Entries, neurons: Tensor) -> None:
-        for use in [u for u in self.found if u.parameter == entries.parameter]:
-            self._tie(use, entries, neurons)
+    # ---------------------------------------------------------------- nodes that stand for several
 
     def _share(
-        self, neurons: Tensor, several: Sequence[int], name: str, outwards: bool = True
+        self, neurons: Tensor, several: set[int], name: str, outwards: bool = True
     ) -> Tensor:
         """One node for all neurons along some axes."""
-        kept = neurons[
-            tuple(slice(0, 1) if a in several else slice(None) for a in range(neurons.ndim))
-        ]
-        sizes = [n if varies(kept, a) else 1 for a, n in enumerate(kept.shape)]
-        groups = [self.pool.groups[i] if i >= 0 else "" for i in kept.reshape(-1).tolist()]
-        if len(several) == sum(varies(neurons, a) for a in range(neurons.ndim)):
-            groups = [""] * len(groups)
+        one = only_first(neurons, several)
+        apart = varying(one)
+        sizes = [n if axis in apart else 1 for axis, n in enumerate(one.shape)]
         count = prod(sizes)
+        groups = self.pool.groups_of(one)
+        if len(several) == len(varying(neurons)):
+            groups = [""] * len(groups)
         site = self.pool.new(name, count, NodeType.SHARED, self.pool.layer(neurons), groups[:count])
-        shared = site.ids.view(sizes).expand(kept.shape)
-        ends = shared.expand(neurons.shape), neurons
-        self.connect(EdgeType.SHARE, *(ends if outwards else ends[::-1]))
-        return shared.expand(neurons.shape)
+        shared = site.ids.view(sizes).expand(one.shape).expand(neurons.shape)
+        ends = (shared, neurons) if outwards else (neurons, shared)
+        self.connect(EdgeType.SHARE, *ends)
+        return shared
 
-    def _one_axis(
-        self, ids: Tensor, neurons: Tensor
-    ) -> tuple[Tensor, Tensor, list[int], list[int]]:
-        """Entries that appear at several places: once each, and the node that stands for the
-        places."""
+    def _each_once(self, ids: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries that appear at several places: once each, and the node that stands for the places.
+
+        Entry 4 acts on the neurons 7 and 8, entries 5 and 6 on 9::
+
+            entries   4 5        nodes  s 9        s: a new node, shared by 7 and 8
+                      - 6               s 9
+        """
         pairs, _ = unique_pairs(ids, neurons.expand(ids.shape))
         pairs = pairs[(pairs >= 0).all(1)]
         entries, counts = torch.unique_consecutive(pairs[:, 0], return_counts=True)
-        keys = [tuple(chosen.tolist()) for chosen in pairs[:, 1].split(counts.tolist())]
-        several = list(dict.fromkeys(k for k in keys if len(k) > 1))
-        site = self.pool.new("shared", len(several), NodeType.SHARED, self.pool.layer(neurons))
-        targets = dict(zip(several, site.ids.tolist(), strict=True))
-        if several:
-            ends = torch.tensor(list(targets.values())).repeat_interleave(
-                torch.tensor([len(k) for k in several])
-            )
-            self.connect(EdgeType.SHARE, ends, torch.tensor([n for k in several for n in k]))
-        out = [targets.get(k, k[0]) for k in keys]
-        rank: dict[int, int] = {}
-        places = []
-        for node in out:
-            places.append(rank.get(node, 0))
-            rank[node] = places[-1] + 1
-        grid = torch.full((max(places, default=0) + 1, len(rank)), -1)
-        number = {node: i for i, node in enumerate(rank)}
-        for entry, node, row in zip(entries.tolist(), out, places, strict=True):
-            grid[row, number[node]] = entry
-        columns = torch.tensor(list(rank)).expand(grid.shape)
-        return grid, columns, [0, 1] if grid.shape[0] > 1 else [1], [1]
+        places = [tuple(nodes.tolist()) for nodes in pairs[:, 1].split(counts.tolist())]
+        shared = self._shared_by([nodes for nodes in places if len(nodes) > 1], neurons)
+        columns: dict[int, list[int]] = {}
+        for entry, nodes in zip(entries.tolist(), places, strict=True):
+            columns.setdefault(shared.get(nodes, nodes[0]), []).append(entry)
+        grid = torch.full((max(map(len, columns.values()), default=1), len(columns)), NONE)
+        for number, column in enumerate(columns.values()):
+            grid[: len(column), number] = torch.tensor(column)
+        return grid, torch.tensor(list(columns)).expand(grid.shape)
+
+    def _shared_by(
+        self, sets: Iterable[tuple[int, ...]], neurons: Tensor
+    ) -> dict[tuple[int, ...], int]:
+        """A node for each of several sets of neurons."""
+        unique = list(dict.fromkeys(sets))
+        site = self.pool.new("shared", len(unique), NodeType.SHARED, self.pool.layer(neurons))
+        nodes = dict(zip(unique, site.ids.tolist(), strict=True))
+        ends = [(node, neuron) for members, node in nodes.items() for neuron in members]
+        if ends:
+            self.connect(EdgeType.SHARE, *torch.tensor(ends).unbind(1))
+        return nodes
 
 
-def with_axis(entries: Entries, key: int, size: int, step: int) -> Entries:
-    """A hidden axis made the first of the value's."""
-    hidden = {k: v for k, v in entries.hidden.items() if k != key}
-    x = entries.ids
-    if entries.strided:
-        last = sum((n - 1) * s for n, s in zip((size, *x.shape), (step, *x.stride()), strict=True))
-        base = torch.empty(x.storage_offset() + last + 1, dtype=torch.long, device="meta")
-        ids = base.as_strided((size, *x.shape), (step, *x.stride()), x.storage_offset())
-    else:
-        more = torch.arange(size).view(-1, *(1,) * x.ndim) * step
-        ids = torch.where(x < 0, -1, x + more)
-    return replace(entries, ids=ids, hidden=hidden)
+class _Ends(NamedTuple):
+    """Where entries come from and where they go to."""
 
-
-def explicit(
-    entries: Entries, source: Tensor, destination: Tensor,
-    hidden_source: Mapping[int, tuple[int, int]], hidden_destination: Mapping[int, tuple[int, int]],
-) -> tuple[Entries, Tensor, Tensor]:  # fmt: skip
-    """Hidden axes made axes of all three."""
-    for key, (size, step) in entries.hidden.items():
-        entries = with_axis(entries, key, size, step)
-        more = torch.arange(size).view(-1, *(1,) * source.ndim)
-        shape = (size, *source.shape)
-        source = (
-            source.expand(shape) + more * hidden_source[key][1]
-            if key in hidden_source
-            else source.expand(shape)
-        )
-        if key in hidden_destination:
-            destination = destination.expand(shape) + more * hidden_destination[key][1]
-        else:
-            destination = destination.expand(shape)
-    return entries, source, destination
-
-
-def _along(entries: Entries, nodes: Tensor, use: Use | None = None) -> tuple[Tensor, Tensor]:
-    """Entries and nodes along those axes along which the nodes differ (or those of another use),
-    written out."""
-    differ = [
-        varies(nodes, a) or (use is not None and use.tells_apart(entries, a))
-        for a in range(nodes.ndim)
-    ]
-    keep = tuple(slice(None) if d else slice(0, 1) for d in differ)
-    ids, nodes = replace(entries, ids=entries.ids[keep], hidden={}).real().ids, nodes[keep]
-    chosen = ids.reshape(-1) >= 0
-    return ids.reshape(-1)[chosen], nodes.reshape(-1)[chosen]
-
-
-def _each_once(ids: Tensor) -> bool:
-    found = ids[ids >= 0]
-    return len(torch.unique(found)) == len(found)
-
-
-def one_to_one(left: Tensor, right: Tensor) -> bool:
-    if not ((left >= 0) & (right >= 0)).all():
-        return False
-    return len(unique_pairs(left, right)[0]) == len(torch.unique(left)) == len(torch.unique(right))
+    source: Tensor
+    destination: Tensor
 
 
 def _no_clash(left: Tensor, right: Tensor) -> bool:

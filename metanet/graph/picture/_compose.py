@@ -10,10 +10,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from ...errors import MetanetError
+from ..template._template import GraphTemplate, NodeRange
 from ._columns import Layout, arrange, seats
 from ._picture import Picture, Place, Strokes
 from ._rows import Row, cut, number_of
-from ..template._template import GraphTemplate, NodeRange
 
 MAX_EDGES = 4000
 

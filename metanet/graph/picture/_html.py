@@ -12,7 +12,9 @@ from typing import Any
 from torch_geometric.data import Data
 
 from ...checkpoints import atomic_write
+from ..template._template import GraphTemplate
 from ._compose import MAX_EDGES, compose
+from ._picture import Picture, Strokes
 from ._png import (
     CONSTANT,
     NEGATIVE,
@@ -24,8 +26,6 @@ from ._png import (
     node_color,
     words,
 )
-from ._picture import Picture, Strokes
-from ..template._template import GraphTemplate
 
 _PAGE = Path(__file__).with_name("_page.html")
 

@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from ._rows import Row, wrapped
 from ..template._template import Block, GraphTemplate
+from ._rows import Row, wrapped
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from matplotlib.patches import FancyBboxPatch
 from torch_geometric.data import Data
 
 from ...checkpoints import atomic_write
-from ._compose import MAX_EDGES, compose
-from ._picture import Picture, Strokes
 from ..template._schema import EdgeType, NodeType
 from ..template._template import GraphTemplate
+from ._compose import MAX_EDGES, compose
+from ._picture import Picture, Strokes
 
 NEGATIVE, ZERO, POSITIVE, NONFINITE, CONSTANT = (
     "#1f5fbf",

@@ -39,7 +39,7 @@ Attributes of one template are the same for all its checkpoints, ``edge_attr``, 
 ``dtypes`` apart.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class NodeType(IntEnum):
@@ -105,7 +105,17 @@ def parts_of(dtype: str) -> int:
     return 2 if dtype.startswith("complex") else 1
 
 
-ROLES: tuple[str, ...] = ("group", "destination", "source", "kernel")
+class Role(StrEnum):
+    """What a digit of a tensor counts: neurons of a group that both ends share, destinations,
+    sources, or places in a kernel."""
+
+    GROUP = "group"
+    DESTINATION = "destination"
+    SOURCE = "source"
+    KERNEL = "kernel"
+
+
+ROLES: tuple[str, ...] = tuple([role.value for role in Role])
 
 NODE_KEYS: tuple[str, ...] = (
     "node_type", "node_layer", "node_site", "node_width", "node_group", "activation", "io_position",

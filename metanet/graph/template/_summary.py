@@ -1,17 +1,13 @@
 """What a coarse graph tells of a block of entries."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ._template import GraphTemplate
+from ._blocks import Block
 
 SUMMARY: tuple[str, ...] = (
     "rms", "mean", "std", "min", "q25", "median", "q75", "max", "mean_abs", "zeros", "nonfinite", "log10_count",
@@ -21,18 +17,21 @@ entries."""
 
 
 def summaries(
-    template: GraphTemplate, tensors: Mapping[str, Tensor], batch: tuple[int, ...]
+    blocks: Sequence[Block],
+    starts: Mapping[str, int],
+    tensors: Mapping[str, Tensor],
+    batch: tuple[int, ...],
 ) -> Float[Tensor, "*batch blocks features"]:
     """:data:`SUMMARY` of every block, one tensor in memory at a time; constant edges are ones.
 
     Args:
-        template: of neuron granularity.
-        tensors: one for each stretch of edges, with leading ``batch`` axes; may be lazy.
+        blocks: of a template of neuron granularity.
+        starts: for each tensor its first edge.
+        tensors: real ones, with leading ``batch`` axes; may be lazy.
     """
-    starts = {name: start for name, _, start, _ in template.stretches if name is not None}
-    out = torch.zeros((*batch, len(template.blocks), len(SUMMARY)))
+    out = torch.zeros((*batch, len(blocks), len(SUMMARY)))
     read, flat = None, torch.empty(0)
-    for number, b in enumerate(template.blocks):
+    for number, b in enumerate(blocks):
         if b.tensor is None:
             out[..., number, :] = torch.tensor(_of(np.ones(b.count, dtype=np.float32)))
             continue

@@ -1,6 +1,6 @@
 """What all checkpoints of one architecture share of their parameter graphs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
@@ -12,14 +12,12 @@ from torch import Tensor
 
 from ...checkpoints import Checkpoint
 from ...documents import validated
-from ...errors import CheckpointError, MetanetError
-from ._bits import real_parts, same_bits
+from ...errors import MetanetError
 from ._blocks import Block, NodeRange, strided_integers, window
 from ._documents import CoarseFile, TemplateFile, block_of, check_template, node_range_of
+from ._fitting import Expected, FittingTensors, fitting
 from ._schema import ACTIVATIONS, parts_of
 from ._summary import summaries
-
-_LISTED = 10  # differences of one kind that an error names
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class GraphTemplate:
     @cached_property
     def static(self) -> dict[str, Tensor]:
         """Every tensor of the graph but the values: see the table in
-        ``metanet/graph/_schema.py``."""
+        ``metanet/graph/template/_schema.py``."""
         numbers = {name: i for i, name in enumerate(self.groups)}
         rows = [
             (
@@ -248,13 +246,12 @@ class GraphTemplate:
                 different values.
         """
         if self.fine is not None:
-            return summaries(self.fine, *self.fine._chosen(state))
-        tensors, batch = self._chosen(state)
-        dtype = (
-            torch.float64
-            if any(t.dtype == torch.float64 for t in tensors.values())
-            else torch.float32
-        )
+            return self.fine.summaries(state)
+        chosen = self._fitting(state)
+        batch, is_lazy = chosen.batch, isinstance(state, Checkpoint)
+        tensors = chosen if is_lazy else dict(chosen)  # of a lazy one a tensor at a time is read
+        is_double = any(t.dtype == torch.float64 for t in tensors.values())
+        dtype = torch.float64 if is_double else torch.float32
         parts: list[Tensor] = []
         device = next((t.device for t in tensors.values()), None)
         for name, _, _, count in self.stretches:
@@ -265,6 +262,12 @@ class GraphTemplate:
         if not parts:
             return torch.empty(*batch, 0, 1, dtype=dtype)
         return torch.cat(parts, -1).unsqueeze(-1)
+
+    def summaries(self, state: Mapping[str, Tensor]) -> Float[Tensor, "*batch blocks features"]:
+        """:data:`~metanet.graph.SUMMARY` of every block, one tensor in memory at a time."""
+        starts = {name: start for name, _, start, _ in self.stretches if name is not None}
+        chosen = self._fitting(state)
+        return summaries(self.blocks, starts, chosen, chosen.batch)
 
     def stack(self, state: Mapping[str, Tensor]) -> GraphStack:
         """Many stacked checkpoints (``[batch, ...]`` tensors) as a dense :class:`GraphStack`."""
@@ -306,61 +309,14 @@ class GraphTemplate:
                 out[each] = part
         return out
 
-    def _chosen(self, state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], tuple[int, ...]]:
-        """One real tensor for each stretch of edges, and the shape of the batch; says all that is
-        wrong at once.
-
-        A lazy checkpoint stays lazy: its shapes and dtypes are known without reading.
-        """
-        missing, shapes, kinds, tied = [], [], [], []
-        chosen: dict[str, str] = {}
-        batches: set[tuple[int, ...]] = set()
-        lazy = isinstance(state, Checkpoint)
-        for name, names, _, _ in self.stretches:
-            if name is None:
-                continue
-            there = [n for n in names if n in state]
-            if not there:
-                missing.append(f"  missing  {name} {tuple(self.shapes[name])}")
-                continue
-            first = chosen[name] = there[0]
-            shape = tuple(self.shapes[name])
-            got = tuple(state.shapes[first] if lazy else state[first].shape)
-            dtype, device = (
-                (state.dtypes[first], "cpu")
-                if lazy
-                else (state[first].dtype, state[first].device.type)
-            )
-            if got == shape:
-                batches.add(())
-            elif got[1:] == shape and len(got) == len(shape) + 1:
-                batches.add(got[:1])
-            else:
-                shapes.append(f"  shape    {first} is {got}, expected {shape}")
-            wanted = (
-                dtype.is_complex
-                if self.dtypes[name].startswith("complex")
-                else dtype.is_floating_point
-            )
-            if not wanted or device == "meta":
-                what = "no data (meta device)" if device == "meta" else str(dtype)
-                kind = "complex" if self.dtypes[name].startswith("complex") else "floating-point"
-                kinds.append(f"  dtype    {first} holds {what}, expected {kind} numbers")
-            for other in there[1:]:
-                if not same_bits(state[other], state[first]):
-                    tied.append(
-                        f"  tied     {other} and {first} are one tensor here, but have different values"
-                    )
-        if problems := [*_some(missing), *_some(shapes), *_some(kinds), *_some(tied)]:
-            raise CheckpointError(
-                "checkpoint does not fit the architecture:\n" + "\n".join(problems)
-            )
-        if len(batches) > 1:
-            raise CheckpointError(
-                f"stacked tensors disagree about the number of checkpoints: {sorted(batches)}"
-            )
-        tensors = _Chosen(state, chosen)
-        return (tensors if lazy else dict(tensors)), batches.pop() if batches else ()
+    def _fitting(self, state: Mapping[str, Tensor]) -> FittingTensors:
+        """One real tensor for each stretch of edges."""
+        expected = [
+            Expected(name, names, tuple(self.shapes[name]), self.dtypes[name])
+            for name, names, _, _ in self.stretches
+            if name is not None
+        ]
+        return fitting(expected, state)
 
     # ---------------------------------------------------------------- JSON
 
@@ -411,31 +367,9 @@ class GraphTemplate:
         return template
 
 
-class _Chosen(Mapping[str, Tensor]):
-    """Tensors under the names that edges go by, complex ones as real ones; read when asked for."""
-
-    def __init__(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-        self._state, self._names = state, names
-
-    def __getitem__(self, name: str) -> Tensor:
-        return real_parts(self._state[self._names[name]])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
 def _plain(part: NodeRange | Block) -> dict[str, Any]:
     """Its fields, of which JSON has no tuples."""
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(part).items()
     }
-
-
-def _some(lines: list[str]) -> list[str]:
-    return lines[:_LISTED] + (
-        [f"  ... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
-    )
