@@ -320,5 +320,4 @@ def from_graph(graph: "Data", arch: Architecture) -> dict[str, Tensor]:
     """
     from .graph import read
 
-    coarse = graph.edge_attr.shape[0] != arch.template.num_edges and graph.edge_attr.shape[-1] > 1
-    return read(arch.graph_template("tensor" if coarse else "neuron"), graph)
+    return read(arch.template, graph)

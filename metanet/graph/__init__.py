@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._memory import byte_size as byte_size
 from ._memory import refuse_too_large as refuse_too_large
 from .building._builder import TemplateBuilder as TemplateBuilder
 from .template._bits import real_parts as real_parts
@@ -15,6 +16,7 @@ from .template._schema import ACTIVATIONS as ACTIVATIONS
 from .template._schema import ROLES as ROLES
 from .template._schema import EdgeType as EdgeType
 from .template._schema import NodeType as NodeType
+from .template._schema import Role as Role
 from .template._summary import SUMMARY as SUMMARY
 from .template._template import GraphStack as GraphStack
 from .template._template import GraphTemplate as GraphTemplate

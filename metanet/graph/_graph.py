@@ -17,6 +17,7 @@ from ..errors import CheckpointError, MetanetError
 from ._memory import refuse_too_large
 from .template._bits import real_parts, same_bits
 from .template._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
+from .template._summary import HOLDS_SUMMARIES, SUMMARY
 from .template._template import GraphStack, GraphTemplate
 
 _SKELETONS: WeakKeyDictionary[GraphTemplate, OrderedDict[tuple, Batch]] = WeakKeyDictionary()
@@ -27,8 +28,8 @@ class ParameterGraph(Data):
     """A network's parameters as a graph: neurons are nodes, every entry of a parameter is an edge.
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes
-    are listed in ``metanet/graph/template/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are
-    shared by the graphs of one template: clone the graph before changing them in place.
+    are listed in ``metanet/graph/template/_schema.py``. All but ``edge_attr``, ``extras`` and
+    ``dtypes`` are shared by the graphs of one template: clone the graph before changing them in place.
     """
 
     @property
@@ -291,16 +292,24 @@ def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
     was.
 
     Raises:
-        CheckpointError: the graph does not have this architecture's number of edges, or is a batch.
+        CheckpointError: the graph does not have this architecture's number of edges or is a batch, or
+            its edges hold something else than one number.
         MetanetError: the graph is coarse.
     """
     if isinstance(graph, Batch):
         raise CheckpointError(
             f"this is a batch of {graph.num_graphs} graphs: read them one by one (to_data_list)"
         )
-    if graph.edge_attr.shape[0] != template.num_edges:
+    edges, features = graph.edge_attr.shape
+    if features == len(SUMMARY):
+        raise MetanetError(HOLDS_SUMMARIES)
+    if features != 1:
         raise CheckpointError(
-            f"the graph has {graph.edge_attr.shape[0]} edges, this architecture {template.num_edges}"
+            f"the graph has {features} features for each edge, expected 1: the entry of a tensor"
+        )
+    if edges != template.num_edges:
+        raise CheckpointError(
+            f"the graph has {edges} edges, this architecture {template.num_edges}"
         )
     (dtypes,) = getattr(graph, "dtypes", None) or [None]
     state = template.tensors(graph.edge_attr, dtypes)

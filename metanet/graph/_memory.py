@@ -25,7 +25,7 @@ def refuse_too_large(template: GraphTemplate, graphs: int = 1) -> None:
         many = f"{graphs} graphs with " if graphs > 1 else ""
         raise MetanetError(
             f"the neuron graph has {many}{template.num_nodes:,} nodes and {template.num_edges:,} edges: it takes some "
-            f"{size(needed)} of memory, and {size(available)} are available. "
+            f"{byte_size(needed)} of memory, and {byte_size(available)} are available. "
             'granularity="tensor" makes a graph with one node for every group of neurons'
         )
 
@@ -45,7 +45,7 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
-def size(count: float) -> str:
+def byte_size(count: int | float) -> str:
     """Bytes for people: ``"1.5 MB"``."""
     power = 0
     while count >= 1000 and power < 3:

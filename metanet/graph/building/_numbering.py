@@ -97,7 +97,7 @@ class Numbering:
                 if not neurons.hidden:
                     shown.append(distinct(self.root(neurons.ids)).numpy())
         nodes = np.unique(np.concatenate(shown))
-        is_input = [self.site_of(node).type == NodeType.INPUT for node in nodes]
+        is_input = [self.site_of(node).type == NodeType.INPUT for node in nodes.tolist()]
         return nodes[~np.array(is_input, dtype=bool)]
 
     # ---------------------------------------------------------------- ranges

@@ -14,8 +14,7 @@ from torch_geometric.data import Data
 from ...checkpoints import atomic_write
 from ..template._template import GraphTemplate
 from ._compose import MAX_EDGES, compose
-from ._picture import Picture, Strokes
-from ._png import (
+from ._palette import (
     CONSTANT,
     NEGATIVE,
     NONFINITE,
@@ -26,6 +25,7 @@ from ._png import (
     node_color,
     words,
 )
+from ._picture import Picture, Strokes
 
 _PAGE = Path(__file__).with_name("_page.html")
 

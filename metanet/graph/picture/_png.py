@@ -15,32 +15,24 @@ from matplotlib.patches import FancyBboxPatch
 from torch_geometric.data import Data
 
 from ...checkpoints import atomic_write
-from ..template._schema import EdgeType, NodeType
+from ..template._schema import EdgeType
 from ..template._template import GraphTemplate
 from ._compose import MAX_EDGES, compose
-from ._picture import Picture, Strokes
-
-NEGATIVE, ZERO, POSITIVE, NONFINITE, CONSTANT = (
-    "#1f5fbf",
-    "#e4e2df",
-    "#c8321f",
-    "#d400d4",
-    "#8a8a8a",
+from ._palette import (
+    CONSTANT,
+    NEGATIVE,
+    NONFINITE,
+    POSITIVE,
+    ZERO,
+    dashes,
+    edge_color,
+    node_color,
+    words,
 )
-NODES = (
-    "#2f7d4f", "#3f5f8f", "#d17a22", "#6b6b6b", "#9c5fb5", "#b8860b", "#2a9d9d", "#c0587e", "#7a5c3e", "#5b7f1f",
-    "#a23b3b", "#4f4f9e", "#8d6e97", "#2c6e6e", "#94713a",
-)  # fmt: skip
-EDGES = (
-    "#6f9bd1", "#e0a458", "#b79ad6", "#8fb8a8", "#d98c8c", "#86c5c5", "#c9b458", "#a3a3a3", "#b58ab5", "#9c8f7f",
-    "#5fae78", "#d97b4f", "#cf7fb0", "#7f8fd9", "#a8bf5a", "#58a6b8",
-)  # fmt: skip
+from ._picture import Picture, Strokes
 
 _MAX_PIXELS = 30_000  # a side; beyond, many programs can't show a picture
 _COLOURS = LinearSegmentedColormap.from_list("weights", [NEGATIVE, ZERO, POSITIVE])
-_DASHES = (  # nine, so that no two constant types have the same
-    (6, 2, 1, 2), (1, 1.5), (4, 2, 4, 5), (8, 2), (2, 1, 2, 5), (6, 2, 1, 2, 1, 2), (1, 3), (2, 2), (4, 2.5),
-)  # fmt: skip
 _HEAD, _ENTRY, _ROW = 0.45, 1.9, 0.18  # inches: room above, and an entry of the legend
 _PLAIN = {"parse_math": False}  # names may have dollar signs
 _HALO = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
@@ -120,24 +112,6 @@ def draw(
     with atomic_write(path) as temporary:
         figure.savefig(Path(temporary), format="png", dpi=figure.dpi)
     return picture
-
-
-def words(type: NodeType | EdgeType) -> str:
-    return type.name.lower().replace("_", " ")
-
-
-def dashes(type: EdgeType) -> tuple[float, ...]:
-    """Of constant edges."""
-    return _DASHES[int(type) % len(_DASHES)]
-
-
-def edge_color(type: EdgeType) -> str:
-    """Of a bundle, where colour can't show a value."""
-    return EDGES[int(type) % len(EDGES)]
-
-
-def node_color(type: NodeType) -> str:
-    return NODES[int(type) % len(NODES)]
 
 
 def _norm(scale: float) -> FuncNorm:

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import prod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from ._schema import ROLES, EdgeType, NodeType
@@ -156,10 +156,10 @@ class Block:
         ).reshape(-1)
 
     def dense(
-        self, edges: Float[Tensor, "batch edges dim"]
-    ) -> Float[Tensor, "batch group dst src kernel dim"]:
-        """The block's part of all edges of a template as one array (a view wherever the order
-        allows)."""
+        self, edges: Shaped[Tensor, "batch edges dim"]
+    ) -> Shaped[Tensor, "batch group dst src kernel dim"]:
+        """The block's part of something about all edges of a template (values, numbers) as one
+        array, a view wherever the order allows."""
         batch, _, dim = edges.shape
         if self.strides is None:
             part = edges[:, self.start : self.start + self.count]
@@ -175,8 +175,8 @@ class Block:
         return part.reshape(batch, *self.dense_shape, dim)
 
     def flat(
-        self, array: Float[Tensor, "batch group dst src kernel dim"]
-    ) -> Float[Tensor, "batch count dim"]:
+        self, array: Shaped[Tensor, "batch group dst src kernel dim"]
+    ) -> Shaped[Tensor, "batch count dim"]:
         """The inverse of :meth:`dense`: back to the order of :meth:`edges`."""
         batch, dim = array.shape[0], array.shape[-1]
         if self.in_order:
@@ -202,7 +202,7 @@ class Block:
         return replace(self, plain=plain, **changes)
 
 
-def window(values: Int[Tensor, " edges"], block: Block) -> Int[Tensor, "..."]:
+def window(values: Shaped[Tensor, " edges"], block: Block) -> Shaped[Tensor, "..."]:
     """A block's part of something about all edges, over its digits."""
     step = values.stride(0)
     strides = [s * step for s in block.edge_strides]

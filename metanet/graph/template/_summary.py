@@ -15,6 +15,10 @@ SUMMARY: tuple[str, ...] = (
 """Features of a block's entries; all but ``nonfinite`` (a share, as ``zeros``) are of its finite
 entries."""
 
+HOLDS_SUMMARIES = (
+    "a graph of granularity 'tensor' holds summaries: no checkpoint can be read from it"
+)
+
 
 def summaries(
     blocks: Sequence[Block],

@@ -17,7 +17,7 @@ from ._blocks import Block, NodeRange, strided_integers, window
 from ._documents import CoarseFile, TemplateFile, block_of, check_template, node_range_of
 from ._fitting import Expected, FittingTensors, fitting
 from ._schema import ACTIVATIONS, parts_of
-from ._summary import summaries
+from ._summary import HOLDS_SUMMARIES, summaries
 
 
 @dataclass(frozen=True)
@@ -287,9 +287,7 @@ class GraphTemplate:
             MetanetError: of a coarse template.
         """
         if self.fine is not None:
-            raise MetanetError(
-                "a graph of granularity 'tensor' holds summaries: no checkpoint can be read from it"
-            )
+            raise MetanetError(HOLDS_SUMMARIES)
         out: dict[str, Tensor] = {}
         for name, names, start, count in self.stretches:
             if name is None:
