@@ -13,7 +13,7 @@ from math import prod
 import torch
 
 from ...symmetry import Attach, Derivation
-from ...tracing import Trace
+from ...tracing import Op, Trace
 from ..template._schema import ACTIVATIONS, NodeType
 from ._beside import concatenate, write
 from ._contents import Content, Effect, Neurons, whole
@@ -58,7 +58,7 @@ def walk(trace: Trace, solved: Derivation, known: State | None = None) -> State:
     for number, shape in state.uses.shapes.items():
         if prod(shape):
             state.contents[number] = Content(entries=(whole(number, shape),))
-    forgotten = _forgotten_after(trace)
+    forgotten = _forgotten_after(trace.ops, trace.outputs)
     unions = state.pool.unions
     for i, (op, semantics) in enumerate(zip(trace.ops, solved.semantics, strict=True)):
         if semantics is not None:
@@ -86,15 +86,15 @@ def _add_input(state: State, number: int) -> None:
     state.kept[number] = state.contents[number]
 
 
-def _forgotten_after(trace: Trace) -> dict[int, list[int]]:
+def _forgotten_after(ops: Sequence[Op], outputs: Sequence[int]) -> dict[int, list[int]]:
     """For each operation the values that nobody reads any more after it."""
-    last = {}
-    for i, op in enumerate(trace.ops):
+    last: dict[int, int] = {}
+    for i, op in enumerate(ops):
         made = [number for number in op.outputs if number is not None]
         last.update(dict.fromkeys((*op.inputs(), *made), i))
     ending: dict[int, list[int]] = {}
     for number, i in last.items():
-        if number not in trace.outputs:
+        if number not in outputs:
             ending.setdefault(i, []).append(number)
     return ending
 
