@@ -123,6 +123,7 @@ class Architecture:
                 recording.
         """
         site_values = self.site_values
+        assert self.recording is not None  # else there are no site values
         values = self.recording.replay(state, *inputs)
         return {
             number: values[value].movedim(axis, 0) for number, (value, axis) in site_values.items()

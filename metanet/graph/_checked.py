@@ -58,9 +58,9 @@ def graph_of(attributes: Mapping[str, Any], template: GraphTemplate, path: Path)
 
 def _problems(attributes: Mapping[str, Any], template: GraphTemplate) -> Any:
     nodes, edges = template.num_nodes, template.num_edges
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(NODE_KEYS, (nodes,)) | dict.fromkeys(
-        EDGE_KEYS, (edges,)
-    )
+    shapes: dict[str, tuple[int, ...]] = {}
+    shapes.update(dict.fromkeys(NODE_KEYS, (nodes,)))
+    shapes.update(dict.fromkeys(EDGE_KEYS, (edges,)))
     shapes |= {"edge_index": (2, edges), "kernel_pos": (edges, 3), "depth": (1,)}
     for name, shape in shapes.items():
         value = attributes.get(name)

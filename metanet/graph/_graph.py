@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import KeysView, Mapping, Sequence, Set
+from collections.abc import Iterator, KeysView, Mapping, Sequence, Set
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -140,24 +140,30 @@ def fill(
         if values.ndim == 2:
             refuse_too_large(template)
             return _graph(template, values, *_beside(template, named, state, values.dtype))
-        states, dtypes = None, {state[n].dtype for n in named if n in state}
+        stacked = state
+        dtypes = {state[n].dtype for n in named if n in state}
+        states: Iterator[Mapping[str, Tensor]] = (
+            {k: v[i] for k, v in stacked.items()} for i in range(len(values))
+        )
         names = [n for n in named if n in state]
     else:
-        states = list(state)
-        if not states:
+        listed = list(state)
+        if not listed:
             raise MetanetError("there are no checkpoints to make graphs of: the list is empty")
-        _refuse_unknown(template, named, states)
-        names = [n for n in named if n in states[0]]
-        columns = {n: _column(n, states) for n in names}
+        _refuse_unknown(template, named, listed)
+        states = iter(listed)
+        names = [n for n in named if n in listed[0]]
+        columns = {n: _column(n, listed) for n in names}
         values = template.values({n: torch.stack(column) for n, column in columns.items()})
         dtypes = {t.dtype for column in columns.values() for t in column}
     if not template.extras and dtypes == {
         values.dtype
     }:  # nothing to say of any one that is not said of all
         same = dict.fromkeys(names, _name(values.dtype))
-        beside = [({}, dict(same)) for _ in range(len(values))]
+        beside: list[tuple[dict[str, Tensor], dict[str, str]]] = [
+            ({}, dict(same)) for _ in range(len(values))
+        ]
     else:
-        states = states or [{k: v[i] for k, v in state.items()} for i in range(len(values))]
         beside = [_beside(template, named, one, values.dtype) for one in states]
     return _batch(template, values, [b[0] for b in beside], [b[1] for b in beside])
 

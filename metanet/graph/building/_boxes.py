@@ -198,9 +198,9 @@ class _Part:
                 return _Cut(axis, own)
             linear += own
         for array in self._arrays():
-            axis = _not_additive(array)
-            if axis is not None:
-                return _Cut(axis, 1)
+            bent = _not_additive(array)
+            if bent is not None:
+                return _Cut(bent, 1)
         return linear
 
     def _arrays(self) -> list[np.ndarray]:

@@ -121,7 +121,7 @@ def _boxes(numbering: Numbering, use: Use) -> Iterator[Box]:
     repeated = set(range(x.ndim)).difference(varying(x))
     x = only_first(x, repeated)
     entries = (
-        Strided(x.storage_offset(), tuple(x.shape), tuple(x.stride()))
+        Strided(int(x.storage_offset()), tuple(x.shape), tuple(x.stride()))
         if use.entries.strided
         else x.numpy()
     )

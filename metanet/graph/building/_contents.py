@@ -124,7 +124,7 @@ class Entries:
         if not self.strided:
             return self
         x = self.ids
-        return replace(self, ids=strided_integers(x.shape, x.stride(), x.storage_offset()))
+        return replace(self, ids=strided_integers(x.shape, x.stride(), int(x.storage_offset())))
 
     def with_axis(self, axis: HiddenAxis, digit: Digit) -> "Entries":
         """A hidden axis made the first of the value's."""

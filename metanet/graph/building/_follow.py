@@ -62,8 +62,8 @@ class _Match:
 
 def _match(state: State, source: int, out: int) -> _Match:
     content, axes = state.content(source), _same_axes(state, source, out)
-    parts = (*content.neurons, *content.entries)
-    count = sum(varies(part.ids, a) for part in parts for a in axes if a is not None)
+    ids = [*(n.ids for n in content.neurons), *(e.ids for e in content.entries)]
+    count = sum(varies(part, a) for part in ids for a in axes if a is not None)
     return _Match(source, axes, count, bool(content.neurons))
 
 

@@ -19,7 +19,7 @@ def groups_along(axis: Axis) -> list[str]:
         return groups_along(axis.parts[0])
     for n, part in enumerate(axis.parts):
         if isinstance(part, Concat) and any(part.name in keys_in(p, {}) for p in axis.parts):
-            return _interleaved(axis.parts, n)
+            return _interleaved(axis.parts, n, part)
     out = [""]
     for part in axis.parts:
         own = groups_along(part)
@@ -27,13 +27,12 @@ def groups_along(axis: Axis) -> list[str]:
     return out
 
 
-def _interleaved(parts: Sequence[Axis], at: int) -> list[str]:
+def _interleaved(parts: Sequence[Axis], at: int, key: Concat) -> list[str]:
     """The groups along a product of which some factors go by another, a concatenation: a shuffled
     one.
 
     ``(k?(a / b) x k:(1 | 1))`` is a, b, a, b, ...
     """
-    key = parts[at]
     own = []
     for n, segment in enumerate(key.parts):
         inside = [chosen(part, key.name, n) for part in parts]

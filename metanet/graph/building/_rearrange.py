@@ -33,7 +33,8 @@ def rearrange(state: State, operation: Operation) -> bool:
     run = _runner(state, op, word)
     results: list[list[Neurons | Entries]] = [[] for _ in op.outputs]
     content = state.content(first)
-    for part in (*content.neurons, *content.entries):
+    everything: list[Neurons | Entries] = [*content.neurons, *content.entries]
+    for part in everything:
         moved = run(part.ids)
         if moved is None:
             return False
@@ -62,7 +63,9 @@ def _runner(state: State, op: Op, word: Rearrange | Regroup | Pad) -> _Run:
 
 def _written(ids: Tensor) -> Tensor:
     """Integers that strides told, written out."""
-    return strided_integers(ids.shape, ids.stride(), ids.storage_offset()) if ids.is_meta else ids
+    return (
+        strided_integers(ids.shape, ids.stride(), int(ids.storage_offset())) if ids.is_meta else ids
+    )
 
 
 def _regrouped(ids: Tensor, shape: Sequence[int]) -> Tensor:

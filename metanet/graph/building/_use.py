@@ -43,13 +43,14 @@ class Use:
     def _strided_ends(self, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The ends by the digits of the entries, the slowest axis first."""
         x = self.entries.ids
-        rest = entries - x.storage_offset()
+        strides = x.stride()
+        rest = entries - int(x.storage_offset())
         inside = rest >= 0
         index: list[Tensor] = [torch.zeros_like(entries)] * x.ndim
-        for axis in sorted(range(x.ndim), key=lambda a: -x.stride(a)):
-            if x.shape[axis] > 1 and x.stride(axis):
-                index[axis] = rest // x.stride(axis)
-                rest = rest - index[axis] * x.stride(axis)
+        for axis in sorted(range(x.ndim), key=lambda a: -strides[a]):
+            if x.shape[axis] > 1 and strides[axis]:
+                index[axis] = rest // strides[axis]
+                rest = rest - index[axis] * strides[axis]
                 inside &= index[axis] < x.shape[axis]
         inside &= rest == 0
         at = tuple([torch.where(inside, i, 0) for i in index])

@@ -298,7 +298,8 @@ class Uses:
         nodes = dict(zip(unique, site.ids.tolist(), strict=True))
         ends = [(node, neuron) for members, node in nodes.items() for neuron in members]
         if ends:
-            self.connect(EdgeType.SHARE, *torch.tensor(ends).unbind(1))
+            shared, own = torch.tensor(ends).unbind(1)
+            self.connect(EdgeType.SHARE, shared, own)
         return nodes
 
 

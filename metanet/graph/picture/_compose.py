@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,9 +134,12 @@ def _seat(
     halves: Sequence[float], labels: Sequence[tuple[str, ...]], slot: float, spacing: float, whole: bool,
 ) -> tuple[list[Place], np.ndarray, np.ndarray]:  # fmt: skip
     """The places of all ranges, their dots on the page, and their dots on the ribbon."""
-    places, dots, shifts = [], [], []
+    places: list[Place] = []
+    dots: list[Any] = []
+    shifts: list[Any] = []
     wide = rows[0].stop - rows[0].start
-    beside, sides = Counter(), Counter(layout.hosts.values())
+    beside: Counter[int] = Counter()
+    sides = Counter(layout.hosts.values())
     for i, r in enumerate(template.nodes):
         if i in layout.hosts:
             host = layout.hosts[i]
@@ -291,7 +295,7 @@ def _share(total: int, wanted: Sequence[int]) -> list[int]:
 
 def _route(
     source: int, destination: int, layout: Layout, places: Sequence[Place], spacing: float
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Lane points between two ranges, and whether the way leads back."""
     a, b = (layout.column.get(i) for i in (source, destination))
     if a is None or b is None:

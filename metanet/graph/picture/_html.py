@@ -112,7 +112,7 @@ def _data(picture: Picture, title: str) -> dict[str, Any]:
 
 
 def _ranges(picture: Picture) -> list[Mapping[str, Any]]:
-    out = []
+    out: list[Mapping[str, Any]] = []
     for place in picture.places:
         r = picture.template.nodes[place.number]
         acts = next((b.type for b in picture.template.blocks if b.source == place.number), None)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ from ._picture import Picture, Strokes
 _MAX_PIXELS = 30_000  # a side; beyond, many programs can't show a picture
 _COLOURS = LinearSegmentedColormap.from_list("weights", [NEGATIVE, ZERO, POSITIVE])
 _HEAD, _ENTRY, _ROW = 0.45, 1.9, 0.18  # inches: room above, and an entry of the legend
-_PLAIN = {"parse_math": False}  # names may have dollar signs
+_PLAIN: dict[str, Any] = {"parse_math": False}  # names may have dollar signs
 _HALO = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
 
 
@@ -124,7 +125,7 @@ def _norm(scale: float) -> FuncNorm:
 
 def _stroke(axes: Axes, picture: Picture, strokes: Strokes) -> None:
     block = picture.block(strokes)
-    paths, constant = picture.paths(strokes), block.tensor is None
+    paths, constant = list(picture.paths(strokes)), block.tensor is None
     if strokes.is_bundle:
         width = 0.5 + 4.5 * picture.relative_width(strokes)
         color = CONSTANT if constant else edge_color(block.type)
@@ -208,20 +209,20 @@ def _nodes(axes: Axes, picture: Picture) -> None:
             )
 
 
-def _entries(picture: Picture) -> tuple[list[object], list[str]]:
+def _entries(picture: Picture) -> tuple[list[Any], list[str]]:
     """The legend: types of nodes and of edges, with how many there are."""
     template = picture.template
-    handles: list[object] = []
+    handles: list[Any] = []
     texts: list[str] = []
     for kind in sorted({r.type for r in template.nodes}):
         handles.append(
             Line2D([], [], marker="o", linestyle="", markersize=4, color=node_color(kind))
         )
         texts.append(f"{words(kind)} {sum(r.count for r in template.nodes if r.type == kind):,}")
-    for kind in sorted({b.type for b in template.blocks}):
-        blocks = [b for b in template.blocks if b.type == kind]
-        handles.append(_edge_handle(picture, kind, constant=blocks[0].tensor is None))
-        texts.append(f"{words(kind)} {sum(b.count for b in blocks):,}")
+    for type in sorted({b.type for b in template.blocks}):
+        blocks = [b for b in template.blocks if b.type == type]
+        handles.append(_edge_handle(picture, type, constant=blocks[0].tensor is None))
+        texts.append(f"{words(type)} {sum(b.count for b in blocks):,}")
     return handles, texts
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Int, Shaped
@@ -108,7 +109,8 @@ class Block:
     @property
     def dense_shape(self) -> tuple[int, int, int, int]:
         """``(group, destination, source, kernel)``."""
-        return tuple(self.size(role) for role in ROLES)
+        group, destination, source, kernel = map(self.size, ROLES)
+        return group, destination, source, kernel
 
     @cached_property
     def edge_strides(self) -> tuple[int, ...]:
@@ -187,7 +189,8 @@ class Block:
 
     def simplified(self, nodes: Sequence[NodeRange]) -> "Block":
         """The same block with everything left out that is as usual."""
-        plain, changes = True, {}
+        plain = True
+        changes: dict[str, Any] = {}
         if self.strides == row_major(self.shape):
             changes["strides"] = None
         for side, number in (("source", self.source), ("destination", self.destination)):
@@ -196,7 +199,8 @@ class Block:
                 (self.nodes(side) == torch.arange(count)).all()
             )
             start = self.source_start if side == "source" else self.destination_start
-            usual = replace(self, **{f"{side}_strides": None}).node_strides(side)
+            without: dict[str, Any] = {f"{side}_strides": None}
+            usual = replace(self, **without).node_strides(side)
             if start == 0 and usual == self.node_strides(side):
                 changes[f"{side}_strides"] = None
         return replace(self, plain=plain, **changes)

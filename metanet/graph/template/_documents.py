@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -24,6 +24,12 @@ _DTYPES = frozenset(name for name, value in vars(torch).items() if isinstance(va
 
 _Count = Annotated[int, Ge(0), Lt(_LARGEST)]
 _Step = Annotated[int, Gt(-_LARGEST), Lt(_LARGEST)]
+if TYPE_CHECKING:
+    _Activation = str
+    _Role = str
+else:
+    _Activation = Literal[ACTIVATIONS]
+    _Role = Literal[ROLES]
 
 
 class NodeRangeFile(Document):
@@ -32,7 +38,7 @@ class NodeRangeFile(Document):
     count: Annotated[int, Ge(1), Lt(_LARGEST)]
     type: Annotated[int, Ge(0), Lt(len(NodeType))]
     layer: _Count
-    activation: Literal[ACTIVATIONS] = "none"
+    activation: _Activation = "none"
     group: str = ""
     width: _Count = 0
 
@@ -42,7 +48,7 @@ class BlockFile(Document):
     names: list[str]
     start: _Count
     shape: list[Annotated[int, Ge(1), Lt(_LARGEST)]]
-    roles: list[Literal[ROLES]]
+    roles: list[_Role]
     source: _Count
     destination: _Count
     type: Annotated[int, Ge(0), Lt(len(EdgeType))]
@@ -77,7 +83,9 @@ def node_range_of(file: NodeRangeFile) -> NodeRange:
 
 
 def block_of(file: BlockFile) -> Block:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in file}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in file
+    }
     return Block(**{**values, "type": EdgeType(file.type)})
 
 
@@ -127,8 +135,8 @@ def _of_nodes(template: Any) -> Iterator[str]:
 def _of_blocks(template: Any) -> Iterator[str]:
     for number, block in enumerate(template.blocks):
         own = f"block {number} of {brief(block.tensor)}"
-        steps = (block.roles, block.strides, block.source_strides, block.destination_strides)
-        if any(each is not None and len(each) != len(block.shape) for each in steps):
+        of_digits = (block.roles, block.strides, block.source_strides, block.destination_strides)
+        if any(some is not None and len(some) != len(block.shape) for some in of_digits):
             yield f"{own} has the shape {brief(block.shape)}, and roles or strides of another length"
             continue
         if max(block.source, block.destination) >= len(template.nodes):

@@ -60,18 +60,25 @@ def node_order(template: GraphTemplate, transform: Transform) -> Int[Tensor, " n
         sides = [(*ends, kinds, blocks), (*ends[::-1], kinds, blocks)]
         while any(_take_on(order, *sides[e], some, guess) for guess, some, e in ways):
             done = order >= 0
-            if (
-                still := int((~done).sum())
-            ) < 0.8 * left:  # what is settled before and after tells nothing more
-                todo, left = ~done, still
+            remaining = int((~done).sum())
+            if remaining < 0.8 * left:  # what is settled before and after tells nothing more
+                todo, left = ~done, remaining
                 todo[torch.ones_like(done).index_fill(0, order[done], False)] = True
-                sides = [tuple(x[todo[side[1]]] for x in side) for side in sides]
+                sides = [_only(todo, *side) for side in sides]
     order = torch.where(order < 0, torch.arange(len(order)), order)
     if len(torch.unique(order)) != len(order):
         raise MetanetError(
             "the transform does not relabel the nodes of this graph: two of them would be one"
         )
     return order
+
+
+def _only(
+    todo: Tensor, known: Tensor, other: Tensor, kinds: Tensor, blocks: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The edges whose other ends are yet to be placed."""
+    chosen = todo[other]
+    return known[chosen], other[chosen], kinds[chosen], blocks[chosen]
 
 
 def _all_names(template: GraphTemplate, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
