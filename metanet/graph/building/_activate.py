@@ -20,12 +20,12 @@ def activate(state: State, value: int, axis: int | None, entries: Sequence[Entri
     """
     shape = entries[0].ids.shape
     axis = len(shape) - 1 if axis is None else axis
-    own = min(axis, len(state.shape(value)) - 1)
+    shown = min(axis, len(state.shape(value)) - 1)
     name = state.uses.names[entries[0].parameter]
     keys = {a for e in entries for a in state.uses.key_axes(e, [axis])}
     along = [*sorted(keys), axis]
     sizes = [shape[a] for a in along]
-    site = state.new_site(name, sizes, NodeType.HIDDEN, 1, value, [own])
+    site = state.new_site(name, sizes, NodeType.HIDDEN, 1, value, [shown])
     ids = place(site.ids.view(sizes), along, shape)
     for e in entries:
         state.uses.attach(e, ids, *e.effect.kinds)

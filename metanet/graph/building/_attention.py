@@ -66,16 +66,16 @@ class _Maps:
 
     def that_make(self, ranges: set[int]) -> list[Between]:
         """The maps that make some ranges, or what those are sums and products of."""
-        made: list[Between] = []
+        between: list[Between] = []
         todo, seen = set(ranges), set()
         while todo:
             r = todo.pop()
             seen.add(r)
             sources = [reads for reads, makes in self.maps if r in makes]
-            made += [(source, r) for reads in sources for source in reads]
+            between += [(source, r) for reads in sources for source in reads]
             if not sources:
                 todo |= self.above.get(r, set()) - seen
-        return made
+        return between
 
     def that_read(self, ranges: set[int]) -> list[Between]:
         """The maps that read some ranges."""

@@ -67,9 +67,9 @@ def digits(columns: Sequence[np.ndarray]) -> list[_Steps] | int:
         inner = np.arange(size)
         table = [c.reshape(-1, size) for c in columns]
         if all((t - t[:, :1] == step * inner).all() for t, step in zip(table, steps, strict=True)):
-            rest = digits([t[:, 0] for t in table])
-            if not isinstance(rest, int):
-                return [*rest, (size, tuple(steps))]
+            outer = digits([t[:, 0] for t in table])
+            if not isinstance(outer, int):
+                return [*outer, (size, tuple(steps))]
     return run if run < n else 1
 
 
@@ -193,10 +193,10 @@ class _Part:
         linear: list[_Steps] = []
         for axis in range(len(self.items)):
             columns = [self._entry_line(axis), *(self._line(p, axis) for p in self.positions)]
-            own = digits(columns)
-            if isinstance(own, int):
-                return _Cut(axis, own)
-            linear += own
+            along = digits(columns)
+            if isinstance(along, int):
+                return _Cut(axis, along)
+            linear += along
         for array in self._arrays():
             bent = _not_additive(array)
             if bent is not None:

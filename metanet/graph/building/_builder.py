@@ -60,9 +60,9 @@ class TemplateBuilder:
         numbering = self._numbering
         for number, nodes in enumerate(numbering.members):
             values = [*self.trace.outputs, *self.trace.inputs]
-            own = self.state.pool.value.get(nodes[0])
-            if own is not None and not numbering.site_of(nodes[0]).raw:
-                values.append(own)
+            shown_in = self.state.pool.value.get(nodes[0])
+            if shown_in is not None and not numbering.site_of(nodes[0]).raw:
+                values.append(shown_in)
             axes = ((value, self._axis_of(nodes, value)) for value in values)
             shown = next(((value, axis) for value, axis in axes if axis is not None), None)
             if shown is not None:
@@ -142,10 +142,10 @@ def _constant_boxes(numbering: Numbering, pairs: np.ndarray) -> Iterator[Box]:
     source, destination = pairs.T
     key = ranges[source] * len(numbering.members) + ranges[destination]
     pairs = pairs[np.lexsort((positions[source], positions[destination], key))]
-    for own in np.split(pairs, np.flatnonzero(np.diff(np.sort(key))) + 1):
-        source, destination = own.T
+    for between in np.split(pairs, np.flatnonzero(np.diff(np.sort(key))) + 1):
+        source, destination = between.T
         yield from boxes(
-            Strided(0, (len(own),), (1,)),
+            Strided(0, (len(between),), (1,)),
             (ranges[source], ranges[destination]),
             (positions[source], positions[destination]),
         )

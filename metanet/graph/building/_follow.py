@@ -152,8 +152,8 @@ def _same_axes(state: State, source: int, out: int) -> list[int | None]:
     remaining = list(range(len(factors)))
     axes: list[int | None] = []
     for expr, size in zip(state.solved.axes[out], shape, strict=True):
-        wanted = leaves.expand(expr)
-        same = [b for b in remaining if factors[b] == wanted and before[b] == size]
+        items = leaves.expand(expr)
+        same = [b for b in remaining if factors[b] == items and before[b] == size]
         axes.append(same[0] if same else None)
         if same:
             remaining.remove(same[0])

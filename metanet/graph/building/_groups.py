@@ -33,17 +33,17 @@ def _interleaved(parts: Sequence[Axis], at: int, key: Concat) -> list[str]:
 
     ``(k?(a / b) x k:(1 | 1))`` is a, b, a, b, ...
     """
-    own = []
+    segments = []
     for n, segment in enumerate(key.parts):
         inside = [chosen(part, key.name, n) for part in parts]
         inside[at] = segment
-        own.append(iter(groups_along(Product(tuple(inside)))))
+        segments.append(iter(groups_along(Product(tuple(inside)))))
     slow, fast = (prod(part.size for part in some) for some in (parts[:at], parts[at + 1 :]))
     lengths = [segment.size * fast for segment in key.parts]
     return [
         g
         for _ in range(slow)
-        for groups, n in zip(own, lengths, strict=True)
+        for groups, n in zip(segments, lengths, strict=True)
         for g in islice(groups, n)
     ]
 

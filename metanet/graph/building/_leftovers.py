@@ -60,8 +60,8 @@ def _read(state: State) -> set[int]:
 
     needed = {n for n in state.trace.outputs if not is_empty(n)}
     for op in reversed(state.trace.ops):
-        made = [n for n in op.outputs if n is not None and not is_empty(n)]
-        if needed.intersection(made):
+        results = [n for n in op.outputs if n is not None and not is_empty(n)]
+        if needed.intersection(results):
             needed.update(op.inputs())
     return needed
 

@@ -46,7 +46,7 @@ class Made:
     """All of them. Two are compared by random sums of their nodes, kept until nodes are united."""
 
     pool: Pool
-    found: list[Making] = field(default_factory=list)
+    makings: list[Making] = field(default_factory=list)
     _sums: list[tuple[int, ...]] = field(
         default_factory=list
     )  # of what was made, and of each operand
@@ -55,14 +55,14 @@ class Made:
     _weights: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def add(self, making: Making) -> None:
-        self.found.append(making)
+        self.makings.append(making)
 
     def known(self, how: str, operands: Sequence[Tensor]) -> Tensor | None:
         """What was made of the same operands before."""
         self._refresh()
         want = tuple(self._sum(self.pool.find(o)) for o in operands)
         for i in self._index.get((how, len(operands[0]), *want), ()):
-            then = self.found[i]
+            then = self.makings[i]
             if all(
                 torch.equal(self.pool.find(e), o)
                 for e, o in zip(then.operands, operands, strict=True)
@@ -74,7 +74,7 @@ class Made:
         """What a module made before with one operand the same, the last first."""
         self._refresh()
         want = self._sum(operand)
-        for making, sums in zip(reversed(self.found), reversed(self._sums), strict=True):
+        for making, sums in zip(reversed(self.makings), reversed(self._sums), strict=True):
             same = making.how == how and making.module == module and sums[side + 1] == want
             if same and torch.equal(self.pool.find(making.operands[side]), operand):
                 yield making
@@ -83,10 +83,10 @@ class Made:
         """Pairs that turned out to be the same neurons although their operands are not."""
         self._refresh()
         latest: dict[tuple[str, int, int], int] = {}
-        for i, (making, sums) in enumerate(zip(self.found, self._sums, strict=True)):
+        for i, (making, sums) in enumerate(zip(self.makings, self._sums, strict=True)):
             key = (making.how, len(making.ids), sums[0])
             if key in latest and self._sums[latest[key]] != sums:
-                yield self.found[latest[key]], making
+                yield self.makings[latest[key]], making
             latest[key] = i
 
     def alike(self) -> Iterator[tuple[Making, Making]]:
@@ -95,7 +95,7 @@ class Made:
         for numbers in list(self._index.values()):
             for i in numbers[1:]:
                 if self._sums[i] != self._sums[numbers[0]]:
-                    yield self.found[numbers[0]], self.found[i]
+                    yield self.makings[numbers[0]], self.makings[i]
 
     def _sum(self, ids: Tensor) -> int:
         x = ids.numpy().astype(np.int64)
@@ -106,8 +106,8 @@ class Made:
     def _refresh(self) -> None:
         if self._unions != self.pool.unions:
             self._sums, self._index, self._unions = [], {}, self.pool.unions
-        for i in range(len(self._sums), len(self.found)):
-            making = self.found[i]
+        for i in range(len(self._sums), len(self.makings)):
+            making = self.makings[i]
             sums = tuple(self._sum(self.pool.find(x)) for x in (making.ids, *making.operands))
             self._sums.append(sums)
             self._index.setdefault((making.how, len(making.operands[0]), *sums[1:]), []).append(i)

@@ -134,8 +134,8 @@ class Numbering:
                 yield distinct(end).numpy()
         for pairs in self.constant.values():
             by_site = self.site[pairs[:, 0]] * len(self.pool.sites) + self.site[pairs[:, 1]]
-            for own in _runs(pairs, by_site):
-                yield from map(np.unique, own.T)
+            for between in _runs(pairs, by_site):
+                yield from map(np.unique, between.T)
 
     def _cut(self, live: np.ndarray, ends: list[np.ndarray]) -> tuple[np.ndarray, int]:
         """A label for every live node, the same for those of one range, and how many labels there

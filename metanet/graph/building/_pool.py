@@ -76,9 +76,9 @@ class Pool:
             self._parents, self._ranks = (
                 np.concatenate([x, np.empty_like(x)]) for x in (self._parents, self._ranks)
             )
-        own = np.arange(site.start, site.start + count)
-        self._parents[site.start : site.start + count] = own
-        self._ranks[site.start : site.start + count] = own + (
+        numbers = np.arange(site.start, site.start + count)
+        self._parents[site.start : site.start + count] = numbers
+        self._ranks[site.start : site.start + count] = numbers + (
             2**40 if type == NodeType.ORIGIN else 0
         )
         return site

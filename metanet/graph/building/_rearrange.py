@@ -100,21 +100,21 @@ def _moved(
     not known."""
     first, *others = references((op.args, op.kwargs))
     values = {ref.value: constant(ref.value) for ref in others}
-    known = {number: value for number, value in values.items() if value is not None}
-    if len(known) < len(values):
+    constants = {number: value for number, value in values.items() if value is not None}
+    if len(constants) < len(values):
         return None
     if ids.is_meta and how == "view":
         try:
-            return _run(op, ids, first, known)
+            return _run(op, ids, first, constants)
         except RuntimeError:  # no view: these strides cannot tell it
             pass
     ids = _written(ids)
     if how == "memory":
         ids = ids.contiguous()
     try:
-        results = _run(op, ids, first, known)
+        results = _run(op, ids, first, constants)
     except (RuntimeError, NotImplementedError):  # some kernels know no integers, and padding is 0
-        floats = _run(op, (ids + 1).double(), first, known)
+        floats = _run(op, (ids + 1).double(), first, constants)
         results = [t.round().long() - 1 for t in floats]
     return list(map(_without_gaps, results)) if how == "windows" else results
 
@@ -126,7 +126,7 @@ def _without_gaps(columns: Tensor) -> Tensor:
     return full.expand(columns.shape) if only_gaps else columns
 
 
-def _run(op: Op, ids: Tensor, first: Ref, known: Mapping[int, Tensor]) -> list[Tensor]:
+def _run(op: Op, ids: Tensor, first: Ref, constants: Mapping[int, Tensor]) -> list[Tensor]:
     """Call the operation with integers in place of the first tensor."""
     is_used = False
 
@@ -136,7 +136,7 @@ def _run(op: Op, ids: Tensor, first: Ref, known: Mapping[int, Tensor]) -> list[T
             if x.value == first.value and not is_used:
                 is_used = True
                 return ids
-            return known[x.value].to(ids.device)
+            return constants[x.value].to(ids.device)
         return type(x)(map(value, x)) if isinstance(x, (list, tuple)) else x
 
     out = op.call(*value(op.args), **{key: value(x) for key, x in op.kwargs.items()})

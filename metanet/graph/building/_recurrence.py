@@ -51,10 +51,10 @@ def close(state: State) -> None:
 def _close_raw(state: State) -> None:
     """What was made of entries of an input: those that went into one neuron are one."""
     pool = state.pool
-    for made in list(state.made.found):
-        if pool.site_of(int(made.ids[0])).raw and pool.is_raw(made.ids):
-            for operand in made.operands:
-                unite_by(state, pool.find(operand), pool.find(made.ids))
+    for making in list(state.made.makings):
+        if pool.site_of(int(making.ids[0])).raw and pool.is_raw(making.ids):
+            for operand in making.operands:
+                unite_by(state, pool.find(operand), pool.find(making.ids))
 
 
 def _unite_operands(state: State, ones: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> None:

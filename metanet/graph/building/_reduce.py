@@ -60,12 +60,12 @@ def _make(state: State, operation: Operation, rows: Tensor) -> Tensor:
 def normalises(state: State, statistic: Tensor, neurons: Tensor) -> bool:
     """Whether the first are sums over the second, by which these are shifted or scaled."""
     pool = state.pool
-    own, others = pool.find(distinct(statistic)), pool.find(distinct(neurons))
+    totals, summed = pool.find(distinct(statistic)), pool.find(distinct(neurons))
     for reduction in state.reductions:
         nodes = pool.find(reduction.ids)
-        if torch.isin(own, nodes).all():
-            rows = reduction.rows[torch.isin(nodes, own)]
-            return bool(torch.isin(pool.find(distinct(rows)), others).all())
+        if torch.isin(totals, nodes).all():
+            rows = reduction.rows[torch.isin(nodes, totals)]
+            return bool(torch.isin(pool.find(distinct(rows)), summed).all())
     return False
 
 

@@ -162,8 +162,8 @@ class State:
         Where these neurons have hidden axes (a bias of every expert, added to what the chosen expert
         made), so has the tensor, or it acts on all items alike.
         """
-        own = set(varying(entries.ids))
-        best = max(content.neurons, key=lambda n: len(own.intersection(varying(n.ids))))
+        moving = set(varying(entries.ids))
+        best = max(content.neurons, key=lambda n: len(moving.intersection(varying(n.ids))))
         ids = best.ids
         for axis, (size, step) in best.hidden.items():
             ids = stepping(ids, size, step)

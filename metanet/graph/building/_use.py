@@ -44,15 +44,15 @@ class Use:
         """The ends by the digits of the entries, the slowest axis first."""
         x = self.entries.ids
         strides = x.stride()
-        rest = entries - int(x.storage_offset())
-        inside = rest >= 0
+        remainder = entries - int(x.storage_offset())
+        inside = remainder >= 0
         index: list[Tensor] = [torch.zeros_like(entries)] * x.ndim
         for axis in sorted(range(x.ndim), key=lambda a: -strides[a]):
             if x.shape[axis] > 1 and strides[axis]:
-                index[axis] = rest // strides[axis]
-                rest = rest - index[axis] * strides[axis]
+                index[axis] = remainder // strides[axis]
+                remainder = remainder - index[axis] * strides[axis]
                 inside &= index[axis] < x.shape[axis]
-        inside &= rest == 0
+        inside &= remainder == 0
         at = tuple([torch.where(inside, i, 0) for i in index])
         if not at:
             return self.source.expand_as(entries), self.destination.expand_as(entries), inside
@@ -60,11 +60,11 @@ class Use:
 
     def _listed_ends(self, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The ends by searching for the entries."""
-        own = self.entries.ids.reshape(-1)
-        order = own.argsort()
-        own = own[order]
-        at = torch.searchsorted(own, entries.contiguous()).clamp(max=len(own) - 1)
-        inside = own[at] == entries
+        listed = self.entries.ids.reshape(-1)
+        order = listed.argsort()
+        listed = listed[order]
+        at = torch.searchsorted(listed, entries.contiguous()).clamp(max=len(listed) - 1)
+        inside = listed[at] == entries
         return self.source.reshape(-1)[order[at]], self.destination.reshape(-1)[order[at]], inside
 
     def tells_apart(self, entries: Entries, axis: int) -> bool:

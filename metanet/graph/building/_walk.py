@@ -90,8 +90,8 @@ def _forgotten_after(ops: Sequence[Op], outputs: Sequence[int]) -> dict[int, lis
     """For each operation the values that nobody reads any more after it."""
     last: dict[int, int] = {}
     for i, op in enumerate(ops):
-        made = [number for number in op.outputs if number is not None]
-        last.update(dict.fromkeys((*op.inputs(), *made), i))
+        results = [number for number in op.outputs if number is not None]
+        last.update(dict.fromkeys((*op.inputs(), *results), i))
     ending: dict[int, list[int]] = {}
     for number, i in last.items():
         if number not in outputs:
