@@ -198,7 +198,8 @@ def trace(model: nn.Module, *inputs: Any, check_inputs: Any = None, **kwargs: An
         example = example_inputs(model)
         if example is None:
             raise TraceError(
-                f"tracing {type(model).__name__} needs example inputs: trace(model, x) with x as in model(x), batch "
+                f"tracing {type(model).__name__} needs example inputs: "
+                "trace(model, x) with x as in model(x), batch "
                 "size 2 or more. Only timm, transformers and torchvision networks tell theirs themselves"
             )
         examples = [(example.args, dict(example.kwargs))]

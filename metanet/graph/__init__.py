@@ -35,10 +35,17 @@ if TYPE_CHECKING:
 
 # torch_geometric and matplotlib take seconds to import, and training on dense stacks needs neither
 _LAZY = {
-    "ParameterGraph": "_graph", "fill": "_graph", "permute_nodes": "_graph", "read": "_graph", "unstack": "_graph",
-    "compose": "picture._compose", "draw": "picture._png", "draw_html": "picture._html",
-    "load_graph": "_saving", "save_graph": "_saving",
-}  # fmt: skip
+    "ParameterGraph": "_graph",
+    "fill": "_graph",
+    "permute_nodes": "_graph",
+    "read": "_graph",
+    "unstack": "_graph",
+    "compose": "picture._compose",
+    "draw": "picture._png",
+    "draw_html": "picture._html",
+    "load_graph": "_saving",
+    "save_graph": "_saving",
+}
 
 
 def __getattr__(name: str) -> Any:

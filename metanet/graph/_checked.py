@@ -28,7 +28,8 @@ def refuse_unexpandable(template: GraphTemplate, path: Path) -> None:
     """
     if template.num_nodes > 2 * template.num_edges:
         raise MetanetError(
-            f"'{path}' is damaged: its template has {template.num_nodes:,} nodes, which {template.num_edges:,} edges "
+            f"'{path}' is damaged: its template has {template.num_nodes:,} nodes, "
+            f"which {template.num_edges:,} edges "
             "do not reach"
         )
     refuse_too_large(template)

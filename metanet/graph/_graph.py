@@ -84,7 +84,8 @@ class ParameterGraph(Data):
         nodes, edges = self.num_nodes, self.edge_attr.shape[0]
         if tuple(self.edge_index.shape) != (2, edges):
             problems.append(
-                f"edge_index is {tuple(self.edge_index.shape)}, expected (2, {edges}) as edge_attr has {edges} rows"
+                f"edge_index is {tuple(self.edge_index.shape)}, expected (2, {edges}) "
+                f"as edge_attr has {edges} rows"
             )
         elif edges and int(self.edge_index.max()) >= nodes:
             problems.append(
@@ -96,7 +97,8 @@ class ParameterGraph(Data):
             problems.append(f"{alone} of {nodes} nodes have no edge")
         if not self.edge_attr.is_floating_point() or self.edge_attr.ndim != 2:
             problems.append(
-                f"edge_attr is {tuple(self.edge_attr.shape)} of {self.edge_attr.dtype}, expected (E, 1) floats"
+                f"edge_attr is {tuple(self.edge_attr.shape)} of {self.edge_attr.dtype}, "
+                "expected (E, 1) floats"
             )
         for key in EDGE_KEYS:
             if getattr(self, key).shape[0] != edges:
@@ -229,7 +231,8 @@ def _refuse_unknown(
         if unknown:
             raise CheckpointError(
                 f"the checkpoint has {len(unknown)} tensors that the architecture does not know: "
-                f"{', '.join(unknown[:10])}{', ...' if len(unknown) > 10 else ''}. Drop them, or trace the network "
+                f"{', '.join(unknown[:10])}{', ...' if len(unknown) > 10 else ''}. "
+                "Drop them, or trace the network "
                 "that they belong to"
             )
 

@@ -24,7 +24,8 @@ def refuse_too_large(template: GraphTemplate, graphs: int = 1) -> None:
     if available is not None and needed > available:
         many = f"{graphs} graphs with " if graphs > 1 else ""
         raise MetanetError(
-            f"the neuron graph has {many}{template.num_nodes:,} nodes and {template.num_edges:,} edges: it takes some "
+            f"the neuron graph has {many}{template.num_nodes:,} nodes and {template.num_edges:,} edges: "
+            "it takes some "
             f"{byte_size(needed)} of memory, and {byte_size(available)} are available. "
             'granularity="tensor" makes a graph with one node for every group of neurons'
         )

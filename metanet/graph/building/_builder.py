@@ -172,17 +172,31 @@ def _block(
     steps = zip(source, destination, strict=True)
     roles = tuple([_ROLE[from_ != 0, to != 0] for from_, to in steps])
     return Block(
-        tensor=names[0] if names else None, names=names, start=edge + box.offset, shape=sizes, roles=roles,
-        source=box.source, destination=box.destination, type=type, layer=nodes[box.destination].layer,
-        strides=strides, source_start=box.source_start, source_strides=source,
-        destination_start=box.destination_start, destination_strides=destination,
-    ).simplified(nodes)  # fmt: skip
+        tensor=names[0] if names else None,
+        names=names,
+        start=edge + box.offset,
+        shape=sizes,
+        roles=roles,
+        source=box.source,
+        destination=box.destination,
+        type=type,
+        layer=nodes[box.destination].layer,
+        strides=strides,
+        source_start=box.source_start,
+        source_strides=source,
+        destination_start=box.destination_start,
+        destination_strides=destination,
+    ).simplified(nodes)
 
 
 def _both_parts(box: Box) -> Box:
     """A box of complex entries as one of their parts, which are parallel edges: entry n has edges 2
     n and 2 n + 1."""
     return replace(
-        box, offset=2 * box.offset, sizes=(*box.sizes, 2), strides=(*(2 * s for s in box.strides), 1),
-        source_strides=(*box.source_strides, 0), destination_strides=(*box.destination_strides, 0),
-    )  # fmt: skip
+        box,
+        offset=2 * box.offset,
+        sizes=(*box.sizes, 2),
+        strides=(*(2 * s for s in box.strides), 1),
+        source_strides=(*box.source_strides, 0),
+        destination_strides=(*box.destination_strides, 0),
+    )

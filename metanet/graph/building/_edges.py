@@ -13,9 +13,14 @@ from ._state import State
 
 
 def new_neurons(
-    state: State, out: int, flow: Contraction, sizes: Sequence[int], rows: Tensor,
-    weights: Sequence[Entries], hidden: HiddenAxes,
-) -> tuple[Tensor, dict[HiddenAxis, Digit]]:  # fmt: skip
+    state: State,
+    out: int,
+    flow: Contraction,
+    sizes: Sequence[int],
+    rows: Tensor,
+    weights: Sequence[Entries],
+    hidden: HiddenAxes,
+) -> tuple[Tensor, dict[HiddenAxis, Digit]]:
     """New neurons over some axes, and over hidden ones, which are the slowest.
 
     Args:
@@ -49,10 +54,15 @@ def chosen_axes(weights: Sequence[Entries], data: Neurons) -> dict[HiddenAxis, D
 
 
 def add_edges(
-    state: State, entries: Entries, source: Tensor, destination: Tensor,
-    hidden_source: HiddenAxes, hidden_destination: HiddenAxes,
-    type: EdgeType, along: tuple[int, int],
-) -> None:  # fmt: skip
+    state: State,
+    entries: Entries,
+    source: Tensor,
+    destination: Tensor,
+    hidden_source: HiddenAxes,
+    hidden_destination: HiddenAxes,
+    type: EdgeType,
+    along: tuple[int, int],
+) -> None:
     """The edges of a tensor that a weight is made of, over its axes.
 
     One that varies along both sides is a weight; else it scales one side (weight normalisation).

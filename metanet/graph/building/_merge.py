@@ -123,9 +123,13 @@ def _are_all_pairs(left: Tensor, right: Tensor) -> bool:
 
 
 def _make(
-    state: State, how: str, operands: tuple[Tensor, Tensor], own: tuple[HiddenAxes, HiddenAxes],
-    hidden: HiddenAxes, raw: bool,
-) -> tuple[Tensor, dict[HiddenAxis, Digit]]:  # fmt: skip
+    state: State,
+    how: str,
+    operands: tuple[Tensor, Tensor],
+    own: tuple[HiddenAxes, HiddenAxes],
+    hidden: HiddenAxes,
+    raw: bool,
+) -> tuple[Tensor, dict[HiddenAxis, Digit]]:
     """New neurons of pairs of others, and the edges from those."""
     pool = state.pool
     type, edge = _KINDS[how]

@@ -74,8 +74,14 @@ def multiply(
     width = flow.weight.shape[flow.weight_out] if is_wide else 1
     read = _read(state, rows.nodes, flow, weights, has_own=bool(axes.own))
     ids, hidden = new_neurons(
-        state, out, flow, (len(read.nodes), *sizes, width), read.nodes, weights, chosen_axes(weights, data)
-    )  # fmt: skip
+        state,
+        out,
+        flow,
+        (len(read.nodes), *sizes, width),
+        read.nodes,
+        weights,
+        chosen_axes(weights, data),
+    )
     if read.gaps is not None:
         weights = [
             part for w in weights for part in _without(state, w, read.gaps, flow, ids.reshape(-1))
@@ -148,9 +154,15 @@ def _without(
 
 
 def _add_edges(
-    state: State, flow: Contraction, weights: Sequence[Entries], own: list[int], source: Tensor,
-    data: Neurons, ids: Tensor, hidden: HiddenAxes,
-) -> None:  # fmt: skip
+    state: State,
+    flow: Contraction,
+    weights: Sequence[Entries],
+    own: list[int],
+    source: Tensor,
+    data: Neurons,
+    ids: Tensor,
+    hidden: HiddenAxes,
+) -> None:
     """The edges of all tensors that the weight is made of, over the axes ``(u, *own, K, N)``."""
     shape = source.shape
     destination = ids.unsqueeze(-2).expand(shape)

@@ -187,12 +187,17 @@ class Numbering:
         for nodes in self.members:
             first = nodes[0]
             site = self.site_of(first)
-            ranges.append(NodeRange(
-                name=site.name, start=start, count=len(nodes),
-                type=NodeType.OUTPUT if first in outputs else site.type,
-                layer=site.layer, activation=ACTIVATIONS[self.activation[first]],
-                group=self.pool.groups[first],
-            ))  # fmt: skip
+            ranges.append(
+                NodeRange(
+                    name=site.name,
+                    start=start,
+                    count=len(nodes),
+                    type=NodeType.OUTPUT if first in outputs else site.type,
+                    layer=site.layer,
+                    activation=ACTIVATIONS[self.activation[first]],
+                    group=self.pool.groups[first],
+                )
+            )
             start += len(nodes)
         return tuple(ranges)
 

@@ -15,9 +15,12 @@ from ._state import Operation, State
 
 
 def reduce(
-    state: State, operation: Operation, part: Neurons, back: Sequence[int | None],
+    state: State,
+    operation: Operation,
+    part: Neurons,
+    back: Sequence[int | None],
     shape: Sequence[int],
-) -> Neurons | None:  # fmt: skip
+) -> Neurons | None:
     """Neurons over the axes that remain; ``None`` if none of these tells any apart.
 
     ``sum`` over axis 1 of the neurons ``[[1, 2], [3, 4]]`` makes two, of ``1 2`` and of ``3 4``.

@@ -156,8 +156,13 @@ class Uses:
                 self._tie(use, entries, destination)
 
     def _is_same(
-        self, use: Use, source: Tensor, source_now: Tensor, destination: Tensor, destination_now: Tensor
-    ) -> bool:  # fmt: skip
+        self,
+        use: Use,
+        source: Tensor,
+        source_now: Tensor,
+        destination: Tensor,
+        destination_now: Tensor,
+    ) -> bool:
         """Whether what a weight reads and makes now are the neurons that it read and made then."""
         if not are_one_to_one(source_now, source):
             return False

@@ -88,10 +88,20 @@ def compose(
     )
     deepest = max((p.y + p.half for p in places if p.kind == "loose"), default=0.0) + 2 * _LINE
     return Picture(
-        template=template, width=rows[0].stop - rows[0].start + 2 * _MARGIN, height=max(height, deepest),
-        spacing=spacing, whole=whole, places=tuple(places), spots=spots, ribbon=ribbon, rows=rows,
-        strokes=tuple(strokes), drawn=drawn, total=template.num_edges, nonfinite=nonfinite,
-    )  # fmt: skip
+        template=template,
+        width=rows[0].stop - rows[0].start + 2 * _MARGIN,
+        height=max(height, deepest),
+        spacing=spacing,
+        whole=whole,
+        places=tuple(places),
+        spots=spots,
+        ribbon=ribbon,
+        rows=rows,
+        strokes=tuple(strokes),
+        drawn=drawn,
+        total=template.num_edges,
+        nonfinite=nonfinite,
+    )
 
 
 def _extents(
@@ -130,9 +140,17 @@ def _label(r: NodeRange, shown: int, whole: bool, part: str) -> tuple[str, ...]:
 
 
 def _seat(
-    template: GraphTemplate, layout: Layout, rows: Sequence[Row], height: float, shown: Sequence[int],
-    halves: Sequence[float], labels: Sequence[tuple[str, ...]], slot: float, spacing: float, whole: bool,
-) -> tuple[list[Place], np.ndarray, np.ndarray]:  # fmt: skip
+    template: GraphTemplate,
+    layout: Layout,
+    rows: Sequence[Row],
+    height: float,
+    shown: Sequence[int],
+    halves: Sequence[float],
+    labels: Sequence[tuple[str, ...]],
+    slot: float,
+    spacing: float,
+    whole: bool,
+) -> tuple[list[Place], np.ndarray, np.ndarray]:
     """The places of all ranges, their dots on the page, and their dots on the ribbon."""
     places: list[Place] = []
     dots: list[Any] = []
@@ -171,10 +189,19 @@ def _seat(
             if kind != "site":
                 break
         half = halves[i] if kind == "site" else 0.05
-        places.append(Place(
-            number=i, x=x + left, y=y + down, along=x, across=y, half=half, spots=range(first, len(dots)),
-            label=labels[i], kind=kind,
-        ))  # fmt: skip
+        places.append(
+            Place(
+                number=i,
+                x=x + left,
+                y=y + down,
+                along=x,
+                across=y,
+                half=half,
+                spots=range(first, len(dots)),
+                label=labels[i],
+                kind=kind,
+            )
+        )
     spots = np.array(dots, dtype=float).reshape(-1, 4)
     ribbon = spots[:, :2].copy()
     spots[:, :2] += np.array(shifts, dtype=float).reshape(-1, 2)
@@ -195,9 +222,15 @@ class _Candidates:
 
 
 def _strokes(
-    graph: Data, template: GraphTemplate, layout: Layout, places: Sequence[Place], spots: np.ndarray,
-    spacing: float, whole: bool, max_edges: int,
-) -> tuple[list[Strokes], int, int]:  # fmt: skip
+    graph: Data,
+    template: GraphTemplate,
+    layout: Layout,
+    places: Sequence[Place],
+    spots: np.ndarray,
+    spacing: float,
+    whole: bool,
+    max_edges: int,
+) -> tuple[list[Strokes], int, int]:
     index, values = graph.edge_index, graph.edge_attr.detach().reshape(template.num_edges, -1)[:, 0]
     site = graph.node_site
     if not bool(
@@ -246,10 +279,15 @@ def _strokes(
         )  # the strongest is drawn last
         block = template.blocks[candidates.block]
         drawn += len(keep)
-        strokes.append(Strokes(
-            blocks=(candidates.block,), ends=candidates.ends[keep].numpy(), values=candidates.values[keep].numpy(),
-            edges=candidates.edges[keep].numpy(), **_route(block.source, block.destination, layout, places, spacing),
-        ))  # fmt: skip
+        strokes.append(
+            Strokes(
+                blocks=(candidates.block,),
+                ends=candidates.ends[keep].numpy(),
+                values=candidates.values[keep].numpy(),
+                edges=candidates.edges[keep].numpy(),
+                **_route(block.source, block.destination, layout, places, spacing),
+            )
+        )
     alike: dict[tuple[int, int, int, bool], list[int]] = {}
     for number in bundled:
         b = template.blocks[number]
@@ -258,12 +296,14 @@ def _strokes(
         )
     bundles = [
         Strokes(
-            blocks=tuple(numbers), ends=np.array([[source, destination]]), edges=np.empty(0, dtype=np.int64),
+            blocks=tuple(numbers),
+            ends=np.array([[source, destination]]),
+            edges=np.empty(0, dtype=np.int64),
             values=np.array([sum(norms[n] ** 2 for n in numbers) ** 0.5]),
             **_route(source, destination, layout, places, spacing),
         )
         for (source, destination, _, _), numbers in alike.items()
-    ]  # fmt: skip
+    ]
     return bundles + strokes, drawn, nonfinite
 
 

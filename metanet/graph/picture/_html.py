@@ -76,7 +76,11 @@ def _data(picture: Picture, title: str) -> dict[str, Any]:
         "scale": picture.scale,
         "whole": picture.whole,
         "colours": {
-            "negative": NEGATIVE, "zero": ZERO, "positive": POSITIVE, "nonfinite": NONFINITE, "constant": CONSTANT,
+            "negative": NEGATIVE,
+            "zero": ZERO,
+            "positive": POSITIVE,
+            "nonfinite": NONFINITE,
+            "constant": CONSTANT,
         },
         "nodeTypes": {
             int(kind): {
@@ -99,8 +103,12 @@ def _data(picture: Picture, title: str) -> dict[str, Any]:
         "ranges": _ranges(picture),
         "spots": [
             {
-                "x": _short(x), "y": _short(y), "along": _short(along), "across": _short(across),
-                "range": int(number), "neuron": int(neuron),
+                "x": _short(x),
+                "y": _short(y),
+                "along": _short(along),
+                "across": _short(across),
+                "range": int(number),
+                "neuron": int(neuron),
             }
             for (x, y, number, neuron), (along, across) in zip(
                 picture.spots.tolist(), picture.ribbon.tolist(), strict=True
@@ -108,7 +116,7 @@ def _data(picture: Picture, title: str) -> dict[str, Any]:
         ],
         "rows": [asdict(row) for row in picture.rows],
         "strokes": [_strokes(picture, strokes) for strokes in picture.strokes],
-    }  # fmt: skip
+    }
 
 
 def _ranges(picture: Picture) -> list[Mapping[str, Any]]:
@@ -116,12 +124,24 @@ def _ranges(picture: Picture) -> list[Mapping[str, Any]]:
     for place in picture.places:
         r = picture.template.nodes[place.number]
         acts = next((b.type for b in picture.template.blocks if b.source == place.number), None)
-        out.append({
-            "name": r.name, "type": int(r.type), "layer": r.layer, "count": r.count, "activation": r.activation,
-            "kind": place.kind, "x": _short(place.x), "y": _short(place.y), "half": _short(place.half),
-            "along": _short(place.along), "across": _short(place.across),
-            "label": place.label, "shown": len(place.spots), "acts": "" if acts is None else words(acts),
-        })  # fmt: skip
+        out.append(
+            {
+                "name": r.name,
+                "type": int(r.type),
+                "layer": r.layer,
+                "count": r.count,
+                "activation": r.activation,
+                "kind": place.kind,
+                "x": _short(place.x),
+                "y": _short(place.y),
+                "half": _short(place.half),
+                "along": _short(place.along),
+                "across": _short(place.across),
+                "label": place.label,
+                "shown": len(place.spots),
+                "acts": "" if acts is None else words(acts),
+            }
+        )
     return out
 
 
@@ -129,14 +149,21 @@ def _strokes(picture: Picture, strokes: Strokes) -> Mapping[str, Any]:
     blocks = [picture.template.blocks[i] for i in strokes.blocks]
     first = blocks[0]
     return {
-        "type": int(first.type), "names": sorted({n for b in blocks for n in b.names}), "source": first.source,
-        "constant": first.tensor is None, "bundle": strokes.is_bundle, "side": picture.from_source(strokes),
-        "kernel": first.size("kernel"), "count": sum(b.count for b in blocks),
+        "type": int(first.type),
+        "names": sorted({n for b in blocks for n in b.names}),
+        "source": first.source,
+        "constant": first.tensor is None,
+        "bundle": strokes.is_bundle,
+        "side": picture.from_source(strokes),
+        "kernel": first.size("kernel"),
+        "count": sum(b.count for b in blocks),
         "width": picture.relative_width(strokes) if strokes.is_bundle else 0,
-        "ends": strokes.ends.tolist(), "values": [_number(v) for v in strokes.values.tolist()],
-        "edges": strokes.edges.tolist(), "via": [[_short(v) for v in point] for point in strokes.via],
+        "ends": strokes.ends.tolist(),
+        "values": [_number(v) for v in strokes.values.tolist()],
+        "edges": strokes.edges.tolist(),
+        "via": [[_short(v) for v in point] for point in strokes.via],
         "back": strokes.back,
-    }  # fmt: skip
+    }
 
 
 def _short(x: float) -> float:

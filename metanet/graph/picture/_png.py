@@ -104,10 +104,18 @@ def draw(
         color="#555555",
     )
     figure.legend(
-        handles, texts, loc="lower left", ncol=columns, fontsize=8, frameon=False, columnspacing=1.2,
-        bbox_to_anchor=(0.1 / width, 0.18 / height), handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
-        handletextpad=0.5, labelspacing=0.35,
-    )  # fmt: skip
+        handles,
+        texts,
+        loc="lower left",
+        ncol=columns,
+        fontsize=8,
+        frameon=False,
+        columnspacing=1.2,
+        bbox_to_anchor=(0.1 / width, 0.18 / height),
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
+        handletextpad=0.5,
+        labelspacing=0.35,
+    )
     if not picture.whole:
         _colorbar(figure, picture.scale, width, height)
     with atomic_write(path) as temporary:
@@ -156,10 +164,19 @@ def _nodes(axes: Axes, picture: Picture) -> None:
         r, color = ranges[place.number], node_color(ranges[place.number].type)
         dots = picture.spots[place.spots.start : place.spots.stop]
         if place.kind == "site" and not picture.whole:
-            axes.add_patch(FancyBboxPatch(
-                (place.x - 0.1, place.y - place.half - 0.03), 0.2, 2 * place.half + 0.06, zorder=2, alpha=0.85,
-                boxstyle="round,pad=0,rounding_size=0.08", facecolor="white", edgecolor=color, linewidth=0.6,
-            ))  # fmt: skip
+            axes.add_patch(
+                FancyBboxPatch(
+                    (place.x - 0.1, place.y - place.half - 0.03),
+                    0.2,
+                    2 * place.half + 0.06,
+                    zorder=2,
+                    alpha=0.85,
+                    boxstyle="round,pad=0,rounding_size=0.08",
+                    facecolor="white",
+                    edgecolor=color,
+                    linewidth=0.6,
+                )
+            )
             if len(dots) < r.count:
                 axes.text(
                     place.x,
@@ -178,9 +195,15 @@ def _nodes(axes: Axes, picture: Picture) -> None:
         }[place.kind]
         marker = "o" if place.kind == "site" else "s" if place.kind == "loose" else "D"
         axes.scatter(
-            dots[:, 0], dots[:, 1], s=size if place.kind == "site" or not picture.whole else size * 0.6, c=color,
-            marker=marker, linewidths=0.4, edgecolors="white", zorder=3,
-        )  # fmt: skip
+            dots[:, 0],
+            dots[:, 1],
+            s=size if place.kind == "site" or not picture.whole else size * 0.6,
+            c=color,
+            marker=marker,
+            linewidths=0.4,
+            edgecolors="white",
+            zorder=3,
+        )
         if place.kind == "site":
             below = place.y + place.half + 0.1 + (0.05 if picture.whole else 0.0)
             text = "\n".join(place.label)

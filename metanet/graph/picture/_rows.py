@@ -71,10 +71,14 @@ def _rows(
         own = slice(first, first + per_row)
         top, bottom = min(tops[own], default=0.0), max(bottoms[own], default=0.0)
         gap = _GAP if rows else 0.0
-        rows.append(Row(
-            start=margin + spacing * first, stop=margin + spacing * (first + per_row), left=-spacing * first,
-            down=reached + gap - top,
-        ))  # fmt: skip
+        rows.append(
+            Row(
+                start=margin + spacing * first,
+                stop=margin + spacing * (first + per_row),
+                left=-spacing * first,
+                down=reached + gap - top,
+            )
+        )
         reached += gap + bottom - top
     return tuple(rows), reached
 

@@ -91,8 +91,14 @@ def _all_names(template: GraphTemplate, tensors: Mapping[str, Tensor]) -> dict[s
 
 
 def _take_on(
-    order: Tensor, known: Tensor, other: Tensor, kinds: Tensor, blocks: Tensor, some: bool, guess: Tensor | None
-) -> bool:  # fmt: skip
+    order: Tensor,
+    known: Tensor,
+    other: Tensor,
+    kinds: Tensor,
+    blocks: Tensor,
+    some: bool,
+    guess: Tensor | None,
+) -> bool:
     """Nodes whose neighbours across constant edges all have their place take that of the node with
     these neighbours.
 

@@ -3,31 +3,42 @@ activation.
 
 New kinds are appended, never inserted or renumbered: saved metanetworks embed these integers.
 
-===============  =========  =======  ==============  =================================================================
+===============  =========  =======  ==============  ===============================================
 attribute        shape      dtype    in a batch      meaning
-===============  =========  =======  ==============  =================================================================
-edge_index       (2, E)     int64    shifted by N    source and destination node of every edge, in the order data flows
-edge_attr        (E, 1)     float    concatenated    the parameter's entry (of a complex one its real or its imaginary
-                                                     part); 1 on constant edges
+===============  =========  =======  ==============  ===============================================
+edge_index       (2, E)     int64    shifted by N    source and destination node of every edge, in
+                                                     the order data flows
+edge_attr        (E, 1)     float    concatenated    the parameter's entry (of a complex one its
+                                                     real or its imaginary part); 1 on constant
+                                                     edges
 edge_type        (E,)       int64    concatenated    :class:`EdgeType`
 edge_layer       (E,)       int64    concatenated    layer of the destination
-edge_tensor      (E,)       int64    concatenated    number of the block (tensor, or part of one) within its graph
-kernel_pos       (E, 3)     int64    concatenated    position in the kernel, -1 where the tensor has no such axis
-fan_in           (E,)       int64    concatenated    entries of the same block that reach the same destination
-fan_out          (E,)       int64    concatenated    entries of the same block that leave the same source
+edge_tensor      (E,)       int64    concatenated    number of the block (tensor, or part of one)
+                                                     within its graph
+kernel_pos       (E, 3)     int64    concatenated    position in the kernel, -1 where the tensor has
+                                                     no such axis
+fan_in           (E,)       int64    concatenated    entries of the same block that reach the same
+                                                     destination
+fan_out          (E,)       int64    concatenated    entries of the same block that leave the same
+                                                     source
 node_type        (N,)       int64    concatenated    :class:`NodeType`
-node_layer       (N,)       int64    concatenated    longest path from the network's inputs, counted in sites
-node_site        (N,)       int64    concatenated    number of the node's range (site or source) within its graph
+node_layer       (N,)       int64    concatenated    longest path from the network's inputs, counted
+                                                     in sites
+node_site        (N,)       int64    concatenated    number of the node's range (site or source)
+                                                     within its graph
 node_width       (N,)       int64    concatenated    neurons of the range that the node belongs to
-node_group       (N,)       int64    concatenated    number of the group that moves the node in ``template.groups``, -1
-                                                     where it keeps its place
-activation       (N,)       int64    concatenated    what follows the site: an entry of :data:`ACTIVATIONS`
-io_position      (N,)       int64    concatenated    position of an input or output neuron, -1 for hidden neurons
+node_group       (N,)       int64    concatenated    number of the group that moves the node in
+                                                     ``template.groups``, -1 where it keeps its
+                                                     place
+activation       (N,)       int64    concatenated    what follows the site: an entry of
+                                                     :data:`ACTIVATIONS`
+io_position      (N,)       int64    concatenated    position of an input or output neuron, -1 for
+                                                     hidden neurons
 depth            (1,)       int64    concatenated    layer of the deepest site
-extras           [dict]     any      list of dicts   tensors that travel unchanged: integer buffers, and all whose bits
-                                                     an edge cannot hold
+extras           [dict]     any      list of dicts   tensors that travel unchanged: integer buffers,
+                                                     and all whose bits an edge cannot hold
 dtypes           [dict]     text     list of dicts   dtype of every tensor in the checkpoint
-===============  =========  =======  ==============  =================================================================
+===============  =========  =======  ==============  ===============================================
 
 ``graph.x`` ``(N, features)`` is made of the node attributes when it is asked for.
 

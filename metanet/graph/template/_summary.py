@@ -10,7 +10,8 @@ from torch import Tensor
 from ._blocks import Block
 
 SUMMARY: tuple[str, ...] = (
-    "rms", "mean", "std", "min", "q25", "median", "q75", "max", "mean_abs", "zeros", "nonfinite", "log10_count",
+    "rms", "mean", "std", "min", "q25", "median", "q75", "max",
+    "mean_abs", "zeros", "nonfinite", "log10_count",
 )  # fmt: skip
 """Features of a block's entries; all but ``nonfinite`` (a share, as ``zeros``) are of its finite
 entries."""

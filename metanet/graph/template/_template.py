@@ -214,10 +214,19 @@ class GraphTemplate:
             nodes[at] = replace(nodes[at], width=max(nodes[at].width, r.count))
             of_range.append(at)
         blocks = tuple(
-            Block(tensor=b.tensor, names=b.names, start=i, shape=(), roles=(), source=of_range[b.source],
-                  destination=of_range[b.destination], type=b.type, layer=b.layer)
+            Block(
+                tensor=b.tensor,
+                names=b.names,
+                start=i,
+                shape=(),
+                roles=(),
+                source=of_range[b.source],
+                destination=of_range[b.destination],
+                type=b.type,
+                layer=b.layer,
+            )
             for i, b in enumerate(self.blocks)
-        )  # fmt: skip
+        )
         shapes = dict.fromkeys(self.shapes, ())
         return GraphTemplate(
             tuple(nodes), blocks, self.dtypes, shapes, self.extras, self.groups, self
