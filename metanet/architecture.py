@@ -123,6 +123,7 @@ class Architecture:
                 recording.
         """
         site_values = self.site_values
+        assert self.recording is not None  # else there are no site values
         values = self.recording.replay(state, *inputs)
         return {
             number: values[value].movedim(axis, 0) for number, (value, axis) in site_values.items()
@@ -197,7 +198,8 @@ def trace(model: nn.Module, *inputs: Any, check_inputs: Any = None, **kwargs: An
         example = example_inputs(model)
         if example is None:
             raise TraceError(
-                f"tracing {type(model).__name__} needs example inputs: trace(model, x) with x as in model(x), batch "
+                f"tracing {type(model).__name__} needs example inputs: "
+                "trace(model, x) with x as in model(x), batch "
                 "size 2 or more. Only timm, transformers and torchvision networks tell theirs themselves"
             )
         examples = [(example.args, dict(example.kwargs))]
@@ -243,7 +245,7 @@ def to_graph(
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: neurons are
     nodes, every entry of a parameter or floating-point buffer is one edge, and of a complex one
-    two: its real and its imaginary part. ``metanet/graph/_schema.py`` lists the attributes.
+    two: its real and its imaginary part. ``metanet/graph/template/_schema.py`` lists the attributes.
 
     Gradients of ``graph.edge_attr`` reach tensors of a state dict that require them;
     ``model.state_dict()`` has none of these, ``dict(model.named_parameters())`` and
@@ -320,5 +322,4 @@ def from_graph(graph: "Data", arch: Architecture) -> dict[str, Tensor]:
     """
     from .graph import read
 
-    coarse = graph.edge_attr.shape[0] != arch.template.num_edges and graph.edge_attr.shape[-1] > 1
-    return read(arch.graph_template("tensor" if coarse else "neuron"), graph)
+    return read(arch.template, graph)

@@ -23,8 +23,7 @@ from ..checkpoints import (
 )
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
-from ..graph import GraphTemplate, real_parts
-from ..graph._memory import size
+from ..graph import GraphTemplate, byte_size, real_parts
 from ..sources import in_memory
 from .folders import keep_inputs
 from .sweep import METRICS_FILE
@@ -72,7 +71,7 @@ def graph(cfg: Any) -> None:
     _write(made, template, files, options)
     print(f"made in {seconds:.1f} s, written:")
     for path in files:
-        print(f"  {path}  {size(path.stat().st_size)}")
+        print(f"  {path}  {byte_size(path.stat().st_size)}")
     counts = {
         "nodes": template.num_nodes,
         "edges": template.num_edges,
@@ -196,7 +195,7 @@ def _summary(
         f"nodes     {template.num_nodes:,}: {_counts(nodes)}",
         f"edges     {template.num_edges:,}: {_counts(edges)}"
         + (f"; constant: {_counts(constant)}" if constant else ""),
-        f"memory    {size(memory)} as a graph, {size(values)} as a checkpoint",
+        f"memory    {byte_size(memory)} as a graph, {byte_size(values)} as a checkpoint",
         f"dtypes    {_counts(Counter(str(v.dtype).removeprefix('torch.') for v in state.values()))}",
     ]
     (extras,) = made.extras or [{}]

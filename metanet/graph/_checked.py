@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import MetanetError, brief
 from ._graph import ParameterGraph
 from ._memory import refuse_too_large
-from ._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, EdgeType, NodeType
-from ._template import GraphTemplate
+from .template._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, EdgeType, NodeType
+from .template._template import GraphTemplate
 
 # Numbers below these stand for something.
 _KINDS = {"node_type": len(NodeType), "edge_type": len(EdgeType), "activation": len(ACTIVATIONS)}
@@ -28,7 +28,8 @@ def refuse_unexpandable(template: GraphTemplate, path: Path) -> None:
     """
     if template.num_nodes > 2 * template.num_edges:
         raise MetanetError(
-            f"'{path}' is damaged: its template has {template.num_nodes:,} nodes, which {template.num_edges:,} edges "
+            f"'{path}' is damaged: its template has {template.num_nodes:,} nodes, "
+            f"which {template.num_edges:,} edges "
             "do not reach"
         )
     refuse_too_large(template)
@@ -58,9 +59,9 @@ def graph_of(attributes: Mapping[str, Any], template: GraphTemplate, path: Path)
 
 def _problems(attributes: Mapping[str, Any], template: GraphTemplate) -> Any:
     nodes, edges = template.num_nodes, template.num_edges
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(NODE_KEYS, (nodes,)) | dict.fromkeys(
-        EDGE_KEYS, (edges,)
-    )
+    shapes: dict[str, tuple[int, ...]] = {}
+    shapes.update(dict.fromkeys(NODE_KEYS, (nodes,)))
+    shapes.update(dict.fromkeys(EDGE_KEYS, (edges,)))
     shapes |= {"edge_index": (2, edges), "kernel_pos": (edges, 3), "depth": (1,)}
     for name, shape in shapes.items():
         value = attributes.get(name)

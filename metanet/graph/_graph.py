@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import KeysView, Mapping, Sequence, Set
+from collections.abc import Iterator, KeysView, Mapping, Sequence, Set
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -14,10 +14,11 @@ from torch_geometric.data import Batch, Data
 
 from ..checkpoints import Checkpoint
 from ..errors import CheckpointError, MetanetError
-from ._bits import real_parts, same_bits
 from ._memory import refuse_too_large
-from ._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
-from ._template import GraphStack, GraphTemplate
+from .template._bits import real_parts, same_bits
+from .template._schema import ACTIVATIONS, EDGE_KEYS, NODE_KEYS, NodeType
+from .template._summary import HOLDS_SUMMARIES, SUMMARY
+from .template._template import GraphStack, GraphTemplate
 
 _SKELETONS: WeakKeyDictionary[GraphTemplate, OrderedDict[tuple, Batch]] = WeakKeyDictionary()
 _KEPT = 4  # skeletons per template
@@ -27,8 +28,8 @@ class ParameterGraph(Data):
     """A network's parameters as a graph: neurons are nodes, every entry of a parameter is an edge.
 
     Graph Metanetworks, `Lim et al., ICLR 2024 <https://arxiv.org/abs/2312.04501>`_. The attributes
-    are listed in ``metanet/graph/_schema.py``. All but ``edge_attr``, ``extras`` and ``dtypes`` are
-    shared by the graphs of one template: clone the graph before changing them in place.
+    are listed in ``metanet/graph/template/_schema.py``. All but ``edge_attr``, ``extras`` and
+    ``dtypes`` are shared by the graphs of one template: clone the graph before changing them in place.
     """
 
     @property
@@ -83,7 +84,8 @@ class ParameterGraph(Data):
         nodes, edges = self.num_nodes, self.edge_attr.shape[0]
         if tuple(self.edge_index.shape) != (2, edges):
             problems.append(
-                f"edge_index is {tuple(self.edge_index.shape)}, expected (2, {edges}) as edge_attr has {edges} rows"
+                f"edge_index is {tuple(self.edge_index.shape)}, expected (2, {edges}) "
+                f"as edge_attr has {edges} rows"
             )
         elif edges and int(self.edge_index.max()) >= nodes:
             problems.append(
@@ -95,7 +97,8 @@ class ParameterGraph(Data):
             problems.append(f"{alone} of {nodes} nodes have no edge")
         if not self.edge_attr.is_floating_point() or self.edge_attr.ndim != 2:
             problems.append(
-                f"edge_attr is {tuple(self.edge_attr.shape)} of {self.edge_attr.dtype}, expected (E, 1) floats"
+                f"edge_attr is {tuple(self.edge_attr.shape)} of {self.edge_attr.dtype}, "
+                "expected (E, 1) floats"
             )
         for key in EDGE_KEYS:
             if getattr(self, key).shape[0] != edges:
@@ -139,24 +142,30 @@ def fill(
         if values.ndim == 2:
             refuse_too_large(template)
             return _graph(template, values, *_beside(template, named, state, values.dtype))
-        states, dtypes = None, {state[n].dtype for n in named if n in state}
+        stacked = state
+        dtypes = {state[n].dtype for n in named if n in state}
+        states: Iterator[Mapping[str, Tensor]] = (
+            {k: v[i] for k, v in stacked.items()} for i in range(len(values))
+        )
         names = [n for n in named if n in state]
     else:
-        states = list(state)
-        if not states:
+        listed = list(state)
+        if not listed:
             raise MetanetError("there are no checkpoints to make graphs of: the list is empty")
-        _refuse_unknown(template, named, states)
-        names = [n for n in named if n in states[0]]
-        columns = {n: _column(n, states) for n in names}
+        _refuse_unknown(template, named, listed)
+        states = iter(listed)
+        names = [n for n in named if n in listed[0]]
+        columns = {n: _column(n, listed) for n in names}
         values = template.values({n: torch.stack(column) for n, column in columns.items()})
         dtypes = {t.dtype for column in columns.values() for t in column}
     if not template.extras and dtypes == {
         values.dtype
     }:  # nothing to say of any one that is not said of all
         same = dict.fromkeys(names, _name(values.dtype))
-        beside = [({}, dict(same)) for _ in range(len(values))]
+        beside: list[tuple[dict[str, Tensor], dict[str, str]]] = [
+            ({}, dict(same)) for _ in range(len(values))
+        ]
     else:
-        states = states or [{k: v[i] for k, v in state.items()} for i in range(len(values))]
         beside = [_beside(template, named, one, values.dtype) for one in states]
     return _batch(template, values, [b[0] for b in beside], [b[1] for b in beside])
 
@@ -222,7 +231,8 @@ def _refuse_unknown(
         if unknown:
             raise CheckpointError(
                 f"the checkpoint has {len(unknown)} tensors that the architecture does not know: "
-                f"{', '.join(unknown[:10])}{', ...' if len(unknown) > 10 else ''}. Drop them, or trace the network "
+                f"{', '.join(unknown[:10])}{', ...' if len(unknown) > 10 else ''}. "
+                "Drop them, or trace the network "
                 "that they belong to"
             )
 
@@ -291,16 +301,24 @@ def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
     was.
 
     Raises:
-        CheckpointError: the graph does not have this architecture's number of edges, or is a batch.
+        CheckpointError: the graph does not have this architecture's number of edges or is a batch, or
+            its edges hold something else than one number.
         MetanetError: the graph is coarse.
     """
     if isinstance(graph, Batch):
         raise CheckpointError(
             f"this is a batch of {graph.num_graphs} graphs: read them one by one (to_data_list)"
         )
-    if graph.edge_attr.shape[0] != template.num_edges:
+    edges, features = graph.edge_attr.shape
+    if features == len(SUMMARY):
+        raise MetanetError(HOLDS_SUMMARIES)
+    if features != 1:
         raise CheckpointError(
-            f"the graph has {graph.edge_attr.shape[0]} edges, this architecture {template.num_edges}"
+            f"the graph has {features} features for each edge, expected 1: the entry of a tensor"
+        )
+    if edges != template.num_edges:
+        raise CheckpointError(
+            f"the graph has {edges} edges, this architecture {template.num_edges}"
         )
     (dtypes,) = getattr(graph, "dtypes", None) or [None]
     state = template.tensors(graph.edge_attr, dtypes)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import MetanetError
-from ._template import GraphTemplate
+from .template._template import GraphTemplate
 
 BYTES_PER_EDGE = 88  # edge_index, kernel_pos, five integers, the value
 _PEAK = 1.25  # what is made on the way, of a block at a time
@@ -24,8 +24,9 @@ def refuse_too_large(template: GraphTemplate, graphs: int = 1) -> None:
     if available is not None and needed > available:
         many = f"{graphs} graphs with " if graphs > 1 else ""
         raise MetanetError(
-            f"the neuron graph has {many}{template.num_nodes:,} nodes and {template.num_edges:,} edges: it takes some "
-            f"{size(needed)} of memory, and {size(available)} are available. "
+            f"the neuron graph has {many}{template.num_nodes:,} nodes and {template.num_edges:,} edges: "
+            "it takes some "
+            f"{byte_size(needed)} of memory, and {byte_size(available)} are available. "
             'granularity="tensor" makes a graph with one node for every group of neurons'
         )
 
@@ -45,7 +46,7 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
-def size(count: float) -> str:
+def byte_size(count: int | float) -> str:
     """Bytes for people: ``"1.5 MB"``."""
     power = 0
     while count >= 1000 and power < 3:

@@ -24,10 +24,10 @@ from ..checkpoints import (
 )
 from ..documents import Document, parse_json, read_json, validated
 from ..errors import MetanetError
-from ._bits import real_parts
 from ._checked import graph_of, refuse_unexpandable
 from ._graph import ParameterGraph
-from ._template import GraphTemplate
+from .template._bits import real_parts
+from .template._template import GraphTemplate
 
 _FORMAT = 1
 _EDGES, _EXTRA, _ATTRIBUTE = "edge_attr", "extras/", "attributes/"  # names of tensors in the file
@@ -88,7 +88,8 @@ def save_graph(
         )
     if (graph.num_nodes, graph.edge_attr.shape[0]) != (template.num_nodes, template.num_edges):
         raise MetanetError(
-            f"can't write '{path}': the graph has {graph.num_nodes} nodes and {graph.edge_attr.shape[0]} edges, "
+            f"can't write '{path}': the graph has {graph.num_nodes} nodes "
+            f"and {graph.edge_attr.shape[0]} edges, "
             f"the template {template.num_nodes} and {template.num_edges}"
         )
     if path.suffix == ".pt":
@@ -106,9 +107,12 @@ def save_graph(
         tensors[f"{_EXTRA}{name}"] = real_parts(value)  # safetensors knows one complex dtype alone
     pair = uuid.uuid4().hex  # tells that both files are of one save, should somebody copy only one
     description = {
-        "format": _FORMAT, "pair": pair, "template": template.to_json(), "dtypes": _only(graph, "dtypes"),
+        "format": _FORMAT,
+        "pair": pair,
+        "template": template.to_json(),
+        "dtypes": _only(graph, "dtypes"),
         "attributes": others,
-    }  # fmt: skip
+    }
     try:
         text = json.dumps(description)
     except (TypeError, ValueError) as error:
@@ -163,10 +167,14 @@ def load_graph(path: str | os.PathLike) -> tuple[ParameterGraph, GraphTemplate]:
         if name.startswith(_ATTRIBUTE)
     }
     attributes = {
-        **template.static, **held, **description.attributes, "edge_attr": checkpoint[_EDGES],
-        "num_nodes": template.num_nodes, "dtypes": [description.dtypes],
+        **template.static,
+        **held,
+        **description.attributes,
+        "edge_attr": checkpoint[_EDGES],
+        "num_nodes": template.num_nodes,
+        "dtypes": [description.dtypes],
         "extras": [_extras(checkpoint, description.dtypes)],
-    }  # fmt: skip
+    }
     return graph_of(attributes, template, path), template
 
 
@@ -186,7 +194,8 @@ def _extras(checkpoint: Checkpoint, dtypes: Mapping[str, str]) -> dict[str, Tens
             continue
         if tensor.dtype != part or tensor.shape[-1:] != (2,):
             raise MetanetError(
-                f"'{checkpoint.path}': {_EXTRA}{name} is {tuple(tensor.shape)} {tensor.dtype}, expected real and "
+                f"'{checkpoint.path}': {_EXTRA}{name} is {tuple(tensor.shape)} "
+                f"{tensor.dtype}, expected real and "
                 f"imaginary parts of {dtypes[name]} numbers, (..., 2) {part}"
             )
         extras[name] = torch.view_as_complex(tensor.contiguous())

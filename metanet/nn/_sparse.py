@@ -19,7 +19,7 @@ _NEEDED = (
 
 
 class SparseLayout(Layout):
-    """A ``Data`` or ``Batch`` with the attributes of ``metanet/graph/_schema.py``; architectures
+    """A ``Data`` or ``Batch`` with the attributes of ``metanet/graph/template/_schema.py``; architectures
     may be mixed.
 
     Uses nothing but these attributes, so it also serves graphs that no template made.

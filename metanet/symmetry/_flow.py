@@ -1,7 +1,12 @@
 """What an operation means for the flow of neurons: where those of its operands are in its results.
 
-A rule says it beside the axes (``Semantics.flow``). The solver reads only :class:`Take`; the rest is
-for whoever asks where neurons go and which weights act on them: graphs, matchers, repairs.
+A rule says it beside the axes (``Semantics.flow``), in one or several words, each of which holds. The
+solver reads only :class:`Take`; the rest is for whoever asks where neurons go and which weights act on
+them: graphs, matchers, repairs.
+
+What several words say of one operation is the same, told for several purposes. ``x.permute(1, 0)``
+is ``Follow(x, (1, 0))`` for whoever asks for axes, ``Rearrange(x, "view")`` for whoever follows
+single entries.
 """
 
 from dataclasses import dataclass
@@ -73,7 +78,109 @@ class Join:
     how: str  # "add", "multiply", "other"
 
 
-Flow = Follow | Regroup | Contraction | Attach | Join
+@dataclass(frozen=True, eq=False)
+class Rearrange:
+    """Every entry of every output is one of the operand's entries: which one shows when the
+    operation is run on their numbers instead.
+
+    Attributes:
+        how: ``"same"``: each output is the operand entry by entry, perhaps in another dtype.
+            ``"view"``: the outputs show the operand's memory, where its strides allow it.
+            ``"copy"``: they do not. ``"windows"``: a copy, with zeros for what lies outside.
+            ``"memory"``: a copy whose arguments count places in the memory of a contiguous operand.
+    """
+
+    operand: Operand
+    how: str  # "same", "view", "copy", "windows", "memory"
+
+
+@dataclass(frozen=True, eq=False)
+class Pad:
+    """Output 0 is this operand with something constant around it: so many items before and behind
+    those of each axis (fewer than none: some are cut off)."""
+
+    operand: Operand
+    around: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Concatenate:
+    """Output 0 is the operands one behind the other along an axis, a new one if they are stacked."""
+
+    operands: tuple[Operand, ...]
+    axis: int
+    stacked: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """Output 0 is an operand in which ``count`` items of an axis from ``start`` are replaced by
+    another operand, which lacks the axis if it is a ``single`` item."""
+
+    into: Operand
+    source: Operand
+    axis: int
+    start: int
+    count: int
+    single: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class LookUp:
+    """Output 0 holds items of a table by number.
+
+    Attributes:
+        table: what is looked up.
+        integers: one tensor for each of the axes.
+        axes: of the table, whose items they name.
+        lead: the axis of output 0 at which their axes stand in place of those of the table.
+        embedding: whether the operation is there for tokens.
+    """
+
+    table: Operand
+    integers: tuple[Operand, ...]
+    axes: tuple[int, ...]
+    lead: int
+    embedding: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """Output 0 is one half of this operand along an axis, times a function of the other half."""
+
+    operand: Operand
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class Choose:
+    """Integers among the outputs name items of this operand, chosen by its numbers."""
+
+    operand: Operand
+
+
+@dataclass(frozen=True, eq=False)
+class Total:
+    """Entries of output 0 are sums over entries of this operand, weighted by constants."""
+
+    operand: Operand
+
+
+Flow = (
+    Follow
+    | Regroup
+    | Contraction
+    | Attach
+    | Join
+    | Rearrange
+    | Pad
+    | Concatenate
+    | Write
+    | LookUp
+    | Gate
+    | Choose
+    | Total
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,11 @@ class Facts:
     composite: bool
     separates: bool
 
+    @property
+    def reads_bits(self) -> bool:
+        """Whether what it returns reads the bits of its argument as numbers of another dtype."""
+        return self.name == "aten.view.dtype"
+
     def written(self, args: Any, kwargs: Any) -> list[Tensor]:
         """The tensors among these arguments that a call writes into."""
         tensors: list[Tensor] = []

@@ -60,6 +60,11 @@ class Op:
     outputs: tuple[int | None, ...]
     module: str = ""
 
+    @property
+    def short_name(self) -> str:
+        """The name without that of its library: ``"relu"``."""
+        return self.name.partition(".")[2]
+
     def inputs(self) -> tuple[int, ...]:
         """Numbers of the values read, in order of appearance."""
         return tuple(r.value for r in references((self.args, self.kwargs)))

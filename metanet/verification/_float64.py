@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..tracing import facts
+
 _WIDE = {
     torch.float16: torch.float64,
     torch.bfloat16: torch.float64,
@@ -40,7 +42,7 @@ class _Widen(TorchDispatchMode):
     outside."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.view.dtype:  # reads the same bits as another type: no conversion
+        if facts(func).reads_bits:  # no conversion
             return func(args[0], _as_wide(args[0].dtype, args[1]))
         written = _written(func)
         args = [a if i in written else widen(a) for i, a in enumerate(args)]

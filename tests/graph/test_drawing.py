@@ -16,12 +16,13 @@ from torch import nn
 
 import metanet
 from metanet.errors import MetanetError
-from metanet.graph import NodeType, _drawing, permute_nodes
-from metanet.graph._compose import compose
-from metanet.graph._drawing import draw
-from metanet.graph._html import draw_html
-from metanet.graph._layout import arrange
-from metanet.graph._rows import number_of
+from metanet.graph import NodeType, permute_nodes
+from metanet.graph.picture import _png
+from metanet.graph.picture._columns import arrange
+from metanet.graph.picture._compose import compose
+from metanet.graph.picture._html import draw_html
+from metanet.graph.picture._png import draw
+from metanet.graph.picture._rows import number_of
 from metanet.testing import Residual
 from networks import ARCHITECTURES
 
@@ -303,7 +304,7 @@ class TestDeepNetworks:
         assert not picture.whole and picture.drawn > 0
 
     def test_a_picture_stays_within_what_programs_can_show(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(_drawing, "_MAX_PIXELS", 3000)
+        monkeypatch.setattr(_png, "_MAX_PIXELS", 3000)
         graph, template, _ = deep()
         draw(graph, template, tmp_path / "a.png", dpi=600)
         width, height = png_size(tmp_path / "a.png")

@@ -143,6 +143,8 @@ CASES = {
     "avg_pool1d": (op(A.avg_pool1d, [2], [2]), r(2, 3, 4)),
     "adaptive_avg_pool2d": (op(A._adaptive_avg_pool2d, [1, 2]), r(2, 3, 4, 4)),
     "upsample": (op(A.upsample_bilinear2d, [6, 8], False), r(2, 3, 4, 4)),
+    "upsample_nearest": (op(A.upsample_nearest2d, [6, 8]), r(2, 3, 4, 4)),
+    "dropout": (lambda x: A.native_dropout(x, 0.0, False)[0], r(3, 4)),
     "grid_sampler": (op(A.grid_sampler_2d, 0, 0, False), r(2, 3, 4, 4), r(2, 3, 5, 2)),
     "unfold": (op(A.unfold, 1, 2, 1), r(3, 4, 5)),
     "as_strided": (op(A.as_strided, [3, 4, 1, 1], [4, 1, 4, 4]), r(3, 4, 1, 1)),

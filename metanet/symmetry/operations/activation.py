@@ -9,6 +9,7 @@ from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
 from .._charges import SCALE, SIGN, ZERO, Form, part, power
+from .._flow import Gate
 from .._operand import Operand
 from .._operation import Call, Semantics, law, normal_axis, rule
 from .pointwise import pointwise
@@ -139,7 +140,8 @@ def glu(call: Call, x: Operand, dim: int = -1) -> Semantics:
     dim = normal_axis(dim, len(x))
     half = call.fresh(x.shape[dim] // 2)
     out = x.replaced(dim, half)
-    return Semantics(outputs=(out,), equal=((x[dim], call.concat(half, half)),))
+    halves = (x[dim], call.concat(half, half))
+    return Semantics(outputs=(out,), equal=(halves,), flow=(Gate(x, dim),))
 
 
 @law("aten.glu")

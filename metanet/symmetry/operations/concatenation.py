@@ -4,6 +4,7 @@ from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
 from .._charges import ChargedStretch, Charges, Tab
+from .._flow import Concatenate, Pad, Rearrange
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Pins, Semantics, law, normal_axis, pinned, rule
@@ -27,6 +28,7 @@ def cat(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
         pins=pins + call.as_numbers(*tensors),
         labels=(None,),
         moves=True,
+        flow=(Concatenate(tuple(tensors), dim),),
     )
 
 
@@ -100,6 +102,7 @@ def stack(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
         pins=pins + call.as_numbers(*tensors),
         labels=(None,),
         moves=True,
+        flow=(Concatenate(tuple(tensors), dim, stacked=True),),
     )
 
 
@@ -143,9 +146,9 @@ def constant_pad(call: Call, x: Operand, pad: list[int], *_: Any) -> Semantics |
     """What is put around an axis is the same everywhere."""
     axes = list(x.axes)
     pins: list[tuple[Expr, str]] = []
-    for i in range(len(pad) // 2):
-        axis = len(x) - 1 - i
-        before, after = pad[2 * i : 2 * i + 2]
+    padded = list(reversed(list(zip(pad[::2], pad[1::2], strict=True))))  # of the last axes
+    around = [(0, 0)] * (len(x) - len(padded)) + padded
+    for axis, (before, after) in reversed(list(enumerate(around))):
         if not before and not after:
             continue
         if call.leaves.inert(x[axis]) is not None:
@@ -157,7 +160,7 @@ def constant_pad(call: Call, x: Operand, pad: list[int], *_: Any) -> Semantics |
             sizes = (before, x.shape[axis], after)
             parts = (call.wild(before), x[axis], call.wild(after))
             axes[axis] = call.concat(*(p for p, n in zip(parts, sizes, strict=True) if n))
-    return Semantics(outputs=(tuple(axes),), pins=tuple(pins))
+    return Semantics(outputs=(tuple(axes),), pins=tuple(pins), flow=(Pad(x, tuple(around)),))
 
 
 @law("aten.constant_pad_nd")
@@ -188,7 +191,8 @@ def border_pad(call: Call, x: Operand, pad: list[int]) -> Semantics:
     lead = len(x) - len(pad) // 2
     positions = tuple(map(call.fresh, call.shape[lead:]))
     pins = pinned((*x.axes[lead:], *positions), "its borders are padded")
-    return Semantics(outputs=((*x.axes[:lead], *positions),), pins=pins)
+    out = (*x.axes[:lead], *positions)
+    return Semantics(outputs=(out,), pins=pins, flow=(Rearrange(x, "copy"),))
 
 
 law(

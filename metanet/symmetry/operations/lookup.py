@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
-from .._flow import Take
+from .._flow import Flow, LookUp, Rearrange, Take
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Equal, Pins, Semantics, law, normal_axis, pinned, rule
@@ -70,6 +70,7 @@ def embedding(call: Call, weight: Operand, integers: Operand, *_: Any, **__: Any
         pins=pins,
         stands=stands,
         labels=(None,),
+        flow=(LookUp(weight, (integers,), (0,), 0, embedding=True),),
     )
 
 
@@ -111,6 +112,7 @@ def embedding_bag(
         outputs=((bags, weight[1]), *others),
         pins=(*pins, *call.as_numbers(integers)),
         labels=(None, *others),
+        flow=(LookUp(weight, (integers,), (0,), 0, embedding=True),),
     )
 
 
@@ -122,10 +124,12 @@ def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
     integers = [i for _, i in indexed]
     if any(i.dtype == "bool" for i in integers):
         return _index_by_mask(call, x, indices)
+    lead = len(around(x.axes, indices)[0])
+    flow = (LookUp(x, tuple(integers), tuple(a for a, _ in indexed), lead), Rearrange(x, "copy"))
     first, numbers = indexed[0]
     run = _run(numbers, x.shape[first]) if len(indexed) == 1 else None
     if run is not None:
-        return Semantics(outputs=(Take(x, first, *run),), moves=True)
+        return Semantics(outputs=(Take(x, first, *run),), moves=True, flow=flow)
     statements = [looked_up(x[a], i) for a, i in indexed]
     equal, pins = (sum(parts, ()) for parts in zip(*statements, strict=True))
     before, behind = around(x.axes, indices)
@@ -137,6 +141,7 @@ def index(call: Call, x: Operand, indices: list[Operand | None]) -> Semantics:
         pins=pins,
         stands=tuple((i.axes, i) for i in integers if i.label is not None),
         labels=(x.label,),
+        flow=flow,
     )
 
 
@@ -170,6 +175,7 @@ def _index_by_mask(call: Call, x: Operand, indices: list[Operand | None]) -> Sem
         outputs=((*before, *fresh, *behind),),
         pins=pinned(touched, "items are chosen by a mask"),
         labels=(x.label,),
+        flow=(Rearrange(x, "copy"),),
     )
 
 
@@ -187,13 +193,16 @@ def index_charges(
 def index_select(call: Call, x: Operand, dim: int, integers: Operand) -> Semantics:
     """Items of one axis by number."""
     dim = normal_axis(dim, len(x))
+    flow = (LookUp(x, (integers,), (dim,), dim), Rearrange(x, "copy"))
     if (run := _run(integers, x.shape[dim])) is not None:
-        return Semantics(outputs=(Take(x, dim, *run),), moves=True)
+        return Semantics(outputs=(Take(x, dim, *run),), moves=True, flow=flow)
     equal, pins = looked_up(x[dim], integers)
     selected = integers[0] if len(integers) else ()
     out = x.replaced(dim, selected)
     stands = ((integers.axes, integers),) if equal else ()
-    return Semantics(outputs=(out,), equal=equal, pins=pins, stands=stands, labels=(x.label,))
+    return Semantics(
+        outputs=(out,), equal=equal, pins=pins, stands=stands, labels=(x.label,), flow=flow
+    )
 
 
 @law("aten.index_select")
@@ -213,10 +222,18 @@ def _looked_up_charges(call: ChargedCall, x: Charged, gone: list[int]) -> Axes:
 def gather(call: Call, x: Operand, dim: int, integers: Operand, **_: Any) -> Semantics:
     """One item for each of the integers, along one axis."""
     dim = normal_axis(dim, len(x))
-    equal, pins = along(x, integers, [a for a in range(len(x)) if a != dim])
+    others = [a for a in range(len(x)) if a != dim]
+    equal, pins = along(x, integers, others)
     along_dim, fixed = looked_up(x[dim], integers)
+    flow: tuple[Flow, ...] = (Rearrange(x, "copy"),)
+    if all(x.shape[a] == integers.shape[a] for a in others):
+        flow = (LookUp(x, (integers,), (dim,), dim), *flow)
     return Semantics(
-        outputs=(integers.axes,), equal=equal + along_dim, pins=pins + fixed, labels=(x.label,)
+        outputs=(integers.axes,),
+        equal=equal + along_dim,
+        pins=pins + fixed,
+        labels=(x.label,),
+        flow=flow,
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
+from .._flow import Choose, Flow, Rearrange
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Semantics, law, normal_axes, normal_axis, pinned, rule
@@ -26,9 +27,12 @@ def in_order(call: Call, x: Operand, *args: Any, **kwargs: Any) -> Semantics:
     # New axes: item i of the result is no longer item i, which matters to what is keyed by it.
     axes = [call.fresh(x.shape[a]) if a in moved else axis for a, axis in enumerate(x)]
     touched = [axis for a in moved for axis in (x[a], axes[a])]
+    only_moves = call.name in ("aten.flip", "aten.roll")
+    flow: tuple[Flow, ...] = (Rearrange(x, "copy"),) if only_moves else ()
     return Semantics(
         outputs=(tuple(axes),) * len(call.shapes),
         pins=pinned(touched, "the order of its items matters"),
+        flow=flow,
     )
 
 
@@ -54,11 +58,12 @@ def sort(call: Call, x: Operand, *args: Any, dim: int = -1, **_: Any) -> Semanti
 def _ranked(call: Call, x: Operand, dim: int) -> Semantics:
     """Values by rank along an axis, and integers that name its items."""
     if not len(x):
-        return Semantics(outputs=((), ()), pins=call.as_numbers(x), labels=(None, ()))
+        pins = call.as_numbers(x)
+        return Semantics(outputs=((), ()), pins=pins, labels=(None, ()), flow=(Choose(x),))
     rank, label = call.fresh(call.shape[dim]), x[dim]
     axes = x.replaced(dim, rank)
     pins = ((rank, "its items are ranked by size"), *call.ties(x, label), *call.as_numbers(x))
-    return Semantics(outputs=(axes, axes), pins=pins, labels=(None, label))
+    return Semantics(outputs=(axes, axes), pins=pins, labels=(None, label), flow=(Choose(x),))
 
 
 @rule("aten.argmax", "aten.argmin")
@@ -72,7 +77,7 @@ def argmax(call: Call, x: Operand, dim: int | None = None, keepdim: bool = False
         label = x[dim]
         axes = x.replaced(dim, ()) if keepdim else x.replaced(dim)
     pins = call.ties(x, label) + call.as_numbers(x)
-    return Semantics(outputs=(axes,), pins=pins, labels=(label,))
+    return Semantics(outputs=(axes,), pins=pins, labels=(label,), flow=(Choose(x),))
 
 
 @rule("aten.isin", "aten.bucketize", "aten.searchsorted")

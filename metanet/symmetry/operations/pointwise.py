@@ -4,11 +4,12 @@ Arithmetic stands here, functions of one operand in ``activation.py``.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
 from .._charges import SIGN
-from .._flow import Join
+from .._flow import Join, Rearrange
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Equal, Semantics, law, rule
@@ -40,7 +41,6 @@ def broadcast(
 @rule(
     "pointwise",
     "aten.where",
-    "aten.native_dropout",
     "aten.masked_fill",
     "aten.bernoulli",
     "aten.rsub",
@@ -59,6 +59,13 @@ def pointwise(call: Call, *args: Any, **kwargs: Any) -> Semantics:
         flow=(Join(operands, how),),
         function=call.function if len(operands) == 1 else "",
     )
+
+
+@rule("aten.native_dropout")
+def dropout(call: Call, x: Operand, *args: Any) -> Semantics:
+    """Off while a network is looked at, it passes everything on."""
+    said = pointwise(call, x, *args)
+    return replace(said, flow=(*said.flow, Rearrange(x, "same")))
 
 
 @law("aten.add", "aten.sub", "aten.rsub", blank=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from .._flow import Follow, Regroup
+from .._flow import Follow, Rearrange, Regroup
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Semantics, normal_axes, normal_axis, pinned, rule
@@ -58,9 +58,9 @@ def _stretches(before: tuple[int, ...], behind: tuple[int, ...]) -> Iterator[tup
         yield slice(start[0], i), slice(start[1], j)
 
 
-def _rearranged(x: Operand, axes: tuple[int | None, ...]) -> Semantics:
+def _rearranged(x: Operand, axes: tuple[int | None, ...], how: str = "view") -> Semantics:
     outputs = tuple(() if a is None else x[a] for a in axes)
-    return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes),))
+    return Semantics(outputs=(outputs,), moves=True, flow=(Follow(x, axes), Rearrange(x, how)))
 
 
 @rule("aten.permute", linear=True)
@@ -111,7 +111,7 @@ def squeeze(call: Call, x: Operand, dim: int | list[int] | None = None) -> Seman
 )
 def alias(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """The same entries, perhaps in another dtype or on another device."""
-    return _rearranged(x, tuple(range(len(x))))
+    return _rearranged(x, tuple(range(len(x))), "same")
 
 
 @rule("aten.diagonal")
@@ -121,10 +121,12 @@ def diagonal(call: Call, x: Operand, offset: int = 0, dim1: int = 0, dim2: int =
     a, b = normal_axis(dim1, len(x)), normal_axis(dim2, len(x))
     others = [axis for i, axis in enumerate(x) if i not in (a, b)]
     if offset == 0 and x.shape[a] == x.shape[b]:
-        return Semantics(outputs=((*others, x[a]),), equal=((x[a], x[b]),), moves=True)
+        out, equal = (*others, x[a]), ((x[a], x[b]),)
+        return Semantics(outputs=(out,), equal=equal, moves=True, flow=(Rearrange(x, "view"),))
     along = call.fresh(call.shape[-1])
     pins = pinned((x[a], x[b], along), "a diagonal is taken along it")
-    return Semantics(outputs=((*others, along),), pins=pins, moves=True)
+    out = (*others, along)
+    return Semantics(outputs=(out,), pins=pins, moves=True, flow=(Rearrange(x, "view"),))
 
 
 @rule("aten.expand", linear=True)
@@ -138,8 +140,8 @@ def expand(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
         axis = i - rank + len(x)
         of_operand.append(axis if stays else None)
         outputs.append(x[axis] if stays else call.wild(n))
-    flow = Follow(x, tuple(of_operand))
-    return Semantics(outputs=(tuple(outputs),), moves=True, flow=(flow,))
+    flow = (Follow(x, tuple(of_operand)), Rearrange(x, "view"))
+    return Semantics(outputs=(tuple(outputs),), moves=True, flow=flow)
 
 
 @rule("aten.repeat", linear=True)
@@ -147,9 +149,8 @@ def repeat(call: Call, x: Operand, times: list[int]) -> Semantics:
     """Every axis is run through several times: an outer factor along which nothing varies."""
     lead = len(times) - len(x)
     padded = [() if i < lead else x[i - lead] for i in range(len(times))]
-    return Semantics(
-        outputs=(tuple(call.wild(n) + e for n, e in zip(times, padded, strict=True)),), moves=True
-    )
+    out = tuple(call.wild(n) + e for n, e in zip(times, padded, strict=True))
+    return Semantics(outputs=(out,), moves=True, flow=(Rearrange(x, "copy"),))
 
 
 @rule("aten.pixel_shuffle", linear=True)
@@ -158,7 +159,8 @@ def pixel_shuffle(call: Call, x: Operand, factor: int) -> Semantics:
     channel = call.fresh(x.shape[-3] // factor**2)
     down, across = call.fresh(factor), call.fresh(factor)
     out = (*x.axes[:-3], channel, x[-2] + down, x[-1] + across)
-    return Semantics(outputs=(out,), equal=((x[-3], channel + down + across),), moves=True)
+    equal = ((x[-3], channel + down + across),)
+    return Semantics(outputs=(out,), equal=equal, moves=True, flow=(Rearrange(x, "copy"),))
 
 
 @rule("aten.pixel_unshuffle", linear=True)
@@ -167,18 +169,16 @@ def pixel_unshuffle(call: Call, x: Operand, factor: int) -> Semantics:
     high, wide = call.fresh(x.shape[-2] // factor), call.fresh(x.shape[-1] // factor)
     down, across = call.fresh(factor), call.fresh(factor)
     equal = ((x[-2], high + down), (x[-1], wide + across))
-    return Semantics(
-        outputs=((*x.axes[:-3], x[-3] + down + across, high, wide),), equal=equal, moves=True
-    )
+    out = (*x.axes[:-3], x[-3] + down + across, high, wide)
+    return Semantics(outputs=(out,), equal=equal, moves=True, flow=(Rearrange(x, "copy"),))
 
 
 @rule("aten.channel_shuffle", "aten.native_channel_shuffle", linear=True)
 def channel_shuffle(call: Call, x: Operand, groups: int) -> Semantics:
     """Channels ``(groups, n)`` to ``(n, groups)``."""
     group, inner = call.fresh(groups), call.fresh(x.shape[1] // groups)
-    return Semantics(
-        outputs=((x[0], inner + group, *x.axes[2:]),), equal=((x[1], group + inner),), moves=True
-    )
+    out, equal = (x[0], inner + group, *x.axes[2:]), ((x[1], group + inner),)
+    return Semantics(outputs=(out,), equal=equal, moves=True, flow=(Rearrange(x, "copy"),))
 
 
 @rule("aten.as_strided", linear=True)
@@ -204,8 +204,8 @@ def as_strided(
     axes = [call.fresh(n) if a is None else x[a] for n, a in zip(size, of_operand, strict=True)]
     new = [axis for axis, a in zip(axes, of_operand, strict=True) if a is None]
     pins = pinned([*(x[a] for a in layout), *new], "a window slides along it")
-    flow = Follow(x, tuple(of_operand))
-    return Semantics(outputs=(tuple(axes),), pins=pins, moves=not pins, flow=(flow,))
+    flow = (Follow(x, tuple(of_operand)), Rearrange(x, "memory"))
+    return Semantics(outputs=(tuple(axes),), pins=pins, moves=not pins, flow=flow)
 
 
 def _offsets(axes: list[tuple[int, int]], start: int) -> set[int]:

@@ -4,13 +4,15 @@ from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
 from .._charges import SCALE, SIGN, part, power
-from .._flow import Follow
+from .._flow import Choose, Flow, Follow, Total
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Pins, Semantics, law, normal_axes, normal_axis, pinned, rule
 from .activation import absolute_charges
 
 _NAMING = ("aten.max", "aten.min", "aten.median")  # and integers that name items
+_CHOOSING = ("aten.max", "aten.min")
+_TOTALS = ("aten.sum", "aten.mean")
 
 
 def _reduced(
@@ -67,9 +69,12 @@ def reduce(
         pins = call.ties(x, label)
     if x.label is not None:
         labels = None
-    return Semantics(
-        outputs=(axes,) * count, pins=pins, labels=labels, flow=(Follow(x, of_operand),)
-    )
+    flow: tuple[Flow, ...] = (Follow(x, of_operand),)
+    if call.name in _TOTALS:
+        flow = (*flow, Total(x))
+    if call.name in _CHOOSING:
+        flow = (*flow, Choose(x))
+    return Semantics(outputs=(axes,) * count, pins=pins, labels=labels, flow=flow)
 
 
 @law("aten.sum", "aten.mean")

@@ -3,12 +3,13 @@
 Batch and channel axes are only looped over.
 """
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from .._charged import Axes, Charged, ChargedCall
 from .._charges import SIGN
-from .._flow import Follow
+from .._flow import Follow, Rearrange, Total
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Semantics, law, normal_axis, pinned, rule
@@ -73,9 +74,6 @@ def max_pool_charges(call: ChargedCall, x: Charged, *args: Any, **__: Any) -> li
 
 
 @rule(
-    "aten.upsample_nearest1d",
-    "aten.upsample_nearest2d",
-    "aten.upsample_nearest3d",
     "aten.upsample_linear1d",
     "aten.upsample_bilinear2d",
     "aten.upsample_trilinear3d",
@@ -89,6 +87,13 @@ def max_pool_charges(call: ChargedCall, x: Charged, *args: Any, **__: Any) -> li
 def upsample(call: Call, x: Operand, *_: Any, **__: Any) -> Semantics:
     """Positions are interpolated."""
     return _slides(call, x, len(x) - 2, "positions along it are interpolated")
+
+
+@rule("aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_nearest3d", linear=True)
+def upsample_nearest(call: Call, x: Operand, *args: Any, **kwargs: Any) -> Semantics:
+    """Every position is that of the nearest one."""
+    said = upsample(call, x, *args, **kwargs)
+    return replace(said, flow=(*said.flow, Rearrange(x, "copy")))
 
 
 @rule("aten.grid_sampler_2d", "aten.grid_sampler_3d")
@@ -112,7 +117,8 @@ def unfold(call: Call, x: Operand, dim: int, size: int, step: int) -> Semantics:
     windows, inner = call.fresh(call.shape[dim]), call.fresh(size)
     why = "a window slides along it"
     pins = pinned((x[dim], windows, inner), why)
-    return Semantics(outputs=((*x.axes[:dim], windows, *x.axes[dim + 1 :], inner),), pins=pins)
+    out = (*x.axes[:dim], windows, *x.axes[dim + 1 :], inner)
+    return Semantics(outputs=(out,), pins=pins, flow=(Rearrange(x, "view"),))
 
 
 @rule("aten.unfold_backward")
@@ -131,7 +137,8 @@ def im2col(call: Call, x: Operand, kernel: list[int], *_: Any) -> Semantics:
     inner, windows = call.fresh(prod(kernel)), call.fresh(call.shape[-1])
     why = "a window slides along it"
     pins = pinned((*x.axes[-2:], inner, windows), why)
-    return Semantics(outputs=((*x.axes[:-3], x[-3] + inner, windows),), pins=pins)
+    out = (*x.axes[:-3], x[-3] + inner, windows)
+    return Semantics(outputs=(out,), pins=pins, flow=(Rearrange(x, "windows"),))
 
 
 @rule("aten.col2im", linear=True)
@@ -153,9 +160,8 @@ def fourier(call: Call, x: Operand, dims: list[int], *_: Any) -> Semantics:
     shape, transformed = call.shape, {normal_axis(d, len(x)) for d in dims}
     why = "a Fourier transform runs along it"
     axes = tuple(call.fresh(shape[a]) if a in transformed else e for a, e in enumerate(x))
-    return Semantics(
-        outputs=(axes,), pins=tuple((e, why) for a in transformed for e in (x[a], axes[a]))
-    )
+    pins = tuple((e, why) for a in transformed for e in (x[a], axes[a]))
+    return Semantics(outputs=(axes,), pins=pins, flow=(Total(x),))
 
 
 law("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")(stays)

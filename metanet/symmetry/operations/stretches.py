@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .._flow import Follow, Take
+from .._flow import Follow, Rearrange, Take, Write
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Semantics, normal_axis, rule
@@ -29,10 +29,10 @@ def slice_(
     first, last = _bounds(start, end, n)
     of_operand = tuple(a if a != dim else None for a in range(len(x)))
     if (first, last, step) == (0, n, 1):
-        return Semantics(outputs=(x.axes,), moves=True, flow=(Follow(x, tuple(range(len(x)))),))
-    return Semantics(
-        outputs=(Take(x, dim, first, last, step),), moves=True, flow=(Follow(x, of_operand),)
-    )
+        everything = (Follow(x, tuple(range(len(x)))), Rearrange(x, "view"))
+        return Semantics(outputs=(x.axes,), moves=True, flow=everything)
+    flow = (Follow(x, of_operand), Rearrange(x, "view"))
+    return Semantics(outputs=(Take(x, dim, first, last, step),), moves=True, flow=flow)
 
 
 @rule("aten.select", "aten.select_copy", linear=True)
@@ -41,9 +41,8 @@ def select(call: Call, x: Operand, dim: int, at: int) -> Semantics:
     dim = normal_axis(dim, len(x))
     at = at + x.shape[dim] if at < 0 else at
     of_operand = tuple(a for a in range(len(x)) if a != dim)
-    return Semantics(
-        outputs=(Take(x, dim, at, at + 1, drop=True),), moves=True, flow=(Follow(x, of_operand),)
-    )
+    flow = (Follow(x, of_operand), Rearrange(x, "view"))
+    return Semantics(outputs=(Take(x, dim, at, at + 1, drop=True),), moves=True, flow=flow)
 
 
 @rule("aten.unbind", "aten.unbind_copy", linear=True)
@@ -53,6 +52,7 @@ def unbind(call: Call, x: Operand, dim: int = 0) -> Semantics:
     return Semantics(
         outputs=tuple(Take(x, dim, i, i + 1, drop=True) for i in range(len(call.shapes))),
         moves=True,
+        flow=(Rearrange(x, "view"),),
     )
 
 
@@ -74,21 +74,15 @@ def split(call: Call, x: Operand, sizes: int | list[int], dim: int = 0) -> Seman
     return Semantics(
         outputs=tuple(Take(x, dim, a, b) for a, b in zip([0, *ends], ends, strict=False)),
         moves=True,
+        flow=(Rearrange(x, "view"),),
     )
 
 
-def _write(
-    call: Call,
-    x: Operand,
-    source: Operand,
-    dim: int,
-    start: int,
-    stop: int,
-    middle: Expr,
-    others: Any,
-) -> Semantics:
+def _write(call: Call, write: Write, middle: Expr, others: Any) -> Semantics:
     """A stretch of an axis is replaced: what lies before and behind it stays."""
-    n, numbers = x.shape[dim], call.as_numbers(x, source)
+    x, dim, start = write.into, write.axis, write.start
+    stop = start + write.count
+    n, numbers = x.shape[dim], call.as_numbers(x, write.source)
     before, after = (call.fresh(m) if m else () for m in (start, n - stop))
     old = call.fresh(stop - start)
 
@@ -101,7 +95,9 @@ def _write(
     else:
         out, equal = around(middle), ((x[dim], around(old)),)
     axes = x.replaced(dim, out)
-    return Semantics(outputs=(axes,), equal=(*equal, *others), pins=numbers, labels=(None,))
+    return Semantics(
+        outputs=(axes,), equal=(*equal, *others), pins=numbers, labels=(None,), flow=(write,)
+    )
 
 
 @rule("aten.slice_scatter")
@@ -124,11 +120,12 @@ def slice_scatter(
         return Semantics(
             outputs=(x.axes,), equal=others, pins=pins + call.as_numbers(x, source), labels=(None,)
         )
+    write = Write(x, source, dim, first, last - first)
     if (first, last) == (0, x.shape[dim]):
-        return Semantics(outputs=(source.axes,), labels=(source.label,), moves=True)
+        return Semantics(outputs=(source.axes,), labels=(source.label,), moves=True, flow=(write,))
     if first == last:
-        return Semantics(outputs=(x.axes,), labels=(x.label,), moves=True)
-    return _write(call, x, source, dim, first, last, source[dim], others)
+        return Semantics(outputs=(x.axes,), labels=(x.label,), moves=True, flow=(write,))
+    return _write(call, write, source[dim], others)
 
 
 @rule("aten.select_scatter")
@@ -137,4 +134,4 @@ def select_scatter(call: Call, x: Operand, source: Operand, dim: int, at: int) -
     dim = normal_axis(dim, len(x))
     at = at + x.shape[dim] if at < 0 else at
     others = tuple((x[a], source[a if a < dim else a - 1]) for a in range(len(x)) if a != dim)
-    return _write(call, x, source, dim, at, at + 1, (), others)
+    return _write(call, Write(x, source, dim, at, 1, single=True), (), others)
