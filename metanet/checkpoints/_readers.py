@@ -49,7 +49,7 @@ class Reader:
 
 
 READERS: Registry[Reader] = Registry("reader of checkpoints", group="metanet.readers")
-"""Every reader by its name; a path is read by the first of :func:`in_order` that accepts it."""
+"""Every reader by its name; a path is read by the first that accepts it."""
 
 
 def reader(
