@@ -33,6 +33,7 @@ extensions = [
 exclude_patterns = ["pictures/*.py", "_static"]
 html_theme = "furo"
 html_title = "metanet"
+smartquotes_action = "D"  # dashes only: quotes in pages are to be typed
 
 # ---------------------------------------------------------------- Markdown and notebooks
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
@@ -49,7 +50,7 @@ autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-napoleon_custom_sections = ["Shapes"]
+napoleon_custom_sections = ["Shapes", ("Attributes", "params_style")]
 # "Of each block: ..." under a property is a sentence, not "type: description".
 GoogleDocstring._consume_inline_attribute = lambda self: ("", self._dedent(self._consume_to_end()))
 # Types of other packages are shown, not linked: that would need their lists from the internet.
@@ -62,5 +63,6 @@ nitpick_ignore_regex = [
 def setup(app):
     """Write the generated pages before Sphinx looks for pages; say where public names live."""
     generate.write_all(HERE / "made")
+    app.connect("autodoc-process-signature", generate.readable_signature)
     app.connect("doctree-read", generate.leave_builtins_alone)
     app.connect("missing-reference", generate.public_home)

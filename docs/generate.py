@@ -107,6 +107,11 @@ def public_home(app, env, node, contnode):
     return contnode if target.startswith("metanet.") and _exists(target) else None
 
 
+def readable_signature(app, what, name, thing, options, signature, returns):
+    """``<factory>`` and other defaults without a literal, which Sphinx can't parse, become ``...``."""
+    return re.sub(r"= ?<[^<>]*>", "= ...", signature or "") or None, returns
+
+
 def leave_builtins_alone(app, doctree) -> None:
     """``type`` in an annotation is Python's, not the attribute ``type`` of one of our classes."""
     for node in list(doctree.findall(pending_xref)):
@@ -182,7 +187,7 @@ class Value:
     words: list[str] = field(default_factory=list)
 
     def row(self) -> str:
-        meaning = " ".join(self.words).replace("|", r"\|")
+        meaning = re.sub(r"([|*_<>])", r"\\\1", " ".join(self.words))
         value = {"???": "must be given"}.get(self.value, f"`{self.value}`" if self.value else "")
         return f"| `{self.key}` | {value.replace('|', chr(92) + '|')} | {meaning} |"
 
