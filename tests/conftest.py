@@ -14,6 +14,7 @@ import logging
 import random
 import tempfile
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,11 @@ import torch
 # What tests trust is no matter of the person who runs them.
 os.environ["METANET_STATE"] = tempfile.mkdtemp(prefix="metanet-state-")
 
-from metanet.sources import import_torchvision
+# Before the package is imported: whenever its functions are called, the shapes, dtypes and types of
+# their annotations are checked. Tests marked "untyped" pass wrong ones on purpose.
+jaxtyping.install_import_hook("metanet", "annotations.checked")
+
+from metanet.sources import import_torchvision  # noqa: E402
 
 # Before timm, transformers and lightning import it: its compiled part may be of another build than
 # PyTorch.
@@ -68,3 +73,11 @@ def _logging_as_before():
     for handler in [each for each in handlers if each not in root.handlers]:
         root.addHandler(handler)
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _types(request):
+    """Annotations are checked, except in tests marked ``untyped``."""
+    jaxtyping.config.update("jaxtyping_disable", bool(request.node.get_closest_marker("untyped")))
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

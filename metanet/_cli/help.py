@@ -76,7 +76,9 @@ def comments_of(folder: Path, name: str) -> dict[str, str]:
     'of the largest step'
     """
     folders = (folder, *conf_folders())
-    path = next((each / f"{name}.yaml" for each in folders if (each / f"{name}.yaml").is_file()), None)
+    path = next(
+        (each / f"{name}.yaml" for each in folders if (each / f"{name}.yaml").is_file()), None
+    )
     if path is None:
         return {}
     text = path.read_text(encoding="utf-8")

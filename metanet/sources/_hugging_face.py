@@ -2,7 +2,7 @@
 weights."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial, wraps
 from pathlib import Path
@@ -185,16 +185,8 @@ def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[
     """The configuration with some fields replaced, as if it had been written so: derived fields
     follow."""
     given = {key: value for key, value in arch_args.items() if key != "dtype"}
-    known = kind.from_dict(dict(fields)) if given else None
-    for key in given:
-        if not hasattr(known, key):
-            close = get_close_matches(key, known.to_dict(), n=3)
-            known_ones = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else f"it has {listed(known.to_dict(), 40)}"
-            )
-            raise MetanetError(f"hf:{name}: {kind.__name__} has no field {key!r}; {known_ones}")
+    if given:
+        _check_fields(kind.from_dict(dict(fields)), given, f"hf:{name}: {kind.__name__}")
     try:
         return kind.from_dict(_merged(fields, given))
     except Exception as error:
@@ -204,6 +196,17 @@ def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[
         raise MetanetError(
             f"hf:{name} can't be configured with {options}: {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_fields(config: Any, names: Iterable[str], what: str) -> None:
+    """Refuse names of fields that the configuration doesn't have."""
+    fields = config.to_dict()
+    for name in names:
+        if hasattr(config, name):
+            continue
+        close = get_close_matches(name, fields, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it has {listed(fields, 40)}"
+        raise MetanetError(f"{what} has no field {name!r}; {hint}")
 
 
 def _merged(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,13 +158,14 @@ def _module(name: str, ref: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name and not name.startswith(f"{error.name}."):
+        missing = error.name or name
+        if missing != name and not name.startswith(f"{missing}."):
             raise MetanetError(
-                f"{ref}: {name} needs the module {error.name}, which is not installed"
+                f"{ref}: {name} needs the module {missing}, which is not installed"
             ) from error
         raise MetanetError(
-            f"{ref}: there is no module {error.name}. Install its package, or run from the folder that holds "
-            f"{error.name.replace('.', '/')}.py."
+            f"{ref}: there is no module {missing}. Install its package, or run from the folder that "
+            f"holds {missing.replace('.', '/')}.py."
         ) from error
     except Exception as error:
         raise MetanetError(

@@ -137,12 +137,11 @@ def plan_loading(model: nn.Module, names: Iterable[str]) -> Plan:
     for name, new, pattern, converter in _renamed(model, names, known):
         if new not in known:
             (plan.ignored if ignored(name, new) else plan.unknown).append(name)
-        elif converter is None:
+        elif pattern is None:
             plan.names.setdefault(new, name)
         else:
-            steps.setdefault(new, Step(converter, new, {})).stored.setdefault(pattern, []).append(
-                name
-            )
+            step = steps.setdefault(new, Step(converter, new, {}))
+            step.stored.setdefault(pattern, []).append(name)
     plan.steps = [step for new, step in steps.items() if new not in plan.names]
     used = {
         *plan.names.values(),
@@ -177,11 +176,11 @@ def _renamed(
     renamings = [each for each in mapping if isinstance(each, WeightRenaming)]
     converters = [each for each in mapping if isinstance(each, WeightConverter)]
     by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
-    prefix = model.base_model_prefix
+    prefix, tensors = model.base_model_prefix, dict(known)
     for name in sorted(names, key=dot_natural_key):  # their order decides the places in a stack
-        new, pattern = rename_source_key(name, renamings, converters, prefix, known)
+        new, pattern = rename_source_key(name, renamings, converters, prefix, tensors)
         if new not in known and name in known:
-            new, pattern = rename_source_key(name, [], [], prefix, known)
+            new, pattern = rename_source_key(name, [], [], prefix, tensors)
         yield name, new, pattern, None if pattern is None else by_pattern[pattern]
 
 

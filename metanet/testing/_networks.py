@@ -1,7 +1,11 @@
 """Random feed-forward networks."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Choice = TypeVar("Choice")
 
 
 def random_network(seed: int) -> tuple[nn.Module, Tensor]:
@@ -13,25 +17,21 @@ def random_network(seed: int) -> tuple[nn.Module, Tensor]:
     """
     g = torch.Generator().manual_seed(seed)
 
-    def pick(*choices: object) -> object:
+    def pick(*choices: Choice) -> Choice:
         return choices[int(torch.randint(len(choices), (), generator=g))]
 
     channels, size = 1 + int(torch.randint(3, (), generator=g)), 6
     layers: list[nn.Module] = []
     width = channels
-    for _ in range(int(pick(1, 2, 3))):
-        out = int(pick(4, 6, 8))
-        groups = int(pick(1, 1, 2)) if width % 2 == 0 else 1
-        layers.append(
-            nn.Conv2d(width, out, 3, padding=1, groups=groups, bias=bool(pick(True, False)))
-        )
+    for _ in range(pick(1, 2, 3)):
+        out = pick(4, 6, 8)
+        groups = pick(1, 1, 2) if width % 2 == 0 else 1
+        layers.append(nn.Conv2d(width, out, 3, padding=1, groups=groups, bias=pick(True, False)))
         layers.append(pick(nn.BatchNorm2d(out), nn.GroupNorm(2, out), nn.Identity()))
         layers.append(pick(nn.ReLU(), nn.GELU(), nn.Tanh(), nn.SiLU(inplace=True)))
         if pick(True, False):
             layers.append(
-                Residual(
-                    nn.Sequential(nn.Conv2d(out, out, int(pick(1, 3)), padding="same"), nn.Tanh())
-                )
+                Residual(nn.Sequential(nn.Conv2d(out, out, pick(1, 3), padding="same"), nn.Tanh()))
             )
         width = out
     if pick(True, False):

@@ -85,7 +85,9 @@ class Program(nn.Module):
         super().__init__()
         draw = Draw(torch.Generator().manual_seed(seed))
         self.example = torch.randn(2, draw.pick(3, 5), draw.pick(4, 6), generator=draw.generator)
-        tensors, self.runs, self.kinds = [self.example], [], []
+        tensors = [self.example]
+        self.runs: list[Run] = []
+        self.kinds: list[str] = []
         names = list(kinds or STEPS)
         tries = 0
         while len(self.runs) < length and tries < 20 * length:
@@ -101,7 +103,7 @@ class Program(nn.Module):
             tensors.append(out)
             self.runs.append(run)
             self.kinds.append(kind)
-        self.heads = []
+        self.heads: list[tuple[int, str | None]] = []
         for i in {len(tensors) - 1, draw.tensor(tensors), draw.tensor(tensors)}:
             x = tensors[i]
             width = x.shape[-1] if x.ndim > 1 else 1
@@ -114,7 +116,11 @@ class Program(nn.Module):
             self.register_buffer(name, values)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        state, tensors = {**self._parameters, **self._buffers}, [x]
+        state: State = {
+            **dict(self.named_parameters(remove_duplicate=False)),
+            **dict(self.named_buffers(remove_duplicate=False)),
+        }
+        tensors = [x]
         for run in self.runs:
             tensors.append(run(state, tensors))
         return tuple(

@@ -2,6 +2,7 @@
 real."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -160,7 +161,9 @@ def complex_state(draw: Draw, tensors: list[Tensor]) -> Run | None:
     b, c = complex_parameter(draw, size, width), complex_parameter(draw, width, size)
 
     def run(p: State, t: list[Tensor]) -> Tensor:
-        rate, state, read = torch.polar(torch.sigmoid(p[length]), p[angle]), 0, []
+        rate = torch.polar(torch.sigmoid(p[length]), p[angle])
+        state: Any = 0  # before the first step; a tensor from then on
+        read = []
         for at in range(t[i].shape[1]):
             state = rate * state + as_complex(t[i][:, at]) @ p[b].mT
             read.append((state @ p[c].mT).real)

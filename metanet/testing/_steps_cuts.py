@@ -50,7 +50,9 @@ def shuffle_and_halve(draw: Draw, tensors: list[Tensor]) -> Run | None:
     ShuffleNetV2."""
     i = draw.tensor(tensors)
     a = some_axis(draw, tensors[i])
-    groups = _divisor(draw, tensors[i].shape[a]) if a is not None else None
+    if a is None:
+        return None
+    groups = _divisor(draw, tensors[i].shape[a])
     if groups is None:
         return None
 

@@ -218,7 +218,7 @@ def contract(draw: Draw, tensors: list[Tensor]) -> Run | None:
     i = draw.tensor(tensors)
     x = tensors[i]
     a, b = some_axis(draw, x), some_axis(draw, x)
-    if a is None or x.ndim > 4:
+    if a is None or b is None or x.ndim > 4:
         return None
     letters = "abcdef"[: x.ndim]
     kept = letters[b] if b != a and draw.below(2) else ""

@@ -173,7 +173,9 @@ def test_bad_input_is_explained(name):
 
 def test_registry_lists_the_choices():
     assert {"gmn", "deep_sets", "flat_mlp", "stat"} <= set(MODELS)
-    with pytest.raises(MetanetError, match=r"there is no model 'gnm'; did you mean 'gmn'\? Choices: .*gmn.*, stat"):
+    with pytest.raises(
+        MetanetError, match=r"there is no model 'gnm'; did you mean 'gmn'\? Choices: .*gmn.*, stat"
+    ):
         metanet.nn.build("gnm")
     with pytest.raises(
         MetanetError,
