@@ -66,6 +66,22 @@ def test_the_readme_is_short():
     assert 3_000 < len(README.encode()) <= 6_500
 
 
+def test_its_figures_are_those_of_the_results():
+    """As numbers of this form, and as sums of the rows on how far symmetries reach."""
+    _, _, figures = README.partition("## What it shows")
+    figures = figures.partition("\n## ")[0]
+    results = (ROOT / "docs/results.md").read_text()
+    numbers = re.findall(r"\d+\.\d+|\d+ s\b", figures)
+    assert len(numbers) >= 8
+    assert [number for number in numbers if number not in results] == []
+    rows = re.findall(r"^\| t[^|]+\| (\d+)[^|]*\| (\d+) \| (\d+) of (\d+) \|", results, re.M)
+    networks, traced, sound, verified = (
+        sum(map(int, column)) for column in zip(*rows, strict=True)
+    )
+    assert networks == traced
+    assert f"traced: {traced} of {networks}; verified: {sound} of {verified}" in figures
+
+
 def test_there_are_commands():
     assert len(COMMANDS) >= 50
 
