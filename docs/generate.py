@@ -67,16 +67,16 @@ def homes() -> dict[str, str]:
     ``metanet.graph._template.GraphTemplate`` (as annotations say it) and ``metanet.GraphTemplate`` are
     both ``metanet.graph.GraphTemplate``.
     """
-    found: dict[str, str] = {}
+    documented: dict[str, str] = {}
     for module in rooms()[1:]:
         for name in public_names(module):
             defined = _defined_as(getattr(importlib.import_module(module), name))
             if defined is not None:
-                found.setdefault(defined, f"{module}.{name}")
+                documented.setdefault(defined, f"{module}.{name}")
     room = importlib.import_module("metanet")
     for name in public_names("metanet"):
-        found[f"metanet.{name}"] = found[_defined_as(getattr(room, name))]
-    return found
+        documented[f"metanet.{name}"] = documented[_defined_as(getattr(room, name))]
+    return documented
 
 
 def _defined_as(thing) -> str | None:
@@ -171,7 +171,7 @@ def _indented(text: str) -> list[str]:
 
 # ---------------------------------------------------------------- commands
 
-COMMANDS = ("train", "predict", "inspect", "graph", "align", "barrier", "merge", "zoo")
+COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "command")
 _KEY = re.compile(
     r"(?P<indent> *)(?P<key>[\w.]+): *(?P<value>(?:'[^']*'|\"[^\"]*\"|[^#])*?)(?: *# ?(?P<words>.*))?"
 )
@@ -230,9 +230,8 @@ def choices_of(path: Path) -> dict[str, tuple[str, str]]:
 def examples_of(path: Path) -> list[str]:
     """The lines of a command's help that one can type."""
     header = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["help"]["header"]
-    lines = header.replace("\\\n", " ").splitlines()
-    return [" ".join(line.split()) if "   " not in line.strip() else line.strip()
-            for line in lines[1:] if line.strip()]  # fmt: skip
+    _, *lines = re.sub(r"\\\n *", "", header).splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def table(values: list[Value]) -> list[str]:
@@ -267,8 +266,8 @@ def command_page(command: str) -> str:
 def group_page(group: str) -> str:
     """Every choice of a group with its values."""
     users = [command for command in COMMANDS if group in choices_of(CONF / f"{command}.yaml")]
-    said = ", ".join(f"[`metanet {command}`](../{command}.md)" for command in users)
-    lines = [f"# {group}=", "", f"The group `{group}` of {said}.", ""]
+    commands = ", ".join(f"[`metanet {command}`](../{command}.md)" for command in users)
+    lines = [f"# {group}=", "", f"The group `{group}` of {commands}.", ""]
     for path in sorted((CONF / group).glob("*.yaml")):
         lines += [f"({group}-{path.stem})=", f"## {group}={path.stem}", "", summary_of(path), ""]
         parents = [p for p in yaml.safe_load(path.read_text()).get("defaults", []) if p != "_self_"]

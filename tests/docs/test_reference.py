@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from docs.pages import ROOT
+from metanet.cli import COMMANDS
 
 
 def _generate():
@@ -67,3 +68,4 @@ def test_each_page_of_a_command_lists_what_can_be_set():
     assert "groups/method.md#method-ties" in merge
     assert "`density`" in pages["commands/groups/method.md"]
     assert "metanet zoo zoo=digits_classifiers" in pages["commands/zoo.md"]
+    assert set(GENERATE.COMMANDS) == set(COMMANDS)
