@@ -11,10 +11,8 @@ from ._operand import Operand
 
 @dataclass(frozen=True, eq=False)
 class Follow:
-    """Output 0 stays on this operand's site.
-
-    Its axis i is the operand's axis ``axes[i]`` (``None``: a new axis).
-    """
+    """Output 0 stays on this operand's site: its axis i is the operand's axis ``axes[i]``
+    (``None``: a new axis)."""
 
     operand: Operand
     axes: tuple[int | None, ...]
@@ -39,9 +37,8 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Contraction:
-    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``.
-
-    Its ``out_axis`` is ``weight[weight_out]``.
+    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``; its ``out_axis`` is
+    ``weight[weight_out]``.
 
     With ``groups`` > 1 the leading factor of the data axis, of the output axis and of
     ``weight[group_axis]`` counts the groups.
@@ -60,10 +57,8 @@ class Contraction:
 
 @dataclass(frozen=True, eq=False)
 class Attach:
-    """A parameter acts on the neurons it is aligned with.
-
-    Its axis i lies along axis ``axes[i]`` of output 0.
-    """
+    """A parameter acts on the neurons it is aligned with: its axis i lies along axis ``axes[i]`` of
+    output 0."""
 
     operand: Operand
     axes: tuple[int | None, ...]
@@ -79,15 +74,12 @@ class Join:
 
 
 Flow = Follow | Regroup | Contraction | Attach | Join
-"""What a rule may say of neurons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """An output that is ``operand[..., start:stop:step, ...]`` along one axis.
-
-    The axis is dropped afterwards or kept.
-    """
+    """An output that is ``operand[..., start:stop:step, ...]`` along one axis, which is dropped
+    afterwards or kept."""
 
     operand: Operand
     axis: int
