@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format setup setup-dev clean
+.PHONY: help train test docs lint format setup setup-dev clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: export WANDB_MODE = disabled
 test: export HF_HUB_OFFLINE = 1
 test: lint ## set up, then lint and run the tests (ARGS: for pytest; --slow runs the slow ones too)
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+# Strictly: a warning, a reference that leads nowhere or a notebook that fails is an error. Offline.
+docs: $(VENV)/.installed-dev ## build the documentation into build/docs/
+	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs build/docs $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
 	$(BIN)/python -m ruff check .

@@ -270,7 +270,7 @@ def write(rows: Sequence[Mapping[str, Any]], append: bool) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> str:
-    """For the README: medians of seconds, means of the rest; ``slower``: than the first tool of the
+    """For docs/results: medians of seconds, means of the rest; ``slower``: than the first tool of the
     network."""
     lines = [
         "| network | tool | seconds | slower | L2 before -> after | groups moved | output change |",

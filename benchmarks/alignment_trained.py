@@ -224,7 +224,7 @@ def draw(shown: Mapping[tuple[str, str], Mapping[str, Barrier]]) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """For the README: mean and standard deviation over pairs."""
+    """For docs/results: mean and standard deviation over pairs."""
 
     def cell(own: Sequence[Mapping[str, Any]], column: str) -> str:
         values = [r[column] for r in own]

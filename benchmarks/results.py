@@ -1,4 +1,4 @@
-"""Collect the final numbers of runs into one CSV and the README's Markdown tables.
+"""Collect the final numbers of runs into one CSV and the Markdown tables of docs/results.
 
 The runs themselves are ordinary commands, for instance
 

@@ -1,11 +1,13 @@
-"""metanet: neural networks as data.
+"""Neural networks as data: their symmetries, graphs of their weights, and models that read them.
 
-The symmetries of an architecture are derived once, by tracing it; parameter graphs, equivariant
-networks and alignment are read off that one :class:`SymmetrySpec`.
+The symmetries of an architecture are derived once, by tracing it (:func:`metanet.trace`); parameter
+graphs, metanetworks, alignment and merging all read that one :class:`~metanet.SymmetrySpec`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from . import alignment as alignment
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
     from . import landscape as landscape
     from . import merging as merging
     from . import nn as nn
+    from . import plugins as plugins
+    from . import registry as registry
     from . import sources as sources
     from . import symmetry as symmetry
     from . import tasks as tasks
     from . import testing as testing
     from . import tracing as tracing
+    from . import trust as trust
     from . import verification as verification
     from . import zoo as zoo
     from .alignment import Alignment as Alignment
@@ -58,8 +63,8 @@ _HOME = {
 _WHERE = {name: room for room, names in _HOME.items() for name in names}
 # The rooms themselves, so that metanet.nn.build(...) needs no import of its own.
 _ROOMS = (
-    "alignment", "checkpoints", "config", "errors", "evaluation", "graph", "landscape", "merging", "nn", "sources",
-    "symmetry", "tasks", "testing", "tracing", "verification", "zoo",
+    "alignment", "checkpoints", "config", "errors", "evaluation", "graph", "landscape", "merging", "nn", "plugins",
+    "registry", "sources", "symmetry", "tasks", "testing", "tracing", "trust", "verification", "zoo",
 )  # fmt: skip
 
 
@@ -68,10 +73,6 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     if name in _ROOMS:
         return importlib.import_module(f".{name}", __name__)
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("metanet")
     raise AttributeError(f"module 'metanet' has no attribute {name!r}")
 
 

@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help(), file=sys.stdout if args else sys.stderr)
         return 0 if args else 2
     if args[0] == "--version":
-        from importlib.metadata import version
+        from . import __version__
 
-        print(version("metanet"))
+        print(__version__)
         return 0
     name, *rest = args
     if name not in COMMANDS:

@@ -31,7 +31,8 @@ TRUSTED = (
     "lightning.pytorch.profilers.",
     "lightning.pytorch.strategies.",
 )
-# What runs, or writes to, whatever its arguments name: never a target.
+"""What configurations may build, by the starts of dotted names."""
+
 REFUSED = (
     "metanet.sources",
     "metanet.checkpoints",
@@ -41,15 +42,18 @@ REFUSED = (
     "metanet.tasks.train",
     "metanet.tasks.predict",
 )
-# Packages of the user's own, e.g. METANET_TRUSTED="mylab,mylab_models"
+"""What runs, or writes to, whatever its arguments name: never built."""
+
 TRUSTED_VARIABLE = "METANET_TRUSTED"
+"""The variable with packages of the user's own, e.g. ``METANET_TRUSTED="mylab,mylab_models"``."""
 
 _HYDRA_KEYS = frozenset({"_target_", "_args_", "_partial_", "_convert_", "_recursive_"})
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: inside the package in an installed wheel, beside it in a
-    checkout.
+    """The folder of configuration files.
+
+    It lies inside the package in an installed wheel, beside it in a checkout.
 
     Raises:
         MetanetError: neither place has it.
@@ -113,8 +117,9 @@ def plain(cfg: Any) -> Any:
 
 
 def build(node: Any, **kwargs: Any) -> Any:
-    """Call what ``node`` names by ``_target_`` with the rest of ``node`` and ``kwargs`` as keyword
-    arguments.
+    """Call what ``node`` names by ``_target_``.
+
+    The rest of ``node`` and ``kwargs`` are its keyword arguments.
 
     Nested nodes with a ``_target_`` are built first. Lists and dicts arrive as plain Python.
     ``kwargs`` are handed over as they are, win over ``node``, and are code's own: they are not

@@ -43,8 +43,9 @@ Shape = TypeVar("Shape")
 
 
 class Document(BaseModel):
-    """The declared shape of a JSON object: no conversions ("3" is no 3), no keys that nobody
-    declared.
+    """The declared shape of a JSON object.
+
+    No conversions ("3" is no 3), no keys that nobody declared.
 
     Arrays are declared as lists: there are no tuples in JSON. A format that later versions may
     extend sets ``model_config = ConfigDict(extra="ignore")``.
@@ -123,8 +124,9 @@ def parse_json(
     content: bytes | str, place: str, *, error: type[MetanetError] = MetanetError, unique: bool = False,
     nan: bool = False,
 ) -> Any:  # fmt: skip
-    """JSON as the standard has it: UTF-8 without a mark, no NaN, no half characters, no nesting
-    without end.
+    """JSON as the standard has it.
+
+    UTF-8 without a mark, no NaN, no half characters, no nesting without end.
 
     Args:
         content: the bytes, or what they say.
@@ -159,8 +161,9 @@ def read_yaml(
     largest: int = LARGEST_YAML,
     error: type[MetanetError] = MetanetError,
 ) -> Any:
-    """The YAML in a regular file, plain values only, parsed but not checked: pass it to
-    :func:`validated`.
+    """The YAML in a regular file, plain values only.
+
+    It is parsed but not checked: pass it to :func:`validated`.
 
     Raises:
         MetanetError: no regular file (a pipe, a device, a folder), too large, unreadable, or no

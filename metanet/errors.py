@@ -14,7 +14,7 @@ def brief(value: object, longest: int = _NAME) -> str:
     """A name or value that a file brought, for a message: its start and its end if it is long.
 
     >>> brief("a" * 5_000, 20)
-    'aaaaaaaaaa...aaaaaaa'
+    'aaaaaaaaaaa...aaaaaa'
     """
     text = str(value)
     if len(text) <= longest:
@@ -48,13 +48,14 @@ class MetanetError(Exception):
 
 
 class CheckpointError(MetanetError):
-    """A checkpoint is damaged, unsafe to read, or does not fit the architecture it was given
-    with."""
+    """A checkpoint is damaged, unsafe to read, or of another architecture."""
 
 
 class TraceError(MetanetError):
-    """A network could not be recorded: missing inputs, a forward that raises, no tensor as
-    output."""
+    """A network could not be recorded.
+
+    Inputs are missing, its forward raises, or no output is a tensor.
+    """
 
 
 def _printable(text: str) -> str:
@@ -62,5 +63,7 @@ def _printable(text: str) -> str:
 
 
 class UntoldNeuronsWarning(UserWarning):
-    """An alignment leaves groups of neurons as they are, because nothing tells their neurons
-    apart."""
+    """An alignment leaves groups of neurons as they are.
+
+    Nothing tells their neurons apart.
+    """

@@ -1,7 +1,7 @@
 """How far something is: a bar where somebody watches, a line every few seconds in logs.
 
->>> for batch in track(batches, "statistics", unit="batches"):
-...     ...
+>>> for batch in track([1, 2, 3], "statistics", unit="batches"):
+...     pass
 
 In a terminal this is a tqdm bar. Where standard error is a file or a pipe, a bar would be rubbish
 and silence would look like a hang: there, a line is written whenever :data:`EVERY` seconds have
@@ -29,8 +29,9 @@ def track(
     scaled: bool = False,
     show: bool = True,
 ) -> "Progress[Item]":
-    """Counts what is done: iterate over it, or use it with ``with`` and call
-    :meth:`Progress.update`.
+    """Counts what is done.
+
+    Iterate over it, or use it with ``with`` and call :meth:`Progress.update`.
 
     Args:
         items: what is gone through.

@@ -35,6 +35,7 @@ from .errors import MetanetError
 _log = logging.getLogger(__name__)
 
 STATE_VARIABLE = "METANET_STATE"
+"""The variable with the folder in which trust is remembered."""
 _LISTED = 8  # references that a message shows
 _LONGEST = 100  # characters of one
 _MOST_ENTRIES = 200_000  # files of a folder that are looked at
@@ -47,8 +48,7 @@ Function = TypeVar("Function", bound=Callable)
 
 
 class TrustError(MetanetError):
-    """A file names code, or settings that reach out of its folder, and nobody has vouched for the
-    folder."""
+    """A file names code, or reaches out of its folder, and nobody has vouched for it."""
 
 
 class _Memory(Document):
@@ -62,16 +62,20 @@ class _Memory(Document):
 
 
 def open_to_files(factory: Function) -> Function:
-    """Decorator: files may name this function, ``its.module:its_name``. It must be safe with any
-    plain arguments."""
+    """Decorator: files may name this function, ``its.module:its_name``.
+
+    It must be safe with any plain arguments.
+    """
     reference = f"{factory.__module__}:{factory.__qualname__}"
     _tests.append(lambda given: given == reference)
     return factory
 
 
 def allow_references(test: Callable[[str], bool]) -> None:
-    """Let files name every reference that passes ``test``, which must neither import nor call what
-    they name."""
+    """Let files name every reference that passes ``test``.
+
+    The test must neither import nor call what they name.
+    """
     _tests.append(test)
 
 
@@ -81,8 +85,9 @@ def is_open(reference: str) -> bool:
 
 
 def check_arguments(function: Callable, given: Mapping[str, Any], place: str) -> None:
-    """Refuse keyword arguments from a file that the signature of ``function`` does not have or does
-    not type so.
+    """Refuse keyword arguments from a file that a function does not take.
+
+    Its signature does not have them, or does not type them so.
 
     Raises:
         MetanetError: lists them with their place.
@@ -155,8 +160,9 @@ def folders_named(value: Any) -> list[str | bool]:
 def require(
     references: Iterable[str], folder: str | os.PathLike, what: str = "code that would run"
 ) -> None:
-    """Refuse what files in ``folder`` name, unless it is open to all files or the user trusts the
-    folder.
+    """Refuse what files in ``folder`` name, unless the user trusts them.
+
+    What is open to all files is not refused.
 
     Args:
         references: as the file gives them; shown in the message.
@@ -253,8 +259,9 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def check_inside(folder: Path) -> None:
-    """Refuse a folder that holds links out of it, pipes or devices, before anything is written into
-    it.
+    """Refuse a folder that holds links out of it, pipes or devices.
+
+    Before anything is written into it.
 
     A stranger's ``error.txt -> ~/.bashrc`` would be written through.
 

@@ -213,6 +213,7 @@ class TestArchitectures:
 
 TYPED = """
 x = metanet.nn.build("gmn", width=8, layers=1, out_dim=3)
+batch = metanet.to_graph([a, b], arch)
 outputs: torch.Tensor = x(batch)
 for several in metanet.align([b, b], to=a, arch=arch):
     several(b)
@@ -220,17 +221,24 @@ path: dict[str, torch.Tensor] = metanet.from_graph(metanet.to_graph("a.safetenso
 losses = [(torch.randn(2, 6, 7), torch.randn(2, 6, 5))]
 height: float = metanet.barrier(a, b, model=decode, data=losses).barrier
 """
+TYPED_PAGES = (
+    "README",
+    *(f"docs/guide/{name}" for name in ("symmetries", "graphs", "alignment", "merging")),
+)
 
 
-def test_mypy_accepts_the_readmes_code(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    (tmp_path / "code.py").write_text("\n".join(blocks) + TYPED)
+def test_mypy_accepts_the_code_of_the_pages(tmp_path):
+    for page in TYPED_PAGES:
+        blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"{page}.md").read_text(), re.S)
+        code = "\n".join(block for block in blocks if not block.startswith("# nets.py"))
+        extra = TYPED if page == "docs/guide/alignment" else ""
+        (tmp_path / f"code_{Path(page).name.lower()}.py").write_text(code + extra)
     (tmp_path / "wrong.py").write_text("import metanet\nmetanet.align({}, to=None, arch=3)\n")
+    files = sorted(path.name for path in tmp_path.glob("*.py"))
+    assert len(files) == len(TYPED_PAGES) + 1
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
-    done = subprocess.run(
-        [*command, "code.py", "wrong.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "code.py" not in done.stdout, done.stdout
+    done = subprocess.run([*command, *files], cwd=tmp_path, capture_output=True, text=True)
+    assert "code_" not in done.stdout, done.stdout
     assert 'wrong.py:2: error: No overload variant of "align"' in done.stdout, (
         done.stdout + done.stderr
     )

@@ -1,4 +1,4 @@
-"""The laws of DESIGN section 7 that need no metanetwork, over every architecture the tests know and
+"""The laws of docs/architecture that need no metanetwork, over every architecture the tests know and
 random ones."""
 
 import pytest

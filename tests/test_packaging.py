@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import metanet
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -53,7 +55,7 @@ def test_the_wheel_holds_code_configuration_and_type_marker_and_nothing_else(whe
     assert {"metanet/cli.py", "metanet/py.typed", "metanet/_cli/sweep.py"} <= names
     assert {name.split("/")[0] for name in names} == {
         "metanet",
-        f"metanet-{PROJECT['version']}.dist-info",
+        f"metanet-{metanet.__version__}.dist-info",
     }
 
 
@@ -100,7 +102,7 @@ def test_the_extras_hold_what_the_makefile_installs():
     assert all(
         name in dev
         for name in (
-            "metanet[data,hub]",
+            "metanet[data,docs,hub]",
             "pytest",
             "pytest-xdist",
             "hypothesis",

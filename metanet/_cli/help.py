@@ -66,14 +66,14 @@ def help_of(command: str, words: Sequence[str]) -> str:
 
 
 def comments_of(folder: Path, name: str) -> dict[str, str]:
-    """The comments of a configuration file by dotted key, those of the files that it builds on
-    among them.
+    """The comments of a configuration file by dotted key.
 
-    >>> # conf/optim/adamw.yaml:
-    >>> # optimizer:
-    >>> #   lr: 2e-3                         # of the largest step
-    >>> comments_of(conf, "optim/adamw")["optimizer.lr"]
-    'of the largest step'
+    Those of the files that it builds on are among them. The line ``seed: 0   # of everything random, ...``
+    of ``conf/train.yaml`` gives:
+
+    >>> from metanet.config import conf_dir
+    >>> comments_of(conf_dir(), "train")["seed"]
+    'of everything random, the division into batches too'
     """
     folders = (folder, *conf_folders())
     path = next(

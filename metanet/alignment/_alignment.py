@@ -28,8 +28,9 @@ class _Metadata(Document):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How one network's neurons are relabelled to fit another's; ``alignment(checkpoint)`` is the
-    moved checkpoint.
+    """How one network's neurons are relabelled to fit another's.
+
+    ``alignment(checkpoint)`` is the moved checkpoint.
 
     It applies to every mapping with the same names: the checkpoint it was found for, others of the
     same run, averaged weights (EMA), and the moments of an optimizer by parameter name. Names that

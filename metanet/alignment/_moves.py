@@ -109,8 +109,10 @@ def movable_groups(spec: SymmetrySpec, keys: Keys, used: Collection[str]) -> lis
 
 
 def families(movable: Sequence[str], keys: Keys) -> list[tuple[str, ...]]:
-    """Every group that hangs on no other movable one, with all that hang on it, keys before what
-    they key."""
+    """Every group that hangs on no other movable one.
+
+    Each with all that hang on it, keys before what they key.
+    """
     roots = [g for g in movable if not any(k in movable for k in keys[g])]
     return [
         (r, *sorted((g for g in movable if r in keys[g]), key=lambda g: len(keys[g])))

@@ -17,6 +17,7 @@ from ..graph import real_parts
 from ..symmetry import Axis, Choice, Concat, Fixed, Leaf, Product, SymmetrySpec, chosen
 
 STATISTICS = ("running_mean", "running_var")
+"""How the statistics of norms end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,9 @@ def _cut(axes: _Axes, cuts: tuple[tuple, ...]) -> Iterator[tuple[_Axes, tuple[tu
 
 
 def cut_axis(axis: Axis) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
-    """One axis by itself in dense pieces: the factors of each, and the positions that it has,
-    ``(*sizes)``.
+    """One axis by itself in dense pieces.
+
+    The factors of each piece, and the positions that it has, ``(*sizes)``.
 
     Parts that depend on another axis are left out.
     """

@@ -91,8 +91,9 @@ MATCHERS: Registry[Matcher] = Registry("matcher", group="metanet.matchers")
 def matcher(
     name: str, many: bool = False, needs: Sequence[str] = ()
 ) -> Callable[[Callable], Callable]:
-    """Register a matcher; see :class:`Matcher` for the arguments. The tests of all matchers pick it
-    up by themselves.
+    """Register a matcher.
+
+    See :class:`Matcher` for the arguments. The tests of all matchers pick it up by themselves.
 
     Raises:
         MetanetError: there is one of this name; or the function takes other arguments than a problem

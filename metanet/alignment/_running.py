@@ -26,8 +26,9 @@ class Sample:
 
 
 class NeuronRunner:
-    """Runs states of one architecture by its recording, which is made anew for every shape of
-    inputs.
+    """Runs states of one architecture by its recording.
+
+    The recording is made anew for every shape of inputs.
 
     Args:
         arch: with its recording.

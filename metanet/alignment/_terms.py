@@ -55,8 +55,9 @@ def arrange_by_terms(
     keys: Keys,
     elements: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[float]]:
-    """The arrangement of all groups that earns most, and the score at the start and after every
-    step that raised it.
+    """The arrangement of all groups that earns most.
+
+    Besides it the score at the start and after every step that raised it.
 
     One family of groups after the other; once is enough where no two families meet in a term.
     """

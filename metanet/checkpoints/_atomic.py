@@ -12,8 +12,9 @@ from ._together import finish_saving
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, size: int | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what was written there becomes ``path`` when the
-    block ends well.
+    """Yield a temporary path that becomes ``path`` when the block ends well.
+
+    It lies beside ``path``.
 
     Nobody ever sees half a file: the bytes are on the disk (fsync) before the name is (rename), an
     old ``path`` stays until then, and an exception in the block removes the temporary file. Missing

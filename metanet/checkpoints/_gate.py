@@ -76,8 +76,10 @@ def check_dequantised(given: Mapping[str, Tensor], who: str = "") -> None:
 
 
 def are_plain(names: Iterable[str]) -> bool:
-    """Whether none of these names is one of quantised weights, of their scales, or of an
-    adapter."""
+    """Whether all these names are those of plain weights.
+
+    None is one of quantised weights, of their scales, or of an adapter.
+    """
     return not any(forms_of(name) or SCALE.fullmatch(name) for name in names)
 
 

@@ -188,8 +188,9 @@ def unlock(handle: int | None) -> None:
 
 
 def remove_leftovers(target: Path, kind: str = r"[0-9a-f]{8}\.partial\.{name}") -> None:
-    """Remove what processes that were killed while they wrote ``target`` left beside it; never what
-    is being written.
+    """Remove what killed processes left beside ``target`` when they wrote it.
+
+    What is being written stays.
 
     Args:
         target: the file or folder.

@@ -14,8 +14,10 @@ from ._fit import Described, check, describe, match
 
 
 def shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name -> the first name of the same memory, for tensors that share all of theirs with
-    another."""
+    """Name -> the first name of the same memory.
+
+    Of tensors that share all of theirs with another.
+    """
     first: dict[tuple, str] = {}
     out = {}
     for name, tensor in tensors.items():
@@ -27,8 +29,9 @@ def shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 class Checkpoint(Mapping[str, Tensor]):
-    """A read-only mapping from names to tensors (on the CPU) that reads a tensor when it is asked
-    for.
+    """A read-only mapping from names to tensors.
+
+    A tensor is read, onto the CPU, when it is asked for.
 
     Every reading gives a tensor of its own: changing it in place changes neither the file nor the
     next reading. The order of the names is the file's, which need not be that of the layers: most
@@ -89,8 +92,10 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def tied(self) -> Mapping[str, str]:
-        """Name -> the first name of the same memory, for those that share theirs; files may repeat
-        values besides."""
+        """Name -> the first name of the same memory.
+
+        Of tensors that share all of theirs with another.
+        """
         first: dict[str, str] = {}
         shared = {
             name: self._tied[stored]

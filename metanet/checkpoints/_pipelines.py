@@ -26,12 +26,12 @@ from ._readers import ReadOptions, reader
 from ._torch import SUFFIXES
 
 MODULES = "modules.json"
+"""The file that lists the parts of a sentence-transformers folder."""
 _PIPELINE = "model_index.json"
 _PLAIN = re.compile(r"\w[\w.-]*")
 _WEIGHTS = (".safetensors", *SUFFIXES)
 PARTS = "parts"
-"""The key of ``Checkpoint.metadata`` under which the parts with weights stand: sub-folder ->
-file."""
+"""The key of ``Checkpoint.metadata`` for the parts with weights: sub-folder -> file."""
 
 
 class _Module(Document):

@@ -19,8 +19,10 @@ _FOREIGN = ("refuse", "inert")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What the caller of ``load_checkpoint`` asks for beyond the path; a reader takes what concerns
-    its format."""
+    """What the caller of ``load_checkpoint`` asks for beyond the path.
+
+    A reader takes what concerns its format.
+    """
 
     key: str | None = None
     foreign_classes: str = "refuse"
@@ -49,7 +51,7 @@ class Reader:
 
 
 READERS: Registry[Reader] = Registry("reader of checkpoints", group="metanet.readers")
-"""Every reader by its name; a path is read by the first of :func:`in_order` that accepts it."""
+"""Every reader by its name; a path is read by the first that accepts it."""
 
 
 def reader(
@@ -59,8 +61,9 @@ def reader(
     kinds: tuple[Kind, ...] = (),
     first: bool = False,
 ) -> Callable[[Read], Read]:
-    """Register a function ``(path, options) -> Checkpoint`` as the reader of the paths that
-    ``accepts`` takes.
+    """Register a function ``(path, options) -> Checkpoint`` as a reader of paths.
+
+    It reads the paths that ``accepts`` takes.
 
     Args:
         name: of the reader; an entry point of the group ``metanet.readers`` has the same.
@@ -101,8 +104,9 @@ def load_checkpoint(
     key: str | None = None,
     foreign_classes: Literal["refuse", "inert"] = "refuse",
 ) -> Checkpoint:
-    """Open a checkpoint: a mapping from names to tensors on the CPU, each read when it is asked
-    for.
+    """Open a checkpoint, a mapping from names to tensors.
+
+    Each is read when it is asked for, onto the CPU.
 
     Formats: safetensors (``.safetensors``), what ``torch.save`` writes (``.pt``, ``.pth``,
     ``.bin``, ``.ckpt``; zip and the older format), the shards of either by their ``.index.json``,

@@ -102,8 +102,10 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that the checkpoint at a ``Checkpoint.path`` consists of: itself, or the index and
-    its shards."""
+    """The files that a checkpoint consists of, by its ``path``.
+
+    The file itself, or the index and its shards.
+    """
     if not is_index(path):
         return [path]
     return [path, *(path.parent / name for name in sorted(set(read_index(path)[0].values())))]

@@ -35,8 +35,9 @@ def write_together(
     outdated: Callable[[], Iterable[str]] = tuple,
     size: int | None = None,
 ) -> Iterator[Path]:
-    """Yield a hidden folder; what was written there becomes files of ``folder``, all at once, when
-    the block ends well.
+    """Yield a hidden folder whose files become ``folder``'s when the block ends well.
+
+    They do so all at once.
 
     Other files of ``folder``, which is made if need be, stay as they are.
 
@@ -137,8 +138,9 @@ def finish_saving(path: Path) -> None:
 
 
 def settle(folder: Path, name: str) -> bool:
-    """Finish what a killed :func:`write_together` had completed and not moved; whether there was
-    something.
+    """Finish what a killed :func:`write_together` had completed and not moved.
+
+    Returns whether there was something.
 
     Raises:
         MetanetError: there is, and it can't be moved here.

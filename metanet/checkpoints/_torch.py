@@ -109,8 +109,9 @@ def _check_dense(path: Path, name: str, tensor: Tensor) -> None:
 
 
 def load_objects(path: Path, classes: Iterable[type]) -> Any:
-    """What a torch file holds, which may have objects of these classes; looked at first as
-    checkpoints are.
+    """What a torch file holds, objects of these classes included.
+
+    The file is looked at first, as checkpoints are.
 
     Raises:
         CheckpointError: it is missing or damaged, or holds objects of other classes.

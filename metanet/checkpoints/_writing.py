@@ -199,8 +199,9 @@ def _write_all(file: BinaryIO, content: Any) -> None:
 
 
 def shard_plan(checkpoint: Checkpoint, max_shard_size: str | int = "5GB") -> dict[str, list[str]]:
-    """The files that a new folder of this checkpoint would have, and the names of the tensors in
-    each, in order.
+    """The files that a new folder of this checkpoint would have.
+
+    With the names of the tensors in each, in order.
 
     Args:
         checkpoint: of which no data is read.

@@ -13,8 +13,9 @@ from ..tracing import is_integer
 
 
 def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What a module's state dict has: the tensors themselves by name, and for every name the first
-    that it is tied to.
+    """What a module's state dict has: tensors by name.
+
+    And for every name the first that it is tied to.
 
     Args:
         model: on any device, meta included.
@@ -25,8 +26,9 @@ def entries(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoint:
-    """A module's or a mapping's tensors as a checkpoint, which shares their memory; a checkpoint as
-    it is.
+    """A module's or a mapping's tensors as a checkpoint.
+
+    It shares their memory. A checkpoint is returned as it is.
 
     Args:
         given: entries that are no tensors are left out.

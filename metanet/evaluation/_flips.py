@@ -15,8 +15,9 @@ from ._tokens import aligned_target
 
 @dataclass(frozen=True)
 class Flips:
-    """How answers differ between an old and a new network (Yan et al. 2021,
-    https://arxiv.org/abs/2011.09161).
+    """How answers differ between an old and a new network.
+
+    After Yan et al. 2021, https://arxiv.org/abs/2011.09161.
 
     Attributes:
         samples: that both were asked.

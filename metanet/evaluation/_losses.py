@@ -10,6 +10,8 @@ from ..errors import MetanetError
 from ._outputs import classified, scores_of
 
 Loss = Callable[[Any, Any], Tensor]
+"""Of outputs and target: the mean over a batch."""
+
 LOSSES: dict[str, Loss] = {}
 """Every named loss: of outputs and target, the mean over a batch."""
 
@@ -25,8 +27,9 @@ def loss(name: str) -> Callable[[Loss], Loss]:
 
 
 def find_loss(given: str | Loss | None) -> Loss:
-    """A loss by its name; a function is taken as it is, ``None`` goes by the kind of outputs and
-    target.
+    """A loss by its name.
+
+    A function is taken as it is, ``None`` goes by the kind of outputs and target.
 
     Raises:
         MetanetError: there is no such loss; the message lists the names.
@@ -43,8 +46,9 @@ def find_loss(given: str | Loss | None) -> Loss:
 
 
 def default_loss(outputs: Any, target: Any) -> Tensor:
-    """The network's own loss if it returns one; cross-entropy for integer targets, squared error
-    for numbers.
+    """The network's own loss, or one that the kind of target decides.
+
+    Cross-entropy for integer targets, squared error for numbers.
 
     Raises:
         MetanetError: the target is of another kind.

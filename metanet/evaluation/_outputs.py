@@ -33,8 +33,9 @@ def scores_of(outputs: Any) -> Tensor:
 
 
 def classified(outputs: Any, target: Any) -> tuple[Tensor, Tensor] | None:
-    """Scores ``(n, classes)`` and classes ``(n,)``, ignored places left out; ``None`` if the target
-    is no classes.
+    """Scores ``(n, classes)`` and classes ``(n,)``, without ignored places.
+
+    ``None`` if the target is no classes.
 
     Raises:
         MetanetError: a class for which there is no score.

@@ -77,8 +77,9 @@ def measure(
     metrics: Sequence[Metric],
     run: Runner,
 ) -> tuple[dict[str, float], int]:
-    """Means over all samples of the data: the loss, and those of the metrics that the target
-    allows.
+    """Means over all samples of the data.
+
+    Of the loss, and of the metrics that the target allows.
 
     Args:
         model: in the mode that it is to run in.

@@ -11,8 +11,9 @@ from ._outputs import IGNORED, classified, tokens_of
 
 
 def aligned_target(outputs: Any, target: Any) -> Any:
-    """A target whose classes stand where the scores for them do; all but one class per token is
-    returned as it is.
+    """A target whose classes stand where the scores for them do.
+
+    All but one class per token is returned as it is.
 
     Causal models move their labels inside, masked ones do not: which of the two it is shows in the
     network's own loss.

@@ -12,8 +12,9 @@ from ._running import batch_inputs
 
 
 def traced(model: nn.Module, data: Iterable[Any] | None) -> Architecture:
-    """The architecture of a network, by its own examples where it has some, else by the first
-    batch.
+    """The architecture of a network.
+
+    Traced by its own examples where it has some, else by the first batch.
 
     Args:
         data: batches ``(inputs, target)`` or dicts of keyword inputs.

@@ -43,8 +43,9 @@ def barrier(
     metrics: Sequence[str] | None = None, seed: int = 0, device: str | torch.device | None = None,
     progress: bool = False, **options: Any,
 ) -> Barrier:  # fmt: skip
-    r"""Loss and accuracy along the straight path :math:`(1 - \lambda) a + \lambda b` between two
-    networks.
+    r"""Loss and accuracy along the straight path between two networks.
+
+    The points are :math:`(1 - \lambda) a + \lambda b`.
 
     Linear mode connectivity (Frankle et al. 2020, https://arxiv.org/abs/1912.05671); the barrier is
     the maximum over :math:`\lambda` of the loss minus the linear interpolation of the losses at the

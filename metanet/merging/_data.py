@@ -12,8 +12,9 @@ from ._part import Problem
 
 
 class DataPerModel:
-    """Data of which every model has its own, in the order of the models: what each was trained on,
-    say.
+    """Data of which every model has its own.
+
+    In the order of the models: what each was trained on, say.
 
     What reads data without asking whose it is gets all of it, one model's after the other's.
 

@@ -20,8 +20,10 @@ from ..errors import MetanetError
 from ..registry import Registry
 
 PerModel = Annotated[Any, "one number, or one for each model"]
-"""An option of which every model has its own: the caller gives one number, or one for each; methods
-get a list."""
+"""An option of which every model has its own.
+
+The caller gives one number, or one for each; methods get a list.
+"""
 
 _BASES = ("none", "optional", "required")
 _NEEDS = ("arch", "model", "data", "loss")

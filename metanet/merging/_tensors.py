@@ -25,8 +25,9 @@ _WIDE = {torch.float64, torch.complex128}
 
 
 class Merged(Checkpoint):
-    """What :func:`metanet.merge` returns: names -> merged tensors, each computed when it is asked
-    for.
+    """What :func:`metanet.merge` returns: names -> merged tensors.
+
+    Each is computed when it is asked for.
 
     ``save_checkpoint`` and ``load_state_dict`` take it as they take any checkpoint.
 

@@ -42,8 +42,10 @@ def same_tensors(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def is_table(name: str, shape: torch.Size) -> bool:
-    """Whether a tensor is an embedding or an output layer, by its name: outside the layers, of two
-    axes or more."""
+    """Whether a tensor is an embedding or an output layer, by its name.
+
+    Such tensors lie outside the layers and have two axes or more.
+    """
     called_so = name.endswith(HEADS) or any(word in name.lower() for word in _EMBEDDINGS)
     return called_so and len(shape) > 1 and place_of(name) is None
 

@@ -19,8 +19,9 @@ ARCHITECTURE_FEATURES: tuple[str, ...] = (*(f"activation_{a}" for a in ACTIVATIO
 
 
 def architecture_features(template: GraphTemplate) -> Float[Tensor, " features"]:
-    """Activations (share of the activated sites), depth, sizes and kinds of layers, scaled to about
-    one.
+    """Activations, depth, sizes and kinds of layers, scaled to about one.
+
+    Activations are shares of the activated sites.
 
     Sizes are logarithms to base 2 over 10, layer counts are over 10: a layer is a site that edges
     of the kind reach, in however many pieces its tensor lies. Names: :data:`ARCHITECTURE_FEATURES`.

@@ -18,9 +18,10 @@ _POOLS = ("mean", "sum")
 
 @register("deep_sets")
 class DeepSets(NeuralMetanet):
-    r"""Deep Sets over parameters, after `Zaheer et al., Deep Sets, NeurIPS 2017
-    <https://arxiv.org/abs/1703.06114>`_: the baseline of `Lim et al. 2024
-    <https://arxiv.org/abs/2312.04501>`_.
+    r"""Deep Sets over parameters: a baseline that knows what each is, not where.
+
+    After `Zaheer et al., Deep Sets, NeurIPS 2017 <https://arxiv.org/abs/1703.06114>`_, as in `Lim
+    et al. 2024 <https://arxiv.org/abs/2312.04501>`_.
 
     .. math::
         \rho\big(\mathrm{pool}_e\, \phi(v_e, \mathrm{type}_e, \mathrm{layer}_e, \mathrm{kernel\

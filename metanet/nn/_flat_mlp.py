@@ -15,8 +15,9 @@ from ._tables import TENSOR_COLUMNS
 
 @register("flat_mlp")
 class FlatMLP(NeuralMetanet):
-    """An MLP on the flattened weights, the baseline that knows no symmetry: it serves one
-    architecture only, and its output changes when neurons are relabelled.
+    """An MLP on the flattened weights: the baseline that knows no symmetry.
+
+    It serves one architecture only, and its output changes when neurons are relabelled.
 
     ``fit_normalisation`` takes mean and standard deviation of every entry, and makes the first
     layer to measure.

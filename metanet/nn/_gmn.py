@@ -100,9 +100,10 @@ class NodeUpdate(nn.Module):
 
 @register("gmn")
 class GMN(NeuralMetanet):
-    r"""Graph Metanetwork, after `Lim et al., Graph Metanetworks for Processing Diverse Neural
-    Architectures, ICLR 2024 <https://arxiv.org/abs/2312.04501>`_: edge-updating message passing on
-    parameter graphs, with an invariant head.
+    r"""Graph metanetwork: message passing on parameter graphs, with an invariant head.
+
+    After `Lim et al., Graph Metanetworks for Processing Diverse Neural Architectures, ICLR 2024
+    <https://arxiv.org/abs/2312.04501>`_; edges (weights) are updated before nodes (neurons).
 
     Relabelling hidden neurons does not change the output. Dense stacks and sparse batches give the
     same numbers.

@@ -16,8 +16,10 @@ from ._layout import DenseLayout, Layout
 from ._sparse import SparseLayout
 
 Graphs = Sequence[GraphStack] | Any
-"""Stacks of graphs of one architecture each, or a torch-geometric ``Data`` or ``Batch`` of
-parameter graphs."""
+"""Stacks of graphs of one architecture each, or a batch.
+
+The batch is a torch-geometric ``Data`` or ``Batch`` of parameter graphs.
+"""
 
 
 _LISTED, _LONGEST = 12, 120  # tensors that a message names, and characters of a line
@@ -167,8 +169,10 @@ def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
 
 
 def find(name: str) -> type[Metanet]:
-    """The class of a model: by the name that it is registered under, or by its module, ``package.module``
-    or ``package.module:Class``, if it is one's own.
+    """The class of a model, by its name.
+
+    The name that it is registered under, or its module, ``package.module`` or
+    ``package.module:Class``, if it is one's own.
 
     Args:
         name: from the command line or from Python: a module that it names is imported.
@@ -180,8 +184,10 @@ def find(name: str) -> type[Metanet]:
 
 
 def reference(cls: type[Metanet]) -> str | None:
-    """``package.module:Class`` of a model that is none of metanet's own; None where nobody could
-    import it."""
+    """``package.module:Class`` of a model that is none of metanet's own.
+
+    ``None`` where nobody could import it.
+    """
     module, qualname = cls.__module__, cls.__qualname__
     if module == "__main__" or module.split(".")[0] == "metanet" or "<" in qualname:
         return None

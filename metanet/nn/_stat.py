@@ -19,9 +19,10 @@ from ._trees import check, evaluate, export
 
 @register("stat")
 class StatNN(Metanet):
-    """StatNN, after `Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020
-    <https://arxiv.org/abs/2002.11448>`_: mean, variance and quantiles of every tensor into
-    gradient-boosted trees.
+    """Gradient-boosted trees on mean, variance and quantiles of every tensor.
+
+    StatNN, after `Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020
+    <https://arxiv.org/abs/2002.11448>`_.
 
     Tensors of different architectures are aligned by what they are and by their position among
     those of their kind, counted from the input and, once more, from the output; what an

@@ -18,8 +18,7 @@ CONFIGURED: Mapping[str, str] = {
     "metanet.tasks": "task",
     "metanet.zoos": "zoo",
 }
-"""Groups of entry points whose entries are chosen by configuration files, and the folder of these
-files."""
+"""Groups of entry points that have configuration files, and the folders of these."""
 
 
 @dataclass(frozen=True)

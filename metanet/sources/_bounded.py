@@ -19,8 +19,9 @@ class _TooLarge(MetanetError):
 
 
 def build_within(make: Callable[[], Made], stored: Mapping[str, Any], who: str) -> Made:
-    """``make()``, once it is known that what it makes is no larger than the tensors that belong to
-    it.
+    """``make()``, once it is known that the result is not too large.
+
+    It may be no larger than the tensors that belong to it.
 
     The network is made twice, first on the meta device, where ``layers: 2**62`` ends as soon as
     there are more layers than stored tensors, and ``width: 2**40`` takes no memory.

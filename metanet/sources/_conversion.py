@@ -55,8 +55,9 @@ def in_memory(checkpoint: Checkpoint, model: nn.Module) -> Checkpoint:
 def on_disk(
     tensors: Checkpoint, model: nn.Module, like: Checkpoint, *, cast: bool = True
 ) -> Checkpoint:
-    """The reverse of :func:`in_memory`: tensors by the names, shapes and dtypes of a checkpoint's
-    files, lazily.
+    """The reverse of :func:`in_memory`, lazily.
+
+    Tensors by the names, shapes and dtypes of a checkpoint's files.
 
     What ``save_checkpoint`` writes of it, ``from_pretrained`` loads as it loaded ``like``. Names of
     ``like`` that ``tensors`` have nothing for (heads of other tasks, old buffers) keep their

@@ -70,8 +70,10 @@ def refuse_unpinned(arguments: Mapping[str, Any], who: str) -> None:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """While open, the Hugging Face Hub is out of reach, as with ``HF_HUB_OFFLINE=1``; its cache is
-    not."""
+    """While open, the Hugging Face Hub is out of reach; its cache is not.
+
+    As with ``HF_HUB_OFFLINE=1``.
+    """
     from huggingface_hub import constants
 
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True

@@ -18,8 +18,9 @@ _libraries: list[
 
 
 def import_torchvision() -> ModuleType | None:
-    """Import torchvision even where its compiled part is of another build than PyTorch; call it
-    before timm.
+    """Import torchvision even where its compiled part is of another build than PyTorch.
+
+    To be called before timm is imported.
 
     transformers imports it too. Without its compiled operations (non-maximum suppression, ...) all
     else works.

@@ -8,8 +8,10 @@ from typing import Any, TypeGuard
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Items that keep their place, and why; ``group`` names them when the elements of other groups
-    depend on them."""
+    """Items that keep their place, and why.
+
+    ``group`` names them when the elements of other groups depend on them.
+    """
 
     size: int
     reason: str = ""
@@ -46,8 +48,9 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """One part behind the other; it has a name if a :class:`Choice` elsewhere in the tensor goes by
-    it.
+    """One part behind the other.
+
+    It has a name if a :class:`Choice` elsewhere in the tensor goes by it.
 
     ``why`` says what cuts the axis, where operations divide the same items in different ways.
     """
@@ -66,8 +69,9 @@ class Concat:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Part i where the concatenation named ``by``, of the same tensor, is in its part i; all parts
-    have one size.
+    """Part i where a concatenation is in its part i.
+
+    The concatenation is the one named ``by`` of the same tensor; all parts have one size.
 
     A fused projection whose rows for queries read another stream than those for keys and values has
     one as its columns.
@@ -85,6 +89,7 @@ class Choice:
 
 
 Axis = Fixed | Leaf | Product | Concat | Choice
+"""How one axis of a tensor is made."""
 Parted = Product | Concat | Choice
 
 

@@ -49,8 +49,10 @@ class Derivation:
 
 
 def derive(trace: Trace, *others: Trace) -> Derivation:
-    """All permutation symmetries that the rules can show, and what the activations allow besides:
-    sound always, maximal nearly always (docs/architecture).
+    """All permutation symmetries that the rules can show.
+
+    And what the activations allow besides. Sound always, maximal nearly always: the laws stand in
+    ``docs/architecture.md``.
 
     Args:
         trace: a recording.

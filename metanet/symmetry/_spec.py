@@ -206,8 +206,9 @@ class _Metadata(Document):
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """A relabelling of the neurons of every group: ``t(state_dict)`` is a new state dict with the
-    same function.
+    """A relabelling of the neurons of every group.
+
+    ``t(state_dict)`` is a new state dict with the same function.
 
     Entry ``i`` of the new axis is entry ``element[i]`` of the old one. Elements of keyed groups
     have one leading axis per key and are looked up by the *new* index of the key.

@@ -40,8 +40,9 @@ def register(name: str) -> Callable[[type["Task"]], type["Task"]]:
 
 @dataclass(kw_only=True)
 class Task:
-    """Base of all tasks; a new one overrides the methods that differ, and is registered by
-    :func:`register`.
+    """Base of all tasks.
+
+    A new one overrides the methods that differ, and is registered by :func:`register`.
 
     It is named by ``_target_`` in ``conf/task/``. What :meth:`fit_scale` learns is kept with a
     saved model as :meth:`scale` gives it, and put back by :meth:`restore` after a check against

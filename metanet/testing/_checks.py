@@ -18,8 +18,9 @@ def assert_function_preserved(
     unseen: Sequence[str] = (),
     seed: int = 0,
 ) -> Verification:
-    """A random relabelling keeps the function; every illegal one, one axis of one tensor at a time,
-    changes it.
+    """A random relabelling keeps the function; every illegal one changes it.
+
+    Illegal ones move one axis of one tensor at a time.
 
     Args:
         model: traced here with ``inputs``.
@@ -61,8 +62,9 @@ def assert_invariant(
     metanetwork: Callable[[Sequence[GraphStack]], Tensor], architecture: Architecture, *,
     networks: int = 4, tolerance: float = 1e-10, sensitive: bool = True, seed: int = 0,
 ) -> float:  # fmt: skip
-    """An invariant metanetwork answers alike for a network and its relabellings, and notices
-    illegal ones.
+    """An invariant metanetwork answers alike for a network and its relabellings.
+
+    And it notices illegal ones.
 
     Args:
         metanetwork: called with stacks in float64.

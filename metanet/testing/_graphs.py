@@ -43,7 +43,7 @@ def graph_problems(
 def assert_graph(
     architecture: Architecture, state: Mapping[str, Tensor] | None = None, seed: int = 0
 ) -> None:
-    """:func:`graph_problems` finds none.
+    """A parameter graph keeps its laws: :func:`graph_problems` finds none.
 
     Raises:
         AssertionError: with all of them.

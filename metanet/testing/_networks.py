@@ -9,8 +9,9 @@ Choice = TypeVar("Choice")
 
 
 def random_network(seed: int) -> tuple[nn.Module, Tensor]:
-    """A random feed-forward network and example inputs: depth, widths, kernels, norms, pooling and
-    skips all drawn.
+    """A random feed-forward network and example inputs.
+
+    Depth, widths, kernels, norms, pooling and skips are all drawn.
 
     For property tests over architectures that nobody wrote by hand.
     """

@@ -17,13 +17,16 @@ from torch import Tensor, nn
 State = Mapping[str, Tensor]
 Run = Callable[[State, list[Tensor]], Tensor]
 STEPS: dict[str, Callable[["Draw", list[Tensor]], Run | None]] = {}
+"""Every kind of step by its name."""
 
 
 def step(
     function: Callable[["Draw", list[Tensor]], Run | None],
 ) -> Callable[["Draw", list[Tensor]], Run | None]:
-    """Register a kind of step: from what is drawn and the tensors so far to what makes the next
-    tensor, or ``None``."""
+    """Register a kind of step.
+
+    A function from what is drawn and the tensors so far to what makes the next tensor, or ``None``.
+    """
     STEPS[function.__name__] = function
     return function
 

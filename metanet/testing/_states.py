@@ -7,8 +7,10 @@ from ..architecture import Architecture
 
 
 def random_values(architecture: Architecture, generator: torch.Generator) -> dict[str, Tensor]:
-    """Plain random numbers in the architecture's dtypes, tied tensors shared; without integer
-    buffers."""
+    """Plain random numbers in the architecture's dtypes.
+
+    Tied tensors are shared; there are no integer buffers.
+    """
     state: dict[str, Tensor] = {}
     for name, tensor in ((n, t) for n, t in architecture.spec.tensors.items() if not t.integer):
         if tensor.tied_to is not None:

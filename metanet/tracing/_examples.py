@@ -27,8 +27,9 @@ _LARGE_IMAGES = (224, 256)
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Inputs of a network: ``model(*args, **kwargs)``, on the CPU, always the same for the same
-    configuration.
+    """Inputs of a network: ``model(*args, **kwargs)``.
+
+    On the CPU, always the same for the same configuration.
 
     Attributes:
         args, kwargs: with a batch of 2.
@@ -46,8 +47,10 @@ _MAKERS: list[tuple[Callable[[nn.Module], bool], _Maker]] = []
 
 
 def examples_for(predicate: Callable[[nn.Module], bool]) -> Callable[[_Maker], _Maker]:
-    """Register a function ``model -> Example`` for the models that ``predicate`` accepts; the first
-    match is asked."""
+    """Register a function ``model -> Example``.
+
+    It is asked for the models that ``predicate`` accepts; the first match counts.
+    """
 
     def register(make: _Maker) -> _Maker:
         _MAKERS.append((predicate, make))

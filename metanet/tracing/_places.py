@@ -13,8 +13,11 @@ EXITS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
 
 
 def line_of_the_network() -> str:
-    """``file:line`` of the innermost running code that is neither PyTorch's, nor that of recording
-    or verifying, nor a checker of types around a function."""
+    """``file:line`` of the innermost running code of the network.
+
+    Which is neither PyTorch's, nor that of recording or verifying, nor a checker of types around a
+    function.
+    """
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OUTSIDE):
         frame = frame.f_back

@@ -11,8 +11,9 @@ from ._modules import check_module
 
 
 def prepare(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, set so that its structure shows: what is recorded is also what is
-    verified.
+    """A copy in eval mode, set so that its structure shows.
+
+    What is recorded is also what is verified.
 
     transformers models use eager attention, batched matrix products for experts, and no cache.
     Parameters stay tied.

@@ -28,8 +28,9 @@ aten = torch.ops.aten
 
 
 def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
-    """Run ``model(*args, **kwargs)`` once on a copy, in eval mode and without gradients, and record
-    it.
+    """Run ``model(*args, **kwargs)`` once on a copy, and record it.
+
+    In eval mode and without gradients.
 
     If a parameter is on the meta device, all runs there, inputs included: no memory for weights or
     activations, and no time. Constants (positions, masks) are then computed for real beside it, so

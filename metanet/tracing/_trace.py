@@ -264,8 +264,10 @@ def references(x: Any) -> Iterator[Ref]:
 
 
 def is_integer(dtype: torch.dtype | str) -> bool:
-    """Whether a dtype, or one by its name as in :class:`Value`, holds whole numbers or truth
-    values."""
+    """Whether a dtype holds whole numbers or truth values.
+
+    It may be given by its name, as in :class:`Value`.
+    """
     return str(dtype).removeprefix("torch.") in _INTEGERS
 
 

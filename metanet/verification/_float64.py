@@ -21,8 +21,9 @@ _WIDE = {
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """While active, every half or single precision tensor that is made or converted to becomes a
-    float64 one.
+    """While active, tensors of half and single precision become float64 ones.
+
+    Whether they are made or converted to.
 
     Networks call ``x.float()``, ``softmax(dtype=torch.float32)`` or autocast in between; each of
     these would cut a float64 computation down to seven digits. Sees the operations *below*

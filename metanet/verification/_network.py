@@ -261,8 +261,10 @@ def _healthy(x: Tensor) -> bool:
 
 
 def change_of(got: Tensor, want: Tensor) -> float:
-    """Largest difference relative to the spread of ``want``; infinite where only one of them is
-    masked or NaN."""
+    """Largest difference relative to the spread of ``want``.
+
+    Infinite where only one of them is masked or NaN.
+    """
     plain = _ordinary(want)
     if not torch.equal(plain, _ordinary(got)):
         return float("inf")

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 TOLERANCE = 1e-10
-"""A legal relabelling may change the output by this share of its spread (rounding of float64, 150
-layers deep)."""
+"""A legal relabelling may change the output by this share of its spread.
+
+That is the rounding of float64, 150 layers deep.
+"""
 
 UNSEEN = 1e-6
 """An illegal relabelling that changes the output by less of its spread counts as not seen."""

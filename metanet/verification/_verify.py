@@ -39,8 +39,9 @@ def verify(
     progress: bool = False,
     **kwargs: Any,
 ) -> Verification:
-    """Test a spec against the network itself: legal relabellings keep the function, illegal ones
-    change it.
+    """Test a spec against the network itself.
+
+    Legal relabellings keep the function, illegal ones change it.
 
     Everything runs on a float64 copy whose parameters and buffers are all drawn anew, masks and
     index tables too, and complex ones in both parts, because freshly initialised networks hide

@@ -57,8 +57,9 @@ _seeding = threading.Lock()
 @register("digits_classifiers")
 @dataclass(frozen=True)
 class DigitsClassifiers:
-    """Classifiers whose accuracies spread over the whole range, because nearly everything about
-    them is drawn.
+    """Classifiers whose accuracies spread over the whole range.
+
+    Nearly everything about them is drawn.
 
     Every network has its own seed, from which its hyper-parameters (uniform, or log-uniform where
     marked) and all else follow: initialisation, training subset, wrong labels, order of the

@@ -11,8 +11,10 @@ class ZooError(MetanetError):
 
 
 class DamagedZooError(ZooError):
-    """Files of a zoo are missing or are not what was written. ``problems``: file name -> what is
-    wrong with it."""
+    """Files of a zoo are missing or are not what was written.
+
+    ``problems``: file name -> what is wrong with it.
+    """
 
     def __init__(self, folder: Path, problems: Mapping[str, str]):
         self.folder, self.problems = folder, dict(problems)

@@ -44,8 +44,9 @@ def settle_weights(zoo: Zoo, nan: str) -> Zoo:
 
 
 def settle_labels(zoo: Zoo, label: str) -> Zoo:
-    """The same for networks whose label is NaN or infinite, by the zoo's own choice; kept ones
-    can't be learned from.
+    """Settle what becomes of networks whose label is NaN or infinite.
+
+    The zoo's own choice decides; networks that are kept can't be learned from.
 
     Raises:
         ZooError: there are some and the choice is not ``drop``; or nothing else is left.

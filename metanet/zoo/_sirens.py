@@ -37,8 +37,10 @@ def coordinates(size: int) -> Float[Tensor, "points 2"]:
 def render(
     state: Mapping[str, Float[Tensor, "n ..."]], size: int, w0: float = W0
 ) -> Float[Tensor, "n size size"]:
-    """The images that stacked SIRENs (``seq.0.weight (n, h, 2)``, ...) stand for; not clipped to
-    [0, 1]."""
+    """The images that stacked SIRENs stand for.
+
+    States ``seq.0.weight (n, h, 2)``, ...; the images are not clipped to [0, 1].
+    """
     weights, biases = _layers(state)
     points = coordinates(size).to(weights[0]).T  # (2, points)
     return _forward(weights, biases, points, w0).unflatten(1, (size, size))
@@ -52,8 +54,9 @@ def psnr(images: Float[Tensor, "n h w"], originals: Float[Tensor, "n h w"]) -> F
 @register("mnist_sirens")
 @dataclass(frozen=True)
 class MnistSirens:
-    """SIRENs (Sitzmann et al. 2020) of real MNIST digits, by full-batch Adam on the mean squared
-    error.
+    """SIRENs (Sitzmann et al. 2020) of real MNIST digits.
+
+    Fitted by full-batch Adam on the mean squared error.
 
     Every fit starts from its own random initialisation, so that weights of two fits are not
     comparable neuron by neuron. The run of a network, which a split must not cut through, is its

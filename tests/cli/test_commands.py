@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import metanet
 from metanet import cli
 from metanet.errors import CheckpointError
 
@@ -37,7 +38,7 @@ class TestUsage:
 
     def test_version(self, capsys):
         assert cli.main(["--version"]) == 0
-        assert capsys.readouterr().out.strip() == "0.1.0"
+        assert capsys.readouterr().out.strip() == metanet.__version__
 
     def test_cfg_prints_and_stops(self, calls, capsys):
         assert (

@@ -40,8 +40,9 @@ def save_merged(
     progress: bool = False,
     parts: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Compute a merge's tensors one by one and write them to a new folder, with other files beside
-    them.
+    """Compute a merge's tensors one by one and write them to a new folder.
+
+    Other files may be written beside them.
 
     All is written to a hidden folder beside ``folder``, shard by shard, and renamed at the end. A
     merge that was stopped, killed or out of disk leaves its finished shards there; the same merge
