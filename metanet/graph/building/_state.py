@@ -51,7 +51,7 @@ class Operation:
 
     def word(self, kind: type[F]) -> F | None:
         """What is said in one of the words, ``None`` if it is not used."""
-        return next(iter(self.said(kind)), None)
+        return next((flow for flow in self.semantics.flow if isinstance(flow, kind)), None)
 
 
 @dataclass
