@@ -286,8 +286,8 @@ def check_inside(folder: Path) -> None:
             )
 
 
-def shown(reference: str) -> str:
-    """A stranger's text for a message: no control characters, not without end."""
+def shown(reference: object) -> str:
+    """What a stranger's file says, for a message: no control characters, not without end."""
     text = repr(reference)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...'"
 

@@ -88,6 +88,7 @@ class TestPaths:
         with pytest.raises(CheckpointError, match="missing     0.weight"):
             metanet.to_graph(tmp_path / "a.safetensors", arch)
 
+    @pytest.mark.untyped
     def test_arguments_of_other_kinds_say_what_they_should_be(self, network, arch):
         with pytest.raises(
             MetanetError, match=r"arch=metanet.trace\(model, inputs\), not SymmetrySpec"

@@ -49,12 +49,14 @@ def test_a_name_is_given_once(colours):
     assert colours.find("red").__name__ == "red"
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("name", ["", None, 3])
 def test_a_name_is_text(colours, name):
     with pytest.raises(MetanetError, match="give it a name"):
         colours.add(name, colours.find)
 
 
+@pytest.mark.untyped
 def test_errors_list_the_choices(colours):
     with pytest.raises(MetanetError, match=r"no colour 'rde'; did you mean 'red'\? Choices: red"):
         colours.find("rde")

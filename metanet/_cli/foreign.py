@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..config import conf_dir
-from .overrides import TEXT_KEYS
+from .keys import TEXT_KEYS
 
 _NAME = re.compile(r"[\w-]+")  # of a file in a group
 _WORD = re.compile(r"[\w.+-]*")

@@ -7,34 +7,10 @@ from pathlib import Path
 
 from .. import trust
 from ..errors import MetanetError
+from .foreign import doubtful
+from .keys import OPEN_KEYS, TEXT_KEYS, TEXT_LIST_KEYS, TREE_KEYS
 
 _LARGEST = 2**20  # bytes of overrides
-
-# Keys whose values are paths, references or column names: plain text, whatever characters it has.
-TEXT_KEYS = frozenset(
-    {
-        "a",
-        "alignment",
-        "arch",
-        "b",
-        "base",
-        "checkpoint",
-        "data",
-        "explain",
-        "label",
-        "out",
-        "path",
-        "recipe",
-    }
-    | {"data_args.tokenizer", "resume", "run", "table", "train_data", "trust"}
-    | {"hydra.run.dir", "hydra.sweep.dir", "zoo.arch", "zoo.label", "zoo.path", "zoo.table"}
-)
-TEXT_LIST_KEYS = frozenset({"alignment", "data", "models", "trust"})  # [A,B], each one text
-TREE_KEYS = frozenset(
-    {"overrides", "slices"}
-)  # {...} or [...], whose keys may be quoted; or the path of a file
-# Dictionaries that take any key, so that nobody has to write +
-OPEN_KEYS = ("arch_args.", "data_args.", "zoo.arch_args.")
 
 _QUOTED_KEY = re.compile(r"""(?P<mark>["'])(?P<key>(?:(?!(?P=mark)).)*)(?P=mark)\s*:""")
 _BETWEEN_LISTS = re.compile(r"(?<=\])\s*,\s*(?=\[)")
@@ -64,7 +40,7 @@ def prepare(args: list[str], short: Mapping[str, str] | None = None) -> list[str
 
     ``short`` maps short keys to where they stand in the configuration: ``path`` -> ``zoo.path``.
 
-    Values of :data:`TEXT_KEYS` are quoted unless they are quoted already, ``null`` or empty. In a
+    Values of :data:`~metanet._cli.keys.TEXT_KEYS` are quoted unless they are quoted already, ``null`` or empty. In a
     sweep (``-m``) commas separate choices, in :data:`TEXT_LIST_KEYS` they separate items; a path
     with a comma needs quotes of its own there. In :data:`TREE_KEYS`, keys may stand in quotes, as
     they do in JSON.
@@ -148,8 +124,6 @@ def resumed(args: list[str]) -> list[str]:
 
 def _check_origin(run_dir: Path, old: list[str], args: list[str]) -> None:
     """Refuse what a stranger's run would have this one do."""
-    from .foreign import doubtful
-
     with trust.trusting(*trust_named(args)):
         if not trust.is_known(run_dir) and not trust.is_trusted(run_dir):
             trust.check_inside(run_dir)

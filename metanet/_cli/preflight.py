@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from . import checks, usage
-from .overrides import TEXT_KEYS, TEXT_LIST_KEYS, TREE_KEYS, is_sweep, typed, unquote
+from .keys import TEXT_KEYS, TEXT_LIST_KEYS, TREE_KEYS
+from .overrides import is_sweep, typed, unquote
 from .schema import EVERYWHERE
 
 _UNKNOWN = re.compile(r"Could not (?:override|append to config|delete from config)\b[^']*'([^']+)'")

@@ -435,6 +435,7 @@ def test_the_csv_and_the_picture(images, tmp_path):
     assert len(text.splitlines()) == 1 + 5 + 2
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -466,6 +467,7 @@ def test_says_what_is_wrong(change, message, images):
 
 
 class TestWrongNetworks:
+    @pytest.mark.untyped
     def test_names_and_shapes(self, images):
         model, b = net(), net(1).state_dict()
         with pytest.raises(

@@ -155,6 +155,7 @@ SIGNATURES = [
 ]  # fmt: skip
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(("registry", "group", "room", "decorator", "body", "message"), SIGNATURES)
 def test_wrong_signatures(place, registry, group, room, decorator, body, message):
     text = f"import {room} as m\n@m.{decorator}('x')\n{body}\n"
