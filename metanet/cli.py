@@ -1,9 +1,10 @@
 """The console script: ``metanet COMMAND key=value ...``; every command is a Hydra app.
 
-A new command is one entry in :data:`COMMANDS` and one primary config, ``conf/COMMAND.yaml``. Around
-Hydra this adds: paths need no quoting, all mistakes of a command line are told at once and before
-anything starts, ``--help`` with the comments of the values, ``resume=RUN_DIR``, one run directory
-for all ranks, a table at the end of a sweep, Ctrl-C that says how to go on, and errors as messages.
+A new command is one entry in :data:`COMMANDS`, one function ``metanet/commands/COMMAND.py:COMMAND``
+and one primary config, ``conf/COMMAND.yaml``. Around Hydra this adds: paths need no quoting, all
+mistakes of a command line are told at once and before anything starts, ``--help`` with the comments
+of the values, ``resume=RUN_DIR``, one run directory for all ranks, a table at the end of a sweep,
+Ctrl-C that says how to go on, and errors as messages.
 Expected errors (``MetanetError``, unknown keys and choices, a full disk) print without a traceback
 and exit with 1, wrong usage with 2; programming errors keep the traceback, from our own frames on.
 With ``HYDRA_FULL_ERROR=1`` everything keeps its whole traceback.
@@ -19,14 +20,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command: what ``metanet --help`` says of it, and the function that gets the composed
-    configuration."""
+    """One command, whose function is ``metanet/commands/NAME.py:NAME``.
+
+    Attributes:
+        summary: what ``metanet --help`` says of it.
+        short: keys that may be given without their group -> where they stand.
+    """
 
     summary: str
-    run: str  # "module:function"; imported when the command runs
-    short: Mapping[str, str] = field(
-        default_factory=dict
-    )  # keys that may be given without their group
+    short: Mapping[str, str] = field(default_factory=dict)
 
 
 # zoo=folder path=DIR table=CSV ...
@@ -35,32 +37,17 @@ _ZOO = {
     for key in ("arch", "arch_args", "input_shape", "label", "nan", "path", "table")
 }
 COMMANDS = {
-    "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
+    "train": Command(summary="learn from a zoo of networks", short=_ZOO),
     "predict": Command(
         summary="ask a trained metanetwork about a checkpoint",
-        run="metanet.tasks:predict",
         short={"model": "model_class"},  # to Hydra, model is a group
     ),
-    "inspect": Command(
-        summary="derive and test the symmetries of an architecture",
-        run="metanet._cli.inspect:inspect",
-    ),
-    "graph": Command(
-        summary="turn a checkpoint into a parameter graph, and draw it",
-        run="metanet._cli.graph:graph",
-    ),
-    "align": Command(
-        summary="move one network's neurons onto those of another", run="metanet._cli.align:align"
-    ),
-    "barrier": Command(
-        summary="loss and accuracy between two networks", run="metanet._cli.barrier:barrier"
-    ),
-    "merge": Command(
-        summary="merge checkpoints, aligned first if asked for", run="metanet._cli.merge:merge"
-    ),
-    "zoo": Command(
-        summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO
-    ),
+    "inspect": Command(summary="derive and test the symmetries of an architecture"),
+    "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it"),
+    "align": Command(summary="move one network's neurons onto those of another"),
+    "barrier": Command(summary="loss and accuracy between two networks"),
+    "merge": Command(summary="merge checkpoints, aligned first if asked for"),
+    "zoo": Command(summary="make a zoo, or finish one that was stopped", short=_ZOO),
 }
 
 
@@ -98,17 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     return _until_stopped(name, rest)
-
-
-def make_zoo(cfg: Any) -> None:
-    """The command ``zoo``: build ``cfg.zoo``, make or finish its networks, print what it is.
-
-    Args:
-        cfg: the composed configuration; ``cfg.zoo`` names a class with ``load(progress=True)``.
-    """
-    from .config import build
-
-    print(repr(build(cfg.zoo).load(progress=True)))
 
 
 def _until_stopped(name: str, args: list[str]) -> int:
@@ -155,7 +131,7 @@ def _run(name: str, args: list[str], outcome: Any) -> int:
         with plugged.told(name):
             own.announce(final)
             _check(name, final, flags)
-            running.run(name, COMMANDS[name].run, directories.follow_main_rank(final), outcome)
+            running.run(name, directories.follow_main_rank(final), outcome)
         failure = outcome.failure
     except Exception as error:
         failure = error

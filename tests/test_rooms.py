@@ -30,6 +30,7 @@ ORDER = [
     "zoo",
     "tasks",
     "_cli",
+    "commands",
     "cli",
 ]
 FILES = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"]

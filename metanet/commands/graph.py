@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._cli.folders import keep_inputs
+from .._cli.sweep import METRICS_FILE
+from .._cli.tracing import make_network, trace_timed
 from ..architecture import Architecture, to_graph
 from ..checkpoints import (
     Checkpoint,
@@ -25,9 +28,6 @@ from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..graph import GraphTemplate, byte_size, real_parts
 from ..sources import in_memory
-from .folders import keep_inputs
-from .sweep import METRICS_FILE
-from .tracing import make_network, trace_timed
 
 NAME = "graph"  # of the files, before their suffix
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._cli.folders import keep_inputs
+from .._cli.sweep import METRICS_FILE
+from .._cli.tracing import Inputs, make_network, trace_timed
 from ..architecture import Architecture
 from ..checkpoints import atomic_write
 from ..config import plain
 from ..errors import MetanetError
 from ..verification import Verification, verify
-from .folders import keep_inputs
-from .sweep import METRICS_FILE
-from .tracing import Inputs, make_network, trace_timed
 
 
 def inspect(cfg: Any) -> None:

@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import atomic_write
-from ..config import plain
-from ..errors import MetanetError, UntoldNeuronsWarning
-from ..landscape import barrier as measure_barrier
-from .log import check_login, log_curve
-from .networks import (
+from .._cli.log import check_login, log_curve
+from .._cli.networks import (
     Pair,
     find_device,
     load_alignment,
@@ -20,7 +16,11 @@ from .networks import (
     open_pair,
     trace_networks,
 )
-from .sweep import METRICS_FILE
+from .._cli.sweep import METRICS_FILE
+from ..checkpoints import atomic_write
+from ..config import plain
+from ..errors import MetanetError, UntoldNeuronsWarning
+from ..landscape import barrier as measure_barrier
 
 
 def barrier(cfg: Any) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .vocabulary import Vocabulary
+from ._vocabulary import Vocabulary
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 VOCABULARY = ("vocab_size",)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .._cli.folders import files_beside, folder_of, left_beside
 from ..checkpoints import MODULES, Checkpoint, has_weights, parts_of
 from ..documents import read_json
 from ..errors import CheckpointError, MetanetError
-from .configuration import VOCABULARY, updated
-from .folders import files_beside, folder_of, left_beside
-from .vocabulary import Vocabulary
+from ._configuration import VOCABULARY, updated
+from ._vocabulary import Vocabulary
 
 CONFIG = "config.json"
 _TOKENIZER = (

@@ -11,6 +11,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._cli.folders import check_free, files_beside, folder_of, left_beside
+from .._cli.networks import (
+    ALIGNMENT_FILE,
+    Pair,
+    find_device,
+    loss_of,
+    matcher_of,
+    open_pair,
+    trace_networks,
+)
+from .._cli.sweep import METRICS_FILE
 from ..alignment import Alignment
 from ..alignment import align as align_to
 from ..checkpoints import Checkpoint, atomic_write, read_index, save_checkpoint, write_folder
@@ -20,17 +31,6 @@ from ..evaluation import find_loss
 from ..graph import real_parts
 from ..sources import on_disk
 from ..symmetry import Transform
-from .folders import check_free, files_beside, folder_of, left_beside
-from .networks import (
-    ALIGNMENT_FILE,
-    Pair,
-    find_device,
-    loss_of,
-    matcher_of,
-    open_pair,
-    trace_networks,
-)
-from .sweep import METRICS_FILE
 
 
 def align(cfg: Any) -> None:

@@ -13,19 +13,8 @@ from typing import Any
 
 import yaml
 
-from ..alignment import Alignment
-from ..architecture import Architecture
-from ..checkpoints import PARTS, Checkpoint, atomic_write
-from ..config import plain
-from ..documents import read_yaml
-from ..errors import CheckpointError, MetanetError, UntoldNeuronsWarning
-from ..merging import METHODS, Merged, model_card, save_merged
-from ..merging import merge as merge_networks
-from .carrying import Carried, carried, read_config
-from .configuration import says_tied
-from .folders import check_free, folder_of
-from .naming import as_stored
-from .networks import (
+from .._cli.folders import check_free, folder_of
+from .._cli.networks import (
     Networks,
     find_device,
     load_alignment,
@@ -34,10 +23,21 @@ from .networks import (
     open_networks,
     trace_networks,
 )
-from .overrides import key_of, typed
-from .recipe import CONFIG_FILE, DIGESTS
-from .sweep import METRICS_FILE
-from .vocabulary import Vocabulary, vocabulary_of
+from .._cli.overrides import key_of, typed
+from .._cli.recipe import CONFIG_FILE, DIGESTS
+from .._cli.sweep import METRICS_FILE
+from ..alignment import Alignment
+from ..architecture import Architecture
+from ..checkpoints import PARTS, Checkpoint, atomic_write
+from ..config import plain
+from ..documents import read_yaml
+from ..errors import CheckpointError, MetanetError, UntoldNeuronsWarning
+from ..merging import METHODS, Merged, model_card, save_merged
+from ..merging import merge as merge_networks
+from ._carrying import Carried, carried, read_config
+from ._configuration import says_tied
+from ._naming import as_stored
+from ._vocabulary import Vocabulary, vocabulary_of
 
 CARD_FILE = "README.md"
 
