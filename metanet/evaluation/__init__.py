@@ -26,6 +26,7 @@ from ._outputs import scores_of as scores_of
 from ._outputs import target_of as target_of
 from ._running import Runner as Runner
 from ._running import batch_inputs as batch_inputs
+from ._running import cut as cut
 from ._running import measure as measure
 from ._running import repeatable as repeatable
 from ._running import to_device as to_device

@@ -132,3 +132,24 @@ def to_device(x: Any, device: torch.device | str) -> Any:
     if isinstance(x, Mapping):
         return {k: to_device(v, device) for k, v in x.items()}
     return type(x)(to_device(v, device) for v in x) if type(x) in (list, tuple) else x
+
+
+def cut(batch: Any, size: int, start: int, stop: int) -> Any:
+    """Some samples of a batch.
+
+    >>> import torch
+    >>> cut({"inputs": torch.arange(4), "scale": 2.0}, 4, 1, 3)
+    {'inputs': tensor([1, 2]), 'scale': 2.0}
+
+    Args:
+        batch: nested tensors.
+        size: of the batch: tensors with so many rows have one for each sample; all else is passed on.
+        start, stop: the samples that stay.
+    """
+    if isinstance(batch, Tensor):
+        return batch[start:stop] if batch.ndim and len(batch) == size else batch
+    if isinstance(batch, Mapping):
+        return {key: cut(value, size, start, stop) for key, value in batch.items()}
+    if type(batch) in (list, tuple):
+        return type(batch)(cut(value, size, start, stop) for value in batch)
+    return batch

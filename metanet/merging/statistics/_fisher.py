@@ -10,9 +10,9 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...errors import MetanetError
-from ...evaluation import Runner, batch_inputs, entries, find_loss, target_of, to_device
+from ...evaluation import Runner, batch_inputs, cut, entries, find_loss, target_of, to_device
 from ...progress import Progress, track
-from .._data import batch_size, cut, data_of, first_samples
+from .._data import batch_size, data_of, first_samples
 from .._network import load, working_copy
 from .._part import Problem
 from ._likelihood import Likelihood
