@@ -455,7 +455,9 @@ def test_the_csv_and_the_picture(images, tmp_path):
         ({"metrics": ["f1"]}, "no metric 'f1'. Choices: accuracy, calibrated_loss"),
         ({"statistics": "repai"}, "no statistics='repai'. Choices: keep, reset, repair, rescale"),
         ({"align": "wait"}, "no matcher 'wait'"),
-        ({"align": 3}, "name of a matcher or an Alignment, got int"),
+        pytest.param(
+            {"align": 3}, "name of a matcher or an Alignment, got int", marks=pytest.mark.untyped
+        ),
         ({"restarts": 3}, "unknown arguments restarts: options of a matcher need align=NAME"),
     ],
 )
