@@ -30,5 +30,6 @@ from ._running import cut as cut
 from ._running import measure as measure
 from ._running import repeatable as repeatable
 from ._running import to_device as to_device
+from ._task_loss import TaskLoss as TaskLoss
 from ._tokens import aligned_target as aligned_target
 from ._traced import traced as traced
