@@ -486,6 +486,10 @@ class TestWrongNetworks:
             metanet.barrier(
                 model, {**b, "0.weight": b["0.weight"].char()}, model=model, data=images
             )
+
+    @pytest.mark.untyped
+    def test_no_network_at_all(self, images):
+        model, b = net(), net(1).state_dict()
         with pytest.raises(CheckpointError, match="b must be a module or a mapping"):
             metanet.barrier(model, [b], model=model, data=images)
 
