@@ -14,12 +14,11 @@ from ..alignment import MATCHERS, Alignment
 from ..architecture import Architecture
 from ..checkpoints import Checkpoint, check_dequantised, load_checkpoint
 from ..errors import MetanetError
-from ..evaluation import batch_inputs, fit_to
+from ..evaluation import batch_inputs, cut, fit_to
+from ..evaluation.data import load_data
 from ..merging import DataPerModel
 from ..sources import load_factory
 from ..tracing import example_inputs, tensors_in
-from .data import load_data
-from .data._batches import cut
 from .tracing import Inputs, examples_of, seeded_network, trace_timed
 
 ALIGNMENT_FILE = "alignment.safetensors"
@@ -121,7 +120,7 @@ def _first_samples(data: Any) -> list[Inputs]:
     args, kwargs = batch_inputs(batch)
     size = len(next(tensors_in((args, kwargs))))
     counts = [n for n in (2, 3) if n <= size] or [size]
-    return [cut((args, kwargs), size, n) for n in counts]
+    return [cut((args, kwargs), size, 0, n) for n in counts]
 
 
 def find_device(name: str) -> torch.device:

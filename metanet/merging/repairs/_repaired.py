@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from ...checkpoints import Checkpoint
 from ...errors import MetanetError
-from ...evaluation import Runner, entries
-from .._network import load, working_copy
+from ...evaluation import Runner, entries, load, working_copy
 from .._part import Problem
 from .._range import stored_as
 from ._calibrate import Corrections, calibrate
@@ -77,7 +76,7 @@ def repaired(
     """
     correct = REPAIRS[name]
     run = Runner(problem.device)
-    stage = working_copy(problem)
+    stage = working_copy(problem.network, problem.device)
     data = problem.batches
     _check_shapes(merged, stage)
     ends: list[Measured] = []
