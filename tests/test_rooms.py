@@ -14,6 +14,7 @@ ORDER = [
     "progress",
     "config",
     "checkpoints",
+    "runs",
     "trust",
     "tracing",
     "symmetry",

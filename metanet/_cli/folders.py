@@ -10,7 +10,7 @@ from typing import Any
 from .. import merging
 from ..checkpoints import MODULES, Checkpoint, files_of, hold, parts_of
 from ..errors import CheckpointError, MetanetError
-from .sweep import ERROR_FILE, METRICS_FILE
+from ..runs import ERROR_FILE, METRICS_FILE
 
 # Configuration, tokenizer and processors of a Hugging Face folder, chat templates, and the licence
 # they come under

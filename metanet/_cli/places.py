@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MetanetError
-from .log import check_login
+from ..runs import check_login
 
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _GLOB = re.compile(r"[*?\[]")
@@ -198,13 +198,13 @@ def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:
         return f"{key}={value} {reason}: choose from {', '.join(choices)}{hint}"
     if value in ("auto", "cpu", "meta"):
         return None
-    import torch
+    from .devices import unusable  # here, since it imports torch
 
-    try:
-        torch.empty(0, device=value)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        return f"{key}={value} can't be used: {str(error).splitlines()[0]}. Choose from {', '.join(choices)}"
-    return None
+    reason = unusable(value)
+    if reason is None:
+        return None
+    first = reason.splitlines()[0]
+    return f"{key}={value} can't be used: {first}. Choose from {', '.join(choices)}"
 
 
 def _unimportable(key: str, value: str) -> str | None:

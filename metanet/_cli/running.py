@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..runs import ERROR_FILE
 from . import errors
 
 
@@ -86,7 +87,7 @@ def _task(name: str, argv: list[str], outcome: Outcome) -> Callable[[Any], Any]:
         outcome.run_dir = run_dir
         try:
             if is_main_rank():
-                (run_dir / "error.txt").unlink(missing_ok=True)
+                (run_dir / ERROR_FILE).unlink(missing_ok=True)
                 if cfg.get("resume"):
                     record(cfg, run_dir)
                 tell_ranks(str(run_dir))
@@ -127,7 +128,7 @@ def _keep(error: Exception, run_dir: Path) -> None:
     """``error.txt``: the message, then the traceback."""
     with suppress(OSError):
         text = f"{type(error).__name__}: {error}\n\n{''.join(traceback.format_exception(error))}"
-        (run_dir / "error.txt").write_text(text)
+        (run_dir / ERROR_FILE).write_text(text)
 
 
 @contextmanager

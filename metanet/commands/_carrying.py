@@ -93,14 +93,15 @@ def carried(
         CheckpointError: pipelines that differ in what can't be merged, or of which a part would be
             lost.
     """
-    places = [folder_of(each) for each in stored]
+    places = [folder_of(checkpoint) for checkpoint in stored]
     folders = list(dict.fromkeys(each for each in places if each is not None))
     if not folders:
         return Carried()
     source = folders[0]
     config = read_config(source)
     files, warnings = _with_parts(source, folders, list(parts))
-    taken = None if vocabulary is None or vocabulary.taken is None else places[vocabulary.taken]
+    embedded = None if vocabulary is None else vocabulary.taken
+    taken = None if embedded is None else folder_of(embedded)
     tokens = source
     if taken is not None and taken != source:
         tokens = taken
@@ -109,10 +110,9 @@ def carried(
         files |= theirs
         lacking = "" if any(name in _TOKENIZER for name in theirs) else ", which has none"
         warnings.append(f"the tokenizer is that of {taken}, as the embedding is{lacking}")
-    elif taken is None and vocabulary is not None and vocabulary.taken is not None:
-        other = stored[vocabulary.taken].path
+    elif taken is None and embedded is not None:
         warnings.append(
-            f"the embedding is that of {other}, which has no folder with a tokenizer: that of {source} stays"
+            f"the embedding is that of {embedded.path}, which has no folder with a tokenizer: that of {source} stays"
         )
     new, missing = updated(
         config, out_dtype=out_dtype, layers=layers, vocabulary=vocabulary,

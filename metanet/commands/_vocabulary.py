@@ -8,7 +8,7 @@ import torch
 
 from ..checkpoints import Checkpoint
 from ..errors import MetanetError
-from ..merging import HEADS, Merged, is_table
+from ..merging import HEADS, Inputs, Merged, is_table
 
 _POSITIONS = ("pos", "wpe", "type")
 
@@ -21,23 +21,27 @@ class Vocabulary:
         rows: of every table of tokens in the result -> how many it had in the input that is
             referred to.
         tied: whether the output layer is the embedding; ``None`` where nothing changed.
-        taken: number of the input whose embedding it is as it was; ``None`` if all were merged.
+        taken: the input whose embedding it is as it was; ``None`` if all were merged.
     """
 
     rows: Mapping[int, int]
     tied: bool | None = None
-    taken: int | None = None
+    taken: Checkpoint | None = None
 
 
 def vocabulary_of(
-    named: Checkpoint, merged: Merged, stored: Sequence[Checkpoint], reference: Checkpoint, says_tied: bool | None
-) -> Vocabulary:  # fmt: skip
+    named: Checkpoint,
+    merged: Merged,
+    inputs: Inputs,
+    reference: Checkpoint,
+    says_tied: bool | None,
+) -> Vocabulary:
     """The vocabulary of a result.
 
     Args:
         named: the result by the names of the first input's file.
         merged: what :func:`metanet.merge` returned.
-        stored: the inputs, the base first if there is one.
+        inputs: what was merged.
         reference: the one of them whose configuration goes with the result.
         says_tied: what that says.
 
@@ -65,11 +69,12 @@ def vocabulary_of(
         )
     embeddings = [n for n in tables if not n.endswith(HEADS)]
     changed = [n for n in embeddings if n in like and named.shapes[n] != like[n]]
-    where = (
-        merged.provenance.taken.get(_in(merged, [*changed, *embeddings][0])) if embeddings else None
-    )
-    base = len(stored) - len(merged.recipe["models"])
-    taken = where + base if isinstance(where, int) else 0 if where == "base" else None
+    label = None
+    if embeddings:
+        label = merged.provenance.taken.get(_in(merged, [*changed, *embeddings][0]))
+    taken = inputs.stored[label] if isinstance(label, int) else None
+    if label == "base":
+        taken = inputs.stored_base
     return Vocabulary(rows, _tied(named, merged, reference, embeddings, says_tied), taken)
 
 

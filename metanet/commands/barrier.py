@@ -1,26 +1,26 @@
 """The command ``barrier``: loss and accuracy on the way from one checkpoint to another."""
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._cli.log import check_login, log_curve
+from .._cli.devices import find_device
+from .._cli.log import log_curve
 from .._cli.networks import (
+    Network,
     Pair,
-    find_device,
     load_alignment,
     loss_of,
     matcher_of,
     open_pair,
-    trace_networks,
+    trace_network,
 )
-from .._cli.sweep import METRICS_FILE
-from ..checkpoints import atomic_write
 from ..config import plain
 from ..errors import MetanetError, UntoldNeuronsWarning
+from ..landscape import Barrier
 from ..landscape import barrier as measure_barrier
+from ..runs import check_login, write_metrics
 
 
 def barrier(cfg: Any) -> None:
@@ -35,6 +35,21 @@ def barrier(cfg: Any) -> None:
     """
     options = plain(cfg)
     check_login(options["logger"])
+    curve = _measured(options)
+    folder = Path(options["paths"]["run_dir"])
+    picture = folder / "barrier.png"
+    curve.to_csv(folder / "barrier.csv")
+    curve.plot(picture)
+    numbers = curve.summary()
+    write_metrics(folder, numbers)
+    log_curve(options, folder, curve.columns(), numbers, picture)
+    if curve.alignment is not None:
+        print(curve.alignment)
+    print(f"{curve}\n\nrun directory: {folder}")
+
+
+def _measured(options: Mapping[str, Any]) -> Barrier:
+    """The path between the two networks."""
     device = find_device(options["device"])
     if options["data"] is None:
         raise MetanetError("no value for data: give data=VALUE")
@@ -43,25 +58,26 @@ def barrier(cfg: Any) -> None:
             "give either matcher=NAME, which finds an alignment, or alignment=FILE, which has one"
         )
     pair = open_pair(options)
-    print(f"network {options['arch']}, {_described(pair)}")
+    network = pair.network
+    print(f"network {options['arch']}, {_described(network)}")
     how = _alignment(options, pair)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntoldNeuronsWarning)  # the alignment's own text says it
-        curve = measure_barrier(
-            pair.a, pair.b, model=pair.model, data=pair.data, train_data=pair.train_data,
-            loss=loss_of(options["loss"]), points=options["points"], statistics=options["statistics"],
-            metrics=options["metrics"], seed=options["seed"], device=device, progress=True, **how,
-        )  # fmt: skip
-    folder = Path(options["paths"]["run_dir"])
-    curve.to_csv(folder / "barrier.csv")
-    curve.plot(folder / "barrier.png")
-    numbers = curve.summary()
-    with atomic_write(folder / METRICS_FILE) as temporary:
-        Path(temporary).write_text(json.dumps(numbers, indent=1))
-    log_curve(options, folder, curve.columns(), numbers, folder / "barrier.png")
-    if curve.alignment is not None:
-        print(curve.alignment)
-    print(f"{curve}\n\nrun directory: {folder}")
+        return measure_barrier(
+            pair.a,
+            pair.b,
+            model=network.model,
+            data=network.data,
+            train_data=network.train_data,
+            loss=loss_of(options["loss"]),
+            points=options["points"],
+            statistics=options["statistics"],
+            metrics=options["metrics"],
+            seed=options["seed"],
+            device=device,
+            progress=True,
+            **how,
+        )
 
 
 def _alignment(options: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
@@ -70,14 +86,19 @@ def _alignment(options: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
         return {"align": load_alignment(options["alignment"])}
     if options.get("matcher") is None:
         return {}
-    method, chosen = matcher_of(options)
-    arch = trace_networks(pair, options["arch"], options["input_shape"], options["seed"])
-    for warning in arch.warnings:
+    matcher, settings = matcher_of(options)
+    architecture = trace_network(pair.network, options)
+    for warning in architecture.warnings:
         print(f"warning: {warning}")
-    return {"align": method, "arch": arch, **chosen}
+    return {"align": matcher, "arch": architecture, **settings}
 
 
-def _described(pair: Pair) -> str:
-    batches = f"{len(pair.data)} batches" if hasattr(pair.data, "__len__") else "batches"
-    samples = f" of {pair.data.samples} samples" if hasattr(pair.data, "samples") else ""
-    return f"{sum(p.numel() for p in pair.model.parameters()):,} parameters, {batches}{samples}"
+def _described(network: Network) -> str:
+    """How large the network is, and how much data there is."""
+    parameters = sum(parameter.numel() for parameter in network.model.parameters())
+    batches, samples = "batches", ""
+    if hasattr(network.data, "__len__"):
+        batches = f"{len(network.data)} batches"
+    if hasattr(network.data, "samples"):
+        samples = f" of {network.data.samples} samples"
+    return f"{parameters:,} parameters, {batches}{samples}"

@@ -1,6 +1,5 @@
 """The command ``graph``: a checkpoint as a parameter graph, written, summed up and drawn."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .._cli.folders import keep_inputs
-from .._cli.sweep import METRICS_FILE
 from .._cli.tracing import make_network, trace_timed
 from ..architecture import Architecture, to_graph
 from ..checkpoints import (
     Checkpoint,
-    atomic_write,
     check_dequantised,
     check_plain,
     load_checkpoint,
@@ -25,13 +22,15 @@ from ..checkpoints import (
     write_together,
 )
 from ..config import plain
-from ..errors import CheckpointError, MetanetError
+from ..errors import CheckpointError, MetanetError, listed
 from ..graph import GraphTemplate, byte_size, real_parts
+from ..runs import write_metrics
 from ..sources import in_memory
 
 NAME = "graph"  # of the files, before their suffix
 
 _TABLE = 64  # tensors that are listed one by one
+_SHOWN = 5  # names that a line of the summary lists
 
 
 def graph(cfg: Any) -> None:
@@ -77,8 +76,7 @@ def graph(cfg: Any) -> None:
         "edges": template.num_edges,
         "nonfinite": sum(bad.values()),
     }
-    with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
-        Path(temporary).write_text(json.dumps({**counts, "seconds": seconds}))
+    write_metrics(Path(options["paths"]["run_dir"]), {**counts, "seconds": seconds})
 
 
 def _files(options: Mapping[str, Any]) -> list[Path]:
@@ -139,7 +137,9 @@ def _fitted(
         )
         raise CheckpointError(f"{error}\n  The network is arch={options['arch']}.{hint}") from error
     if fitted.skipped:
-        print(f"left out, {len(fitted.skipped)} of the checkpoint: {_some(fitted.skipped)}")
+        print(
+            f"left out, {len(fitted.skipped)} of the checkpoint: {listed(fitted.skipped, _SHOWN)}"
+        )
     state = dict(fitted)
     for name, first in tied.items():
         if not torch.equal(state[name], state[first]):
@@ -200,17 +200,16 @@ def _summary(
     ]
     (extras,) = made.extras or [{}]
     if extras:
-        lines.append(f"extras    {len(extras)} tensors travel unchanged: {_some(extras)}")
+        lines.append(f"extras    {len(extras)} tensors travel unchanged: {listed(extras, _SHOWN)}")
     if absent := [name for name in template.extras if name not in extras]:
         lines.append(
-            f"absent    {len(absent)} buffers of the network are not in the checkpoint: {_some(absent)}"
+            f"absent    {len(absent)} buffers of the network are not in the checkpoint: {listed(absent, _SHOWN)}"
         )
-    listed = _some(f"{name} ({count:,})" for name, count in bad.items())
-    lines.append(
-        f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {listed}"
-        if bad
-        else "NaN, inf  none"
-    )
+    if bad:
+        counted = listed((f"{name} ({count:,})" for name, count in bad.items()), _SHOWN)
+        lines.append(f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {counted}")
+    else:
+        lines.append("NaN, inf  none")
     lines += [f"warning   {each}" for each in arch.template_warnings]
     tensors = dict.fromkeys(b.tensor for b in template.blocks if b.tensor is not None)
     if len(tensors) <= _TABLE:
@@ -232,12 +231,20 @@ def _table(
             if x.numel()
             else ("-", "-")
         )
-        ends = (_some(dict.fromkeys(template.nodes[i].name for i in each), 2) for each in (
-            [b.source for b in blocks], [b.destination for b in blocks]))  # fmt: skip
-        kinds = _some(dict.fromkeys(_words(b.type) for b in blocks), 3)
+        sources = _named(template, [b.source for b in blocks])
+        destinations = _named(template, [b.destination for b in blocks])
+        kinds = listed(dict.fromkeys(_words(b.type) for b in blocks), 3)
         dtype = str(state[name].dtype).removeprefix("torch.")
         rows.append(
-            (name, "x".join(map(str, state[name].shape)) or "-", dtype, kinds, *ends, *size)
+            (
+                name,
+                "x".join(map(str, state[name].shape)) or "-",
+                dtype,
+                kinds,
+                sources,
+                destinations,
+                *size,
+            )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -246,16 +253,14 @@ def _table(
     ]
 
 
+def _named(template: GraphTemplate, ranges: Iterable[int]) -> str:
+    """The node ranges by name, the first two."""
+    return listed(dict.fromkeys(template.nodes[number].name for number in ranges), 2)
+
+
 def _words(kind: Any) -> str:
     return kind.name.lower().replace("_", " ")
 
 
 def _counts(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counted.items()) or "none"
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (
-        f" and {len(names) - limit} more" if len(names) > limit else ""
-    )
