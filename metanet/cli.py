@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
@@ -106,48 +107,81 @@ def _until_stopped(name: str, args: list[str]) -> int:
 
 
 def _run(name: str, args: list[str], outcome: Any) -> int:
-    from ._cli import directories, errors, overrides, own, plugged, recipe, running, sweep, usage
+    """Run a command, and tell its expected errors as messages."""
+    from ._cli import directories, errors, running
+
+    with directories.claiming() as claims:
+        try:
+            failure = _failure(name, args, outcome)
+        finally:
+            claims.release()
+            if claims.sweep_dir is not None:
+                _summarize(claims.sweep_dir)
+    if failure is None:
+        return 0
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise failure
+    text = errors.message(failure, claims.run_dir)
+    if text is None:
+        raise failure.with_traceback(running.own_frames(failure))
+    print(f"metanet {name}: {text}", file=sys.stderr)
+    return 1
+
+
+def _failure(name: str, args: list[str], outcome: Any) -> Exception | None:
+    """What went wrong in a command; ``None`` if nothing did."""
+    from ._cli import directories, overrides, own, usage
     from ._cli.help import help_of
 
     flags, words = usage.split(args)
+    short = COMMANDS[name].short
     # Hydra's parser takes overrides in one stretch only: flags may stand anywhere here
-    prepared = overrides.prepare([*flags, *words], COMMANDS[name].short)
+    prepared = overrides.prepare([*flags, *words], short)
     if os.getcwd() not in sys.path:
-        sys.path.append(
-            os.getcwd()
-        )  # arch=my_networks:factory; last, so that it hides no installed package
-    directories.sweep_dir = None
-    keep = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    failure: Exception | None = None
+        # arch=my_networks:factory; last, so that it hides no installed package
+        sys.path.append(os.getcwd())
     try:
         if "-h" in flags or "--help" in flags:
             own.announce(prepared)
-            print(help_of(name, overrides.prepare(words, COMMANDS[name].short)))
-            return 0
-        final = overrides.resumed(prepared) if name == "train" else prepared
-        if name == "merge":
-            recipe.check_primary(final)
-            final = recipe.replayed(final)
-        with plugged.told(name):
-            own.announce(final)
-            _check(name, final, flags)
-            running.run(name, directories.follow_main_rank(final), outcome)
-        failure = outcome.failure
+            print(help_of(name, overrides.prepare(words, short)))
+        else:
+            _start(name, prepared, flags, outcome)
     except Exception as error:
-        failure = error
+        return error
     except directories.Refused as refused:
-        failure = refused.error
-    finally:
-        directories.release()
-        if directories.sweep_dir is not None and (table := sweep.summarize(directories.sweep_dir)):
-            print(f"\n{table}")
-    if failure is None:
-        return 0
-    text = None if keep else errors.message(failure)
-    if text is None:
-        raise failure if keep else failure.with_traceback(running.own_frames(failure))
-    print(f"metanet {name}: {text}", file=sys.stderr)
-    return 1
+        return refused.error
+    return outcome.failure
+
+
+def _start(name: str, prepared: list[str], flags: list[str], outcome: Any) -> None:
+    """Check everything, then hand over to Hydra.
+
+    Args:
+        name: the command.
+        prepared: the arguments, with an earlier run's own or a recipe's still to be added.
+        flags: Hydra's own among them.
+        outcome: is told of the runs.
+    """
+    from ._cli import directories, overrides, own, plugged, recipe, running
+
+    final = prepared
+    if name == "train":
+        final = overrides.resumed(prepared)
+    if name == "merge":
+        recipe.check_primary(prepared)
+        final = recipe.replayed(prepared)
+    with plugged.told(name):
+        own.announce(final)
+        _check(name, final, flags)
+        running.run(name, directories.follow_main_rank(final), outcome)
+
+
+def _summarize(sweep_dir: Path) -> None:
+    from ._cli import sweep
+
+    table = sweep.summarize(sweep_dir)
+    if table:
+        print(f"\n{table}")
 
 
 def _check(name: str, prepared: list[str], flags: list[str]) -> None:
@@ -159,10 +193,14 @@ def _check(name: str, prepared: list[str], flags: list[str]) -> None:
     from ._cli import checks, preflight
     from .errors import MetanetError
 
-    if {flag.partition("=")[0] for flag in flags} - {"-m", "--multirun", "-r", "--run"}:
-        return  # Hydra shows something, or reads configurations from elsewhere: each job is checked when it starts
-    if found := preflight.mistakes(name, prepared):
-        raise MetanetError(checks.as_text(found))
+    starting = {"-m", "--multirun", "-r", "--run"}
+    if {flag.partition("=")[0] for flag in flags} - starting:
+        # Hydra shows something, or reads configurations from elsewhere: each job is checked when it
+        # starts
+        return
+    mistakes = preflight.mistakes(name, prepared)
+    if mistakes:
+        raise MetanetError(checks.as_text(mistakes))
 
 
 def _help() -> str:
