@@ -28,7 +28,7 @@ os.environ["METANET_STATE"] = tempfile.mkdtemp(prefix="metanet-state-")
 if os.environ.get("METANET_TYPED") == "1":
     jaxtyping.install_import_hook("metanet", "annotations.checked")
 
-from metanet.sources import import_torchvision  # noqa: E402
+from metanet.sources import import_torchvision
 
 # Before timm, transformers and lightning import it: its compiled part may be of another build than
 # PyTorch.
