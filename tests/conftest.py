@@ -22,11 +22,13 @@ import torch
 # What tests trust is no matter of the person who runs them.
 os.environ["METANET_STATE"] = tempfile.mkdtemp(prefix="metanet-state-")
 
-# Before the package is imported: whenever its functions are called, the shapes, dtypes and types of
-# their annotations are checked. Tests marked "untyped" pass wrong ones on purpose.
-jaxtyping.install_import_hook("metanet", "annotations.checked")
+# With METANET_TYPED=1, and before the package is imported: whenever its functions are called, the
+# shapes, dtypes and types of their annotations are checked. It takes several times as long. Tests
+# marked "untyped" pass wrong ones on purpose.
+if os.environ.get("METANET_TYPED") == "1":
+    jaxtyping.install_import_hook("metanet", "annotations.checked")
 
-from metanet.sources import import_torchvision  # noqa: E402
+from metanet.sources import import_torchvision
 
 # Before timm, transformers and lightning import it: its compiled part may be of another build than
 # PyTorch.
