@@ -148,7 +148,7 @@ def _named(reference: str) -> Any:
 
 def _registered(group: str, node: Mapping[str, Any]) -> list[str]:
     """A model, method or matcher: its name, and what it takes."""
-    name = node.get("name")
+    name: Any = node.get("name")
     try:
         entry = registry_of(group).find(name)
     except MetanetError as error:

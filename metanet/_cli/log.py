@@ -28,5 +28,5 @@ def log_curve(
     for row in zip(*columns.values(), strict=True):
         run.log(dict(zip(columns, row, strict=True)))
     run.log({"barrier": wandb.Image(str(picture))})
-    run.summary.update(numbers)
+    run.summary.update(dict(numbers))
     run.finish()

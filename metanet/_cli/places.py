@@ -220,10 +220,10 @@ def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:
         return None
     from .devices import unusable  # here, since it imports torch
 
-    reason = unusable(value)
-    if reason is None:
+    objection = unusable(value)
+    if objection is None:
         return None
-    first = reason.splitlines()[0]
+    first = objection.splitlines()[0]
     return f"{key}={value} can't be used: {first}. Choose from {', '.join(choices)}"
 
 

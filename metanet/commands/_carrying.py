@@ -108,7 +108,7 @@ def carried(
         files = {name: path for name, path in files.items() if not _is_of_tokens(name)}
         theirs = {name: path for name, path in files_beside(taken).items() if _is_of_tokens(name)}
         files |= theirs
-        lacking = "" if any(name in _TOKENIZER for name in theirs) else ", which has none"
+        lacking = "" if theirs.keys() & {*_TOKENIZER} else ", which has none"
         warnings.append(f"the tokenizer is that of {taken}, as the embedding is{lacking}")
     elif taken is None and embedded is not None:
         warnings.append(

@@ -1,7 +1,7 @@
 """What a merge made of its embeddings, for the configuration and the tokenizer that are written
 beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,25 +50,15 @@ def vocabulary_of(
             can use.
     """
     like = reference.shapes
-    tables = [n for n in named if _is_of_tokens(n, named.shapes[n])]
-    rows = {
-        named.shapes[n][0]: like[n][0]
-        for n in tables
-        if n in like and named.shapes[n][0] != like[n][0]
-    }
-    sizes = {
-        named.shapes[n][0]: n
-        for n in tables
-        if n not in like or like[n][0] in {*rows.values(), *rows}
-    }
-    if rows and len(sizes) > 1:
-        (one, first), (other, second) = list(sizes.items())[:2]
-        raise MetanetError(
-            f"{first} would have {one:,} rows and {second} {other:,}: take both from one model, overrides={{"
-            f'"{first}": {{take: K}}, "{second}": {{take: K}}}}'
-        )
-    embeddings = [n for n in tables if not n.endswith(HEADS)]
-    changed = [n for n in embeddings if n in like and named.shapes[n] != like[n]]
+    tables = [name for name in named if _is_of_tokens(name, named.shapes[name])]
+    shared = [name for name in tables if name in like]
+    before = {name: like[name][0] for name in shared}
+    after = {name: named.shapes[name][0] for name in tables}
+    rows = {after[name]: before[name] for name in shared if after[name] != before[name]}
+    if rows:
+        _check_rows(after, before, {*rows, *rows.values()})
+    embeddings = [name for name in tables if not name.endswith(HEADS)]
+    changed = [name for name in embeddings if name in before and named.shapes[name] != like[name]]
     label = None
     if embeddings:
         label = merged.provenance.taken.get(_in(merged, [*changed, *embeddings][0]))
@@ -78,19 +68,54 @@ def vocabulary_of(
     return Vocabulary(rows, _tied(named, merged, reference, embeddings, says_tied), taken)
 
 
-def _is_of_tokens(name: str, shape: torch.Size) -> bool:
-    return (
-        is_table(name, shape) and len(shape) == 2 and not any(word in name for word in _POSITIONS)
+def _check_rows(
+    after: Mapping[str, int], before: Mapping[str, int], vocabularies: Collection[int]
+) -> None:
+    """Refuse tables of one vocabulary that have different numbers of rows in the result::
+
+        before  embed 100, head 100      after  embed 120 (taken from one model), head 100
+
+    Args:
+        after: rows by name, in the result.
+        before: in the input that is referred to.
+        vocabularies: numbers of rows that changed, before and after.
+    """
+    sizes: dict[int, str] = {}
+    for name, count in after.items():
+        if name not in before or before[name] in vocabularies:
+            sizes[count] = name
+    if len(sizes) < 2:
+        return
+    (one, first), (other, second) = list(sizes.items())[:2]
+    raise MetanetError(
+        f"{first} would have {one:,} rows and {second} {other:,}: take both from one model, "
+        f'overrides={{"{first}": {{take: K}}, "{second}": {{take: K}}}}'
     )
 
 
+def _is_of_tokens(name: str, shape: torch.Size) -> bool:
+    of_positions = any(word in name for word in _POSITIONS)
+    return is_table(name, shape) and len(shape) == 2 and not of_positions
+
+
+def _heads(checkpoint: Checkpoint) -> list[str]:
+    """Output layers that have a row for each token."""
+    names = [name for name in checkpoint if name.endswith(HEADS)]
+    return [name for name in names if is_table(name, checkpoint.shapes[name])]
+
+
 def _tied(
-    named: Checkpoint, merged: Merged, like: Checkpoint, embeddings: Sequence[str], says: bool | None
-) -> bool | None:  # fmt: skip
-    heads = [n for n in named if n.endswith(HEADS) and is_table(n, named.shapes[n])]
+    named: Checkpoint,
+    merged: Merged,
+    like: Checkpoint,
+    embeddings: Sequence[str],
+    says: bool | None,
+) -> bool | None:
+    """Whether the output layer of the result is its embedding; ``None`` where nothing changed."""
+    heads = _heads(named)
     if not heads:
-        had = any(n.endswith(HEADS) and is_table(n, like.shapes[n]) for n in like)
-        return True if merged.provenance.dropped or (had and says is False) else None
+        lost = says is False and bool(_heads(like))
+        return True if merged.provenance.dropped or lost else None
     stays = heads[0] in like and says is not True  # a head of its own, as before
     if stays or not embeddings:
         return None

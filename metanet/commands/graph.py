@@ -184,11 +184,14 @@ def _summary(
     state: Mapping[str, Tensor],
     bad: Mapping[str, int],
 ) -> str:
-    nodes, edges, constant = Counter(), Counter(), Counter()
-    for r in template.nodes:
-        nodes[_words(r.type)] += r.count
-    for b in template.blocks:
-        (constant if b.tensor is None else edges)[_words(b.type)] += b.count
+    nodes: Counter[str] = Counter()
+    for node_range in template.nodes:
+        nodes[_words(node_range.type)] += node_range.count
+    edges: Counter[str] = Counter()
+    constant: Counter[str] = Counter()
+    for block in template.blocks:
+        counter = constant if block.tensor is None else edges
+        counter[_words(block.type)] += block.count
     memory = sum(v.nbytes for v in made.to_dict().values() if isinstance(v, Tensor))
     values = sum(v.nbytes for v in state.values())
     lines = [
