@@ -2,7 +2,7 @@
 the inputs."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,19 @@ class Carried:
 
 
 def carried(
-    stored: Sequence[Checkpoint], *, out_dtype: str | None = None, layers: Sequence[int] | None = None,
-    vocabulary: Vocabulary | None = None, parts: Iterable[str] = (),
-) -> Carried:  # fmt: skip
+    stored: Sequence[Checkpoint],
+    *,
+    out_dtype: str | None = None,
+    layers: Sequence[int] | None = None,
+    vocabulary: Vocabulary | None = None,
+    parts: Iterable[str] = (),
+) -> Carried:
     """The files of the first of these checkpoints that lies in a Hugging Face folder.
 
-    The tokenizer is that of the embedding, where this is one model's.
+    The tokenizer is that of the embedding, where this is one model's::
+
+        base/   config.json  tokenizer.json      result: config.json of base, tokenizer.json of b
+        b/      config.json  tokenizer.json      where the embedding is b's as it was
 
     Args:
         stored: the base if there is one, then the models.
@@ -94,49 +101,74 @@ def carried(
             lost.
     """
     places = [folder_of(checkpoint) for checkpoint in stored]
-    folders = list(dict.fromkeys(each for each in places if each is not None))
+    folders = list(dict.fromkeys(folder for folder in places if folder is not None))
     if not folders:
         return Carried()
     source = folders[0]
     config = read_config(source)
     files, warnings = _with_parts(source, folders, list(parts))
-    embedded = None if vocabulary is None else vocabulary.taken
-    taken = None if embedded is None else folder_of(embedded)
-    tokens = source
-    if taken is not None and taken != source:
-        tokens = taken
+    tokens, remarks = _tokenizer_of(source, vocabulary)
+    warnings += remarks
+    is_elsewhere = tokens != source
+    if is_elsewhere:
         files = {name: path for name, path in files.items() if not _is_of_tokens(name)}
-        theirs = {name: path for name, path in files_beside(taken).items() if _is_of_tokens(name)}
-        files |= theirs
-        lacking = "" if theirs.keys() & {*_TOKENIZER} else ", which has none"
-        warnings.append(f"the tokenizer is that of {taken}, as the embedding is{lacking}")
-    elif taken is None and embedded is not None:
-        warnings.append(
-            f"the embedding is that of {embedded.path}, which has no folder with a tokenizer: that of {source} stays"
-        )
+        files |= _token_files(tokens)
     new, missing = updated(
-        config, out_dtype=out_dtype, layers=layers, vocabulary=vocabulary,
-        tokens=None if tokens == source else read_config(tokens),
-    )  # fmt: skip
-    settled = VOCABULARY if vocabulary is not None and vocabulary.rows else ()
-    warnings += [*left_beside(source), *_other_configs(source, folders, settled)]
-    warnings += _other_tokenizers(tokens, folders) if tokens == source else ()
-    if code := sorted(each.name for each in source.glob("*.py")):
-        names = ", ".join(code[:_LISTED])
-        needed = (
-            ", which its config.json needs (auto_map): copy it yourself"
-            if "auto_map" in config
-            else ""
-        )
-        warnings.append(f"code is not carried along: {names} of {source}{needed}")
-    elif "auto_map" in config:
-        warnings.append(
-            f"{source / CONFIG} needs code from elsewhere (auto_map), which is not carried along"
-        )
+        config,
+        out_dtype=out_dtype,
+        layers=layers,
+        vocabulary=vocabulary,
+        tokens=read_config(tokens) if is_elsewhere else None,
+    )
+    decided = VOCABULARY if vocabulary is not None and vocabulary.rows else ()
+    warnings += [*left_beside(source), *_other_configs(source, folders, decided)]
+    if not is_elsewhere:
+        warnings += _other_tokenizers(source, folders)
+    warnings += _of_code(source, config)
     warnings += [f"no field of {CONFIG} says {what} yourself" for what in missing]
     if config and new != config:
         files[CONFIG] = (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
     return Carried(files, tuple(warnings), _library(config))
+
+
+def _tokenizer_of(source: Path, vocabulary: Vocabulary | None) -> tuple[Path, list[str]]:
+    """The folder whose tokenizer goes with the result, and what is to be said of it.
+
+    Args:
+        source: the folder of all other files.
+        vocabulary: of the result.
+    """
+    embedded = None if vocabulary is None else vocabulary.taken
+    if embedded is None:
+        return source, []
+    folder = folder_of(embedded)
+    if folder is None:
+        return source, [
+            f"the embedding is that of {embedded.path}, which has no folder with a tokenizer: "
+            f"that of {source} stays"
+        ]
+    if folder == source:
+        return source, []
+    lacking = "" if _token_files(folder).keys() & {*_TOKENIZER} else ", which has none"
+    return folder, [f"the tokenizer is that of {folder}, as the embedding is{lacking}"]
+
+
+def _token_files(folder: Path) -> dict[str, Path]:
+    return {name: path for name, path in files_beside(folder).items() if _is_of_tokens(name)}
+
+
+def _of_code(source: Path, config: Mapping[str, Any]) -> list[str]:
+    """What is to be said of code that a configuration needs: it is never carried along."""
+    needs_code = "auto_map" in config
+    names = sorted(path.name for path in source.glob("*.py"))
+    if names:
+        shown = ", ".join(names[:_LISTED])
+        reason = ", which its config.json needs (auto_map): copy it yourself" if needs_code else ""
+        return [f"code is not carried along: {shown} of {source}{reason}"]
+    if needs_code:
+        elsewhere = "needs code from elsewhere (auto_map), which is not carried along"
+        return [f"{source / CONFIG} {elsewhere}"]
+    return []
 
 
 def _is_of_tokens(name: str) -> bool:
@@ -159,47 +191,62 @@ def _with_parts(
         return files, []
     first, *others = pipelines
     for part in parts_of(first):
-        if has_weights(first / part) and part not in parts:
+        if part not in parts and has_weights(first / part):
             raise CheckpointError(
-                f"'{first}' is a pipeline whose part {part} has weights of its own, which would be lost: give the "
-                "folder instead of a file in it, and merge without arch="
+                f"'{first}' is a pipeline whose part {part} has weights of its own, which would be "
+                "lost: give the folder instead of a file in it, and merge without arch="
             )
-    own = {
-        name: path for name, path in files_beside(first).items() if "/" in name or name == MODULES
-    }
+    beside = files_beside(first)
+    of_parts = {name: path for name, path in beside.items() if "/" in name or name == MODULES}
     lacking = [folder for folder in folders if folder not in pipelines]
     warnings = [
         f"{folder} is no pipeline: the parts of {first} are carried along" for folder in lacking
     ]
     for folder in others:
-        theirs = {name for name in files_beside(folder) if "/" in name}
-        for name in sorted(own.keys() | theirs):
-            if _alike(first / name, folder / name):
-                continue
-            if name == MODULES or name.endswith(CONFIG):
-                raise CheckpointError(
-                    f"{name} of '{first}' and '{folder}' differ: how their parts work can't be merged. Make them alike"
-                )
-            warnings.append(f"{name} of {first} is carried along and differs from that of {folder}")
-    return files | own, warnings
+        warnings += _other_parts(first, folder, of_parts)
+    return files | of_parts, warnings
+
+
+def _other_parts(first: Path, folder: Path, of_parts: Iterable[str]) -> Iterator[str]:
+    """What a pipeline says otherwise than the first one of how its parts work.
+
+    Raises:
+        CheckpointError: it is something that can't be merged.
+    """
+    theirs = {name for name in files_beside(folder) if "/" in name}
+    for name in sorted({*of_parts, *theirs}):
+        if _alike(first / name, folder / name):
+            continue
+        if name == MODULES or name.endswith(CONFIG):
+            raise CheckpointError(
+                f"{name} of '{first}' and '{folder}' differ: how their parts work can't be merged. "
+                "Make them alike"
+            )
+        yield f"{name} of {first} is carried along and differs from that of {folder}"
 
 
 def _alike(one: Path, other: Path) -> bool:
     """Whether two files say the same, but for what says nothing of the network."""
-    if not one.is_file() or not other.is_file() or _same(one, other) or one.name != CONFIG:
-        return one.is_file() and other.is_file() and _same(one, other)
-    first, second = (read_config(path.parent) for path in (one, other))
-    return all(
-        first.get(key) == second.get(key) for key in {**first, **second} if key not in _INDIFFERENT
-    )
+    if not one.is_file() or not other.is_file():
+        return False
+    if _same(one, other):
+        return True
+    return one.name == CONFIG and not _differing(one.parent, other.parent, _INDIFFERENT)
+
+
+def _differing(one: Path, other: Path, indifferent: Collection[str]) -> list[str]:
+    """Fields that the configurations of two folders do not agree on."""
+    first, second = read_config(one), read_config(other)
+    fields = [key for key in {**first, **second} if key not in indifferent]
+    return [key for key in fields if first.get(key) != second.get(key)]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a folder; empty without one."""
     path = folder / CONFIG
     # transformers writes Infinity
-    found = read_json(path, error=CheckpointError, nan=True) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    config = read_json(path, error=CheckpointError, nan=True) if path.is_file() else {}
+    return config if isinstance(config, dict) else {}
 
 
 def _library(config: Mapping[str, Any]) -> str | None:
@@ -213,28 +260,26 @@ def _library(config: Mapping[str, Any]) -> str | None:
 # ---------------------------------------------------------------- what others say
 
 
-def _other_configs(source: Path, folders: Sequence[Path], settled: Sequence[str]) -> Iterator[str]:
+def _other_configs(source: Path, folders: Sequence[Path], decided: Sequence[str]) -> Iterator[str]:
     """What the configurations of other folders say otherwise than that of the source.
 
     Args:
-        settled: fields that the stored tensors decide.
+        source: the first of the folders.
+        folders: all of them.
+        decided: fields that the stored tensors decide.
     """
-    one, indifferent = read_config(source), _INDIFFERENT.union(settled)
+    config = read_config(source)
     for folder in folders[1:]:
+        keys = _differing(source, folder, _INDIFFERENT.union(decided))
+        if not keys:
+            continue
         other = read_config(folder)
-        keys = [
-            key
-            for key in {**one, **other}
-            if key not in indifferent and one.get(key) != other.get(key)
-        ]
-        if keys:
-            shown = [
-                f"{key} {_short(one.get(key))} and {_short(other.get(key))}"
-                for key in keys[:_LISTED]
-            ]
-            more = f", and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-            listed = ", ".join(shown) + more
-            yield f"the {CONFIG} of {source} is carried along, that of {folder} says otherwise: {listed}"
+        pairs = [f"{k} {_short(config.get(k))} and {_short(other.get(k))}" for k in keys[:_LISTED]]
+        more_keys = f", and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+        yield (
+            f"the {CONFIG} of {source} is carried along, that of {folder} says otherwise: "
+            f"{', '.join(pairs)}{more_keys}"
+        )
 
 
 def _short(value: Any) -> str:
@@ -245,16 +290,21 @@ def _short(value: Any) -> str:
 
 
 def _other_tokenizers(source: Path, folders: Iterable[Path]) -> Iterator[str]:
+    """What is to be said of folders with another tokenizer or chat template, one file of each."""
     for folder in folders:
         for names, what, effect in (
             (_TOKENIZER, "tokenizer", "its tokens may mean others there"),
             (_TEMPLATE, "chat template", "it was trained on other prompts"),
         ):
-            for name in names:
-                if (folder / name).is_file() and not _same(source / name, folder / name):
-                    there = "differs from" if (source / name).is_file() else "has none, other than"
-                    yield f"the {what} of {source} is carried along and {there} that of {folder} ({name}): {effect}"
-                    break
+            theirs = [name for name in names if (folder / name).is_file()]
+            name = next((name for name in theirs if not _same(source / name, folder / name)), None)
+            if name is None:
+                continue
+            there = "differs from" if (source / name).is_file() else "has none, other than"
+            yield (
+                f"the {what} of {source} is carried along and {there} that of {folder} ({name}): "
+                f"{effect}"
+            )
 
 
 def _same(one: Path, other: Path) -> bool:

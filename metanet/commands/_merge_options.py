@@ -38,7 +38,7 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _models(given: Any) -> list[str]:
     models = _expanded(given)
-    is_list = isinstance(models, list) and all(isinstance(each, str) for each in models)
+    is_list = isinstance(models, list) and all(isinstance(path, str) for path in models)
     if not is_list or not models:
         shown = models if isinstance(models, str) else "A"
         raise MetanetError(f"models={models}: give a list of checkpoints, models=[{shown},B]")

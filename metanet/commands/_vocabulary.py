@@ -62,10 +62,10 @@ def vocabulary_of(
     label = None
     if embeddings:
         label = merged.provenance.taken.get(_in(merged, [*changed, *embeddings][0]))
-    taken = inputs.stored[label] if isinstance(label, int) else None
+    origin = inputs.stored[label] if isinstance(label, int) else None
     if label == "base":
-        taken = inputs.stored_base
-    return Vocabulary(rows, _tied(named, merged, reference, embeddings, says_tied), taken)
+        origin = inputs.stored_base
+    return Vocabulary(rows, _tied(named, merged, reference, embeddings, says_tied), origin)
 
 
 def _check_rows(
@@ -127,18 +127,15 @@ def _is_one(named: Checkpoint, merged: Merged, head: str, embedding: str) -> boo
     one, other = _in(merged, head), _in(merged, embedding)
     if first.get(one, one) == first.get(other, other):
         return True
-    return named.shapes[head] == named.shapes[embedding] and torch.equal(
-        named[head], named[embedding]
-    )
+    if named.shapes[head] != named.shapes[embedding]:
+        return False
+    return torch.equal(named[head], named[embedding])
 
 
 def _in(merged: Merged, name: str) -> str:
     """A name of the file by the names of the merge, which a prefix may tell apart."""
-    return next(
-        (
-            own
-            for own in merged
-            if own == name or own.endswith(f".{name}") or name.endswith(f".{own}")
-        ),
-        name,
-    )
+    for merged_name in merged:
+        same = merged_name == name
+        if same or merged_name.endswith(f".{name}") or name.endswith(f".{merged_name}"):
+            return merged_name
+    return name

@@ -58,16 +58,13 @@ def graph(cfg: Any) -> None:
     state = _fitted(in_memory(checkpoint, model), arch, options)
     template = arch.graph_template(options["granularity"])
     started = time.perf_counter()
-    made = to_graph(state, arch, options["granularity"])
+    parameter_graph = to_graph(state, arch, options["granularity"])
     seconds = time.perf_counter() - started
-    own = {
-        name: state[name]
-        for name in state
-        if name not in arch.spec.tensors or not arch.spec.tensors[name].tied_to
-    }
-    bad = report_nonfinite(own)
-    print(_summary(made, template, arch, own, bad))
-    _write(made, template, files, options)
+    tied = {name for name, tensor in arch.spec.tensors.items() if tensor.tied_to}
+    once = {name: values for name, values in state.items() if name not in tied}
+    bad = report_nonfinite(once)
+    print(_summary(parameter_graph, template, arch, once, bad))
+    _write(parameter_graph, template, files, options)
     print(f"made in {seconds:.1f} s, written:")
     for path in files:
         print(f"  {path}  {byte_size(path.stat().st_size)}")
@@ -86,17 +83,18 @@ def _files(options: Mapping[str, Any]) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise MetanetError(f"out={folder} is a file; give a folder")
     suffixes = [".safetensors", ".json"] if options["format"] == "safetensors" else [".pt"]
-    suffixes += [suffix for key, suffix in (("draw", ".png"), ("html", ".html")) if options[key]]
+    suffixes += [".png"] if options["draw"] else []
+    suffixes += [".html"] if options["html"] else []
     files = [folder / f"{NAME}{suffix}" for suffix in suffixes]
     keep_inputs(options, files)
-    stopped = settle(
-        folder, NAME
-    )  # by a run that was killed while its files moved to their places: this is the same
-    if (there := [path.name for path in files if path.exists()]) and not (
-        options["overwrite"] or stopped
-    ):
+    # by a run that was killed while its files moved to their places: this is the same
+    was_stopped = settle(folder, NAME)
+    present = [path.name for path in files if path.exists()]
+    may_overwrite = options["overwrite"] or was_stopped
+    if present and not may_overwrite:
+        names = ", ".join(present)
         raise MetanetError(
-            f"out={folder} has {', '.join(there)} already: choose another folder, or overwrite=true"
+            f"out={folder} has {names} already: choose another folder, or overwrite=true"
         )
     return files
 
@@ -118,24 +116,23 @@ def _fitted(
         CheckpointError: names or shapes differ, or names that are one tensor in the network have
             different values.
     """
-    tensors = {name: each for name, each in arch.spec.tensors.items() if not each.integer}
-    tied = {name: each.tied_to for name, each in tensors.items() if each.tied_to}
+    tensors = {name: known for name, known in arch.spec.tensors.items() if not known.integer}
+    tied = {name: known.tied_to for name, known in tensors.items() if known.tied_to}
+    extras = [name for name in arch.graph_template().extras if name in checkpoint]
     expected = {
-        name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device="meta")
-        for name, each in tensors.items()
+        **{name: _described(known) for name, known in tensors.items()},
+        **{name: checkpoint.shapes[name] for name in extras},
     }
     try:
-        others = {n: checkpoint.shapes[n] for n in arch.graph_template().extras if n in checkpoint}
         fitted = checkpoint.fit(
-            expected | others, prefix=options["prefix"], tied=tied, extra=options["extra"]
+            expected, prefix=options["prefix"], tied=tied, extra=options["extra"]
         )
     except CheckpointError as error:
-        hint = (
-            "\n  A head of another size? Pass arch_args.num_classes=N."
-            if "shape   " in str(error)
-            else ""
-        )
-        raise CheckpointError(f"{error}\n  The network is arch={options['arch']}.{hint}") from error
+        hint = "\n  A head of another size? Pass arch_args.num_classes=N."
+        advice = hint if "shape   " in str(error) else ""
+        raise CheckpointError(
+            f"{error}\n  The network is arch={options['arch']}.{advice}"
+        ) from error
     if fitted.skipped:
         print(
             f"left out, {len(fitted.skipped)} of the checkpoint: {listed(fitted.skipped, _SHOWN)}"
@@ -150,14 +147,16 @@ def _fitted(
     return state
 
 
+def _described(tensor: Any) -> Tensor:
+    """A tensor of the spec by shape and dtype, without values."""
+    return torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
+
+
 def _write(
     made: Any, template: GraphTemplate, files: list[Path], options: Mapping[str, Any]
 ) -> None:
-    from ..graph import (
-        draw,
-        draw_html,
-        save_graph,
-    )  # torch-geometric and matplotlib take seconds to import
+    # torch-geometric and matplotlib take seconds to import
+    from ..graph import draw, draw_html, save_graph
 
     picture = {
         "title": options["arch"],
