@@ -16,6 +16,6 @@ def predict(cfg: Any) -> Any:
         MetanetError: the run has no saved model, or the checkpoint does not fit.
         TrustError: the run's files name code of their author, and nobody trusts their folder.
     """
-    from .. import tasks  # here, since it imports lightning
+    from ..tasks import predict as run  # here, since it imports lightning
 
-    return tasks.predict(cfg)
+    return run(cfg)

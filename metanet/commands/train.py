@@ -15,6 +15,6 @@ def train(cfg: Any) -> Any:
     Raises:
         MetanetError: a configuration that cannot work, with what is allowed.
     """
-    from .. import tasks  # here, since it imports lightning
+    from ..tasks import train as run  # here, since it imports lightning
 
-    return tasks.train(cfg)
+    return run(cfg)
