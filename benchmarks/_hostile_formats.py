@@ -155,7 +155,7 @@ def _images(folder: Path) -> None:
 
 
 def _data(ref: Path, model: nn.Module, arch: str) -> None:
-    from metanet._cli.data import load_data
+    from metanet.evaluation.data import load_data
 
     for _ in load_data(str(ref), model, arch):
         pass

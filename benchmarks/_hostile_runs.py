@@ -15,8 +15,8 @@ from torch import nn
 import metanet
 import metanet.nn
 from metanet import cli
-from metanet._cli.data import load_data
 from metanet._cli.recipe import replayed
+from metanet.evaluation.data import load_data
 from metanet.sources import import_torchvision, load_source
 from metanet.zoo import networks
 

@@ -1,9 +1,10 @@
 """The console script: ``metanet COMMAND key=value ...``; every command is a Hydra app.
 
-A new command is one entry in :data:`COMMANDS` and one primary config, ``conf/COMMAND.yaml``. Around
-Hydra this adds: paths need no quoting, all mistakes of a command line are told at once and before
-anything starts, ``--help`` with the comments of the values, ``resume=RUN_DIR``, one run directory
-for all ranks, a table at the end of a sweep, Ctrl-C that says how to go on, and errors as messages.
+A new command is one entry in :data:`COMMANDS`, one function ``metanet/commands/COMMAND.py:COMMAND``
+and one primary config, ``conf/COMMAND.yaml``. Around Hydra this adds: paths need no quoting, all
+mistakes of a command line are told at once and before anything starts, ``--help`` with the comments
+of the values, ``resume=RUN_DIR``, one run directory for all ranks, a table at the end of a sweep,
+Ctrl-C that says how to go on, and errors as messages.
 Expected errors (``MetanetError``, unknown keys and choices, a full disk) print without a traceback
 and exit with 1, wrong usage with 2; programming errors keep the traceback, from our own frames on.
 With ``HYDRA_FULL_ERROR=1`` everything keeps its whole traceback.
@@ -14,19 +15,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command: what ``metanet --help`` says of it, and the function that gets the composed
-    configuration."""
+    """One command, whose function is ``metanet/commands/NAME.py:NAME``.
+
+    Attributes:
+        summary: what ``metanet --help`` says of it.
+        short: keys that may be given without their group -> where they stand.
+    """
 
     summary: str
-    run: str  # "module:function"; imported when the command runs
-    short: Mapping[str, str] = field(
-        default_factory=dict
-    )  # keys that may be given without their group
+    short: Mapping[str, str] = field(default_factory=dict)
 
 
 # zoo=folder path=DIR table=CSV ...
@@ -35,32 +38,17 @@ _ZOO = {
     for key in ("arch", "arch_args", "input_shape", "label", "nan", "path", "table")
 }
 COMMANDS = {
-    "train": Command(summary="learn from a zoo of networks", run="metanet.tasks:train", short=_ZOO),
+    "train": Command(summary="learn from a zoo of networks", short=_ZOO),
     "predict": Command(
         summary="ask a trained metanetwork about a checkpoint",
-        run="metanet.tasks:predict",
         short={"model": "model_class"},  # to Hydra, model is a group
     ),
-    "inspect": Command(
-        summary="derive and test the symmetries of an architecture",
-        run="metanet._cli.inspect:inspect",
-    ),
-    "graph": Command(
-        summary="turn a checkpoint into a parameter graph, and draw it",
-        run="metanet._cli.graph:graph",
-    ),
-    "align": Command(
-        summary="move one network's neurons onto those of another", run="metanet._cli.align:align"
-    ),
-    "barrier": Command(
-        summary="loss and accuracy between two networks", run="metanet._cli.barrier:barrier"
-    ),
-    "merge": Command(
-        summary="merge checkpoints, aligned first if asked for", run="metanet._cli.merge:merge"
-    ),
-    "zoo": Command(
-        summary="make a zoo, or finish one that was stopped", run="metanet.cli:make_zoo", short=_ZOO
-    ),
+    "inspect": Command(summary="derive and test the symmetries of an architecture"),
+    "graph": Command(summary="turn a checkpoint into a parameter graph, and draw it"),
+    "align": Command(summary="move one network's neurons onto those of another"),
+    "barrier": Command(summary="loss and accuracy between two networks"),
+    "merge": Command(summary="merge checkpoints, aligned first if asked for"),
+    "zoo": Command(summary="make a zoo, or finish one that was stopped", short=_ZOO),
 }
 
 
@@ -100,17 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _until_stopped(name, rest)
 
 
-def make_zoo(cfg: Any) -> None:
-    """The command ``zoo``: build ``cfg.zoo``, make or finish its networks, print what it is.
-
-    Args:
-        cfg: the composed configuration; ``cfg.zoo`` names a class with ``load(progress=True)``.
-    """
-    from .config import build
-
-    print(repr(build(cfg.zoo).load(progress=True)))
-
-
 def _until_stopped(name: str, args: list[str]) -> int:
     """Run a command, and hear Ctrl-C from before the first import on."""
     from ._cli import stopping
@@ -130,48 +107,81 @@ def _until_stopped(name: str, args: list[str]) -> int:
 
 
 def _run(name: str, args: list[str], outcome: Any) -> int:
-    from ._cli import directories, errors, overrides, own, plugged, recipe, running, sweep, usage
+    """Run a command, and tell its expected errors as messages."""
+    from ._cli import directories, errors, running
+
+    with directories.claiming() as claims:
+        try:
+            failure = _failure(name, args, outcome)
+        finally:
+            claims.release()
+            if claims.sweep_dir is not None:
+                _summarize(claims.sweep_dir)
+    if failure is None:
+        return 0
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise failure
+    text = errors.message(failure, claims.run_dir)
+    if text is None:
+        raise failure.with_traceback(running.own_frames(failure))
+    print(f"metanet {name}: {text}", file=sys.stderr)
+    return 1
+
+
+def _failure(name: str, args: list[str], outcome: Any) -> Exception | None:
+    """What went wrong in a command; ``None`` if nothing did."""
+    from ._cli import directories, overrides, own, usage
     from ._cli.help import help_of
 
     flags, words = usage.split(args)
+    short = COMMANDS[name].short
     # Hydra's parser takes overrides in one stretch only: flags may stand anywhere here
-    prepared = overrides.prepare([*flags, *words], COMMANDS[name].short)
+    prepared = overrides.prepare([*flags, *words], short)
     if os.getcwd() not in sys.path:
-        sys.path.append(
-            os.getcwd()
-        )  # arch=my_networks:factory; last, so that it hides no installed package
-    directories.sweep_dir = None
-    keep = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    failure: Exception | None = None
+        # arch=my_networks:factory; last, so that it hides no installed package
+        sys.path.append(os.getcwd())
     try:
         if "-h" in flags or "--help" in flags:
             own.announce(prepared)
-            print(help_of(name, overrides.prepare(words, COMMANDS[name].short)))
-            return 0
-        final = overrides.resumed(prepared) if name == "train" else prepared
-        if name == "merge":
-            recipe.check_primary(final)
-            final = recipe.replayed(final)
-        with plugged.told(name):
-            own.announce(final)
-            _check(name, final, flags)
-            running.run(name, COMMANDS[name].run, directories.follow_main_rank(final), outcome)
-        failure = outcome.failure
+            print(help_of(name, overrides.prepare(words, short)))
+        else:
+            _start(name, prepared, flags, outcome)
     except Exception as error:
-        failure = error
+        return error
     except directories.Refused as refused:
-        failure = refused.error
-    finally:
-        directories.release()
-        if directories.sweep_dir is not None and (table := sweep.summarize(directories.sweep_dir)):
-            print(f"\n{table}")
-    if failure is None:
-        return 0
-    text = None if keep else errors.message(failure)
-    if text is None:
-        raise failure if keep else failure.with_traceback(running.own_frames(failure))
-    print(f"metanet {name}: {text}", file=sys.stderr)
-    return 1
+        return refused.error
+    return outcome.failure
+
+
+def _start(name: str, prepared: list[str], flags: list[str], outcome: Any) -> None:
+    """Check everything, then hand over to Hydra.
+
+    Args:
+        name: the command.
+        prepared: the arguments, with an earlier run's own or a recipe's still to be added.
+        flags: Hydra's own among them.
+        outcome: is told of the runs.
+    """
+    from ._cli import directories, overrides, own, plugged, recipe, running
+
+    final = prepared
+    if name == "train":
+        final = overrides.resumed(prepared)
+    if name == "merge":
+        recipe.check_primary(prepared)
+        final = recipe.replayed(prepared)
+    with plugged.told(name):
+        own.announce(final)
+        _check(name, final, flags)
+        running.run(name, directories.follow_main_rank(final), outcome)
+
+
+def _summarize(sweep_dir: Path) -> None:
+    from ._cli import sweep
+
+    table = sweep.summarize(sweep_dir)
+    if table:
+        print(f"\n{table}")
 
 
 def _check(name: str, prepared: list[str], flags: list[str]) -> None:
@@ -183,10 +193,14 @@ def _check(name: str, prepared: list[str], flags: list[str]) -> None:
     from ._cli import checks, preflight
     from .errors import MetanetError
 
-    if {flag.partition("=")[0] for flag in flags} - {"-m", "--multirun", "-r", "--run"}:
-        return  # Hydra shows something, or reads configurations from elsewhere: each job is checked when it starts
-    if found := preflight.mistakes(name, prepared):
-        raise MetanetError(checks.as_text(found))
+    starting = {"-m", "--multirun", "-r", "--run"}
+    if {flag.partition("=")[0] for flag in flags} - starting:
+        # Hydra shows something, or reads configurations from elsewhere: each job is checked when it
+        # starts
+        return
+    mistakes = preflight.mistakes(name, prepared)
+    if mistakes:
+        raise MetanetError(checks.as_text(mistakes))
 
 
 def _help() -> str:

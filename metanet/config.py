@@ -280,7 +280,7 @@ def _check_call(target: Callable, node: Mapping, kwargs: Mapping, where: str) ->
         signature = inspect.signature(target)
     except ValueError:  # some callables written in C have none
         return
-    given = {key: value for key, value in node.items() if key not in _HYDRA_KEYS} | kwargs
+    given = {key: value for key, value in node.items() if key not in _HYDRA_KEYS} | {**kwargs}
     bind = signature.bind_partial if node.get("_partial_") else signature.bind
     try:
         bind(*node.get("_args_", ()), **given)

@@ -122,9 +122,7 @@ def trusting(*folders: str | os.PathLike | bool) -> Iterator[None]:
     Args:
         *folders: by name; ``True`` for every folder that is read meanwhile.
     """
-    paths = tuple(
-        _ANY if folder is True else Path(folder).expanduser().resolve() for folder in folders
-    )
+    paths = tuple(map(_place, folders))
     token = _named.set(_named.get() + paths)
     try:
         yield
@@ -222,6 +220,15 @@ def is_known(folder: str | os.PathLike) -> bool:
     return _memory_of(Path(folder).expanduser().resolve()).is_file()
 
 
+def _place(folder: str | os.PathLike | bool) -> Path:
+    """A folder in full, or what stands for every folder."""
+    if folder is True:
+        return _ANY
+    if folder is False:
+        raise TypeError("False names no folder that could be trusted")
+    return Path(folder).expanduser().resolve()
+
+
 def _remembered(folder: Path) -> set[str]:
     path = _memory_of(folder)
     if not path.is_file():
@@ -235,16 +242,16 @@ def _remembered(folder: Path) -> set[str]:
 
 
 def _memory_of(folder: Path) -> Path:
-    home = os.environ.get(STATE_VARIABLE)
-    if not home:
-        home = (
-            Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "metanet"
-        )
-    return (
-        Path(home).expanduser()
-        / "trusted"
-        / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
-    )
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+    return _home().expanduser() / "trusted" / f"{digest}.json"
+
+
+def _home() -> Path:
+    own = os.environ.get(STATE_VARIABLE)
+    if own:
+        return Path(own)
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "metanet"
 
 
 # ---------------------------------------------------------------- paths and messages

@@ -14,6 +14,7 @@ ORDER = [
     "progress",
     "config",
     "checkpoints",
+    "runs",
     "trust",
     "tracing",
     "symmetry",
@@ -30,6 +31,7 @@ ORDER = [
     "zoo",
     "tasks",
     "_cli",
+    "commands",
     "cli",
 ]
 FILES = [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"]

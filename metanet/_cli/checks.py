@@ -17,7 +17,7 @@ from ..errors import MetanetError
 from .help import defaults_of
 from .kinds import asked, described, fits
 from .own import registry_of
-from .places import unknown_name
+from .places import unknown_choice
 from .schema import BY_COMMAND, EVERYWHERE, EXCLUSIVE, RANGES, Key
 from .signatures import READ_ONLY, Parameter, parameters_of, read_parameters
 
@@ -67,7 +67,7 @@ def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
 
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         return [f"the configuration can't be resolved: {error}"]
     out = []
@@ -128,9 +128,11 @@ def _wrong(name: str, value: Any, key: Key, plain: Mapping[str, Any]) -> str | N
         )
         return f"{name}={_shown(value)}: {advice or asked(key.kind)}"
     if key.names is not None and value is not None:
-        what, names = key.names.partition(" ")[0], _named(key.names.partition(" ")[2])
-        for each in value if isinstance(value, list) else [value]:
-            if problem := unknown_name(name, each, names, what):
+        what, _, reference = key.names.partition(" ")
+        registered = _named(reference)
+        for choice in value if isinstance(value, list) else [value]:
+            problem = unknown_choice(name, choice, registered, what)
+            if problem is not None:
                 return problem
     return None if key.check is None or value is None else key.check(name, value, plain)
 
@@ -146,7 +148,7 @@ def _named(reference: str) -> Any:
 
 def _registered(group: str, node: Mapping[str, Any]) -> list[str]:
     """A model, method or matcher: its name, and what it takes."""
-    name = node.get("name")
+    name: Any = node.get("name")
     try:
         entry = registry_of(group).find(name)
     except MetanetError as error:

@@ -2,7 +2,10 @@
 run."""
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,59 @@ from .overrides import is_sweep, quote, value_of
 _KEY = "metanet/run_dir"
 _PATIENCE = timedelta(minutes=5)
 
-# The directory of the sweep that this process has started, for the table at its end.
-sweep_dir: Path | None = None
 
-# Where this process writes, or has written last.
-run_dir = Path()
+@dataclass
+class Claims:
+    """The directories that a command writes to, as long as :func:`claiming` lasts.
 
-_locks = ExitStack()
+    Attributes:
+        run_dir: of the run that started last; the current folder before.
+        sweep_dir: of the sweep; ``None`` where there is none.
+    """
+
+    run_dir: Path = Path()
+    sweep_dir: Path | None = None
+    _locks: ExitStack = field(default_factory=ExitStack)
+
+    def lock(self, path: Path) -> None:
+        """Be alone in a directory, and remove what a run that was killed has left there.
+
+        Raises:
+            MetanetError: another process is at work there, or nothing can be written.
+        """
+        from ..checkpoints import hold, remove_leftovers  # here, since it imports torch
+
+        self._locks.enter_context(hold(path))
+        remove_leftovers(path / "any", r"[0-9a-f]{8}\.partial\..*")
+
+    def release(self) -> None:
+        """Let others write into the directories."""
+        self._locks.close()
+
+
+# Hydra makes its callbacks itself: they find here what the command that started it waits to hear
+_claims: ContextVar[Claims] = ContextVar("claims")
+
+
+@contextmanager
+def claiming() -> Iterator[Claims]:
+    """A command, which hears here of the directories that Hydra's runs and sweeps claim."""
+    claims = Claims()
+    token = _claims.set(claims)
+    try:
+        yield claims
+    finally:
+        _claims.reset(token)
+        claims.release()
+
+
+def _current() -> Claims:
+    """Those of the command that is running; of the process where Hydra was started by others."""
+    claims = _claims.get(None)
+    if claims is None:
+        claims = Claims()
+        _claims.set(claims)
+    return claims
 
 
 class Refused(BaseException):
@@ -39,11 +88,6 @@ class Refused(BaseException):
         self.error = error
 
 
-def release() -> None:
-    """Let others write into the run directory."""
-    _locks.close()
-
-
 class RunDirectories(Callback):
     """Hydra callback: a new run or sweep gets a directory that nobody has, and is alone in it as
     long as it runs.
@@ -57,21 +101,16 @@ class RunDirectories(Callback):
         _claim(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        global sweep_dir
         sweep_dir = _claim(config, "sweep")
+        _current().sweep_dir = sweep_dir
 
 
 def _claim(config: DictConfig, kind: str) -> Path:
-    from ..checkpoints import hold, remove_leftovers  # here, since it imports torch
-
-    global run_dir
-    path = run_dir = _choose(config, kind)
+    claims = _current()
+    path = claims.run_dir = _choose(config, kind)
     if is_main_rank():  # the others write nothing
         try:
-            _locks.enter_context(hold(path))
-            remove_leftovers(
-                path / "any", r"[0-9a-f]{8}\.partial\..*"
-            )  # of a run that was killed here
+            claims.lock(path)
         except MetanetError as error:
             raise Refused(error) from error
     return path

@@ -4,7 +4,6 @@ import errno
 from pathlib import Path
 
 from ..errors import MetanetError
-from . import directories
 
 _RIGHTS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -14,14 +13,19 @@ def is_expected(error: Exception) -> bool:
     return isinstance(error, MetanetError) or _is_of_the_surroundings(error)
 
 
-def message(error: Exception) -> str | None:
+def message(error: Exception, run_dir: Path) -> str | None:
     """The text for an error that is no bug; ``None`` for programming errors, which keep their
-    traceback."""
+    traceback.
+
+    Args:
+        error: what a command ended with.
+        run_dir: where it wrote, for errors of the system that name no file.
+    """
     from hydra.errors import CompactHydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, OSError) and _is_of_the_surroundings(error):
-        return _of_the_surroundings(error)
+        return _of_the_surroundings(error, run_dir)
     if is_expected(error):
         return str(error)
     if not isinstance(error, CompactHydraException):
@@ -41,11 +45,11 @@ def _is_of_the_surroundings(error: Exception) -> bool:
     return is_full(error) or error.errno in _RIGHTS
 
 
-def _of_the_surroundings(error: OSError) -> str:
+def _of_the_surroundings(error: OSError, run_dir: Path) -> str:
     """Always with a path: where the system doesn't say which file it was, the run directory."""
     from ..checkpoints import is_full, unwritable
 
-    path = Path(error.filename or directories.run_dir).absolute()
+    path = Path(error.filename or run_dir).absolute()
     if is_full(error):
         return str(unwritable(path, error))
     return f"{path}: {error.strerror}. Choose another folder, or change its rights."

@@ -10,7 +10,7 @@ from typing import Any
 from .. import merging
 from ..checkpoints import MODULES, Checkpoint, files_of, hold, parts_of
 from ..errors import CheckpointError, MetanetError
-from .sweep import ERROR_FILE, METRICS_FILE
+from ..runs import ERROR_FILE, METRICS_FILE
 
 # Configuration, tokenizer and processors of a Hugging Face folder, chat templates, and the licence
 # they come under
@@ -66,42 +66,41 @@ def keep_inputs(
     Raises:
         MetanetError: one of the outputs is an input, or a file of one.
     """
+    reading = {key: value for key, value in options.items() if key not in _NO_INPUTS}
     inputs: dict[tuple[int, int], str] = {}
-    for text in _texts({key: value for key, value in options.items() if key not in _NO_INPUTS}):
-        for path in (
-            [] if own is not None and Path(text).absolute() == own.absolute() else _files_at(text)
-        ):
+    for text in _texts(reading):
+        if own is not None and Path(text).absolute() == own.absolute():
+            continue
+        for path in _files_at(text):
             inputs.setdefault(_identity(path), text)
     for path in outputs:
-        if path.exists() and (text := inputs.get(_identity(path))):
+        source = inputs.get(_identity(path)) if path.exists() else None
+        if source is not None:
             raise MetanetError(
-                f"{path} would be overwritten, and it is read as {text}: write to another folder"
+                f"{path} would be overwritten, and it is read as {source}: write to another folder"
             )
 
 
 def _texts(tree: Any) -> Iterator[str]:
     if isinstance(tree, str):
         yield tree
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from _texts(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
+    elif isinstance(tree, Mapping | list | tuple):
+        values = tree.values() if isinstance(tree, Mapping) else tree
+        for value in values:
             yield from _texts(value)
 
 
 def _files_at(text: str) -> list[Path]:
     """The files behind a text that is a path (``hf:FOLDER`` too); none if it is something else."""
-    path = Path(text.partition(":")[2] if text.startswith(("hf:", "timm:")) else text).expanduser()
+    place = text.partition(":")[2] if text.startswith(("hf:", "timm:")) else text
+    path = Path(place).expanduser()
     try:
         if path.is_dir():
             return [Path(entry.path) for entry in os.scandir(path) if entry.is_file()]
-        return [each for each in files_of(path) if each.exists()] if path.is_file() else []
-    except (
-        OSError,
-        ValueError,
-        MetanetError,
-    ):  # too long for a path, a broken index, a folder that can't be listed
+        files = files_of(path) if path.is_file() else []
+        return [file for file in files if file.exists()]
+    except (OSError, ValueError, MetanetError):
+        # too long for a path, a broken index, a folder that can't be listed
         return []
 
 

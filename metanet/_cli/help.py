@@ -45,7 +45,7 @@ def help_of(command: str, words: Sequence[str]) -> str:
         options = {group: loader.get_group_options(group) for group in chosen}
         header, footer = cfg.hydra.help.header, cfg.hydra.help.footer
     GlobalHydra.instance().clear()
-    plain = OmegaConf.to_container(cfg, resolve=False)
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
     comments = {
         group: comment for group, (_, comment) in defaults_of(folder / f"{command}.yaml").items()
     }
@@ -59,7 +59,8 @@ def help_of(command: str, words: Sequence[str]) -> str:
     lines += _listed(own, "", comments_of(folder, command))
     for group in defaults_of(folder / f"{command}.yaml"):
         name = chosen.get(group)
-        lines += ["", *_group(group, name, options[group], comments.get(group, ""))]
+        summaries = {each: summary_of(_file(folder, f"{group}/{each}")) for each in options[group]}
+        lines += ["", *_group(group, name, summaries, comments.get(group, ""))]
         if name is not None and isinstance(plain.get(group), Mapping):
             lines += _listed(plain[group], group, comments_of(folder, f"{group}/{name}"))
     return "\n".join([*lines, "", str(footer)])
@@ -75,10 +76,7 @@ def comments_of(folder: Path, name: str) -> dict[str, str]:
     >>> comments_of(conf_dir(), "train")["seed"]
     'of everything random, the division into batches too'
     """
-    folders = (folder, *conf_folders())
-    path = next(
-        (each / f"{name}.yaml" for each in folders if (each / f"{name}.yaml").is_file()), None
-    )
+    path = _file(folder, name)
     if path is None:
         return {}
     text = path.read_text(encoding="utf-8")
@@ -87,6 +85,12 @@ def comments_of(folder: Path, name: str) -> dict[str, str]:
         found |= comments_of(folder, str(Path(name).with_name(parent)))
     own = dict(_commented(text))
     return {key: own.get(key) or found.get(key, "") for key in {**found, **own}}
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    """A configuration file of ours, or else of a plugin; ``None`` where there is none."""
+    paths = [each / f"{name}.yaml" for each in (folder, *conf_folders())]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def defaults_of(path: Path) -> dict[str, tuple[str, str]]:
@@ -129,11 +133,30 @@ def _comment(rest: str) -> str:
     return found[1].strip() if found else ""
 
 
-def _group(group: str, name: str | None, options: Sequence[str], comment: str) -> list[str]:
-    """The line of a group, with what else there is to choose."""
-    head = _line(f"{group}={name or 'null'}", comment)
-    choices = textwrap.wrap(f"choices: {', '.join(options)}", _WIDTH - 2)
-    return [*head, *(f"  {line}" for line in choices)]
+def _group(group: str, name: str | None, summaries: Mapping[str, str], comment: str) -> list[str]:
+    """The line of a group, and what there is to choose, each with its summary."""
+    lines = _line(f"{group}={name or 'null'}", comment)
+    if not any(summaries.values()):
+        choices = textwrap.wrap(f"choices: {', '.join(summaries)}", _WIDTH - 2)
+        return [*lines, *(f"  {line}" for line in choices)]
+    lines.append("  choices:")
+    for choice, summary in summaries.items():
+        lines += _line(f"    {choice}", summary)
+    return lines
+
+
+def summary_of(path: Path | None) -> str:
+    """The first line of a configuration file, where that is a comment.
+
+    >>> from metanet.config import conf_dir
+    >>> summary_of(conf_dir() / "matcher" / "combined.yaml")
+    'Coordinate ascent on what weights and activations say together. Needs data=.'
+    """
+    if path is None:
+        return ""
+    with path.open(encoding="utf-8") as file:
+        first = file.readline().strip()
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def _listed(node: Mapping[str, Any], where: str, comments: Mapping[str, str]) -> list[str]:

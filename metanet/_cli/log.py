@@ -6,23 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MetanetError
-
-
-def check_login(settings: Mapping[str, Any]) -> None:
-    """Before anything that takes time.
-
-    Raises:
-        MetanetError: ``logger.mode=online`` without a login.
-    """
-    if settings.get("mode") == "online" and not os.environ.get("WANDB_API_KEY"):
-        import wandb
-
-        if not wandb.api.api_key:
-            raise MetanetError(
-                "logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline"
-            )
-
 
 def log_curve(
     options: Mapping[str, Any], folder: Path, columns: Mapping[str, Sequence[float]], numbers: Mapping[str, Any],
@@ -45,5 +28,5 @@ def log_curve(
     for row in zip(*columns.values(), strict=True):
         run.log(dict(zip(columns, row, strict=True)))
     run.log({"barrier": wandb.Image(str(picture))})
-    run.summary.update(numbers)
+    run.summary.update(dict(numbers))
     run.finish()

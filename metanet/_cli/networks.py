@@ -1,25 +1,29 @@
-"""What commands about several networks are given: the module, its architecture, the checkpoints, a
-device, data."""
+"""What commands about several networks are given: checkpoints, the network they belong to, data.
+
+::
+
+    a=PATH b=PATH  ---- open_files ----> by the names of the files
+    arch=REF       ---- make_model ----> the network ------ fit ------> by the names of the network
+    data=REF       ---- with_data -----> the network and its batches
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..alignment import MATCHERS, Alignment
 from ..architecture import Architecture
 from ..checkpoints import Checkpoint, check_dequantised, load_checkpoint
 from ..errors import MetanetError
-from ..evaluation import batch_inputs, fit_to
+from ..evaluation import batch_inputs, cut, fit_to
+from ..evaluation.data import load_data
 from ..merging import DataPerModel
 from ..sources import load_factory
 from ..tracing import example_inputs, tensors_in
-from .data import load_data
-from .data._batches import cut
 from .tracing import Inputs, examples_of, seeded_network, trace_timed
 
 ALIGNMENT_FILE = "alignment.safetensors"
@@ -27,90 +31,145 @@ _LARGE = 5e8  # values: from here on the module is made without memory, unless s
 
 
 @dataclass(frozen=True)
-class Networks:
-    """Checkpoints of one network.
+class Network:
+    """The network that checkpoints belong to, and what it is run on.
 
     Attributes:
-        model: the network, with random weights; on the meta device if it is large and nothing runs
-            it. ``None`` without ``arch``.
-        stored: the checkpoints as their files name the tensors.
-        fitted: the same by the names of the network; as stored without one.
+        model: with random weights; on the meta device if it is large and nothing runs it.
         data: batches; ``None`` if none are given.
         train_data: batches that something is fitted to; ``data`` if no others are given.
     """
 
-    model: nn.Module | None
-    stored: tuple[Checkpoint, ...]
-    fitted: tuple[Checkpoint, ...]
+    model: nn.Module
     data: Any
     train_data: Any
 
 
 @dataclass(frozen=True)
-class Pair(Networks):
-    """Two of them, ``a`` and ``b``."""
+class Pair:
+    """Two checkpoints of one network.
 
-    @property
-    def a(self) -> Checkpoint:
-        return self.fitted[0]
+    Attributes:
+        network: what they belong to.
+        a, b: by the names of the network.
+        stored_a, stored_b: by the names of their files.
+    """
 
-    @property
-    def b(self) -> Checkpoint:
-        return self.fitted[1]
+    network: Network
+    a: Checkpoint
+    b: Checkpoint
+    stored_a: Checkpoint
+    stored_b: Checkpoint
 
 
 def open_pair(options: Mapping[str, Any]) -> Pair:
-    """Open ``a`` and ``b``: see :func:`open_networks`."""
-    return Pair(**vars(open_networks(options, (options["a"], options["b"]))))
-
-
-def open_networks(options: Mapping[str, Any], paths: Sequence[str]) -> Networks:
-    """Open the checkpoints, make the network ``arch``, and the data.
+    """Open ``a`` and ``b``, fit them to the network ``arch``, and open the data.
 
     Args:
-        options: with ``arch`` (``None`` only without data), ``arch_args``, ``input_shape``,
-            ``data``, ``data_args``, ``seed``, and perhaps ``train_data``.
-        paths: of the checkpoints.
+        options: with ``a``, ``b``, and what :func:`make_model` and :func:`with_data` read.
 
     Raises:
         MetanetError: one of them does not exist, or they do not belong together.
     """
-    stored = tuple(load_checkpoint(Path(path).expanduser()) for path in paths)
-    for each in stored:
-        check_dequantised(each)  # before the network is made, which may take long
-    model = None
-    if options["arch"] is not None:
-        large = sum(math.prod(shape) for shape in stored[0].shapes.values()) > _LARGE
-        meta = large and options["data"] is None
-        model = seeded_network(options["arch"], options["seed"], meta, options["arch_args"])
-    elif given := [name for name in ("data", "arch_args", "input_shape") if options[name]]:
+    stored_a, stored_b = open_files((options["a"], options["b"]))
+    model = make_model(options, stored_a)
+    a, b = fit_to(model, stored_a), fit_to(model, stored_b)
+    return Pair(with_data(model, options), a, b, stored_a, stored_b)
+
+
+def open_files(paths: Iterable[str]) -> list[Checkpoint]:
+    """Checkpoints by the names of their files.
+
+    Raises:
+        CheckpointError: one does not exist, can't be read, or is quantised.
+    """
+    opened = [load_checkpoint(Path(path).expanduser()) for path in paths]
+    for checkpoint in opened:
+        check_dequantised(checkpoint)  # before the network is made, which may take long
+    return opened
+
+
+def make_model(options: Mapping[str, Any], like: Checkpoint) -> nn.Module:
+    """The network ``arch``, with random weights.
+
+    Args:
+        options: with ``arch``, ``arch_args``, ``data`` and ``seed``.
+        like: a checkpoint of it, which tells how large it is.
+    """
+    values = sum(math.prod(shape) for shape in like.shapes.values())
+    runs = options["data"] is not None
+    meta = values > _LARGE and not runs
+    return seeded_network(options["arch"], options["seed"], meta, options["arch_args"])
+
+
+def check_without_network(options: Mapping[str, Any]) -> None:
+    """Refuse what is of no use without ``arch``.
+
+    Raises:
+        MetanetError: data, arguments of the network, or the shape of its inputs are given.
+    """
+    useless = [name for name in ("data", "arch_args", "input_shape") if options[name]]
+    if useless:
         raise MetanetError(
-            f"{given[0]}= needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory"
+            f"{useless[0]}= needs the network: give arch=timm:NAME, hf:FOLDER, "
+            "package.module:factory"
         )
-    fitted = stored if model is None else tuple(fit_to(model, each) for each in stored)
-
-    def load(ref: str | list[str] | None) -> Any:
-        more = options["data_args"], options["seed"], options["input_shape"]
-        if isinstance(ref, list):
-            return DataPerModel([load_data(each, model, options["arch"], *more) for each in ref])
-        return None if ref is None else load_data(ref, model, options["arch"], *more)
-
-    data, train_data = load(options["data"]), load(options.get("train_data"))
-    if data is None and (
-        given := [name for name, value in options["data_args"].items() if value is not None]
-    ):
-        raise MetanetError(f"data_args.{given[0]} needs data=")
-    return Networks(model, stored, fitted, data, data if train_data is None else train_data)
+    _check_data_args(options)
 
 
-def trace_networks(networks: Networks, ref: str, input_shape: Any, seed: int) -> Architecture:
+def with_data(model: nn.Module, options: Mapping[str, Any]) -> Network:
+    """The network with its batches.
+
+    Args:
+        model: the network.
+        options: with ``arch``, ``data``, ``data_args``, ``input_shape``, ``seed``, and perhaps
+            ``train_data``.
+
+    Raises:
+        MetanetError: there are no such data, or they are not the network's.
+    """
+    _check_data_args(options)
+    data = _load(options["data"], model, options)
+    train_data = _load(options.get("train_data"), model, options)
+    return Network(model, data, data if train_data is None else train_data)
+
+
+def _check_data_args(options: Mapping[str, Any]) -> None:
+    useless = [name for name, value in options["data_args"].items() if value is not None]
+    if useless and options["data"] is None:
+        raise MetanetError(f"data_args.{useless[0]} needs data=")
+
+
+def _load(ref: str | list[str] | None, model: nn.Module, options: Mapping[str, Any]) -> Any:
+    """Batches of one reference, or of one for each model of a merge."""
+    if ref is None:
+        return None
+    if isinstance(ref, list):
+        return DataPerModel([_load(each, model, options) for each in ref])
+    return load_data(
+        ref, model, options["arch"], options["data_args"], options["seed"], options["input_shape"]
+    )
+
+
+def trace_network(network: Network, options: Mapping[str, Any]) -> Architecture:
     """The architecture, traced with the network's own examples, inputs of ``input_shape``, or the
-    first batch."""
-    if input_shape is None and networks.data is not None and example_inputs(networks.model) is None:
-        examples = _first_samples(networks.data)
+    first batch.
+
+    Args:
+        network: what is traced.
+        options: with ``arch``, ``input_shape`` and ``seed``.
+
+    Raises:
+        MetanetError: nothing says what the network takes, or it can't be traced.
+    """
+    model, ref, input_shape = network.model, options["arch"], options["input_shape"]
+    tells_inputs = input_shape is not None or example_inputs(model) is not None
+    if network.data is not None and not tells_inputs:
+        examples = _first_samples(network.data)
     else:
-        examples = examples_of(networks.model, ref, input_shape, seed)
-    return trace_timed(networks.model, ref, examples, input_shape)[0]
+        examples = examples_of(model, ref, input_shape, options["seed"])
+    architecture, _ = trace_timed(model, ref, examples, input_shape)
+    return architecture
 
 
 def _first_samples(data: Any) -> list[Inputs]:
@@ -121,32 +180,7 @@ def _first_samples(data: Any) -> list[Inputs]:
     args, kwargs = batch_inputs(batch)
     size = len(next(tensors_in((args, kwargs))))
     counts = [n for n in (2, 3) if n <= size] or [size]
-    return [cut((args, kwargs), size, n) for n in counts]
-
-
-def find_device(name: str) -> torch.device:
-    """``auto``: a graphics card if there is one.
-
-    Raises:
-        MetanetError: there is no such device here.
-    """
-    if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    try:
-        torch.empty(0, device=name)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise MetanetError(
-            f"device={name} can't be used: {error}. Choose auto, cpu, cuda or mps."
-        ) from error
-    if name == "meta":
-        raise MetanetError("device=meta has no values: choose auto, cpu, cuda or mps")
-    return torch.device(name)
+    return [cut((args, kwargs), size, 0, n) for n in counts]
 
 
 def matcher_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -155,20 +189,20 @@ def matcher_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     Raises:
         MetanetError: it needs data, and there are none.
     """
-    given = dict(options["matcher"])
-    name = given.pop("name")
-    runs = "data" in MATCHERS.find(name).needs
-    if options["data"] is None and (runs or given.get("on", "weights") != "weights"):
+    settings = dict(options["matcher"])
+    name = settings.pop("name")
+    runs = "data" in MATCHERS.find(name).needs or settings.get("on", "weights") != "weights"
+    if runs and options["data"] is None:
         raise MetanetError(f"matcher={name} runs the networks: give data=")
-    return name, given
+    return name, settings
 
 
-def load_alignment(given: str) -> Alignment:
+def load_alignment(ref: str) -> Alignment:
     """What ``metanet align`` left: the folder, or its file."""
-    path = Path(given).expanduser()
+    path = Path(ref).expanduser()
     return Alignment.load(path / ALIGNMENT_FILE if path.is_dir() else path)
 
 
-def loss_of(given: str | None) -> Any:
+def loss_of(ref: str | None) -> Any:
     """A loss by its name, or ``package.module:function``."""
-    return load_factory(given) if given is not None and ":" in given else given
+    return load_factory(ref) if ref is not None and ":" in ref else ref

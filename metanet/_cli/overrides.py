@@ -220,8 +220,7 @@ def _split(text: str) -> list[str]:
     """Split at commas that stand outside quotes; spaces around the parts are no part of them."""
     part = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*(?:,|\Z)""", re.DOTALL)
     parts, at = [], 0
-    while at < len(text):
-        found = part.match(text, at)
-        parts.append(found[1])
-        at = found.end()
+    while at < len(text) and (match := part.match(text, at)):
+        parts.append(match[1])
+        at = match.end()
     return parts

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MetanetError
-from .log import check_login
+from ..registry import Registry, is_own
+from ..runs import check_login
 
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _GLOB = re.compile(r"[*?\[]")
@@ -102,7 +103,7 @@ def loss(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
         return _unimportable(key, value)
     from ..evaluation import LOSSES
 
-    return unknown_name(key, value, LOSSES, "loss", "or package.module:function")
+    return unknown_choice(key, value, LOSSES, "loss", "or package.module:function")
 
 
 def login(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
@@ -160,6 +161,25 @@ def file(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     return _unwritable(key, value, path.parent)
 
 
+def unknown_choice(key: str, value: str, names: Any, what: str, more: str = "") -> str | None:
+    """Why a name is none that can be chosen; ``None`` if it is.
+
+    Args:
+        key: of the command line, whose value it is; what it names is imported if it is a module.
+        value: the name.
+        names: a registry, where ``package.module`` is found as well; or the names themselves.
+        what: is chosen.
+        more: what may be given besides, for the message.
+    """
+    if isinstance(names, Registry) and (is_own(value) or names.problem(value)):
+        try:
+            names.find(value)
+        except MetanetError as error:
+            return f"{key}={value}: {error}"
+        return None
+    return unknown_name(key, value, names, what, more)
+
+
 def unknown_name(key: str, value: str, names: Any, what: str, more: str = "") -> str | None:
     """Where ``value`` is none of the names: which there are, and the closest."""
     if value in names:
@@ -198,13 +218,13 @@ def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:
         return f"{key}={value} {reason}: choose from {', '.join(choices)}{hint}"
     if value in ("auto", "cpu", "meta"):
         return None
-    import torch
+    from .devices import unusable  # here, since it imports torch
 
-    try:
-        torch.empty(0, device=value)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        return f"{key}={value} can't be used: {str(error).splitlines()[0]}. Choose from {', '.join(choices)}"
-    return None
+    objection = unusable(value)
+    if objection is None:
+        return None
+    first = objection.splitlines()[0]
+    return f"{key}={value} can't be used: {first}. Choose from {', '.join(choices)}"
 
 
 def _unimportable(key: str, value: str) -> str | None:

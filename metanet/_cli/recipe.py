@@ -24,6 +24,7 @@ _DEEPEST = 32
 _GROUPS = ("method", "matcher")
 _OPEN = ("arch_args", "data_args")
 _REFERENCES = ("arch", "data", "loss")
+_REGISTERED = ("loss", "repair")
 _ROW = re.compile(
     r"^\| (.+) \| `([0-9a-f]{64})` \|$", re.MULTILINE
 )  # of the table of files in a model card
@@ -200,6 +201,9 @@ def _check_references(path: Path, values: Mapping[str, Any]) -> None:
         for ref in value if isinstance(value, list) else [value]:
             if isinstance(ref, str) and _CODE.fullmatch(ref):
                 raise _of_code(path, key, ref)
+    for key in _REGISTERED:
+        if is_own(values.get(key)):
+            raise _of_code(path, key, str(values[key]))
     for group in _GROUPS:
         chosen = values.get(group)
         name = chosen.get("name") if isinstance(chosen, Mapping) else None

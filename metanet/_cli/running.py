@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..runs import ERROR_FILE
 from . import errors
 
 
@@ -29,13 +30,12 @@ class Outcome:
     failure: Exception | None = None
 
 
-def run(name: str, function: str, args: Sequence[str], outcome: Outcome) -> None:
+def run(name: str, args: Sequence[str], outcome: Outcome) -> None:
     """Compose ``conf/NAME.yaml`` with ``args`` and call the command's function, once or once per
     job of a sweep.
 
     Args:
         name: the command.
-        function: ``module:function``, imported when everything is checked.
         args: prepared arguments.
         outcome: is told of the runs.
     """
@@ -45,7 +45,7 @@ def run(name: str, function: str, args: Sequence[str], outcome: Outcome) -> None
     from .. import config
 
     original = list(sys.argv)
-    task = _task(name, function, original, outcome)
+    task = _task(name, original, outcome)
     app = hydra.main(config_path=config.hydra_dir(), config_name=name, version_base="1.3")(task)
     # Hydra prints errors and exits unless it is told to raise them; how they look is decided in one
     # place, cli.py.
@@ -66,7 +66,7 @@ def own_frames(error: Exception) -> Any:
     return frames or error.__traceback__
 
 
-def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callable[[Any], Any]:
+def _task(name: str, argv: list[str], outcome: Outcome) -> Callable[[Any], Any]:
     """What Hydra calls for each job: checks the configuration, then runs the command's function."""
 
     def task(cfg: Any) -> Any:
@@ -87,7 +87,7 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
         outcome.run_dir = run_dir
         try:
             if is_main_rank():
-                (run_dir / "error.txt").unlink(missing_ok=True)
+                (run_dir / ERROR_FILE).unlink(missing_ok=True)
                 if cfg.get("resume"):
                     record(cfg, run_dir)
                 tell_ranks(str(run_dir))
@@ -98,8 +98,7 @@ def _task(name: str, function: str, argv: list[str], outcome: Outcome) -> Callab
                 trust.remember(
                     run_dir, settings.overrides.task
                 )  # made here: it may be resumed as it is
-            module, _, attribute = function.partition(":")
-            called = getattr(importlib.import_module(module), attribute)
+            called = getattr(importlib.import_module(f"metanet.commands.{name}"), name)
             with (
                 trust.trusting(*trust.folders_named(options.get("trust"))),
                 alone(options, run_dir),
@@ -129,7 +128,7 @@ def _keep(error: Exception, run_dir: Path) -> None:
     """``error.txt``: the message, then the traceback."""
     with suppress(OSError):
         text = f"{type(error).__name__}: {error}\n\n{''.join(traceback.format_exception(error))}"
-        (run_dir / "error.txt").write_text(text)
+        (run_dir / ERROR_FILE).write_text(text)
 
 
 @contextmanager

@@ -37,7 +37,8 @@ def parameters_of(function: Callable) -> dict[str, Parameter] | None:
         return None
     if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return None
-    kinds = _hints(function.__init__ if isinstance(function, type) else function)
+    annotated: Any = function
+    kinds = _hints(annotated.__init__ if isinstance(function, type) else annotated)
     return {
         p.name: Parameter(kinds.get(p.name, Any), p.default is p.empty)
         for p in signature.parameters.values()
@@ -101,7 +102,9 @@ class _Class:
     """Stands for a class that a source names and that no configuration can write down."""
 
 
-_PLAIN = {kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple)}
+_PLAIN: dict[str, Any] = {
+    kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple)
+}
 _PLAIN |= {"Sequence": list, "Iterable": list, "Mapping": dict, "None": type(None)}
 
 
@@ -114,9 +117,8 @@ def _read(annotation: ast.expr | None) -> Any:
         case ast.Name(id=name) if name in _PLAIN:
             return _PLAIN[name]
         case ast.Name(id=name) | ast.Attribute(attr=name):
-            return (
-                _Class if name != "Any" and name[:1].isupper() else Any
-            )  # _PRECISION is an alias of many
+            is_class = name != "Any" and name[:1].isupper()  # _PRECISION is an alias of many
+            return _Class if is_class else Any
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _read(left) | _read(right)
         case ast.Subscript(value=ast.Name(id=name), slice=inner):

@@ -14,12 +14,9 @@ from pydantic import TypeAdapter
 
 from ..documents import read_bytes, read_json, read_yaml, validated
 from ..errors import MetanetError, brief
+from ..runs import ERROR_FILE, METRICS_FILE
 from .overrides import unquote
 
-METRICS_FILE = (
-    "metrics.json"  # what a run writes into its directory: {"name": number, ...}, may be nested
-)
-ERROR_FILE = "error.txt"  # of a run that failed: the message, then the traceback
 SEED = "seed"
 
 _WIDE = 120  # a table wider than a terminal is turned: one row per metric

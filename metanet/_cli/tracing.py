@@ -13,6 +13,7 @@ from ..errors import MetanetError, TraceError
 from ..evaluation import to_device
 from ..sources import load_source
 from ..tracing import example_inputs
+from .devices import find_tracing_device
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -20,23 +21,6 @@ _OWN_INPUTS = (
     "set an attribute example_inputs on the module in the function that makes it: a tuple of inputs, batch size 2 or "
     "more, or a dict of keyword inputs"
 )
-
-
-def find_tracing_device(name: str) -> str:
-    """``auto``: the CPU.
-
-    Raises:
-        MetanetError: there is no such device here.
-    """
-    if name == "auto":
-        return "cpu"  # one forward pass to trace; a graphics card pays only for the verification of large networks
-    try:
-        torch.empty(0, device=name)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise MetanetError(
-            f"device={name} can't be used: {error}. Choose auto, cpu, cuda, mps or meta."
-        ) from error
-    return name
 
 
 def make_network(options: Mapping[str, Any]) -> tuple[nn.Module, list[Inputs], str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from ..checkpoints import load_checkpoint, save_checkpoint
+from ..checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..documents import Document, validated
 from ..errors import CheckpointError, brief, listed
 from ..symmetry import Transform
@@ -67,6 +67,29 @@ class Alignment:
                 f"architecture's ({listed(known, 3)}): give parameters by their state dict names"
             )
         return self.transform(state)
+
+    def moved(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The moved checkpoint, each tensor read and moved when it is asked for.
+
+        >>> import metanet, torch
+        >>> from metanet.evaluation import as_checkpoint
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> arch, a = metanet.trace(net, torch.randn(4, 3)), net.state_dict()
+        >>> b = arch.spec.sample()(a)
+        >>> lazy = metanet.align(b, to=a, arch=arch).moved(as_checkpoint(b, "b"))
+        >>> torch.equal(lazy["0.weight"], a["0.weight"])
+        True
+
+        Args:
+            checkpoint: by the names of the architecture; names that it does not know and integer
+                entries are passed on.
+
+        Raises:
+            CheckpointError: it lacks a tensor of the aligned architecture; when a tensor is read,
+                that it has another shape.
+        """
+        self.check(checkpoint)
+        return checkpoint.mapped(self.transform.apply)
 
     def check(self, checkpoint: Mapping[str, Tensor]) -> None:
         """Refuse checkpoints of other networks; integer entries and all but one name of a tied

@@ -1,7 +1,6 @@
 """Running both networks over data and looking at their neurons."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,15 +13,6 @@ from ..graph import real_parts
 from ..symmetry import derive
 from ..tracing import Trace, is_integer, record, tensors_in
 from ._taps import Tap, find_taps
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the neurons of one tap show on one batch, in both networks: ``(neurons, samples)``."""
-
-    neurons: Any
-    reference: Tensor
-    moving: Tensor
 
 
 class NeuronRunner:

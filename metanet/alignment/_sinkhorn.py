@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MetanetError
+from ..evaluation import TaskLoss, repeatable
 from ..tracing import is_integer
 from ._moves import keys_of
 from ._pieces import pieces_of
@@ -14,7 +15,6 @@ from ._registry import Match, Problem, matcher
 from ._scores import earned
 from ._soft import SoftTransform, harden, soft_arrange
 from ._stock import Stock
-from ._task_loss import TaskLoss, repeatable
 from ._weight import to_elements, to_transform
 
 _LOSSES = ("weights", "midpoint", "random")
@@ -171,7 +171,7 @@ class _Task:
             raise MetanetError(
                 f"matcher 'sinkhorn' on the task needs {', '.join(f'{n}=...' for n in missing)}"
             )
-        self.data = repeatable(problem.data, "sinkhorn")
+        self.data = repeatable(problem.data, "matcher 'sinkhorn'")
         self.task = TaskLoss(problem.model, problem.loss, problem.device)
         self.a, self.b = (self.task.prepared(s) for s in (problem.reference, problem.moving[0]))
         self.move = SoftTransform(problem.spec, keys)

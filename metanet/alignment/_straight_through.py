@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..evaluation import TaskLoss, repeatable
 from ..symmetry import SymmetrySpec
 from ..tracing import is_integer
 from ._ascent import Ascent
@@ -12,7 +13,6 @@ from ._moves import keys_of, moves_of
 from ._pieces import STATISTICS, pieces_of
 from ._registry import Match, Problem, matcher
 from ._stock import Stock
-from ._task_loss import TaskLoss, repeatable
 from ._weight import to_elements, to_transform
 
 
@@ -34,7 +34,7 @@ def match_straight_through(
         rate: of Adam.
         max_sweeps: bound on the passes over all groups within one matching.
     """
-    data = repeatable(problem.data, "straight_through")
+    data = repeatable(problem.data, "matcher 'straight_through'")
     spec, keys, pieces = problem.spec, keys_of(problem.spec), pieces_of(problem.spec)
     moves = moves_of(spec, pieces, keys)
     task = TaskLoss(problem.model, problem.loss, problem.device)

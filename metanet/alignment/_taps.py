@@ -65,7 +65,7 @@ def find_taps(trace: Trace, solved: Derivation, spec: SymmetrySpec) -> list[Tap]
         for flow in said.flow:
             if out not in sets and (found := _follow(flow, out, sets, shown, fed, trace, solved)):
                 sets[out] = found
-        if out in sets and op.name.removeprefix("aten.").strip("_") in ACTIVATIONS:
+        if out in sets and said.function in ACTIVATIONS:
             number, axis = sets[out]
             if number not in active and out != shown[number][0]:
                 active.add(number)

@@ -26,8 +26,15 @@ from ._outputs import scores_of as scores_of
 from ._outputs import target_of as target_of
 from ._running import Runner as Runner
 from ._running import batch_inputs as batch_inputs
+from ._running import cut as cut
 from ._running import measure as measure
 from ._running import repeatable as repeatable
 from ._running import to_device as to_device
+from ._stage import load as load
+from ._stage import still_copy as still_copy
+from ._stage import wide as wide
+from ._stage import wide_dtype as wide_dtype
+from ._stage import working_copy as working_copy
+from ._task_loss import TaskLoss as TaskLoss
 from ._tokens import aligned_target as aligned_target
 from ._traced import traced as traced

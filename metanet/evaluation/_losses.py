@@ -7,27 +7,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import MetanetError
+from ..registry import Registry
 from ._outputs import classified, scores_of
+from ._signatures import check_takes
 
 Loss = Callable[[Any, Any], Tensor]
 """Of outputs and target: the mean over a batch."""
 
-LOSSES: dict[str, Loss] = {}
+LOSSES: Registry[Loss] = Registry("loss", group="metanet.losses")
 """Every named loss: of outputs and target, the mean over a batch."""
 
 
 def loss(name: str) -> Callable[[Loss], Loss]:
-    """Register a loss."""
+    """Register a loss ``function(outputs, target)``: the mean over a batch, as one number.
+
+    Args:
+        name: in ``metanet.barrier(..., loss=name)``, ``metanet.merge``, ``metanet.align``, and for
+            ``loss=`` of the commands.
+
+    Raises:
+        MetanetError: there is one of this name, or the function does not take outputs and target.
+    """
 
     def register(function: Loss) -> Loss:
-        LOSSES[name] = function
-        return function
+        check_takes(function, ("outputs", "target"), f"loss {name!r}")
+        return LOSSES.add(name, function)
 
     return register
 
 
 def find_loss(given: str | Loss | None) -> Loss:
-    """A loss by its name.
+    """A loss by its name, or by the module of one's own that registers it.
 
     A function is taken as it is, ``None`` goes by the kind of outputs and target.
 
@@ -38,11 +48,7 @@ def find_loss(given: str | Loss | None) -> Loss:
         return default_loss
     if callable(given):
         return given
-    if given not in LOSSES:
-        raise MetanetError(
-            f"there is no loss {given!r}. Choices: {', '.join(sorted(LOSSES))}, or a function"
-        )
-    return LOSSES[given]
+    return LOSSES.find(given)
 
 
 def default_loss(outputs: Any, target: Any) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import MetanetError
+from ..registry import Registry
+from ._signatures import check_takes
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,22 @@ class Metric:
     rises: bool
 
 
-METRICS: dict[str, Metric] = {}
+METRICS: Registry[Metric] = Registry(
+    "metric", group="metanet.metrics", described=lambda metric: metric.measure
+)
 """Every metric by its name."""
 
 
 def metric(name: str, rises: bool = False, settle: Callable[[Tensor], float] = float) -> Callable:
-    """Register a metric."""
+    """Register a metric ``measure(scores, target)``; see :class:`Metric` for the arguments.
+
+    Raises:
+        MetanetError: there is one of this name, or the function does not take scores and classes.
+    """
 
     def register(measure: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        METRICS[name] = Metric(name, measure, settle, rises)
+        check_takes(measure, ("scores", "target"), f"metric {name!r}")
+        METRICS.add(name, Metric(name, measure, settle, rises))
         return measure
 
     return register
@@ -50,15 +58,8 @@ def find_metrics(names: Iterable[str] | None) -> list[Metric]:
     """
     if names is None:
         return list(METRICS.values())
-    if isinstance(names, str):
-        names = [names]
-    names = list(names)
-    for name in names:
-        if name not in METRICS:
-            raise MetanetError(
-                f"there is no metric {name!r}. Choices: {', '.join(sorted(METRICS))}"
-            )
-    return [METRICS[name] for name in names]
+    names = [names] if isinstance(names, str) else names
+    return [METRICS.find(name) for name in names]
 
 
 @metric("accuracy", rises=True)

@@ -1,14 +1,11 @@
 """The straight path between two checkpoints, written point by point into a copy of the network."""
 
-import copy
 from collections.abc import Mapping
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import MetanetError
-from ..evaluation import entries
+from ..evaluation import entries, still_copy, wide_dtype
 from ..tracing import is_integer
 
 
@@ -27,11 +24,7 @@ class StraightPath:
     def __init__(
         self, model: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], device: torch.device
     ) -> None:  # fmt: skip
-        if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-            raise MetanetError(
-                "the module is on the meta device and can't run: make it with values, on the CPU say"
-            )
-        self.model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+        self.model = still_copy(model, device)
         self.a, self.b = a, b
         tensors, first = entries(self.model)
         self._tensors = {n: t for n, t in tensors.items() if first[n] == n}  # tied ones once
@@ -46,14 +39,8 @@ class StraightPath:
             start = self.a[name].to(tensor.device)
             if not is_integer(tensor.dtype):
                 end = self.b[name].to(tensor.device)
-                wide = _wide(start.dtype, end.dtype, tensor.dtype)
+                wide = wide_dtype((start.dtype, end.dtype, tensor.dtype))
                 # lerp: exactly a and b at the ends, and exactly a everywhere if b is a
                 start = torch.lerp(start.to(wide), end.to(wide), share)
             tensor.copy_(start)
         return self.model
-
-
-def _wide(*dtypes: torch.dtype) -> torch.dtype:
-    """float32, or wider where one of the dtypes is; 8-bit floats, which promote to nothing, count
-    as narrow."""
-    return reduce(torch.promote_types, (d for d in dtypes if d.itemsize > 1), torch.float32)

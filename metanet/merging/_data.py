@@ -1,12 +1,10 @@
 """Data that networks of a merge are run on: of all of them, or of each its own."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from ..errors import MetanetError
-from ..evaluation import repeatable
+from ..evaluation import cut, repeatable
 from ..tracing import tensors_in
 from ._part import Problem
 
@@ -82,15 +80,3 @@ def batch_size(batch: Any) -> int:
             f"a batch of the data has no tensor of samples, it is a {type(batch).__name__}"
         )
     return len(tensor)
-
-
-def cut(batch: Any, size: int, start: int, stop: int) -> Any:
-    """Some samples of a batch: of every tensor that has one entry for each sample, these
-    entries."""
-    if isinstance(batch, Tensor):
-        return batch[start:stop] if batch.ndim and len(batch) == size else batch
-    if isinstance(batch, Mapping):
-        return {key: cut(value, size, start, stop) for key, value in batch.items()}
-    if type(batch) in (list, tuple):
-        return type(batch)(cut(value, size, start, stop) for value in batch)
-    return batch

@@ -1,7 +1,6 @@
 """One training run, from configuration to saved model, tables and plots."""
 
 import csv
-import json
 import logging
 import math
 import os
@@ -28,6 +27,7 @@ from .. import trust
 from ..checkpoints import atomic_write
 from ..config import build, plain
 from ..errors import MetanetError
+from ..runs import check_login, write_metrics
 from ._callbacks import LAST, EpochBar, KeepBest
 from ._curves import draw_epochs
 from ._data import WeightData
@@ -59,7 +59,7 @@ def train(cfg: DictConfig) -> float:
     config = plain(cfg)
     # Lightning's announcements would be all that a user sees of a run; what it warns of still shows
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    _check_login(config["logger"])  # before anything that takes time
+    check_login(config["logger"])  # before anything that takes time
     _check_trainer(config["trainer"])
     L.seed_everything(cfg.seed, verbose=False)
     zoo = build(cfg.zoo).load(progress=True)
@@ -203,16 +203,6 @@ def _check_trainer(settings: Mapping[str, Any]) -> None:
         raise MetanetError(f"trainer can't be made of {settings}: {error}") from error
 
 
-def _check_login(settings: Mapping[str, Any]) -> None:
-    if settings.get("mode") == "online" and not os.environ.get("WANDB_API_KEY"):
-        import wandb
-
-        if not wandb.api.api_key:
-            raise MetanetError(
-                "logger.mode=online needs a W&B login: run `wandb login`, or keep the default, offline"
-            )
-
-
 @rank_zero_only
 def _wandb_id(folder: Path) -> str:
     """The W&B id of this run directory, made once: a resumed run goes on under the same id when
@@ -246,8 +236,7 @@ def _report(
     own = metanets.reference(type(model))
     # made here, of what the user named: `predict` need not ask
     trust.remember(folder / MODEL, [*references(run), *([own] if own else [])])
-    with atomic_write(folder / "metrics.json") as temporary:
-        Path(temporary).write_text(json.dumps(numbers, indent=1))
+    write_metrics(folder, numbers)
     _write_predictions(folder / "predictions.csv", data, result)
     figures = {**task.plots(data, result.predictions), **draw_epochs(folder, f"val/{task.monitor}")}
     for name, figure in figures.items():

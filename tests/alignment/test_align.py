@@ -9,6 +9,7 @@ from alignment.networks import floating, random_state, traced
 from metanet import Alignment, MetanetError, load_checkpoint, save_checkpoint
 from metanet.alignment import MATCHERS, Match, matcher
 from metanet.errors import CheckpointError
+from metanet.evaluation import as_checkpoint
 
 
 @pytest.fixture
@@ -65,6 +66,37 @@ def test_it_is_saved_and_loaded(planted, tmp_path):
     save_checkpoint(tmp_path / "other.safetensors", {"x": torch.ones(1)})
     with pytest.raises(CheckpointError, match="not a saved alignment"):
         Alignment.load(tmp_path / "other.safetensors")
+
+
+KEYS = ("spec", "objective", "identity", "seconds", "method", "options", "seed")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("damage", ["missing", "another kind"])
+def test_a_file_damaged_in_any_key_is_said_to_be_none(tmp_path, key, damage):
+    spec = traced("mlp")[0].spec
+    path = tmp_path / "al.safetensors"
+    Alignment(spec.sample(), (0.0, 1.0), {}, 0.5, "weight").save(path)
+    file = load_checkpoint(path, unwrap=False)
+    metadata = {**file.metadata, key: [None]}
+    if damage == "missing":
+        del metadata[key]
+    save_checkpoint(path, dict(file), metadata=metadata)
+    with pytest.raises(CheckpointError, match="(?s)not a saved alignment.*" + key):
+        Alignment.load(path)
+
+
+def test_a_moved_checkpoint_is_lazy(planted, tmp_path):
+    arch, a, b = planted
+    al = metanet.align(b, to=a, arch=arch)
+    save_checkpoint(tmp_path / "b.safetensors", {**b, "extra": torch.ones(2)})
+    moved = al.moved(load_checkpoint(tmp_path / "b.safetensors"))
+    assert same({n: moved[n] for n in a}, al(b)) and moved["extra"].tolist() == [1, 1]
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        moved["fc.weight"]  # read only now
+    with pytest.raises(CheckpointError, match="alignment is of another network"):
+        al.moved(as_checkpoint({"x": torch.ones(1)}, "x"))
 
 
 def test_checkpoints_may_be_lazy_and_of_any_floating_dtype(planted, tmp_path):
@@ -182,6 +214,7 @@ def refused(b, a, arch, error=CheckpointError, **options):
     return str(info.value)
 
 
+@pytest.mark.untyped
 def test_checkpoints_that_do_not_fit_are_refused(planted):
     arch, a, b = planted
     other = random_state("mlp", 1)

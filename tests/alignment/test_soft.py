@@ -9,9 +9,8 @@ from metanet import MetanetError
 from metanet.alignment._moves import keys_of
 from metanet.alignment._sinkhorn import implicit_sinkhorn, sinkhorn
 from metanet.alignment._soft import SoftTransform, as_matrices, harden
-from metanet.alignment._task_loss import TaskLoss
 from metanet.alignment._weight import to_elements
-from metanet.evaluation import default_loss
+from metanet.evaluation import TaskLoss, default_loss
 from symmetry.constructs import CONSTRUCTS
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import metanet
 from metanet import config
 from metanet.errors import CheckpointError
-from metanet.nn import MODELS
+from metanet.nn import MODELS, Metanet
 from metanet.sources import load_source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,7 +60,7 @@ def stub_configuration(folder):
     return groups
 
 
-class OtherModel:
+class OtherModel(Metanet):
     """What the stand-in ``model=other`` names: a configuration is checked against what its model
     takes."""
 

@@ -12,6 +12,7 @@ import yaml
 
 import metanet
 from metanet import cli
+from metanet._cli import preflight
 from metanet.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -166,6 +167,19 @@ class TestErrors:
         monkeypatch.setattr(sys.modules["metanet.tasks"], "train", train)
         assert cli.main(["train", "hydra.run.dir=odd (1)"]) == 130
         assert f"metanet train resume='{Path.cwd()}/odd (1)'" in capsys.readouterr().err
+
+    def test_what_a_run_before_claimed_is_forgotten(self, calls, capsys, monkeypatch):
+        assert cli.main(["train", "-m", "seed=1,2", "hydra.sweep.dir=earlier"]) == 0
+        assert "2 runs in earlier" in capsys.readouterr().out
+
+        def full(*args):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the system names no file
+
+        monkeypatch.setattr(preflight, "mistakes", full)
+        assert cli.main(["train"]) == 1
+        out, err = capsys.readouterr()
+        assert f"can't write {Path.cwd()}: No space left on device" in err
+        assert "earlier" not in out + err
 
     def test_a_full_disk_is_a_message(self, calls, capsys, monkeypatch):
         def train(cfg):

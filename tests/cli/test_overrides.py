@@ -178,3 +178,20 @@ class TestResume:
 
     def test_resume_null_is_a_new_run(self):
         assert resumed(["resume=null", "seed=1"]) == ["resume=null", "seed=1"]
+
+
+def test_options_need_no_plus_and_paths_no_quotes(calls, capsys):
+    args = [
+        "barrier",
+        "a=x",
+        "b=y",
+        "arch=m:f",
+        "data=odd (1)=d",
+        "data_args.window=7",
+        "data_args.tokenizer=a b(c)",
+    ]
+    assert cli.main([*args, "alignment=out/al (2)", "--cfg", "job"]) == 0
+    out = capsys.readouterr().out
+    assert "data: odd (1)=d" in out and "window: 7" in out and "tokenizer: a b(c)" in out
+    assert "alignment: out/al (2)" in out
+    assert list(Path().iterdir()) == []

@@ -456,7 +456,9 @@ def test_the_csv_and_the_picture(images, tmp_path):
         ({"metrics": ["f1"]}, "no metric 'f1'. Choices: accuracy, calibrated_loss"),
         ({"statistics": "repai"}, "no statistics='repai'. Choices: keep, reset, repair, rescale"),
         ({"align": "wait"}, "no matcher 'wait'"),
-        ({"align": 3}, "name of a matcher or an Alignment, got int"),
+        pytest.param(
+            {"align": 3}, "name of a matcher or an Alignment, got int", marks=pytest.mark.untyped
+        ),
         ({"restarts": 3}, "unknown arguments restarts: options of a matcher need align=NAME"),
     ],
 )
@@ -486,6 +488,10 @@ class TestWrongNetworks:
             metanet.barrier(
                 model, {**b, "0.weight": b["0.weight"].char()}, model=model, data=images
             )
+
+    @pytest.mark.untyped
+    def test_no_network_at_all(self, images):
+        model, b = net(), net(1).state_dict()
         with pytest.raises(CheckpointError, match="b must be a module or a mapping"):
             metanet.barrier(model, [b], model=model, data=images)
 

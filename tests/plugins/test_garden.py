@@ -1,6 +1,7 @@
 """A package of somebody's own that adds one of everything, built, installed and used."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,8 @@ def test_align_and_merge(metanet, site, flowers):
 def test_help_and_mistakes_name_the_choices_of_plugins(metanet, site):
     done = metanet("train", "model=petals", "--help", beside=[site])
     assert "model.width: 16" in done.stdout and "# of the hidden layers" in done.stdout
-    assert "petals" in done.stdout.partition("choices: ")[2]
+    choices = done.stdout.partition("choices:")[2]
+    assert re.search(r"^    petals +# \S", choices, re.M)  # with its summary
     done = metanet("train", "model=pedals", beside=[site])
     assert done.returncode == 1 and "did you mean model=petals?" in done.stderr
     done = metanet(*TRAIN, "model.wdth=3", "task.squared=7", "zoo.seeds=1", beside=[site])

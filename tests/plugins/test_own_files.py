@@ -132,3 +132,45 @@ def test_a_class_of_a_module_that_was_named_may_be_built(here):
 )
 def test_other_words_are_nobodys_files(words):
     own.announce(words)
+
+
+REPAIR_AND_LOSS = """
+from pathlib import Path
+from metanet.evaluation import loss
+from metanet.merging.repairs import repair
+
+Path("imported").touch()
+
+@repair("mean_only")
+def mean_only(now, goal):
+    return goal.mean - now.mean, None
+
+@loss("twice")
+def twice(outputs, target):
+    return 2 * (outputs - target).square().mean()
+"""
+
+
+def test_repairs_and_losses_by_their_module(my, flowers):
+    Path("my/own.py").write_text(REPAIR_AND_LOSS)
+    models = "models=[a.safetensors,b.safetensors]"
+    for word, message in (
+        ("repair=my.nowhere", "repair=my.nowhere: "),
+        ("repair=my.own", "repair=my.own needs the network: give arch="),
+        ("loss=my.nowhere", "loss=my.nowhere: "),
+    ):
+        done = my("merge", models, word, "out=merged")
+        assert done.returncode == 1
+        assert message in done.stderr
+    done = my("merge", models, "loss=my.own", "out=merged")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("word", ["loss: my.own", "repair: my.own", "repair: my.own:mean_only"])
+def test_a_recipe_imports_no_module_of_its_author(my, flowers, word):
+    Path("my/own.py").write_text(REPAIR_AND_LOSS)
+    Path("recipe.yaml").write_text(f"models: [a.safetensors, b.safetensors]\n{word}\n")
+    done = my("merge", "recipe=recipe.yaml", "out=merged")
+    assert done.returncode == 1
+    assert "refers to code" in done.stderr and "a file can't make metanet run it" in done.stderr
+    assert not Path("imported").exists()

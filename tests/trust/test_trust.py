@@ -159,3 +159,8 @@ class TestArguments:
     def test_do_not_fit(self, given):
         with pytest.raises(MetanetError, match="a file"):
             trust.check_arguments(type(self).function, given, "a file")
+
+
+def test_no_folder_is_trusted_by_false():
+    with pytest.raises(TypeError), trusting(False):
+        pass

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import MetanetError
-from ...evaluation import Flips, Runner, flips, right_answers
+from ...evaluation import Flips, Runner, flips, load, right_answers, wide, working_copy
 from ...graph import real_parts
 from ...progress import track
 from ...tracing import is_integer
 from .._average import average
-from .._network import load, wide, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
 from ..statistics import as_good, fishers, mean_of, score
@@ -130,7 +129,7 @@ def _chosen(
     by: str | None,
 ) -> float:
     """The share of the old model; tells the report what it does to scores and flips."""
-    network = working_copy(problem)
+    network = working_copy(problem.network, problem.device)
     run = Runner(problem.device)
     load(network, problem.origin)
     right = right_answers(network, problem.batches, run)

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import MetanetError
+from ...evaluation import load, working_copy
 from ...progress import Progress, track
 from .._average import average
-from .._network import averaged, load, working_copy
+from .._network import averaged
 from .._part import Part, Problem
 from .._registry import method
 from ..statistics import as_good, score
@@ -62,7 +63,7 @@ class _Tasting:
 
     def __init__(self, problem: Problem, measure: str | None, bar: Progress[Any]) -> None:
         self.problem = problem
-        self.network = working_copy(problem)
+        self.network = working_copy(problem.network, problem.device)
         self.asked = measure
         self.bar = bar
         self.measure = ""

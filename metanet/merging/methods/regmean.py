@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from ...errors import MetanetError
-from ...evaluation import Runner
+from ...evaluation import Runner, load, working_copy
 from ...progress import track
 from .._average import average
 from .._data import data_of, first_samples
-from .._network import load, working_copy
 from .._part import Part, Problem
 from .._registry import PerModel, method
 from ..statistics import Block, apart, grams
@@ -23,7 +22,7 @@ def prepare(
     Args:
         samples: at most so many of the data for each model; all if left out.
     """
-    network = working_copy(problem)
+    network = working_copy(problem.network, problem.device)
     run = Runner(problem.device)
     count = len(problem.models)
     every: dict[str, dict[Block, list[Tensor | None]]] = {}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ...checkpoints import Checkpoint
 from ...errors import MetanetError
-from ...evaluation import Runner, entries
-from .._network import load, working_copy
+from ...evaluation import Runner, entries, load, working_copy
+from ...registry import is_own
 from .._part import Problem
 from .._range import stored_as
 from ._calibrate import Corrections, calibrate
@@ -32,13 +32,13 @@ def check_repair(
         raise MetanetError(
             f"repair_passes={passes!r}: give 1 or more, or none to go on until statistics are exact"
         )
-    if name not in REPAIRS:
+    if name not in REPAIRS and not is_own(name):
         raise MetanetError(f"there is no repair={name!r}. Choices: {', '.join(REPAIRS)}, or none")
     needed = {"model": model, "data": data}
     missing = [f"{what}=..." for what, value in needed.items() if value is None]
     if missing or model is None:
         raise MetanetError(f"repair={name!r} runs the merged network: give {' and '.join(missing)}")
-    if REPAIRS[name] is None and not normalisers(model):
+    if REPAIRS.find(name) is None and not normalisers(model):
         others = ", ".join(n for n, correct in REPAIRS.items() if correct is not None)
         raise MetanetError(
             f"repair={name!r}: {type(model).__name__} has no running statistics (BatchNorm); other "
@@ -75,9 +75,9 @@ def repaired(
         MetanetError: the method changed shapes, there is nothing to repair, or a network can't run
             the data.
     """
-    correct = REPAIRS[name]
+    correct = REPAIRS.find(name)
     run = Runner(problem.device)
-    stage = working_copy(problem)
+    stage = working_copy(problem.network, problem.device)
     data = problem.batches
     _check_shapes(merged, stage)
     ends: list[Measured] = []

@@ -10,10 +10,19 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...errors import MetanetError
-from ...evaluation import Runner, batch_inputs, entries, find_loss, target_of, to_device
+from ...evaluation import (
+    Runner,
+    batch_inputs,
+    cut,
+    entries,
+    find_loss,
+    load,
+    target_of,
+    to_device,
+    working_copy,
+)
 from ...progress import Progress, track
-from .._data import batch_size, cut, data_of, first_samples
-from .._network import load, working_copy
+from .._data import batch_size, data_of, first_samples
 from .._part import Problem
 from ._likelihood import Likelihood
 
@@ -47,7 +56,7 @@ def fishers(
         MetanetError: the network can't run the data, a target is missing or of an unknown kind, or
             the outputs do not depend on the parameters.
     """
-    network, out = working_copy(problem), []
+    network, out = working_copy(problem.network, problem.device), []
     for number, who in given:
         load(network, problem.origin if number is None else problem.models[number])
         data = problem.batches if number is None else data_of(problem, number)

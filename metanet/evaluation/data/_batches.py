@@ -1,6 +1,6 @@
 """Samples in batches, the same at every reading."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...errors import MetanetError
 from ...tracing import tensors_in
+from .._running import cut
 
 Samples = tuple[
     int, Callable[[Tensor], Any]
@@ -58,16 +59,7 @@ class Limited:
             first = next(tensors_in(batch), None)
             if first is None or first.ndim == 0:
                 raise MetanetError("data: a batch has no tensor with one row a sample")
-            yield cut(batch, len(first), left)
+            yield cut(batch, len(first), 0, left)
             left -= len(first)
             if left <= 0:
                 return
-
-
-def cut(x: Any, size: int, count: int) -> Any:
-    """The first ``count`` rows of nested tensors that have ``size`` rows; all else as it is."""
-    if isinstance(x, Tensor):
-        return x[:count] if x.ndim and len(x) == size else x
-    if isinstance(x, Mapping):
-        return {key: cut(value, size, count) for key, value in x.items()}
-    return type(x)(cut(each, size, count) for each in x) if type(x) in (list, tuple) else x

@@ -1,21 +1,19 @@
 """The command ``inspect``: trace an architecture, print its symmetries, and test them on the
 network itself."""
 
-import json
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 from torch import Tensor, nn
 
+from .._cli.folders import keep_inputs
+from .._cli.tracing import Inputs, make_network, trace_timed
 from ..architecture import Architecture
-from ..checkpoints import atomic_write
 from ..config import plain
 from ..errors import MetanetError
+from ..runs import write_metrics
 from ..verification import Verification, verify
-from .folders import keep_inputs
-from .sweep import METRICS_FILE
-from .tracing import Inputs, make_network, trace_timed
 
 
 def inspect(cfg: Any) -> None:
@@ -76,8 +74,7 @@ def _write_metrics(
         measured["change"] = max(report.change for report in reports)
         measured["moved"] = min(report.moved for report in reports)
         measured["unseen"] = max(len(report.unseen) for report in reports)
-    with atomic_write(run_dir / METRICS_FILE) as temporary:
-        Path(temporary).write_text(json.dumps(measured))
+    write_metrics(run_dir, measured)
 
 
 def _complain(ref: str, reports: list[Verification]) -> None:

@@ -31,7 +31,8 @@ def text_file(
     """
     _require_causal(path, model)
     ids = _tokens(path, arch, tokenizer)
-    config = model.config.get_text_config()
+    whole: Any = model.config
+    config = whole.get_text_config()
     if len(ids) < 2:
         raise MetanetError(f"data={path} has {len(ids)} tokens: there is nothing to predict")
     if int(ids.max()) >= config.vocab_size:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .vocabulary import Vocabulary
+from ._vocabulary import Vocabulary
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 VOCABULARY = ("vocab_size",)
@@ -35,66 +35,75 @@ def updated(
         tokens: configuration of the input whose tokenizer goes with the result, if it is another.
     """
     new: dict[str, Any] = json.loads(json.dumps(config))
-    parts = [
-        new,
-        *(
-            value
-            for key, value in new.items()
-            if key.endswith("_config") and isinstance(value, dict)
-        ),
-    ]
+    parts = _parts(new)
+    missing: list[str] = []
     if out_dtype is not None and "model_type" in config:
-        known = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if key in part]
-        for part, key in known or [(new, "torch_dtype")]:
+        fields = _fields(parts, ("dtype", "torch_dtype"))
+        for part, key in fields or [(new, "torch_dtype")]:
             part[key] = out_dtype
-    missing = [] if layers is None else list(_set_layers(parts, layers))
+    if layers is not None:
+        missing += _set_layers(parts, layers)
     if vocabulary is not None:
         missing += _set_rows(parts, vocabulary.rows)
         _set_tied(parts, vocabulary.tied)
     if tokens is not None:
-        for key in _TOKENS:
-            if key in tokens:
-                new[key] = tokens[key]
+        new |= {key: tokens[key] for key in _TOKENS if key in tokens}
     return new, missing
 
 
 def says_tied(config: Mapping[str, Any]) -> bool | None:
     """Whether a configuration says that the output layer is the embedding; ``None`` where it says
     nothing."""
-    parts = [
-        config,
-        *(
-            value
-            for key, value in config.items()
-            if key.endswith("_config") and isinstance(value, dict)
-        ),
-    ]
-    found = next((part[_TIED] for part in parts if _TIED in part), None)
-    return found if isinstance(found, bool) else None
+    fields = _fields(_parts(dict(config)), (_TIED,))
+    if not fields:
+        return None
+    part, key = fields[0]
+    return part[key] if isinstance(part[key], bool) else None
+
+
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A configuration, and those of the parts of its network: ``text_config``, ``vision_config``."""
+    inner = [value for key, value in config.items() if key.endswith("_config")]
+    return [config, *(part for part in inner if isinstance(part, dict))]
+
+
+def _fields(
+    parts: Sequence[dict[str, Any]], keys: Sequence[str]
+) -> list[tuple[dict[str, Any], str]]:
+    """Where one of these keys stands: the configuration that has it, and the key."""
+    return [(part, key) for part in parts for key in keys if key in part]
 
 
 def _set_layers(parts: Sequence[dict[str, Any]], layers: Sequence[int]) -> Iterator[str]:
-    counted = [(part, key) for part in parts for key in _LAYERS if key in part]
-    for part, key in counted:
-        before, part[key] = part[key], len(layers)
+    """Set the number of layers, and reorder what has one value a layer::
+
+    num_hidden_layers: 3, layer_types: [full, local, full]   with layers 0, 1, 1, 2
+    -> num_hidden_layers: 4, layer_types: [full, local, local, full]
+    """
+    fields = _fields(parts, _LAYERS)
+    for part, key in fields:
+        before = part[key]
+        part[key] = len(layers)
         for name, value in part.items():
-            if "layer" in name and isinstance(value, list) and len(value) == before > max(layers):
-                part[name] = [value[k] for k in layers]  # layer_types
-    if not counted:
+            is_by_layer = "layer" in name and isinstance(value, list) and len(value) == before
+            if is_by_layer and before > max(layers):
+                part[name] = [value[layer] for layer in layers]
+    if not fields:
         yield f"the number of layers: set it to {len(layers)}"
 
 
 def _set_rows(parts: Sequence[dict[str, Any]], rows: Mapping[int, int]) -> Iterator[str]:
+    """Set the sizes of vocabularies: rows after -> rows before."""
     for after, before in rows.items():
-        known = [(part, key) for part in parts for key in VOCABULARY if part.get(key) == before]
-        for part, key in known:
+        fields = [(part, key) for part, key in _fields(parts, VOCABULARY) if part[key] == before]
+        for part, key in fields:
             part[key] = after
-        if not known:
+        if not fields:
             yield f"the size of the vocabulary: set it to {after}"
 
 
 def _set_tied(parts: Sequence[dict[str, Any]], tied: bool | None) -> None:
     if tied is None:
         return
-    for part in [part for part in parts if _TIED in part] or parts[:1]:
-        part[_TIED] = tied
+    for part, key in _fields(parts, (_TIED,)) or [(parts[0], _TIED)]:
+        part[key] = tied

@@ -26,7 +26,8 @@ from torch import nn
 from ...checkpoints import load_checkpoint
 from ...errors import MetanetError, listed
 from ...sources import load_factory
-from ._batches import Batches, Limited
+from ._batches import Batches as Batches
+from ._batches import Limited as Limited
 from ._images import image_folder
 from ._text import text_file
 

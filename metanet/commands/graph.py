@@ -1,6 +1,5 @@
 """The command ``graph``: a checkpoint as a parameter graph, written, summed up and drawn."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._cli.folders import keep_inputs
+from .._cli.tracing import make_network, trace_timed
 from ..architecture import Architecture, to_graph
 from ..checkpoints import (
     Checkpoint,
-    atomic_write,
     check_dequantised,
     check_plain,
     load_checkpoint,
@@ -22,16 +22,15 @@ from ..checkpoints import (
     write_together,
 )
 from ..config import plain
-from ..errors import CheckpointError, MetanetError
+from ..errors import CheckpointError, MetanetError, listed
 from ..graph import GraphTemplate, byte_size, real_parts
+from ..runs import write_metrics
 from ..sources import in_memory
-from .folders import keep_inputs
-from .sweep import METRICS_FILE
-from .tracing import make_network, trace_timed
 
 NAME = "graph"  # of the files, before their suffix
 
 _TABLE = 64  # tensors that are listed one by one
+_SHOWN = 5  # names that a line of the summary lists
 
 
 def graph(cfg: Any) -> None:
@@ -59,16 +58,13 @@ def graph(cfg: Any) -> None:
     state = _fitted(in_memory(checkpoint, model), arch, options)
     template = arch.graph_template(options["granularity"])
     started = time.perf_counter()
-    made = to_graph(state, arch, options["granularity"])
+    parameter_graph = to_graph(state, arch, options["granularity"])
     seconds = time.perf_counter() - started
-    own = {
-        name: state[name]
-        for name in state
-        if name not in arch.spec.tensors or not arch.spec.tensors[name].tied_to
-    }
-    bad = report_nonfinite(own)
-    print(_summary(made, template, arch, own, bad))
-    _write(made, template, files, options)
+    tied = {name for name, tensor in arch.spec.tensors.items() if tensor.tied_to}
+    once = {name: values for name, values in state.items() if name not in tied}
+    bad = report_nonfinite(once)
+    print(_summary(parameter_graph, template, arch, once, bad))
+    _write(parameter_graph, template, files, options)
     print(f"made in {seconds:.1f} s, written:")
     for path in files:
         print(f"  {path}  {byte_size(path.stat().st_size)}")
@@ -77,8 +73,7 @@ def graph(cfg: Any) -> None:
         "edges": template.num_edges,
         "nonfinite": sum(bad.values()),
     }
-    with atomic_write(Path(options["paths"]["run_dir"]) / METRICS_FILE) as temporary:
-        Path(temporary).write_text(json.dumps({**counts, "seconds": seconds}))
+    write_metrics(Path(options["paths"]["run_dir"]), {**counts, "seconds": seconds})
 
 
 def _files(options: Mapping[str, Any]) -> list[Path]:
@@ -88,17 +83,18 @@ def _files(options: Mapping[str, Any]) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise MetanetError(f"out={folder} is a file; give a folder")
     suffixes = [".safetensors", ".json"] if options["format"] == "safetensors" else [".pt"]
-    suffixes += [suffix for key, suffix in (("draw", ".png"), ("html", ".html")) if options[key]]
+    suffixes += [".png"] if options["draw"] else []
+    suffixes += [".html"] if options["html"] else []
     files = [folder / f"{NAME}{suffix}" for suffix in suffixes]
     keep_inputs(options, files)
-    stopped = settle(
-        folder, NAME
-    )  # by a run that was killed while its files moved to their places: this is the same
-    if (there := [path.name for path in files if path.exists()]) and not (
-        options["overwrite"] or stopped
-    ):
+    # by a run that was killed while its files moved to their places: this is the same
+    was_stopped = settle(folder, NAME)
+    present = [path.name for path in files if path.exists()]
+    may_overwrite = options["overwrite"] or was_stopped
+    if present and not may_overwrite:
+        names = ", ".join(present)
         raise MetanetError(
-            f"out={folder} has {', '.join(there)} already: choose another folder, or overwrite=true"
+            f"out={folder} has {names} already: choose another folder, or overwrite=true"
         )
     return files
 
@@ -120,26 +116,27 @@ def _fitted(
         CheckpointError: names or shapes differ, or names that are one tensor in the network have
             different values.
     """
-    tensors = {name: each for name, each in arch.spec.tensors.items() if not each.integer}
-    tied = {name: each.tied_to for name, each in tensors.items() if each.tied_to}
+    tensors = {name: known for name, known in arch.spec.tensors.items() if not known.integer}
+    tied = {name: known.tied_to for name, known in tensors.items() if known.tied_to}
+    extras = [name for name in arch.graph_template().extras if name in checkpoint]
     expected = {
-        name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device="meta")
-        for name, each in tensors.items()
+        **{name: _described(known) for name, known in tensors.items()},
+        **{name: checkpoint.shapes[name] for name in extras},
     }
     try:
-        others = {n: checkpoint.shapes[n] for n in arch.graph_template().extras if n in checkpoint}
         fitted = checkpoint.fit(
-            expected | others, prefix=options["prefix"], tied=tied, extra=options["extra"]
+            expected, prefix=options["prefix"], tied=tied, extra=options["extra"]
         )
     except CheckpointError as error:
-        hint = (
-            "\n  A head of another size? Pass arch_args.num_classes=N."
-            if "shape   " in str(error)
-            else ""
-        )
-        raise CheckpointError(f"{error}\n  The network is arch={options['arch']}.{hint}") from error
+        hint = "\n  A head of another size? Pass arch_args.num_classes=N."
+        advice = hint if "shape   " in str(error) else ""
+        raise CheckpointError(
+            f"{error}\n  The network is arch={options['arch']}.{advice}"
+        ) from error
     if fitted.skipped:
-        print(f"left out, {len(fitted.skipped)} of the checkpoint: {_some(fitted.skipped)}")
+        print(
+            f"left out, {len(fitted.skipped)} of the checkpoint: {listed(fitted.skipped, _SHOWN)}"
+        )
     state = dict(fitted)
     for name, first in tied.items():
         if not torch.equal(state[name], state[first]):
@@ -150,14 +147,16 @@ def _fitted(
     return state
 
 
+def _described(tensor: Any) -> Tensor:
+    """A tensor of the spec by shape and dtype, without values."""
+    return torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
+
+
 def _write(
     made: Any, template: GraphTemplate, files: list[Path], options: Mapping[str, Any]
 ) -> None:
-    from ..graph import (
-        draw,
-        draw_html,
-        save_graph,
-    )  # torch-geometric and matplotlib take seconds to import
+    # torch-geometric and matplotlib take seconds to import
+    from ..graph import draw, draw_html, save_graph
 
     picture = {
         "title": options["arch"],
@@ -184,11 +183,14 @@ def _summary(
     state: Mapping[str, Tensor],
     bad: Mapping[str, int],
 ) -> str:
-    nodes, edges, constant = Counter(), Counter(), Counter()
-    for r in template.nodes:
-        nodes[_words(r.type)] += r.count
-    for b in template.blocks:
-        (constant if b.tensor is None else edges)[_words(b.type)] += b.count
+    nodes: Counter[str] = Counter()
+    for node_range in template.nodes:
+        nodes[_words(node_range.type)] += node_range.count
+    edges: Counter[str] = Counter()
+    constant: Counter[str] = Counter()
+    for block in template.blocks:
+        counter = constant if block.tensor is None else edges
+        counter[_words(block.type)] += block.count
     memory = sum(v.nbytes for v in made.to_dict().values() if isinstance(v, Tensor))
     values = sum(v.nbytes for v in state.values())
     lines = [
@@ -200,17 +202,16 @@ def _summary(
     ]
     (extras,) = made.extras or [{}]
     if extras:
-        lines.append(f"extras    {len(extras)} tensors travel unchanged: {_some(extras)}")
+        lines.append(f"extras    {len(extras)} tensors travel unchanged: {listed(extras, _SHOWN)}")
     if absent := [name for name in template.extras if name not in extras]:
         lines.append(
-            f"absent    {len(absent)} buffers of the network are not in the checkpoint: {_some(absent)}"
+            f"absent    {len(absent)} buffers of the network are not in the checkpoint: {listed(absent, _SHOWN)}"
         )
-    listed = _some(f"{name} ({count:,})" for name, count in bad.items())
-    lines.append(
-        f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {listed}"
-        if bad
-        else "NaN, inf  none"
-    )
+    if bad:
+        counted = listed((f"{name} ({count:,})" for name, count in bad.items()), _SHOWN)
+        lines.append(f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {counted}")
+    else:
+        lines.append("NaN, inf  none")
     lines += [f"warning   {each}" for each in arch.template_warnings]
     tensors = dict.fromkeys(b.tensor for b in template.blocks if b.tensor is not None)
     if len(tensors) <= _TABLE:
@@ -232,12 +233,20 @@ def _table(
             if x.numel()
             else ("-", "-")
         )
-        ends = (_some(dict.fromkeys(template.nodes[i].name for i in each), 2) for each in (
-            [b.source for b in blocks], [b.destination for b in blocks]))  # fmt: skip
-        kinds = _some(dict.fromkeys(_words(b.type) for b in blocks), 3)
+        sources = _named(template, [b.source for b in blocks])
+        destinations = _named(template, [b.destination for b in blocks])
+        kinds = listed(dict.fromkeys(_words(b.type) for b in blocks), 3)
         dtype = str(state[name].dtype).removeprefix("torch.")
         rows.append(
-            (name, "x".join(map(str, state[name].shape)) or "-", dtype, kinds, *ends, *size)
+            (
+                name,
+                "x".join(map(str, state[name].shape)) or "-",
+                dtype,
+                kinds,
+                sources,
+                destinations,
+                *size,
+            )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -246,16 +255,14 @@ def _table(
     ]
 
 
+def _named(template: GraphTemplate, ranges: Iterable[int]) -> str:
+    """The node ranges by name, the first two."""
+    return listed(dict.fromkeys(template.nodes[number].name for number in ranges), 2)
+
+
 def _words(kind: Any) -> str:
     return kind.name.lower().replace("_", " ")
 
 
 def _counts(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counted.items()) or "none"
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (
-        f" and {len(names) - limit} more" if len(names) > limit else ""
-    )

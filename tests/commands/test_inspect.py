@@ -10,8 +10,8 @@ from torch import nn
 
 import metanet
 from metanet import cli
-from metanet._cli import inspect as command
 from metanet._cli import tracing
+from metanet.commands import inspect as command
 from metanet.verification import Verification
 
 NETWORKS = """

@@ -175,7 +175,7 @@ def _configured(model: nn.Module, arch: str) -> Mapping[str, Any]:
         made_for = getattr(
             getattr(model, "patch_embed", None), "img_size", None
         )  # create_model(img_size=...)
-        size = made_for if isinstance(made_for, tuple) else tuple(timm["input_size"][1:])
+        size: Any = made_for if isinstance(made_for, tuple) else tuple(timm["input_size"][1:])
         found = {
             "size": size,
             "crop": timm.get("crop_pct"),

@@ -1,15 +1,14 @@
 """The forms of ``data=``: what batches they give, and what is said of those that can't be read."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import metanet
-from metanet import MetanetError, cli
-from metanet._cli.data import load_data
+from metanet import MetanetError
+from metanet.evaluation.data import load_data
 from metanet.sources import load_source
 
 
@@ -346,20 +345,3 @@ def test_nothing_there():
         match="data=nowhere: there is no such folder or file. data= is a folder of images",
     ):
         load_data("nowhere", nn.Linear(1, 1), "m:f")
-
-
-def test_options_need_no_plus_and_paths_no_quotes(calls, capsys):
-    args = [
-        "barrier",
-        "a=x",
-        "b=y",
-        "arch=m:f",
-        "data=odd (1)=d",
-        "data_args.window=7",
-        "data_args.tokenizer=a b(c)",
-    ]
-    assert cli.main([*args, "alignment=out/al (2)", "--cfg", "job"]) == 0
-    out = capsys.readouterr().out
-    assert "data: odd (1)=d" in out and "window: 7" in out and "tokenizer: a b(c)" in out
-    assert "alignment: out/al (2)" in out
-    assert list(Path().iterdir()) == []

@@ -502,3 +502,37 @@ def test_every_model_may_have_data_of_its_own(merge):
     code, _, err = merge("method=regmean", "arch={n}:mlp", "data=[{n}:batches]", "out=third")
     assert code == 1 and "data of 1 models, but 2 are merged" in err
     assert not Path("third").exists()
+
+
+def test_names_are_fitted_once(merge, monkeypatch):
+    fitted = []
+    fit = metanet.checkpoints.Checkpoint.fit
+    monkeypatch.setattr(
+        metanet.checkpoints.Checkpoint,
+        "fit",
+        lambda self, *args, **kw: fitted.append(self.path.name) or fit(self, *args, **kw),
+    )
+    code, _, err = merge("arch={n}:mlp", "input_shape=[5]", "matcher=weight")
+    assert code == 0, err
+    assert fitted.count("b.safetensors") == 1
+
+
+OWN_METHOD = """
+from metanet.merging import Part, method
+
+@method("measured", needs=("data",))
+def measured(part: Part):
+    return part.models[0]
+"""
+
+
+def test_a_method_of_ones_own_says_what_it_needs(merge):
+    Path("own").mkdir()
+    Path("own/measured.py").write_text(OWN_METHOD)
+    code, _, err = merge("method=own.measured")
+    assert code == 1
+    assert "needs the network: give arch=timm:NAME, hf:FOLDER, package.module:factory" in err
+    code, _, err = merge("method=own.measured", "arch={n}:mlp")
+    assert code == 1
+    assert "method=own.measured runs the networks: give data=" in err
+    assert not Path("out").exists()
