@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from . import alignment as alignment
     from . import checkpoints as checkpoints
+    from . import commands as commands
     from . import config as config
     from . import errors as errors
     from . import evaluation as evaluation
@@ -63,8 +64,8 @@ _HOME = {
 _WHERE = {name: room for room, names in _HOME.items() for name in names}
 # The rooms themselves, so that metanet.nn.build(...) needs no import of its own.
 _ROOMS = (
-    "alignment", "checkpoints", "config", "errors", "evaluation", "graph", "landscape", "merging", "nn", "plugins",
-    "registry", "sources", "symmetry", "tasks", "testing", "tracing", "trust", "verification", "zoo",
+    "alignment", "checkpoints", "commands", "config", "errors", "evaluation", "graph", "landscape", "merging", "nn",
+    "plugins", "registry", "sources", "symmetry", "tasks", "testing", "tracing", "trust", "verification", "zoo",
 )  # fmt: skip
 
 

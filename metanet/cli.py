@@ -162,7 +162,7 @@ def _start(name: str, prepared: list[str], flags: list[str], outcome: Any) -> No
         flags: Hydra's own among them.
         outcome: is told of the runs.
     """
-    from ._cli import directories, overrides, own, plugged, recipe, running
+    from ._cli import directories, overrides, own, plugged, recipe, running, usage
 
     final = prepared
     if name == "train":
@@ -170,6 +170,9 @@ def _start(name: str, prepared: list[str], flags: list[str], outcome: Any) -> No
     if name == "merge":
         recipe.check_primary(prepared)
         final = recipe.replayed(prepared)
+    # The words of an earlier run or a recipe came before the flags: those must not part the words
+    flags, words = usage.split(final)
+    final = [*flags, *words]
     with plugged.told(name):
         own.announce(final)
         _check(name, final, flags)

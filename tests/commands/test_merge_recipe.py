@@ -72,6 +72,17 @@ def test_the_same_bits(given, kind, run):
     assert run("merge", "recipe=two", "out=three")[0] == 0  # what was replayed can be replayed
 
 
+@pytest.mark.parametrize("flags_first", [True, False])
+def test_hydra_shows_what_a_recipe_would_do(flags_first, run):
+    assert run("merge", *MERGES["linear"], "out=one")[0] == 0
+    flags = ["--cfg", "job"]
+    words = ["recipe=one", "out=two"]
+    code, out, err = run("merge", *(flags + words if flags_first else words + flags))
+    assert code == 0, err
+    assert "out: two" in out and "a (1).safetensors" in out
+    assert not Path("two").exists()
+
+
 def test_what_is_typed_wins(run):
     assert run("merge", PAIR, "method=slerp", "method.t=0.25", "out=one")[0] == 0
     assert run("merge", "recipe=one", "method.t=0.5", "out=other_option")[0] == 0

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 import metanet
 from merging.data_methods import CPU, classes, lm, mlp, sentences
-from metanet.evaluation import Runner
+from metanet.evaluation import Runner, working_copy
 from metanet.merging import DataPerModel
-from metanet.merging._network import working_copy
 from metanet.merging._part import Problem
 from metanet.merging.statistics._grams import grams
 
@@ -121,7 +120,7 @@ def test_gram_matrices_are_found_by_what_multiplies_not_by_module():
     net = Odd().double().eval()
     x = torch.randn(7, 3, 4, dtype=torch.float64)
     problem = Problem((), model=net, data=[(x,)])
-    found, other = grams(working_copy(problem), problem.data, Runner(CPU))
+    found, other = grams(working_copy(problem.network, CPU), problem.data, Runner(CPU))
     flat = x.flatten(0, 1)
     halves = {b.start: g[0] for b, g in found["packed"].items()}
     assert set(halves) == {0, 16} and not other & {"packed", "experts", "twice.weight"}
