@@ -138,7 +138,9 @@ def read_graphs(graphs: Graphs, device: torch.device, dtype: torch.dtype) -> Lay
     return DenseLayout(graphs, device, dtype)
 
 
-MODELS: Registry[type[Metanet]] = Registry("model", group="metanet.models")
+MODELS: Registry[type[Metanet]] = Registry(
+    "model", package="metanet.nn.models", group="metanet.models"
+)
 """Every model by its name."""
 
 

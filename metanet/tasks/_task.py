@@ -17,7 +17,7 @@ from ._data import Member, WeightData, split_runs, trace_population
 if TYPE_CHECKING:
     from ..architecture import Architecture
 
-TASKS: Registry[type["Task"]] = Registry("task", group="metanet.tasks")
+TASKS: Registry[type["Task"]] = Registry("task", package="metanet.tasks", group="metanet.tasks")
 """Every task by its name: what a saved model may name."""
 
 

@@ -5,6 +5,7 @@ import torch
 
 import metanet.nn
 from metanet import MetanetError
+from metanet.config import conf_dir
 from metanet.graph import GraphStack
 from metanet.nn import MODELS, NeuralMetanet
 from nn.graphs import (
@@ -169,6 +170,13 @@ def test_bad_input_is_explained(name):
     del graph.kernel_pos, graph.depth
     with pytest.raises(MetanetError, match="no parameter graph, it lacks kernel_pos, depth"):
         model(graph)
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if MODELS.is_installed(n)])
+def test_each_is_one_file_and_one_yaml(name):
+    """The file is found because it lies there: nothing lists the names."""
+    assert MODELS[name].__module__ == f"metanet.nn.models.{name}"
+    assert f"name: {name}\n" in (conf_dir() / f"model/{name}.yaml").read_text()
 
 
 def test_registry_lists_the_choices():

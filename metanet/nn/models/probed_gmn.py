@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..architecture import Architecture
-from ..errors import MetanetError
-from ..graph import GraphStack, NodeType
-from ._gmn import GMN
-from ._registry import NeuralMetanet, register
+from ...architecture import Architecture
+from ...errors import MetanetError
+from ...graph import GraphStack, NodeType
+from .._registry import NeuralMetanet, register
+from .gmn import GMN
 
 
 @register("probed_gmn")
