@@ -2,10 +2,10 @@
 
 from ._architecture import ARCHITECTURE_FEATURES as ARCHITECTURE_FEATURES
 from ._architecture import architecture_features as architecture_features
+from ._metanet import Graphs as Graphs
+from ._metanet import Metanet as Metanet
+from ._metanet import NeuralMetanet as NeuralMetanet
 from ._registry import MODELS as MODELS
-from ._registry import Graphs as Graphs
-from ._registry import Metanet as Metanet
-from ._registry import NeuralMetanet as NeuralMetanet
 from ._registry import build as build
 from ._registry import find as find
 from ._registry import reference as reference

@@ -68,7 +68,9 @@ def predict(cfg: DictConfig) -> str:
     return text
 
 
-def _ask(model: Any, task: Task, network: nn.Module, example: Tensor, state: Checkpoint) -> Tensor:
+def _ask(
+    model: metanets.Metanet, task: Task, network: nn.Module, example: Tensor, state: Checkpoint
+) -> Tensor:
     """Raw output ``(1, out_dim)`` for one checkpoint, which has the network's names."""
     if broken := report_nonfinite(state):
         raise CheckpointError(
@@ -80,17 +82,12 @@ def _ask(model: Any, task: Task, network: nn.Module, example: Tensor, state: Che
     stacked = {
         name: state[name].unsqueeze(0) for name in architecture.spec.tensors if name in state
     }
-    template.values(stacked)  # names what does not fit
     stack = GraphStack(template, template.stack(task.prepare_state(stacked)).edge_attr.float())
-    if hasattr(model, "bind"):
-        model.bind([architecture])
-    if not isinstance(model, nn.Module):
-        return torch.as_tensor(model.predict([stack])).float().reshape(1, -1)
-    with torch.no_grad():
-        return model.eval()([stack]).float().reshape(1, -1)
+    model.bind([architecture])
+    return torch.as_tensor(model.predict([stack])).float().reshape(1, -1)
 
 
-def _probes(model: Any) -> int:
+def _probes(model: metanets.Metanet) -> int:
     probes = model.arguments.get("probes", 0)
     return probes if isinstance(probes, int) else 0
 

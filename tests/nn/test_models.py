@@ -7,7 +7,7 @@ import metanet.nn
 from metanet import MetanetError
 from metanet.config import conf_dir
 from metanet.graph import GraphStack
-from metanet.nn import MODELS, NeuralMetanet
+from metanet.nn import MODELS, Metanet, NeuralMetanet
 from nn.graphs import (
     everything,
     mixed,
@@ -22,7 +22,7 @@ from nn.graphs import (
 
 ONE_ARCHITECTURE = {"flat_mlp"}
 # Models that run the networks they read need recordings, which templates built by hand do not have.
-HERE = [name for name, cls in MODELS.items() if not hasattr(cls, "bind")]
+HERE = [name for name, cls in MODELS.items() if cls.bind is Metanet.bind]
 INVARIANT = [name for name in HERE if name != "flat_mlp"]
 NEURAL = [name for name in HERE if issubclass(MODELS[name], NeuralMetanet)]
 

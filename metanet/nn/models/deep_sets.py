@@ -10,7 +10,8 @@ from ...errors import MetanetError
 from ...graph import GraphStack
 from .._architecture import ARCHITECTURE_FEATURES
 from .._embedding import EdgeEmbedding
-from .._registry import Graphs, NeuralMetanet, register
+from .._metanet import Graphs, NeuralMetanet
+from .._registry import register
 from .._values import ValueFeatures
 
 _POOLS = ("mean", "sum")

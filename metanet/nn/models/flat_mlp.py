@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ...errors import MetanetError
 from ...graph import GraphStack
 from .._layout import Layout
-from .._registry import Graphs, NeuralMetanet, register
+from .._metanet import Graphs, NeuralMetanet
+from .._registry import register
 from .._tables import TENSOR_COLUMNS
 
 

@@ -11,8 +11,9 @@ from ...errors import MetanetError
 from ...graph import GraphStack
 from .._embedding import EdgeEmbedding, NodeEmbedding
 from .._layout import Layout
+from .._metanet import Graphs, NeuralMetanet
 from .._readout import Readout
-from .._registry import Graphs, NeuralMetanet, register
+from .._registry import register
 from .._values import ValueFeatures, signed_log
 
 

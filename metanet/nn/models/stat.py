@@ -11,7 +11,8 @@ from torch import Tensor
 from ...errors import MetanetError
 from .._architecture import ARCHITECTURE_FEATURES
 from .._layout import Layout
-from .._registry import Graphs, Metanet, read_graphs, register
+from .._metanet import Graphs, Metanet, read_graphs
+from .._registry import register
 from .._statistics import STATISTICS
 from .._tables import CONSTANT_TYPES, EDGE_TYPES
 from .._trees import check, evaluate, export
