@@ -12,6 +12,7 @@ from ..architecture import Architecture
 from ..errors import MetanetError
 from ..graph import GraphStack
 from ._layout import DenseLayout, Layout
+from ._readout import Readout
 from ._sparse import SparseLayout
 
 Graphs = Sequence[GraphStack] | Any
@@ -174,8 +175,8 @@ class NeuralMetanet(Metanet, nn.Module):
         return dict(self.state_dict())
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        expected = self.state_dict()
-        problems = _differences(tensors, expected)
+        tensors = self.with_current_names(tensors)
+        problems = _differences(tensors, self.state_dict())
         if problems:
             listed = [line[:_LONGEST] for line in problems[:_LISTED]]
             listed += [f"  and {len(problems) - _LISTED} more"] * (len(problems) > _LISTED)
@@ -186,7 +187,15 @@ class NeuralMetanet(Metanet, nn.Module):
                 f"model {self.name!r} can't compute in {dtype}: its tensors are of no trained model"
             )
         self.to(dtype)
-        self.load_state_dict(dict(tensors))
+        self.load_state_dict(tensors)
+
+    def with_current_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors that an earlier version of metanet saved, by the names that they have now."""
+        state = dict(tensors)
+        for place, part in self.named_modules():
+            if isinstance(part, Readout):
+                part.rename_former(state, f"{place}.")
+        return state
 
 
 def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
