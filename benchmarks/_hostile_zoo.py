@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 import metanet.zoo
-from metanet.zoo import networks
+from metanet.zoo import Blueprint, networks
 from metanet.zoo._files import sha256
 from metanet.zoo._making import load_or_make, make_chunks
-from metanet.zoo._store import Architecture, Shard, _manifest_checksum
+from metanet.zoo._store import Shard, _manifest_checksum
 
 REF, ARGUMENTS = "metanet.zoo.networks:mlp", {"widths": [3, 2]}
 
@@ -20,8 +20,8 @@ class _Maker:
     def recipe(self) -> dict:
         return {"zoo": "toy", "seed": 0}
 
-    def described(self) -> dict[str, Architecture]:
-        return {"deep": Architecture(ref=REF, arch_args=ARGUMENTS, input_shape=(1, 8, 8))}
+    def described(self) -> dict[str, Blueprint]:
+        return {"deep": Blueprint(ref=REF, arch_args=ARGUMENTS, input_shape=(1, 8, 8))}
 
     def chunks(self) -> list:
         return make_chunks("deep", 2, [1] * 4)

@@ -21,7 +21,7 @@ import metanet
 import metanet.nn
 from metanet.graph import GraphStack, unstack
 from metanet.sources import load_factory
-from metanet.zoo._digits import ARCHITECTURES, IMAGE
+from metanet.zoo.digits_classifiers import ARCHITECTURES, IMAGE
 
 
 def main() -> None:

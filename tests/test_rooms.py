@@ -137,7 +137,7 @@ def test_private_imports_are_seen(monkeypatch, tmp_path):
     path = tmp_path / "tasks" / "_run.py"
     path.parent.mkdir()
     path.write_text(
-        "from ..nn import _gmn\nfrom ..nn import load_model\nfrom ._data import Batches\n"
+        "from ..nn import _readout\nfrom ..nn import load_model\nfrom ._data import Batches\n"
     )
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
-    assert private_imports(path) == {"nn._gmn"}
+    assert private_imports(path) == {"nn._readout"}

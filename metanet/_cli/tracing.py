@@ -11,7 +11,7 @@ from torch import nn
 from ..architecture import Architecture, trace
 from ..errors import MetanetError, TraceError
 from ..evaluation import to_device
-from ..sources import load_source
+from ..sources import seeded_network
 from ..tracing import example_inputs
 from .devices import find_tracing_device
 
@@ -36,15 +36,6 @@ def make_network(options: Mapping[str, Any]) -> tuple[nn.Module, list[Inputs], s
     if device != "meta":  # where the recorder takes inputs that have values
         model, examples = model.to(device), [to_device(each, device) for each in examples]
     return model, examples, device
-
-
-def seeded_network(ref: str, seed: int, meta: bool, arch_args: Mapping[str, Any]) -> nn.Module:
-    """The network of a reference; its random weights are a matter of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # Random numbers differ from device to device: weights that have values are drawn on the
-        # CPU.
-        return load_source(ref, device="meta" if meta else None, **arch_args)
 
 
 def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list[Inputs]:

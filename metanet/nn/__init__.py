@@ -2,18 +2,18 @@
 
 from ._architecture import ARCHITECTURE_FEATURES as ARCHITECTURE_FEATURES
 from ._architecture import architecture_features as architecture_features
-from ._deep_sets import DeepSets as DeepSets
-from ._flat_mlp import FlatMLP as FlatMLP
-from ._gmn import GMN as GMN
-from ._probed import ProbedGMN as ProbedGMN
+from ._metanet import Graphs as Graphs
+from ._metanet import Metanet as Metanet
+from ._metanet import NeuralMetanet as NeuralMetanet
 from ._registry import MODELS as MODELS
-from ._registry import Graphs as Graphs
-from ._registry import Metanet as Metanet
-from ._registry import NeuralMetanet as NeuralMetanet
 from ._registry import build as build
 from ._registry import find as find
 from ._registry import reference as reference
 from ._registry import register as register
 from ._saving import load as load
 from ._saving import save as save
-from ._stat import StatNN as StatNN
+from .models.deep_sets import DeepSets as DeepSets
+from .models.flat_mlp import FlatMLP as FlatMLP
+from .models.gmn import GMN as GMN
+from .models.probed_gmn import ProbedGMN as ProbedGMN
+from .models.stat import StatNN as StatNN

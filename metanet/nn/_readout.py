@@ -1,5 +1,7 @@
 """From nodes and edges to one vector per graph."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -53,6 +55,7 @@ class Readout(nn.Module):
         self, width: int, out_dim: int, dropout: float, statistics: bool, architecture: bool
     ) -> None:
         super().__init__()
+        self.register_load_state_dict_pre_hook(_before_loading)
         self.statistics = StatisticsFeatures() if statistics else None
         extra = StatisticsFeatures.size if statistics else 0
         self.tensor_in, self.site_in = nn.Linear(width + extra, width), nn.Linear(2 * width, width)
@@ -64,10 +67,8 @@ class Readout(nn.Module):
         self.attention = nn.Linear(width, _HEADS)
         self.architecture = architecture
         known = len(ARCHITECTURE_FEATURES) if architecture else 0
+        self.pooled = nn.Sequential(nn.LayerNorm((2 + _HEADS) * width), nn.Dropout(dropout))
         self.head = nn.Sequential(
-            nn.LayerNorm((2 + _HEADS) * width), nn.Dropout(dropout),
-        )  # fmt: skip
-        self.out = nn.Sequential(
             nn.Linear((2 + _HEADS) * width + known, 2 * width), nn.GELU(), nn.Dropout(dropout),
             nn.Linear(2 * width, out_dim),
         )  # fmt: skip
@@ -97,10 +98,30 @@ class Readout(nn.Module):
         attended = (weights[:, :, None] * tokens[:, None]).flatten(1)
         share = 1 / torch.bincount(graph, minlength=layout.graphs).to(tokens)[graph]
         pooled = layout.pool(torch.cat([tokens * share[:, None], attended], 1), graph)
-        pooled = self.head(torch.cat([pooled, self._outputs(layout, mean)], 1))
+        pooled = self.pooled(torch.cat([pooled, self._outputs(layout, mean)], 1))
         if self.architecture:
             pooled = torch.cat([pooled, layout.architecture], 1)
-        return self.out(pooled)
+        return self.head(pooled)
+
+    @staticmethod
+    def rename_former(state: dict[str, Tensor], prefix: str) -> None:
+        """Give tensors of a model that was saved before 0.2 the names that they have now, in place.
+
+        ::
+
+            head.0 (the norm of what was pooled)  ->  pooled.0
+            out.0, out.3 (the head)               ->  head.0, head.3
+
+        Args:
+            state: tensors by name, of a whole model.
+            prefix: of the readout in it, such as ``"readout."``.
+        """
+        if not any(name.startswith(f"{prefix}out.") for name in state):
+            return
+        for former, current in (("head.", "pooled."), ("out.", "head.")):
+            names = [name for name in state if name.startswith(prefix + former)]
+            for name in names:
+                state[prefix + current + name.removeprefix(prefix + former)] = state.pop(name)
 
     def _outputs(self, layout: Layout, site_mean: Tensor) -> Tensor:
         """Mean over the output neurons."""
@@ -108,3 +129,7 @@ class Readout(nn.Module):
         weight = layout.per_site((layout.sites["width"] * is_output).to(site_mean)[:, None])
         total = layout.pool(torch.cat([weight * site_mean, weight], 1), layout.site_graph)
         return total[:, :-1] / total[:, -1:].clamp_min(1)
+
+
+def _before_loading(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    Readout.rename_former(state, prefix)

@@ -14,7 +14,8 @@ from ..checkpoints import Checkpoint, load_checkpoint, save_checkpoint, settle, 
 from ..documents import Document, read_json, validated
 from ..errors import MetanetError
 from ..sources import build_within
-from ._registry import MODELS, Metanet, build, find, reference
+from ._metanet import Metanet
+from ._registry import MODELS, build, find, reference
 
 _TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
 _TOGETHER = Path(_TENSORS).stem

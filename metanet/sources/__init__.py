@@ -12,4 +12,5 @@ from ._conversion import on_disk as on_disk
 from ._pinned import offline as offline
 from ._reference import load_factory as load_factory
 from ._reference import load_source as load_source
+from ._reference import seeded_network as seeded_network
 from ._torchvision import import_torchvision as import_torchvision

@@ -4,7 +4,7 @@ it."""
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -152,6 +152,27 @@ def load_source(
     if not isinstance(network, nn.Module):
         raise MetanetError(f"{ref} returned {type(network).__name__}, expected a torch.nn.Module")
     return network
+
+
+def seeded_network(ref: str, seed: int, meta: bool, arch_args: Mapping[str, Any]) -> nn.Module:
+    """Make the network which ``ref`` names, whose random numbers are a matter of the seed alone.
+
+    The generators of the process stay as they are.
+
+    Args:
+        ref: see :func:`load_factory`.
+        seed: of its weights, and of whatever else it draws as it is made.
+        meta: make its parameters on the meta device, without values.
+        arch_args: keyword arguments of the factory.
+
+    Raises:
+        MetanetError: as :func:`load_source`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # Random numbers differ from device to device: weights that have values are drawn on the
+        # CPU.
+        return load_source(ref, device="meta" if meta else None, **arch_args)
 
 
 def _module(name: str, ref: str) -> Any:

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 from ..sources import import_torchvision
 
 if TYPE_CHECKING:
-    from ._accuracy import AccuracyPrediction as AccuracyPrediction
-    from ._inr import InrClassification as InrClassification
     from ._predict import predict as predict
     from ._run import train as train
-    from ._saved import TASKS as TASKS
+    from ._task import TASKS as TASKS
     from ._task import Task as Task
     from ._task import register as register
+    from .accuracy_prediction import AccuracyPrediction as AccuracyPrediction
+    from .inr_classification import InrClassification as InrClassification
 
 _WHERE = {
-    "AccuracyPrediction": "_accuracy",
-    "InrClassification": "_inr",
-    "TASKS": "_saved",  # which registers all of ours
+    "AccuracyPrediction": "accuracy_prediction",
+    "InrClassification": "inr_classification",
+    "TASKS": "_task",
     "Task": "_task",
     "register": "_task",
     "predict": "_predict",

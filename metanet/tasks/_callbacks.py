@@ -9,6 +9,7 @@ import torch
 from pydantic import ConfigDict
 
 from ..documents import Document, validated
+from ..nn import NeuralMetanet
 from ..progress import Progress, track
 from ._module import MetanetModule
 
@@ -44,8 +45,12 @@ class KeepBest(L.Callback):
         self.began = False  # a training step has ended: whatever was read was fit to go on from
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        expected = {name: value.shape for name, value in pl_module.model.state_dict().items()}
-        if self.weights and expected != {name: value.shape for name, value in self.weights.items()}:
+        if not self.weights:
+            return
+        model = _model_of(pl_module)
+        self.weights = model.with_current_names(self.weights)
+        shapes = {name: value.shape for name, value in self.weights.items()}
+        if shapes != {name: value.shape for name, value in model.state_dict().items()}:
             raise ValueError("the best weights are those of another model")
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -53,14 +58,12 @@ class KeepBest(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         score = float(trainer.callback_metrics[self.monitor])
-        if (
-            score > self.score or not self.weights
-        ):  # the first epoch counts even where the metric is NaN
+        # the first epoch counts even where the metric is NaN
+        is_first = not self.weights
+        if score > self.score or is_first:
             self.score, self.epoch = score, trainer.current_epoch
-            assert isinstance(pl_module, MetanetModule)
-            self.weights = {
-                k: v.detach().cpu().clone() for k, v in pl_module.model.state_dict().items()
-            }
+            state = _model_of(pl_module).state_dict()
+            self.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.save_checkpoint(self.path)
@@ -71,6 +74,11 @@ class KeepBest(L.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         best = validated(Best, state, str(self.path))
         self.score, self.epoch, self.weights = best.score, best.epoch, dict(best.weights)
+
+
+def _model_of(module: L.LightningModule) -> NeuralMetanet:
+    assert isinstance(module, MetanetModule)
+    return module.model
 
 
 class EpochBar(L.Callback):

@@ -25,19 +25,20 @@ class WeightBatch:
         stacks: one per architecture that occurs.
         rows: ``(networks,)`` int64, rows of the zoo's table in the order of the stacks.
         target: ``(networks, ...)``, what is to be learned.
+        names: of the architecture of each stack.
     """
 
     stacks: tuple[GraphStack, ...]
     rows: Tensor
     target: Tensor
+    names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device) -> "WeightBatch":
-        return WeightBatch(
-            tuple(s.to(device) for s in self.stacks), self.rows.to(device), self.target.to(device)
-        )
+        stacks = tuple(stack.to(device) for stack in self.stacks)
+        return WeightBatch(stacks, self.rows.to(device), self.target.to(device), self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +86,17 @@ class WeightData:
     def batch(self, rows: Tensor) -> WeightBatch:
         """The networks of these rows, grouped by architecture (the order within one is kept)."""
         numbers, positions = self.place[rows].unbind(1)
-        stacks, order = [], []
-        for number, member in enumerate(self.members.values()):
-            chosen = (numbers == number).nonzero().flatten()
-            if len(chosen):
-                stacks.append(
-                    GraphStack(member.architecture.template, member.values[positions[chosen]])
-                )
-                order.append(rows[chosen])
+        stacks, order, names = [], [], []
+        for number, (name, member) in enumerate(self.members.items()):
+            own = (numbers == number).nonzero().flatten()
+            if not len(own):
+                continue
+            values = member.values[positions[own]]
+            stacks.append(GraphStack(member.architecture.template, values))
+            order.append(rows[own])
+            names.append(name)
         rows = torch.cat(order)
-        return WeightBatch(tuple(stacks), rows, self.target[rows])
+        return WeightBatch(tuple(stacks), rows, self.target[rows], tuple(names))
 
     def train_loader(self, rank: int = 0, world: int = 1) -> DataLoader:
         """Shuffled batches of the training split; each of ``world`` processes gets its share of

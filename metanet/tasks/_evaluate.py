@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..graph import GraphStack
+from ..nn import Metanet
 from ._data import WeightBatch, WeightData
 from ._module import check_finite
 from ._task import Task
@@ -35,7 +36,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Any,
+    model: Metanet,
     task: Task,
     data: WeightData,
     splits: tuple[str, ...],
@@ -69,35 +70,30 @@ def evaluate(
 
 
 def outputs_of(
-    model: Any,
+    model: Metanet,
     data: WeightData,
     split: str,
     relabel: torch.Generator | None = None,
     device: Any = "cpu",
 ) -> Tensor:
-    """Raw outputs ``(networks, out_dim)`` of a split, in its order; with a generator, after random
-    relabellings."""
-    found: list[Tensor] = []
+    """Raw outputs ``(networks, out_dim)`` of a split, in its order, float32 on the CPU.
+
+    Args:
+        relabel: draws a relabelling of every network's neurons first; none without it.
+        device: that the model computes on.
+    """
+    outputs: list[Tensor] = []
     rows: list[Tensor] = []
-    training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
-    with torch.no_grad():
-        for batch in data.stacks(split):
-            if relabel is not None:
-                batch = relabelled_batch(batch, data, relabel)
-            batch = batch.to(device)
-            out = (
-                model(batch.stacks) if isinstance(model, nn.Module) else model.predict(batch.stacks)
-            )
-            found.append(torch.as_tensor(out).float().cpu().reshape(len(batch), -1))
-            rows.append(batch.rows.cpu())
-    if training:
-        model.train()
+    for batch in data.stacks(split):
+        if relabel is not None:
+            batch = relabelled_batch(batch, data, relabel)
+        answer = model.predict(batch.to(device).stacks)
+        outputs.append(torch.as_tensor(answer).float().cpu().reshape(len(batch), -1))
+        rows.append(batch.rows)
     order = torch.cat(rows)
     position = torch.empty(len(data.target), dtype=torch.long)
     position[order] = torch.arange(len(order))
-    return torch.cat(found)[position[data.splits[split]]]
+    return torch.cat(outputs)[position[data.splits[split]]]
 
 
 def relabelled_batch(
@@ -105,14 +101,13 @@ def relabelled_batch(
 ) -> WeightBatch:
     """Every network of a batch with its own random relabelling of its neurons: the same
     functions."""
-    specs = {id(m.architecture.template): m.architecture.spec for m in data.members.values()}
     stacks = []
-    for stack in batch.stacks:
-        template, spec = stack.template, specs[id(stack.template)]
+    for name, stack in zip(batch.names, batch.stacks, strict=True):
+        template, spec = stack.template, data.members[name].architecture.spec
         state = template.tensors(stack.edge_attr)
-        one = [
-            spec.sample(generator)({k: v[i] for k, v in state.items()}) for i in range(len(stack))
-        ]
-        moved = {name: torch.stack([sd[name] for sd in one]) for name in state}
-        stacks.append(GraphStack(template, template.values(moved).to(stack.edge_attr.dtype)))
-    return WeightBatch(tuple(stacks), batch.rows, batch.target)
+        networks = [{key: value[i] for key, value in state.items()} for i in range(len(stack))]
+        moved = [spec.sample(generator)(network) for network in networks]
+        together = {key: torch.stack([network[key] for network in moved]) for key in state}
+        values = template.values(together).to(stack.edge_attr.dtype)
+        stacks.append(GraphStack(template, values))
+    return replace(batch, stacks=tuple(stacks))

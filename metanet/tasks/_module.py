@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config import build
 from ..errors import MetanetError
+from ..nn import NeuralMetanet
 from ._data import WeightBatch, WeightData
 from ._task import Task
 
@@ -26,7 +27,9 @@ class MetanetModule(L.LightningModule):
         seed: of dropout, together with epoch, step and process.
     """
 
-    def __init__(self, model: nn.Module, task: Task, optim: Mapping[str, Any], seed: int) -> None:
+    def __init__(
+        self, model: NeuralMetanet, task: Task, optim: Mapping[str, Any], seed: int
+    ) -> None:
         super().__init__()
         self.model, self.task, self.optim, self.seed = model, task, optim, seed
         self._collected: list[tuple[Tensor, Tensor]] = []

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from .. import nn as metanets
 from .. import trust
 from ..architecture import trace
-from ..checkpoints import Checkpoint, load_checkpoint, report_nonfinite
+from ..checkpoints import Checkpoint, check_dequantised, load_checkpoint, report_nonfinite
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
 from ..evaluation import fit_to
 from ..graph import GraphStack
-from ..sources import build_within, load_source
+from ..sources import build_within, seeded_network
 from ..zoo import ArchitectureEntry, sample_inputs
 from ._run import MODEL
 from ._saved import SavedRun, read_run, restore_task
 from ._task import Task
 
 _LISTED = 5  # architectures that a message shows
+_SEED = 0  # of what a network draws as it is made: asked twice, a model answers the same
 _LARGEST_EXAMPLE = 2**26  # numbers that are made at the word of a file
 
 
@@ -53,6 +54,7 @@ def predict(cfg: DictConfig) -> str:
     run = read_run(model.meta, f"'{folder / 'model.json'}'")
     task = restore_task(run, folder)
     checkpoint = load_checkpoint(Path(options["checkpoint"]).expanduser())
+    check_dequantised(checkpoint)  # before a network is made, which may take long
     network, example = _network(options, run, folder, checkpoint, max(2, _probes(model)))
     output = _ask(model, task, network, example, fit_to(network, checkpoint))
     if output.shape != (1, task.out_dim):
@@ -68,7 +70,9 @@ def predict(cfg: DictConfig) -> str:
     return text
 
 
-def _ask(model: Any, task: Task, network: nn.Module, example: Tensor, state: Checkpoint) -> Tensor:
+def _ask(
+    model: metanets.Metanet, task: Task, network: nn.Module, example: Tensor, state: Checkpoint
+) -> Tensor:
     """Raw output ``(1, out_dim)`` for one checkpoint, which has the network's names."""
     if broken := report_nonfinite(state):
         raise CheckpointError(
@@ -80,17 +84,12 @@ def _ask(model: Any, task: Task, network: nn.Module, example: Tensor, state: Che
     stacked = {
         name: state[name].unsqueeze(0) for name in architecture.spec.tensors if name in state
     }
-    template.values(stacked)  # names what does not fit
     stack = GraphStack(template, template.stack(task.prepare_state(stacked)).edge_attr.float())
-    if hasattr(model, "bind"):
-        model.bind([architecture])
-    if not isinstance(model, nn.Module):
-        return torch.as_tensor(model.predict([stack])).float().reshape(1, -1)
-    with torch.no_grad():
-        return model.eval()([stack]).float().reshape(1, -1)
+    model.bind([architecture])
+    return torch.as_tensor(model.predict([stack])).float().reshape(1, -1)
 
 
-def _probes(model: Any) -> int:
+def _probes(model: metanets.Metanet) -> int:
     probes = model.arguments.get("probes", 0)
     return probes if isinstance(probes, int) else 0
 
@@ -123,11 +122,10 @@ def _network(
                 f"{_LARGEST_EXAMPLE:,} numbers. If that is right, say so: input_shape={entry.input_shape}"
             )
         return network, sample_inputs(shape or entry.input_shape, entry.input_range, batch)
-    bounds = {tuple(entry.input_range) for entry in run.architectures.values()}
-    example = sample_inputs(
-        shape or _input_shape(run), *(bounds if len(bounds) == 1 else [(0.0, 1.0)]), batch
-    )
-    return load_source(ref, **arguments), example
+    ranges = {tuple(entry.input_range) for entry in run.architectures.values()}
+    bounds = ranges.pop() if len(ranges) == 1 else (0.0, 1.0)
+    example = sample_inputs(shape or _input_shape(run), bounds, batch)
+    return seeded_network(ref, _SEED, False, arguments), example
 
 
 def _only_fit(run: SavedRun, folder: Path, checkpoint: Checkpoint) -> str:
@@ -183,7 +181,7 @@ def _recorded(
     """A network that ``model.json`` describes, no larger than the checkpoint."""
 
     def make() -> nn.Module:
-        return load_source(entry.ref, **entry.arch_args)
+        return seeded_network(entry.ref, _SEED, False, entry.arch_args)
 
     trust.require([entry.ref], folder, "the code of an architecture, which would be imported")
     if not trust.is_open(entry.ref):

@@ -10,6 +10,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
-from torch import nn
 
 from .. import nn as metanets
 from .. import trust
@@ -72,30 +72,20 @@ def train(cfg: DictConfig) -> float:
     _log.info("%s", {name: len(rows) for name, rows in data.splits.items()})
     loggers = _loggers(config, folder)
     ready = time.perf_counter()
-    if isinstance(model, nn.Module):
-        trainer = _fit(cfg, config, model, task, data, folder, loggers)
-        epochs = trainer.current_epoch
-        device = trainer.strategy.root_device
-        rank = trainer.global_rank
-    else:
-        split = data.splits["train"]
-        batch = data.batch(split)
-        model.fit(batch.stacks, task.encode(batch.target))
-        device, rank, epochs = torch.device("cpu"), 0, 0
+    learned = _learn(cfg, config, model, task, data, folder, loggers)
     trained = time.perf_counter()
-    if rank != 0:
+    if not learned.is_main:
         return float("nan")
     splits = tuple(s for s in ("test", "unseen") if s in data.splits)
-    if isinstance(model, nn.Module):
-        model.to(device)
-    result = evaluate(model, task, data, splits, cfg.seed, device)
+    model.to_device(learned.device)
+    result = evaluate(model, task, data, splits, cfg.seed, learned.device)
     numbers = {
         **{f"{s}/{k}": v for s, m in result.metrics.items() for k, v in m.items()},
         **{f"relabelled/{s}/{k}": v for s, m in result.relabelled.items() for k, v in m.items()},
         "relabelled/largest_change": result.largest_change,
-        "parameters": parameters(model),
+        "parameters": model.parameter_count(),
         "networks_per_second": 1 / result.seconds_per_network,
-        "epochs": epochs,
+        "epochs": learned.epochs,
         "seconds/prepare": ready - start,
         "seconds/train": trained - ready,
     }
@@ -103,30 +93,49 @@ def train(cfg: DictConfig) -> float:
     return result.metrics["test"][task.monitor]
 
 
-def parameters(model: Any) -> int:
-    """Trainable parameters of a metanetwork; 0 for models without."""
-    return (
-        sum(p.numel() for p in model.parameters() if p.requires_grad)
-        if isinstance(model, nn.Module)
-        else 0
-    )
+@dataclass(frozen=True)
+class _Learned:
+    """How training went.
+
+    Attributes:
+        device: on which the model answers.
+        epochs: of training.
+        is_main: whether this process reports; of several, one does.
+    """
+
+    device: torch.device
+    epochs: int
+    is_main: bool
 
 
-def _new_model(config: Mapping[str, Any], task: Task, data: WeightData) -> Any:
-    arguments = {k: v for k, v in config.items() if k != "name"}
+def _new_model(config: Mapping[str, Any], task: Task, data: WeightData) -> metanets.Metanet:
+    """The model of the configuration, with its normalisation."""
+    arguments = {key: value for key, value in config.items() if key != "name"}
     model = metanets.build(config["name"], out_dim=task.out_dim, **arguments)
-    if isinstance(model, nn.Module):
-        bind = getattr(model, "bind", None)
-        if bind is not None:  # models that run the networks need the recordings
-            bind([m.architecture for m in data.members.values()])
-        model.fit_normalisation(s for batch in data.stacks("train") for s in batch.stacks)
+    model.bind(member.architecture for member in data.members.values())
+    model.fit_normalisation(s for batch in data.stacks("train") for s in batch.stacks)
     return model
+
+
+def _learn(
+    cfg: DictConfig, config: Mapping[str, Any], model: metanets.Metanet, task: Task, data: WeightData, folder: Path,
+    loggers: list[Logger],
+) -> _Learned:  # fmt: skip
+    """Train a model in its own way: by gradients, or all at once."""
+    if isinstance(model, metanets.NeuralMetanet):
+        trainer = _fit(cfg, config, model, task, data, folder, loggers)
+        return _Learned(
+            trainer.strategy.root_device, trainer.current_epoch, trainer.global_rank == 0
+        )
+    batch = data.batch(data.splits["train"])
+    model.fit(batch.stacks, task.encode(batch.target))
+    return _Learned(torch.device("cpu"), epochs=0, is_main=True)
 
 
 def _fit(
     cfg: DictConfig,
     config: Mapping[str, Any],
-    model: nn.Module,
+    model: metanets.NeuralMetanet,
     task: Task,
     data: WeightData,
     folder: Path,

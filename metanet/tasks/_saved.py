@@ -13,13 +13,14 @@ from ..documents import Document, validated
 from ..errors import MetanetError
 from ..sources import load_factory
 from ..zoo import ArchitectureEntry
-from . import _accuracy as _accuracy  # register their tasks
-from . import _inr as _inr
 from ._data import WeightData
 from ._task import TASKS, Task
 
-# As ``model.json`` named tasks before they were registered
-_OLD = {f"metanet.tasks.{cls.__name__}": name for name, cls in TASKS.items()}
+_OLD = {
+    "metanet.tasks.AccuracyPrediction": "accuracy_prediction",
+    "metanet.tasks.InrClassification": "inr_classification",
+}
+"""As ``model.json`` named tasks before they were registered."""
 
 
 class _TaskEntry(Document):

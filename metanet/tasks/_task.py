@@ -17,7 +17,7 @@ from ._data import Member, WeightData, split_runs, trace_population
 if TYPE_CHECKING:
     from ..architecture import Architecture
 
-TASKS: Registry[type["Task"]] = Registry("task", group="metanet.tasks")
+TASKS: Registry[type["Task"]] = Registry("task", package="metanet.tasks", group="metanet.tasks")
 """Every task by its name: what a saved model may name."""
 
 
@@ -86,8 +86,15 @@ class Task:
             )
         return np.asarray(zoo.table[self.label])
 
+    def fit_labels(self, zoo: Zoo) -> None:
+        """Learn from a zoo what there is to tell apart: the classes, and with them ``out_dim``.
+
+        Called once, by :meth:`data`, before :meth:`targets`; a saved model keeps it by
+        :meth:`scale`. Nothing to learn for numbers.
+        """
+
     def targets(self, zoo: Zoo) -> Tensor:
-        """``(rows, ...)``: what is to be learned."""
+        """``(rows, ...)``: what is to be learned, for each row of the zoo's table; changes nothing."""
         raise NotImplementedError
 
     def eval_rows(self, zoo: Zoo) -> Tensor | None:
@@ -113,6 +120,7 @@ class Task:
         if zoo.nan == "drop":  # zoos of metanet's own have done so when they were loaded
             zoo = settle_weights(zoo, zoo.nan)
         zoo = settle_labels(zoo, self.label)
+        self.fit_labels(zoo)
         members = {}
         for name, population in zoo.populations.items():
             if self.architectures and name not in self.architectures:

@@ -13,12 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from ..progress import track
+from ._blueprint import Blueprint
 from ._errors import DamagedZooError, ZooError
 from ._files import data_root, locked, remove_leftovers
 from ._population import Zoo
 from ._store import (
     MANIFEST,
-    Architecture,
     Shard,
     finish,
     open_zoo,
@@ -57,7 +57,7 @@ class Maker(Protocol):
     unit: str  # of the progress bar
 
     def recipe(self) -> dict[str, Any]: ...
-    def described(self) -> dict[str, Architecture]: ...
+    def described(self) -> dict[str, Blueprint]: ...
     def chunks(self) -> Sequence[Chunk]: ...
     def make(self, chunk: Chunk, tick: Tick) -> Shard: ...
 

@@ -1,7 +1,7 @@
 """What a zoo is once it is in memory."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,9 @@ from torch import Tensor, nn
 
 from .. import trust
 from ..tracing import is_integer
-
-
-def sample_inputs(
-    shape: Sequence[int], bounds: Sequence[float] = (0.0, 1.0), batch: int = 2
-) -> Float[Tensor, "batch ..."]:
-    """Inputs of ``shape`` each, the same random ones every time, uniform between the bounds."""
-    low, high = bounds
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch, *shape, generator=generator) * (high - low) + low
+from ._blueprint import Blueprint, sample_inputs
+from ._errors import ZooError
+from ._stacking import States, columns, joined, stacked, with_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +37,61 @@ class Population:
     """Smallest and largest input value that the networks were made for."""
     named_in: Path | None = None
     """The folder of the file that says all this; None where the user's own configuration does."""
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    """What is known of each network, until a zoo's table holds it: column -> ``(N,)``."""
+
+    @classmethod
+    def of(
+        cls,
+        states: States,
+        architecture: Blueprint,
+        labels: Mapping[str, Any] | None = None,
+        *,
+        rows: Int[Tensor, " n"] | None = None,
+        named_in: Path | None = None,
+    ) -> "Population":
+        """A population of networks and their labels, checked.
+
+        >>> mlp = Blueprint("metanet.zoo.networks:mlp", {"widths": [3]}, input_shape=(1, 8, 8))
+        >>> states = [mlp.build().state_dict() for _ in range(4)]
+        >>> Population.of(states, mlp, {"quality": [0.9, 0.4, 0.7, 0.1]})
+        Population(mlp: 4 networks of 235 numbers, metanet.zoo.networks:mlp)
+
+        Args:
+            states: a state dict for each network, or one whose tensors are stacked,
+                ``[networks, ...]``; names as in ``module.state_dict()``.
+            architecture: how the networks are built.
+            labels: column -> one value for each network. ``id`` and ``run`` are made where they are
+                left out.
+            rows: of the networks in a table that there is already; without one :meth:`Zoo.of` makes
+                it of the labels.
+            named_in: the folder of the file that says all this, if one does.
+
+        Raises:
+            ZooError: there is no network, or they differ in names or shapes; labels of other
+                lengths.
+        """
+        state = stacked(states, architecture.name)
+        count = len(next(iter(state.values())))
+        low, high = architecture.input_range
+        return cls(
+            architecture=architecture.name,
+            ref=architecture.ref,
+            arch_args=dict(architecture.arch_args),
+            input_shape=tuple(architecture.input_shape),
+            input_range=(low, high),
+            state=state,
+            rows=torch.arange(count) if rows is None else rows,
+            named_in=named_in,
+            labels=columns(labels or {}, count, architecture.name),
+        )
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """How its networks are built."""
+        return Blueprint(
+            self.ref, self.arch_args, self.input_shape, self.input_range, self.architecture
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,23 +108,20 @@ class Population:
                 to be trusted.
             MetanetError: there is no such code, or it makes no network of these arguments.
         """
-        from ..sources import build_within, load_source
-
-        def make() -> nn.Module:
-            return load_source(self.ref, **self.arch_args)
+        from ..sources import build_within
 
         if self.named_in is None:
-            return make().eval()
+            return self.blueprint.build()
         trust.require([self.ref], self.named_in)
         if not trust.is_open(self.ref):
-            return make().eval()  # code that the user trusts, which need not work without memory
+            # code that the user trusts, which need not work without memory
+            return self.blueprint.build()
         shapes = {name: tensor.shape[1:] for name, tensor in self.state.items()}
-        return build_within(
-            make, shapes, f"{self.named_in}: architecture {self.architecture!r}"
-        ).eval()
+        place = f"{self.named_in}: architecture {self.architecture!r}"
+        return build_within(self.blueprint.build, shapes, place).eval()
 
     def example(self, batch: int = 2) -> Float[Tensor, "batch ..."]:
-        """The same random inputs every time, uniform in ``input_range``."""
+        """The same random inputs every time, uniform in ``input_range``: ``(batch, *input_shape)``."""
         return sample_inputs(self.input_shape, self.input_range, batch)
 
     def state_dict(self, index: int) -> dict[str, Tensor]:
@@ -107,6 +153,43 @@ class Zoo:
     pictures: Callable[[Int[Tensor, " k"]], tuple[Tensor, Tensor]] | None = None
     """For networks that stand for images: rows of the table -> originals and renderings, each ``(k,
     size, size)``."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        populations: Population | Iterable[Population],
+        *,
+        path: Path | None = None,
+        unseen: Iterable[str] = (),
+    ) -> "Zoo":
+        """A zoo of populations, whose labels become its table.
+
+        Args:
+            name: of the zoo.
+            populations: from :meth:`Population.of`; all with the same labels.
+            path: the folder it lies in, if any.
+            unseen: architectures meant to be kept out of training.
+
+        Raises:
+            ZooError: no population, two of one architecture, labels of some only, or two networks
+                of one ``id``.
+        """
+        listed = [populations] if isinstance(populations, Population) else list(populations)
+        names = [population.architecture for population in listed]
+        if not names or len(set(names)) < len(names):
+            raise ZooError(
+                f"the zoo {name} is made of {len(names)} populations named {', '.join(names)}: give "
+                "one or more, each with a name of its own"
+            )
+        tables = {p.architecture: with_ids(p.labels, p.architecture, len(p)) for p in listed}
+        placed, first = {}, 0
+        for population in listed:
+            rows = torch.arange(first, first + len(population))
+            placed[population.architecture] = replace(population, rows=rows, labels={})
+            first += len(population)
+        table = joined(tables)
+        return cls(name=name, path=path, table=table, populations=placed, unseen=tuple(unseen))
 
     def __len__(self) -> int:
         return sum(len(population) for population in self.populations.values())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..documents import parse_json, validated
 from ..errors import MetanetError
+from ._blueprint import Blueprint
 from ._errors import DamagedZooError
 from ._format import ArchitectureEntry, Manifest, ShardHeader
 from ._population import Population
@@ -116,15 +117,10 @@ def _population(
         )
         if not same:
             raise MetanetError("its shards hold tensors of other names or shapes")
-    low, high = described.input_range
-    return Population(
-        architecture=name,
-        ref=described.ref,
-        arch_args=described.arch_args,
-        input_shape=tuple(described.input_shape),
-        input_range=(low, high),
-        # safetensors sorts its keys; depth order is what people and graphs expect
-        state={key: torch.cat([state[key] for _, state in shards]) for key in first.order},
-        rows=torch.tensor([row_of[str(row["id"])] for header, _ in shards for row in header.rows]),
-        named_in=folder,
+    blueprint = Blueprint(
+        described.ref, described.arch_args, described.input_shape, described.input_range, name
     )
+    # safetensors sorts its keys; depth order is what people and graphs expect
+    state = {key: torch.cat([state[key] for _, state in shards]) for key in first.order}
+    rows = torch.tensor([row_of[str(row["id"])] for header, _ in shards for row in header.rows])
+    return Population.of(state, blueprint, rows=rows, named_in=folder)

@@ -15,7 +15,7 @@ class ZooSource(Protocol):
 
 
 Source = TypeVar("Source", bound=type)
-ZOOS: Registry[type[ZooSource]] = Registry("zoo", group="metanet.zoos")
+ZOOS: Registry[type[ZooSource]] = Registry("zoo", package="metanet.zoo", group="metanet.zoos")
 """Every zoo by its name."""
 
 

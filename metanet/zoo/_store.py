@@ -28,6 +28,7 @@ from torch import Tensor
 from .. import trust
 from ..documents import read_json, validated
 from ..errors import MetanetError
+from ._blueprint import Blueprint
 from ._errors import DamagedZooError, ZooError
 from ._files import sha256, write_whole
 from ._format import Manifest, ShardEntry
@@ -49,16 +50,6 @@ class Shard:
     curves: list[dict[str, list[float]]] = field(
         default_factory=list
     )  # one per network; column -> value per epoch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """How the networks of a population are built; see ``Population``."""
-
-    ref: str
-    arch_args: dict[str, Any]
-    input_shape: tuple[int, ...]
-    input_range: tuple[float, float] = (0.0, 1.0)
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
@@ -121,7 +112,7 @@ def finish(
     folder: Path,
     name: str,
     recipe: Mapping[str, Any],
-    architectures: Mapping[str, Architecture],
+    architectures: Mapping[str, Blueprint],
     shards: Iterable[tuple[str, str]],
 ) -> None:
     """Write the tables and the manifest of a folder whose shards, (file name, architecture), are
@@ -159,7 +150,7 @@ def finish(
         "name": name,
         "recipe": dict(recipe),
         "made_with": {"metanet": getattr(metanet, "__version__", None), "torch": torch.__version__},
-        "architectures": {key: dict(vars(value)) for key, value in architectures.items()},
+        "architectures": {key: value.entry() for key, value in architectures.items()},
         "columns": columns,
         "files": files,
     }

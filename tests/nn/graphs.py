@@ -149,3 +149,13 @@ def _apply(s: GraphStack, orders: list[Tensor]) -> Tensor:
         ]
         values[:, b.start : b.stop] = b.flat(torch.stack(whole, 1))
     return values
+
+
+def former(state):
+    """As tensors of the readout were named before version 0.2."""
+    names = {"readout.head.": "readout.out.", "readout.pooled.": "readout.head."}
+    renamed = {}
+    for name, tensor in state.items():
+        at = next((old for old in names if old in name), None)
+        renamed[name.replace(at, names[at]) if at else name] = tensor
+    return renamed

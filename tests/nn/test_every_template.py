@@ -10,7 +10,7 @@ from torch_geometric.data import Batch
 import metanet
 from metanet.graph import GraphStack, NodeType, permute_nodes, unstack
 from metanet.graph import ParameterGraph as Graph
-from metanet.nn import MODELS, architecture_features
+from metanet.nn import MODELS, Metanet, architecture_features
 from metanet.nn._layout import DenseLayout
 from metanet.nn._plan import plan
 from metanet.nn._statistics import statistics_of_segments
@@ -38,7 +38,7 @@ SMALL = {
     "deep_sets": {"width": 8},
     "flat_mlp": {"width": 8, "layers": 1},
 }
-HERE = [name for name, cls in MODELS.items() if not hasattr(cls, "bind")]
+HERE = [name for name, cls in MODELS.items() if cls.bind is Metanet.bind]
 
 
 @functools.cache

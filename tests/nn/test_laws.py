@@ -8,7 +8,7 @@ import metanet
 from metanet import nn as metanets
 from metanet.errors import MetanetError
 from metanet.graph import unstack
-from metanet.nn._probed import _by_probe
+from metanet.nn.models.probed_gmn import _by_probe
 from metanet.testing import assert_invariant, random_states
 from networks import ARCHITECTURES
 

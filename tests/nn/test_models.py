@@ -5,8 +5,9 @@ import torch
 
 import metanet.nn
 from metanet import MetanetError
+from metanet.config import conf_dir
 from metanet.graph import GraphStack
-from metanet.nn import MODELS, NeuralMetanet
+from metanet.nn import MODELS, Metanet, NeuralMetanet
 from nn.graphs import (
     everything,
     mixed,
@@ -21,7 +22,7 @@ from nn.graphs import (
 
 ONE_ARCHITECTURE = {"flat_mlp"}
 # Models that run the networks they read need recordings, which templates built by hand do not have.
-HERE = [name for name, cls in MODELS.items() if not hasattr(cls, "bind")]
+HERE = [name for name, cls in MODELS.items() if cls.bind is Metanet.bind]
 INVARIANT = [name for name in HERE if name != "flat_mlp"]
 NEURAL = [name for name in HERE if issubclass(MODELS[name], NeuralMetanet)]
 
@@ -169,6 +170,13 @@ def test_bad_input_is_explained(name):
     del graph.kernel_pos, graph.depth
     with pytest.raises(MetanetError, match="no parameter graph, it lacks kernel_pos, depth"):
         model(graph)
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if MODELS.is_installed(n)])
+def test_each_is_one_file_and_one_yaml(name):
+    """The file is found because it lies there: nothing lists the names."""
+    assert MODELS[name].__module__ == f"metanet.nn.models.{name}"
+    assert f"name: {name}\n" in (conf_dir() / f"model/{name}.yaml").read_text()
 
 
 def test_registry_lists_the_choices():

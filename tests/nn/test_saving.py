@@ -2,10 +2,12 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import metanet.nn
 from metanet import MetanetError
-from nn.graphs import mixed, ready
+from nn.graphs import former, mixed, ready
 
 
 @pytest.fixture
@@ -103,3 +105,22 @@ def test_an_interrupted_save_over_an_old_model_keeps_the_old_one_or_has_the_new_
     )
     assert found.meta.get("which") == (None if failing == "save_checkpoint" else "new")
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["gmn", "probed_gmn"])
+def test_a_model_of_before_the_head_was_called_head_still_loads(name, tmp_path):
+    small = {"width": 8, "layers": 1}
+    arguments = {"gmn": small, "probed_gmn": {"gmn": small, "probes": 3}}[name]
+    model = metanet.nn.build(name, **arguments)
+    metanet.nn.save(tmp_path, model)
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = former(load_file(path))
+    assert state.keys() != model.state_dict().keys()
+    save_file(state, path, metadata)
+    again = metanet.nn.load(tmp_path)
+    assert all(
+        torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items()
+    )
+    model.load_state_dict(state)  # as a stopped run does

@@ -3,7 +3,7 @@
 import pytest
 
 from metanet.tasks._curves import draw_epochs, read_epochs
-from metanet.tasks._inr import readable_on
+from metanet.tasks.inr_classification import readable_on
 
 
 def write(folder, part, text):

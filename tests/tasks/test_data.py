@@ -1,41 +1,29 @@
 """Batches, splits and the sampler."""
 
-import numpy as np
 import pytest
 import torch
 
 from metanet.errors import MetanetError
 from metanet.tasks import AccuracyPrediction
 from metanet.tasks._data import EpochBatches, split_runs
-from metanet.zoo import Population, Zoo
+from metanet.zoo import Blueprint, Population, Zoo
 
 
 def small_zoo(networks: int = 6) -> Zoo:
     """Two architectures of random networks; every run has two checkpoints."""
-    populations, row = {}, 0
-    table: dict[str, list] = {"id": [], "run": [], "architecture": [], "test_accuracy": []}
+    populations = []
     for name, widths in (("narrow", [5]), ("wide", [9, 7])):
         torch.manual_seed(len(widths))
-        shell = Population(
-            architecture=name, ref="metanet.zoo.networks:mlp", arch_args={"widths": widths, "activation": "relu"},
-            input_shape=(1, 8, 8), state={}, rows=torch.arange(0),
-        )  # fmt: skip
-        states = [shell.build().state_dict() for _ in range(networks)]
-        stacked = {k: torch.stack([s[k] for s in states]) for k in states[0]}
-        rows = torch.arange(row, row + networks)
-        populations[name] = Population(**{**vars(shell), "state": stacked, "rows": rows})
-        for i in range(networks):
-            table["id"].append(f"{name}-{i}")
-            table["run"].append(f"{name}-{i // 2}")
-            table["architecture"].append(name)
-            table["test_accuracy"].append(i / networks)
-        row += networks
-    return Zoo(
-        name="small",
-        path=None,
-        table={k: np.array(v) for k, v in table.items()},
-        populations=populations,
-    )
+        arguments = {"widths": widths, "activation": "relu"}
+        mlp = Blueprint("metanet.zoo.networks:mlp", arguments, input_shape=(1, 8, 8), name=name)
+        labels = {
+            "id": [f"{name}-{i}" for i in range(networks)],
+            "run": [f"{name}-{i // 2}" for i in range(networks)],
+            "test_accuracy": [i / networks for i in range(networks)],
+        }
+        states = [mlp.build().state_dict() for _ in range(networks)]
+        populations.append(Population.of(states, mlp, labels))
+    return Zoo.of("small", populations)
 
 
 def test_a_split_never_cuts_through_a_run():

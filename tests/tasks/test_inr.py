@@ -8,7 +8,7 @@ from torch.func import functional_call, stack_module_state
 
 from metanet.errors import MetanetError
 from metanet.tasks import InrClassification
-from metanet.tasks._inr import canonical_siren
+from metanet.tasks.inr_classification import canonical_siren
 from networks import Siren
 
 

@@ -16,6 +16,7 @@ from metanet.errors import MetanetError
 from metanet.tasks._callbacks import KeepBest
 from metanet.tasks._last import SafeCheckpointIO, load_last
 from metanet.tasks._module import step_seed
+from nn.graphs import former
 
 DROPOUT = (
     "model=probed_gmn",
@@ -74,6 +75,21 @@ def test_law_6_with_dropout_stopped_after_every_epoch(run, monkeypatch):
         assert results(resumed) == pytest.approx(results(whole), abs=1e-6), (
             f"stopped after epoch {epoch}"
         )
+
+
+def test_a_run_of_before_the_head_was_called_head_goes_on(run, stopped):
+    resume, folder = stopped
+    last = load_last(folder / "last.ckpt")
+    weights = next(iter(last["callbacks"].values()))["weights"]
+    for state in (last["state_dict"], weights):
+        renamed = former(state)
+        assert renamed.keys() != state.keys()
+        state.clear()
+        state.update(renamed)
+    SafeCheckpointIO().save_checkpoint(last, folder / "last.ckpt")
+    _, resumed = resume()
+    _, whole = run(*SMALL, name="whole")
+    assert results(resumed) == pytest.approx(results(whole), abs=1e-6)
 
 
 def test_steps_draw_differently_and_always_the_same():

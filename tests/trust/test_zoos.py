@@ -10,9 +10,9 @@ import torch
 import metanet
 from metanet.errors import MetanetError
 from metanet.trust import TrustError, trusting
-from metanet.zoo import DamagedZooError, FolderZoo, ZooError, networks, open_zoo
+from metanet.zoo import Blueprint, DamagedZooError, FolderZoo, ZooError, networks, open_zoo
 from metanet.zoo._files import sha256
-from metanet.zoo._store import Architecture, Shard, finish, save_shard
+from metanet.zoo._store import Shard, finish, save_shard
 
 from .conftest import untouched
 
@@ -33,7 +33,7 @@ def save_zoo(folder, ref, arguments):
         {"id": str(i), "run": str(i), "architecture": "mlp", "quality": 0.5 * i} for i in range(2)
     ]
     save_shard(folder / "mlp-00000.safetensors", Shard(state=state, rows=rows))
-    architecture = Architecture(ref=ref, arch_args=arguments, input_shape=(1, 8, 8))
+    architecture = Blueprint(ref=ref, arch_args=arguments, input_shape=(1, 8, 8))
     finish(folder, "theirs", {}, {"mlp": architecture}, [("mlp-00000.safetensors", "mlp")])
 
 

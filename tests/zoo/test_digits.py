@@ -14,8 +14,14 @@ import pytest
 import torch
 
 from metanet.zoo import DigitsClassifiers, ZooError, networks
-from metanet.zoo._digits import ARCHITECTURES, TRAINING_IMAGES, _build, _digits, _initialised
 from metanet.zoo._making import zoo_folder
+from metanet.zoo.digits_classifiers import (
+    ARCHITECTURES,
+    TRAINING_IMAGES,
+    _build,
+    _digits,
+    _initialised,
+)
 
 TINY = {
     "networks": 24,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from metanet.zoo import ZooError, networks
-from metanet.zoo._digits import ARCHITECTURES
+from metanet.zoo.digits_classifiers import ARCHITECTURES
 
 BUILT = {
     name: getattr(networks, factory)(**arguments)

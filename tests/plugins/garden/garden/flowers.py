@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from metanet.zoo import Population, Zoo, register
+from metanet.zoo import Blueprint, Population, Zoo, register
 
 
 def flower(width: int = 5) -> nn.Module:
@@ -33,23 +32,9 @@ class Flowers:
         """The zoo; it is made anew each time, and lies nowhere."""
         generator = torch.Generator().manual_seed(self.seed)
         vigour = torch.rand(self.networks, generator=generator) + 0.5
-        rows = torch.arange(self.networks)
-        state = {}
+        states = {}
         for name, tensor in flower(self.width).state_dict().items():
             drawn = torch.randn(self.networks, *tensor.shape, generator=generator)
-            state[name] = drawn * vigour.reshape(-1, *[1] * tensor.dim())
-        population = Population(
-            architecture="flower",
-            ref=f"{__name__}:flower",
-            arch_args={"width": self.width},
-            input_shape=(4,),
-            state=state,
-            rows=rows,
-        )
-        table = {
-            "id": rows.numpy().astype(str),
-            "run": rows.numpy(),
-            "architecture": np.array(["flower"] * self.networks),
-            "vigour": vigour.numpy(),
-        }
-        return Zoo(name="flowers", path=None, table=table, populations={"flower": population})
+            states[name] = drawn * vigour.reshape(-1, *[1] * tensor.dim())
+        architecture = Blueprint(f"{__name__}:flower", {"width": self.width}, input_shape=(4,))
+        return Zoo.of("flowers", Population.of(states, architecture, {"vigour": vigour}))

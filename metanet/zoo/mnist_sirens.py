@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from ._blueprint import Blueprint
 from ._errors import ZooError
 from ._finite import check_choice, settle_weights
 from ._making import Chunk, Tick, load_or_make, make_chunks
 from ._population import Zoo
 from ._registry import register
-from ._store import Architecture, Shard
+from ._store import Shard
 from ._vmap_training import BETA1, BETA2, EPSILON
 from .networks import siren
 
@@ -153,9 +154,9 @@ class MnistSirens:
             "chunk": self.chunk,
         }
 
-    def described(self) -> dict[str, Architecture]:
+    def described(self) -> dict[str, Blueprint]:
         return {
-            self._architecture: Architecture(
+            self._architecture: Blueprint(
                 ref="metanet.zoo.networks:siren",
                 arch_args={"hidden": list(self.hidden), "w0": W0},
                 input_shape=(2,),

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .. import trust
+from ._blueprint import Blueprint
 from ._errors import ZooError
 from ._finite import check_choice, settle_weights
 from ._population import Population, Zoo
@@ -165,17 +166,10 @@ class FolderZoo:
         states = []
         for file in track(files, f"reading {name}", unit="checkpoints", show=progress):
             states.append(_read(file, module, kind.ref, arguments, fit_to))
-        common = [key for key in module.state_dict() if all(key in state for state in states)]
-        return Population(
-            architecture=name,
-            ref=kind.ref,
-            arch_args=arguments,
-            input_shape=tuple(self.input_shape),
-            input_range=(-1.0, 1.0),
-            state={key: torch.stack([state[key] for state in states]) for key in common},
-            rows=torch.tensor(rows),
-            named_in=given_by,
+        blueprint = Blueprint(
+            kind.ref, arguments, tuple(self.input_shape), input_range=(-1.0, 1.0), name=name
         )
+        return Population.of(states, blueprint, rows=torch.tensor(rows), named_in=given_by)
 
 
 def _network(kind: _Kind, arguments: Mapping[str, Any], first: Path) -> nn.Module:

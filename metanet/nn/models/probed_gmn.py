@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..architecture import Architecture
-from ..errors import MetanetError
-from ..graph import GraphStack, NodeType
-from ._gmn import GMN
-from ._registry import NeuralMetanet, register
+from ...architecture import Architecture
+from ...errors import MetanetError
+from ...graph import GraphStack, NodeType
+from .._digest import digest
+from .._metanet import NeuralMetanet
+from .._registry import register
+from .gmn import GMN
 
 
 @register("probed_gmn")
@@ -74,7 +76,7 @@ class ProbedGMN(NeuralMetanet):
         self.stored_points = nn.Parameter(torch.empty(probes, *inputs).uniform_(low, high) / speed)
         self.gmn = GMN(out_dim=out_dim, probes=probes, **(gmn or {})) if graph else None
         self.reader = AnswerReader(probes, outputs, out_dim, dropout) if answers else None
-        self._bound: dict[int, Architecture] = {}
+        self._bound: dict[str, Architecture] = {}
 
     @property
     def points(self) -> Float[Tensor, "probes ..."]:
@@ -101,7 +103,7 @@ class ProbedGMN(NeuralMetanet):
                     f"probes need networks traced with one example input of shape {want}, {architecture.name} was "
                     f"traced with {got}: set model.inputs to the shape of one input of the networks"
                 )
-            self._bound[id(architecture.template)] = architecture
+            self._bound[digest(architecture.template)] = architecture
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
         if self.gmn is not None:
@@ -127,11 +129,12 @@ class ProbedGMN(NeuralMetanet):
         Raises:
             MetanetError: the stack's architecture was not bound.
         """
-        if not isinstance(stack, GraphStack) or id(stack.template) not in self._bound:
+        is_stack = isinstance(stack, GraphStack)
+        architecture = self._bound.get(digest(stack.template)) if is_stack else None
+        if architecture is None:
             raise MetanetError(
                 "probes run the networks: call bind() with their architectures first, and pass stacks"
             )
-        architecture = self._bound[id(stack.template)]
         points = self.points
         state = stack.template.tensors(stack.edge_attr.to(points))
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from . import networks
+from ._blueprint import Blueprint
 from ._errors import ZooError
 from ._finite import check_choice, settle_weights
 from ._making import Chunk, Tick, load_or_make, make_chunks
 from ._population import Zoo
 from ._registry import register
-from ._store import Architecture, Shard
+from ._store import Shard
 from ._vmap_training import Plan, bytes_per_network, train_networks
 
 log = logging.getLogger(__name__)
@@ -157,9 +158,9 @@ class DigitsClassifiers:
             },
         }
 
-    def described(self) -> dict[str, Architecture]:
+    def described(self) -> dict[str, Blueprint]:
         return {
-            name: Architecture(
+            name: Blueprint(
                 ref=f"metanet.zoo.networks:{ARCHITECTURES[name][0]}",
                 arch_args=ARCHITECTURES[name][1],
                 input_shape=IMAGE,

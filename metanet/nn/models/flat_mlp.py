@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import MetanetError
-from ..graph import GraphStack
-from ._layout import Layout
-from ._registry import Graphs, NeuralMetanet, register
-from ._tables import TENSOR_COLUMNS
+from ...errors import MetanetError
+from ...graph import GraphStack
+from .._layout import Layout
+from .._metanet import Graphs, NeuralMetanet
+from .._registry import register
+from .._tables import TENSOR_COLUMNS
 
 
 @register("flat_mlp")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -49,17 +49,27 @@ class InrClassification(Task):
     w0: float = 30.0
     fits: int | None = None
     label_smoothing: float = 0.0
+    classes: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.monitor = "accuracy"
         if self.canonical not in CANONICAL:
             raise MetanetError(f"task.canonical={self.canonical!r}: choose {', '.join(CANONICAL)}")
 
+    def fit_labels(self, zoo: Zoo) -> None:
+        self.classes = [str(value) for value in np.unique(self.column(zoo))]
+        self.out_dim = len(self.classes)
+
     def targets(self, zoo: Zoo) -> Tensor:
-        classes, index = np.unique(self.column(zoo), return_inverse=True)
-        self.classes = [str(c) for c in classes]
-        self.out_dim = len(classes)
-        return torch.from_numpy(index)
+        number = {name: index for index, name in enumerate(self.classes)}
+        values = [str(value) for value in self.column(zoo)]
+        unknown = [value for value in values if value not in number]
+        if unknown:
+            raise MetanetError(
+                f"label={self.label}: the class {unknown[0][:60]!r} is none of those that the task "
+                f"has learned to tell apart: {', '.join(self.classes)[:200]}"
+            )
+        return torch.tensor([number[value] for value in values])
 
     def eval_rows(self, zoo: Zoo) -> Tensor | None:
         fit = zoo.table.get("fit")
@@ -108,7 +118,7 @@ class InrClassification(Task):
         counts.index_put_((target, prediction), torch.tensor(1), accumulate=True)
         figure = Figure(figsize=(5, 4.6), layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(counts, cmap="viridis")
+        image = axes.imshow(counts.numpy(), cmap="viridis")
         axes.set(
             xlabel="predicted",
             ylabel="true",
@@ -137,7 +147,7 @@ class InrClassification(Task):
         figure = Figure(figsize=(12, 2.6), layout="constrained")
         for i, axes in enumerate(figure.subplots(2, len(rows)).T):
             for ax, picture in zip(axes, (originals[i], rendered[i]), strict=True):
-                ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+                ax.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
                 ax.axis("off")
             axes[1].set_title(f"{psnr[i]:.1f} dB", fontsize=7)
         mean = np.asarray(data.zoo.table["psnr"]).astype(float).mean()

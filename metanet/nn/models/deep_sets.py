@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import MetanetError
-from ..graph import GraphStack
-from ._architecture import ARCHITECTURE_FEATURES
-from ._embedding import EdgeEmbedding
-from ._registry import Graphs, NeuralMetanet, register
-from ._values import ValueFeatures
+from ...errors import MetanetError
+from ...graph import GraphStack
+from .._architecture import ARCHITECTURE_FEATURES
+from .._embedding import EdgeEmbedding
+from .._metanet import Graphs, NeuralMetanet
+from .._registry import register
+from .._values import ValueFeatures
 
 _POOLS = ("mean", "sum")
 

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import MetanetError
-from ._architecture import ARCHITECTURE_FEATURES
-from ._layout import Layout
-from ._registry import Graphs, Metanet, read_graphs, register
-from ._statistics import STATISTICS
-from ._tables import CONSTANT_TYPES, EDGE_TYPES
-from ._trees import check, evaluate, export
+from ...errors import MetanetError
+from .._architecture import ARCHITECTURE_FEATURES
+from .._layout import Layout
+from .._metanet import Graphs, Metanet, read_graphs
+from .._registry import register
+from .._statistics import STATISTICS
+from .._tables import CONSTANT_TYPES, EDGE_TYPES
+from .._trees import check, evaluate, export
 
 
 @register("stat")
@@ -80,7 +81,7 @@ class StatNN(Metanet):
 
     def column_names(self) -> list[str]:
         """What the columns in use mean, e.g. ``"LINEAR 0 from the output, quantile_50"``."""
-        from ..graph import EdgeType
+        from ...graph import EdgeType
 
         kinds = [EdgeType(k).name if k in set(EdgeType) else str(k) for k in range(EDGE_TYPES)]
         ends = ("input", "output")

@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import MetanetError
-from ..graph import GraphStack
-from ._embedding import EdgeEmbedding, NodeEmbedding
-from ._layout import Layout
-from ._readout import Readout
-from ._registry import Graphs, NeuralMetanet, register
-from ._values import ValueFeatures, signed_log
+from ...errors import MetanetError
+from ...graph import GraphStack
+from .._embedding import EdgeEmbedding, NodeEmbedding
+from .._layout import Layout
+from .._metanet import Graphs, NeuralMetanet
+from .._readout import Readout
+from .._registry import register
+from .._values import ValueFeatures, signed_log
 
 
 class EdgeLayer(nn.Module):

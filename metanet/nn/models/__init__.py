@@ -1,0 +1,1 @@
+"""Metanetworks, a file each: what is decorated by ``register`` here is found by itself."""
