@@ -39,12 +39,12 @@ def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoi
     """
     if isinstance(given, Checkpoint):
         return given
-    found = entries(given)[0] if isinstance(given, nn.Module) else given
-    if not isinstance(found, Mapping):
+    named = entries(given)[0] if isinstance(given, nn.Module) else given
+    if not isinstance(named, Mapping):
         raise CheckpointError(
             f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}"
         )
-    tensors = {n: t.detach() for n, t in found.items() if isinstance(t, Tensor)}
+    tensors = {n: t.detach() for n, t in named.items() if isinstance(t, Tensor)}
     shapes, dtypes = (
         {n: t.shape for n, t in tensors.items()},
         {n: t.dtype for n, t in tensors.items()},
@@ -89,10 +89,10 @@ def check_values(model: nn.Module, fitted: Checkpoint) -> None:
     """
     if broken := report_nonfinite(fitted):
         name, count = next(iter(broken.items()))
-        more = f", and values of {len(broken) - 1} other tensors" if len(broken) > 1 else ""
+        others = f", and values of {len(broken) - 1} other tensors" if len(broken) > 1 else ""
         raise CheckpointError(
-            f"checkpoint '{fitted.path}': {count:,} of {fitted.shapes[name].numel():,} values of {name} are NaN or "
-            f"infinite{more}; there is no path to a network that diverged"
+            f"checkpoint '{fitted.path}': {count:,} of {fitted.shapes[name].numel():,} values "
+            f"of {name} are NaN or infinite{others}; there is no path to a network that diverged"
         )
     for name, first in entries(model)[1].items():
         if name != first and name in fitted and not torch.equal(fitted[name], fitted[first]):

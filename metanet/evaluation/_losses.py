@@ -59,9 +59,9 @@ def default_loss(outputs: Any, target: Any) -> Tensor:
     Raises:
         MetanetError: the target is of another kind.
     """
-    own = getattr(outputs, "loss", None)
-    if isinstance(own, Tensor):
-        return own
+    mean = getattr(outputs, "loss", None)
+    if isinstance(mean, Tensor):
+        return mean
     scores = scores_of(outputs)
     if isinstance(target, Tensor):
         if target.is_floating_point() and target.shape == scores.shape:
@@ -112,13 +112,13 @@ def binary_cross_entropy(outputs: Any, target: Any) -> Tensor:
 @loss("own")
 def own(outputs: Any, target: Any) -> Tensor:
     """The loss that the network returns."""
-    found = getattr(outputs, "loss", None)
-    if not isinstance(found, Tensor):
+    mean = getattr(outputs, "loss", None)
+    if not isinstance(mean, Tensor):
         raise MetanetError(
-            f"loss 'own': the network returned {type(outputs).__name__} without a loss; transformers compute one if "
-            "the data has labels"
+            f"loss 'own': the network returned {type(outputs).__name__} without a loss; "
+            "transformers compute one if the data has labels"
         )
-    return found
+    return mean
 
 
 def _numbers(name: str, outputs: Any, target: Any) -> tuple[Tensor, Tensor]:
@@ -133,8 +133,8 @@ def _numbers(name: str, outputs: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 
 def _misfit(name: str, needs: str, outputs: Any, target: Any) -> MetanetError:
-    given = (
+    shown = (
         f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
     )
     shape = tuple(scores_of(outputs).shape)
-    return MetanetError(f"loss {name!r} needs {needs}: outputs are {shape}, the target {given}")
+    return MetanetError(f"loss {name!r} needs {needs}: outputs are {shape}, the target {shown}")

@@ -58,12 +58,13 @@ def classified(outputs: Any, target: Any) -> tuple[Tensor, Tensor] | None:
     else:
         return None
     target = target.flatten().long()
-    kept = target != IGNORED
-    scores, target = scores[kept], target[kept]
+    counted = target != IGNORED
+    scores, target = scores[counted], target[counted]
     if len(target) and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[-1]:
         raise MetanetError(
-            f"the data has classes from {int(target.min())} to {int(target.max())}, but the network has scores for "
-            f"{scores.shape[-1]}: is it the data that the network was made for?"
+            f"the data has classes from {int(target.min())} to {int(target.max())}, but the "
+            f"network has scores for {scores.shape[-1]}: is it the data that the network was "
+            "made for?"
         )
     return scores, target
 

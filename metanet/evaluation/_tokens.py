@@ -31,17 +31,18 @@ def aligned_target(outputs: Any, target: Any) -> Any:
     moved = torch.cat([target[:, 1:], torch.full_like(target[:, :1], IGNORED)], 1)
     if torch.equal(moved, target):  # nothing counts in either
         return target
-    own = float(outputs.loss.detach())
+    loss = float(outputs.loss.detach())
     candidates = [(target, pair), (moved, classified(outputs, moved))]
-    found = [
-        (abs(_cross_entropy(*p) - own), t) for t, p in candidates if p is not None and len(p[1])
+    distances = [
+        (abs(_cross_entropy(*p) - loss), t) for t, p in candidates if p is not None and len(p[1])
     ]
-    gap, nearest = min(found, key=lambda each: each[0])
-    if not gap <= 1e-3 * max(1.0, abs(own)):
+    gap, nearest = min(distances, key=lambda pair_: pair_[0])
+    if not gap <= 1e-3 * max(1.0, abs(loss)):
         raise MetanetError(
-            f"the network's own loss ({own:.4g}) is not the cross-entropy of its scores and labels, neither in place "
-            "nor moved by one token, so that it can't be told which label belongs to which score: give labels that "
-            "the network's loss takes as they are, or a method or option that reads the loss alone"
+            f"the network's own loss ({loss:.4g}) is not the cross-entropy of its scores and "
+            "labels, neither in place nor moved by one token, so that it can't be told which "
+            "label belongs to which score: give labels that the network's loss takes as they "
+            "are, or a method or option that reads the loss alone"
         )
     return nearest
 

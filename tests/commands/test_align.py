@@ -13,7 +13,7 @@ from torch import nn
 
 import metanet
 from metanet import Alignment, cli
-from metanet._cli import networks, tracing
+from metanet._cli import networks
 from metanet.alignment import MATCHERS
 from metanet.sources import load_source
 
@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 def mlp(width=6):
-    return nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2))
+    layers = [nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2)]
+    return nn.Sequential(*layers)
 
 def batches():
     generator = torch.Generator().manual_seed(0)
@@ -190,9 +191,9 @@ def test_a_network_of_timm(align, tmp_path):
 
 def test_a_large_network_is_never_made_with_values(align, monkeypatch):
     made = []
-    real = tracing.load_source
+    real = networks.seeded_network
     monkeypatch.setattr(
-        tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
+        networks, "seeded_network", lambda *args: made.append(real(*args)) or made[-1]
     )
     monkeypatch.setattr(networks, "_LARGE", 10)
     code, _, err = align()

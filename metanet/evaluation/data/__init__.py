@@ -32,8 +32,8 @@ from ._images import image_folder
 from ._text import text_file
 
 GRAMMAR = (
-    "data= is a folder of images (one subfolder a class), a text file, a .safetensors file with inputs and targets, or "
-    "package.module:factory"
+    "data= is a folder of images (one subfolder a class), a text file, "
+    "a .safetensors file with inputs and targets, or package.module:factory"
 )
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
@@ -87,7 +87,7 @@ def _known(
 ) -> Mapping[str, Any]:
     for name in options:
         if name not in allowed:
-            takes = ", ".join(f"data_args.{each}" for each in ("batch_size", "limit", *allowed))
+            takes = ", ".join(f"data_args.{option}" for option in ("batch_size", "limit", *allowed))
             raise MetanetError(f"data_args.{name}: data={ref} is {what}, which takes {takes}")
     return options
 
@@ -102,7 +102,8 @@ def _tensors(path: Path) -> Any:
     inputs, targets = file["inputs"], file["targets"]
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
         raise MetanetError(
-            f"data={path}: inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)} must have one row a sample"
+            f"data={path}: inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)} must "
+            "have one row a sample"
         )
     return len(inputs), lambda rows: (inputs[rows], targets[rows])
 
@@ -111,24 +112,24 @@ def _made(ref: str, options: dict[str, Any], batch_size: int, limit: int | None)
     """What a factory returns; it is told the batch size and the limit if it asks for them."""
     factory: Callable[..., Any] = load_factory(ref)
     takes = inspect.signature(factory).parameters
-    told = {
+    sizes = {
         n: v
         for n, v in (("batch_size", batch_size), ("limit", limit))
         if n in takes and v is not None
     }
     try:
-        inspect.signature(factory).bind(**told, **options)
+        inspect.signature(factory).bind(**sizes, **options)
     except TypeError as error:
-        given = (
+        words = (
             ", ".join(f"data_args.{name}={value!r}" for name, value in options.items())
             or "no data_args"
         )
         raise MetanetError(
-            f"data={ref} can't be called with {given}: {error}. It takes {inspect.signature(factory)}."
+            f"data={ref} can't be called with {words}: {error}. It takes {inspect.signature(factory)}."
         ) from None
-    made = factory(**told, **options)
-    if isinstance(made, nn.Module) or not hasattr(made, "__iter__"):
+    batches = factory(**sizes, **options)
+    if isinstance(batches, nn.Module) or not hasattr(batches, "__iter__"):
         raise MetanetError(
-            f"data={ref} returned {type(made).__name__}, expected an iterable of batches"
+            f"data={ref} returned {type(batches).__name__}, expected an iterable of batches"
         )
-    return Limited(made, limit)
+    return Limited(batches, limit)

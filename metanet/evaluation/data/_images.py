@@ -220,8 +220,9 @@ def _read(path: Path, look: Look) -> Tensor:
         with Image.open(path) as file:
             if 4 * file.width * file.height > most:
                 raise MetanetError(
-                    f"the image {path} says that it has {file.width} x {file.height} pixels, more than a file of "
-                    f"its size is read for ({most:,} bytes of memory): scale it down"
+                    f"the image {path} says that it has {file.width} x {file.height} pixels, "
+                    f"more than a file of its size is read for ({most:,} bytes of memory): "
+                    "scale it down"
                 )
             image = file.convert("L" if look.channels == 1 else "RGB")
     except MetanetError:
