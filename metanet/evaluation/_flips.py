@@ -74,9 +74,8 @@ def right_answers(model: nn.Module, data: Iterable[Any], run: Runner) -> Tensor 
     with torch.no_grad():
         for batch in data:
             outputs = run(model, batch)
-            pair = classified(
-                outputs, aligned_target(outputs, to_device(target_of(batch), run.device))
-            )
+            target = to_device(target_of(batch), run.device)
+            pair = classified(outputs, aligned_target(outputs, target))
             if pair is None:
                 return None
             scores, target = pair

@@ -28,7 +28,10 @@ def mlp(width=6):
 
 def batches():
     generator = torch.Generator().manual_seed(0)
-    return [(torch.randn(16, 5, generator=generator), torch.randint(2, (16,), generator=generator)) for _ in range(3)]
+    return [
+        (torch.randn(16, 5, generator=generator), torch.randint(2, (16,), generator=generator))
+        for _ in range(3)
+    ]
 
 def hinge(outputs, target):
     return (1 - outputs.gather(1, target[:, None])).relu().mean()

@@ -10,9 +10,8 @@ from ...errors import MetanetError
 from ...tracing import tensors_in
 from .._running import cut
 
-Samples = tuple[
-    int, Callable[[Tensor], Any]
-]  # how many, and what makes a batch of some of them by their numbers
+# how many, and what makes a batch of some of them by their numbers
+Samples = tuple[int, Callable[[Tensor], Any]]
 
 
 class Batches:

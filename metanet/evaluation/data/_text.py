@@ -56,17 +56,20 @@ def text_file(
     return len(windows), batch
 
 
-def _require_causal(path: Path, model: nn.Module) -> None:
-    causal: set[str] = set()
-    if hasattr(model, "config") and type(model).__module__.startswith("transformers."):
-        from transformers.models.auto.modeling_auto import (
-            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names,
-        )
+def _causal(model: nn.Module) -> set[str]:
+    """Names of the classes of transformers that predict the next token; none for other models."""
+    if not (hasattr(model, "config") and type(model).__module__.startswith("transformers.")):
+        return set()
+    from transformers.models.auto import modeling_auto
 
-        causal = {
-            n for each in names.values() for n in ((each,) if isinstance(each, str) else each)
-        }
-    if type(model).__name__ not in causal:
+    names: set[str] = set()
+    for classes in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        names.update([classes] if isinstance(classes, str) else classes)
+    return names
+
+
+def _require_causal(path: Path, model: nn.Module) -> None:
+    if type(model).__name__ not in _causal(model):
         raise MetanetError(
             f"data={path} is text, for causal language models of transformers (arch=hf:FOLDER); "
             f"{type(model).__name__} is none. Data of another form: data=package.module:factory"
