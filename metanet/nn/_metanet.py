@@ -16,8 +16,7 @@ from ._readout import Readout
 from ._sparse import SparseLayout
 
 Graphs = Sequence[GraphStack] | Any
-"""What a metanetwork reads: stacks of graphs of one architecture each, or a torch-geometric ``Data``
-or ``Batch`` of parameter graphs."""
+"""What is read: stacks of graphs of one architecture each, or a torch-geometric batch of graphs."""
 
 _LISTED = 12  # tensors that a message names
 _LONGEST = 120  # characters of a line

@@ -13,8 +13,9 @@ from torch import nn
 
 import metanet
 from metanet import Alignment, cli
-from metanet._cli import networks, tracing
+from metanet._cli import networks
 from metanet.alignment import MATCHERS
+from metanet.sources import _reference as reference
 from metanet.sources import load_source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -190,9 +191,9 @@ def test_a_network_of_timm(align, tmp_path):
 
 def test_a_large_network_is_never_made_with_values(align, monkeypatch):
     made = []
-    real = tracing.load_source
+    real = reference.load_source
     monkeypatch.setattr(
-        tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
+        reference, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
     )
     monkeypatch.setattr(networks, "_LARGE", 10)
     code, _, err = align()

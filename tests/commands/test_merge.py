@@ -14,8 +14,9 @@ from torch import nn
 
 import metanet
 from metanet import Alignment, cli
-from metanet._cli import networks, tracing
+from metanet._cli import networks
 from metanet.merging import METHODS
+from metanet.sources import _reference as reference
 
 ROOT = Path(__file__).parent.parent.parent
 NETWORKS = """
@@ -263,9 +264,9 @@ class TestAlignment:
 
     def test_a_large_network_is_never_made_with_values(self, merge, relabelled, monkeypatch):
         made = []
-        real = tracing.load_source
+        real = reference.load_source
         monkeypatch.setattr(
-            tracing, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
+            reference, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
         )
         monkeypatch.setattr(networks, "_LARGE", 10)
         code, _, err = merge("arch={n}:mlp", "input_shape=[5]", "matcher=weight")
@@ -526,7 +527,8 @@ def measured(part: Part):
 """
 
 
-def test_a_method_of_ones_own_says_what_it_needs(merge):
+def test_a_method_of_ones_own_says_what_it_needs(merge, monkeypatch):
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))  # gone again afterwards
     Path("own").mkdir()
     Path("own/measured.py").write_text(OWN_METHOD)
     code, _, err = merge("method=own.measured")
