@@ -10,7 +10,7 @@ from torch import nn
 
 from ..architecture import Architecture, trace
 from ..errors import MetanetError, TraceError
-from ..evaluation import to_device
+from ..evaluation import check_sample_shape, to_device
 from ..sources import seeded_network
 from ..tracing import example_inputs
 from .devices import find_tracing_device
@@ -48,14 +48,9 @@ def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list
         MetanetError: it is no shape, or nothing says what the network takes.
     """
     if input_shape is not None:
-        if not isinstance(input_shape, list) or not all(
-            isinstance(n, int) and n > 0 for n in input_shape
-        ):
-            raise MetanetError(
-                f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]"
-            )
+        shape = check_sample_shape(input_shape)
         generator = torch.Generator().manual_seed(seed)
-        return [((torch.randn(batch, *input_shape, generator=generator),), {}) for batch in (2, 3)]
+        return [((torch.randn(batch, *shape, generator=generator),), {}) for batch in (2, 3)]
     example = example_inputs(model)
     if example is None:
         raise MetanetError(
