@@ -77,7 +77,8 @@ def _ask(
     if broken := report_nonfinite(state):
         raise CheckpointError(
             f"checkpoint '{state.path}': {sum(broken.values()):,} values of "
-            f"{', '.join(list(broken)[:5])} are NaN or infinite: there is nothing to be said of a network that diverged"
+            f"{', '.join(list(broken)[:5])} are NaN or infinite: there is nothing to be said of a "
+            "network that diverged"
         )
     check_tied(network, state)
     architecture = trace(network, example)
@@ -123,7 +124,8 @@ def _network(
         if shape is None and batch * math.prod(entry.input_shape) > _LARGEST_EXAMPLE:
             raise MetanetError(
                 f"{folder}: {batch} example inputs of the shape {entry.input_shape} would have more "
-                f"than {_LARGEST_EXAMPLE:,} numbers. If that is right, say so: input_shape={entry.input_shape}"
+                f"than {_LARGEST_EXAMPLE:,} numbers. If that is right, say so: "
+                f"input_shape={entry.input_shape}"
             )
         return network, sample_inputs(shape or entry.input_shape, entry.input_range, batch)
     ranges = {tuple(entry.input_range) for entry in run.architectures.values()}
