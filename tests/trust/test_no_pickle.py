@@ -88,9 +88,12 @@ def test_no_file_unpickles(path):
 
 @pytest.mark.parametrize(
     "source",
-    ["torch.load(p)", "torch.load(p, weights_only=False)", "torch.load(p, weights_only=flag)", "pickle.loads(b)",
-     "pickle.Unpickler(f)", "from pickle import loads", "from torch import load", "np.load(p, allow_pickle=True)",
-     "eval(x)", "yaml.load(x)", "d = {'weights_only': False}", "class U(pickle.Unpickler): pass", "joblib.load(p)"],
+    ["torch.load(p)", "torch.load(p, weights_only=False)", "torch.load(p, weights_only=flag)",
+        "pickle.loads(b)",
+     "pickle.Unpickler(f)", "from pickle import loads", "from torch import load",
+     "np.load(p, allow_pickle=True)",
+     "eval(x)", "yaml.load(x)", "d = {'weights_only': False}", "class U(pickle.Unpickler): pass",
+     "joblib.load(p)"],
 )  # fmt: skip
 def test_the_check_sees(source):
     assert problems(source)

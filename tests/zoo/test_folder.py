@@ -156,9 +156,11 @@ class TestTables:
     @pytest.mark.parametrize(
         "lines",
         [
-            ("path,score,arch_args", 'a.safetensors,1,"{""widths"": [3]}"', 'b.safetensors,2,"{""widths"": [5]}"',
+            ("path,score,arch_args", 'a.safetensors,1,"{""widths"": [3]}"',
+                'b.safetensors,2,"{""widths"": [5]}"',
              'c.safetensors,3,"{""widths"":[5]}"'),
-            ("path,score,arch_args.widths", "a.safetensors,1,[3]", "b.safetensors,2,[5]", "c.safetensors,3,[5]"),
+            ("path,score,arch_args.widths", "a.safetensors,1,[3]", "b.safetensors,2,[5]",
+                "c.safetensors,3,[5]"),
         ],
     )  # fmt: skip
     def test_arguments_by_row(self, kinds, lines):
@@ -213,7 +215,8 @@ class TestTables:
 
     @pytest.mark.parametrize(
         ("content", "kind"),
-        [(b'{"path": "' + b"secret" * 10_000, "JSON"), (b"\xef\xbb\xbf [1]", "JSON"), (b"PAR1" + b"x" * 99, "Parquet"),
+        [(b'{"path": "' + b"secret" * 10_000, "JSON"), (b"\xef\xbb\xbf [1]", "JSON"),
+            (b"PAR1" + b"x" * 99, "Parquet"),
          (b"PK\x03\x04", "zip"), (b"\x1f\x8b", "gzip")],
     )  # fmt: skip
     def test_other_files_are_named_not_shown(self, folder, content, kind):
