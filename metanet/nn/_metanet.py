@@ -16,8 +16,7 @@ from ._readout import Readout
 from ._sparse import SparseLayout
 
 Graphs = Sequence[GraphStack] | Any
-"""What a metanetwork reads: stacks of graphs of one architecture each, or a torch-geometric ``Data``
-or ``Batch`` of parameter graphs."""
+"""What is read: stacks of graphs of one architecture each, or a torch-geometric batch of graphs."""
 
 _LISTED = 12  # tensors that a message names
 _LONGEST = 120  # characters of a line
@@ -45,10 +44,10 @@ class Metanet:
     meta: dict[str, Any]
 
     # Where the answer comes from is each model's own: nn.Module's __call__, or a class's; here only
-    # the type is told.
+    # the type is told. Some models take more inputs, as GMN does.
     if TYPE_CHECKING:
 
-        def __call__(self, graphs: Graphs) -> Float[Tensor, "graphs out"]: ...
+        def __call__(self, graphs: Graphs, *more: Any) -> Float[Tensor, "graphs out"]: ...
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Metanet":
         self = super().__new__(cls)
@@ -157,6 +156,7 @@ class NeuralMetanet(Metanet, nn.Module):
         raise NotImplementedError
 
     def predict(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
+        """The answers in evaluation mode and without gradients; the mode is restored."""
         was_training = self.training
         self.eval()
         try:
@@ -166,15 +166,23 @@ class NeuralMetanet(Metanet, nn.Module):
             self.train(was_training)
 
     def to_device(self, device: torch.device) -> None:
+        """Moves parameters and buffers, in place."""
         self.to(device)
 
     def parameter_count(self) -> int:
+        """How many numbers training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def tensors(self) -> dict[str, Tensor]:
+        """The state dict: parameters and buffers by name, sharing their memory."""
         return dict(self.state_dict())
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`tensors`; the model takes over their dtype.
+
+        Raises:
+            MetanetError: names or shapes differ, or no model computes in their dtype.
+        """
         tensors = self.with_current_names(tensors)
         problems = _differences(tensors, self.state_dict())
         if problems:
@@ -201,13 +209,19 @@ class NeuralMetanet(Metanet, nn.Module):
 def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """A line for each tensor that is missing, unexpected or of another shape."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    missing = [f"  missing     {name} {wanted[name]}" for name in wanted if name not in shapes]
-    unknown = [f"  unexpected  {name} {shapes[name]}" for name in shapes if name not in wanted]
+    expected_shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    missing = [
+        f"  missing     {name} {expected_shapes[name]}"
+        for name in expected_shapes
+        if name not in shapes
+    ]
+    unknown = [
+        f"  unexpected  {name} {shapes[name]}" for name in shapes if name not in expected_shapes
+    ]
     other = [
-        f"  shape       {name} is {shapes[name]}, expected {wanted[name]}"
-        for name in wanted
-        if name in shapes and shapes[name] != wanted[name]
+        f"  shape       {name} is {shapes[name]}, expected {expected_shapes[name]}"
+        for name in expected_shapes
+        if name in shapes and shapes[name] != expected_shapes[name]
     ]
     return missing + unknown + other
 
@@ -221,7 +235,7 @@ def read_graphs(graphs: Graphs, device: torch.device, dtype: torch.dtype) -> Lay
     if hasattr(graphs, "edge_index"):  # not isinstance: importing torch-geometric takes seconds
         return SparseLayout(graphs, device, dtype)
     is_one = isinstance(graphs, GraphStack) or not isinstance(graphs, Iterable)
-    stacks = [graphs] if is_one else list(graphs)
+    stacks: list[Any] = [graphs] if is_one else list(graphs)
     for item in stacks:
         if not isinstance(item, GraphStack):
             raise MetanetError(

@@ -24,6 +24,7 @@ class Propagate(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, chunks: Chunks, *signals: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """What arrives at destinations and at sources: see :meth:`Layout.propagate`."""
         x = x.contiguous()
         ctx.save_for_backward(x, *signals)
         ctx.chunks = chunks
@@ -37,6 +38,7 @@ class Propagate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_in: Tensor, g_out: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the values and of the node features."""
         x, *signals = ctx.saved_tensors
         chunks: Chunks = ctx.chunks
         g_x, g_signals = torch.zeros_like(x), [None] * len(signals)
@@ -70,7 +72,7 @@ def _read(x: Tensor, c: Matrix, source: bool) -> Tensor:
 
 def _add(x: Tensor, c: Matrix, source: bool, values: Tensor, scales: tuple[float, float]) -> None:
     end = c.source if source else c.destination
-    if end.index is not None:
+    if end.numbers is not None:
         values = (
             values if scales == (1.0, 1.0) else values * values.new_tensor(scales).view(2, 1, 1)
         )

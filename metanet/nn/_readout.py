@@ -26,6 +26,7 @@ class StatisticsFeatures(nn.Module):
     size = 2 * len(STATISTICS)
 
     def forward(self, layout: Layout, values: ValueFeatures) -> Float[Tensor, "tensors 14"]:
+        """The statistics in units of the spread of their kind of edge, by ``signed_log``."""
         kind = layout.tensors["kind"]
         scale = layout.per_tensor(values.scale[kind][:, None])
         centre = layout.per_tensor(values.centre[kind][:, None])
@@ -66,12 +67,16 @@ class Readout(nn.Module):
         )  # fmt: skip
         self.attention = nn.Linear(width, _HEADS)
         self.architecture = architecture
-        known = len(ARCHITECTURE_FEATURES) if architecture else 0
+        features = len(ARCHITECTURE_FEATURES) if architecture else 0
         self.pooled = nn.Sequential(nn.LayerNorm((2 + _HEADS) * width), nn.Dropout(dropout))
         self.head = nn.Sequential(
-            nn.Linear((2 + _HEADS) * width + known, 2 * width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear((2 + _HEADS) * width + features, 2 * width), nn.GELU(), nn.Dropout(dropout),
             nn.Linear(2 * width, out_dim),
         )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """What it reads beside the features of nodes and edges."""
+        return f"statistics={self.statistics is not None}, architecture={self.architecture}"
 
     def forward(
         self,
@@ -80,6 +85,14 @@ class Readout(nn.Module):
         tensors: Float[Tensor, "tensors width"],
         values: ValueFeatures,
     ) -> Float[Tensor, "graphs out"]:
+        """One output for each graph.
+
+        Args:
+            layout: the graphs.
+            x: features of the nodes.
+            tensors: means of the edges' features over every tensor.
+            values: the normalisation, for the statistics.
+        """
         if self.statistics is not None:
             tensors = torch.cat([tensors, self.statistics(layout, values)], 1)
         mean = layout.site_mean(x)

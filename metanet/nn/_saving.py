@@ -93,7 +93,8 @@ def load(folder: str | os.PathLike) -> Metanet:
     checkpoint = load_checkpoint(folder / _TENSORS)
     if checkpoint.metadata.get("pair") != description.pair:
         raise MetanetError(
-            f"{folder}: {_TENSORS} and {_DESCRIPTION} are not of the same save: one was interrupted. Save again."
+            f"{folder}: {_TENSORS} and {_DESCRIPTION} are not of the same save: one was "
+            "interrupted. Save again."
         )
     try:
         model = _build(cls, description.arguments, checkpoint, str(folder / _DESCRIPTION))
@@ -106,13 +107,13 @@ def load(folder: str | os.PathLike) -> Metanet:
 
 def _read(folder: Path) -> _Description:
     path = folder / _DESCRIPTION
-    given = read_json(path)
-    known = given.get("format", _FORMAT) if isinstance(given, dict) else _FORMAT
-    if known != _FORMAT:
+    document = read_json(path)
+    version = document.get("format", _FORMAT) if isinstance(document, dict) else _FORMAT
+    if version != _FORMAT:
         raise MetanetError(
-            f"{folder} has format {trust.shown(known)}, known is {_FORMAT}: use the metanet that wrote it"
+            f"{folder} has format {trust.shown(version)}, known is {_FORMAT}: use the metanet that wrote it"
         )
-    return validated(_Description, given, f"'{path}'")
+    return validated(_Description, document, f"'{path}'")
 
 
 def _class(description: _Description, folder: Path) -> type[Metanet]:
@@ -123,7 +124,8 @@ def _class(description: _Description, folder: Path) -> type[Metanet]:
     if description.reference is None:
         raise MetanetError(
             f"{folder} holds a model {name}, known are: {', '.join(sorted(MODELS))}.{_written(description)} "
-            "Is it one of your own? Import the module that registers it first: in predict, model=package.module:CLASS"
+            "Is it one of your own? Import the module that registers it first: in predict, "
+            "model=package.module:CLASS"
         )
     trust.require(
         [description.reference], folder, "the code of a metanetwork, which would be imported"

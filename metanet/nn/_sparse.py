@@ -13,7 +13,8 @@ from ._statistics import statistics_of_segments
 from ._tables import SIGNAL_TYPES, TENSOR_COLUMNS
 
 _NEEDED = (
-    "edge_index", "edge_attr", "edge_type", "edge_layer", "edge_tensor", "kernel_pos", "fan_in", "fan_out", "node_type",
+    "edge_index", "edge_attr", "edge_type", "edge_layer", "edge_tensor", "kernel_pos", "fan_in",
+    "fan_out", "node_type",
     "node_layer", "node_site", "node_width", "activation", "io_position", "depth",
 )  # fmt: skip
 
@@ -78,6 +79,7 @@ class SparseLayout(Layout):
         ).to(dtype)
 
     def per_node(self, rows: Tensor) -> Tensor:
+        """As they are: the tables have a row for every node."""
         return rows
 
     per_edge = per_site = per_tensor = per_node
@@ -92,10 +94,12 @@ class SparseLayout(Layout):
         w_o: Tensor | None = None,
         keep: bool = False,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """By gather and scatter; see :class:`Layout`."""
         h = e @ w_e + source[self.source] + destination[self.destination]
         h = (h if static is None else h + static).relu()
         inward = _sum(h * self.inward[:, None], self.destination, source.shape[0])
         outward = _sum(h * self.outward[:, None], self.source, source.shape[0])
+        new: Tensor | None
         if w_o is not None:
             new = e + h @ w_o
         else:
@@ -107,29 +111,34 @@ class SparseLayout(Layout):
         """Numbers of the edges that carry signals, their values and squares, and the weights of the
         way back."""
         kind = self.edges["kind"]
-        chosen = torch.stack([kind == t for t in SIGNAL_TYPES]).any(0).nonzero()[:, 0]
-        v = values[chosen]
-        ratio = self.outward[chosen] / self.inward[chosen]  # fan-in over fan-out
-        return chosen, torch.stack([v, v * v], 1), torch.stack([ratio.sqrt(), ratio], 1)
+        carriers = torch.stack([kind == t for t in SIGNAL_TYPES]).any(0).nonzero()[:, 0]
+        v = values[carriers]
+        ratio = self.outward[carriers] / self.inward[carriers]  # fan-in over fan-out
+        return carriers, torch.stack([v, v * v], 1), torch.stack([ratio.sqrt(), ratio], 1)
 
     def propagate(self, signals: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        chosen, v, ratio = signals
-        source, destination = self.source[chosen], self.destination[chosen]
+        """By gather and scatter; see :class:`Layout`."""
+        carriers, v, ratio = signals
+        source, destination = self.source[carriers], self.destination[carriers]
         x = x.view(x.shape[0], 2, -1)
         forwards = (v[..., None] * x[source]).flatten(1)
         backwards = ((v * ratio)[..., None] * x[destination]).flatten(1)
         return _sum(forwards, destination, x.shape[0]), _sum(backwards, source, x.shape[0])
 
     def site_mean(self, x: Tensor) -> Tensor:
+        """Mean over the nodes of every site."""
         return _sum(x, self.site, self.site_graph.shape[0]) / self.sites["width"][:, None]
 
     def edge_sum(self, e: Tensor) -> Tensor:
+        """Sum over the edges of every graph."""
         return _sum(e, self.tensor_graph[self.tensor], self.graphs)
 
     def statistics(self) -> Tensor:
+        """Mean, variance and quantiles of the values of every tensor."""
         return statistics_of_segments(self.values, self.tensor, self.tensor_graph.shape[0])
 
     def flat(self) -> tuple[Tensor, Tensor] | None:
+        """All values of every graph; ``None`` if the graphs are of several architectures."""
         tables = torch.stack([self.tensors[k] for k in TENSOR_COLUMNS], 1)
         if tables.shape[0] % self.graphs or self.values.shape[0] % self.graphs:
             return None
@@ -139,14 +148,16 @@ class SparseLayout(Layout):
         return self.values.view(self.graphs, -1), tables[0]
 
     def node_inputs(self, given: Any, width: int) -> tuple[Tensor, Tensor] | None:
+        """Given as a pair ``(nodes, width)``, ``(nodes,)``: inputs, and a mask of the nodes."""
         if given is None:
             return None
         values, mask = given
         nodes = self.nodes["kind"].shape[0]
         if tuple(values.shape) != (nodes, width) or mask.numel() != nodes:
             raise MetanetError(
-                f"node_inputs of a torch-geometric batch is a pair (values, mask) of shapes {(nodes, width)} and "
-                f"({nodes},), got {tuple(values.shape)} and {tuple(mask.shape)}"
+                "node_inputs of a torch-geometric batch is a pair (values, mask) of shapes "
+                f"{(nodes, width)} and ({nodes},), got {tuple(values.shape)} and "
+                f"{tuple(mask.shape)}"
             )
         mask = mask.to(self.values).view(-1, 1)
         return values.to(self.values) * mask, mask

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class WeightBatch:
         return len(self.rows)
 
     def to(self, device: torch.device) -> "WeightBatch":
+        """The batch on a device; the batch itself stays where it is."""
         stacks = tuple(stack.to(device) for stack in self.stacks)
         return WeightBatch(stacks, self.rows.to(device), self.target.to(device), self.names)
 
@@ -88,12 +90,12 @@ class WeightData:
         numbers, positions = self.place[rows].unbind(1)
         stacks, order, names = [], [], []
         for number, (name, member) in enumerate(self.members.items()):
-            own = (numbers == number).nonzero().flatten()
-            if not len(own):
+            of_member = (numbers == number).nonzero().flatten()
+            if not len(of_member):
                 continue
-            values = member.values[positions[own]]
+            values = member.values[positions[of_member]]
             stacks.append(GraphStack(member.architecture.template, values))
-            order.append(rows[own])
+            order.append(rows[of_member])
             names.append(name)
         rows = torch.cat(order)
         return WeightBatch(tuple(stacks), rows, self.target[rows], tuple(names))
@@ -114,8 +116,8 @@ class WeightData:
         """The split in batches, one architecture each, outside of any loader."""
         rows = self.splits[split]
         for number in range(len(self.members)):
-            own = rows[self.place[rows, 0] == number]
-            for chunk in own.split(size):
+            of_member = rows[self.place[rows, 0] == number]
+            for chunk in of_member.split(size):
                 if len(chunk):
                     yield self.batch(chunk)
 
@@ -136,7 +138,8 @@ class _Rows(Dataset):
         return self.data.batch(torch.as_tensor(rows))
 
 
-def _same(batch: WeightBatch) -> WeightBatch:
+def _same(batch: Any) -> WeightBatch:
+    """What :meth:`_Rows.__getitems__` gives: a batch already, where a loader expects a list."""
     return batch
 
 
@@ -258,7 +261,8 @@ def _as_stated(stated: np.ndarray, drawn: Tensor) -> Tensor:
     names = ("train", "val", "test")
     if unknown := sorted(set(stated) - set(names)):
         raise MetanetError(
-            f"the column split of the zoo's table says {', '.join(unknown[:5])[:200]}; choose train, val, test, unseen"
+            f"the column split of the zoo's table says {', '.join(unknown[:5])[:200]}; choose "
+            "train, val, test, unseen"
         )
     side = torch.tensor([names.index(name) for name in stated])
     if not (side == 1).any():

@@ -118,7 +118,8 @@ def _new_model(config: Mapping[str, Any], task: Task, data: WeightData) -> metan
 
 
 def _learn(
-    cfg: DictConfig, config: Mapping[str, Any], model: metanets.Metanet, task: Task, data: WeightData, folder: Path,
+    cfg: DictConfig, config: Mapping[str, Any], model: metanets.Metanet, task: Task, data: WeightData,
+    folder: Path,
     loggers: list[Logger],
 ) -> _Learned:  # fmt: skip
     """Train a model in its own way: by gradients, or all at once."""
@@ -148,7 +149,8 @@ def _fit(
         "ignore", message=".*isinstance.treespec, LeafSpec.*"
     )  # lightning, of itself
     trainer: L.Trainer = build(
-        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()], enable_progress_bar=False,
+        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()],
+        enable_progress_bar=False,
         enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
     module = MetanetModule(model, task, config["optim"], cfg.seed)
@@ -168,8 +170,9 @@ def _fit(
         ):
             raise
         raise MetanetError(
-            f"can't go on from '{last}': it does not fit this run ({type(error).__name__}: {str(error)[:300]}). "
-            f"Was the model or the optimizer changed? Go on with the same, or train in a new directory."
+            f"can't go on from '{last}': it does not fit this run ({type(error).__name__}: "
+            f"{str(error)[:300]}). Was the model or the optimizer changed? Go on with the same, or "
+            "train in a new directory."
         ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -218,9 +221,9 @@ def _wandb_id(folder: Path) -> str:
     online."""
     path = folder / "wandb_id"
     if path.is_file() and re.fullmatch(
-        r"[0-9a-z]{1,64}", given := path.read_text(errors="replace")[:100].strip()
+        r"[0-9a-z]{1,64}", identity := path.read_text(errors="replace")[:100].strip()
     ):
-        return given  # it becomes a part of paths, so it may be nothing else
+        return identity  # it becomes a part of paths, so it may be nothing else
     new = secrets.token_hex(4)
     with atomic_write(path) as temporary:
         temporary.write_text(new)
@@ -242,9 +245,11 @@ def _report(
         "versions": versions(),
     }
     metanets.save(folder / MODEL, model, meta)
-    own = metanets.reference(type(model))
+    model_reference = metanets.reference(type(model))
     # made here, of what the user named: `predict` need not ask
-    trust.remember(folder / MODEL, [*references(run), *([own] if own else [])])
+    trust.remember(
+        folder / MODEL, [*references(run), *([model_reference] if model_reference else [])]
+    )
     write_metrics(folder, numbers)
     _write_predictions(folder / "predictions.csv", data, result)
     figures = {**task.plots(data, result.predictions), **draw_epochs(folder, f"val/{task.monitor}")}
@@ -285,7 +290,8 @@ def table(name: str, result: Evaluation, numbers: Mapping[str, float]) -> str:
     lines.append("")
     lines.append(
         f"{numbers['parameters']} parameters; {numbers['networks_per_second']:.0f} networks/s; training took "
-        f"{numbers['seconds/train']:.0f} s; relabelling changes outputs by {result.largest_change:.1e} of their spread"
+        f"{numbers['seconds/train']:.0f} s; relabelling changes outputs by "
+        f"{result.largest_change:.1e} of their spread"
     )
     return "\n".join(lines)
 
@@ -320,7 +326,7 @@ def _write_predictions(path: Path, data: WeightData, result: Evaluation) -> None
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     packages = ("metanet", "torch", "torch-geometric", "lightning", "numpy", "scikit-learn")
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in packages:
-        found[package] = version(package)
-    return found
+        installed[package] = version(package)
+    return installed

@@ -87,7 +87,8 @@ def cnn(
     strides = [1] * len(channels) if strides is None else list(strides)
     if len(strides) != len(channels):
         raise ZooError(
-            f"cnn: {len(strides)} strides {strides} for {len(channels)} convolutions {list(channels)}: give one each"
+            f"cnn: {len(strides)} strides {strides} for {len(channels)} convolutions "
+            f"{list(channels)}: give one each"
         )
     layers: list[nn.Module] = []
     size, positions = input_shape[0], list(input_shape[1:])
@@ -119,6 +120,7 @@ class GlobalAverage(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
+        """Mean over both axes of the image."""
         return x.mean((-2, -1))
 
 
@@ -151,6 +153,7 @@ class ResidualBlock(nn.Module):
         self.activation = activation_layer(activation)
 
     def forward(self, x: Float[Tensor, "batch c_in h w"]) -> Float[Tensor, "batch c h w"]:
+        """The activation of branch plus shortcut."""
         return self.activation(self.branch(x) + self.shortcut(x))
 
 
@@ -191,14 +194,16 @@ class Siren(nn.Module):
     def __init__(self, sizes: Sequence[int], w0: float = 30.0):
         super().__init__()
         self.w0 = w0
-        self.seq = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        for depth, layer in enumerate(self.seq):
+        layers = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
+        self.seq = nn.ModuleList(layers)
+        for depth, layer in enumerate(layers):
             # The scales of the paper (section 3.2): pre-activations are standard normal at every
             # depth. Biases are left as nn.Linear draws them, as in the authors' code.
             bound = 1 / layer.in_features if depth == 0 else (6 / layer.in_features) ** 0.5 / w0
             nn.init.uniform_(layer.weight, -bound, bound)
 
     def forward(self, x: Float[Tensor, "points inputs"]) -> Float[Tensor, "points outputs"]:
+        """``sin(w0 W x + w0 b)`` layer by layer; the last is linear, around 0.5."""
         for layer in self.seq[:-1]:
             x = torch.sin(self.w0 * layer(x))
         return self.seq[-1](x) + 0.5

@@ -530,7 +530,8 @@ def measured(part: Part):
 """
 
 
-def test_a_method_of_ones_own_says_what_it_needs(merge):
+def test_a_method_of_ones_own_says_what_it_needs(merge, monkeypatch):
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))  # gone again afterwards
     Path("own").mkdir()
     Path("own/measured.py").write_text(OWN_METHOD)
     code, _, err = merge("method=own.measured")

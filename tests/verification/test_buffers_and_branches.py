@@ -119,6 +119,7 @@ def test_a_way_that_raises_is_not_taken():
         assert h[0, 1] > 0, "unit 1 is off"
         return h
 
+    torch.manual_seed(1)  # some of the draws below pass the check, and some don't
     net = Layers(run)
     spec = metanet.trace(Layers(lambda m, h: h), X).spec
     reports, errors = [], []

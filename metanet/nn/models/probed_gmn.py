@@ -100,16 +100,23 @@ class ProbedGMN(NeuralMetanet):
             )
             if got != [want]:
                 raise MetanetError(
-                    f"probes need networks traced with one example input of shape {want}, {architecture.name} was "
-                    f"traced with {got}: set model.inputs to the shape of one input of the networks"
+                    f"probes need networks traced with one example input of shape {want}, "
+                    f"{architecture.name} was traced with {got}: set model.inputs to the shape of "
+                    "one input of the networks"
                 )
             self._bound[digest(architecture.template)] = architecture
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
+        """Takes the normalisation of the graph metanetwork, where there is one."""
         if self.gmn is not None:
             self.gmn.fit_normalisation(stacks)
 
     def forward(self, graphs: Sequence[GraphStack]) -> Float[Tensor, "graphs out"]:
+        """One answer for each graph, the sum of those of both parts: ``(graphs, out_dim)``.
+
+        Raises:
+            MetanetError: as :meth:`ask`, or the networks have other outputs than ``outputs``.
+        """
         stacks = [graphs] if isinstance(graphs, GraphStack) else list(graphs)
         asked = [self.ask(stack) for stack in stacks]
         parts = []
@@ -160,7 +167,8 @@ class ProbedGMN(NeuralMetanet):
         answers = torch.cat([asked[n] for n in outputs], 1)
         if self.reader is not None and answers.shape[1] != self.reader.outputs:
             raise MetanetError(
-                f"model.outputs={self.reader.outputs}, but the networks have {answers.shape[1]} output neurons"
+                f"model.outputs={self.reader.outputs}, but the networks have {answers.shape[1]} "
+                "output neurons"
             )
         return answers
 
@@ -206,7 +214,12 @@ class AnswerReader(nn.Module):
             nn.Dropout(dropout), nn.Linear(width, out_dim),
         )  # fmt: skip
 
+    def extra_repr(self) -> str:
+        """Its setting."""
+        return f"outputs={self.outputs}"
+
     def forward(self, answers: Tensor) -> Tensor:
+        """One vector for each network: ``(graphs, out_dim)``."""
         views = [answers / (answers.std((1, 2), keepdim=True) + 1e-3)]
         if self.outputs > 1:
             views.append(answers.softmax(1))
