@@ -119,19 +119,19 @@ def _claim(config: DictConfig, kind: str) -> Path:
 def _choose(config: DictConfig, kind: str) -> Path:
     HydraConfig.instance().set_config(config)  # the names hold ${hydra:...}
     node, key = config.hydra[kind], f"hydra.{kind}.dir"
-    wanted = Path(node.dir)
+    configured = Path(node.dir)
     if value_of(key, list(config.hydra.overrides.hydra)) is not None:
-        return wanted
-    path, number = wanted, 1
+        return configured
+    path, number = configured, 1
     while True:
         try:
             path.mkdir(parents=True)
             break
         except FileExistsError:
             number += 1
-            path = wanted.with_name(f"{wanted.name}_{number}")
+            path = configured.with_name(f"{configured.name}_{number}")
         except OSError:
-            return wanted  # locking it says why
+            return configured  # locking it says why
     with read_write(config.hydra), open_dict(config.hydra):
         node.dir = str(path)
         config.hydra.overrides.hydra.append(
@@ -191,8 +191,8 @@ def follow_main_rank(args: list[str]) -> list[str]:
         "hydra/job_logging=stdout",
         "hydra.job_logging.root.level=WARNING",
     ]
-    given = value_of("hydra.run.dir", args)
-    if given is not None and "${" not in given:
+    folder = value_of("hydra.run.dir", args)
+    if folder is not None and "${" not in folder:
         return [*args, *quiet]
     store = _store()
     if store is None:

@@ -41,8 +41,8 @@ def help_of(command: str, words: Sequence[str]) -> str:
                 f"no help for metanet {command} {' '.join(words)}: {text}"
             ) from error
         loader = GlobalHydra.instance().config_loader()
-        chosen = {g: n for g, n in cfg.hydra.runtime.choices.items() if not g.startswith("hydra/")}
-        options = {group: loader.get_group_options(group) for group in chosen}
+        choices = {g: n for g, n in cfg.hydra.runtime.choices.items() if not g.startswith("hydra/")}
+        options = {group: loader.get_group_options(group) for group in choices}
         header, footer = cfg.hydra.help.header, cfg.hydra.help.footer
     GlobalHydra.instance().clear()
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -55,11 +55,13 @@ def help_of(command: str, words: Sequence[str]) -> str:
         "Values (KEY=VALUE sets one, +KEY=VALUE adds an argument; paths need no quotes):",
         "",
     ]
-    own = {key: value for key, value in plain.items() if key not in ("hydra", "paths", *chosen)}
-    lines += _listed(own, "", comments_of(folder, command))
+    values = {key: value for key, value in plain.items() if key not in ("hydra", "paths", *choices)}
+    lines += _listed(values, "", comments_of(folder, command))
     for group in defaults_of(folder / f"{command}.yaml"):
-        name = chosen.get(group)
-        summaries = {each: summary_of(_file(folder, f"{group}/{each}")) for each in options[group]}
+        name = choices.get(group)
+        summaries = {
+            option: summary_of(_file(folder, f"{group}/{option}")) for option in options[group]
+        }
         lines += ["", *_group(group, name, summaries, comments.get(group, ""))]
         if name is not None and isinstance(plain.get(group), Mapping):
             lines += _listed(plain[group], group, comments_of(folder, f"{group}/{name}"))
@@ -80,16 +82,16 @@ def comments_of(folder: Path, name: str) -> dict[str, str]:
     if path is None:
         return {}
     text = path.read_text(encoding="utf-8")
-    found: dict[str, str] = {}
+    inherited: dict[str, str] = {}
     for parent in _parents(text):
-        found |= comments_of(folder, str(Path(name).with_name(parent)))
-    own = dict(_commented(text))
-    return {key: own.get(key) or found.get(key, "") for key in {**found, **own}}
+        inherited |= comments_of(folder, str(Path(name).with_name(parent)))
+    written = dict(_commented(text))
+    return {key: written.get(key) or inherited.get(key, "") for key in {**inherited, **written}}
 
 
 def _file(folder: Path, name: str) -> Path | None:
     """A configuration file of ours, or else of a plugin; ``None`` where there is none."""
-    paths = [each / f"{name}.yaml" for each in (folder, *conf_folders())]
+    paths = [place / f"{name}.yaml" for place in (folder, *conf_folders())]
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -105,7 +107,7 @@ def _parents(text: str) -> list[str]:
 
     content = yaml.safe_load(text)
     listed = content.get("defaults", []) if isinstance(content, Mapping) else []
-    return [each for each in listed if isinstance(each, str) and each != "_self_"]
+    return [entry for entry in listed if isinstance(entry, str) and entry != "_self_"]
 
 
 def _commented(text: str) -> Iterator[tuple[str, str]]:
@@ -114,23 +116,23 @@ def _commented(text: str) -> Iterator[tuple[str, str]]:
     path: list[tuple[int, str]] = []
     key, words = "", ""
     for line in text.splitlines():
-        found = _KEY.fullmatch(line)
-        if found is None:
+        match = _KEY.fullmatch(line)
+        if match is None:
             if line.startswith(" ") and line.strip().startswith("#") and key:
                 words = f"{words} {line.strip().lstrip('# ')}".strip()
             continue
         if key:
             yield key, words
-        indent = len(found["indent"])
-        path = [(i, name) for i, name in path if i < indent] + [(indent, found["key"])]
-        key, words = ".".join(name for _, name in path), _comment(found["rest"])
+        indent = len(match["indent"])
+        path = [(i, name) for i, name in path if i < indent] + [(indent, match["key"])]
+        key, words = ".".join(name for _, name in path), _comment(match["rest"])
     if key:
         yield key, words
 
 
-def _comment(rest: str) -> str:
-    found = _COMMENT.search(rest)
-    return found[1].strip() if found else ""
+def _comment(line: str) -> str:
+    match = _COMMENT.search(line)
+    return match[1].strip() if match else ""
 
 
 def _group(group: str, name: str | None, summaries: Mapping[str, str], comment: str) -> list[str]:
@@ -182,8 +184,8 @@ def _line(text: str, comment: str) -> list[str]:
     if not comment:
         return [text]
     start = max(_COLUMN, len(text) + 2)
-    first, *more = textwrap.wrap(comment, max(30, _WIDTH - start - 2))
-    return [f"{text:<{start}}# {first}", *(f"{'':<{start}}# {line}" for line in more)]
+    first, *others = textwrap.wrap(comment, max(30, _WIDTH - start - 2))
+    return [f"{text:<{start}}# {first}", *(f"{'':<{start}}# {line}" for line in others)]
 
 
 def _shown(value: Any) -> str:

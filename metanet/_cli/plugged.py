@@ -45,9 +45,9 @@ def _in_one_line(command: str) -> Iterator[None]:
 
     before = warnings.showwarning
 
-    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
         if not issubclass(category, PluginWarning):
-            before(message, category, *place, **more)
+            before(message, category, *place, **options)
         elif is_main_rank():
             print(f"metanet {command}: warning: {message}", file=sys.stderr)
 

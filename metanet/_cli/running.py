@@ -118,9 +118,9 @@ def _task(name: str, argv: list[str], outcome: Outcome) -> Callable[[Any], Any]:
 def _fails_quietly(settings: Any) -> bool:
     """Whether nobody but us waits for the job: sweepers that optimise, and launchers elsewhere, are
     to hear of it."""
-    own = "hydra._internal."
+    prefix = "hydra._internal."
     return settings.mode.name == "RUN" or all(
-        node._target_.startswith(own) for node in (settings.sweeper, settings.launcher)
+        node._target_.startswith(prefix) for node in (settings.sweeper, settings.launcher)
     )
 
 

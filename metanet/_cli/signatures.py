@@ -61,13 +61,13 @@ def read_parameters(target: str) -> dict[str, Parameter] | None:
         return None
     positional = [*node.args.posonlyargs, *node.args.args]
     free = len(positional) - len(node.args.defaults)
-    found = {
+    parameters = {
         arg.arg: Parameter(_read(arg.annotation), at < free) for at, arg in enumerate(positional)
     }
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        found[arg.arg] = Parameter(_read(arg.annotation), default is None)
-    found.pop("self", None)
-    return found
+        parameters[arg.arg] = Parameter(_read(arg.annotation), default is None)
+    parameters.pop("self", None)
+    return parameters
 
 
 def _hints(function: Callable) -> Mapping[str, Any]:
@@ -80,20 +80,20 @@ def _hints(function: Callable) -> Mapping[str, Any]:
 def _definition(root: Path, names: list[str]) -> ast.AST | None:
     """Where ``lightning.pytorch.Trainer`` is defined: down the folders, then along ``from ...
     import``."""
-    folder, rest = root, list(names)
-    while rest and (folder / rest[0]).is_dir():
-        folder /= rest.pop(0)
+    folder, path = root, list(names)
+    while path and (folder / path[0]).is_dir():
+        folder /= path.pop(0)
     source = folder / "__init__.py"
-    if rest and (folder / f"{rest[0]}.py").is_file():
-        source = folder / f"{rest.pop(0)}.py"
-    if not source.is_file() or len(rest) != 1:
+    if path and (folder / f"{path[0]}.py").is_file():
+        source = folder / f"{path.pop(0)}.py"
+    if not source.is_file() or len(path) != 1:
         return None
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == rest[0]:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == path[0]:
             return node
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
-                if (alias.asname or alias.name) == rest[0]:
+                if (alias.asname or alias.name) == path[0]:
                     return _definition(root, [*node.module.split("."), alias.name])
     return None
 

@@ -157,7 +157,7 @@ def _natural(path: Path) -> list:
 
 
 def _union(dicts: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for each in dicts for key in each))
+    return list(dict.fromkeys(key for names in dicts for key in names))
 
 
 def _spread(numbers: list[float]) -> float | None:
