@@ -24,15 +24,16 @@ Loss = Callable[[Any, Any], Tensor]
 
 @overload
 def align(
-    b: Weights, to: Weights | None = None, *, arch: Architecture | SymmetrySpec, method: str = "weight", seed: int = 0,
-    model: nn.Module | None = None, data: Iterable[Any] | None = None, loss: Loss | None = None,
-    device: str | torch.device | None = None, **options: Any,
+    b: Weights, to: Weights | None = None, *, arch: Architecture | SymmetrySpec, method: str = "weight",
+    seed: int = 0, model: nn.Module | None = None, data: Iterable[Any] | None = None,
+    loss: Loss | None = None, device: str | torch.device | None = None, **options: Any,
 ) -> Alignment: ...  # fmt: skip
 @overload
 def align(
-    b: Sequence[Weights], to: Weights | None = None, *, arch: Architecture | SymmetrySpec, method: str = "weight",
-    seed: int = 0, model: nn.Module | None = None, data: Iterable[Any] | None = None, loss: Loss | None = None,
-    device: str | torch.device | None = None, **options: Any,
+    b: Sequence[Weights], to: Weights | None = None, *, arch: Architecture | SymmetrySpec,
+    method: str = "weight", seed: int = 0, model: nn.Module | None = None,
+    data: Iterable[Any] | None = None, loss: Loss | None = None, device: str | torch.device | None = None,
+    **options: Any,
 ) -> list[Alignment]: ...  # fmt: skip
 def align(
     b: Weights | Sequence[Weights], to: Weights | None = None, *, arch: Architecture | SymmetrySpec,

@@ -105,8 +105,8 @@ class Alignment:
         if lacking:
             more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
             raise CheckpointError(
-                f"the alignment is of another network: it moves {brief(lacking[0])}{more}, which this checkpoint "
-                f"({listed(checkpoint, 3)}) does not have"
+                f"the alignment is of another network: it moves {brief(lacking[0])}{more}, "
+                f"which this checkpoint ({listed(checkpoint, 3)}) does not have"
             )
 
     def __str__(self) -> str:
@@ -126,8 +126,9 @@ class Alignment:
     def save(self, path: str | Path) -> None:
         """Write as safetensors: one permutation per group, everything else as metadata."""
         metadata = {
-            "spec": self.transform.spec.to_json(), "objective": list(self.objective), "identity": dict(self.identity),
-            "seconds": self.seconds, "method": self.method, "options": dict(self.options), "seed": self.seed,
+            "spec": self.transform.spec.to_json(), "objective": list(self.objective),
+            "identity": dict(self.identity), "seconds": self.seconds, "method": self.method,
+            "options": dict(self.options), "seed": self.seed,
         }  # fmt: skip
         save_checkpoint(
             path, {n: e.contiguous() for n, e in self.transform.elements.items()}, metadata=metadata
@@ -149,6 +150,6 @@ class Alignment:
                 f"{place} is damaged: it left groups as they are that there aren't: {listed(unknown)}"
             )
         return cls(
-            transform, tuple(map(float, data.objective)), data.identity, float(data.seconds), data.method, data.options,
-            data.seed,
+            transform, tuple(map(float, data.objective)), data.identity, float(data.seconds), data.method,
+            data.options, data.seed,
         )  # fmt: skip

@@ -72,7 +72,8 @@ def checked(
         ):
             kind = "complex" if spec.tensors[name].is_complex else "real"
             raise CheckpointError(
-                f"{who} does not fit the architecture: {name} is {stored_dtype(given, name)}, expected {kind} numbers"
+                f"{who} does not fit the architecture: {name} is {stored_dtype(given, name)}, "
+                f"expected {kind} numbers"
             )
         if name in spec.tensors and name.rpartition(".")[2] in STATISTICS:
             require_finite(given[name], name, who)

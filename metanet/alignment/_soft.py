@@ -80,8 +80,11 @@ class SoftTransform:
         out = dict(state)
         for name, pieces in self.pieces.items():
             if name in state and any(g in matrices for p in pieces for g in p.groups):
-                moved = [soft_arrange(p.take(state[name]), [a.group for a in p.atoms], matrices, self.keys).flatten()
-                         for p in pieces]  # fmt: skip
+                moved = []
+                for piece in pieces:
+                    groups = [atom.group for atom in piece.atoms]
+                    values = soft_arrange(piece.take(state[name]), groups, matrices, self.keys)
+                    moved.append(values.flatten())
                 places = self._places[name].to(state[name].device)
                 whole = torch.cat(moved)[places].reshape(real_parts(state[name]).shape)
                 out[name] = torch.view_as_complex(whole) if state[name].is_complex() else whole

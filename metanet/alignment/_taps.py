@@ -80,8 +80,8 @@ def find_taps(trace: Trace, solved: Derivation, spec: SymmetrySpec) -> list[Tap]
 
 
 def _follow(
-    flow: Flow, out: int, sets: Mapping[int, tuple[int, int]], shown: list[tuple[int, int]], fed: Collection[int],
-    trace: Trace, solved: Derivation,
+    flow: Flow, out: int, sets: Mapping[int, tuple[int, int]], shown: list[tuple[int, int]],
+    fed: Collection[int], trace: Trace, solved: Derivation,
 ) -> tuple[int, int] | None:  # fmt: skip
     """The set of neurons of an output and their axis; ``None`` if it has none that can be
     followed."""

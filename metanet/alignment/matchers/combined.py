@@ -18,8 +18,8 @@ from .._wreath import Term
 
 @matcher("combined", needs=("arch", "model", "data"))
 def match_weights_and_activations(
-    problem: Problem, *, share: float = 1.0, by: str = "covariance", balance: bool = False, positions: int = 4096,
-    batches: int | None = None, max_sweeps: int = 100, memory: float = 8.0,
+    problem: Problem, *, share: float = 1.0, by: str = "covariance", balance: bool = False,
+    positions: int = 4096, batches: int | None = None, max_sweeps: int = 100, memory: float = 8.0,
 ) -> Match:  # fmt: skip
     """Coordinate ascent on what weights and activations say together.
 

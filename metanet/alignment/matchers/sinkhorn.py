@@ -47,7 +47,8 @@ def match_by_sinkhorn(
     """
     if on not in _LOSSES or gradient not in ("implicit", "unrolled"):
         raise MetanetError(
-            f"on={on!r}, gradient={gradient!r}: on is one of {', '.join(_LOSSES)}, gradient implicit or unrolled"
+            f"on={on!r}, gradient={gradient!r}: on is one of {', '.join(_LOSSES)}, "
+            "gradient implicit or unrolled"
         )
     keys = keys_of(problem.spec)
     generator = torch.Generator().manual_seed(problem.seed)
@@ -162,7 +163,8 @@ class _Task:
     """The task's loss between the networks."""
 
     def __init__(
-        self, problem: Problem, keys: Mapping[str, tuple[str, ...]], anywhere: bool, generator: torch.Generator
+        self, problem: Problem, keys: Mapping[str, tuple[str, ...]], anywhere: bool,
+        generator: torch.Generator
     ) -> None:  # fmt: skip
         missing = [n for n in ("model", "data") if getattr(problem, n) is None]
         if missing:
