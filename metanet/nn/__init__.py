@@ -17,3 +17,4 @@ from .models.flat_mlp import FlatMLP as FlatMLP
 from .models.gmn import GMN as GMN
 from .models.probed_gmn import ProbedGMN as ProbedGMN
 from .models.stat import StatNN as StatNN
+from .models.sweep import Sweep as Sweep

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ..errors import MetanetError
 from ._architecture import architecture_rows
+from ._flow import Flow
 from ._layout import Layout, finite
+from ._sparse_flow import SparseFlow
 from ._statistics import statistics_of_segments
 from ._tables import SIGNAL_TYPES, TENSOR_COLUMNS
 
@@ -123,8 +125,25 @@ class SparseLayout(Layout):
     def site_mean(self, x: Tensor) -> Tensor:
         return _sum(x, self.site, self.site_graph.shape[0]) / self.sites["width"][:, None]
 
+    def site_slots(self, share: Tensor, features: Tensor) -> Tensor:
+        return self.pool((share[:, :, None] * features[:, None]).flatten(1), self.site_graph)
+
+    def tensor_slots(self, share: Tensor, features: Tensor) -> Tensor:
+        return self.pool((share[:, :, None] * features[:, None]).flatten(1), self.tensor_graph)
+
     def edge_sum(self, e: Tensor) -> Tensor:
         return _sum(e, self.tensor_graph[self.tensor], self.graphs)
+
+    def flow(self) -> Flow:
+        return SparseFlow(
+            values=self.values,
+            ends=(self.source, self.destination),
+            layer=self.nodes["layer"],
+            site=self.site,
+            site_graph=self.site_graph,
+            fan_in=self.edges["fan_in"],
+            fan_out=self.edges["fan_out"],
+        )
 
     def statistics(self) -> Tensor:
         return statistics_of_segments(self.values, self.tensor, self.tensor_graph.shape[0])
