@@ -18,9 +18,9 @@ from torch import Tensor
 from ..errors import MetanetError
 from ..graph import GraphStack
 from ._chunks import Matrix, cut
-from ._dense_flow import DenseFlow
+from ._dense_layered import DenseLayered
 from ._edge_update import EdgeUpdate
-from ._flow import Flow
+from ._layered import Layered
 from ._plan import TemplatePlan, plan
 from ._propagate import Propagate
 from ._statistics import STATISTICS, statistics_of_rows
@@ -119,7 +119,7 @@ class Layout(ABC):
         """Sum over the edges of every graph."""
 
     @abstractmethod
-    def flow(self) -> Flow:
+    def layered(self) -> Layered:
         """The nodes layer by layer, for models that follow the data."""
 
     @abstractmethod
@@ -282,8 +282,8 @@ class DenseLayout(Layout):
         parts = zip(e.split([n * b for n, b in self._chunks.stacks]), self._batch, strict=True)
         return torch.cat([part.view(-1, b, e.shape[1]).sum(0) for part, b in parts])
 
-    def flow(self) -> Flow:
-        return DenseFlow(self._stacks, self._raw)
+    def layered(self) -> Layered:
+        return DenseLayered(self._stacks, self._raw)
 
     def statistics(self) -> Tensor:
         out = []

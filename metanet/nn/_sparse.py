@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..errors import MetanetError
 from ._architecture import architecture_rows
-from ._flow import Flow
+from ._layered import Layered
 from ._layout import Layout, finite
-from ._sparse_flow import SparseFlow
+from ._sparse_layered import SparseLayered
 from ._statistics import statistics_of_segments
 from ._tables import SIGNAL_TYPES, TENSOR_COLUMNS
 
@@ -134,8 +134,8 @@ class SparseLayout(Layout):
     def edge_sum(self, e: Tensor) -> Tensor:
         return _sum(e, self.tensor_graph[self.tensor], self.graphs)
 
-    def flow(self) -> Flow:
-        return SparseFlow(
+    def layered(self) -> Layered:
+        return SparseLayered(
             values=self.values,
             ends=(self.source, self.destination),
             layer=self.nodes["layer"],

@@ -35,7 +35,7 @@ BUILT = (
 NAMES = (*BUILT, *TRUTHS)
 SMALL = {
     "gmn": {"width": 8, "layers": 1},
-    "sweep": {"width": 8},
+    "relay": {"width": 8},
     "deep_sets": {"width": 8},
     "flat_mlp": {"width": 8, "layers": 1},
 }
@@ -86,7 +86,7 @@ def test_any_order_of_nodes_and_edges_gives_the_dense_numbers(name):
         graphs.append(
             _shuffle_edges(graph, torch.randperm(given.template.num_edges, generator=generator))
         )
-    for model in ("gmn", "sweep", "deep_sets"):
+    for model in ("gmn", "relay", "deep_sets"):
         net = ready(model, [given], **SMALL[model])
         dense = net([given])
         assert (dense - net(Batch.from_data_list(graphs))).abs().max() < 1e-10 * spread(dense)
@@ -103,7 +103,7 @@ def _shuffle_edges(graph: Graph, order: torch.Tensor) -> Graph:
 @pytest.mark.parametrize("name", NAMES)
 def test_law_3_relabelled_networks_get_the_same_answer(name):
     architecture = traced(name)
-    for model in ("gmn", "sweep"):
+    for model in ("gmn", "relay"):
         assert_invariant(ready(model, [networks(name)], **SMALL[model]), architecture)
     # Deep Sets do not know which neurons a parameter joins, and so cannot see most illegal
     # relabellings

@@ -15,7 +15,7 @@ from networks import ARCHITECTURES
 TRACED = [n for n in ARCHITECTURES if n != "tied"]
 SMALL = {
     "gmn": {"width": 8, "layers": 1},
-    "sweep": {"width": 8},
+    "relay": {"width": 8},
     "deep_sets": {"width": 8},
 }
 

@@ -43,12 +43,12 @@ def test_errors(folder, tmp_path):
     edit(folder, model="gmn2")
     with pytest.raises(
         MetanetError,
-        match=r"holds a model 'gmn2', known are: .*gmn.*, sweep. Is it one of your own",
+        match=r"holds a model 'gmn2', known are: .*gmn.*, stat. Is it one of your own",
     ):
         metanet.nn.load(folder)
     edit(folder, metanet="0.0.9")
     with pytest.raises(
-        MetanetError, match=r"known are: .*sweep. It was written by metanet '0.0.9'; this is"
+        MetanetError, match=r"known are: .*stat. It was written by metanet '0.0.9'; this is"
     ):
         metanet.nn.load(folder)
     edit(folder, model="gmn", arguments={"width": 8, "heads": 3})

@@ -37,7 +37,7 @@ def stacks_of(architectures):
     return stacks
 
 
-@pytest.mark.parametrize("name", ["gmn", "sweep", "deep_sets", "stat"])
+@pytest.mark.parametrize("name", ["gmn", "relay", "deep_sets", "stat"])
 def test_traced_networks_in_one_batch(name, traced):
     from torch_geometric.data import Batch
 
@@ -49,7 +49,7 @@ def test_traced_networks_in_one_batch(name, traced):
     assert spread(dense) > 1e-4
 
 
-@pytest.mark.parametrize("model", ["gmn", "sweep"])
+@pytest.mark.parametrize("model", ["gmn", "relay"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_law_3(name, model, traced):
     """Relabelled by the architecture's own symmetry: the same answer; by anything else: another."""

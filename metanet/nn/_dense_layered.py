@@ -1,4 +1,4 @@
-"""The dense form of a flow: stacks of graphs of one architecture each, by products of whole blocks."""
+"""The dense form of a layered batch: stacks of graphs of one architecture each, by products of whole blocks."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,11 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..graph import GraphStack
-from ._flow import Flow, Views
-from ._flow_plan import LayerPlan, Span, Stream, flow_plan
+from ._layered import Layered, Views
+from ._layered_plan import LayerPlan, Link, Span, layered_plan
 
 
-class DenseFlow(Flow):
+class DenseLayered(Layered):
     """The nodes of a layer stack by stack, graph by graph.
 
     Args:
@@ -133,7 +133,7 @@ class _Stack:
     """Graphs of one architecture: the layers of their template, and where they stand in the batch."""
 
     def __init__(self, stack: GraphStack, values: Tensor, start: _Starts) -> None:
-        plan = flow_plan(stack.template, values.device)
+        plan = layered_plan(stack.template, values.device)
         self.layers, self.edge_row = plan.layers, plan.edge_row
         self.blocks = stack.template.blocks
         self.values, self.graphs, self.start = values, len(values), start
@@ -196,45 +196,43 @@ class _Weights:
         self._inward: dict[int, Tensor] = {}
         self._outward: dict[int, Tensor] = {}
 
-    def cells(
-        self, stream: Stream
-    ) -> Float[Tensor, "graphs group destination source kernel views"]:
+    def cells(self, link: Link) -> Float[Tensor, "graphs group destination source kernel views"]:
         """The views of one block."""
-        if stream.block not in self._cells:
-            self._cells[stream.block] = self.stack.blocks[stream.block].dense(self._views)
-        return self._cells[stream.block]
+        if link.block not in self._cells:
+            self._cells[link.block] = self.stack.blocks[link.block].dense(self._views)
+        return self._cells[link.block]
 
     def forwards(
-        self, stream: Stream, x: Sequence[Tensor], gains: Float[Tensor, "rows width"]
+        self, link: Link, x: Sequence[Tensor], gains: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "graphs nodes width"]:
-        """The means of what reaches the destinations of a block."""
-        group, destination, source, _ = stream.sizes
-        gain = self._gain(stream, gains)
-        sources = self.stack.read(x, stream.source)
+        """What reaches the destinations of a block."""
+        group, destination, source, _ = link.sizes
+        gain = self._gain(link, gains)
+        sources = self.stack.read(x, link.source)
         if destination == source == 1:
-            return self._pairs(stream, sources, gain)
-        if stream.block not in self._inward:
+            return self._pairs(link, sources, gain)
+        if link.block not in self._inward:
             # (graphs * group, destination, kernel * source * views); a view where there is one
             # group, one kernel position and the tensor's own order
-            cells = self.cells(stream).permute(0, 1, 2, 4, 3, 5)
-            self._inward[stream.block] = cells.flatten(3).flatten(0, 1)
-        scale = stream.fan_in**-0.5
-        return self._product(self._inward[stream.block], sources, gain, group, scale)
+            cells = self.cells(link).permute(0, 1, 2, 4, 3, 5)
+            self._inward[link.block] = cells.flatten(3).flatten(0, 1)
+        scale = link.fan_in**-0.5
+        return self._product(self._inward[link.block], sources, gain, group, scale)
 
     def backwards(
-        self, stream: Stream, x: Sequence[Tensor], gains: Float[Tensor, "rows width"]
+        self, link: Link, x: Sequence[Tensor], gains: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "graphs nodes width"]:
-        """The means of what reaches the sources of a block on the way back."""
-        group, destination, source, _ = stream.sizes
-        gain = self._gain(stream, gains)
-        destinations = self.stack.read(x, stream.destination)
+        """What reaches the sources of a block on the way back."""
+        group, destination, source, _ = link.sizes
+        gain = self._gain(link, gains)
+        destinations = self.stack.read(x, link.destination)
         if destination == source == 1:
-            return self._pairs(stream, destinations, gain)
-        if stream.block not in self._outward:
-            cells = self.cells(stream).permute(0, 1, 3, 4, 2, 5)
-            self._outward[stream.block] = cells.flatten(3).flatten(0, 1)
-        scale = stream.fan_out**-0.5
-        return self._product(self._outward[stream.block], destinations, gain, group, scale)
+            return self._pairs(link, destinations, gain)
+        if link.block not in self._outward:
+            cells = self.cells(link).permute(0, 1, 3, 4, 2, 5)
+            self._outward[link.block] = cells.flatten(3).flatten(0, 1)
+        scale = link.fan_out**-0.5
+        return self._product(self._outward[link.block], destinations, gain, group, scale)
 
     @staticmethod
     def _product(
@@ -259,7 +257,7 @@ class _Weights:
 
     def _pairs(
         self,
-        stream: Stream,
+        link: Link,
         features: Float[Tensor, "graphs nodes features"],
         gain: Float[Tensor, "kernel width"],
     ) -> Float[Tensor, "graphs nodes width"]:
@@ -270,13 +268,13 @@ class _Weights:
             sum over views of  features (node, view, width) * [views of the kernel @ gain] (node, view, width)
         """
         kernel, width = gain.shape
-        cells = self.cells(stream)[:, :, 0, 0]  # (graphs, group, kernel, views)
+        cells = self.cells(link)[:, :, 0, 0]  # (graphs, group, kernel, views)
         weights = cells.mT @ (gain * kernel**-0.5)
         return (features.view(*weights.shape[:2], -1, width) * weights).sum(2)
 
-    def _gain(self, stream: Stream, gains: Tensor) -> Float[Tensor, "kernel width"]:
-        first = self.stack.start.row + stream.row
-        return gains[first : first + stream.sizes[3]]
+    def _gain(self, link: Link, gains: Tensor) -> Float[Tensor, "kernel width"]:
+        first = self.stack.start.row + link.row
+        return gains[first : first + link.sizes[3]]
 
 
 def _site_means(

@@ -1,4 +1,4 @@
-"""The general form of a flow: any torch-geometric batch of parameter graphs, by gather and scatter."""
+"""The general form of a layered batch: any torch-geometric batch of parameter graphs, by gather and scatter."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._flow import Flow, Views
+from ._layered import Layered, Views
 
 
-class SparseFlow(Flow):
+class SparseLayered(Layered):
     """The nodes of a layer in the order of the batch.
 
     Args:

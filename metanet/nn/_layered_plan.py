@@ -42,7 +42,7 @@ class Span(NamedTuple):
     index: Int[Tensor, " nodes"] | None
 
 
-class Stream(NamedTuple):
+class Link(NamedTuple):
     """A block as data flows through it.
 
     Attributes:
@@ -91,12 +91,12 @@ class LayerPlan:
     counts: tuple[int, ...]
     loops: Float[Tensor, "nodes 1"]
     sends: Float[Tensor, "nodes 1"]
-    inward: tuple[Stream, ...]
-    outward: tuple[Stream, ...]
+    inward: tuple[Link, ...]
+    outward: tuple[Link, ...]
 
 
 @dataclass(frozen=True)
-class FlowPlan:
+class LayeredPlan:
     """The layers of one template.
 
     Attributes:
@@ -108,10 +108,10 @@ class FlowPlan:
     edge_row: Int[Tensor, " edges"]
 
 
-_PLANS: WeakKeyDictionary[GraphTemplate, dict[torch.device, FlowPlan]] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[GraphTemplate, dict[torch.device, LayeredPlan]] = WeakKeyDictionary()
 
 
-def flow_plan(template: GraphTemplate, device: torch.device) -> FlowPlan:
+def layered_plan(template: GraphTemplate, device: torch.device) -> LayeredPlan:
     """The plan of a template, from the cache if it was asked for before."""
     plans = _PLANS.setdefault(template, {})
     if device not in plans:
@@ -119,14 +119,14 @@ def flow_plan(template: GraphTemplate, device: torch.device) -> FlowPlan:
     return plans[device]
 
 
-def _make(template: GraphTemplate, device: torch.device) -> FlowPlan:
+def _make(template: GraphTemplate, device: torch.device) -> LayeredPlan:
     places = _Places(template)
-    streams = _streams(template, places, device)
+    links = _links(template, places, device)
     looping = torch.zeros(template.num_nodes, 1)
     sending = torch.zeros(template.num_nodes, 1)
-    for stream in streams:
-        block = template.blocks[stream.block]
-        if stream.source.layer < stream.destination.layer:
+    for link in links:
+        block = template.blocks[link.block]
+        if link.source.layer < link.destination.layer:
             sending[template.nodes[block.source].start + block.nodes("source")] = 1
         else:
             looping[template.nodes[block.destination].start + block.nodes("destination")] = 1
@@ -137,7 +137,7 @@ def _make(template: GraphTemplate, device: torch.device) -> FlowPlan:
         nodes = torch.cat([torch.empty(0, dtype=torch.long), *numbers])
         counts = tuple(r.count for r in ranges)
         count = torch.tensor(counts, dtype=torch.long)
-        outward = [s for s in streams if s.source.layer == number < s.destination.layer]
+        outward = [s for s in links if s.source.layer == number < s.destination.layer]
         layers.append(
             LayerPlan(
                 nodes=nodes.to(device),
@@ -147,11 +147,11 @@ def _make(template: GraphTemplate, device: torch.device) -> FlowPlan:
                 counts=counts,
                 loops=looping[nodes].to(device),
                 sends=sending[nodes].to(device),
-                inward=tuple(s for s in streams if s.destination.layer == number),
+                inward=tuple(s for s in links if s.destination.layer == number),
                 outward=tuple(outward),
             )
         )
-    return FlowPlan(tuple(layers), _edge_rows(template, streams).to(device))
+    return LayeredPlan(tuple(layers), _edge_rows(template, links).to(device))
 
 
 class _Places:
@@ -169,8 +169,8 @@ class _Places:
             rows[layer] += nodes.count
 
 
-def _streams(template: GraphTemplate, places: _Places, device: torch.device) -> list[Stream]:
-    streams = []
+def _links(template: GraphTemplate, places: _Places, device: torch.device) -> list[Link]:
+    links = []
     row = 0
     for number, block in enumerate(template.blocks):
 
@@ -183,17 +183,17 @@ def _streams(template: GraphTemplate, places: _Places, device: torch.device) -> 
 
         source = span("source", block.source)
         destination = span("destination", block.destination)
-        streams.append(Stream(number, source, destination, block.dense_shape, row))
+        links.append(Link(number, source, destination, block.dense_shape, row))
         row += block.size("kernel")
-    return streams
+    return links
 
 
-def _edge_rows(template: GraphTemplate, streams: Sequence[Stream]) -> Int[Tensor, " edges"]:
+def _edge_rows(template: GraphTemplate, links: Sequence[Link]) -> Int[Tensor, " edges"]:
     rows = torch.empty(1, template.num_edges, 1, dtype=torch.long)
-    for stream in streams:
-        block = template.blocks[stream.block]
+    for link in links:
+        block = template.blocks[link.block]
         group, destination, source, kernel = block.dense_shape
-        own = torch.arange(stream.row, stream.row + kernel)
+        own = torch.arange(link.row, link.row + kernel)
         cells = own.expand(1, group, destination, source, kernel)[..., None]
         rows[:, block.edges()] = block.flat(cells)
     return rows.view(-1)

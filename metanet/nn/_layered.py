@@ -1,5 +1,4 @@
-r"""The graphs of a batch layer by layer: what metanetworks are written in that follow the data through
-the networks they read.
+r"""The graphs of a batch layer by layer, for metanetworks that follow the data through networks.
 
 Nodes are held in one array for each layer. A message from source ``s`` to destination ``d`` along an
 edge of value ``w`` is
@@ -9,13 +8,14 @@ edge of value ``w`` is
 
 with *views* :math:`\phi_k` of the value, one vector :math:`x^{(k)}_s` of the source for each of them,
 and a *gain* ``g`` that knows what the edge is (kind, layer, place in the kernel) but not its value.
-What a node hears is the sum over blocks of the mean over a block's edges. For each block that is one
-product of its views with the sources, so no array of edges times width is ever made::
+A node hears the sum of its messages, those of each block divided by the root of how many edges of the
+block reach it: values in units of their tensor then say the same in networks of any width. For each
+block that is one product of its views with the sources, so no array of edges times width is made::
 
     views of a block (d, s k)  @  sources (s k, width)  =  what destinations hear (d, width)
 
-:class:`~metanet.nn._dense_flow.DenseFlow` and :class:`~metanet.nn._sparse_flow.SparseFlow` give the
-same numbers, each in its own order of nodes.
+:class:`~metanet.nn._dense_layered.DenseLayered` and
+:class:`~metanet.nn._sparse_layered.SparseLayered` give the same numbers, each in its own order of nodes.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ Views = Callable[[Tensor], Tensor]
 """From normalised values ``(...)`` to their views ``(..., views)``."""
 
 
-class Flow(ABC):
+class Layered(ABC):
     """The nodes of a batch of graphs, layer by layer.
 
     Attributes:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...errors import MetanetError
 from ...graph import GraphStack
 from .._embedding import EdgeEmbedding, NodeEmbedding
-from .._flow import Flow
+from .._layered import Layered
 from .._metanet import Graphs, NeuralMetanet
 from .._registry import register
 from .._role_readout import RoleReadout
@@ -66,8 +66,8 @@ class Pass(nn.Module):
     r"""One way through the network, layer by layer, forwards or backwards.
 
     .. math::
-        x_d \leftarrow x_d + \mathrm{MLP}\Big[x_d,\; \sum_{\mathrm{blocks}} \frac 1 n \sum_s g \odot
-        \sum_k \phi_k(w_{sd})\, S_k x_s\Big]
+        x_d \leftarrow x_d + \mathrm{MLP}\Big[x_d,\; \sum_{\mathrm{blocks}} \frac 1 {\sqrt n} \sum_s
+        g \odot \sum_k \phi_k(w_{sd})\, S_k x_s\Big]
 
     Args:
         width: of nodes.
@@ -89,42 +89,40 @@ class Pass(nn.Module):
         )
 
     def forward(
-        self, flow: Flow, x: list[Tensor], weights: Any, kinds: Float[Tensor, "rows width"]
+        self, layered: Layered, x: list[Tensor], weights: Any, kinds: Float[Tensor, "rows width"]
     ) -> list[Tensor]:
         """The nodes after the pass.
 
         Args:
             x: nodes of every layer.
-            weights: of ``flow.weights``.
+            weights: of ``layered.weights``.
             kinds: an embedding of each row of the table of edges.
         """
         x = list(x)
         gains = 1 + self.gain(kinds)
         sources = Sources(x, self.source)
-        # nothing reaches layer 0
-        for layer in range(flow.depth - 1, 0, -1) if self.backward else range(1, flow.depth):
-            for mask in self._turns(flow, layer):
-                heard = self._listen(flow)(layer, sources, weights, gains)
+        listen = layered.outward if self.backward else layered.inward
+        onwards = range(1, layered.depth)  # nothing reaches layer 0
+        for layer in reversed(onwards) if self.backward else onwards:
+            for mask in self._turns(layered, layer):
+                heard = listen(layer, sources, weights, gains)
                 change = self.update(torch.cat([x[layer], heard], 1))
                 x[layer] = x[layer] + (change if mask is None else mask * change)
                 sources.forget(layer)
         return x
 
-    def _listen(self, flow: Flow) -> Callable[..., Tensor]:
-        return flow.outward if self.backward else flow.inward
-
-    def _turns(self, flow: Flow, layer: int) -> list[Tensor | None]:
+    def _turns(self, layered: Layered, layer: int) -> list[Tensor | None]:
         """Which nodes of a layer are updated, turn by turn; ``None``: all of them."""
         if self.backward:
-            sends = flow.sends[layer]
+            sends = layered.sends[layer]
             return [sends] if sends.any() else []
-        loops = flow.loops[layer]
+        loops = layered.loops[layer]
         again = self.rounds - 1 if loops.any() else 0
         return ([None] if len(loops) else []) + [loops] * again
 
 
-@register("sweep")
-class Sweep(NeuralMetanet):
+@register("relay")
+class Relay(NeuralMetanet):
     r"""Message passing in the order of the data: a neuron is read after those that it reads.
 
     One pass runs through all layers of a network, however deep it is, so that what a neuron hears
@@ -132,7 +130,7 @@ class Sweep(NeuralMetanet):
     weights *scale* what neurons say to each other, as they scale activations in the network itself;
     values are normalised tensor by tensor (:class:`~metanet.nn._roles.RoleNormalisation`); and all
     sites are read, not the output alone. Edges have no state, so no array of edges times width is
-    made: a block costs one product of its values with its sources (:mod:`metanet.nn._flow`).
+    made: a block costs one product of its values with its sources (:mod:`metanet.nn._layered`).
 
     Residual sums, attention and gates are passed as data passes them; recurrent cells and ties are
     read in ``rounds``, and by the next pass.
@@ -140,15 +138,15 @@ class Sweep(NeuralMetanet):
     Relabelling hidden neurons does not change the output. Dense stacks and sparse batches give the
     same numbers.
 
-    Own design; related: message functions that scale with the weight are those of linear layers'
-    own signal propagation, and reading parameters layer by layer is done by `Zhou et al., Permutation
-    Equivariant Neural Functionals, NeurIPS 2023 <https://arxiv.org/abs/2302.14040>`_, for fixed
-    architectures.
+    Own design: the messages of a pass are the linear maps of the network itself, on features in place
+    of activations. Probes (:class:`ProbedGMN`) push inputs through the network; a pass pushes what a
+    learned map makes of them.
 
     Args:
-        width: of nodes and tokens.
+        width: of nodes.
         passes: through the networks, from the inputs to the outputs.
-        backward: whether there is a pass back between two of them, as in training.
+        backward: whether there is a pass back between two of them, as in training. At equal time it
+            gains nothing on SIRENs.
         views: of each value: 1, itself; 2, also its size; 3, also small ones enlarged.
         rounds: how often layers that hear themselves are updated in a pass.
         out_dim: of the output.
@@ -196,14 +194,14 @@ class Sweep(NeuralMetanet):
 
     def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
         layout = self.layout(graphs)
-        flow = layout.flow()
-        x = flow.by_layer(self.nodes(layout.nodes))
+        layered = layout.layered()
+        x = layered.by_layer(self.nodes(layout.nodes))
         centre, scale = self.values.units(layout.edges)
-        weights = flow.weights(centre, scale, self._views)
+        weights = layered.weights(centre, scale, self._views)
         kinds = self.kinds(self.edges(layout.edges))
         for each in self.passes:
-            x = each(flow, x, weights, kinds)
-        mean, square = flow.moments(x)
+            x = each(layered, x, weights, kinds)
+        mean, square = layered.moments(x)
         return self.readout(layout, mean, square, self.values)
 
     def _views(self, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sweep: against messages written out edge by edge, in whatever order; options, units, gradients."""
+"""The relay: against messages written out edge by edge, in whatever order; options, units, gradients."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from metanet.graph import EdgeType, GraphStack
 from metanet.nn import build
 from metanet.nn._layout import DenseLayout
 from metanet.nn._roles import RoleNormalisation
-from metanet.nn.models.sweep import Sources, views_of
+from metanet.nn.models.relay import Sources, views_of
 from nn import irregular
 from nn import templates as make
 from nn.graphs import (
@@ -28,7 +28,7 @@ from nn.graphs import (
 @pytest.mark.parametrize("kind", templates())
 def test_every_illegal_relabelling_shows(kind):
     given = stack(templates()[kind], 3)
-    model = ready("sweep", [given])
+    model = ready("relay", [given])
     plain = model([given])
     seen = 0
     for number, block in enumerate(given.template.blocks):
@@ -47,7 +47,7 @@ def test_every_illegal_relabelling_shows(kind):
 @pytest.mark.parametrize("kind", templates())
 def test_inputs_and_outputs_keep_their_identity(kind):
     given = stack(templates()[kind], 3)
-    model = ready("sweep", [given])
+    model = ready("relay", [given])
     plain = model([given])
     assert (model(relabel([given], 0, io=True)) - plain).abs().max() > 1e-3 * spread(plain)
 
@@ -71,7 +71,7 @@ def test_inputs_and_outputs_keep_their_identity(kind):
 )
 def test_every_option_keeps_both_paths_equal(arguments):
     stacks = everything()
-    model = ready("sweep", stacks, **{"width": 8, **arguments})
+    model = ready("relay", stacks, **{"width": 8, **arguments})
     plain = model(stacks)
     assert torch.allclose(plain, model(sparse(stacks)), rtol=0, atol=1e-10)
     regular = mixed()
@@ -85,20 +85,20 @@ def test_messages_are_what_they_are_edge_by_edge(kind, direction):
     """Against the formula, with a loop over the edges of the graph."""
     template = (templates() | {name: one() for name, one in irregular.TEMPLATES.items()})[kind]
     given = stack(template, 2)
-    flow = DenseLayout([given], torch.device("cpu"), torch.float64).flow()
+    layered = DenseLayout([given], torch.device("cpu"), torch.float64).layered()
     generator = torch.Generator().manual_seed(3)
     rows = sum(block.size("kernel") for block in template.blocks)
     width, views = 3, 2
     gains = torch.randn(rows, width, generator=generator, dtype=torch.float64)
     said = torch.randn(template.num_nodes, views * width, generator=generator, dtype=torch.float64)
-    weights = flow.weights(
+    weights = layered.weights(
         gains.new_zeros(rows), gains.new_ones(rows), lambda z: views_of(z, views)
     )
     numbers = torch.arange(template.num_nodes, dtype=torch.float64)[:, None]
-    nodes = [layer[:, 0].long() for layer in flow.by_layer(numbers)]
+    nodes = [layer[:, 0].long() for layer in layered.by_layer(numbers)]
 
-    layers = [getattr(flow, direction)(n, [said[of] for of in nodes], weights, gains)
-              for n in range(flow.depth)]  # fmt: skip
+    layers = [getattr(layered, direction)(n, [said[of] for of in nodes], weights, gains)
+              for n in range(layered.depth)]  # fmt: skip
     expected = _edge_by_edge(given, said.view(-1, views, width), gains, direction)
     assert expected.abs().max() > 0.1
     for heard, of in zip(layers, nodes, strict=True):
@@ -134,26 +134,28 @@ def _edge_by_edge(given: GraphStack, said: Tensor, gains: Tensor, direction: str
 def test_one_pass_reaches_the_end_however_deep_the_network_is():
     """A change of the first weight shows in the last neurons, and without that pass it does not."""
     given = stack(make.mlp(3, *[4] * 9, 2), 1)
-    model = ready("sweep", [given], width=8, passes=1, statistics=False)
+    model = ready("relay", [given], width=8, passes=1, statistics=False)
     changed = given.edge_attr.clone()
     changed[:, 0] += 1
     other = GraphStack(given.template, changed)
 
     def last(of: GraphStack) -> Tensor:
         layout = model.layout([of])
-        flow = layout.flow()
+        layered = layout.layered()
         centre, scale = model.values.units(layout.edges)
-        weights = flow.weights(centre, scale, model._views)
+        weights = layered.weights(centre, scale, model._views)
         kinds = model.kinds(model.edges(layout.edges))
-        return model.passes[0](flow, flow.by_layer(model.nodes(layout.nodes)), weights, kinds)[-1]
+        return model.passes[0](
+            layered, layered.by_layer(model.nodes(layout.nodes)), weights, kinds
+        )[-1]
 
     assert (last(given) - last(other)).abs().max() > 1e-9
 
 
 def test_loops_are_read_again():
     given = stack(irregular.TEMPLATES["recurrent"](), 3)
-    once = ready("sweep", [given], width=8, passes=1, rounds=1)
-    twice = ready("sweep", [given], width=8, passes=1, rounds=2)
+    once = ready("relay", [given], width=8, passes=1, rounds=1)
+    twice = ready("relay", [given], width=8, passes=1, rounds=2)
     assert (once([given]) - twice([given])).abs().max() > 1e-6
     plain = stack(make.mlp(3, 4, 2), 3)
     assert torch.equal(once([plain]), twice([plain])), "nothing is read twice where nothing loops"
@@ -193,7 +195,7 @@ class TestUnits:
 
 def test_gradients_reach_the_weights_twice():
     template = make.mlp(2, 4, 3, activation="sin")
-    model = ready("sweep", [stack(template, 4)], width=8, views=3)
+    model = ready("relay", [stack(template, 4)], width=8, views=3)
     values = stack(template, 2).edge_attr.requires_grad_()
 
     def answer(values: Tensor) -> Tensor:
@@ -214,7 +216,7 @@ def test_gradients_reach_the_weights_twice():
 )
 def test_numbers_out_of_range_are_refused(arguments, message):
     with pytest.raises(MetanetError, match=message):
-        build("sweep", **arguments)
+        build("relay", **arguments)
 
 
 def test_sources_are_made_when_asked_for_and_again_when_nodes_changed():
