@@ -28,8 +28,8 @@ import timm  # noqa: E402, F401  (imported once, before processes are forked)
 import transformers.modeling_utils  # noqa: E402, F401
 
 LEGITIMATE = (
-    "network's input", "network's output", "kernel", "slides along", "position", "selected along", "looked up",
-    "constant varies", "single item", "stacked along", "ranked by size",
+    "network's input", "network's output", "kernel", "slides along", "position", "selected along",
+    "looked up", "constant varies", "single item", "stacked along", "ranked by size",
 )  # fmt: skip
 """Parts of the reasons (``Fixed.reason``) for which an axis has to stay as it is: features that the
 network takes or gives, and places in an image, a sequence, a kernel or a table."""
@@ -106,8 +106,9 @@ def measure(case: Case, args: argparse.Namespace, report: Report) -> None:
     )
     explained = len(found.unseen) - len(found.unexplained)
     report("verify check", **{
-        "change": f"{found.change:.1e}", "axes checked": len(found.sensitivity), "unseen, reason known": explained,
-        "unseen, no reason": len(found.unexplained), "unseen": names(f"{n} axis {a}" for n, a in found.unexplained),
+        "change": f"{found.change:.1e}", "axes checked": len(found.sensitivity),
+        "unseen, reason known": explained, "unseen, no reason": len(found.unexplained),
+        "unseen": names(f"{n} axis {a}" for n, a in found.unexplained),
     })  # fmt: skip
     sound, checked = found.change < metanet.verification.TOLERANCE, ""
     for positional, named in given[1:]:
@@ -151,7 +152,8 @@ def described(solved: Derivation, traces: Sequence[Trace]) -> dict[str, Any]:
     permutations = [g for g in spec.groups if g.kind != "fixed"]
     return {
         "warnings": len(solved.warnings),
-        "ops without rule": "; ".join(f"{name} x{n}" if n > 1 else name for name, n in sorted(unruled.items())),
+        "ops without rule": "; ".join(f"{name} x{n}" if n > 1 else name for name,
+            n in sorted(unruled.items())),
         "groups": len(permutations), "keyed groups": sum(bool(g.keys) for g in permutations),
         "tensors": counts["all"], "movable": counts["movable"], "pinned, legitimate": counts["legitimate"],
         "never read": counts["unread"], "not movable": len(stuck), "not movable, names": names(stuck),

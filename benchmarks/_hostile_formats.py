@@ -210,16 +210,18 @@ def _used(transform: Any) -> None:
 PT, ST = "x.pt", "x.safetensors"
 FORMATS: dict[str, Format] = {
     "safetensors": Format(
-        lambda f: metanet.save_checkpoint(f / ST, state(), {"epoch": 1}), {ST: "safetensors"}, lambda f: _load(f / ST),
-        lambda f: _safe_open(f / ST),
+        lambda f: metanet.save_checkpoint(f / ST, state(), {"epoch": 1}), {ST: "safetensors"},
+        lambda f: _load(f / ST), lambda f: _safe_open(f / ST),
     ),
     "index of shards": Format(_shards, {"m/model.safetensors.index.json": "json"}, lambda f: _load(f / "m")),
-    "torch, zip": Format(lambda f: _torch(f / PT), {PT: "zip"}, lambda f: _load(f / PT), lambda f: _torch_load(f / PT)),
+    "torch, zip": Format(lambda f: _torch(f / PT), {PT: "zip"}, lambda f: _load(f / PT),
+        lambda f: _torch_load(f / PT)),
     "torch, zip, deflated": Format(
         lambda f: _deflated(f / PT), {PT: "zip"}, lambda f: _load(f / PT), lambda f: _torch_load(f / PT)
     ),
     "torch, older": Format(
-        lambda f: _torch(f / PT, older=True), {PT: "pickle"}, lambda f: _load(f / PT), lambda f: _torch_load(f / PT)
+        lambda f: _torch(f / PT, older=True), {PT: "pickle"}, lambda f: _load(f / PT),
+        lambda f: _torch_load(f / PT)
     ),
     "inert, zip": Format(lambda f: _foreign(f / PT, False), {PT: "zip"}, lambda f: _inert(f / PT)),
     "inert, zip, deflated": Format(lambda f: _deflated(f / PT), {PT: "zip"}, lambda f: _inert(f / PT)),
@@ -255,25 +257,29 @@ FORMATS: dict[str, Format] = {
         lambda f: _data(f / "data", nn.Conv2d(3, 2, 3), f"hf:{f}"),
     ),
     "data, text": Format(
-        runs.write_text, {"text.txt": "bytes", "lm/tokenizer.json": "json", "lm/tokenizer_config.json": "json"},
+        runs.write_text, {"text.txt": "bytes", "lm/tokenizer.json": "json",
+            "lm/tokenizer_config.json": "json"},
         runs.read_text,
     ),
     "torch.distributed": Format(
-        lambda f: runs.write_distributed(f, state()), {"d/.metadata": "one pickle", "d/__0_0.distcp": "bytes"},
-        lambda f: _load(f / "d"),
+        lambda f: runs.write_distributed(f, state()),
+        {"d/.metadata": "one pickle", "d/__0_0.distcp": "bytes"}, lambda f: _load(f / "d"),
     ),
     "metanetwork": Format(
-        _model, {"m/model.json": "json", "m/model.safetensors": "safetensors"}, lambda f: metanet.nn.load(f / "m")
+        _model, {"m/model.json": "json", "m/model.safetensors": "safetensors"},
+        lambda f: metanet.nn.load(f / "m")
     ),
     "run, as predict reads it": Format(
-        runs.write_run, {"run/model/model.json": "json", "run/model/model.safetensors": "safetensors"}, runs.ask_run
+        runs.write_run, {"run/model/model.json": "json", "run/model/model.safetensors": "safetensors"},
+        runs.ask_run
     ),
     "last.ckpt": Format(runs.write_last, {runs.LAST: "safetensors"}, runs.read_last),
     "recipe of a merge": Format(
         runs.write_merge, {"merged/merge_config.yaml": "yaml", "merged/README.md": "bytes"}, runs.replay
     ),
     "zoo": Format(
-        zoos.write, {"zoo/zoo.json": "json", "zoo/table.csv": "bytes", "zoo/deep-00000.safetensors": "safetensors"},
+        zoos.write, {"zoo/zoo.json": "json", "zoo/table.csv": "bytes",
+            "zoo/deep-00000.safetensors": "safetensors"},
         zoos.read, mend=zoos.mend,
     ),
     "zoo of a folder": Format(

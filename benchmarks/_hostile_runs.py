@@ -82,9 +82,11 @@ def write_last(folder: Path) -> None:
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     content = {
-        "epoch": 1, "global_step": 7, "pytorch-lightning_version": "2.5", "loops": {"fit_loop": {"state_dict": {}}},
-        "state_dict": network.state_dict(), "optimizer_states": [optimizer.state_dict()],
-        "lr_schedulers": [{"last_epoch": 1, "_last_lr": [1e-3]}], "callbacks": {"stopping": {"best": float("inf")}},
+        "epoch": 1, "global_step": 7, "pytorch-lightning_version": "2.5",
+        "loops": {"fit_loop": {"state_dict": {}}}, "state_dict": network.state_dict(),
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [{"last_epoch": 1, "_last_lr": [1e-3]}],
+        "callbacks": {"stopping": {"best": float("inf")}},
     }  # fmt: skip
     SafeCheckpointIO().save_checkpoint(content, folder / LAST)
 

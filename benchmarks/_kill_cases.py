@@ -166,7 +166,8 @@ def _trained(folder: Path) -> State:
 
 
 def _epoch(path: Path) -> int:
-    import_torchvision()  # before lightning imports it: its compiled part may be of another build than PyTorch
+    # before lightning imports it: its compiled part may be of another build than PyTorch
+    import_torchvision()
     from metanet.tasks._last import load_last  # on lightning, which takes seconds
 
     return load_last(path)["epoch"]
@@ -226,7 +227,8 @@ CASES: dict[str, Case] = {
     ),
     "merge, in shards": Case(
         run=_command(
-            "merge", "models=[a.safetensors,b.safetensors]", "out=out", "max_shard_size=150", "hydra.run.dir=run"
+            "merge", "models=[a.safetensors,b.safetensors]", "out=out", "max_shard_size=150",
+            "hydra.run.dir=run"
         ),
         state=lambda folder: _checkpoint(folder / "out"),
     ),
@@ -236,7 +238,8 @@ CASES: dict[str, Case] = {
     ),
     "graph": Case(
         run=_command(*_GRAPH, "html=true"),
-        state=lambda folder: _reads(("graph.safetensors", _graph), ("graph.png", _png), ("graph.html", _html))(
+        state=lambda folder: _reads(("graph.safetensors", _graph), ("graph.png", _png),
+            ("graph.html", _html))(
             folder / "out"
         ),
     ),
@@ -255,10 +258,11 @@ CASES: dict[str, Case] = {
     ),
     "barrier": Case(
         run=_command(
-            "barrier", "a=a.safetensors", "b=b.safetensors", *ARCH, "data=data.safetensors", "points=5", "logger=none",
-            "hydra.run.dir=run",
+            "barrier", "a=a.safetensors", "b=b.safetensors", *ARCH, "data=data.safetensors", "points=5",
+            "logger=none", "hydra.run.dir=run",
         ),
-        state=lambda folder: _reads(("barrier.csv", _table), ("barrier.png", _png), ("metrics.json", _numbers))(
+        state=lambda folder: _reads(("barrier.csv", _table), ("barrier.png", _png),
+            ("metrics.json", _numbers))(
             folder / "run"
         ),
     ),
@@ -270,11 +274,14 @@ CASES: dict[str, Case] = {
     ),
     "predict": Case(
         prepare=lambda: cli.main([*_TRAIN, "trainer.max_epochs=1"]),
-        run=_command("predict", "run=run", "checkpoint=asked.safetensors", "arch=mlp2_tanh", "hydra.run.dir=asking"),
-        state=lambda folder: _trained(folder) | _reads(("predict.log", lambda path: "made"))(folder / "asking"),
+        run=_command("predict", "run=run", "checkpoint=asked.safetensors", "arch=mlp2_tanh",
+            "hydra.run.dir=asking"),
+        state=lambda folder: _trained(folder) | _reads(("predict.log",
+                lambda path: "made"))(folder / "asking"),
     ),
     "zoo": Case(
-        run=_command("zoo", "zoo=digits_tiny", "zoo.networks=6", "zoo.epochs=1", "+zoo.root=data", "hydra.run.dir=run"),
+        run=_command("zoo", "zoo=digits_tiny", "zoo.networks=6", "zoo.epochs=1", "+zoo.root=data",
+            "hydra.run.dir=run"),
         state=_zoo,
     ),
     "save_checkpoint, file over shards": _saving(150, "5GB"),

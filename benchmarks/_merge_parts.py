@@ -51,8 +51,13 @@ def pairs(network: str, seed: int, folder: Path) -> Iterator[Row]:
             for repair in repairs_of(network):
                 merged = metanet.merge(ends, method, align=align, data=some, **given,
                                        repair=None if repair == "none" else repair)  # fmt: skip
-                yield {"method": method, "align": matcher, "repair": repair, **_measured(network, merged, test),
-                       "seconds": _seconds(merged)}  # fmt: skip
+                yield {
+                    "method": method,
+                    "align": matcher,
+                    "repair": repair,
+                    **_measured(network, merged, test),
+                    "seconds": _seconds(merged),
+                }
     # Where neurons of both networks became others, single ones have no goal: BatchNorm's statistics
     # alone are left.
     for repair in repairs_of(network)[: 2 if network == "resnet" else 1]:
@@ -94,7 +99,8 @@ def tasks(network: str, seed: int, folder: Path) -> Iterator[Row]:
             yield {**row, "align": "not relabelled", **_on_tasks(network, plain)}
             yield {**row, "align": "none", **_on_tasks(network, blind)}
             yield {**row, "align": "weight", **_on_tasks(network, found), "seconds": _seconds(found),
-                   "recovered": _recovered(found.alignments[0], planted), "equal": _equal(found, plain)}  # fmt: skip
+                   "recovered": _recovered(found.alignments[0], planted),
+                   "equal": _equal(found, plain)}  # fmt: skip
 
 
 def own(network: str, seed: int, folder: Path) -> Iterator[Row]:

@@ -14,9 +14,9 @@ import yaml
 
 DEEP = "[" * 5_000 + "]" * 5_000
 STRANGE: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 2**53, 2**62, 2**63, 2**64, -(2**63), 10**400, 0.5, -0.0, 1e308, "", "x",
-    "../x", "a\0b", "/dev/zero", "\ud800", "\u202e\u0000", "é", "e\u0301", "x" * 100_000, [], {}, [[]], [0], [-1],
-    [2**62, 2**62],
+    None, True, False, 0, 1, -1, 2**31, 2**53, 2**62, 2**63, 2**64, -(2**63), 10**400, 0.5, -0.0, 1e308,
+    "", "x", "../x", "a\0b", "/dev/zero", "\ud800", "\u202e\u0000", "é", "e\u0301", "x" * 100_000, [], {},
+    [[]], [0], [-1], [2**62, 2**62],
     {"a": 1}, ["x"], [None], [1.5], "float32", "F4", "permutation", ["relu"], [0] * 1_000,
 )  # fmt: skip
 
@@ -156,8 +156,8 @@ def _changed_yaml(content: bytes, rng: random.Random) -> bytes:
     odd = rng.choice((
         "x: !!python/object/apply:os.system [id]\n", "x: !!int a\n", "x: !!timestamp b\n", "x: !!binary c\n",
         "x: !!float {}\n", "x: &a [*a]\n", "x: *b\n", f"x: {DEEP}\n", "<<: [1]\n", "? {a: 1}\n: 2\n",
-        "x: 2026-99-99\n", "x: 0x\n", "x: 1:99\n", "x: ${oc.env:HOME}\n", "x: ${x}\n", "- x\n", "%YAML 9.9\n---\n",
-        "x: .inf\n",
+        "x: 2026-99-99\n", "x: 0x\n", "x: 1:99\n", "x: ${oc.env:HOME}\n", "x: ${x}\n", "- x\n",
+        "%YAML 9.9\n---\n", "x: .inf\n",
         "x: !!set {a}\n", "x: 0b_\n", "x: 1_\n", "x: 0o9\n", "= : 1\n", "x: =\n",
     ))  # fmt: skip
     lines.insert(rng.randrange(len(lines) + 1), odd)
@@ -182,9 +182,9 @@ def _changed_safetensors(content: bytes, rng: random.Random) -> bytes:
 # ---------------------------------------------------------------- pickles and archives
 
 _BOMBS = (
-    b")" + b"\x85" * 2_000, b"(" * 3_000, b"]" * 3_000, b"cos\nsystem\n", b"cbuiltins\ngetattr\n", b"\x82\x01",
-    b"r\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"\x8a\xff", b"0", b"R", b"b", b"s", b"t", b"\x81", b"Q", b"}", b"2",
-    b"N", b".", b"}K\x01" + b"2\x86" * 40 + b"Ns0",
+    b")" + b"\x85" * 2_000, b"(" * 3_000, b"]" * 3_000, b"cos\nsystem\n", b"cbuiltins\ngetattr\n",
+    b"\x82\x01", b"r\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"\x8a\xff", b"0", b"R", b"b", b"s", b"t",
+    b"\x81", b"Q", b"}", b"2", b"N", b".", b"}K\x01" + b"2\x86" * 40 + b"Ns0",
 )  # fmt: skip
 
 

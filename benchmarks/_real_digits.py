@@ -115,8 +115,18 @@ def three_sets(folder: Path) -> list[Real]:
     for name, (features, classifier, shape) in parts.items():
         state = dict(metanet.load_checkpoint(folder / f"ccexam/weights/{name}.pth"))
         module = Digits({"features": nn.Sequential(*features), "classifier": classifier})
-        found.append(Real(name=f"ccexam {name}", module=module, states=[state], example=(torch.randn(2, *shape),),
-                          inputs=(torch.randn(8, *shape),), shows=shows[name]))  # fmt: skip
+        example = (torch.randn(2, *shape),)
+        inputs = (torch.randn(8, *shape),)
+        found.append(
+            Real(
+                name=f"ccexam {name}",
+                module=module,
+                states=[state],
+                example=example,
+                inputs=inputs,
+                shows=shows[name],
+            )
+        )
     return found
 
 

@@ -9,15 +9,20 @@ from typing import Any
 
 from torch import nn
 
-LIMIT = 40_000_000  # parameters, a ResNet-50 as backbone fits; more means that SIZES lacks the name of some size
+# parameters, a ResNet-50 as backbone fits; more means that SIZES lacks the name of some size
+LIMIT = 40_000_000
 
 SIZES = {
     # widths
-    **dict.fromkeys(["hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim", "embedding_size"], 64),
-    **dict.fromkeys(["hidden_dim", "word_embed_proj_dim", "projection_dim", "encoder_hidden_size", "d_embed"], 64),
-    **dict.fromkeys(["decoder_hidden_size", "out_hidden_size", "text_hidden_size", "projector_hidden_size"], 64),
+    **dict.fromkeys(["hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim", "embedding_size"],
+        64),
+    **dict.fromkeys(["hidden_dim", "word_embed_proj_dim", "projection_dim", "encoder_hidden_size",
+            "d_embed"], 64),
+    **dict.fromkeys(["decoder_hidden_size", "out_hidden_size", "text_hidden_size",
+            "projector_hidden_size"], 64),
     **dict.fromkeys(["pooler_output_size", "output_hidden_size", "embedding_dim", "lru_width"], 64),
-    **dict.fromkeys(["intermediate_size", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "n_inner"], 80),
+    **dict.fromkeys(["intermediate_size", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim",
+            "n_inner"], 80),
     **dict.fromkeys(["mlp_dim", "dim_ff", "encoder_intermediate_size", "decoder_intermediate_size"], 80),
     **dict.fromkeys(["moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size"], 24),
     "shared_expert_intermediate_size": 28, "bottleneck_size": 16, "classifier_proj_size": 24,
@@ -33,12 +38,14 @@ SIZES = {
     "q_lora_rank": 20, "kv_lora_rank": 28, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12, "qk_head_dim": 20,
     "rotary_dim": 8, "index_head_dim": 16, "index_topk": 4,
     # state-space models
-    **dict.fromkeys(["mamba_d_state", "state_size", "mamba_n_heads"], 8), "mamba_d_head": 16, "mamba_d_ssm": 128,
-    "mamba_chunk_size": 8, "chunk_size": 8,
+    **dict.fromkeys(["mamba_d_state", "state_size", "mamba_n_heads"], 8), "mamba_d_head": 16,
+    "mamba_d_ssm": 128, "mamba_chunk_size": 8, "chunk_size": 8,
     # depths
     **dict.fromkeys(["num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "encoder_layers"], 2),
-    **dict.fromkeys(["decoder_layers", "num_encoder_layers", "num_decoder_layers", "encoder_num_hidden_layers"], 2),
-    **dict.fromkeys(["decoder_num_hidden_layers", "num_encoder_hidden_layers", "num_decoder_hidden_layers"], 2),
+    **dict.fromkeys(["decoder_layers", "num_encoder_layers", "num_decoder_layers",
+            "encoder_num_hidden_layers"], 2),
+    **dict.fromkeys(["decoder_num_hidden_layers", "num_encoder_hidden_layers",
+            "num_decoder_hidden_layers"], 2),
     **dict.fromkeys(["first_k_dense_replace", "num_dense_layers"], 1), "num_nextn_predict_layers": 0,
     "num_kv_shared_layers": 0,
     # experts
@@ -93,8 +100,10 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "depth_anything": {"backbone_config.num_hidden_layers": 4, "backbone_config.out_indices": [1, 2, 3, 4],
                        "reassemble_hidden_size": 64},
     "donut-swin": {"image_size": 128},
-    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2},
-    "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 24, 32, 40]},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 2, "topk_group": 1,
+        "num_experts_per_tok": 2},
+    "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3],
+        "neck_hidden_sizes": [16, 24, 32, 40]},
     "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320},
     "encodec": {"codebook_dim": 64},
     "esm": {"pad_token_id": 1, "mask_token_id": 32},
@@ -120,7 +129,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "maskformer-swin": {"image_size": 128},
     "mm-grounding-dino": {"backbone_config.image_size": 128},
     "paddleocr_vl": {"text_config.rope_parameters": _MROPE},
-    "perceiver": {"num_latents": 10, "d_latents": 48, "num_self_attends_per_block": 2, "num_self_attention_heads": 4,
+    "perceiver": {"num_latents": 10, "d_latents": 48, "num_self_attends_per_block": 2,
+        "num_self_attention_heads": 4,
                   "num_cross_attention_heads": 4},
     "qwen2_5_vl": {"text_config.rope_parameters": _MROPE},
     "qwen2_vl": {"text_config.rope_parameters": _MROPE},
@@ -147,11 +157,11 @@ TYPES = {
 that a configuration does not tell: the part that is taken instead."""
 
 HEADS = [
-    "MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_CLASSIFICATION", "MULTIMODAL_LM", "IMAGE_TEXT_TO_TEXT",
-    "SPEECH_SEQ_2_SEQ", "CTC", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION", "OBJECT_DETECTION",
-    "SEMANTIC_SEGMENTATION", "UNIVERSAL_SEGMENTATION", "DEPTH_ESTIMATION", "PRETRAINING", "TIME_SERIES_PREDICTION",
-    "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM", "IMAGE_TO_IMAGE", "KEYPOINT_DETECTION", "ZERO_SHOT_OBJECT_DETECTION",
-    "TEXT_ENCODING", "BACKBONE", "MASK_GENERATION",
+    "MASKED_LM", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_CLASSIFICATION", "MULTIMODAL_LM",
+    "IMAGE_TEXT_TO_TEXT", "SPEECH_SEQ_2_SEQ", "CTC", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION",
+    "OBJECT_DETECTION", "SEMANTIC_SEGMENTATION", "UNIVERSAL_SEGMENTATION", "DEPTH_ESTIMATION",
+    "PRETRAINING", "TIME_SERIES_PREDICTION", "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM", "IMAGE_TO_IMAGE",
+    "KEYPOINT_DETECTION", "ZERO_SHOT_OBJECT_DETECTION", "TEXT_ENCODING", "BACKBONE", "MASK_GENERATION",
 ]  # fmt: skip
 """The first of these tasks that a family has a network for is taken, else the network without a
 head."""

@@ -50,8 +50,8 @@ OURS = ("metanet", "metanet, lapx")
 PEERS = ("git-re-basin", "rebasin", "sinkhorn-rebasin")
 COLUMNS = (
     "network", "tool", "seed", "threads", "seconds", "cpu seconds", "prepare", "groups", "moved", "steps",
-    "L2 before", "L2 after", "inner before", "inner after", "output change", "load", "version", "error", "machine",
-    "date", "command",
+    "L2 before", "L2 after", "inner before", "inner after", "output change", "load", "version", "error",
+    "machine", "date", "command",
 )  # fmt: skip
 
 
@@ -249,7 +249,10 @@ def environment(ours: bool, threads: int) -> dict[str, str]:
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def write(rows: Sequence[Mapping[str, Any]], append: bool) -> None:
@@ -289,8 +292,9 @@ def table(rows: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> str:
             after = [r["L2 after"] for r in done]
             spread = f" ± {statistics.stdev(after):.3f}" if len(after) > 1 else ""
             lines.append(
-                f"| {network} | {tool} | {seconds:.2f} | {seconds / first:.1f} | {done[0]['L2 before']:.2f} -> "
-                f"{statistics.mean(after):.3f}{spread} | {done[0]['moved']} | {done[0]['output change']} |"
+                f"| {network} | {tool} | {seconds:.2f} | {seconds / first:.1f} | "
+                f"{done[0]['L2 before']:.2f} -> {statistics.mean(after):.3f}{spread} | "
+                f"{done[0]['moved']} | {done[0]['output change']} |"
             )
     return "\n".join(lines)
 

@@ -63,8 +63,8 @@ MATCHERS: dict[str, tuple[str, dict[str, Any]]] = {
 SLOW = ("straight_through", "sinkhorn", "sinkhorn, midpoint")
 """Seconds a pair: in two rounds on the first draw of the first set alone."""
 
-COLUMNS = ("element", "molecules", "matcher", "draw", "round", "atoms", "end a", "end b", "error", "error, new",
-           "cosine", "seconds", "load", "date", "command")  # fmt: skip
+COLUMNS = ("element", "molecules", "matcher", "draw", "round", "atoms", "end a", "end b", "error",
+           "error, new", "cosine", "seconds", "load", "date", "command")  # fmt: skip
 
 
 def main() -> None:
@@ -204,14 +204,16 @@ class Bench:
             other = sum(float(t.square().sum()) for t in b.values())
             for name, value in (
                 ("end a", self.error(a)), ("end b", self.error(b)), ("error", self.error(middle)),
-                ("error, new", self.error(middle, 1)), ("cosine", inner / (size * other) ** 0.5), ("seconds", seconds),
+                ("error, new", self.error(middle, 1)), ("cosine", inner / (size * other) ** 0.5),
+                ("seconds", seconds),
             ):  # fmt: skip
                 values.setdefault(name, []).append(value)
         row: dict[str, Any] = {
             name: round(statistics.mean(each), 4) for name, each in values.items()
         }
         return {"atoms": len(self.inputs[0]), **row, "load": round(os.getloadavg()[0], 1),
-                "date": date.today().isoformat(), "command": "python benchmarks/alignment_ani.py"}  # fmt: skip
+                "date": date.today().isoformat(),
+                "command": "python benchmarks/alignment_ani.py"}  # fmt: skip
 
 
 def write(rows: Sequence[Mapping[str, Any]]) -> None:

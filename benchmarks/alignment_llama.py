@@ -46,8 +46,8 @@ from metanet.symmetry import Transform
 PLANTED = "planted.safetensors"
 
 COLUMNS = ("layers", "pair", "GB each", "parameters", "memory", "threads", "seconds", "cpu seconds", "steps",
-           "inner before", "inner after", "share found", "write s", "peak GB", "peak GB with pages", "load", "date",
-           "command")  # fmt: skip
+           "inner before", "inner after", "share found", "write s", "peak GB", "peak GB with pages",
+           "load", "date", "command")  # fmt: skip
 
 
 def main() -> None:
@@ -135,12 +135,13 @@ def make(folder: Path, layers: int, pair: str) -> dict[str, Any]:
 
 def measured(folder: Path, layers: int, args: argparse.Namespace) -> dict[str, Any]:
     """One alignment in a process of its own."""
-    command = [sys.executable, __file__, "--one", str(folder), "--layers", str(layers), "--memory", str(args.memory),
-               "--sweeps", str(args.sweeps)]  # fmt: skip
+    options = ["--layers", str(layers), "--memory", str(args.memory), "--sweeps", str(args.sweeps)]
+    command = [sys.executable, __file__, "--one", str(folder), *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {
-        "memory": args.memory, **json.loads(done.stdout.splitlines()[-1]), "load": round(os.getloadavg()[0], 1),
-        "date": date.today().isoformat(), "command": "python benchmarks/alignment_llama.py",
+        "memory": args.memory, **json.loads(done.stdout.splitlines()[-1]),
+        "load": round(os.getloadavg()[0], 1), "date": date.today().isoformat(),
+        "command": "python benchmarks/alignment_llama.py",
     }  # fmt: skip
 
 

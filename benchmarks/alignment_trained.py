@@ -60,8 +60,9 @@ MATCHERS: dict[str, tuple[str, dict[str, Any]]] = {
 """What is measured, by the name in the table: a matcher and its options."""
 
 MEASURES = {"loss": "loss", "accuracy": "accuracy", "calibrated": "calibrated_loss"}
-COLUMNS = ("network", "width", "pair", "matcher", "statistics", "seconds", "cosine", "loss a", "loss b", "accuracy a",
-           "accuracy b", "loss middle", "accuracy middle", *MEASURES, "load", "date", "command")  # fmt: skip
+COLUMNS = ("network", "width", "pair", "matcher", "statistics", "seconds", "cosine", "loss a", "loss b",
+           "accuracy a", "accuracy b", "loss middle", "accuracy middle", *MEASURES, "load", "date",
+           "command")  # fmt: skip
 
 Data = list[tuple[Tensor, Tensor]]
 
@@ -200,8 +201,8 @@ def write(rows: Sequence[Mapping[str, Any]], append: bool) -> None:
 def draw(shown: Mapping[tuple[str, str], Mapping[str, Barrier]]) -> None:
     """A panel for each network and kind of statistics."""
     figure = Figure(figsize=(4.6 * len(shown), 5.2), layout="constrained")
-    for axes, ((network, kind), curves) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(),
-                                               strict=True):  # fmt: skip
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, ((network, kind), curves) in zip(panels, shown.items(), strict=True):
         for number, (name, curve) in enumerate(curves.items()):
             style = (
                 {"color": "black", "ls": "--"} if name == "none" else {"color": f"C{number % 10}"}

@@ -63,8 +63,8 @@ from metanet.zoo.networks import Siren
 
 NETWORKS, SIZES = 64, (2, 32, 32, 1)
 COLUMNS = (
-    "measured", "builder", "start", "result", "ms", "best ms", "repeats", "peak MB", "result MB", "nodes", "edges",
-    "ours is faster by", "times the copy", "template s", "template MB",
+    "measured", "builder", "start", "result", "ms", "best ms", "repeats", "peak MB", "result MB", "nodes",
+    "edges", "ours is faster by", "times the copy", "template s", "template MB",
 )  # fmt: skip
 
 
@@ -133,9 +133,10 @@ def sirens(peers: Mapping[str, Path], seconds: float) -> list[dict[str, Any]]:
         built = builder.build()
         sparse = builder.result == "PyG batch"
         rows.append({
-            "measured": f"{NETWORKS} SIRENs", "builder": builder.name, "start": builder.start, "result": builder.result,
-            **timing(measured), "peak MB": peak(builder.build), "result MB": size(built),
-            "nodes": built.num_nodes if sparse else "", "edges": built.num_edges if sparse else "",
+            "measured": f"{NETWORKS} SIRENs", "builder": builder.name, "start": builder.start,
+            "result": builder.result, **timing(measured), "peak MB": peak(builder.build),
+            "result MB": size(built), "nodes": built.num_nodes if sparse else "",
+            "edges": built.num_edges if sparse else "",
         })  # fmt: skip
     for row in rows:
         if row["builder"] != "ours":
@@ -196,7 +197,8 @@ def resnet(network: str, seconds: float) -> list[dict[str, Any]]:
     }
     times = in_turns(list(steps.values()), seconds)
     rows = [
-        {"measured": network, "builder": name, **timing(measured), "peak MB": peak(step), "result MB": size(step()),
+        {"measured": network, "builder": name, **timing(measured), "peak MB": peak(step),
+            "result MB": size(step()),
          "nodes": graph.num_nodes, "edges": graph.num_edges}
         for (name, step), measured in zip(steps.items(), times, strict=True)
     ]  # fmt: skip

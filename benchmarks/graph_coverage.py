@@ -29,8 +29,9 @@ from metanet.checkpoints import atomic_write
 
 HERE = Path(__file__).parent
 COLUMNS = (
-    "source", "family", "model", "status", "parameters", "nodes", "edges", "constant edges", "blocks", "plain blocks",
-    "origins", "not read", "not followed", "not followed, names", "trace s", "template s", "check s", "problems",
+    "source", "family", "model", "status", "parameters", "nodes", "edges", "constant edges", "blocks",
+    "plain blocks", "origins", "not read", "not followed", "not followed, names", "trace s", "template s",
+    "check s", "problems",
 )  # fmt: skip
 _CONTEXT = multiprocessing.get_context("forkserver")
 

@@ -147,8 +147,8 @@ def _undisturbed(work: Path, inputs: Path, log: Path, case: Any) -> tuple[Any, A
 
 
 def _one(
-    work: Path, inputs: Path, log: Path, case: Any, old: Any, new: Any, row: dict[str, Any], when: str, point: int,
-    after: float | None,
+    work: Path, inputs: Path, log: Path, case: Any, old: Any, new: Any, row: dict[str, Any], when: str,
+    point: int, after: float | None,
 ) -> None:  # fmt: skip
     """Kill once, look, run again, look again."""
     folder = _folder(work, inputs)

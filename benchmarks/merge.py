@@ -48,8 +48,8 @@ import metanet
 CONTENDER = Path(__file__).with_name("_merge_contender.py")
 COUNT, WIDTH = 64, 2048
 COLUMNS = (
-    "method", "program", "s", "best s", "processor s", "peak GiB", "times read_and_write", "ours is faster by",
-    "entries that differ",
+    "method", "program", "s", "best s", "processor s", "peak GiB", "times read_and_write",
+    "ours is faster by", "entries that differ",
 )  # fmt: skip
 
 
@@ -150,7 +150,8 @@ def measured(
     for name, runs in found.items():
         row = {
             "method": method, "program": name, "s": round(median[name]["seconds"], 2),
-            "best s": round(min(r["seconds"] for r in runs), 2), "processor s": round(median[name]["processor"], 2),
+            "best s": round(min(r["seconds"] for r in runs), 2),
+            "processor s": round(median[name]["processor"], 2),
             "peak GiB": round(max(r["gib"] for r in runs), 2), "version": runs[0]["version"],
             "times read_and_write": round(median[name]["seconds"] / median["read_and_write"]["seconds"], 2),
         }  # fmt: skip

@@ -15,38 +15,40 @@ mergekit leaves to chance which of them counts as larger.
 
 Where mergekit 0.1.5 is wrong, or a matter of chance, and what metanet does instead:
 
-| method         | mergekit                                                         | metanet                          |
-|----------------|------------------------------------------------------------------|----------------------------------|
-| all            | computes in the stored dtype unless dtype: says otherwise: SCE   | float32 or float64 always        |
-|                | and Model Stock make NaN of float16 weights of some hundreds     |                                  |
-| dare_*, della* | other elements are dropped when tensors come in another order,   | seed and name say which          |
-|                | or when one is left out                                          |                                  |
-| ties, della*,  | of equal changes at a threshold (bfloat16 has many), those that  | those that come first            |
-| breadcrumbs*   | an unstable sort puts first                                      |                                  |
-| della*         | kernels: ranks along the second axis alone, among the input      | ranks in each output channel     |
-|                | channels                                                         |                                  |
-| della*         | scalars, rows of one element: an error ends the merge            | density is the chance            |
-| sce            | models count alike where the mean squares of their changes sum   | by their squares, always         |
-|                | to under 1e-6, as in many fine-tunes                             |                                  |
-| sce            | equal variances at the threshold: any of them                    | those that come first            |
-| model_stock    | cosines shrink where the product of two norms is under 1e-6, as  | cosines of any norms             |
-|                | of biases and single rows of fine-tunes                          |                                  |
-| model_stock    | filter_wise, kernels: the last axis alone, three numbers of a    | angles of output channels        |
-|                | 3x3 convolution                                                  |                                  |
-| multislerp     | three models or more: an error ends the merge at a tensor of     | zeros; the base                  |
-|                | zeros, or one that none changed                                  |                                  |
-| multislerp     | a step in the tangent space that is zero but for rounding        | no such step                     |
-| karcher        | norms under 1e-5 in all models: zeros                            | the mean of any norms            |
-| slerp          | norms under 1e-8 count as 1: equal tensors grow                  | equal tensors stay               |
-| nuslerp        | nuslerp_row_wise makes vectors of the columns                    | dim: the axis of the vectors     |
-| nuslerp        | vectors that are nearly opposite: roundings of float32, times    | cosines in float64               |
-|                | 100 and more                                                     |                                  |
-| nuslerp        | weights of sum 0 count as equal                                  | an error                         |
-| arcee_fusion   | quartiles of a million elements drawn without a seed, where a    | of all elements                  |
-|                | tensor has more                                                  |                                  |
-| linear, slerp, | equal models change by a rounding                                | they stay, bit for bit           |
-| multislerp,    |                                                                  |                                  |
-| karcher, ties  |                                                                  |                                  |
+| method         | mergekit                                               | metanet                          |
+|----------------|--------------------------------------------------------|----------------------------------|
+| all            | computes in the stored dtype unless dtype: says        | float32 or float64 always        |
+|                | otherwise: SCE and Model Stock make NaN of float16     |                                  |
+|                | weights of some hundreds                               |                                  |
+| dare_*, della* | other elements are dropped when tensors come in        | seed and name say which          |
+|                | another order, or when one is left out                 |                                  |
+| ties, della*,  | of equal changes at a threshold (bfloat16 has many),   | those that come first            |
+| breadcrumbs*   | those that an unstable sort puts first                 |                                  |
+| della*         | kernels: ranks along the second axis alone, among the  | ranks in each output channel     |
+|                | input channels                                         |                                  |
+| della*         | scalars, rows of one element: an error ends the merge  | density is the chance            |
+| sce            | models count alike where the mean squares of their     | by their squares, always         |
+|                | changes sum to under 1e-6, as in many fine-tunes       |                                  |
+| sce            | equal variances at the threshold: any of them          | those that come first            |
+| model_stock    | cosines shrink where the product of two norms is under | cosines of any norms             |
+|                | 1e-6, as of biases and single rows of fine-tunes       |                                  |
+| model_stock    | filter_wise, kernels: the last axis alone, three       | angles of output channels        |
+|                | numbers of a 3x3 convolution                           |                                  |
+| multislerp     | three models or more: an error ends the merge at a     | zeros; the base                  |
+|                | tensor of zeros, or one that none changed              |                                  |
+| multislerp     | a step in the tangent space that is zero but for       | no such step                     |
+|                | rounding                                               |                                  |
+| karcher        | norms under 1e-5 in all models: zeros                  | the mean of any norms            |
+| slerp          | norms under 1e-8 count as 1: equal tensors grow        | equal tensors stay               |
+| nuslerp        | nuslerp_row_wise makes vectors of the columns          | dim: the axis of the vectors     |
+| nuslerp        | vectors that are nearly opposite: roundings of         | cosines in float64               |
+|                | float32, times 100 and more                            |                                  |
+| nuslerp        | weights of sum 0 count as equal                        | an error                         |
+| arcee_fusion   | quartiles of a million elements drawn without a seed,  | of all elements                  |
+|                | where a tensor has more                                |                                  |
+| linear, slerp, | equal models change by a rounding                      | they stay, bit for bit           |
+| multislerp,    |                                                        |                                  |
+| karcher, ties  |                                                        |                                  |
 """
 
 import contextlib
@@ -330,7 +332,8 @@ def run() -> None:
     versions = {name: version(name) for name in ("mergekit", "torch")}
     save_file(stored, target, {"cases": json.dumps(settings), **versions})
     print(
-        f"{target}: {len(settings)} cases in {len(DTYPES)} dtypes, {target.stat().st_size / 1000:.0f} kB, {versions}"
+        f"{target}: {len(settings)} cases in {len(DTYPES)} dtypes, "
+        f"{target.stat().st_size / 1000:.0f} kB, {versions}"
     )
 
 

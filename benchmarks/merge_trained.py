@@ -171,16 +171,24 @@ def table_of_tasks(rows: Sequence[Row]) -> str:
         ("recovered", "groups recovered"),
         ("equal", "tensors as if not relabelled"),
     ):
-        lines.append([name, *(f"{statistics.mean(values(rows, column, network=n, repair=r, align='weight')):.1%}"
-                              for n, r in columns)])  # fmt: skip
+        shares = [
+            statistics.mean(values(rows, column, network=n, repair=r, align="weight"))
+            for n, r in columns
+        ]
+        lines.append([name, *(f"{share:.1%}" for share in shares)])
     head = [n if r == "none" else f"{n}, {r}" for n, r in columns]
     return markdown(["mean accuracy over tasks, %", *head], lines)
 
 
 def table_of_own(rows: Sequence[Row]) -> str:
     rows = chosen(rows, part="own")
-    lines = [[m, *(f"{statistics.mean(values(rows, 'equal', network=n, method=m)):.1%}" for n in networks_of(rows))]
-             for m in methods_of(rows)]  # fmt: skip
+    lines = []
+    for method in methods_of(rows):
+        shares = [
+            statistics.mean(values(rows, "equal", network=n, method=method))
+            for n in networks_of(rows)
+        ]
+        lines.append([method, *(f"{share:.1%}" for share in shares)])
     return markdown(["tensors equal bit for bit", *networks_of(rows)], lines)
 
 
@@ -264,8 +272,16 @@ def _bars(axes: Any, groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Non
         width = 0.8 / len(found)
         for number, (label, numbers) in enumerate(found.items()):
             spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-            axes.bar(place + (number - (len(found) - 1) / 2) * width, statistics.mean(numbers), width, yerr=spread,
-                     color=f"C{number}", label=label if place == 0 else None, error_kw={"lw": 0.8})  # fmt: skip
+            middle = place + (number - (len(found) - 1) / 2) * width
+            axes.bar(
+                middle,
+                statistics.mean(numbers),
+                width,
+                yerr=spread,
+                color=f"C{number}",
+                label=label if place == 0 else None,
+                error_kw={"lw": 0.8},
+            )
     axes.set_xticks(range(len(groups)), list(groups), fontsize=7)
 
 

@@ -54,34 +54,49 @@ COLUMNS = (
 )  # fmt: skip
 WRONG = ("other exception", "crash", "hang", "memory", "long message", "unexplained")
 MEANT = {
-    r"its metadata 'metanet' is (damaged|no JSON)": "metadata of ours that are damaged: they are part of what we give",
-    r"its header is damaged or no JSON: the key .* stands there twice": "a name twice: the library takes the last",
+    r"its metadata 'metanet' is (damaged|no JSON)":
+        "metadata of ours that are damaged: they are part of what we give",
+    r"its header is damaged or no JSON: the key .* stands there twice":
+        "a name twice: the library takes the last",
     r"has dtype (F4|F6_\w+|F8_E8M0), which": "numbers of less than a byte, which torch can't count with",
-    r"which a file of [\d,]+ bytes does not hold": "tensors of far more memory than the file, or sizes beyond 2^63",
-    r"its header is .*\n.*shape\[\d+\]: .* less than 9223372036854775808": "empty tensors of sizes beyond 2^63",
+    r"which a file of [\d,]+ bytes does not hold":
+        "tensors of far more memory than the file, or sizes beyond 2^63",
+    r"its header is .*\n.*shape\[\d+\]: .* less than 9223372036854775808":
+        "empty tensors of sizes beyond 2^63",
     r"its header is .*\n.*Input should be a valid (dictionary|string|list|dictionary or \w+), got":
         "an entry as a list, a dtype as an object: spellings that the library takes by accident",
-    r"expected a state dict|no tensors at its top|several state dicts": "torch reads any content, we state dicts",
+    r"expected a state dict|no tensors at its top|several state dicts":
+        "torch reads any content, we state dicts",
     r"\(Refused: its storage .* of [\d,]+ values has [\d,]+ bytes\)": "a storage larger than its record",
-    r"\(Refused: its record .* of two sizes\)": "a stored record of two sizes: which one is right can't be known",
+    r"\(Refused: its record .* of two sizes\)":
+        "a stored record of two sizes: which one is right can't be known",
     r"\(Refused: its record .* ends behind the file\)": "a record that ends behind the file",
-    r"\(Refused: it has two records of one name\)": "two records of one name: which one is meant can't be known",
-    r"\(Refused: it has several data\.pkl\)": "two contents in one archive: which one is meant can't be known",
+    r"\(Refused: it has two records of one name\)":
+        "two records of one name: which one is meant can't be known",
+    r"\(Refused: it has several data\.pkl\)":
+        "two contents in one archive: which one is meant can't be known",
     r"\(Refused: it has no data\.pkl\)": "the content is in no folder, or has another name",
     r"\(Refused: it lacks the record .*\)": "a record under a name that torch alone takes for it",
     r"\(Refused: its record .* is not where its directory says\)": "the head of a record is damaged",
     r"\(Refused: its records can't be listed: .*\)": "the directory of the archive is damaged",
-    r"\(Refused: its record .* is damaged, or another than .*\)": "a record that its directory does not describe",
+    r"\(Refused: its record .* is damaged, or another than .*\)":
+        "a record that its directory does not describe",
     r"\(Refused: its record (.* inflates to [\d,]+ bytes, not [\d,]+)?\)":
         "compressed bytes of another number than the directory says",
     r"\(BadZipFile: Bad CRC-32 .*\)": "a record that differs from its checksum, which torch does not look at",
-    r"\(error: Error -3 while decompressing .*\)": "compressed bytes that are damaged: torch takes what it has got",
-    r"is a Python pickle that torch\.save did not write": "an older file whose first number is spelt otherwise",
-    r"\(Refused: its storage .* is not among those that it has\)": "torch leaves the storage as the memory was",
-    r"\(UnpicklingError: it numbers an object": "a pickle with a number that makes the unpickler take gigabytes",
-    r"\(UnpicklingError: its containers stand more than": "a pickle that nests so deep that the stack is at risk",
+    r"\(error: Error -3 while decompressing .*\)":
+        "compressed bytes that are damaged: torch takes what it has got",
+    r"is a Python pickle that torch\.save did not write":
+        "an older file whose first number is spelt otherwise",
+    r"\(Refused: its storage .* is not among those that it has\)":
+        "torch leaves the storage as the memory was",
+    r"\(UnpicklingError: it numbers an object":
+        "a pickle with a number that makes the unpickler take gigabytes",
+    r"\(UnpicklingError: its containers stand more than":
+        "a pickle that nests so deep that the stack is at risk",
     r"\(UnpicklingError: its keys would take long to hash": "a pickle with keys that take hours",
-    r"\(UnpicklingError: what it makes would take more than": "a pickle that takes far more memory than the file",
+    r"\(UnpicklingError: what it makes would take more than":
+        "a pickle that takes far more memory than the file",
 }  # fmt: skip
 """What a message of ours says -> why we refuse there what another program takes."""
 

@@ -68,9 +68,11 @@ def main() -> None:
         "--no-download", action="store_true", help="leave out packages that are not in the folder"
     )
     args = parser.parse_args()
-    convert(Real(name="", module=nn.Linear(2, 3), states=[nn.Linear(2, 3).state_dict()], inputs=(torch.rand(2, 2),),
-                 example=(torch.rand(2, 2),)))  # fmt: skip
-    rows = []  # the first conversion of a process, which waits for imports, stands in none of them
+    # the first conversion of a process, which waits for imports, stands in none of the rows
+    states = [nn.Linear(2, 3).state_dict()]
+    inputs, example = (torch.rand(2, 2),), (torch.rand(2, 2),)
+    convert(Real(name="", module=nn.Linear(2, 3), states=states, inputs=inputs, example=example))
+    rows = []
     chosen = [
         package for package in PACKAGES if any(fnmatch(package, pattern) for pattern in args.only)
     ]
@@ -93,7 +95,8 @@ def main() -> None:
             print("  ".join(f"{k} {v}" for k, v in written(rows[-1]).items()), flush=True)
     told = {
         "command": "python benchmarks/real_checkpoints.py",
-        "versions": f"Python {platform.python_version()}, torch {version('torch')}, {torch.get_num_threads()} threads",
+        "versions": f"Python {platform.python_version()}, "
+        f"torch {version('torch')}, {torch.get_num_threads()} threads",
     }
     if len(chosen) == len(PACKAGES):  # else the rows of the others would be lost
         with open(Path(__file__).with_suffix(".csv"), "w", newline="") as file:
@@ -137,8 +140,9 @@ def convert(real: Real) -> dict[str, Any]:
         "parameters": sum(t.numel() for t in real.states[0].values() if t.is_floating_point()),
         "nodes": template.num_nodes, "edges": template.num_edges,
         "constant edges": sum(block.count for block in template.blocks if block.tensor is None),
-        "groups": len(arch.spec.groups), "no place": sum(block.type == EdgeType.TENSOR for block in template.blocks),
-        "round trip": True, "same outputs": True,
+        "groups": len(arch.spec.groups),
+        "no place": sum(block.type == EdgeType.TENSOR for block in template.blocks), "round trip": True,
+        "same outputs": True,
     }  # fmt: skip
     seconds: list[tuple[float, float]] = []
     changes = []

@@ -7,9 +7,10 @@ The runs themselves are ordinary commands, for instance
 
 and this reads what they left behind:
 
-    python benchmarks/results.py NAME=FOLDER [NAME=FOLDER ...] > table.md      (--csv FILE writes the numbers too)
+    python benchmarks/results.py NAME=FOLDER [NAME=FOLDER ...] > table.md
 
-where FOLDER is a run directory, or a sweep's, whose runs differ in their seed only.
+(``--csv FILE`` writes the numbers too), where FOLDER is a run directory, or a sweep's, whose runs
+differ in their seed only.
 """
 
 import argparse

@@ -126,7 +126,9 @@ def imports(path: Path, root: Path, modules: set[str]) -> Iterator[str]:
 
 
 def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
-    """Sets of files each of which leads to all the others (Tarjan 1972); a package's ``__init__`` is no file here.
+    """Sets of files each of which leads to all the others (Tarjan 1972).
+
+    A package's ``__init__`` is no file here.
 
     >>> circles({"a": {"b"}, "b": {"a"}, "c": {"a"}})
     [['a', 'b']]

@@ -47,7 +47,8 @@ COLUMNS = {
     "source": "timm, torchvision or transformers",
     "family": "the module that registers a timm network, the folder in transformers",
     "model": "the name there (a configuration type of transformers)",
-    "status": "ok; unsound; unseen axes (without a reason); failed: STAGE; time limit: STAGE; too large to verify here",
+    "status": "ok; unsound; unseen axes (without a reason); failed: STAGE; time limit: "
+    "STAGE; too large to verify here",
     "parameters": "entries of all parameters",
     "traced": "yes, or empty",
     "warnings": "number of warnings",
@@ -55,9 +56,11 @@ COLUMNS = {
     "ops without rule": "and how often each was called",
     "groups": "of neurons that may be permuted",
     "keyed groups": "those of them with one permutation per index of another group",
-    "tensors": "parameters and buffers with two or more dimensions, tied ones once; each is in one of the next five",
+    "tensors": "parameters and buffers with two or more dimensions, tied ones once; "
+    "each is in one of the next five",
     "movable": "have an axis that moves",
-    "pinned, legitimate": "cannot move: all axes are inputs, outputs, tokens, places (_coverage_row.LEGITIMATE)",
+    "pinned, legitimate": "cannot move: all axes are inputs, outputs, tokens, "
+    "places (_coverage_row.LEGITIMATE)",
     "never read": "the examples do not use them",
     "not movable": "the rest, where precision is lost",
     "not movable, names": "first three",
@@ -246,8 +249,9 @@ def summary(rows: Sequence[dict[str, str]]) -> str:
             f"  recorded              {share(len(traced), len(run))}",
             f"  sound on both inputs  {share(len(sound), len(verified))} of those verified",
             f"  verified entirely ok  {share(sum(r['status'] == 'ok' for r in run), len(run))}",
-            f"  tensors with an axis that moves  {share(movable, judged)}; besides, {pinned} of {tensors} are inputs, "
-            f"outputs, tokens or places throughout, {unread} are never read",
+            f"  tensors with an axis that moves  {share(movable, judged)}; besides, {pinned} of "
+            f"{tensors} are inputs, outputs, tokens or places throughout, "
+            f"{unread} are never read",
         ]
         lines += [
             f"  {n} x {status}" for status, n in Counter(r["status"] for r in mine).most_common()

@@ -33,9 +33,9 @@ def measure(seed: int) -> dict[str, object]:
     arch = metanet.trace(program, program.example)
     report = metanet.verify(program, arch.spec, program.example, sensitivity=False, draws=3)
     return {
-        "seed": seed, "kinds": program.kinds, "operations": len(arch.recording.ops), "groups": len(arch.spec.groups),
-        "keyed groups": sum(bool(g.keys) for g in arch.spec.groups), "change": report.change,
-        "without rule": [w.split()[0] for w in arch.warnings if "has no rule" in w],
+        "seed": seed, "kinds": program.kinds, "operations": len(arch.recording.ops),
+        "groups": len(arch.spec.groups), "keyed groups": sum(bool(g.keys) for g in arch.spec.groups),
+        "change": report.change, "without rule": [w.split()[0] for w in arch.warnings if "has no rule" in w],
     }  # fmt: skip
 
 

@@ -44,7 +44,8 @@ PACKAGES = ("torch", "torchvision", "transformers", "torch-pruning")
 PATIENCE = 120  # seconds for Torch-Pruning
 COLUMNS = (
     "measured", "network", "layers", "parameters", "ops", "record s", "analysis s", "total s", "peak GB",
-    "peak GB, imports", "groups", "groups, Torch-Pruning", "the same", "ours alone", "Torch-Pruning alone", "error",
+    "peak GB, imports", "groups", "groups, Torch-Pruning", "the same", "ours alone",
+    "Torch-Pruning alone", "error",
 )  # fmt: skip
 
 Entry = tuple[str, int]  # tensor, axis
@@ -110,8 +111,9 @@ def analysis(network: str) -> dict[str, Any]:
         solved = derive(trace)
         seconds.append(time.perf_counter() - start)
     return {
-        "layers": layers(network), "parameters": count(model), "ops": len(trace.ops), "record s": round(recorded, 3),
-        "analysis s": round(statistics.median(seconds), 4), "groups": len(solved.spec.groups), "peak GB": peak(),
+        "layers": layers(network), "parameters": count(model), "ops": len(trace.ops),
+        "record s": round(recorded, 3), "analysis s": round(statistics.median(seconds), 4),
+        "groups": len(solved.spec.groups), "peak GB": peak(),
     }  # fmt: skip
 
 
@@ -122,8 +124,9 @@ def whole_trace(network: str) -> dict[str, Any]:
     start = time.perf_counter()
     arch = metanet.trace(model)
     return {
-        "layers": layers(network), "parameters": count(model), "total s": round(time.perf_counter() - start, 2),
-        "groups": len(arch.spec.groups), "peak GB": peak(), "peak GB, imports": before,
+        "layers": layers(network), "parameters": count(model),
+        "total s": round(time.perf_counter() - start, 2), "groups": len(arch.spec.groups),
+        "peak GB": peak(), "peak GB, imports": before,
     }  # fmt: skip
 
 
@@ -146,7 +149,8 @@ def groups(network: str) -> dict[str, Any]:
             "error": f"Torch-Pruning: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
         }
     return {
-        **row, "groups, Torch-Pruning": len(theirs), "the same": len(ours & theirs), "ours alone": len(ours - theirs),
+        **row, "groups, Torch-Pruning": len(theirs), "the same": len(ours & theirs),
+        "ours alone": len(ours - theirs),
         "Torch-Pruning alone": "; ".join(sorted(f"{min(g)[0]} axis {min(g)[1]} and {len(g) - 1} more"
                                                 for g in theirs - ours)[:5]),
     }  # fmt: skip
@@ -222,14 +226,15 @@ def build(network: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         )
     elif network == "gqa":
         model = LlamaForCausalLM(LlamaConfig(
-            num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, intermediate_size=80,
-            vocab_size=96,
+            num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=80, vocab_size=96,
         ))  # fmt: skip
     else:
         with torch.device("meta"):
             model = LlamaForCausalLM(LlamaConfig(
-                num_hidden_layers=layers(network), hidden_size=8192, num_attention_heads=64, num_key_value_heads=8,
-                intermediate_size=28672, vocab_size=128256, max_position_embeddings=8192,
+                num_hidden_layers=layers(network), hidden_size=8192, num_attention_heads=64,
+                num_key_value_heads=8, intermediate_size=28672, vocab_size=128256,
+                max_position_embeddings=8192,
             ))  # fmt: skip
     example = example_inputs(model.eval())
     return model, example.args, dict(example.kwargs)

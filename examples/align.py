@@ -1,4 +1,7 @@
-"""Two networks of digits from two seeds: their average, as they are and aligned: ``python examples/align.py``"""
+"""Two networks of digits from two seeds: their average, as they are and aligned.
+
+python examples/align.py
+"""
 
 import torch
 from sklearn.datasets import load_digits

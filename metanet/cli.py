@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    name, *rest = args
+    name, *words = args
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return _until_stopped(name, rest)
+    return _until_stopped(name, words)
 
 
 def _until_stopped(name: str, args: list[str]) -> int:

@@ -142,8 +142,10 @@ def build(node: Any, **kwargs: Any) -> Any:
 
     node = plain(node)
     if not isinstance(node, Mapping) or "_target_" not in node:
-        given = f"the keys {', '.join(map(str, node))}" if isinstance(node, Mapping) else repr(node)
-        raise MetanetError(f"nothing to build: expected a mapping with _target_, got {given}")
+        content = (
+            f"the keys {', '.join(map(str, node))}" if isinstance(node, Mapping) else repr(node)
+        )
+        raise MetanetError(f"nothing to build: expected a mapping with _target_, got {content}")
     _refuse_late_interpolation(node)
     targets = list(_targets(node))
     for where, inner in targets:
@@ -199,8 +201,8 @@ def _refuse_late_interpolation(node: Any) -> None:
 def _trusted() -> tuple[str, ...]:
     """Ours, those that the user names, plugins that the user has installed, and modules that the user
     named on the command line."""
-    own = [name.strip().rstrip(".") for name in os.environ.get(TRUSTED_VARIABLE, "").split(",")]
-    packages = dict.fromkeys([*own, *plugins.trusted(), *sorted(named_modules())])
+    extra = [name.strip().rstrip(".") for name in os.environ.get(TRUSTED_VARIABLE, "").split(",")]
+    packages = dict.fromkeys([*extra, *plugins.trusted(), *sorted(named_modules())])
     return TRUSTED + tuple(f"{name}." for name in packages if name)
 
 
@@ -226,8 +228,8 @@ def _check_name(target: Any, where: str) -> None:
     ):
         return
     raise MetanetError(
-        f"refused to build _target_ {target!r}{_at(where)}: configurations may only name public classes and functions "
-        f"under {', '.join(_trusted())} (except {', '.join(REFUSED)}). "
+        f"refused to build _target_ {target!r}{_at(where)}: configurations may only name public "
+        f"classes and functions under {', '.join(_trusted())} (except {', '.join(REFUSED)}). "
         f"Is it a package of your own that you trust? Set {TRUSTED_VARIABLE}=PACKAGE."
     )
 
@@ -237,19 +239,19 @@ def _locate(target: str, where: str) -> Callable:
     too."""
     package, *names = target.split(".")
     path = package
-    found = importlib.import_module(package)
+    member = importlib.import_module(package)
     for name in names:
         try:
-            found = getattr(found, name)
+            member = getattr(member, name)
         except AttributeError as error:
             try:
-                found = importlib.import_module(f"{path}.{name}")
+                member = importlib.import_module(f"{path}.{name}")
             except ModuleNotFoundError as missing:
                 if missing.name != f"{path}.{name}":
                     raise  # the module is there and imports something that isn't: its own traceback says where
-                close = difflib.get_close_matches(name, dir(found))
+                close = difflib.get_close_matches(name, dir(member))
                 hint = (
-                    f"; did you mean {' or '.join(f'{path}.{each}' for each in close)}?"
+                    f"; did you mean {' or '.join(f'{path}.{choice}' for choice in close)}?"
                     if close
                     else ""
                 )
@@ -257,21 +259,22 @@ def _locate(target: str, where: str) -> Callable:
                     f"_target_ {target!r}{_at(where)} does not exist{hint}"
                 ) from error
         path = f"{path}.{name}"
-    if not callable(found):
+    if not callable(member):
         raise MetanetError(
-            f"_target_ {target!r}{_at(where)} is no class or function, it is {found!r}"
+            f"_target_ {target!r}{_at(where)} is no class or function, it is {member!r}"
         )
-    home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+    home = f"{getattr(member, '__module__', None)}.{getattr(member, '__qualname__', None)}"
     if not _is_trusted(home):
         raise MetanetError(
             f"refused to build _target_ {target!r}{_at(where)}: it leads to {home}, which is not trusted"
         )
-    if not isinstance(found, type) and _is_named(target, TRUSTED):
+    if not isinstance(member, type) and _is_named(target, TRUSTED):
         raise MetanetError(
-            f"refused to build _target_ {target!r}{_at(where)}: it is a function or a method, and configurations name "
-            f"classes. A function of your own package is built where {TRUSTED_VARIABLE}=PACKAGE says so"
+            f"refused to build _target_ {target!r}{_at(where)}: it is a function or a method, "
+            "and configurations name classes. A function of your own package is built where "
+            f"{TRUSTED_VARIABLE}=PACKAGE says so"
         )
-    return found
+    return member
 
 
 def _check_call(target: Callable, node: Mapping, kwargs: Mapping, where: str) -> None:
@@ -280,10 +283,10 @@ def _check_call(target: Callable, node: Mapping, kwargs: Mapping, where: str) ->
         signature = inspect.signature(target)
     except ValueError:  # some callables written in C have none
         return
-    given = {key: value for key, value in node.items() if key not in _HYDRA_KEYS} | {**kwargs}
+    arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS} | {**kwargs}
     bind = signature.bind_partial if node.get("_partial_") else signature.bind
     try:
-        bind(*node.get("_args_", ()), **given)
+        bind(*node.get("_args_", ()), **arguments)
     except TypeError as error:
         parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         takes = ", ".join(
@@ -291,7 +294,7 @@ def _check_call(target: Callable, node: Mapping, kwargs: Mapping, where: str) ->
         )
         names = [p.name for p in parameters]
         unknown = (
-            [key for key in given if key not in names]
+            [key for key in arguments if key not in names]
             if len(names) == len(signature.parameters)
             else []
         )
@@ -301,7 +304,8 @@ def _check_call(target: Callable, node: Mapping, kwargs: Mapping, where: str) ->
             for key, c in hints.items()
         ]
         raise MetanetError(
-            f"{node['_target_']}{_at(where)} can't be called: {', '.join(problems) or error}. It takes ({takes})."
+            f"{node['_target_']}{_at(where)} can't be called: {', '.join(problems) or error}. "
+            f"It takes ({takes})."
         ) from None
 
 

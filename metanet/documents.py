@@ -267,11 +267,11 @@ def _integer(text: str) -> int | float:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    distinct = dict(pairs)
+    if len(distinct) < len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
                 raise ValueError(f"the key {brief(name, _VALUE)!r} stands there twice")
             seen.add(name)
-    return made
+    return distinct

@@ -30,8 +30,8 @@ def listed(names: Iterable[object], most: int = 10, join: str = ", ") -> str:
     'a, b and 1 more'
     """
     names = list(names)
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return join.join(brief(name) for name in islice(names, most)) + more
+    others = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return join.join(brief(name) for name in islice(names, most)) + others
 
 
 class MetanetError(Exception):

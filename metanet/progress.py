@@ -138,9 +138,9 @@ class Lines(Progress[Item]):
         count = self._counted(self.done) + (
             "" if self.total is None else f"/{self._counted(self.total)}"
         )
-        more = [f"{name} {value}" for name, value in self.numbers.items()]
+        shown = [f"{name} {value}" for name, value in self.numbers.items()]
         return ", ".join(
-            [f"{self.what}: {count} {self.unit}".rstrip(), f"{now - self.started:.0f} s", *more]
+            [f"{self.what}: {count} {self.unit}".rstrip(), f"{now - self.started:.0f} s", *shown]
         )
 
     def _counted(self, number: int) -> str:

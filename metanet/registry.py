@@ -353,8 +353,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         close = get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         broken = "".join(f"\n  {problem}" for problem in self._failures.values())
-        own = [] if self.group is None else ["or package.module for one of your own"]
-        choices = ", ".join([*(names or ["none"]), *own])
+        besides = [] if self.group is None else ["or package.module for one of your own"]
+        choices = ", ".join([*(names or ["none"]), *besides])
         return f"there is no {self.what} {name!r}{hint} Choices: {choices}{broken}"
 
 

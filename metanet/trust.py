@@ -84,7 +84,7 @@ def is_open(reference: str) -> bool:
     return any(test(reference) for test in _tests)
 
 
-def check_arguments(function: Callable, given: Mapping[str, Any], place: str) -> None:
+def check_arguments(function: Callable, arguments: Mapping[str, Any], place: str) -> None:
     """Refuse keyword arguments from a file that a function does not take.
 
     Its signature does not have them, or does not type them so.
@@ -109,7 +109,7 @@ def check_arguments(function: Callable, given: Mapping[str, Any], place: str) ->
         arbitrary_types_allowed=True,
         protected_namespaces=(),
     )
-    validated(create_model("Arguments", __config__=config, **fields), dict(given), place)
+    validated(create_model("Arguments", __config__=config, **fields), dict(arguments), place)
 
 
 # ---------------------------------------------------------------- whom the user trusts
@@ -171,13 +171,15 @@ def require(
         TrustError: nobody has vouched for some of them; nothing of them was imported.
     """
     folder = Path(folder).expanduser().resolve()
-    doubtful = sorted({each for each in references if not is_open(each)} - _remembered(folder))
+    doubtful = sorted(
+        {reference for reference in references if not is_open(reference)} - _remembered(folder)
+    )
     if not doubtful:
         return
     if is_trusted(folder):
         remember(folder, doubtful)
         return
-    lines = [f"  {shown(each)}" for each in doubtful[:_LISTED]]
+    lines = [f"  {shown(reference)}" for reference in doubtful[:_LISTED]]
     if len(doubtful) > _LISTED:
         lines.append(f"  and {len(doubtful) - _LISTED} more")
     listed = "\n".join(lines)
@@ -200,13 +202,13 @@ def is_trusted(folder: str | os.PathLike) -> bool:
 def remember(folder: str | os.PathLike, references: Iterable[str]) -> None:
     """Trust these in this folder from now on; a warning where nothing can be written."""
     folder = Path(folder).expanduser().resolve()
-    known = _remembered(folder)
+    before = _remembered(folder)
     path = _memory_of(folder)
-    if known >= set(references) and path.exists():
+    if before >= set(references) and path.exists():
         return
     from .checkpoints import atomic_write  # here, since it imports torch
 
-    memory = _Memory(folder=str(folder), trusted=sorted(known | set(references)))
+    memory = _Memory(folder=str(folder), trusted=sorted(before | set(references)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with atomic_write(path) as beside:
@@ -247,9 +249,9 @@ def _memory_of(folder: Path) -> Path:
 
 
 def _home() -> Path:
-    own = os.environ.get(STATE_VARIABLE)
-    if own:
-        return Path(own)
+    folder = os.environ.get(STATE_VARIABLE)
+    if folder:
+        return Path(folder)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "metanet"
 
@@ -283,8 +285,9 @@ def check_inside(folder: Path) -> None:
             )
         if path.is_symlink() and not is_inside(path, root):
             raise TrustError(
-                f"{folder} was not made here, and {shown(str(path.relative_to(root)))} in it is a link that leads out "
-                f"of it. Remove the link, or add trust={folder} if you made it"
+                f"{folder} was not made here, and {shown(str(path.relative_to(root)))} in it is "
+                "a link that leads out of it. Remove the link, "
+                f"or add trust={folder} if you made it"
             )
         kind = path.lstat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):

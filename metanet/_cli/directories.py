@@ -181,8 +181,8 @@ def follow_main_rank(args: list[str]) -> list[str]:
     """
     if world_size() > 1 and is_sweep(args):
         raise MetanetError(
-            "a sweep (-m) runs its jobs one by one in one process; with several processes (torchrun, srun, NODE_RANK) "
-            "start one run at a time"
+            "a sweep (-m) runs its jobs one by one in one process; "
+            "with several processes (torchrun, srun, NODE_RANK) start one run at a time"
         )
     if is_main_rank():
         return args
@@ -197,7 +197,8 @@ def follow_main_rank(args: list[str]) -> list[str]:
     store = _store()
     if store is None:
         raise MetanetError(
-            f"this process is not rank 0 of {world_size()} and can't learn where rank 0 writes: there is no torchrun. "
+            f"this process is not rank 0 of {world_size()} and can't learn where rank 0 writes: "
+            "there is no torchrun. "
             f"Start it by torchrun, or give all ranks one directory, e.g. hydra.run.dir=outputs/$SLURM_JOB_ID"
         )
     try:

@@ -96,7 +96,10 @@ def described(kind: Any) -> str:
 def asked(kind: Any) -> str:
     """What to do: ``give a whole number``, ``choose from a, b``."""
     parts = _judged(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
-    return f"{'choose from' if any(get_origin(part) is Literal for part in parts) else 'give'} {described(kind)}"
+    return (
+        f"{'choose from' if any(get_origin(part) is Literal for part in parts) else 'give'} "
+        f"{described(kind)}"
+    )
 
 
 def _judged(parts: Iterable[Any]) -> list[Any]:

@@ -22,9 +22,9 @@ from ..errors import MetanetError
 from ..evaluation import batch_inputs, cut, fit_to
 from ..evaluation.data import load_data
 from ..merging import DataPerModel
-from ..sources import load_factory
+from ..sources import load_factory, seeded_network
 from ..tracing import example_inputs, tensors_in
-from .tracing import Inputs, examples_of, seeded_network, trace_timed
+from .tracing import Inputs, examples_of, trace_timed
 
 ALIGNMENT_FILE = "alignment.safetensors"
 _LARGE = 5e8  # values: from here on the module is made without memory, unless something runs it

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import MetanetError
 from ..registry import Registry, is_own
 from ..runs import check_login
+from .devices import DEVICES, TRACING_DEVICES, unusable
 
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _GLOB = re.compile(r"[*?\[]")
@@ -19,7 +20,8 @@ _GLOB = re.compile(r"[*?\[]")
 
 def checkpoint(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A file or folder of weights. Patterns are left to whoever may expand them."""
-    missing = [each for each in _texts(value) if not _GLOB.search(each) and not _exists(each)]
+    paths = [text for text in _texts(value) if not _GLOB.search(text)]
+    missing = [path for path in paths if not _exists(path)]
     if not missing:
         return None
     from ..checkpoints import load_checkpoint
@@ -40,12 +42,10 @@ def checkpoints(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 def there(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A file or folder that is read."""
-    missing = [each for each in _texts(value) if not _exists(each)]
-    return (
-        f"{key}={missing[0]}: there is no such file or folder{_nearby(missing[0])}"
-        if missing
-        else None
-    )
+    missing = next((text for text in _texts(value) if not _exists(text)), None)
+    if missing is None:
+        return None
+    return f"{key}={missing}: there is no such file or folder{_nearby(missing)}"
 
 
 def folder(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
@@ -57,23 +57,23 @@ def folder(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 def data(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """What networks are run on: a path, or a function that makes batches."""
-    for each in _texts(value):
-        if not _exists(each):
-            if not _FACTORY.fullmatch(each):
-                return (
-                    f"{key}={each}: there is no such folder or file{_nearby(each)}. It is a folder of images (one "
-                    "subfolder a class), a text file, a .safetensors file with inputs and targets, or "
-                    "package.module:factory"
-                )
-            return _unimportable(key, each)
-    return None
+    missing = next((text for text in _texts(value) if not _exists(text)), None)
+    if missing is None:
+        return None
+    if _FACTORY.fullmatch(missing):
+        return _unimportable(key, missing)
+    return (
+        f"{key}={missing}: there is no such folder or file{_nearby(missing)}. "
+        "It is a folder of images (one subfolder a class), a text file, "
+        "a .safetensors file with inputs and targets, or package.module:factory"
+    )
 
 
 def reference(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """The reference of a network. What a timm or transformers network is called is left to these,
     which load slowly."""
-    scheme, _, rest = value.partition(":")
-    if rest and scheme in ("timm", "hf"):
+    scheme, _, name = value.partition(":")
+    if name and scheme in ("timm", "hf"):
         return None
     return _unimportable(key, value)
 
@@ -83,7 +83,8 @@ def reference_unread(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None
     it."""
     if ":" in value or Path(value).expanduser().is_dir():
         return None
-    return f"{key}={value} names no network: give timm:NAME, hf:FOLDER, package.module:factory, or a folder"
+    choices = "timm:NAME, hf:FOLDER, package.module:factory, or a folder"
+    return f"{key}={value} names no network: give {choices}"
 
 
 def model(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
@@ -117,31 +118,33 @@ def login(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
 
 def device(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A device that this machine has."""
-    return _device(key, value, ("auto", "cpu", "cuda", "mps"))
+    return _device(key, value, DEVICES)
 
 
 def device_or_meta(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A device that this machine has, or the one without values."""
-    return _device(key, value, ("auto", "cpu", "cuda", "mps", "meta"))
+    return _device(key, value, TRACING_DEVICES)
 
 
 def free(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     """A folder that will be made."""
     path = Path(value).expanduser()
-    inputs = [each for name in ("a", "b", "base", "models") for each in _texts(cfg.get(name))]
-    for each in inputs:
-        if (
-            _exists(each)
-            and Path(each).is_dir()
-            and Path(each).resolve() in (path.resolve(), *path.resolve().parents)
-        ):
-            where = "is" if Path(each).resolve() == path.resolve() else "lies in"
-            return f"{key}={value} {where} the folder of an input, {each}: give another one"
+    place = path.resolve()
+    inputs = [text for name in ("a", "b", "base", "models") for text in _texts(cfg.get(name))]
+    folders = [text for text in inputs if _exists(text) and Path(text).is_dir()]
+    for text in folders:
+        source = Path(text).resolve()
+        if place.is_relative_to(source):
+            where = "is" if source == place else "lies in"
+            return f"{key}={value} {where} the folder of an input, {text}: give another one"
     if path.is_dir() and any(path.iterdir()):
         from ..checkpoints import remove_leftovers  # here, since it imports torch
 
         remove_leftovers(path, r"{name}\.lock")  # of whoever made it and was killed right after
-        return f"{key}={value} is not empty: give a folder that does not exist yet, so that nothing is overwritten"
+        return (
+            f"{key}={value} is not empty: "
+            "give a folder that does not exist yet, so that nothing is overwritten"
+        )
     return folder_or_new(key, value, cfg)
 
 
@@ -161,7 +164,7 @@ def file(key: str, value: Any, cfg: Mapping[str, Any]) -> str | None:
     return _unwritable(key, value, path.parent)
 
 
-def unknown_choice(key: str, value: str, names: Any, what: str, more: str = "") -> str | None:
+def unknown_choice(key: str, value: str, names: Any, what: str, besides: str = "") -> str | None:
     """Why a name is none that can be chosen; ``None`` if it is.
 
     Args:
@@ -169,7 +172,7 @@ def unknown_choice(key: str, value: str, names: Any, what: str, more: str = "") 
         value: the name.
         names: a registry, where ``package.module`` is found as well; or the names themselves.
         what: is chosen.
-        more: what may be given besides, for the message.
+        besides: what may be given besides, for the message.
     """
     if isinstance(names, Registry) and (is_own(value) or names.problem(value)):
         try:
@@ -177,23 +180,23 @@ def unknown_choice(key: str, value: str, names: Any, what: str, more: str = "") 
         except MetanetError as error:
             return f"{key}={value}: {error}"
         return None
-    return unknown_name(key, value, names, what, more)
+    return unknown_name(key, value, names, what, besides)
 
 
-def unknown_name(key: str, value: str, names: Any, what: str, more: str = "") -> str | None:
+def unknown_name(key: str, value: str, names: Any, what: str, besides: str = "") -> str | None:
     """Where ``value`` is none of the names: which there are, and the closest."""
     if value in names:
         return None
     close = get_close_matches(value, list(names), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    choices = ", ".join(filter(None, [*sorted(names), more]))
+    choices = ", ".join(filter(None, [*sorted(names), besides]))
     return f"{key}={value}: there is no {what} {value!r}. Choices: {choices}{hint}"
 
 
 def _unwritable(key: str, value: str, path: Path) -> str | None:
     """Why nothing can be written at ``path``; folders that are missing are made."""
     path = path.absolute()
-    above = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
+    above = next((place for place in (path, *path.parents) if place.exists()), Path("/"))
     if not above.is_dir():
         return f"{key}={value}: {above} is a file, so that there can be no folder in it"
     if not os.access(above, os.W_OK | os.X_OK):
@@ -208,23 +211,20 @@ def _reason(folder: Path) -> str:
 
 
 def _device(key: str, value: str, choices: tuple[str, ...]) -> str | None:
+    listed = ", ".join(choices)
     if value.partition(":")[0] not in choices:
-        close = (
-            get_close_matches(value, choices, n=1)
-            or [choice for choice in choices if choice in value.lower()][:1]
-        )
+        contained = [choice for choice in choices if choice in value.lower()]
+        close = get_close_matches(value, choices, n=1) or contained[:1]
         hint = f"; did you mean {close[0]}?" if close else ""
-        reason = "can't be used" if value != "meta" else "has no values"
-        return f"{key}={value} {reason}: choose from {', '.join(choices)}{hint}"
-    if value in ("auto", "cpu", "meta"):
+        reason = "has no values" if value == "meta" else "can't be used"
+        return f"{key}={value} {reason}: choose from {listed}{hint}"
+    if value in ("auto", "cpu", "meta"):  # which every machine has
         return None
-    from .devices import unusable  # here, since it imports torch
-
     objection = unusable(value)
     if objection is None:
         return None
-    first = objection.splitlines()[0]
-    return f"{key}={value} can't be used: {first}. Choose from {', '.join(choices)}"
+    summary = objection.splitlines()[0]
+    return f"{key}={value} can't be used: {summary}. Choose from {listed}"
 
 
 def _unimportable(key: str, value: str) -> str | None:
@@ -234,45 +234,40 @@ def _unimportable(key: str, value: str) -> str | None:
         load_factory(value)
     except MetanetError as error:
         text = str(error)
-        return (
-            text
-            if text.startswith(f"{key}=")
-            else f"{key}={text}"
-            if text.startswith(value)
-            else f"{key}: {text}"
-        )
+        if text.startswith(f"{key}="):
+            return text
+        separator = "=" if text.startswith(value) else ": "
+        return f"{key}{separator}{text}"
     return None
 
 
 def _texts(value: Any) -> Iterator[str]:
     """``A`` and ``[A, null, B]``: the texts in it."""
     values = value if isinstance(value, list) else [value]
-    return (each for each in values if isinstance(each, str))
+    return (text for text in values if isinstance(text, str))
 
 
 def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # too long, of a user that there isn't, with a null character
+    except (OSError, RuntimeError, ValueError):
+        # too long, of a user that there isn't, with a null character
         return False
 
 
-def _nearby(path: str) -> str:
+def _nearby(text: str) -> str:
     """What there is instead: the files in the same folder, and the one that is named most alike."""
-    wanted = Path(path).expanduser()
+    path = Path(text).expanduser()
+    folder = path.parent
     try:
-        names = sorted(
-            each.name for each in wanted.parent.iterdir() if not each.name.startswith(".")
-        )
+        names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     except FileNotFoundError:
-        return f": nor does its folder '{wanted.parent}'"
+        return f": nor does its folder '{folder}'"
     except (OSError, RuntimeError, ValueError):
         return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    listed = f"; its folder has {', '.join(names[:5])}{more}" if names else "; its folder is empty"
-    close = get_close_matches(wanted.name, names, n=1)
-    return f"{listed}; did you mean {wanted.with_name(close[0])}?" if close else listed
+    if not names:
+        return "; its folder is empty"
+    others = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    listed = f"; its folder has {', '.join(names[:5])}{others}"
+    close = get_close_matches(path.name, names, n=1)
+    return f"{listed}; did you mean {path.with_name(close[0])}?" if close else listed

@@ -100,7 +100,10 @@ def _grammar(word: str, sweep: bool) -> str | None:
         reason = usage.unbalanced(value) or f"it can't be read ({str(error).splitlines()[0]})"
         return f"{shown}: {reason}; text with spaces, commas or brackets stands in quotes, 'KEY=\"TEXT\"'"
     if override.is_sweep_override() and not sweep:
-        return f"{shown}: choices with commas are for a sweep: add -m to run each, or write [{value}] for a list"
+        return (
+            f"{shown}: choices with commas are for a sweep: add -m to run each, "
+            f"or write [{value}] for a list"
+        )
     return None
 
 

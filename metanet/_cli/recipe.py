@@ -41,8 +41,8 @@ def check_primary(args: Sequence[str]) -> None:
     """
     if any(arg.startswith(("--config-n", "-cn")) for arg in args):
         raise MetanetError(
-            "--config-name: the configuration that a merge leaves is no primary config. For the same merge again, give "
-            f"recipe=FOLDER/{CONFIG_FILE} and a new out="
+            "--config-name: the configuration that a merge leaves is no primary config. "
+            f"For the same merge again, give recipe=FOLDER/{CONFIG_FILE} and a new out="
         )
 
 
@@ -213,8 +213,8 @@ def _check_references(path: Path, values: Mapping[str, Any]) -> None:
 
 def _of_code(path: Path, key: str, reference: str) -> MetanetError:
     return MetanetError(
-        f"recipe={path} refers to code, {key}={reference[:80]}: a file can't make metanet run it. If you trust "
-        f"it, type {key}={reference[:80]} on the command line, too"
+        f"recipe={path} refers to code, {key}={reference[:80]}: a file can't make metanet run "
+        f"it. If you trust it, type {key}={reference[:80]} on the command line, too"
     )
 
 
@@ -238,8 +238,9 @@ def _check_inputs(path: Path, values: Mapping[str, Any], digests: Any) -> None:
             with file.open("rb") as content:
                 if hashlib.file_digest(content, "sha256").hexdigest() != digests.get(str(file)):
                     raise MetanetError(
-                        f"recipe={path}: {file} is not the file that it was made with (another SHA-256). Restore "
-                        "it, or give models= (base=) on the command line to merge what is there now"
+                        f"recipe={path}: {file} is not the file that it was made with (another "
+                        "SHA-256). Restore it, or give models= (base=) on the command line to "
+                        "merge what is there now"
                     )
 
 

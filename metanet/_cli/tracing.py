@@ -13,29 +13,31 @@ from ..errors import MetanetError, TraceError
 from ..evaluation import to_device
 from ..sources import seeded_network
 from ..tracing import example_inputs
-from .devices import find_tracing_device
+from .devices import find_device
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 _OWN_INPUTS = (
-    "set an attribute example_inputs on the module in the function that makes it: a tuple of inputs, batch size 2 or "
-    "more, or a dict of keyword inputs"
+    "set an attribute example_inputs on the module in the function that makes it: "
+    "a tuple of inputs, batch size 2 or more, or a dict of keyword inputs"
 )
 
 
-def make_network(options: Mapping[str, Any]) -> tuple[nn.Module, list[Inputs], str]:
+def make_network(options: Mapping[str, Any]) -> tuple[nn.Module, list[Inputs], torch.device]:
     """The network ``arch`` with random weights of ``seed``, its examples, and the device that has
     both.
 
     Raises:
         MetanetError: there is no such network or device, or nothing says what the network takes.
     """
-    ref, device = options["arch"], find_tracing_device(options["device"])
-    model = seeded_network(ref, options["seed"], device == "meta", options["arch_args"])
-    examples = examples_of(model, ref, options["input_shape"], options["seed"])
-    if device != "meta":  # where the recorder takes inputs that have values
-        model, examples = model.to(device), [to_device(each, device) for each in examples]
-    return model, examples, device
+    ref = options["arch"]
+    seed = options["seed"]
+    device = find_device(options["device"], tracing=True)
+    model = seeded_network(ref, seed, device.type == "meta", options["arch_args"])
+    examples = examples_of(model, ref, options["input_shape"], seed)
+    if device.type == "meta":
+        return model, examples, device  # the recorder takes inputs that have values
+    return model.to(device), [to_device(example, device) for example in examples], device
 
 
 def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list[Inputs]:
@@ -48,21 +50,33 @@ def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list
         MetanetError: it is no shape, or nothing says what the network takes.
     """
     if input_shape is not None:
-        if not isinstance(input_shape, list) or not all(
-            isinstance(n, int) and n > 0 for n in input_shape
-        ):
-            raise MetanetError(
-                f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]"
-            )
-        generator = torch.Generator().manual_seed(seed)
-        return [((torch.randn(batch, *input_shape, generator=generator),), {}) for batch in (2, 3)]
+        return _drawn(input_shape, seed)
     example = example_inputs(model)
     if example is None:
         raise MetanetError(
-            f"{ref}: nothing says what {type(model).__name__} takes. Give input_shape= of one sample, e.g. "
-            f"input_shape=[1,28,28], or {_OWN_INPUTS}."
+            f"{ref}: nothing says what {type(model).__name__} takes. "
+            f"Give input_shape= of one sample, e.g. input_shape=[1,28,28], or {_OWN_INPUTS}."
         )
-    return [(example.args, example.kwargs), *([example.check] if example.check is not None else [])]
+    examples = [(example.args, example.kwargs)]
+    if example.check is not None:
+        examples.append(example.check)
+    return examples
+
+
+def _drawn(input_shape: Any, seed: int) -> list[Inputs]:
+    """Random samples of a shape: a batch of two, and one of three as its check."""
+    is_shape = isinstance(input_shape, list) and all(map(_is_size, input_shape))
+    if not is_shape:
+        raise MetanetError(
+            f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    batches = [torch.randn(batch, *input_shape, generator=generator) for batch in (2, 3)]
+    return [((batch,), {}) for batch in batches]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 def trace_timed(
@@ -74,14 +88,15 @@ def trace_timed(
         TraceError: the network can't run the examples.
     """
     (args, kwargs), *checks = examples
+    check = checks[0] if checks else None
     started = time.perf_counter()
     try:
-        arch = trace(model, *args, check_inputs=checks[0] if checks else None, **kwargs)
+        arch = trace(model, *args, check_inputs=check, **kwargs)
     except TraceError as error:
         if input_shape is None:
             raise
         raise TraceError(
-            f"{error}\n  input_shape= makes one input of floating-point numbers. Does {ref} take integers, or several "
-            f"inputs? Then {_OWN_INPUTS}."
+            f"{error}\n  input_shape= makes one input of floating-point numbers. "
+            f"Does {ref} take integers, or several inputs? Then {_OWN_INPUTS}."
         ) from error
     return arch, time.perf_counter() - started

@@ -45,7 +45,9 @@ class Archive:
     def compressed(self) -> bool:
         """Whether any tensor is not stored as it is."""
         return any(
-            is_compressed(each) for name, each in self.records.items() if name.startswith("data/")
+            is_compressed(record)
+            for name, record in self.records.items()
+            if name.startswith("data/")
         )
 
     def record(self, name: str) -> zipfile.ZipInfo:
@@ -96,8 +98,8 @@ class Archive:
         if len(content) < _HEAD.size:
             raise Refused(f"its record {brief(name)} is not where its directory says")
         head = _HEAD.unpack_from(content)
-        found = head[0], head[3], head[-2], content[_HEAD.size :]
-        if found != (b"PK\x03\x04", record.compress_type, len(expected), expected):
+        actual = head[0], head[3], head[-2], content[_HEAD.size :]
+        if actual != (b"PK\x03\x04", record.compress_type, len(expected), expected):
             raise Refused(f"its record {brief(name)} is not where its directory says")
         return head[-2], head[-1]
 

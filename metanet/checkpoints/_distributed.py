@@ -125,7 +125,7 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
         tensors = {
             str(name): value for name, value in state.items() if isinstance(value, _Described)
         }
-        chosen = {id(value) for value in tensors.values()}
+        identities = {id(value) for value in tensors.values()}
         folder = _Folder(path, tensors)
         size = sum(file.size for file in folder.files.values())
         for name, value in tensors.items():  # all its parts may be the same bytes
@@ -135,7 +135,9 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
             folder,
             {name: value.shape for name, value in tensors.items()},
             {name: value.dtype for name, value in tensors.items()},
-            skipped=(name for name, value in described.tensors.items() if id(value) not in chosen),
+            skipped=(
+                name for name, value in described.tensors.items() if id(value) not in identities
+            ),
         )
     except (OSError, CheckpointError):
         raise
@@ -143,8 +145,8 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
         Exception
     ) as error:  # a damaged pickle makes the unpickler, and what it leaves, raise nearly anything
         raise CheckpointError(
-            f"checkpoint '{path}': its {METADATA} is damaged, or not of "
-            f"torch.distributed.checkpoint ({type(error).__name__.strip('_')}: "
+            f"checkpoint '{path}': its {METADATA} is damaged, "
+            f"or not of torch.distributed.checkpoint ({type(error).__name__.strip('_')}: "
             f"{brief(error, 200)}). Restore or remake it."
         ) from error
 

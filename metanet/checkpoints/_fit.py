@@ -77,19 +77,19 @@ def match(
 
 def _without(path: Path, names: Iterable[str], prefix: str) -> dict[str, str]:
     """The names that start with a prefix, without it."""
-    taken = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-    if not taken:
+    stripped = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    if not stripped:
         firsts = list(dict.fromkeys(name.partition(".")[0] + "." for name in names))[:_LISTED]
         raise CheckpointError(
             f"checkpoint '{path}': no name starts with {brief(prefix)!r}, but {listed(firsts)}"
         )
-    return taken
+    return stripped
 
 
 def _by_prefix(path: Path, names: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, str]:
     """Take off or put on the one prefix that brings most names together."""
-    took = Counter(start for name in names for start, rest in _splits(name) if rest in expected)
-    put = Counter(start for name in expected for start, rest in _splits(name) if rest in names)
+    took = Counter(start for name in names for start, stem in _splits(name) if stem in expected)
+    put = Counter(start for name in expected for start, stem in _splits(name) if stem in names)
     best = max([*took.values(), *put.values()], default=0)
     # A few names that end alike make no prefix: the names as they are then show better what
     # differs.
@@ -160,8 +160,8 @@ def check(
 
 
 def _rest(names: Iterable[str], what: str) -> list[str]:
-    more = len(list(names)) - _LISTED
-    return [f"  ... and {more} more {what}"] if more > 0 else []
+    hidden = len(list(names)) - _LISTED
+    return [f"  ... and {hidden} more {what}"] if hidden > 0 else []
 
 
 def _adapters(surplus: Iterable[str]) -> list[str]:

@@ -66,7 +66,9 @@ def _only(folder: Path, names: list[str]) -> str | None:
         ]
         candidates = [name for name in candidates if not _NO_WEIGHTS.fullmatch(name)]
         for name in _STANDARD[standard]:
-            candidates = [each for each in (name, name + INDEX) if each in candidates] or candidates
+            candidates = [
+                choice for choice in (name, name + INDEX) if choice in candidates
+            ] or candidates
         if len(candidates) > 1:
             raise CheckpointError(
                 f"checkpoint '{folder}' is a folder with several checkpoints: "
@@ -109,11 +111,11 @@ def _nothing(folder: Path, names: list[str]) -> str:
             f"checkpoint '{folder}' has shards ({shards[0]}, ...) but no index ({INDEX}) that says "
             f"what is in which: its writing or its copy was cut off. Restore or remake it."
         )
-    known = f"known: .safetensors, {', '.join(SUFFIXES)}"
+    formats = f"known: .safetensors, {', '.join(SUFFIXES)}"
     if deeper := sub_folders(folder):
         return f"checkpoint '{folder}' is a folder without a checkpoint of its own{deeper}"
     there = f"it has {listed(names, 5)}" if names else "it is empty"
-    return f"checkpoint '{folder}' is a folder without a checkpoint: {there}; {known}"
+    return f"checkpoint '{folder}' is a folder without a checkpoint: {there}; {formats}"
 
 
 def _suffix(name: str) -> str:

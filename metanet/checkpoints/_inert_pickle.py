@@ -101,9 +101,9 @@ class _StorageClass(NamedTuple):
     dtype: torch.dtype
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> Stored:
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *others: Any) -> Stored:
     dtype = storage.dtype if isinstance(storage, Storage) else None
-    return Stored(storage, dtype, offset, shape, stride, rest[2] if len(rest) > 2 else None)
+    return Stored(storage, dtype, offset, shape, stride, others[2] if len(others) > 2 else None)
 
 
 def _tensor_of_dtype(
@@ -210,8 +210,8 @@ class Unpickler(pickle.Unpickler):
 
     def _noted(self, storage: Storage, whole: int) -> Storage:
         """Keep the largest size that is claimed of each storage in the file."""
-        known = self.storages.get(storage.key)
-        if known is None or known.count * known.dtype.itemsize < whole * storage.dtype.itemsize:
+        before = self.storages.get(storage.key)
+        if before is None or before.count * before.dtype.itemsize < whole * storage.dtype.itemsize:
             self.storages[storage.key] = storage._replace(start=0, count=whole)
         return storage
 

@@ -97,12 +97,12 @@ def _table() -> list[_Entry | None]:
     table: list[_Entry | None] = [None] * 256
     counted = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
                pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}  # fmt: skip
-    for each in pickletools.opcodes:
-        effect, count = _EFFECTS.get(each.name, (_PUSH, 0))
-        size = each.arg.n if each.arg is not None else 0
-        lines = 2 if each.name in ("GLOBAL", "INST") else int(size == pickletools.UP_TO_NEWLINE)
-        table[ord(each.code)] = (
-            each.name,
+    for code in pickletools.opcodes:
+        effect, count = _EFFECTS.get(code.name, (_PUSH, 0))
+        size = code.arg.n if code.arg is not None else 0
+        lines = 2 if code.name in ("GLOBAL", "INST") else int(size == pickletools.UP_TO_NEWLINE)
+        table[ord(code.code)] = (
+            code.name,
             effect,
             count,
             max(size, 0),
@@ -192,7 +192,7 @@ class _Machine:
 
     def actions(self) -> list[Callable[[str, int, int, int], None]]:
         """What to do for each effect: ``action(name, count, argument, width)``."""
-        found = {
+        names = {
             _PUSH: self._refuse,
             _KEEP: self._keep,
             _MARK: self._mark,
@@ -206,7 +206,7 @@ class _Machine:
             _POP_MARK: self._pop_mark,
             _DUP: self._duplicate,
         }
-        return [found[effect] for effect in range(len(found))]
+        return [names[effect] for effect in range(len(names))]
 
     def _refuse(self, name: str, count: int, argument: int, width: int) -> None:
         raise pickle.UnpicklingError(f"it has the operation {name}")

@@ -49,8 +49,8 @@ class _Parts:
 
     def __call__(self, name: str) -> Tensor:
         part, _, inner = name.rpartition("/")
-        known = part if part in self.parts else ""
-        return self.parts[known][inner if known else name]
+        place = part if part in self.parts else ""
+        return self.parts[place][inner if place else name]
 
 
 def parts_of(folder: Path) -> list[str]:
@@ -75,7 +75,7 @@ def parts_of(folder: Path) -> list[str]:
 
 def has_weights(folder: Path) -> bool:
     """Whether a part has parameters: pooling and normalisation have none, and often no folder."""
-    return folder.is_dir() and any(each.suffix in _WEIGHTS for each in folder.iterdir())
+    return folder.is_dir() and any(file.suffix in _WEIGHTS for file in folder.iterdir())
 
 
 @reader(
@@ -97,11 +97,11 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
         parts = {"": read_folder(path, options), **parts}
     named = {
         (f"{part}/{name}" if part else name): (part, name)
-        for part, each in parts.items()
-        for name in each
+        for part, checkpoint in parts.items()
+        for name in checkpoint
     }
     metadata = dict(parts[""].metadata) if "" in parts else {}
-    metadata[PARTS] = {part: str(each.path) for part, each in parts.items() if part}
+    metadata[PARTS] = {part: str(checkpoint.path) for part, checkpoint in parts.items() if part}
     return Checkpoint(
         parts[""].path if "" in parts else path / MODULES,
         _Parts(parts),
@@ -119,7 +119,9 @@ def _read(path: Path, options: ReadOptions) -> Checkpoint:
 )
 def _refuse(path: Path, options: ReadOptions) -> Checkpoint:
     """A pipeline is several networks: refused, with the names of its parts."""
-    there = [each.name for each in sorted(path.iterdir()) if each.is_dir() and has_weights(each)]
+    there = [
+        inner.name for inner in sorted(path.iterdir()) if inner.is_dir() and has_weights(inner)
+    ]
     raise CheckpointError(
         f"checkpoint '{path}' is a diffusers pipeline ({_PIPELINE}), several networks that have "
         f"nothing in common: {', '.join(there[:8]) or 'none of them is here'}. Give one of them, "

@@ -84,8 +84,8 @@ def reader(
                 f"reader {name!r} in {function.__code__.co_filename}: {function.__name__} takes "
                 f"{inspect.signature(function)}; it must take (path, options)"
             )
-        made = Reader(format=format, accepts=accepts, kinds=kinds, function=function, first=first)
-        READERS.add(name, made)
+        entry = Reader(format=format, accepts=accepts, kinds=kinds, function=function, first=first)
+        READERS.add(name, entry)
         return function
 
     return register
@@ -94,8 +94,8 @@ def reader(
 def in_order() -> list[Reader]:
     """All readers as they are asked: special cases first, the last registered of them foremost."""
     readers = list(READERS.values())
-    special = [each for each in readers if each.first]
-    return [*reversed(special), *(each for each in readers if not each.first)]
+    special = [entry for entry in readers if entry.first]
+    return [*reversed(special), *(entry for entry in readers if not entry.first)]
 
 
 def load_checkpoint(

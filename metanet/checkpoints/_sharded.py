@@ -115,10 +115,10 @@ def _open(path: Path, where: Mapping[str, str], options: ReadOptions) -> dict[st
     files = list(dict.fromkeys(where.values()))
     if missing := [file for file in files if not (path.parent / file).exists()]:
         names = [name for name, file in where.items() if file == missing[0]]
-        more = f"; {len(missing)} of {len(files)} shards are missing" if len(missing) > 1 else ""
+        others = f"; {len(missing)} of {len(files)} shards are missing" if len(missing) > 1 else ""
         raise CheckpointError(
             f"checkpoint '{path}' lacks its shard {brief(missing[0])}, which has "
-            f"{_some(names)}{more}"
+            f"{_some(names)}{others}"
         )
     return {file: open_path(path.parent / file, options) for file in files}
 

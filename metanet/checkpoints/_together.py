@@ -104,8 +104,8 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise unwritable(place, error) from error
     try:
         yield beside
-        for each in beside.iterdir():
-            sync(each)
+        for old in beside.iterdir():
+            sync(old)
         sync(beside)
         if place.is_dir():
             place.rmdir()  # empty, or this fails
@@ -170,7 +170,7 @@ def _commit(folder: Path, name: str, beside: Path, outdated: Callable[[], Iterab
     while True:
         settle(folder, name)
         new = {path.name for path in beside.iterdir()}
-        old = [each for each in outdated() if each not in new]
+        old = [file for file in outdated() if file not in new]
         (beside / _REMOVED).write_text(json.dumps(old))
         sync(beside / _REMOVED)
         sync(beside)

@@ -128,8 +128,8 @@ def _describe(mapping: Mapping[str, Tensor]) -> dict[str, _Described]:
     for name, (_, dtype) in described.items():
         if dtype not in _STORABLE:
             raise CheckpointError(
-                f"{name} is a {dtype} tensor; safetensors holds "
-                f"{', '.join(sorted(map(str, _STORABLE)))}"
+                f"{name} is a {dtype} tensor; "
+                f"safetensors holds {', '.join(sorted(map(str, _STORABLE)))}"
             )
     return described
 
@@ -148,9 +148,9 @@ def _size(described: Mapping[str, _Described]) -> int:
 
 def _bytes(size: str | int) -> int:
     """``"5GB"`` as a number."""
-    found = re.fullmatch(r"([\d.]+) *([KMGT]I?B)?", str(size).upper())
+    match = re.fullmatch(r"([\d.]+) *([KMGT]I?B)?", str(size).upper())
     try:
-        number = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
+        number = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
     except (ValueError, KeyError):
         number = 0
     if number < 1:
@@ -193,9 +193,9 @@ def _write(
 
 
 def _write_all(file: BinaryIO, content: Any) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]  # the system takes 2 GiB at most at a time
+    remaining = memoryview(content)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]  # the system takes 2 GiB at most at a time
 
 
 def shard_plan(checkpoint: Checkpoint, max_shard_size: str | int = "5GB") -> dict[str, list[str]]:
@@ -272,8 +272,8 @@ def _divide(described: Mapping[str, _Described], limit: int) -> list[list[str]]:
     """Names by shard, in their order, each shard as full as the limit allows."""
     shards: list[list[str]] = [[]]
     size = 0
-    for name, each in described.items():
-        needed = _size({name: each})
+    for name, tensor in described.items():
+        needed = _size({name: tensor})
         if shards[-1] and size + needed > limit:
             shards.append([])
             size = 0
@@ -294,8 +294,8 @@ def _free_names(folder: Path, count: int) -> list[str]:
     """The usual names of shards, or others like them if one is taken: an old index never names new
     shards."""
     names = _usual_names(count)
-    taken = any((folder / name).exists() for name in names)
-    return _usual_names(count, f"{uuid.uuid4().hex[:8]}-") if taken else names
+    occupied = any((folder / name).exists() for name in names)
+    return _usual_names(count, f"{uuid.uuid4().hex[:8]}-") if occupied else names
 
 
 def _present(folder: Path) -> list[str]:

@@ -171,5 +171,5 @@ def _command() -> str:
 
     overrides = HydraConfig.get().overrides.task
     # what a recipe says is among them, in full
-    words = [shlex.quote(typed(each)) for each in overrides if key_of(each) != "recipe"]
+    words = [shlex.quote(typed(override)) for override in overrides if key_of(override) != "recipe"]
     return " ".join(["metanet merge", *words])

@@ -54,13 +54,13 @@ def _named_as(
         network_name: name in the file -> name in the network.
     """
     file_name = {name: here for here, name in network_name.items()}
-    more, less = _prefixes(network_name)
+    longer, shorter = _prefixes(network_name)
     named: dict[str, str] = {}
     for name in result:
         if name in file_name:
             named[file_name[name]] = name
         elif name not in fitted:  # a layer more; what is fitted and has no name in the file is tied
-            named[more + name.removeprefix(less)] = name
+            named[longer + name.removeprefix(shorter)] = name
     return named
 
 

@@ -1,6 +1,5 @@
 """The command ``align``: move one checkpoint's neurons onto those of another."""
 
-import json
 import shutil
 import sys
 import warnings
@@ -28,7 +27,7 @@ from ..config import plain
 from ..errors import UntoldNeuronsWarning
 from ..evaluation import find_loss
 from ..graph import real_parts
-from ..runs import METRICS_FILE, write_metrics
+from ..runs import write_metrics
 from ..sources import on_disk
 
 
@@ -133,7 +132,7 @@ def _write(out: Path, pair: Pair, alignment: Alignment, numbers: Mapping[str, An
         shard_size = _shard_size(pair.stored_b)
         save_checkpoint(temporary, moved, metadata=moved.metadata, max_shard_size=shard_size)
         alignment.save(temporary / ALIGNMENT_FILE)
-        (temporary / METRICS_FILE).write_text(json.dumps(report, indent=1))
+        write_metrics(temporary, report)
         for name, path in beside.items():
             (temporary / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, temporary / name)

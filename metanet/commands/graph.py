@@ -116,11 +116,11 @@ def _fitted(
         CheckpointError: names or shapes differ, or names that are one tensor in the network have
             different values.
     """
-    tensors = {name: known for name, known in arch.spec.tensors.items() if not known.integer}
-    tied = {name: known.tied_to for name, known in tensors.items() if known.tied_to}
+    tensors = {name: tensor for name, tensor in arch.spec.tensors.items() if not tensor.integer}
+    tied = {name: tensor.tied_to for name, tensor in tensors.items() if tensor.tied_to}
     extras = [name for name in arch.graph_template().extras if name in checkpoint]
     expected = {
-        **{name: _described(known) for name, known in tensors.items()},
+        **{name: _described(tensor) for name, tensor in tensors.items()},
         **{name: checkpoint.shapes[name] for name in extras},
     }
     try:
@@ -141,8 +141,8 @@ def _fitted(
     for name, first in tied.items():
         if not torch.equal(state[name], state[first]):
             raise CheckpointError(
-                f"checkpoint '{checkpoint.path}': {name} and {first} have different values, but are one tensor in "
-                f"{options['arch']}: one of them would be lost"
+                f"checkpoint '{checkpoint.path}': {name} and {first} have different values, "
+                f"but are one tensor in {options['arch']}: one of them would be lost"
             )
     return state
 
@@ -205,14 +205,15 @@ def _summary(
         lines.append(f"extras    {len(extras)} tensors travel unchanged: {listed(extras, _SHOWN)}")
     if absent := [name for name in template.extras if name not in extras]:
         lines.append(
-            f"absent    {len(absent)} buffers of the network are not in the checkpoint: {listed(absent, _SHOWN)}"
+            f"absent    {len(absent)} buffers of the network are not in the checkpoint: "
+            f"{listed(absent, _SHOWN)}"
         )
     if bad:
         counted = listed((f"{name} ({count:,})" for name, count in bad.items()), _SHOWN)
         lines.append(f"NaN, inf  {sum(bad.values()):,} values of {len(bad)} tensors: {counted}")
     else:
         lines.append("NaN, inf  none")
-    lines += [f"warning   {each}" for each in arch.template_warnings]
+    lines += [f"warning   {warning}" for warning in arch.template_warnings]
     tensors = dict.fromkeys(b.tensor for b in template.blocks if b.tensor is not None)
     if len(tensors) <= _TABLE:
         lines += ["", *_table(template, state, tensors)]

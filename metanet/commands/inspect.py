@@ -41,7 +41,7 @@ def inspect(cfg: Any) -> None:
         arch.save(Path(options["out"]).expanduser())
         print(f"saved as {options['out']}")
     reports = []
-    if options["verify"] and device == "meta":
+    if options["verify"] and device.type == "meta":
         print("not verified: the meta device has no values; device=cpu verifies")
     elif options["verify"]:
         reports = [
@@ -83,7 +83,8 @@ def _complain(ref: str, reports: list[Verification]) -> None:
         return
     change = max(report.change for report in failed)
     lines = [
-        f"the verification of {ref} failed: legal relabellings changed the output by {change:.1e} of its spread"
+        f"the verification of {ref} failed: legal relabellings changed the output by "
+        f"{change:.1e} of its spread"
     ]
     if blind := sorted(
         {f"{name} axis {axis}" for report in failed for name, axis in report.unexplained}

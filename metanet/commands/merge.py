@@ -139,7 +139,7 @@ def _alignment(options: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
     if ref is not None:
         has_network = options["arch"] is not None
         listed = ref if isinstance(ref, list) else [ref]
-        loaded = [_loaded(each, inputs.like, has_network) for each in listed]
+        loaded = [_loaded(path, inputs.like, has_network) for path in listed]
         return {"align": loaded if isinstance(ref, list) else loaded[0]}
     if options.get("matcher") is None:
         return {}
@@ -202,7 +202,7 @@ def _determined_by(
 ) -> dict[str, Any]:
     """What the result depends on besides the recipe, so that other shards are never taken for those
     of this merge."""
-    digests = [None if each is None else _digests(each) for each in alignments]
+    digests = [None if alignment is None else _digests(alignment) for alignment in alignments]
     keys = ("arch", "arch_args", "data", "data_args", "loss")
     return {"relabellings": digests, **{key: options[key] for key in keys}}
 

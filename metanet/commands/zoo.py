@@ -11,5 +11,5 @@ def zoo(cfg: Any) -> None:
     Args:
         cfg: the composed ``conf/zoo.yaml``; ``cfg.zoo`` names a class with ``load(progress=True)``.
     """
-    made = build(cfg.zoo).load(progress=True)
-    print(repr(made))
+    population = build(cfg.zoo).load(progress=True)
+    print(repr(population))

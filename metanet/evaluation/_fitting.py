@@ -39,16 +39,14 @@ def as_checkpoint(given: nn.Module | Mapping[str, Tensor], who: str) -> Checkpoi
     """
     if isinstance(given, Checkpoint):
         return given
-    found = entries(given)[0] if isinstance(given, nn.Module) else given
-    if not isinstance(found, Mapping):
+    named = entries(given)[0] if isinstance(given, nn.Module) else given
+    if not isinstance(named, Mapping):
         raise CheckpointError(
             f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}"
         )
-    tensors = {n: t.detach() for n, t in found.items() if isinstance(t, Tensor)}
-    shapes, dtypes = (
-        {n: t.shape for n, t in tensors.items()},
-        {n: t.dtype for n, t in tensors.items()},
-    )
+    tensors = {n: t.detach() for n, t in named.items() if isinstance(t, Tensor)}
+    shapes = {n: t.shape for n, t in tensors.items()}
+    dtypes = {n: t.dtype for n, t in tensors.items()}
     return Checkpoint(Path(who), tensors.__getitem__, shapes, dtypes, tied=shared_memory(tensors))
 
 
@@ -69,16 +67,18 @@ def fit_to(model: nn.Module, given: nn.Module | Mapping[str, Tensor], who: str =
             plain weights (:func:`metanet.checkpoints.check_plain`).
     """
     expected, tied = entries(model)
-    given = as_checkpoint(given, who)
-    check_plain(given, network=expected)
-    given = in_memory(given, model)
-    stored = list(given)
-    needed = {
-        n: t
-        for n, t in expected.items()
-        if not is_integer(t.dtype) or any(s.endswith(n) for s in stored)
+    stored = as_checkpoint(given, who)
+    check_plain(stored, network=expected)
+    converted = in_memory(stored, model)
+    names = tuple(converted)
+    # a counter that the file lacks, "bn.num_batches_tracked", is no gap; a prefix may stand before
+    absent = {
+        name
+        for name, tensor in expected.items()
+        if is_integer(tensor.dtype) and not any(stored_as.endswith(name) for stored_as in names)
     }
-    return given.fit(needed, tied=tied)
+    needed = {name: tensor for name, tensor in expected.items() if name not in absent}
+    return converted.fit(needed, tied=tied)
 
 
 def check_values(model: nn.Module, fitted: Checkpoint) -> None:
@@ -89,10 +89,10 @@ def check_values(model: nn.Module, fitted: Checkpoint) -> None:
     """
     if broken := report_nonfinite(fitted):
         name, count = next(iter(broken.items()))
-        more = f", and values of {len(broken) - 1} other tensors" if len(broken) > 1 else ""
+        others = f", and values of {len(broken) - 1} other tensors" if len(broken) > 1 else ""
         raise CheckpointError(
-            f"checkpoint '{fitted.path}': {count:,} of {fitted.shapes[name].numel():,} values of {name} are NaN or "
-            f"infinite{more}; there is no path to a network that diverged"
+            f"checkpoint '{fitted.path}': {count:,} of {fitted.shapes[name].numel():,} values "
+            f"of {name} are NaN or infinite{others}; there is no path to a network that diverged"
         )
     for name, first in entries(model)[1].items():
         if name != first and name in fitted and not torch.equal(fitted[name], fitted[first]):

@@ -70,15 +70,14 @@ def right_answers(model: nn.Module, data: Iterable[Any], run: Runner) -> Tensor 
         data: batches in an order that does not change.
         run: on the model's device.
     """
-    found = []
+    answers = []
     with torch.no_grad():
         for batch in data:
             outputs = run(model, batch)
-            pair = classified(
-                outputs, aligned_target(outputs, to_device(target_of(batch), run.device))
-            )
+            target = to_device(target_of(batch), run.device)
+            pair = classified(outputs, aligned_target(outputs, target))
             if pair is None:
                 return None
             scores, target = pair
-            found.append((scores.argmax(-1) == target).cpu())
-    return torch.cat(found) if found else None
+            answers.append((scores.argmax(-1) == target).cpu())
+    return torch.cat(answers) if answers else None

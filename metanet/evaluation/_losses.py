@@ -59,26 +59,26 @@ def default_loss(outputs: Any, target: Any) -> Tensor:
     Raises:
         MetanetError: the target is of another kind.
     """
-    own = getattr(outputs, "loss", None)
-    if isinstance(own, Tensor):
-        return own
+    mean = getattr(outputs, "loss", None)
+    if isinstance(mean, Tensor):
+        return mean
     scores = scores_of(outputs)
-    if isinstance(target, Tensor):
-        if target.is_floating_point() and target.shape == scores.shape:
+    if not isinstance(target, Tensor):
+        raise _unknown(scores, f"target {target!r:.40}")
+    if target.is_floating_point():
+        if target.shape == scores.shape:
             return F.mse_loss(scores, target)
-        if not target.is_floating_point() and target.shape == scores.shape[:-1]:
-            return F.cross_entropy(scores.flatten(0, -2), target.flatten().long())
-        if (
-            not target.is_floating_point() and target.ndim == scores.ndim - 1
-        ):  # classes second: (N, C, H, W)
-            return F.cross_entropy(scores, target.long())
-    what = (
-        f"a target {tuple(target.shape)} {target.dtype}"
-        if isinstance(target, Tensor)
-        else f"target {target!r:.40}"
-    )
-    raise MetanetError(
-        f"no loss is known for outputs {tuple(scores.shape)} and {what}: give loss=function(outputs, target)"
+    elif target.shape == scores.shape[:-1]:  # classes last: (N, T, C) and (N, T)
+        return F.cross_entropy(scores.flatten(0, -2), target.flatten().long())
+    elif target.ndim == scores.ndim - 1:  # classes second: (N, C, H, W) and (N, H, W)
+        return F.cross_entropy(scores, target.long())
+    raise _unknown(scores, f"a target {tuple(target.shape)} {target.dtype}")
+
+
+def _unknown(scores: Tensor, target: str) -> MetanetError:
+    return MetanetError(
+        f"no loss is known for outputs {tuple(scores.shape)} and {target}: "
+        "give loss=function(outputs, target)"
     )
 
 
@@ -112,29 +112,27 @@ def binary_cross_entropy(outputs: Any, target: Any) -> Tensor:
 @loss("own")
 def own(outputs: Any, target: Any) -> Tensor:
     """The loss that the network returns."""
-    found = getattr(outputs, "loss", None)
-    if not isinstance(found, Tensor):
+    mean = getattr(outputs, "loss", None)
+    if not isinstance(mean, Tensor):
         raise MetanetError(
-            f"loss 'own': the network returned {type(outputs).__name__} without a loss; transformers compute one if "
-            "the data has labels"
+            f"loss 'own': the network returned {type(outputs).__name__} without a loss; "
+            "transformers compute one if the data has labels"
         )
-    return found
+    return mean
 
 
 def _numbers(name: str, outputs: Any, target: Any) -> tuple[Tensor, Tensor]:
     scores = scores_of(outputs)
-    if (
-        not isinstance(target, Tensor)
-        or target.numel() != scores.numel()
-        or len(target) != len(scores)
-    ):
+    same_count = isinstance(target, Tensor) and target.numel() == scores.numel()
+    if not same_count or len(target) != len(scores):
         raise _misfit(name, "as many numbers as there are outputs", outputs, target)
     return scores, target.reshape(scores.shape).to(scores.dtype)
 
 
 def _misfit(name: str, needs: str, outputs: Any, target: Any) -> MetanetError:
-    given = (
-        f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"{target!r:.40}"
-    )
+    if isinstance(target, Tensor):
+        shown = f"{tuple(target.shape)} {target.dtype}"
+    else:
+        shown = f"{target!r:.40}"
     shape = tuple(scores_of(outputs).shape)
-    return MetanetError(f"loss {name!r} needs {needs}: outputs are {shape}, the target {given}")
+    return MetanetError(f"loss {name!r} needs {needs}: outputs are {shape}, the target {shown}")

@@ -10,6 +10,7 @@ from ..errors import MetanetError
 from ..tracing import tensors_in
 
 IGNORED = -100  # the class that cross-entropy and transformers leave out
+_CLASSES = (torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
 def target_of(batch: Any) -> Any:
@@ -40,30 +41,26 @@ def classified(outputs: Any, target: Any) -> tuple[Tensor, Tensor] | None:
     Raises:
         MetanetError: a class for which there is no score.
     """
-    if not isinstance(target, Tensor) or target.dtype not in (
-        torch.int16,
-        torch.int32,
-        torch.int64,
-        torch.uint8,
-    ):
+    if not isinstance(target, Tensor) or target.dtype not in _CLASSES:
         return None
     scores = scores_of(outputs)
-    if scores.ndim and target.shape == scores.shape[:-1]:
+    if scores.ndim == 0:
+        return None
+    if target.shape == scores.shape[:-1]:  # classes last: (N, C) or (N, T, C)
         scores = scores.flatten(0, -2)
-    elif scores.ndim > 1 and target.shape == (
-        scores.shape[0],
-        *scores.shape[2:],
-    ):  # classes second: (N, C, H, W)
-        scores = scores.movedim(1, -1).flatten(0, -2)
+    elif scores.ndim > 1 and target.shape == (scores.shape[0], *scores.shape[2:]):
+        scores = scores.movedim(1, -1).flatten(0, -2)  # classes second: (N, C, H, W)
     else:
         return None
     target = target.flatten().long()
-    kept = target != IGNORED
-    scores, target = scores[kept], target[kept]
+    counted = target != IGNORED
+    scores = scores[counted]
+    target = target[counted]
     if len(target) and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[-1]:
         raise MetanetError(
-            f"the data has classes from {int(target.min())} to {int(target.max())}, but the network has scores for "
-            f"{scores.shape[-1]}: is it the data that the network was made for?"
+            f"the data has classes from {int(target.min())} to {int(target.max())}, but the "
+            f"network has scores for {scores.shape[-1]}: is it the data that the network was "
+            "made for?"
         )
     return scores, target
 

@@ -21,14 +21,12 @@ def batch_inputs(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """
     if isinstance(batch, Mapping):
         return (), dict(batch)
-    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
-        inputs = batch[0]
-        return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
-    what = (
-        f"{type(batch).__name__} of {len(batch)}"
-        if isinstance(batch, (tuple, list))
-        else type(batch).__name__
-    )
+    what = type(batch).__name__
+    if isinstance(batch, (tuple, list)):
+        if len(batch) in (1, 2):
+            inputs = batch[0]
+            return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
+        what = f"{what} of {len(batch)}"
     raise MetanetError(f"data must yield (inputs, target) or dicts of keyword inputs, got a {what}")
 
 
@@ -135,17 +133,16 @@ def measure(
             weight = size if pair is None else len(pair[1])
             if weight == 0:  # every place is ignored: a mean over nothing
                 continue
-            found = {"loss": (loss(outputs, target), weight)}
+            means = {"loss": loss(outputs, target)}
             if pair is not None and not tokens_of(outputs, target):
-                found.update((m.name, (m.measure(*pair), weight)) for m in metrics)
-            for name, (value, count) in found.items():
-                totals[name] = (
-                    totals.get(name, torch.zeros(())) + value.detach().cpu().double() * count
-                )
-                counts[name] = counts.get(name, 0) + count
+                means |= {metric.name: metric.measure(*pair) for metric in metrics}
+            for name, mean in means.items():
+                total = totals.get(name, torch.zeros(()))
+                totals[name] = total + mean.detach().cpu().double() * weight
+                counts[name] = counts.get(name, 0) + weight
     if not counts:
         raise MetanetError("all targets of the data are ignored (-100)")
-    settle = {"loss": float, **{m.name: m.settle for m in metrics}}
+    settle = {"loss": float, **{metric.name: metric.settle for metric in metrics}}
     return {name: settle[name](total / counts[name]) for name, total in totals.items()}, samples
 
 

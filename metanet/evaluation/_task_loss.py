@@ -67,8 +67,8 @@ class TaskLoss:
 
     def _runner(self, state: Mapping[str, Tensor]) -> Runner:
         """Runs the module with these weights; what BatchNorm writes goes into copies of its own."""
-        own = {
-            name: tensor.detach().clone() if name.rpartition(".")[2] in _WRITTEN else tensor
-            for name, tensor in state.items()
-        }
-        return Runner(self.device, own)
+        tensors = dict(state)
+        for name, tensor in state.items():
+            if name.rpartition(".")[2] in _WRITTEN:
+                tensors[name] = tensor.detach().clone()
+        return Runner(self.device, tensors)

@@ -62,8 +62,8 @@ def problems(ours: Path) -> list[str]:
     """
     lines = []
     for package in packages():
-        found = [*_of_name(package), *_of_code(package), *_of_files(package, ours)]
-        lines += [f"plugin package {package}: {problem}" for problem in found]
+        mistakes = [*_of_name(package), *_of_code(package), *_of_files(package, ours)]
+        lines += [f"plugin package {package}: {problem}" for problem in mistakes]
     return lines
 
 
@@ -74,15 +74,15 @@ def _of_name(package: Package) -> Iterator[str]:
 
 def _of_code(package: Package) -> Iterator[str]:
     """Code that no configuration file leads to."""
-    chosen = [point for point in package.points if point.group in CONFIGURED]
+    configured = [point for point in package.points if point.group in CONFIGURED]
     folder = package.folder
-    if folder is None or not chosen:
+    if folder is None or not configured:
         return  # a package that can't be imported is told of where it is asked for
     if package.conf is None:
-        listed = ", ".join(f"{CONFIGURED[point.group]}={point.name}" for point in chosen)
+        listed = ", ".join(f"{CONFIGURED[point.group]}={point.name}" for point in configured)
         yield f"there is no folder {folder / 'conf'}, so that commands don't know {listed}"
         return
-    for point in chosen:
+    for point in configured:
         group = CONFIGURED[point.group]
         files = map(_File.read, sorted((package.conf / group).glob("*.yaml")))
         if not any(file.leads_to(point) for file in files):
@@ -98,13 +98,13 @@ def _of_files(package: Package, ours: Path) -> Iterator[str]:
     conf = package.conf
     if conf is None:
         return
-    earlier = [each.conf for each in packages() if each.name < package.name]
+    earlier = [other.conf for other in packages() if other.name < package.name]
     folders = [ours, *(folder for folder in earlier if folder is not None)]
     for path in sorted(conf.rglob("*.yaml")):
         name = path.relative_to(conf)
-        taken = next((folder / name for folder in folders if (folder / name).is_file()), None)
-        if taken is not None:
-            yield f"{path} is not used, as {taken} has its name: give it another"
+        occupied = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if occupied is not None:
+            yield f"{path} is not used, as {occupied} has its name: give it another"
         elif len(name.parts) == 2 and name.parts[0] in _GROUPS:
             problem = _leads_nowhere(_File.read(path), package, ours)
             if problem:
@@ -123,8 +123,8 @@ def _leads_nowhere(file: _File, package: Package, ours: Path) -> str | None:
     kind = file.path.parent.name
     group = _GROUPS[kind]
     registered = {point.name for point in points(group)}
-    known = {_File.read(path).name for path in (ours / kind).glob("*.yaml")}
-    if file.name in registered | known:
+    names = {_File.read(path).name for path in (ours / kind).glob("*.yaml")}
+    if file.name in registered | names:
         return None
     line = f'{file.name} = "{package.name}.MODULE"'
     return (

@@ -72,16 +72,17 @@ def _limits(numbers: int, tensors: int, who: str) -> Iterator[None]:
         counts[kind] += amount
         if counts[kind] > most[kind]:
             raise _TooLarge(
-                f"{who} states sizes that are not those of its tensors: they are {tensors:,} of {numbers:,} numbers, "
+                f"{who} states sizes that are not those of its tensors: "
+                f"they are {tensors:,} of {numbers:,} numbers, "
                 f"and the network would have more than {most[kind]:,} {kind}"
             )
 
-    def tensor(module: nn.Module, name: str, given: Tensor | None) -> None:
-        if given is not None:
+    def tensor(module: nn.Module, name: str, value: Tensor | None) -> None:
+        if value is not None:
             count("tensors", 1)
-            count("numbers", given.numel())
+            count("numbers", value.numel())
 
-    def child(module: nn.Module, name: str, given: nn.Module | None) -> None:
+    def child(module: nn.Module, name: str, inner: nn.Module | None) -> None:
         count("modules", 1)
 
     handles = [

@@ -36,20 +36,14 @@ def in_memory(checkpoint: Checkpoint, model: nn.Module) -> Checkpoint:
     """
     if not of_transformers(model):
         return checkpoint
-    plan, known = plan_loading(model, checkpoint), model.state_dict()
-    own = {
-        name: known[name]
-        for name in plan.unsaved
-        if name not in plan.names and not known[name].is_meta
-    }
-    if (
-        not plan.steps
-        and not plan.ignored
-        and not own
-        and all(new == old for new, old in plan.names.items())
-    ):
+    plan = plan_loading(model, checkpoint)
+    entries = model.state_dict()
+    unstored = [name for name in plan.unsaved if name not in plan.names]
+    constants = {name: entries[name] for name in unstored if not entries[name].is_meta}
+    renames = any(new != old for new, old in plan.names.items())
+    if not (renames or plan.steps or plan.ignored or constants):
         return checkpoint
-    return _collect(checkpoint, plan, _forward(plan, checkpoint, model), known, own)
+    return _collect(checkpoint, plan, _forward(plan, checkpoint, model), entries, constants)
 
 
 def on_disk(
@@ -76,114 +70,131 @@ def on_disk(
         CheckpointError: ``like`` is of another architecture, or its layout can't be made again of
             the module's tensors.
     """
-    plan = (
-        plan_loading(model, like)
-        if of_transformers(model)
-        else Plan(names={name: name for name in like})
-    )
+    if of_transformers(model):
+        plan = plan_loading(model, like)
+    else:
+        plan = Plan(names={name: name for name in like})
     forward = _forward(plan, like, model)
     layout = Described(getattr(model, "config", None), dict(like.shapes), dict(like.dtypes))
-    given = _given(tensors, model, like, plan, forward)
-    stored = {old: given[new] for new, old in plan.names.items() if new in given}
+    names = _by_layout(tensors, model, like, plan, forward)
+    # stored name -> name in ``tensors``, of what is written as it is
+    stored = {old: names[new] for new, old in plan.names.items() if new in names}
     for old, name in stored.items():
         if tensors.shapes[name] != like.shapes[old]:
             raise CheckpointError(shape_error(tensors, old, tensors.shapes[name], like.shapes[old]))
-    backward: dict[str, Backward] = {}
-    for step in forward:
-        if lacking := [name for name in step.made if name not in given]:
-            if len(lacking) == len(step.made):
-                continue  # the network has no use for it
-            raise CheckpointError(
-                f"checkpoint '{tensors.path}' has no {lacking[0]}, which {step.step.names()[0]} is made of"
-            )
-        back = Backward(step.step, list(step.made), tensors, given, layout)
-        backward.update(dict.fromkeys(back.made, back))
+    backward = _backward(tensors, forward, names, layout)
     dtypes = dict(like.dtypes)
     if not cast:
-        dtypes.update({old: tensors.dtypes[name] for old, name in stored.items()})
-        dtypes.update({name: back.made[name].dtype for name, back in backward.items()})
+        dtypes |= {old: tensors.dtypes[name] for old, name in stored.items()}
+        dtypes |= {name: step.made[name].dtype for name, step in backward.items()}
     others = [name for name in like if name not in stored and name not in backward]
     reads = {name: partial(like.__getitem__, name) for name in others}
     reads |= {old: partial(tensors.__getitem__, name) for old, name in stored.items()}
-    order = dict.fromkeys(
-        n for name in like for n in (backward[name].made if name in backward else [name])
-    )
-    shapes, dtypes = (
-        {name: like.shapes[name] for name in order},
-        {name: dtypes[name] for name in order},
-    )
-    return Checkpoint(
-        tensors.path, Reader(reads, backward, dtypes), shapes, dtypes, like.metadata, others
-    )
+    order: dict[str, None] = {}
+    for name in like:
+        together = backward[name].made if name in backward else [name]
+        order |= dict.fromkeys(together)
+    shapes = {name: like.shapes[name] for name in order}
+    dtypes = {name: dtypes[name] for name in order}
+    read = Reader(reads, backward, dtypes)
+    return Checkpoint(tensors.path, read, shapes, dtypes, like.metadata, others)
 
 
 def _forward(plan: Plan, stored: Checkpoint, model: nn.Module) -> list[Forward]:
     if not plan.steps:
         return []
-    known = model.state_dict()
-    module = Described(
-        model.config, {n: t.shape for n, t in known.items()}, {n: t.dtype for n, t in known.items()}
-    )
+    entries = model.state_dict()
+    shapes = {name: tensor.shape for name, tensor in entries.items()}
+    dtypes = {name: tensor.dtype for name, tensor in entries.items()}
+    module = Described(model.config, shapes, dtypes)
     return [Forward(step, stored, module) for step in plan.steps]
 
 
-def _given(
+def _backward(
+    tensors: Checkpoint, forward: list[Forward], names: Mapping[str, str], layout: Described
+) -> dict[str, Backward]:
+    """The step that makes each stored tensor again which is not written as it is.
+
+    Args:
+        names: name of the module -> name in ``tensors``.
+        layout: of the files.
+    """
+    backward: dict[str, Backward] = {}
+    for step in forward:
+        lacking = [name for name in step.made if name not in names]
+        if len(lacking) == len(step.made):
+            continue  # the network has no use for it
+        if lacking:
+            part = step.step.names()[0]
+            raise CheckpointError(
+                f"checkpoint '{tensors.path}' has no {lacking[0]}, which {part} is made of"
+            )
+        back = Backward(step.step, list(step.made), tensors, names, layout)
+        backward.update(dict.fromkeys(back.made, back))
+    return backward
+
+
+def _by_layout(
     tensors: Checkpoint, model: nn.Module, like: Checkpoint, plan: Plan, forward: list[Forward]
 ) -> dict[str, str]:
     """Name that the module would have for a tensor of ``like`` -> name in ``tensors``, which a
-    prefix may set apart."""
-    known = model.state_dict(keep_vars=True)
+    prefix may set apart.
+
+    A name that ``tensors`` lack stands for the one that it is tied to:
+
+        like                          module             tensors
+        model.embed_tokens.weight ->  embed_tokens  ->   embed_tokens
+        lm_head.weight            ->  lm_head       ->   embed_tokens, of which it is another name
+    """
+    entries = model.state_dict(keep_vars=True)
     first: dict[int, str] = {}
-    tied = {name: first.setdefault(id(each), name) for name, each in known.items()}
-    made = _collect(like, plan, forward, known, {name: known[name] for name in plan.unsaved})
-    fitted = made.fit(tensors.shapes, tied=tied, extra="drop", dtypes="any")
-    given = {fitted.sources[name]: name for name in reversed(list(fitted))}
+    tied = {name: first.setdefault(id(tensor), name) for name, tensor in entries.items()}
+    constants = {name: entries[name] for name in plan.unsaved}
+    converted = _collect(like, plan, forward, entries, constants)
+    fitted = converted.fit(tensors.shapes, tied=tied, extra="drop", dtypes="any")
+    direct = {fitted.sources[name]: name for name in reversed(list(fitted))}
     by_tie = {tied.get(name, name): name for name in reversed(list(tensors))}
-    return {**{new: by_tie[tied[new]] for new in made if tied.get(new) in by_tie}, **given}
+    indirect = {new: by_tie[tied[new]] for new in converted if tied.get(new) in by_tie}
+    return {**indirect, **direct}
 
 
 def _collect(
-    given: Checkpoint,
+    checkpoint: Checkpoint,
     plan: Plan,
     steps: list[Forward],
-    known: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
+    entries: Mapping[str, Tensor],
+    constants: Mapping[str, Tensor],
 ) -> Checkpoint:
     """What a plan makes of a checkpoint, in the module's order, and behind it what is not the
     module's.
 
     Args:
-        known: the module's state dict.
-        own: what is taken from there.
+        entries: the module's state dict.
+        constants: what is taken from there.
     """
-    made = {name: step for step in steps for name in step.made}
-    stored = {
-        **plan.names,
-        **{name: name for name in plan.unknown if name not in plan.names and name not in made},
-    }
-    own = {name: tensor for name, tensor in own.items() if name not in stored}
-    described = {**own, **{name: step.made[name] for name, step in made.items()}}
-    shapes = {n: t.shape for n, t in described.items()} | {
-        n: given.shapes[old] for n, old in stored.items()
-    }
-    dtypes = {n: t.dtype for n, t in described.items()} | {
-        n: given.dtypes[old] for n, old in stored.items()
-    }
-    reads = {name: partial(given.__getitem__, old) for name, old in stored.items()}
-    reads |= {name: partial(_copy, tensor) for name, tensor in own.items()}
-    shapes = {
-        n: shapes[n]
-        for n in [*(n for n in known if n in shapes), *(n for n in shapes if n not in known)]
-    }
-    skipped = (*given.skipped, *plan.ignored)
+    converted = {name: step for step in steps for name in step.made}
+    stored = dict(plan.names)
+    for name in plan.unknown:
+        if name not in converted:
+            stored.setdefault(name, name)
+    constants = {name: tensor for name, tensor in constants.items() if name not in stored}
+    described = dict(constants)
+    described |= {name: step.made[name] for name, step in converted.items()}
+    shapes = {name: tensor.shape for name, tensor in described.items()}
+    shapes |= {name: checkpoint.shapes[old] for name, old in stored.items()}
+    dtypes = {name: tensor.dtype for name, tensor in described.items()}
+    dtypes |= {name: checkpoint.dtypes[old] for name, old in stored.items()}
+    reads = {name: partial(checkpoint.__getitem__, old) for name, old in stored.items()}
+    reads |= {name: partial(_copy, tensor) for name, tensor in constants.items()}
+    order = [*(name for name in entries if name in shapes), *shapes]
     return Checkpoint(
-        given.path,
-        Reader(reads, made, dtypes),
-        shapes,
+        checkpoint.path,
+        Reader(reads, converted, dtypes),
+        {name: shapes[name] for name in order},
         dtypes,
-        given.metadata,
-        skipped,
-        given.foreign,
+        checkpoint.metadata,
+        (*checkpoint.skipped, *plan.ignored),
+        checkpoint.foreign,
     )
 
 

@@ -68,10 +68,10 @@ def _empty(given: Checkpoint, renamed: Mapping[str, str] | None, name: str) -> T
     return torch.empty(given.shapes[name], dtype=given.dtypes[name], device="meta")
 
 
-def shape_error(given: Checkpoint, name: str, shape: torch.Size, wanted: torch.Size) -> str:
+def shape_error(checkpoint: Checkpoint, name: str, shape: torch.Size, there: torch.Size) -> str:
     return (
-        f"checkpoint '{given.path}' can't be written in the layout of its files: {name} would be {tuple(shape)}, "
-        f"but is {tuple(wanted)} there"
+        f"checkpoint '{checkpoint.path}' can't be written in the layout of its files: "
+        f"{name} would be {tuple(shape)}, but is {tuple(there)} there"
     )
 
 
@@ -108,12 +108,10 @@ class Reader:
             while len(self.kept) > _KEPT:
                 self.kept.pop(next(iter(self.kept)), None)
         # A part of something larger: its memory must go when the rest does.
-        whole = tensor.untyped_storage().nbytes() <= tensor.nbytes
-        return (
-            tensor
-            if whole and tensor.is_contiguous()
-            else tensor.clone(memory_format=torch.contiguous_format)
-        )
+        is_whole = tensor.untyped_storage().nbytes() <= tensor.nbytes
+        if is_whole and tensor.is_contiguous():
+            return tensor
+        return tensor.clone(memory_format=torch.contiguous_format)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "kept": {}}

@@ -66,8 +66,8 @@ def _read(transformers: Any, name: str) -> dict[str, Any]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _read_file(folder)
-    known = transformers.CONFIG_MAPPING
-    if name in known:
+    families = transformers.CONFIG_MAPPING
+    if name in families:
         try:
             return _from_hub(transformers, name, local_files_only=True)
         except OSError:  # not in the cache
@@ -75,7 +75,7 @@ def _read(transformers: Any, name: str) -> dict[str, Any]:
     try:
         return _from_hub(transformers, name)
     except (OSError, ValueError) as error:
-        close = get_close_matches(name, [*known], n=3)
+        close = get_close_matches(name, [*families], n=3)
         hint = f" Did you mean the model type {' or '.join(close)}?" if close else ""
         raise MetanetError(
             f"hf:{name}: there is no such folder, and no such repository in the cache or online.{hint}\n"
@@ -161,9 +161,9 @@ def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Mod
     kind = fields["model_type"]
     if kind not in transformers.CONFIG_MAPPING:
         raise MetanetError(
-            f"hf:{name}: transformers {transformers.__version__} has no model type {brief(kind)!r}. A newer version "
-            "may have it; code that comes with a repository never runs here: wrap it in a function of your own, "
-            "arch=my_networks:FUNCTION"
+            f"hf:{name}: transformers {transformers.__version__} has no model type "
+            f"{brief(kind)!r}. A newer version may have it; code that comes with a repository "
+            "never runs here: wrap it in a function of your own, arch=my_networks:FUNCTION"
         )
     refuse_unpinned(arch_args, f"hf:{name}")
     try:
@@ -176,23 +176,24 @@ def _create(name: str, fields: Mapping[str, Any], /, **arch_args: Any) -> nn.Mod
             )
     except OSError as error:
         raise MetanetError(
-            f"hf:{name}: its configuration is not whole: transformers would look on the Hub for a part of it, which no "
-            f"configuration may here. Give the part itself, as backbone_config\n  {str(error)[:300]}"
+            f"hf:{name}: its configuration is not whole: transformers would look on the Hub for "
+            "a part of it, which no configuration may here. Give the part itself, "
+            f"as backbone_config\n  {str(error)[:300]}"
         ) from error
 
 
 def _config(kind: Any, name: str, fields: Mapping[str, Any], arch_args: Mapping[str, Any]) -> Any:
     """The configuration with some fields replaced, as if it had been written so: derived fields
     follow."""
-    given = {key: value for key, value in arch_args.items() if key != "dtype"}
-    if given:
-        _check_fields(kind.from_dict(dict(fields)), given, f"hf:{name}: {kind.__name__}")
+    changes = {key: value for key, value in arch_args.items() if key != "dtype"}
+    if changes:
+        _check_fields(kind.from_dict(dict(fields)), changes, f"hf:{name}: {kind.__name__}")
     try:
-        return kind.from_dict(_merged(fields, given))
+        return kind.from_dict(_merged(fields, changes))
     except Exception as error:
-        if not given:
+        if not changes:
             raise
-        options = ", ".join(f"arch_args.{key}={value!r}" for key, value in given.items())
+        options = ", ".join(f"arch_args.{key}={value!r}" for key, value in changes.items())
         raise MetanetError(
             f"hf:{name} can't be configured with {options}: {type(error).__name__}: {error}"
         ) from error
@@ -209,9 +210,9 @@ def _check_fields(config: Any, names: Iterable[str], what: str) -> None:
         raise MetanetError(f"{what} has no field {name!r}; {hint}")
 
 
-def _merged(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(fields)
-    for key, value in given.items():
+    for key, value in changes.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merged(merged[key], value) if nested else value
     return merged
@@ -219,19 +220,20 @@ def _merged(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 
 def _class(transformers: Any, name: str, config: Any) -> Any:
     if names := getattr(config, "architectures", None):
-        found = getattr(transformers, names[0], None)
-        if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        choice = getattr(transformers, names[0], None)
+        if not isinstance(choice, type) or not issubclass(choice, transformers.PreTrainedModel):
             raise MetanetError(
-                f"hf:{name} is a {brief(names[0])}, which transformers {transformers.__version__} doesn't have. "
+                f"hf:{name} is a {brief(names[0])}, "
+                f"which transformers {transformers.__version__} doesn't have. "
                 "Another class of its model type: arch_args.architectures=[NAME]"
             )
-        return found
+        return choice
     kinds = ["SEQ_TO_SEQ_CAUSAL_LM"] if config.is_encoder_decoder else ["MASKED_LM", "CAUSAL_LM"]
     mappings = [getattr(transformers, f"MODEL_FOR_{kind}_MAPPING") for kind in kinds]
     for mapping in [*mappings, transformers.MODEL_MAPPING]:
         if type(config) in mapping:
-            found = mapping[type(config)]
-            return found[0] if isinstance(found, tuple | list) else found
+            choice = mapping[type(config)]
+            return choice[0] if isinstance(choice, tuple | list) else choice
     raise MetanetError(
         f"hf:{name}: give its class, arch_args.architectures=[NAME]: {config.model_type} has no default"
     )

@@ -60,12 +60,13 @@ def refuse_unpinned(arguments: Mapping[str, Any], who: str) -> None:
     Raises:
         MetanetError: names the argument.
     """
-    kept = pinned(arguments, who)
-    if wrong := [key for key in arguments if key not in kept or kept[key] != arguments[key]]:
-        raise MetanetError(
-            f"{who} is made of local code, with random weights: remove arch_args.{wrong[0]}. "
-            "Weights come from a checkpoint; attention is eager here"
-        )
+    local = pinned(arguments, who)
+    for key, value in arguments.items():
+        if key not in local or local[key] != value:
+            raise MetanetError(
+                f"{who} is made of local code, with random weights: remove arch_args.{key}. "
+                "Weights come from a checkpoint; attention is eager here"
+            )
 
 
 @contextmanager
@@ -76,7 +77,8 @@ def offline() -> Iterator[None]:
     """
     from huggingface_hub import constants
 
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
@@ -87,17 +89,17 @@ def _inner(value: Any, who: str) -> Any:
     if isinstance(value, Mapping):
         return pinned(value, who)
     if isinstance(value, list | tuple):
-        return [_inner(each, who) for each in value]
+        return [_inner(item, who) for item in value]
     return value
 
 
 def _reaches_out(key: str, value: Any, who: str) -> bool:
     if key in _IMPLEMENTATIONS:
-        return not all(each in _LOCAL for each in _leaves(value))
+        return not all(leaf in _LOCAL for leaf in _leaves(value))
     if key in _NAMES and isinstance(value, str) and any(mark in value for mark in "/\\:"):
         raise MetanetError(
-            f"{who}: its configuration takes the part {key}={value[:100]!r} from a repository or another folder, which "
-            "no configuration may here. Give the part itself, as backbone_config"
+            f"{who}: its configuration takes the part {key}={value[:100]!r} from a repository or "
+            "another folder, which no configuration may here. Give the part itself, as backbone_config"
         )
     return key in _TAKEN_OUT
 

@@ -91,11 +91,11 @@ def load_factory(ref: str) -> Callable[..., nn.Module]:
     """
     if not isinstance(ref, str):
         raise MetanetError(f"expected a reference to a network, got {ref!r}. {GRAMMAR}.")
-    name, _, rest = ref.partition(":")
-    if rest and (name in SCHEMES or SCHEMES.problem(name)):
-        return SCHEMES.find(name)(rest)
+    name, _, after = ref.partition(":")
+    if after and (name in SCHEMES or SCHEMES.problem(name)):
+        return SCHEMES.find(name)(after)
     if re.fullmatch(f"{_DOTTED}:{_DOTTED}", ref):
-        return _attribute(_module(name, ref), rest, ref)
+        return _attribute(_module(name, ref), after, ref)
     if ref and Path(ref).expanduser().is_dir():
         return SCHEMES["hf"](ref)
     raise MetanetError(f"{ref!r} names no network. {GRAMMAR}.")
@@ -123,16 +123,7 @@ def load_source(
     except ValueError:  # some callables written in C have none
         signature = None
     if signature is not None:
-        try:
-            signature.bind(**arch_args)
-        except TypeError as error:
-            given = (
-                ", ".join(f"arch_args.{key}={value!r}" for key, value in arch_args.items())
-                or "no arch_args"
-            )
-            raise MetanetError(
-                f"{ref} can't be called with {given}: {error}. It takes {signature}."
-            ) from None
+        _check_arguments(ref, signature, arch_args)
     try:
         with torch.device(device) if device is not None else nullcontext():
             network = factory(**arch_args)
@@ -152,6 +143,17 @@ def load_source(
     if not isinstance(network, nn.Module):
         raise MetanetError(f"{ref} returned {type(network).__name__}, expected a torch.nn.Module")
     return network
+
+
+def _check_arguments(ref: str, signature: inspect.Signature, arch_args: Mapping[str, Any]) -> None:
+    try:
+        signature.bind(**arch_args)
+    except TypeError as error:
+        words = [f"arch_args.{key}={value!r}" for key, value in arch_args.items()]
+        arguments = ", ".join(words) or "no arch_args"
+        raise MetanetError(
+            f"{ref} can't be called with {arguments}: {error}. It takes {signature}."
+        ) from None
 
 
 def seeded_network(ref: str, seed: int, meta: bool, arch_args: Mapping[str, Any]) -> nn.Module:
@@ -195,20 +197,20 @@ def _module(name: str, ref: str) -> Any:
 
 
 def _attribute(module: Any, names: str, ref: str) -> Callable[..., nn.Module]:
-    found, path = module, module.__name__
+    member = module
+    path = module.__name__
     for name in names.split("."):
-        if not hasattr(found, name):
-            public = [each for each in dir(found) if not each.startswith("_")]
+        if not hasattr(member, name):
+            public = [attribute for attribute in dir(member) if not attribute.startswith("_")]
             close = get_close_matches(name, public)
-            listed = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else f"it has {', '.join(public[:20]) or 'nothing'}"
-            )
-            raise MetanetError(f"{ref}: {path} has no {name}; {listed}")
-        found, path = getattr(found, name), f"{path}.{name}"
-    if not callable(found):
+            listed = f"it has {', '.join(public[:20]) or 'nothing'}"
+            hint = f"did you mean {' or '.join(close)}?" if close else listed
+            raise MetanetError(f"{ref}: {path} has no {name}; {hint}")
+        member = getattr(member, name)
+        path = f"{path}.{name}"
+    if not callable(member):
+        kind = type(member).__name__
         raise MetanetError(
-            f"{ref}: {path} is {type(found).__name__}, expected a function or class that makes a network"
+            f"{ref}: {path} is {kind}, expected a function or class that makes a network"
         )
-    return found
+    return member

@@ -40,29 +40,32 @@ def timm_model(name: str) -> Callable[..., nn.Module]:
     timm = need_extra("timm", f"timm:{name}")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        known = timm.list_models()
-        close = get_close_matches(architecture, known, n=5)
-        some = f"It has {len(known)}, among them {', '.join(known[:5])}."
+        models = timm.list_models()
+        close = get_close_matches(architecture, models, n=5)
+        some = f"It has {len(models)}, among them {', '.join(models[:5])}."
         listed = f"Did you mean {' or '.join(close)}?" if close else some
         raise MetanetError(
             f"timm:{name}: timm {timm.__version__} has no network {architecture!r}. {listed}"
         )
-    tags = (
-        [each.partition(".")[2] for each in timm.list_models(f"{architecture}.*", pretrained=True)]
-        if tag
-        else []
-    )
-    if tag and tag not in tags:
-        raise MetanetError(
-            f"timm:{name}: {architecture} has no tag {tag!r}; it has {', '.join(tags) or 'none'}"
-        )
+    if tag:
+        _check_tag(timm, name, architecture, tag)
     return partial(_create, timm.create_model, name)
 
 
-def _create(create_model: Callable[..., nn.Module], name: str, /, **arch_args: Any) -> nn.Module:
-    if given := [key for key in _WEIGHTS if key in arch_args]:
+def _check_tag(timm: Any, name: str, architecture: str, tag: str) -> None:
+    variants = timm.list_models(f"{architecture}.*", pretrained=True)
+    tags = [variant.partition(".")[2] for variant in variants]
+    if tag not in tags:
         raise MetanetError(
-            f"timm:{name} has random weights here: remove arch_args.{given[0]}, and load a checkpoint"
+            f"timm:{name}: {architecture} has no tag {tag!r}; it has {', '.join(tags) or 'none'}"
+        )
+
+
+def _create(create_model: Callable[..., nn.Module], name: str, /, **arch_args: Any) -> nn.Module:
+    if weights := [key for key in _WEIGHTS if key in arch_args]:
+        raise MetanetError(
+            f"timm:{name} has random weights here: "
+            f"remove arch_args.{weights[0]}, and load a checkpoint"
         )
     with offline():
         return create_model(name, pretrained=False, **arch_args)

@@ -63,7 +63,8 @@ class Step(NamedTuple):
         Raises:
             ValueError: the conversion has no inverse that gives these names.
         """
-        back, made = self.converter.reverse_transform(), list(made)
+        back = self.converter.reverse_transform()
+        made = list(made)
         if [type(operation).__name__ for operation in back.operations] == ["Chunk"]:
             # Joined tensors need not have been of one size, but Chunk makes them so.
             names = [
@@ -82,18 +83,21 @@ class Step(NamedTuple):
                 tensors, source_patterns=back.source_patterns, target_patterns=back.target_patterns,
                 full_layer_name=self.names()[0], model=stored, config=stored.config, missing_keys=None,
             )  # fmt: skip
-        tensors, found = _alone(tensors), {}
+        tensors = _alone(tensors)
+        results: dict[str, Tensor] = {}
         # Results are told apart by pattern and place, not by name: earlier renamings may have
-        # changed that.
-        for pattern, own in zip(back.target_patterns, self.converter.source_patterns, strict=True):
-            for place, name in enumerate(self.stored.get(own, ())):
+        # changed that. Of mixtral, "experts.*.w1.weight" at place 3 is "experts.3.w1.weight".
+        for pattern, source in zip(
+            back.target_patterns, self.converter.source_patterns, strict=True
+        ):
+            for place, name in enumerate(self.stored.get(source, ())):
                 key = pattern.replace("*", str(place))
-                if key not in tensors and len(self.stored[own]) == 1:
+                if key not in tensors and len(self.stored[source]) == 1:
                     key = pattern
                 if key not in tensors:
                     raise ValueError(f"{back} gives {', '.join(tensors)}, but not {name}")
-                found[name] = tensors[key]
-        return found
+                results[name] = tensors[key]
+        return results
 
 
 @dataclass
@@ -131,11 +135,13 @@ def plan_loading(model: nn.Module, names: Iterable[str]) -> Plan:
         model: a ``PreTrainedModel``.
         names: the checkpoint's.
     """
-    names, known, plan = list(names), model.state_dict(), Plan()
+    names = list(names)
+    entries = model.state_dict()
+    plan = Plan()
     steps: dict[str, Step] = {}
-    ignored = _ignored(model, names, known)
-    for name, new, pattern, converter in _renamed(model, names, known):
-        if new not in known:
+    ignored = _ignored(model, names, entries)
+    for name, new, pattern, converter in _renamed(model, names, entries):
+        if new not in entries:
             (plan.ignored if ignored(name, new) else plan.unknown).append(name)
         elif pattern is None:
             plan.names.setdefault(new, name)
@@ -150,14 +156,13 @@ def plan_loading(model: nn.Module, names: Iterable[str]) -> Plan:
         *(n for step in plan.steps for n in step.names()),
     }
     plan.ignored += [name for name in names if name not in used]  # a second source of one tensor
-    plan.unsaved = [
-        name for name in known if name in (getattr(model, "_keys_to_ignore_on_save", None) or ())
-    ]
+    unsaved = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    plan.unsaved = [name for name in entries if name in unsaved]
     return plan
 
 
 def _renamed(
-    model: Any, names: list[str], known: Mapping[str, Tensor]
+    model: Any, names: list[str], entries: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, str, str | None, Any]]:
     """Stored name, name of the module, and where more than the name changes the pattern and its
     converter."""
@@ -170,16 +175,16 @@ def _renamed(
             rename_source_key,
         )
     except ImportError:  # before version 5 nothing but names changed
-        yield from ((name, _renamed_before_5(model, name, known), None, None) for name in names)
+        yield from ((name, _renamed_before_5(model, name, entries), None, None) for name in names)
         return
     mapping = get_model_conversion_mapping(model)
-    renamings = [each for each in mapping if isinstance(each, WeightRenaming)]
-    converters = [each for each in mapping if isinstance(each, WeightConverter)]
-    by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
-    prefix, tensors = model.base_model_prefix, dict(known)
+    renamings = [rule for rule in mapping if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in mapping if isinstance(rule, WeightConverter)]
+    by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
+    prefix, tensors = model.base_model_prefix, dict(entries)
     for name in sorted(names, key=dot_natural_key):  # their order decides the places in a stack
         new, pattern = rename_source_key(name, renamings, converters, prefix, tensors)
-        if new not in known and name in known:
+        if new not in entries and name in entries:
             new, pattern = rename_source_key(name, [], [], prefix, tensors)
         yield name, new, pattern, None if pattern is None else by_pattern[pattern]
 
@@ -190,45 +195,45 @@ _OLD_NAMES = {
 }  # fmt: skip
 
 
-def _renamed_before_5(model: Any, name: str, known: Mapping[str, Tensor]) -> str:
+def _renamed_before_5(model: Any, name: str, entries: Mapping[str, Tensor]) -> str:
     new = name
-    for old, now in _OLD_NAMES.items():
-        new = new.removesuffix(old) + now if new.endswith(old) and name not in known else new
-    for pattern, now in (getattr(model, "_checkpoint_conversion_mapping", None) or {}).items():
+    if name not in entries:
+        for old, now in _OLD_NAMES.items():
+            new = new.removesuffix(old) + now if new.endswith(old) else new
+    conversions = getattr(model, "_checkpoint_conversion_mapping", None) or {}
+    for pattern, now in conversions.items():
         new, count = re.subn(pattern, now, new)
         if count:
             break
     prefix = f"{model.base_model_prefix}."
     ways = [new, new.removeprefix(prefix), prefix + new, name]
-    return next((way for way in ways if way in known), new)
+    return next((way for way in ways if way in entries), new)
 
 
 def _ignored(
-    model: Any, names: list[str], known: Mapping[str, Tensor]
+    model: Any, names: list[str], entries: Mapping[str, Tensor]
 ) -> Callable[[str, str], bool]:
     """Whether a stored name that the module lacks is no mistake."""
     patterns = list(model._keys_to_ignore_on_load_unexpected or ())
     buffers = [name for name, _ in model.named_buffers()]
     # Buffers that older versions stored in every layer, or stored at all.
-    patterns += [r"rotary_emb\.inv_freq"] * any(
-        name.endswith("rotary_emb.inv_freq") for name in buffers
-    )
-    patterns += [r"(^|\.)position_ids$"] * any(name.endswith("position_ids") for name in buffers)
+    if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
+        patterns.append(r"rotary_emb\.inv_freq")
+    if any(name.endswith("position_ids") for name in buffers):
+        patterns.append(r"(^|\.)position_ids$")
     prefix = f"{model.base_model_prefix}."
     # Of a network with a head, only the part with this prefix is the module's.
-    part = (
-        prefix != "."
-        and any(n.startswith(prefix) for n in names)
-        and not any(n.startswith(prefix) for n in known)
-    )
+    stored_with = any(name.startswith(prefix) for name in names)
+    known_with = any(name.startswith(prefix) for name in entries)
+    is_part = prefix != "." and stored_with and not known_with
 
     def ignored(name: str, new: str) -> bool:
-        return any(re.search(pattern, new) for pattern in patterns) or (
-            part and not name.startswith(prefix)
-        )
+        if is_part and not name.startswith(prefix):
+            return True  # the head
+        return any(re.search(pattern, new) for pattern in patterns)
 
     return ignored
 
 
 def _alone(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: each[0] if isinstance(each, list) else each for name, each in tensors.items()}
+    return {name: value[0] if isinstance(value, list) else value for name, value in tensors.items()}

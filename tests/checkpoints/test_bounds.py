@@ -89,7 +89,8 @@ class OrderedThings:
 
 
 OPERATIONS = {
-    "lists": b"]" * 10**7, "marks": b"(" * 10**7, "calls": b"ccollections\nOrderedDict\nq\x00" + b"h\x00)R" * 2 * 10**6,
+    "lists": b"]" * 10**7, "marks": b"(" * 10**7,
+    "calls": b"ccollections\nOrderedDict\nq\x00" + b"h\x00)R" * 2 * 10**6,
 }  # fmt: skip
 
 
@@ -196,8 +197,8 @@ class TestDeflated:
         whole = torch.randn(64)
         state = {
             "random": torch.randn(500), "zeros": torch.zeros(3_000), "small": torch.tensor(2.5),
-            "empty": torch.empty(0, 2), "half": torch.randn(3, 5).bfloat16(), "flags": torch.tensor([True, False]),
-            "view": whole[8:24:2],
+            "empty": torch.empty(0, 2), "half": torch.randn(3, 5).bfloat16(),
+            "flags": torch.tensor([True, False]), "view": whole[8:24:2],
             "whole": whole, "long": torch.arange(7),
         }  # fmt: skip
         torch.save(state, tmp_path / "x.pt")

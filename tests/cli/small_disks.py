@@ -67,8 +67,8 @@ def report(kind: str, name: str, case: Case, folder: Path, old: Any, code: int, 
     ]
     lost = whole and not set(old) <= set(found)
     print(json.dumps({
-        "kind": kind, "name": name, "code": code, "said": said, "whole": whole, "lost": lost, "hidden": hidden,
-        "folder": str(folder), "waiting": any(folder.glob(".out.*/model*.safetensors")),
+        "kind": kind, "name": name, "code": code, "said": said, "whole": whole, "lost": lost,
+        "hidden": hidden, "folder": str(folder), "waiting": any(folder.glob(".out.*/model*.safetensors")),
     }), flush=True)  # fmt: skip
 
 

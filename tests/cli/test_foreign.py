@@ -70,10 +70,10 @@ ATTACKS = {
     "deep": "task.label=" + "[" * 5000,
 }  # fmt: skip
 PLAIN = [
-    "model=other", "zoo=pair", "experiment=null", "seed=3", "device=cpu", "optim.optimizer.lr=0.5", "model.width=8",
-    "optim.optimizer.betas=[0.8,0.9]", "trainer.max_epochs=2", "trainer.precision=16-mixed", "task.label=accuracy",
-    "task.label='test accuracy_2'".replace(" ", "_"), "trainer.gradient_clip_val=null", "zoo.networks=8",
-    "model.gmn={width: 8}",
+    "model=other", "zoo=pair", "experiment=null", "seed=3", "device=cpu", "optim.optimizer.lr=0.5",
+    "model.width=8", "optim.optimizer.betas=[0.8,0.9]", "trainer.max_epochs=2",
+    "trainer.precision=16-mixed", "task.label=accuracy", "task.label='test accuracy_2'".replace(" ", "_"),
+    "trainer.gradient_clip_val=null", "zoo.networks=8", "model.gmn={width: 8}",
 ]  # fmt: skip
 
 

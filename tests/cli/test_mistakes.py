@@ -253,8 +253,8 @@ def test_ends_in_one_message(line, words, folder, capsys):
 
 def test_all_mistakes_come_at_once(folder, capsys):
     line = (
-        "train lr=1 trainer.max_epochs=ten seed=abc model.name=resnet task.batch_size=0 optim.optimizer.lr=-1 "
-        "trainer.devices=1.5 zoo.networks=-3 logger.mode=on device=tpu"
+        "train lr=1 trainer.max_epochs=ten seed=abc model.name=resnet task.batch_size=0 "
+        "optim.optimizer.lr=-1 trainer.devices=1.5 zoo.networks=-3 logger.mode=on device=tpu"
     )
     assert cli.main(line.split()) == 1
     err = capsys.readouterr().err

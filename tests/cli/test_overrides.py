@@ -77,7 +77,8 @@ class TestPaths:
         "arg",
         [
             "models=[a (1).pt,b=2.pt]", "out=it's (1)", "alignment=[null,al (1)]", "method.weights=[0.3,0.7]",
-            "overrides={*mlp*: {density: 0.5}}", "arch_args.width=3", "base=null", "out='null'", "seed=1", "~debug",
+            "overrides={*mlp*: {density: 0.5}}", "arch_args.width=3", "base=null", "out='null'", "seed=1",
+            "~debug",
         ],
     )  # fmt: skip
     def test_what_is_prepared_can_be_shown_as_it_was_typed(self, arg):

@@ -113,8 +113,8 @@ def test_a_training_that_is_stopped_goes_on(tmp_path):
     ]
     words = [sys.executable, "-m", "metanet.cli"]
     process = subprocess.Popen(
-        [*words, "train", *small, "hydra.run.dir=r"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
-        stdout=subprocess.DEVNULL,
+        [*words, "train", *small, "hydra.run.dir=r"], cwd=tmp_path, env=env, stderr=subprocess.PIPE,
+        text=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while (

@@ -15,7 +15,6 @@ import metanet
 from metanet import Alignment, cli
 from metanet._cli import networks
 from metanet.alignment import MATCHERS
-from metanet.sources import _reference as reference
 from metanet.sources import load_source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,11 +23,15 @@ import torch
 from torch import nn
 
 def mlp(width=6):
-    return nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2))
+    layers = [nn.Linear(5, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2)]
+    return nn.Sequential(*layers)
 
 def batches():
     generator = torch.Generator().manual_seed(0)
-    return [(torch.randn(16, 5, generator=generator), torch.randint(2, (16,), generator=generator)) for _ in range(3)]
+    return [
+        (torch.randn(16, 5, generator=generator), torch.randint(2, (16,), generator=generator))
+        for _ in range(3)
+    ]
 
 def hinge(outputs, target):
     return (1 - outputs.gather(1, target[:, None])).relu().mean()
@@ -191,9 +194,9 @@ def test_a_network_of_timm(align, tmp_path):
 
 def test_a_large_network_is_never_made_with_values(align, monkeypatch):
     made = []
-    real = reference.load_source
+    real = networks.seeded_network
     monkeypatch.setattr(
-        reference, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
+        networks, "seeded_network", lambda *args: made.append(real(*args)) or made[-1]
     )
     monkeypatch.setattr(networks, "_LARGE", 10)
     code, _, err = align()

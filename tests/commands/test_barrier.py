@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 def mlp(width=64):
-    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    layers = [nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)]
+    return nn.Sequential(*layers)
 
 def nothing():
     return []
@@ -168,8 +169,9 @@ def test_a_network_of_timm_and_its_relabelling(barrier, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(torch.randint(256, (40, 48, 3), dtype=torch.uint8).numpy()).save(path)
     args = [
-        "a=a.safetensors", "b=b.safetensors", "arch=timm:test_resnet", "arch_args.num_classes=3", "matcher=weight",
-        f"data={tmp_path / 'images'}", "points=5", "data_args.size=64", "data_args.batch_size=6",
+        "a=a.safetensors", "b=b.safetensors", "arch=timm:test_resnet", "arch_args.num_classes=3",
+        "matcher=weight", f"data={tmp_path / 'images'}", "points=5", "data_args.size=64",
+        "data_args.batch_size=6",
     ]  # fmt: skip
     code, _, err = barrier(*args)
     assert code == 0, err

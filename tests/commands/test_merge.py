@@ -16,7 +16,6 @@ import metanet
 from metanet import Alignment, cli
 from metanet._cli import networks
 from metanet.merging import METHODS
-from metanet.sources import _reference as reference
 
 ROOT = Path(__file__).parent.parent.parent
 NETWORKS = """
@@ -24,12 +23,15 @@ import torch
 from torch import nn
 
 def mlp(width=6):
-    return nn.Sequential(nn.Linear(5, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(),
-                         nn.Linear(width, 2))
+    first = [nn.Linear(5, width), nn.BatchNorm1d(width), nn.ReLU()]
+    return nn.Sequential(*first, nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2))
 
 def batches():
     generator = torch.Generator().manual_seed(0)
-    return [(torch.randn(16, 5, generator=generator), torch.randint(2, (16,), generator=generator)) for _ in range(3)]
+    return [
+        (torch.randn(16, 5, generator=generator), torch.randint(2, (16,), generator=generator))
+        for _ in range(3)
+    ]
 
 def others():
     return [(inputs * torch.tensor([3.0, 0.1, 1.0, 2.0, -1.0]), targets) for inputs, targets in batches()]
@@ -105,7 +107,8 @@ def test_averages_and_says_how(merge):
     }
     front, card = front_matter("out")
     assert front == {
-        "base_model": ["a.safetensors", "b.safetensors"], "base_model_relation": "merge", "tags": ["merge", "metanet"]
+        "base_model": ["a.safetensors", "b.safetensors"], "base_model_relation": "merge",
+        "tags": ["merge", "metanet"]
     }  # fmt: skip
     for name in ("a.safetensors", "b.safetensors"):
         assert f"| {name} | `{hashlib.sha256(Path(name).read_bytes()).hexdigest()}` |" in card
@@ -264,9 +267,9 @@ class TestAlignment:
 
     def test_a_large_network_is_never_made_with_values(self, merge, relabelled, monkeypatch):
         made = []
-        real = reference.load_source
+        real = networks.seeded_network
         monkeypatch.setattr(
-            reference, "load_source", lambda *args, **kw: made.append(real(*args, **kw)) or made[-1]
+            networks, "seeded_network", lambda *args: made.append(real(*args)) or made[-1]
         )
         monkeypatch.setattr(networks, "_LARGE", 10)
         code, _, err = merge("arch={n}:mlp", "input_shape=[5]", "matcher=weight")

@@ -39,8 +39,9 @@ class TestVocabulary:
 
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=vocabulary, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, tie_word_embeddings=tied, bos_token_id=seed, eos_token_id=0, pad_token_id=0,
+            vocab_size=vocabulary, hidden_size=8, intermediate_size=12, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=tied, bos_token_id=seed,
+            eos_token_id=0, pad_token_id=0,
         )  # fmt: skip
         made = LlamaForCausalLM(config)
         made.save_pretrained(folder)
@@ -141,8 +142,8 @@ class TestVocabulary:
             self.llama(name, seed, 10, tied=True)
             state = load_file(f"{name}/model.safetensors")
             save_file(
-                {**state, "lm_head.weight": state["model.embed_tokens.weight"].clone()}, f"{name}/model.safetensors",
-                {"format": "pt"},
+                {**state, "lm_head.weight": state["model.embed_tokens.weight"].clone()},
+                f"{name}/model.safetensors", {"format": "pt"},
             )  # fmt: skip
         assert (
             run(
@@ -247,9 +248,10 @@ class TestPipelines:
     def test_commands_about_one_network_name_the_parts(self, run):
         sentences("a", 1), sentences("b", 2)
         Path("one_network.py").write_text(
-            "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-            "        self.encoder = nn.Linear(4, 4, bias=False)\n    def forward(self, x):\n"
-            "        return self.encoder(x)\ndef net():\n    return Net()\n"
+            "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        "
+            "super().__init__()\n"
+            "        self.encoder = nn.Linear(4, 4, bias=False)\n    def forward(self, "
+            "x):\n        return self.encoder(x)\ndef net():\n    return Net()\n"
         )
         of = ["arch=one_network:net", "input_shape=[4]", "out=out"]
         for command in (
@@ -361,7 +363,8 @@ class TestLinks:
     def test_align(self, run):
         Path("secret").write_text("the secret")
         Path("link_network.py").write_text(
-            "from torch import nn\ndef net():\n    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))\n"
+            "from torch import nn\ndef net():\n    return nn.Sequential(nn.Linear(3, "
+            "4), nn.ReLU(), nn.Linear(4, 2))\n"
         )
         for seed, name in enumerate("ab"):
             torch.manual_seed(seed)

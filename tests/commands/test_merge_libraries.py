@@ -281,8 +281,9 @@ def test_layers_one_after_another(merge, arch):
 def test_what_lies_beside(merge):
     """Licence and templates come along; what a run says of itself, weights and code do not."""
     for name, text in {
-        "LICENSE": "free", "chat_template.jinja": "{{ x }}", "trainer_state.json": "{}", "all_results.json": "{}",
-        "metrics.json": "{}", "modeling_mine.py": "raise SystemExit", "training_args.bin": "", "notes.md": "",
+        "LICENSE": "free", "chat_template.jinja": "{{ x }}", "trainer_state.json": "{}",
+        "all_results.json": "{}", "metrics.json": "{}", "modeling_mine.py": "raise SystemExit",
+        "training_args.bin": "", "notes.md": "",
     }.items():  # fmt: skip
         Path("A", name).write_text(text)
     config = json.loads(Path("A/config.json").read_text())
@@ -296,12 +297,13 @@ def test_what_lies_beside(merge):
     code, out, err = merge()
     assert code == 0, err
     assert {p.name for p in Path("out").iterdir()} == {
-        "LICENSE", "README.md", "chat_template.jinja", "config.json", "generation_config.json", "merge_config.yaml",
-        "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "LICENSE", "README.md", "chat_template.jinja", "config.json", "generation_config.json",
+        "merge_config.yaml", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     card = Path("out/README.md").read_text()
     for warning in (
-        "code is not carried along: modeling_mine.py of A, which its config.json needs (auto_map): copy it yourself",
+        "code is not carried along: modeling_mine.py of A, "
+        "which its config.json needs (auto_map): copy it yourself",
         "the config.json of A is carried along, that of B says otherwise: rms_norm_eps 1e-06 and 0.5",
         "the tokenizer of A is carried along and differs from that of B (tokenizer.json)",
         "the chat template of A is carried along and differs from that of B (chat_template.jinja)",

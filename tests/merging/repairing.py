@@ -33,14 +33,15 @@ def mlp():
 def cnn():
     return nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 8, 2, groups=2), nn.ReLU(),
-        nn.Conv2d(8, 8, 3, groups=8, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5),
+        nn.Conv2d(8, 8, 3, groups=8, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(32, 5),
     )  # fmt: skip
 
 
 def normed():
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(4),
-        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5),
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3, bias=False), nn.ReLU(),
+        nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5),
     )  # fmt: skip
 
 

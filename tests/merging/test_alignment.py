@@ -85,8 +85,8 @@ def test_a_network_merged_with_its_own_relabelling_is_itself(method, network):
     given = models(method, a, relabelled)
     needs_base = METHODS[method].base == "required"
     merged = metanet.merge(
-        given, method, base=a if needs_base else None, align=list(alignments(network, own=True))[-len(given) :],
-        **OPTIONS.get(method, {}),
+        given, method, base=a if needs_base else None,
+        align=list(alignments(network, own=True))[-len(given) :], **OPTIONS.get(method, {}),
     )  # fmt: skip
     assert same(floating(dict(merged)), floating(a))
 

@@ -25,8 +25,9 @@ def test_says_what_was_merged_and_how():
         [a, b], weights=[0.25, 0.75], overrides=overrides, out_dtype="bfloat16", seed=7
     )
     card = model_card(
-        merged.recipe, title="mine", hashes={"a|b.safetensors": "f00"}, report={"score": 0.123456789, "kept": "a"},
-        library="timm", notes=["mind the gap"], command="metanet merge", config="seed: 7\n",
+        merged.recipe, title="mine", hashes={"a|b.safetensors": "f00"},
+        report={"score": 0.123456789, "kept": "a"}, library="timm", notes=["mind the gap"],
+        command="metanet merge", config="seed: 7\n",
     )  # fmt: skip
     front = yaml.safe_load(card.split("---\n")[1])
     assert front == {
@@ -36,9 +37,10 @@ def test_says_what_was_merged_and_how():
     for text in (
         "# mine", f"[`linear`]({METHODS['linear'].reference})", f"metanet {metanet.__version__}",
         "| 1 | model 1 | 0.75 |",
-        "| a\\|b.safetensors | `f00` |", "| `normalize` | true | divide by the sum", "stored as bfloat16", "- seed 7",
-        "- tensors `1.*`: {\"weights\": [0.0, 1.0]}", "## Report\n\n- score: 0.123457\n- kept: a", "- mind the gap",
-        "```sh\nmetanet merge\n```", "```yaml\nseed: 7\n```",
+        "| a\\|b.safetensors | `f00` |", "| `normalize` | true | divide by the sum", "stored as bfloat16",
+        "- seed 7", "- tensors `1.*`: {\"weights\": [0.0, 1.0]}",
+        "## Report\n\n- score: 0.123457\n- kept: a", "- mind the gap", "```sh\nmetanet merge\n```",
+        "```yaml\nseed: 7\n```",
     ):  # fmt: skip
         assert text in card
     assert "## Alignment" not in card

@@ -42,7 +42,8 @@ def test_neurons_may_become_one_where_only_weights_read_them(name):
     "between",
     [
         nn.Softmax(-1), nn.LayerNorm(8), nn.GroupNorm(2, 8), lambda x: x - x.mean(1, keepdim=True),
-        lambda x: x * x.amax(1, keepdim=True), lambda x: x / x.norm(dim=1, keepdim=True), lambda x: x.cumsum(1),
+        lambda x: x * x.amax(1, keepdim=True), lambda x: x / x.norm(dim=1, keepdim=True),
+        lambda x: x.cumsum(1),
     ],
 )  # fmt: skip
 def test_whatever_looks_at_all_neurons_forbids_merging(between):
@@ -234,7 +235,8 @@ def test_merged_in_the_same_shape_and_repaired_it_shrinks_as_it_is():
     state, x = state_of(model, 2), inputs(6)
     data = batches(inputs, 64)
     wide = metanet.merge(
-        [state], "ifm", arch=arch, threshold=1.0, share=0.4, shrink=False, model=model, data=data, repair="bn_reset"
+        [state], "ifm", arch=arch, threshold=1.0, share=0.4, shrink=False, model=model, data=data,
+        repair="bn_reset"
     )  # fmt: skip
     narrow = metanet.merge([dict(wide)], "ifm", arch=arch, threshold=1e-6)
     assert narrow["stem.weight"].shape[0] == 4

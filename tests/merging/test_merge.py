@@ -361,11 +361,13 @@ class TestSlices:
     def test_layers_of_several_models_one_after_another(self):
         merged = metanet.merge([A, B], "passthrough", slices=[{0: (0, 3)}, {1: (2, 5)}])
         assert list(merged) == [
-            "embed.weight", *(f"layers.{k}.{part}.weight" for k in range(6) for part in ("attn", "mlp")), "norm.weight"
+            "embed.weight", *(f"layers.{k}.{part}.weight" for k in range(6) for part in ("attn", "mlp")),
+            "norm.weight"
         ]  # fmt: skip
         for name, (model, there) in {
             "embed.weight": (A, "embed.weight"), "norm.weight": (B, "norm.weight"),
-            "layers.2.mlp.weight": (A, "layers.2.mlp.weight"), "layers.3.mlp.weight": (B, "layers.2.mlp.weight"),
+            "layers.2.mlp.weight": (A, "layers.2.mlp.weight"),
+            "layers.3.mlp.weight": (B, "layers.2.mlp.weight"),
             "layers.5.attn.weight": (B, "layers.4.attn.weight"),
         }.items():  # fmt: skip
             assert torch.equal(merged[name], model[there])

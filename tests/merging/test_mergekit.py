@@ -74,9 +74,9 @@ def _unit(tensor):
 def test_every_method_that_both_have_is_compared():
     """mergekit 0.1.5 registers these; all are in metanet."""
     theirs = {
-        "linear", "slerp", "nuslerp", "multislerp", "karcher", "task_arithmetic", "ties", "dare_ties", "dare_linear",
-        "breadcrumbs", "breadcrumbs_ties", "model_stock", "nearswap", "della", "della_linear", "sce", "passthrough",
-        "arcee_fusion", "ram", "ramplus_tl",
+        "linear", "slerp", "nuslerp", "multislerp", "karcher", "task_arithmetic", "ties", "dare_ties",
+        "dare_linear", "breadcrumbs", "breadcrumbs_ties", "model_stock", "nearswap", "della",
+        "della_linear", "sce", "passthrough", "arcee_fusion", "ram", "ramplus_tl",
     }  # fmt: skip
     assert {case["method"] for case in CASES} == theirs
     assert theirs <= set(METHODS)

@@ -147,7 +147,8 @@ class TestResults:
             "kernel": (3, 2, 2, 5),
         }
         states = [
-            {k: torch.randn(s, generator=generator) for k, s in shapes.items()} for _ in range(count(name) + 1)
+            {k: torch.randn(s, generator=generator) for k,
+                s in shapes.items()} for _ in range(count(name) + 1)
         ]  # fmt: skip
         turned = [
             {k: t.mT.contiguous().mT if t.ndim > 1 else t for k, t in state.items()}

@@ -296,8 +296,11 @@ def test_models_that_do_not_count_and_equal_ones_without_weights(images):
 def test_dtypes_stay_and_the_module_is_not_touched(how, images, tmp_path):
     model, data = drawn(normed, 5, torch.float32).train(), split(images.float(), 20)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    nets = [{n: t.bfloat16() if t.is_floating_point() else t for n, t in drawn(normed, s).state_dict().items()}
-            for s in (0, 1)]  # fmt: skip
+    states = [drawn(normed, seed).state_dict() for seed in (0, 1)]
+    nets = [
+        {n: t.bfloat16() if t.is_floating_point() else t for n, t in state.items()}
+        for state in states
+    ]
     merged = metanet.merge(nets, repair=how, repair_passes=None, model=model, data=data)
     assert {t.dtype for t in merged.values()} == {torch.bfloat16, torch.int64}
     assert {n: t.dtype for n, t in merged.items()} == dict(merged.dtypes)

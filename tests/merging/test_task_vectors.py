@@ -206,8 +206,8 @@ def test_the_edge_is_exact_in_large_tensors(kind, share, monkeypatch):
     monkeypatch.setattr(_ranking, "_SAMPLE", 500)
     delta = torch.randn(20_011, generator=torch.Generator().manual_seed(1))
     delta = {
-        "normal": delta, "few values": delta.round(), "half zero": delta * (delta > 0), "one value": delta.sign(),
-        "zero": delta * 0, "coarse": delta.bfloat16().float(),
+        "normal": delta, "few values": delta.round(), "half zero": delta * (delta > 0),
+        "one value": delta.sign(), "zero": delta * 0, "coarse": delta.bfloat16().float(),
     }[kind]  # fmt: skip
     count = int(share * len(delta))
     vector = _vector.TaskVector(delta, torch.zeros_like(delta))

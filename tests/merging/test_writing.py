@@ -57,12 +57,13 @@ def test_shards_index_files_and_hashes(pair, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     hashes = write(
         pair, tmp_path / "out",
-        files=lambda found: {"README.md": "\n".join(found.values()).encode(), "t.json": tmp_path / "tokenizer.json"},
+        files=lambda found: {"README.md": "\n".join(found.values()).encode(),
+            "t.json": tmp_path / "tokenizer.json"},
     )  # fmt: skip
     check(tmp_path / "out", pair)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "README.md", *(f"model-0000{k}-of-00003.safetensors" for k in (1, 2, 3)), "model.safetensors.index.json",
-        "t.json",
+        "README.md", *(f"model-0000{k}-of-00003.safetensors" for k in (1, 2, 3)),
+        "model.safetensors.index.json", "t.json",
     ]  # fmt: skip
     assert hashes == {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in pair}
     assert (tmp_path / "out/README.md").read_text().split() == list(hashes.values())

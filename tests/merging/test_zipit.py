@@ -177,7 +177,8 @@ def plain_zip(correlations, n, alpha, beta):
     while sum(map(bool, sets)) > n:
         allowed = {
             p: c for p, c in fit.items()
-            if p[0] < p[1] and all(room[m] > 0 or not (has(sets[p[0]], m) and has(sets[p[1]], m)) for m in (0, 1))
+            if p[0] < p[1] and all(room[m] > 0 or not (has(sets[p[0]], m) and has(sets[p[1]], m))
+                                 for m in (0, 1))
         }  # fmt: skip
         i, j = max(allowed, key=allowed.get)
         for m in (0, 1):
@@ -230,8 +231,9 @@ def test_zipit_refuses_what_it_cannot_do():
     states = [state_of(model, s) for s in (1, 2)]
     for wrong, says in (
         ({"matching": "best"}, "greedy, permutation"), ({"alpha": 2}, "alpha=2"), ({"beta": -1}, "beta=-1"),
-        ({"heads": "keep"}, "'stack'"), ({"heads": [0, 1]}, "2 numbers, but head"), ({"heads": [0, 1, 2]}, "0 to 1"),
-        ({"heads": "stack", "stop": "head.*"}, "beyond the stop"), ({"task": 2}, "0 to 1"), ({"task": 1.5}, "0 to 1"),
+        ({"heads": "keep"}, "'stack'"), ({"heads": [0, 1]}, "2 numbers, but head"),
+        ({"heads": [0, 1, 2]}, "0 to 1"), ({"heads": "stack", "stop": "head.*"}, "beyond the stop"),
+        ({"task": 2}, "0 to 1"), ({"task": 1.5}, "0 to 1"),
     ):  # fmt: skip
         with pytest.raises(MetanetError, match=says):
             zipped(states, model, inputs, arch, **wrong)

@@ -106,7 +106,10 @@ def test_what_is_registered_in_a_file_is_the_commands_only_to_name(here):
 
 
 def test_a_class_of_a_module_that_was_named_may_be_built(here):
-    text = "from metanet.zoo import register\n@register('plot')\nclass Plot:\n    def load(self, progress=True): ...\n"
+    text = (
+        "from metanet.zoo import register\n@register('plot')\nclass Plot:\n    def "
+        "load(self, progress=True): ...\n"
+    )
     (here / "my_plots.py").write_text(text)
     with pytest.raises(MetanetError, match="refused to build"):
         build({"_target_": "my_plots.Plot"})

@@ -112,7 +112,8 @@ def test_a_package_that_is_not_installed_is_named(ref, package, monkeypatch):
 def test_packages_are_imported_only_when_they_are_used():
     program = (
         "import sys, metanet.sources, metanet.tracing as tracing\n"
-        "tracing.example_inputs(metanet.sources.load_source('torch.nn:Linear', in_features=1, out_features=1))\n"
+        "tracing.example_inputs(metanet.sources.load_source('torch.nn:Linear', "
+        "in_features=1, out_features=1))\n"
         "print(sorted({'timm', 'torchvision', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -218,9 +218,11 @@ def test_the_tensors_of_trees_are_trees(place):
     one = torch.tensor([1])
     leaf = torch.tensor([0, 1, 1], dtype=torch.uint8)
     sound = {
-        "columns": torch.tensor([0]), "feature": torch.zeros(3, dtype=torch.long), "threshold": torch.zeros(3).double(),
-        "left": torch.tensor([1, 0, 0]), "right": torch.tensor([2, 0, 0]), "missing_left": leaf, "leaf": leaf,
-        "value": torch.zeros(3).double(), "root": one - 1, "output": one - 1, "baseline": torch.zeros(1).double(),
+        "columns": torch.tensor([0]), "feature": torch.zeros(3, dtype=torch.long),
+        "threshold": torch.zeros(3).double(), "left": torch.tensor([1, 0, 0]),
+        "right": torch.tensor([2, 0, 0]), "missing_left": leaf, "leaf": leaf,
+        "value": torch.zeros(3).double(), "root": one - 1, "output": one - 1,
+        "baseline": torch.zeros(1).double(),
     }  # fmt: skip
     model.load_tensors(sound)
     for name, value in {

@@ -39,9 +39,9 @@ def make_zoo(folder: Path, factory, count: int = 12) -> None:
 
 def trained(folder: Path, *overrides: str) -> Path:
     train(compose_train(
-        "zoo=folder", f"zoo.path={folder}", "zoo.table=table.csv", "zoo.label=quality", "zoo.input_shape=[1,8,8]",
-        "logger=none", "trainer.log_every_n_steps=1", "trainer.max_epochs=1", "trainer.enable_progress_bar=false",
-        "task.val=0.25", "task.test=0.25",
+        "zoo=folder", f"zoo.path={folder}", "zoo.table=table.csv", "zoo.label=quality",
+        "zoo.input_shape=[1,8,8]", "logger=none", "trainer.log_every_n_steps=1", "trainer.max_epochs=1",
+        "trainer.enable_progress_bar=false", "task.val=0.25", "task.test=0.25",
         "device=cpu", f"paths.run_dir={folder.parent / 'run'}", *overrides,
     ))  # fmt: skip
     return folder.parent / "run"

@@ -153,7 +153,8 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         "given",
-        [{}, {"width": "1"}, {"width": 1.5}, {"width": True, "rate": "x"}, {"width": 1, "other": 2}, {"width": None},
+        [{}, {"width": "1"}, {"width": 1.5}, {"width": True, "rate": "x"}, {"width": 1, "other": 2},
+            {"width": None},
          {"width": 1, "sizes": "12"}, {"width": 1, "self": 2}, {"width": 1, "_target_": "os.system"}],
     )  # fmt: skip
     def test_do_not_fit(self, given):

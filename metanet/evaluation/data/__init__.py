@@ -1,14 +1,15 @@
 """``data=``: what a network is run on, in every command that runs one.
 
-=========================  =======================================================================================
-``data=``                  batches
-=========================  =======================================================================================
-a folder                   images, one subfolder a class: ``(images, classes)``
-``x.safetensors``          its tensors ``inputs`` and ``targets``: ``(inputs, targets)``
-``package.module:factory`` what the function returns: an iterable of batches that can be read again
-and again
-any other file             text, in windows of tokens for a causal language model: ``{"input_ids", "labels"}``
-=========================  =======================================================================================
+===========================  =================================================================
+``data=``                    batches
+===========================  =================================================================
+a folder                     images, one subfolder a class: ``(images, classes)``
+``x.safetensors``            its tensors ``inputs`` and ``targets``: ``(inputs, targets)``
+``package.module:factory``   what the function returns: an iterable of batches that can be read
+                             again and again
+any other file               text, in windows of tokens for a causal language model:
+                             ``{"input_ids", "labels"}``
+===========================  =================================================================
 
 Options are given by ``data_args.NAME=VALUE``: ``batch_size`` and ``limit`` (of samples) always;
 ``size``, ``mean`` and ``std`` of images; ``window`` and ``tokenizer`` of text; a factory takes its
@@ -32,8 +33,8 @@ from ._images import image_folder
 from ._text import text_file
 
 GRAMMAR = (
-    "data= is a folder of images (one subfolder a class), a text file, a .safetensors file with inputs and targets, or "
-    "package.module:factory"
+    "data= is a folder of images (one subfolder a class), a text file, "
+    "a .safetensors file with inputs and targets, or package.module:factory"
 )
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
@@ -57,17 +58,18 @@ def load_data(
             or impossible.
     """
     options = {name: value for name, value in (args or {}).items() if value is not None}
-    batch_size, limit = _count(options, "batch_size", 64), _count(options, "limit", None)
+    batch_size = _count(options, "batch_size", 64)
+    limit = _count(options, "limit", None)
     path = Path(ref).expanduser()
     if path.is_dir():
-        known = _known(options, ref, "an image folder", ("size", "mean", "std"))
-        samples = image_folder(path, model, arch, shape, **known)
+        _check_options(options, ref, "an image folder", ("size", "mean", "std"))
+        samples = image_folder(path, model, arch, shape, **options)
     elif path.suffix == ".safetensors":
-        samples = _tensors(path, **_known(options, ref, "a .safetensors file", ()))
+        _check_options(options, ref, "a .safetensors file", ())
+        samples = _tensors(path)
     elif path.is_file():
-        samples = text_file(
-            path, model, arch, **_known(options, ref, "a text file", ("tokenizer", "window"))
-        )
+        _check_options(options, ref, "a text file", ("tokenizer", "window"))
+        samples = text_file(path, model, arch, **options)
     elif _FACTORY.fullmatch(ref):
         return _made(ref, options, batch_size, limit)
     else:
@@ -82,14 +84,14 @@ def _count(options: dict[str, Any], name: str, default: int | None) -> Any:
     return value
 
 
-def _known(
+def _check_options(
     options: Mapping[str, Any], ref: str, what: str, allowed: tuple[str, ...]
-) -> Mapping[str, Any]:
-    for name in options:
-        if name not in allowed:
-            takes = ", ".join(f"data_args.{each}" for each in ("batch_size", "limit", *allowed))
-            raise MetanetError(f"data_args.{name}: data={ref} is {what}, which takes {takes}")
-    return options
+) -> None:
+    unknown = next((name for name in options if name not in allowed), None)
+    if unknown is None:
+        return
+    takes = ", ".join(f"data_args.{name}" for name in ("batch_size", "limit", *allowed))
+    raise MetanetError(f"data_args.{unknown}: data={ref} is {what}, which takes {takes}")
 
 
 def _tensors(path: Path) -> Any:
@@ -102,7 +104,8 @@ def _tensors(path: Path) -> Any:
     inputs, targets = file["inputs"], file["targets"]
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
         raise MetanetError(
-            f"data={path}: inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)} must have one row a sample"
+            f"data={path}: inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)} must "
+            "have one row a sample"
         )
     return len(inputs), lambda rows: (inputs[rows], targets[rows])
 
@@ -110,25 +113,24 @@ def _tensors(path: Path) -> Any:
 def _made(ref: str, options: dict[str, Any], batch_size: int, limit: int | None) -> Limited:
     """What a factory returns; it is told the batch size and the limit if it asks for them."""
     factory: Callable[..., Any] = load_factory(ref)
-    takes = inspect.signature(factory).parameters
-    told = {
-        n: v
-        for n, v in (("batch_size", batch_size), ("limit", limit))
-        if n in takes and v is not None
+    signature = inspect.signature(factory)
+    sizes = {"batch_size": batch_size, "limit": limit}
+    arguments = {
+        name: size
+        for name, size in sizes.items()
+        if name in signature.parameters and size is not None
     }
     try:
-        inspect.signature(factory).bind(**told, **options)
+        signature.bind(**arguments, **options)
     except TypeError as error:
-        given = (
-            ", ".join(f"data_args.{name}={value!r}" for name, value in options.items())
-            or "no data_args"
-        )
+        words = [f"data_args.{name}={value!r}" for name, value in options.items()]
+        listed_words = ", ".join(words) or "no data_args"
         raise MetanetError(
-            f"data={ref} can't be called with {given}: {error}. It takes {inspect.signature(factory)}."
+            f"data={ref} can't be called with {listed_words}: {error}. It takes {signature}."
         ) from None
-    made = factory(**told, **options)
-    if isinstance(made, nn.Module) or not hasattr(made, "__iter__"):
+    batches = factory(**arguments, **options)
+    if isinstance(batches, nn.Module) or not hasattr(batches, "__iter__"):
         raise MetanetError(
-            f"data={ref} returned {type(made).__name__}, expected an iterable of batches"
+            f"data={ref} returned {type(batches).__name__}, expected an iterable of batches"
         )
-    return Limited(made, limit)
+    return Limited(batches, limit)

@@ -10,9 +10,8 @@ from ...errors import MetanetError
 from ...tracing import tensors_in
 from .._running import cut
 
-Samples = tuple[
-    int, Callable[[Tensor], Any]
-]  # how many, and what makes a batch of some of them by their numbers
+# how many, and what makes a batch of some of them by their numbers
+Samples = tuple[int, Callable[[Tensor], Any]]
 
 
 class Batches:
@@ -45,21 +44,22 @@ class Limited:
     def __init__(self, batches: Iterable[Any], limit: int | None) -> None:
         if isinstance(batches, Iterator):
             raise MetanetError(
-                f"data: the factory returned a {type(batches).__name__}, which can be read only once; return a list, "
+                f"data: the factory returned a {type(batches).__name__}, "
+                "which can be read only once; return a list, "
                 "a DataLoader, or an object whose __iter__ starts anew"
             )
         self._batches, self._limit = batches, limit
 
     def __iter__(self) -> Iterator[Any]:
-        left = self._limit
+        remaining = self._limit
         for batch in self._batches:
-            if left is None:
+            if remaining is None:
                 yield batch
                 continue
             first = next(tensors_in(batch), None)
             if first is None or first.ndim == 0:
                 raise MetanetError("data: a batch has no tensor with one row a sample")
-            yield cut(batch, len(first), 0, left)
-            left -= len(first)
-            if left <= 0:
+            yield cut(batch, len(first), 0, remaining)
+            remaining -= len(first)
+            if remaining <= 0:
                 return

@@ -18,7 +18,7 @@ from ._batches import Samples
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # bytes of decoded images that stay in memory; larger folders are decoded anew at every reading
-_KEPT = 2**31
+_LARGEST = 2**31
 
 
 _Pixels = Annotated[int, Ge(1), Lt(2**16)]
@@ -55,9 +55,14 @@ class Look:
 
 
 def image_folder(
-    folder: Path, model: nn.Module, arch: str, shape: Sequence[int] | None = None, size: Any = None, mean: Any = None,
+    folder: Path,
+    model: nn.Module,
+    arch: str,
+    shape: Sequence[int] | None = None,
+    size: Any = None,
+    mean: Any = None,
     std: Any = None,
-) -> Samples:  # fmt: skip
+) -> Samples:
     """The images of a folder, normalised, and the numbers of their subfolders in alphabetical
     order.
 
@@ -73,37 +78,39 @@ def image_folder(
     Raises:
         MetanetError: no subfolders, no images in one, or nothing says the size.
     """
-    classes = sorted(
-        each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")
-    )
+    subfolders = [path for path in folder.iterdir() if path.is_dir()]
+    classes = sorted(path for path in subfolders if not path.name.startswith("."))
     if not classes:
         raise MetanetError(
             f"data={folder} has no subfolders: images are expected in one subfolder a class"
         )
     files: list[tuple[Path, int]] = []
-    for number, each in enumerate(classes):
-        found = sorted(p for p in each.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
-            raise MetanetError(f"data={folder}: {each.name} has no images ({', '.join(SUFFIXES)})")
-        files += [(path, number) for path in found]
+    for number, subfolder in enumerate(classes):
+        paths = sorted(path for path in subfolder.rglob("*") if _is_image_file(path))
+        if not paths:
+            raise MetanetError(
+                f"data={folder}: {subfolder.name} has no images ({', '.join(SUFFIXES)})"
+            )
+        files += [(path, number) for path in paths]
     look = _look(folder, model, arch, shape, size, mean, std)
-    wide = len(files) * look.channels * look.size[0] * look.size[1] > _KEPT
-    kept: dict[int, Tensor] = {}
-    shift, scale = (torch.tensor(x).view(-1, 1, 1) for x in (look.mean, look.std))
+    stays = len(files) * look.channels * look.size[0] * look.size[1] <= _LARGEST
+    decoded: dict[int, Tensor] = {}
+    shift = torch.tensor(look.mean).view(-1, 1, 1)
+    scale = torch.tensor(look.std).view(-1, 1, 1)
 
     def pixels(number: int) -> Tensor:
-        if number in kept:
-            return kept[number]
+        if number in decoded:
+            return decoded[number]
         image = _read(files[number][0], look)
-        if not wide:
-            kept[number] = image
+        if stays:
+            decoded[number] = image
         return image
 
     def batch(rows: Tensor) -> tuple[Tensor, Tensor]:
-        images = torch.stack([pixels(number) for number in rows.tolist()]).float() / 255
-        return (images - shift) / scale, torch.tensor(
-            [files[number][1] for number in rows.tolist()]
-        )
+        numbers = rows.tolist()
+        images = torch.stack([pixels(number) for number in numbers]).float() / 255
+        targets = torch.tensor([files[number][1] for number in numbers])
+        return (images - shift) / scale, targets
 
     return len(files), batch
 
@@ -111,91 +118,104 @@ def image_folder(
 def _look(
     folder: Path, model: nn.Module, arch: str, shape: Any, size: Any, mean: Any, std: Any
 ) -> Look:
-    config = _configured(model, arch)
-    if shape is None and (example := example_inputs(model)) is not None:
-        shape = next(
-            (x.shape[1:] for x in (*example.args, *example.kwargs.values()) if _is_image(x)), None
-        )
-    elif shape is not None:
-        config = {**config, "size": tuple(shape[1:])}
+    """What the user says, else the network's configuration, else the shape of a sample."""
+    config = dict(_configured(model, arch))
+    if shape is None:
+        shape = _example_shape(model)
+    else:
+        config["size"] = tuple(shape[1:])
     if shape is not None and len(shape) != 3:
         raise MetanetError(
-            f"data={folder}: input_shape={list(shape)} is no image, expected [channels,height,width]"
+            f"data={folder}: input_shape={list(shape)} is no image, "
+            "expected [channels,height,width]"
         )
-    size = (
-        size
-        if size is not None
-        else config.get("size", None if shape is None else tuple(shape[1:]))
-    )
     if size is None:
-        raise MetanetError(
-            f"data={folder}: nothing says how large the network's images are: give data_args.size="
-        )
-    size = (
-        (size, size)
-        if isinstance(size, int)
-        else tuple(size)
-        if isinstance(size, (list, tuple))
-        else size
-    )
-    if (
-        not isinstance(size, tuple)
-        or len(size) != 2
-        or not all(isinstance(n, int) and n > 0 for n in size)
-    ):
-        raise MetanetError(
-            f"data_args.size={size}: give one number, or height and width, e.g. [224,224]"
-        )
+        size = config.get("size", None if shape is None else tuple(shape[1:]))
+    pixels = _size(folder, size)
     channels = int(shape[0]) if shape is not None else _first_channels(model)
     if channels not in (1, 3):
         raise MetanetError(
             f"data={folder}: the network takes images of {channels} channels; 1 or 3 can be read"
         )
-    told = {}
-    for name, given, default in (("mean", mean, 0.0), ("std", std, 1.0)):
-        value = given if given is not None else config.get(name, default)
-        value = [value] if isinstance(value, (int, float)) else list(value)
-        if (
-            given is None and len(value) != channels
-        ):  # a network for grey images, configured for coloured ones
-            value = [sum(value) / len(value)]
-        value = value * channels if len(value) == 1 else value
-        if len(value) != channels or (name == "std" and any(v <= 0 for v in value)):
-            raise MetanetError(
-                f"data_args.{name}={value}: give one number, or one for each of {channels} channels"
-            )
-        told[name] = [float(v) for v in value]
-    return Look(channels, size, config.get("crop", 1.0), told["mean"], told["std"])
+    shift = _per_channel("mean", mean, config.get("mean", 0.0), channels)
+    scale = _per_channel("std", std, config.get("std", 1.0), channels)
+    return Look(channels, pixels, config.get("crop", 1.0), shift, scale)
+
+
+def _example_shape(model: nn.Module) -> Any:
+    """Of one sample, by the images among the network's example inputs."""
+    example = example_inputs(model)
+    if example is None:
+        return None
+    inputs = (*example.args, *example.kwargs.values())
+    return next((x.shape[1:] for x in inputs if _is_image(x)), None)
+
+
+def _size(folder: Path, size: Any) -> tuple[int, int]:
+    """Height and width."""
+    if size is None:
+        raise MetanetError(
+            f"data={folder}: nothing says how large the network's images are: give data_args.size="
+        )
+    pair = (size, size) if isinstance(size, int) else size
+    is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2
+    if not is_pair or not all(isinstance(n, int) and n > 0 for n in pair):
+        shown = tuple(pair) if isinstance(pair, list) else pair
+        raise MetanetError(
+            f"data_args.size={shown}: give one number, or height and width, e.g. [224,224]"
+        )
+    height, width = pair
+    return height, width
+
+
+def _per_channel(name: str, option: Any, default: Any, channels: int) -> list[float]:
+    """One number for each channel: those of the user, or those of the network's configuration.
+
+    3 channels:  0.5 -> 0.5 0.5 0.5        1 channel, configured for colours:  .4 .5 .6 -> .5
+    """
+    value = default if option is None else option
+    numbers = [value] if isinstance(value, (int, float)) else list(value)
+    if option is None and len(numbers) != channels:
+        numbers = [sum(numbers) / len(numbers)]
+    if len(numbers) == 1:
+        numbers = numbers * channels
+    if len(numbers) != channels or (name == "std" and any(number <= 0 for number in numbers)):
+        raise MetanetError(
+            f"data_args.{name}={numbers}: give one number, or one for each of {channels} channels"
+        )
+    return [float(number) for number in numbers]
 
 
 def _configured(model: nn.Module, arch: str) -> Mapping[str, Any]:
     """What timm, or a Hugging Face folder, says of images."""
     timm = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if isinstance(timm, Mapping) and timm.get("input_size"):
-        made_for = getattr(
-            getattr(model, "patch_embed", None), "img_size", None
-        )  # create_model(img_size=...)
-        size: Any = made_for if isinstance(made_for, tuple) else tuple(timm["input_size"][1:])
-        found = {
-            "size": size,
-            "crop": timm.get("crop_pct"),
-            "mean": timm.get("mean"),
-            "std": timm.get("std"),
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        # create_model(img_size=...)
+        asked = getattr(getattr(model, "patch_embed", None), "img_size", None)
+        return _stated(
+            size=asked if isinstance(asked, tuple) else tuple(timm["input_size"][1:]),
+            crop=timm.get("crop_pct"),
+            mean=timm.get("mean"),
+            std=timm.get("std"),
+        )
     path = Path(arch.removeprefix("hf:")).expanduser() / "preprocessor_config.json"
     if not path.is_file():
         return {}
-    said = validated(_Preprocessor, read_json(path), f"'{path}'")
-    size = said.crop_size or said.size
+    config = validated(_Preprocessor, read_json(path), f"'{path}'")
+    size: Any = config.crop_size or config.size
     if isinstance(size, dict):
-        size = (
-            (size["height"], size["width"])
-            if {"height", "width"} <= set(size)
-            else size.get("shortest_edge")
-        )
-    names = {"size": size, "mean": said.image_mean, "std": said.image_std}
-    return {name: value for name, value in names.items() if value is not None}
+        has_both = {"height", "width"} <= size.keys()
+        size = (size["height"], size["width"]) if has_both else size.get("shortest_edge")
+    return _stated(size=size, mean=config.image_mean, std=config.image_std)
+
+
+def _stated(**values: Any) -> dict[str, Any]:
+    """Those that somebody says."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_image_file(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _is_image(x: Any) -> bool:
@@ -220,8 +240,9 @@ def _read(path: Path, look: Look) -> Tensor:
         with Image.open(path) as file:
             if 4 * file.width * file.height > most:
                 raise MetanetError(
-                    f"the image {path} says that it has {file.width} x {file.height} pixels, more than a file of "
-                    f"its size is read for ({most:,} bytes of memory): scale it down"
+                    f"the image {path} says that it has {file.width} x {file.height} pixels, "
+                    f"more than a file of its size is read for ({most:,} bytes of memory): "
+                    "scale it down"
                 )
             image = file.convert("L" if look.channels == 1 else "RGB")
     except MetanetError:
@@ -234,6 +255,7 @@ def _read(path: Path, look: Look) -> Tensor:
     scaled = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     if scaled != image.size:
         image = image.resize(scaled, Image.Resampling.BICUBIC)
-    left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
-    array = np.array(image.crop((left, top, left + width, top + height)))
+    x = (scaled[0] - width) // 2
+    y = (scaled[1] - height) // 2
+    array = np.array(image.crop((x, y, x + width, y + height)))
     return torch.from_numpy(array).view(height, width, look.channels).permute(2, 0, 1).contiguous()

@@ -37,7 +37,8 @@ def text_file(
         raise MetanetError(f"data={path} has {len(ids)} tokens: there is nothing to predict")
     if int(ids.max()) >= config.vocab_size:
         raise MetanetError(
-            f"data={path}: the tokenizer gives tokens up to {int(ids.max())}, but the network knows {config.vocab_size}"
+            f"data={path}: the tokenizer gives tokens up to {int(ids.max())}, "
+            f"but the network knows {config.vocab_size}"
         )
     longest = getattr(config, "max_position_embeddings", None) or _WINDOW
     window = min(_WINDOW, longest) if window is None else window
@@ -49,23 +50,26 @@ def text_file(
     windows = ids[: len(ids) // window * window].view(-1, window)
 
     def batch(rows: Tensor) -> dict[str, Any]:
-        chosen = windows[rows]
-        return {"input_ids": chosen, "labels": chosen.clone(), "use_cache": False}
+        tokens = windows[rows]
+        return {"input_ids": tokens, "labels": tokens.clone(), "use_cache": False}
 
     return len(windows), batch
 
 
-def _require_causal(path: Path, model: nn.Module) -> None:
-    causal: set[str] = set()
-    if hasattr(model, "config") and type(model).__module__.startswith("transformers."):
-        from transformers.models.auto.modeling_auto import (
-            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names,
-        )
+def _causal(model: nn.Module) -> set[str]:
+    """Names of the classes of transformers that predict the next token; none for other models."""
+    if not (hasattr(model, "config") and type(model).__module__.startswith("transformers.")):
+        return set()
+    from transformers.models.auto import modeling_auto
 
-        causal = {
-            n for each in names.values() for n in ((each,) if isinstance(each, str) else each)
-        }
-    if type(model).__name__ not in causal:
+    names: set[str] = set()
+    for classes in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        names.update([classes] if isinstance(classes, str) else classes)
+    return names
+
+
+def _require_causal(path: Path, model: nn.Module) -> None:
+    if type(model).__name__ not in _causal(model):
         raise MetanetError(
             f"data={path} is text, for causal language models of transformers (arch=hf:FOLDER); "
             f"{type(model).__name__} is none. Data of another form: data=package.module:factory"
@@ -78,7 +82,8 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
     folder = Path(tokenizer or arch.removeprefix("hf:")).expanduser()
     if not folder.is_dir():
         raise MetanetError(
-            f"data={path} is text and needs a tokenizer: {folder} is no folder; give data_args.tokenizer=FOLDER"
+            f"data={path} is text and needs a tokenizer: {folder} is no folder; "
+            "give data_args.tokenizer=FOLDER"
         )
     try:
         with offline():  # a tokenizer's configuration may name others
@@ -91,8 +96,8 @@ def _tokens(path: Path, arch: str, tokenizer: Any) -> Tensor:
         text = read_bytes(path, largest=_LARGEST).decode("utf-8")
     except UnicodeDecodeError as error:
         raise MetanetError(
-            f"data={path} is no text in UTF-8 ({error.reason} at byte {error.start}). An image folder, a .safetensors "
-            "file and package.module:factory are the other forms of data="
+            f"data={path} is no text in UTF-8 ({error.reason} at byte {error.start}). An image "
+            "folder, a .safetensors file and package.module:factory are the other forms of data="
         ) from error
     try:
         return torch.tensor(
