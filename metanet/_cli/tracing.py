@@ -2,7 +2,7 @@
 itself says."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 from ..architecture import Architecture, trace
 from ..errors import MetanetError, TraceError
-from ..evaluation import to_device
+from ..evaluation import check_sample_shape, to_device
 from ..sources import seeded_network
 from ..tracing import example_inputs
 from .devices import find_device
@@ -50,7 +50,7 @@ def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list
         MetanetError: it is no shape, or nothing says what the network takes.
     """
     if input_shape is not None:
-        return _drawn(input_shape, seed)
+        return _drawn(check_sample_shape(input_shape), seed)
     example = example_inputs(model)
     if example is None:
         raise MetanetError(
@@ -63,20 +63,11 @@ def examples_of(model: nn.Module, ref: str, input_shape: Any, seed: int) -> list
     return examples
 
 
-def _drawn(input_shape: Any, seed: int) -> list[Inputs]:
+def _drawn(shape: Sequence[int], seed: int) -> list[Inputs]:
     """Random samples of a shape: a batch of two, and one of three as its check."""
-    is_shape = isinstance(input_shape, list) and all(map(_is_size, input_shape))
-    if not is_shape:
-        raise MetanetError(
-            f"input_shape={input_shape} is no shape of one sample; expected e.g. [1,28,28] or [16]"
-        )
     generator = torch.Generator().manual_seed(seed)
-    batches = [torch.randn(batch, *input_shape, generator=generator) for batch in (2, 3)]
+    batches = [torch.randn(batch, *shape, generator=generator) for batch in (2, 3)]
     return [((batch,), {}) for batch in batches]
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
 
 
 def trace_timed(

@@ -6,6 +6,7 @@ A new measure is one function with ``@metric`` (``_metrics.py``), a new named lo
 """
 
 from ._fitting import as_checkpoint as as_checkpoint
+from ._fitting import check_tied as check_tied
 from ._fitting import check_values as check_values
 from ._fitting import entries as entries
 from ._fitting import fit_to as fit_to
@@ -30,6 +31,7 @@ from ._running import cut as cut
 from ._running import measure as measure
 from ._running import repeatable as repeatable
 from ._running import to_device as to_device
+from ._samples import check_sample_shape as check_sample_shape
 from ._stage import load as load
 from ._stage import still_copy as still_copy
 from ._stage import wide as wide

@@ -94,6 +94,19 @@ def check_values(model: nn.Module, fitted: Checkpoint) -> None:
             f"checkpoint '{fitted.path}': {count:,} of {fitted.shapes[name].numel():,} values "
             f"of {name} are NaN or infinite{others}; there is no path to a network that diverged"
         )
+    check_tied(model, fitted)
+
+
+def check_tied(model: nn.Module, fitted: Checkpoint) -> None:
+    """Refuse tied names with different values: one of them would be lost.
+
+    Args:
+        model: the network, which says what is tied.
+        fitted: a checkpoint by its names; nothing but the tied tensors is read.
+
+    Raises:
+        CheckpointError: two names are one tensor in the network, and two in the checkpoint.
+    """
     for name, first in entries(model)[1].items():
         if name != first and name in fitted and not torch.equal(fitted[name], fitted[first]):
             raise CheckpointError(

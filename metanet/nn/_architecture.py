@@ -64,7 +64,8 @@ def architecture_rows(
 
     def amount(*types: int) -> Tensor:
         reached = torch.zeros_like(site)
-        reached[tensor_site[sum(kind == t for t in types).bool()]] = 1
+        is_of_types = torch.stack([kind == t for t in types]).any(0)
+        reached[tensor_site[is_of_types]] = 1
         return total(reached, site_graph)
 
     kind, site = tensors["kind"], sites["kind"]

@@ -85,7 +85,7 @@ def cut(plans: Sequence[TemplatePlan], graphs: Sequence[int], dtype: torch.dtype
     for p, b in zip(plans, graphs, strict=True):
         for m in p.matrices:
             pieces.append(_matrix(m, first_node, first_token, b))
-            edges.append(m.blocks * m.count * b)
+            edges.append(m.blocks * m.edges * b)
         if p.vectors is not None:
             pieces.append(_vectors(p.vectors, first_node, first_token, b, dtype))
             edges.append(p.vectors.mean.shape[0] * b)
@@ -108,7 +108,7 @@ def _matrix(m: MatrixPlan, first_node: int, first_token: int, graphs: int) -> Ma
         token=m.number.in_batch(first_token, graphs),
         inward=1 / fan_in,
         outward=1 / fan_out,
-        mean=1 / m.count,
+        mean=1 / m.edges,
         signal=fan_in / fan_out if m.signal else 0.0,
     )
 

@@ -51,6 +51,7 @@ class EdgeUpdate(torch.autograd.Function):
                 hs += part[:, None]
         h.relu_()
         inward, outward, mean = _means(h, len(source), chunks)
+        out: Tensor | None
         if w_o is not None:
             out = torch.addmm(e, h, w_o)
         else:

@@ -44,10 +44,10 @@ class Metanet:
     meta: dict[str, Any]
 
     # Where the answer comes from is each model's own: nn.Module's __call__, or a class's; here only
-    # the type is told.
+    # the type is told. Some models take more inputs, as GMN does.
     if TYPE_CHECKING:
 
-        def __call__(self, graphs: Graphs) -> Float[Tensor, "graphs out"]: ...
+        def __call__(self, graphs: Graphs, *more: Any) -> Float[Tensor, "graphs out"]: ...
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Metanet":
         self = super().__new__(cls)
@@ -220,7 +220,7 @@ def read_graphs(graphs: Graphs, device: torch.device, dtype: torch.dtype) -> Lay
     if hasattr(graphs, "edge_index"):  # not isinstance: importing torch-geometric takes seconds
         return SparseLayout(graphs, device, dtype)
     is_one = isinstance(graphs, GraphStack) or not isinstance(graphs, Iterable)
-    stacks = [graphs] if is_one else list(graphs)
+    stacks: list[Any] = [graphs] if is_one else list(graphs)
     for item in stacks:
         if not isinstance(item, GraphStack):
             raise MetanetError(

@@ -43,7 +43,7 @@ class MatrixPlan(NamedTuple):
     signal: bool
 
     @property
-    def count(self) -> int:
+    def edges(self) -> int:
         """Edges of one block."""
         return prod(self.sizes)
 

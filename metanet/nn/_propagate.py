@@ -70,7 +70,7 @@ def _read(x: Tensor, c: Matrix, source: bool) -> Tensor:
 
 def _add(x: Tensor, c: Matrix, source: bool, values: Tensor, scales: tuple[float, float]) -> None:
     end = c.source if source else c.destination
-    if end.index is not None:
+    if end.numbers is not None:
         values = (
             values if scales == (1.0, 1.0) else values * values.new_tensor(scales).view(2, 1, 1)
         )

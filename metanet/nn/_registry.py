@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import trust
 from ..errors import MetanetError
@@ -15,7 +15,10 @@ MODELS: Registry[type[Metanet]] = Registry(
 """Every model by its name."""
 
 
-def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
+Model = TypeVar("Model", bound=type[Metanet])
+
+
+def register(name: str) -> Callable[[Model], Model]:
     """Registers a model; the parametrised tests pick it up by themselves.
 
     Raises:
@@ -23,7 +26,7 @@ def register(name: str) -> Callable[[type[Metanet]], type[Metanet]]:
             derived from :class:`Metanet` that takes ``out_dim`` by name.
     """
 
-    def decorate(cls: type[Metanet]) -> type[Metanet]:
+    def decorate(cls: Model) -> Model:
         if not (isinstance(cls, type) and issubclass(cls, Metanet)):
             raise MetanetError(
                 f"model {name!r}: {cls!r} is no metanetwork: expected a class derived from Metanet"

@@ -93,7 +93,8 @@ def load(folder: str | os.PathLike) -> Metanet:
     checkpoint = load_checkpoint(folder / _TENSORS)
     if checkpoint.metadata.get("pair") != description.pair:
         raise MetanetError(
-            f"{folder}: {_TENSORS} and {_DESCRIPTION} are not of the same save: one was interrupted. Save again."
+            f"{folder}: {_TENSORS} and {_DESCRIPTION} are not of the same save: one was "
+            "interrupted. Save again."
         )
     try:
         model = _build(cls, description.arguments, checkpoint, str(folder / _DESCRIPTION))
@@ -123,7 +124,8 @@ def _class(description: _Description, folder: Path) -> type[Metanet]:
     if description.reference is None:
         raise MetanetError(
             f"{folder} holds a model {name}, known are: {', '.join(sorted(MODELS))}.{_written(description)} "
-            "Is it one of your own? Import the module that registers it first: in predict, model=package.module:CLASS"
+            "Is it one of your own? Import the module that registers it first: in predict, "
+            "model=package.module:CLASS"
         )
     trust.require(
         [description.reference], folder, "the code of a metanetwork, which would be imported"

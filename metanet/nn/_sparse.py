@@ -15,7 +15,8 @@ from ._statistics import statistics_of_segments
 from ._tables import SIGNAL_TYPES, TENSOR_COLUMNS
 
 _NEEDED = (
-    "edge_index", "edge_attr", "edge_type", "edge_layer", "edge_tensor", "kernel_pos", "fan_in", "fan_out", "node_type",
+    "edge_index", "edge_attr", "edge_type", "edge_layer", "edge_tensor", "kernel_pos", "fan_in",
+    "fan_out", "node_type",
     "node_layer", "node_site", "node_width", "activation", "io_position", "depth",
 )  # fmt: skip
 
@@ -98,6 +99,7 @@ class SparseLayout(Layout):
         h = (h if static is None else h + static).relu()
         inward = _sum(h * self.inward[:, None], self.destination, source.shape[0])
         outward = _sum(h * self.outward[:, None], self.source, source.shape[0])
+        new: Tensor | None
         if w_o is not None:
             new = e + h @ w_o
         else:
@@ -164,8 +166,9 @@ class SparseLayout(Layout):
         nodes = self.nodes["kind"].shape[0]
         if tuple(values.shape) != (nodes, width) or mask.numel() != nodes:
             raise MetanetError(
-                f"node_inputs of a torch-geometric batch is a pair (values, mask) of shapes {(nodes, width)} and "
-                f"({nodes},), got {tuple(values.shape)} and {tuple(mask.shape)}"
+                "node_inputs of a torch-geometric batch is a pair (values, mask) of shapes "
+                f"{(nodes, width)} and ({nodes},), got {tuple(values.shape)} and "
+                f"{tuple(mask.shape)}"
             )
         mask = mask.to(self.values).view(-1, 1)
         return values.to(self.values) * mask, mask

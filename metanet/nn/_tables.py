@@ -1,6 +1,8 @@
 """Small tables of what graphs are made of, the same from a template and from any batch of
 graphs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,8 @@ SIGNAL_TYPES: tuple[int, ...] = (
 CONSTANT_TYPES: tuple[int, ...] = tuple(
     int(t)
     for t in (
-        EdgeType.RESIDUAL, EdgeType.PRODUCT, EdgeType.TO_HEAD, EdgeType.COUPLING, EdgeType.JOINT, EdgeType.SHARE,
+        EdgeType.RESIDUAL, EdgeType.PRODUCT, EdgeType.TO_HEAD, EdgeType.COUPLING, EdgeType.JOINT,
+        EdgeType.SHARE,
         EdgeType.TIED,
     )
 )  # fmt: skip
@@ -74,7 +77,7 @@ def tensor_rows(template: GraphTemplate) -> Rows:
     return _table(rows, TENSOR_COLUMNS)
 
 
-def _table(rows: list[tuple[int, ...]], columns: tuple[str, ...]) -> Rows:
+def _table(rows: Sequence[tuple[int, ...]], columns: tuple[str, ...]) -> Rows:
     table = torch.tensor(rows, dtype=torch.long).view(len(rows), len(columns))
     return {name: table[:, i].contiguous() for i, name in enumerate(columns)}
 

@@ -55,6 +55,8 @@ class ValueFeatures(nn.Module):
     """
 
     size = 11
+    centre: Float[Tensor, " kinds"]
+    scale: Float[Tensor, " kinds"]
 
     def __init__(self) -> None:
         super().__init__()

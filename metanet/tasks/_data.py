@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +137,8 @@ class _Rows(Dataset):
         return self.data.batch(torch.as_tensor(rows))
 
 
-def _same(batch: WeightBatch) -> WeightBatch:
+def _same(batch: Any) -> WeightBatch:
+    """What :meth:`_Rows.__getitems__` gives: a batch already, where a loader expects a list."""
     return batch
 
 
@@ -258,7 +260,8 @@ def _as_stated(stated: np.ndarray, drawn: Tensor) -> Tensor:
     names = ("train", "val", "test")
     if unknown := sorted(set(stated) - set(names)):
         raise MetanetError(
-            f"the column split of the zoo's table says {', '.join(unknown[:5])[:200]}; choose train, val, test, unseen"
+            f"the column split of the zoo's table says {', '.join(unknown[:5])[:200]}; choose "
+            "train, val, test, unseen"
         )
     side = torch.tensor([names.index(name) for name in stated])
     if not (side == 1).any():

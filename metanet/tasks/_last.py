@@ -118,8 +118,8 @@ def load_last(path: Path) -> dict[str, Any]:
 
 def _no_checkpoint(path: Path, why: str) -> MetanetError:
     return MetanetError(
-        f"can't go on from '{path}': it is damaged, or no checkpoint that this version of metanet wrote ({why[:200]}). "
-        f"Its run has to be trained again from the start."
+        f"can't go on from '{path}': it is damaged, or no checkpoint that this version of metanet "
+        f"wrote ({why[:200]}). Its run has to be trained again from the start."
     )
 
 
@@ -146,8 +146,8 @@ def _taken_apart(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
             ]
         }
     raise MetanetError(
-        f"can't write the checkpoint: {where or 'it'} is a {type(value).__name__}; tensors, numbers, text, and lists, "
-        f"tuples and dicts of them can be written"
+        f"can't write the checkpoint: {where or 'it'} is a {type(value).__name__}; tensors, "
+        "numbers, text, and lists, tuples and dicts of them can be written"
     )
 
 

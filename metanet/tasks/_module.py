@@ -66,7 +66,8 @@ class MetanetModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         node = dict(self.optim["optimizer"])
-        decay, plain = [], []
+        decay: list[Tensor] = []
+        plain: list[Tensor] = []
         for parameter in self.parameters():
             if parameter.requires_grad:  # biases, norms and embeddings of one row are not decayed
                 (decay if parameter.ndim >= 2 else plain).append(parameter)
@@ -106,9 +107,9 @@ def check_finite(output: Tensor, loss: float, when: str) -> None:
     bad = int((~output.isfinite()).flatten(1).any(1).sum())
     if bad or not math.isfinite(loss):
         raise MetanetError(
-            f"the metanetwork diverged: {when} its loss is {loss} and its outputs for {bad} of {len(output)} networks "
-            "are NaN or infinite. Are there networks in the zoo that diverged (zoo.nan=drop leaves them out)? Else try "
-            "a smaller optim.optimizer.lr"
+            f"the metanetwork diverged: {when} its loss is {loss} and its outputs for {bad} of "
+            f"{len(output)} networks are NaN or infinite. Are there networks in the zoo that "
+            "diverged (zoo.nan=drop leaves them out)? Else try a smaller optim.optimizer.lr"
         )
 
 
@@ -128,7 +129,9 @@ class WeightLoaders(L.LightningDataModule):
         self.data = data
 
     def train_dataloader(self) -> DataLoader:
-        return self.data.train_loader(self.trainer.global_rank, self.trainer.world_size)
+        trainer = self.trainer
+        assert trainer is not None  # it is the trainer that asks
+        return self.data.train_loader(trainer.global_rank, trainer.world_size)
 
     def val_dataloader(self) -> DataLoader:
         return self.data.eval_loader("val")

@@ -15,7 +15,7 @@ from ..architecture import trace
 from ..checkpoints import Checkpoint, check_dequantised, load_checkpoint, report_nonfinite
 from ..config import plain
 from ..errors import CheckpointError, MetanetError
-from ..evaluation import fit_to
+from ..evaluation import check_sample_shape, check_tied, fit_to
 from ..graph import GraphStack
 from ..sources import build_within, seeded_network
 from ..zoo import ArchitectureEntry, sample_inputs
@@ -76,9 +76,11 @@ def _ask(
     """Raw output ``(1, out_dim)`` for one checkpoint, which has the network's names."""
     if broken := report_nonfinite(state):
         raise CheckpointError(
-            f"checkpoint '{state.path}': {sum(broken.values()):,} values of {', '.join(list(broken)[:5])} are NaN or "
-            "infinite: there is nothing to be said of a network that diverged"
+            f"checkpoint '{state.path}': {sum(broken.values()):,} values of "
+            f"{', '.join(list(broken)[:5])} are NaN or infinite: there is nothing to be said of a "
+            "network that diverged"
         )
+    check_tied(network, state)
     architecture = trace(network, example)
     template = architecture.template
     stacked = {
@@ -94,19 +96,22 @@ def _probes(model: metanets.Metanet) -> int:
     return probes if isinstance(probes, int) else 0
 
 
-# ---------------------------------------------------------------- which network the checkpoint is
-# of
+# ------------------------------------------------------------- which network the checkpoint is of
 
 
 def _network(
     options: Mapping[str, Any], run: SavedRun, folder: Path, checkpoint: Checkpoint, batch: int
 ) -> tuple[nn.Module, Tensor]:
-    """The network, and the same example inputs of it every time."""
-    ref, arguments, shape = (
-        options.get("arch"),
-        options.get("arch_args") or {},
-        options.get("input_shape"),
-    )
+    """The network, and the same example inputs of it every time.
+
+    The inputs are those of the run's own networks, uniform in their range, and not the normal ones
+    of the command ``graph``: a metanetwork with probes was trained on what networks show there.
+    """
+    ref = options.get("arch")
+    arguments = options.get("arch_args") or {}
+    shape = options.get("input_shape")
+    if shape is not None:
+        check_sample_shape(shape)
     if ref is None:
         if arguments:
             raise MetanetError(
@@ -118,8 +123,9 @@ def _network(
         network = _recorded(ref, entry, folder, checkpoint)
         if shape is None and batch * math.prod(entry.input_shape) > _LARGEST_EXAMPLE:
             raise MetanetError(
-                f"{folder}: {batch} example inputs of the shape {entry.input_shape} would have more than "
-                f"{_LARGEST_EXAMPLE:,} numbers. If that is right, say so: input_shape={entry.input_shape}"
+                f"{folder}: {batch} example inputs of the shape {entry.input_shape} would have more "
+                f"than {_LARGEST_EXAMPLE:,} numbers. If that is right, say so: "
+                f"input_shape={entry.input_shape}"
             )
         return network, sample_inputs(shape or entry.input_shape, entry.input_range, batch)
     ranges = {tuple(entry.input_range) for entry in run.architectures.values()}

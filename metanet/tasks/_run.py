@@ -118,7 +118,8 @@ def _new_model(config: Mapping[str, Any], task: Task, data: WeightData) -> metan
 
 
 def _learn(
-    cfg: DictConfig, config: Mapping[str, Any], model: metanets.Metanet, task: Task, data: WeightData, folder: Path,
+    cfg: DictConfig, config: Mapping[str, Any], model: metanets.Metanet, task: Task, data: WeightData,
+    folder: Path,
     loggers: list[Logger],
 ) -> _Learned:  # fmt: skip
     """Train a model in its own way: by gradients, or all at once."""
@@ -148,7 +149,8 @@ def _fit(
         "ignore", message=".*isinstance.treespec, LeafSpec.*"
     )  # lightning, of itself
     trainer: L.Trainer = build(
-        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()], enable_progress_bar=False,
+        cfg.trainer, callbacks=[*bar, best], logger=loggers, plugins=[SafeCheckpointIO()],
+        enable_progress_bar=False,
         enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
     module = MetanetModule(model, task, config["optim"], cfg.seed)
@@ -168,8 +170,9 @@ def _fit(
         ):
             raise
         raise MetanetError(
-            f"can't go on from '{last}': it does not fit this run ({type(error).__name__}: {str(error)[:300]}). "
-            f"Was the model or the optimizer changed? Go on with the same, or train in a new directory."
+            f"can't go on from '{last}': it does not fit this run ({type(error).__name__}: "
+            f"{str(error)[:300]}). Was the model or the optimizer changed? Go on with the same, or "
+            "train in a new directory."
         ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -285,7 +288,8 @@ def table(name: str, result: Evaluation, numbers: Mapping[str, float]) -> str:
     lines.append("")
     lines.append(
         f"{numbers['parameters']} parameters; {numbers['networks_per_second']:.0f} networks/s; training took "
-        f"{numbers['seconds/train']:.0f} s; relabelling changes outputs by {result.largest_change:.1e} of their spread"
+        f"{numbers['seconds/train']:.0f} s; relabelling changes outputs by "
+        f"{result.largest_change:.1e} of their spread"
     )
     return "\n".join(lines)
 

@@ -96,7 +96,8 @@ def read_run(meta: Mapping[str, Any], place: str) -> SavedRun:
     # {...}}}
     config = meta.get("config")
     node = config.get("task") if isinstance(config, Mapping) else None
-    target = node.get("_target_") if isinstance(node, Mapping) else None
+    node = node if isinstance(node, Mapping) else {}
+    target = node.get("_target_")
     if target not in _OLD:
         raise MetanetError(
             f"{place} names the task {trust.shown(target)}; a file may name {', '.join(sorted(TASKS))}. "
@@ -132,7 +133,7 @@ def restore_task(run: SavedRun, folder: Path) -> Task:
 
 
 def _task_class(entry: _TaskEntry, folder: Path) -> type[Task]:
-    if entry.name in TASKS:
+    if entry.name is not None and entry.name in TASKS:
         return TASKS[entry.name]
     if entry.reference is None:
         raise MetanetError(

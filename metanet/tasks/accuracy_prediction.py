@@ -61,7 +61,8 @@ class AccuracyPrediction(Task):
         if self.loss_kind == "bce":
             if target.min() < 0 or target.max() > 1:
                 raise MetanetError(
-                    f"task.loss_kind=bce needs {self.label} in [0, 1]; it has {target.min():.3g} to {target.max():.3g}"
+                    f"task.loss_kind=bce needs {self.label} in [0, 1]; it has {target.min():.3g} "
+                    f"to {target.max():.3g}"
                 )
             return
         self.mean, self.std = float(target.mean()), float(target.std().clamp_min(1e-8))

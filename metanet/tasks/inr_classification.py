@@ -127,10 +127,13 @@ class InrClassification(Task):
         )
         axes.set_xticklabels(self.classes)
         axes.set_yticklabels(self.classes)
+        colours = np.asarray(image.cmap(image.norm(counts.double().numpy())))
         for i in range(self.out_dim):
             for j in range(self.out_dim):
-                ink = readable_on(image.cmap(image.norm(int(counts[i, j]))))
-                axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=7, color=ink)
+                ink = readable_on(colours[i, j].tolist())
+                axes.text(
+                    j, i, str(int(counts[i, j])), ha="center", va="center", fontsize=7, color=ink
+                )
         return {"confusion": figure, **self._reconstructions(data)}
 
     def _reconstructions(self, data: WeightData) -> dict[str, Figure]:
@@ -192,7 +195,8 @@ def canonical_siren(
     layers = sum(f"seq.{i}.weight" in state for i in range(len(state)))
     if not layers or len(state) != 2 * layers:
         raise MetanetError(
-            f"task.canonical needs the layout seq.0.weight, seq.0.bias, ...; got {', '.join(state)}. Set it to none."
+            "task.canonical needs the layout seq.0.weight, seq.0.bias, ...; got "
+            f"{', '.join(state)}. Set it to none."
         )
     for i in range(layers - 1) if phase else ():
         half = math.pi / w0

@@ -21,5 +21,6 @@ class DamagedZooError(ZooError):
         listed = "; ".join(f"{name}: {what}" for name, what in problems.items())
         super().__init__(
             f"the zoo in {folder} is damaged ({listed}). Nothing of it was used. "
-            f"Load it through the configuration that made it, and what is missing is made again; or delete the folder."
+            "Load it through the configuration that made it, and what is missing is made again; "
+            "or delete the folder."
         )

@@ -44,8 +44,9 @@ def write_whole(path: Path, data: bytes) -> None:
             raise ZooError(f"{unwritable(path, error)} Or set METANET_DATA to another.") from error
         raise ZooError(
             f"the disk is full: {len(data):,} bytes were needed for {path.name} in {path.parent}, "
-            f"{_free_bytes(path.parent)} are free. The files finished before it are kept: free some space there and "
-            "run the same command again to go on, or set METANET_DATA to a folder on another disk to begin there."
+            f"{_free_bytes(path.parent)} are free. The files finished before it are kept: free "
+            "some space there and run the same command again to go on, or set METANET_DATA to a "
+            "folder on another disk to begin there."
         ) from error
 
 

@@ -77,7 +77,9 @@ def _settled(zoo: Zoo, finite: np.ndarray, what: str) -> Zoo:
     if not bad:
         return zoo
     more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
-    said = f"{len(bad)} of {len(finite)} networks of the zoo {zoo.name} have {what}: {', '.join(bad[:_LISTED])}{more}"
+    listed = ", ".join(bad[:_LISTED])
+    networks = f"{len(bad)} of {len(finite)} networks of the zoo {zoo.name}"
+    said = f"{networks} have {what}: {listed}{more}"
     if zoo.nan == "error":
         raise ZooError(f"{said}. Take them out of the table, or leave them out with zoo.nan=drop")
     if zoo.nan == "keep":

@@ -4,15 +4,15 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from ..progress import track
+from ..progress import Progress, track
 from ._blueprint import Blueprint
 from ._errors import DamagedZooError, ZooError
 from ._files import data_root, locked, remove_leftovers
@@ -100,7 +100,8 @@ def load_or_make(maker: Maker, root: str | None = None, progress: bool = True) -
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(
-            f"the folder {folder} for the zoo cannot be made ({error.strerror}). Choose another root with METANET_DATA"
+            f"the folder {folder} for the zoo cannot be made ({error.strerror}). Choose another root "
+            "with METANET_DATA"
         ) from error
     with locked(folder):
         if (folder / MANIFEST).exists():
@@ -137,19 +138,41 @@ def _recorded(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
-    chunks, recorded = maker.chunks(), _recorded(folder)
-    missing = []
+def _unmade(folder: Path, chunks: Sequence[Chunk], recorded: Mapping[str, str]) -> list[Chunk]:
+    """The chunks whose shards are not there, or are not whole.
+
+    Args:
+        recorded: the files that the manifest knows: what is wrong with these was said before.
+    """
+    unmade = []
     for chunk in chunks:
-        problem = shard_problem(folder / chunk.file)
-        if problem is not None:
-            missing.append(chunk)
-            if problem != "missing" and chunk.file not in recorded:
-                log.warning(
-                    "%s was left by an earlier run (%s) and is made again",
-                    folder / chunk.file,
-                    problem,
-                )
+        path = folder / chunk.file
+        problem = shard_problem(path)
+        if problem is None:
+            continue
+        unmade.append(chunk)
+        if problem != "missing" and chunk.file not in recorded:
+            log.warning("%s was left by an earlier run (%s) and is made again", path, problem)
+    return unmade
+
+
+def _raise_cause(jobs: Iterable[Future[None]]) -> None:
+    """Raise why jobs failed: an error of one's own before those of jobs that another one stopped."""
+    failures = [error for job in jobs if job.done() and (error := job.exception()) is not None]
+    causes = [error for error in failures if not isinstance(error, _Stopped)]
+    for error in [*causes, *failures]:
+        raise error
+
+
+def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
+    """Make the shards that are not there, side by side.
+
+    Raises:
+        BaseException: whatever the first of them to fail raised; the others stop at their next tick.
+    """
+    chunks = maker.chunks()
+    recorded = _recorded(folder)
+    missing = _unmade(folder, chunks, recorded)
     if not missing:
         return
     log.info(
@@ -157,7 +180,7 @@ def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
     )
     work = sum(chunk.work for chunk in chunks)
     before = work - sum(chunk.work for chunk in missing)
-    bar = track(
+    bar: Progress[Chunk] = track(
         what=f"zoo {maker.name}", total=work, initial=before, unit=maker.unit, show=progress
     )
     stop = threading.Event()
@@ -191,18 +214,13 @@ def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
         jobs = [pool.submit(make, chunk) for chunk in missing]
         wait(jobs, return_when=FIRST_EXCEPTION)
         stop.set()
-        failures = [job.exception() for job in jobs if job.done() and job.exception() is not None]
-        if failures:
-            raise next(
-                (error for error in failures if not isinstance(error, _Stopped)), failures[0]
-            )
+        _raise_cause(jobs)
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
         bar.close()
-        torch.set_num_threads(
-            threads
-        )  # this thread's own number never changed, MKL's global one did
+        # this thread's own number never changed, MKL's global one did
+        torch.set_num_threads(threads)
 
 
 class _Stopped(Exception):

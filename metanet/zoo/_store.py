@@ -72,9 +72,10 @@ def save_shard(path: Path, shard: Shard) -> str:
     tensors = {name: tensor.contiguous() for name, tensor in shard.state.items()}
     data = safetensors.torch.save(tensors, metadata={"zoo": json.dumps(header)})
     write_whole(path, data)
-    entry = {"sha256": sha256(data), "bytes": len(data), "count": len(shard.rows)}
+    digest = sha256(data)
+    entry = {"sha256": digest, "bytes": len(data), "count": len(shard.rows)}
     write_whole(sidecar(path), json.dumps(entry).encode())
-    return entry["sha256"]
+    return digest
 
 
 def shard_problem(path: Path) -> str | None:
@@ -194,8 +195,9 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.exists():
         raise ZooError(
-            f"{folder} is not a zoo: there is no {MANIFEST} in it. Give the folder of a zoo that metanet has made "
-            "(data/<name>-<hash>); for checkpoints of your own there is `zoo=folder path=DIR table=CSV label=COLUMN`"
+            f"{folder} is not a zoo: there is no {MANIFEST} in it. Give the folder of a zoo that "
+            "metanet has made (data/<name>-<hash>); for checkpoints of your own there is "
+            "`zoo=folder path=DIR table=CSV label=COLUMN`"
         )
     try:
         given = read_json(path)

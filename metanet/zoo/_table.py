@@ -123,7 +123,8 @@ def arguments_of(row: Mapping[str, str], line: int, table: Path) -> dict[str, An
         given = _json(text)
         if not isinstance(given, dict):
             raise ZooError(
-                f"line {line} of {table}: column {_ARGUMENTS} holds {short(text)!r}, expected a JSON object such as "
+                f"line {line} of {table}: column {_ARGUMENTS} holds {short(text)!r}, expected a "
+                "JSON object such as "
                 '{"width": 32}'
             )
         found |= given
@@ -142,8 +143,8 @@ def check_splits(rows: Sequence[Mapping[str, str]], table: Path) -> None:
     for line, row in enumerate(rows, start=2):
         if row.get("split", "train") not in SPLITS:
             raise ZooError(
-                f"line {line} of {table}: column split says {short(row['split'])!r}; choose {', '.join(SPLITS)}, or "
-                "give the column another name if it means something else"
+                f"line {line} of {table}: column split says {short(row['split'])!r}; choose "
+                f"{', '.join(SPLITS)}, or give the column another name if it means something else"
             )
 
 

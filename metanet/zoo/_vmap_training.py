@@ -16,10 +16,12 @@ from torch.nn import functional as F
 
 from ._errors import ZooError
 
+Tensors = dict[str, Tensor]
+"""Tensors by name, stacked: one row per network."""
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-EVALUATION_BATCH = (
-    128  # images at once: the activations of some hundred networks then stay near the cache
-)
+# images at once: the activations of some hundred networks then stay near the cache
+EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +142,9 @@ class _Stack:
         parameters, buffers = stack_module_state(list(modules))
         if odd := [name for name, tensor in parameters.items() if tensor.is_complex()]:
             raise ZooError(
-                f"{type(self.module).__name__} has complex parameters ({', '.join(odd[:3])}): zoos are trained in real "
-                "numbers; store them as pairs, torch.view_as_real(...), and read them by torch.view_as_complex"
+                f"{type(self.module).__name__} has complex parameters ({', '.join(odd[:3])}): zoos "
+                "are trained in real numbers; store them as pairs, torch.view_as_real(...), and "
+                "read them by torch.view_as_complex"
             )
         self.shapes = {name: tensor.shape[1:] for name, tensor in parameters.items()}
         self.flat = torch.cat([tensor.detach().flatten(1) for tensor in parameters.values()], 1)
@@ -149,10 +152,10 @@ class _Stack:
         self.convolutional = any(isinstance(module, nn.Conv2d) for module in self.module.modules())
         self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
 
-        def loss(parameters, buffers, x, y):
+        def loss(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(functional_call(self.module, (parameters, buffers), (x,)), y)
 
-        def classes(parameters, buffers, x):
+        def classes(parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
             return functional_call(self.module, (parameters, buffers), (x,)).argmax(-1)
 
         # vmap inside, autograd outside: the networks do not meet, so the gradient of the sum of
@@ -171,7 +174,11 @@ class _Stack:
         return parameters, {name: tensor[:live] for name, tensor in self.buffers.items()}
 
     def losses(
-        self, parameters, buffers, x: Float[Tensor, "live b ..."], y: Int[Tensor, "live b"]
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        x: Float[Tensor, "live b ..."],
+        y: Int[Tensor, "live b"],
     ) -> Float[Tensor, " live"]:
         if self.convolutional:
             # In memory: batch, height, width, network, channel. That is channels-last for the

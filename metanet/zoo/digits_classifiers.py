@@ -126,7 +126,8 @@ class DigitsClassifiers:
             a, b = getattr(self, field)
             if not low < a <= b <= high:
                 raise ZooError(
-                    f"zoo.{field} is [{a}, {b}]; give [smallest, largest] above {max(low, 0)} and up to {high}"
+                    f"zoo.{field} is [{a}, {b}]; give [smallest, largest] above {max(low, 0)} and "
+                    f"up to {high}"
                 )
 
     def load(self, progress: bool = True) -> Zoo:
@@ -216,15 +217,17 @@ class DigitsClassifiers:
         random = np.random.default_rng(seed)
 
         def log_uniform(bounds: Sequence[float]) -> float:
-            return float(np.exp(random.uniform(*np.log(bounds))))
+            low, high = (float(bound) for bound in np.log(bounds))
+            return float(np.exp(random.uniform(low, high)))
 
+        lowest, highest = self.label_noise
         return {
             "seed": seed,
             "learning_rate": log_uniform(self.learning_rate),
             "init_scale": log_uniform(self.init_scale),
             "weight_decay": log_uniform(self.weight_decay),
             "train_fraction": log_uniform(self.train_fraction),
-            "label_noise": float(random.uniform(*self.label_noise) * random.integers(2)),
+            "label_noise": float(random.uniform(lowest, highest) * random.integers(2)),
             "epochs": int(random.integers(1, self.epochs + 1)),
         }
 
@@ -266,7 +269,7 @@ def _initialised(architecture: str, hyper: dict[str, Any]) -> nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1:
-                parameter *= hyper["init_scale"]
+                parameter.mul_(hyper["init_scale"])
     return module
 
 
@@ -287,7 +290,8 @@ def _shard(chunk: Chunk, drawn: list[dict[str, Any]], trained: Any) -> Shard:
         log.warning("%s: %d networks diverged and are left out", chunk.file, len(drawn) - len(keep))
     if not keep:
         raise ZooError(
-            f"all networks of {chunk.file} diverged; lower zoo.learning_rate or zoo.init_scale (largest values)"
+            f"all networks of {chunk.file} diverged; lower zoo.learning_rate or zoo.init_scale "
+            "(largest values)"
         )
     rows, curves = [], []
     for position, index in enumerate(keep):

@@ -89,7 +89,9 @@ class FolderZoo:
 
         labels = labels_of(rows, self.label, table)
         kept = self._labelled(rows, labels, table)
-        rows, kinds, files = ([each[i] for i in kept] for each in (rows, kinds, files))
+        rows = [rows[i] for i in kept]
+        kinds = [kinds[i] for i in kept]
+        files = [files[i] for i in kept]
         names = _names(kinds)
         columns = _columns(rows, self.label, labels[kept])
         columns["architecture"] = np.array([names[kind] for kind in kinds])
@@ -120,8 +122,8 @@ class FolderZoo:
         ref = row.get("architecture") or self.arch
         if not ref:
             raise ZooError(
-                f"line {line} of {table} names no architecture: set zoo.arch=package.module:factory for all rows, or "
-                "fill a column `architecture`"
+                f"line {line} of {table} names no architecture: set "
+                "zoo.arch=package.module:factory for all rows, or fill a column `architecture`"
             )
         return _Kind(ref, json.dumps(arguments_of(row, line, table), sort_keys=True))
 
@@ -134,8 +136,9 @@ class FolderZoo:
             return list(range(len(rows)))
         line, text = missing[0] + 2, short(rows[missing[0]][self.label])
         said = (
-            f"zoo.label: {len(missing)} of {len(rows)} rows have no finite number in column {self.label!r}, the first "
-            f"is {text!r} in line {line} of {table} ({short(rows[missing[0]]['path'])})"
+            f"zoo.label: {len(missing)} of {len(rows)} rows have no finite number in column "
+            f"{self.label!r}, the first is {text!r} in line {line} of {table} "
+            f"({short(rows[missing[0]]['path'])})"
         )
         if self.nan == "error":
             raise ZooError(
@@ -200,8 +203,9 @@ def _read(
         return dict(fit_to(module, checkpoint))
     except CheckpointError as error:
         raise ZooError(
-            f"{file} does not fit {_called(ref, arguments)}: {error}\n  Give the architecture that it belongs to by "
-            "zoo.arch and zoo.arch_args, or in the table's columns architecture and arch_args"
+            f"{file} does not fit {_called(ref, arguments)}: {error}\n  Give the architecture that "
+            "it belongs to by zoo.arch and zoo.arch_args, or in the table's columns architecture "
+            "and arch_args"
         ) from error
 
 
@@ -213,7 +217,8 @@ def _inside(folder: Path, name: str, table: Path, line: int) -> Path:
     path = folder / name
     if not trust.is_inside(path, folder):
         raise ZooError(
-            f"line {line} of {table}: the path {short(name)!r} leads out of {folder}; only files inside it are read"
+            f"line {line} of {table}: the path {short(name)!r} leads out of {folder}; only files "
+            "inside it are read"
         )
     if not path.is_file():
         raise ZooError(f"line {line} of {table}: there is no file {short(str(path))}")

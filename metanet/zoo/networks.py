@@ -87,7 +87,8 @@ def cnn(
     strides = [1] * len(channels) if strides is None else list(strides)
     if len(strides) != len(channels):
         raise ZooError(
-            f"cnn: {len(strides)} strides {strides} for {len(channels)} convolutions {list(channels)}: give one each"
+            f"cnn: {len(strides)} strides {strides} for {len(channels)} convolutions "
+            f"{list(channels)}: give one each"
         )
     layers: list[nn.Module] = []
     size, positions = input_shape[0], list(input_shape[1:])
@@ -191,8 +192,9 @@ class Siren(nn.Module):
     def __init__(self, sizes: Sequence[int], w0: float = 30.0):
         super().__init__()
         self.w0 = w0
-        self.seq = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        for depth, layer in enumerate(self.seq):
+        layers = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
+        self.seq = nn.ModuleList(layers)
+        for depth, layer in enumerate(layers):
             # The scales of the paper (section 3.2): pre-activations are standard normal at every
             # depth. Biases are left as nn.Linear draws them, as in the authors' code.
             bound = 1 / layer.in_features if depth == 0 else (6 / layer.in_features) ** 0.5 / w0

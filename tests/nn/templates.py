@@ -33,7 +33,8 @@ class Builder:
         if tensor is not None:
             self.shapes[tensor] = tuple(shape)
         self.blocks.append(
-            Block(tensor=tensor, names=names, start=start, shape=tuple(shape), roles=tuple(roles), source=source,
+            Block(tensor=tensor, names=names, start=start, shape=tuple(shape), roles=tuple(roles),
+                source=source,
                   destination=destination, type=type, layer=self.nodes[destination].layer)
         )  # fmt: skip
 
@@ -44,7 +45,8 @@ class Builder:
         self.last += prod(shape)
         return self.last - prod(shape)
 
-    def part(self, tensor: str | None, start: int, shape, roles: str, source: int, destination: int, type: EdgeType,
+    def part(self, tensor: str | None, start: int, shape, roles: str, source: int, destination: int,
+        type: EdgeType,
              **steps: object) -> None:  # fmt: skip
         """A block of any kind; roles by their initials, constant edges start where the last block
         ended."""

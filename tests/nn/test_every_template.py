@@ -28,9 +28,12 @@ TRUTHS: dict[str, Truth] = {
     "lstm_both_ways": recurrent.TRUTHS["lstm_both_ways"],
 }
 BUILT = (
-    "dense", "channel_shuffle", "channel_shuffle_into_three", "shortcut_padded", "fused_within_heads", "multihead",
-    "grouped_queries", "linear_attention", "rotary_interleaved", "bilinear", "outer_products", "experts_mixed",
-    "gru_cell", "tied_transposed", "unread", "weights_made", "bag", "fourier_operator_on_images", "complex_layers",
+    "dense", "channel_shuffle", "channel_shuffle_into_three", "shortcut_padded", "fused_within_heads",
+    "multihead",
+    "grouped_queries", "linear_attention", "rotary_interleaved", "bilinear", "outer_products",
+    "experts_mixed",
+    "gru_cell", "tied_transposed", "unread", "weights_made", "bag", "fourier_operator_on_images",
+    "complex_layers",
 )  # fmt: skip
 NAMES = (*BUILT, *TRUTHS)
 SMALL = {

@@ -55,7 +55,8 @@ def test_errors(folder, tmp_path):
     with pytest.raises(MetanetError, match="model 'gmn' has no argument heads"):
         metanet.nn.load(folder)
     edit(folder, arguments={"width": 9, "layers": 1, "out_dim": 3})
-    unfit = r"(?s)do not fit model 'gmn':.*shape       node_embedding.*is \(32, 8\), expected \(32, 9\).*and \d+ more"
+    shape = r"shape       node_embedding.*is \(32, 8\), expected \(32, 9\)"
+    unfit = rf"(?s)do not fit model 'gmn':.*{shape}.*and \d+ more"
     with pytest.raises(MetanetError, match=unfit):
         metanet.nn.load(folder)
     edit(folder, arguments={"width": 8, "layers": 2, "out_dim": 3})

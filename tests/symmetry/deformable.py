@@ -13,7 +13,8 @@ SCHEMA = (
 
 
 def plain(
-    x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, stride_h: int, stride_w: int, pad_h: int,
+    x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, stride_h: int, stride_w: int,
+    pad_h: int,
     pad_w: int, dilation_h: int, dilation_w: int, groups: int, offset_groups: int, use_mask: bool,
 ) -> Tensor:  # fmt: skip
     """Deformable ConvNets v2 (Zhu et al. 2018, https://arxiv.org/abs/1811.11168): bilinear reading,

@@ -90,7 +90,8 @@ CASES = {
     "where": (lambda x, y, z: A.where(x > 0, y, z), [r(3, 4), r(3, 4), r(3, 4)], BOTH),
     "where against one": (lambda x, y: A.where(x > 1, y, y * 2), [r(3, 4), r(3, 4)], BOTH),
     "masked_fill": (op(A.masked_fill, torch.tensor([[True], [False], [True]]), 0.0), [r(3, 4)], BOTH),
-    "masked_fill with ones": (op(A.masked_fill, torch.tensor([[True], [False], [True]]), 1.0), [r(3, 4)], NONE),
+    "masked_fill with ones": (op(A.masked_fill, torch.tensor([[True], [False], [True]]), 1.0),
+                              [r(3, 4)], NONE),
     "maximum": (op(A.maximum), [r(3, 4), r(3, 4)], SCALES),
     "lerp": (op(A.lerp.Scalar, 0.3), [r(3, 4), r(3, 4)], BOTH),
     "neg": (op(A.neg), [r(3, 4)], BOTH),
@@ -271,7 +272,8 @@ NETWORKS = {
     "layer norm and relu": (lambda: one(nn.Sequential(nn.LayerNorm(6), nn.ReLU())), r(5, 4), {"0": SCALES}),
     "stream read through batch norms": (PreNormed, r(5, 4), {"stem": SIGNS}),
     "weight norm and relu": (
-        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), nn.ReLU(),
+            nn.Linear(6, 3)),
         r(5, 4), {"0": SCALES},
     ),
     "resnet": (*ARCHITECTURES["resnet"][:1], ARCHITECTURES["resnet"][1](), {

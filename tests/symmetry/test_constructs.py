@@ -20,11 +20,13 @@ pytestmark = [
 # What is written down is what is found; a larger group exists, which axes of a spec cannot say (see
 # MORE).
 SHORT = {
-    "group_norm_across_groups": "the whole axis may be turned round, block by block: 4 | 2 | 2 | 4 is a mirror image "
-    "of itself; an axis of a spec lists the items of exchanged blocks in the same order",
-    "shuffled_unequal_parts": "what is read by one layer may be exchanged between the rows of the shuffle as well; an "
-    "axis of a spec lists the items of a group in the same order everywhere",
-    "shortcut_padded": "the channels padded before and behind the shortcut are of one kind: one group in two places",
+    "group_norm_across_groups": "the whole axis may be turned round, block by block: "
+    "4 | 2 | 2 | 4 is a mirror image of itself; an axis of a spec lists the items of exchanged "
+    "blocks in the same order",
+    "shuffled_unequal_parts": "what is read by one layer may be exchanged between the rows of the "
+    "shuffle as well; an axis of a spec lists the items of a group in the same order everywhere",
+    "shortcut_padded": "the channels padded before and behind the shortcut are of one kind: "
+    "one group in two places",
 }
 
 

@@ -17,9 +17,11 @@ TOLERANCE = 1e-8
 # A seed is the program that it was only with the kinds of steps that there were.
 FIRST = [
     "linear", "activation", "softmax", "combine", "parameter", "gate", "normalise", "normalise_groups",
-    "root_mean_square", "reduce", "gram", "product", "attention", "convolve", "mixture", "contract", "recurrent",
+    "root_mean_square", "reduce", "gram", "product", "attention", "convolve", "mixture", "contract",
+    "recurrent",
     "split_axis", "join_axes", "permute", "stretch", "select", "concatenate", "rotate_halves", "stack",
-    "shuffle_channels", "in_order", "look_up", "gather_chosen", "positions", "written", "pad", "spread", "windows",
+    "shuffle_channels", "in_order", "look_up", "gather_chosen", "positions", "written", "pad", "spread",
+    "windows",
 ]  # fmt: skip
 COMPLEX = [
     name for name, function in STEPS.items() if function.__module__.endswith("_steps_complex")

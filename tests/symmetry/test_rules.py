@@ -94,7 +94,8 @@ CASES = {
     "stack and multiply": (lambda x, y, w: A.stack([x, y]) @ w, r(3, 4), r(3, 4), r(2, 4, 5)),
     "stack and multiply by one": (lambda x, y, w: A.stack([x, y]) @ w, r(3, 4), r(3, 4), r(4, 5)),
     "stack with itself": (lambda x, y: A.stack([x, y]) @ A.stack([x, y]).mT, r(3, 4), r(3, 4)),
-    "stack of stacks": (lambda x, y: A.stack([A.stack([x, y]), A.stack([y, x])], 1).flatten(0, 1), r(3, 4), r(3, 4)),
+    "stack of stacks": (lambda x, y: A.stack([A.stack([x, y]), A.stack([y, x])], 1).flatten(0, 1),
+                        r(3, 4), r(3, 4)),
     "constant_pad_nd": (op(A.constant_pad_nd, [1, 2, 0, 1]), r(2, 3, 4)),
     "reflection_pad2d": (op(A.reflection_pad2d, [1, 1, 0, 1]), r(2, 3, 4, 4)),
     "slice_scatter": (op(A.slice_scatter, 1, 1, 3), r(3, 5), r(3, 2)),
@@ -114,21 +115,24 @@ CASES = {
     "matrix exponential": (op(A.linalg_matrix_exp), r(2, 3, 3)),
     "trilinear": (op(A._trilinear, [1, 3], [0], [1, 2], [2, 3]), r(2, 3), r(4, 3, 5), r(2, 5)),
     "cdist": (op(A._cdist_forward, 2.0, None), r(2, 3, 4), r(2, 5, 4)),
-    "solve_triangular": (op(A.linalg_solve_triangular, upper=True), torch.eye(3).double() + r(3, 3).triu(), r(3, 4)),
-    "convolution": (op(A.convolution, [2, 2], [1, 1], [1, 1], False, [0, 0], 1), r(2, 3, 6, 6), r(4, 3, 3, 3), r(4)),
+    "solve_triangular": (op(A.linalg_solve_triangular, upper=True),
+                         torch.eye(3).double() + r(3, 3).triu(), r(3, 4)),
+    "convolution": (op(A.convolution, [2, 2], [1, 1], [1, 1], False, [0, 0], 1), r(2, 3, 6, 6),
+                    r(4, 3, 3, 3), r(4)),
     "grouped convolution": (op(A.convolution, None, [1], [0], [1], False, [0], 2), r(2, 6, 5), r(4, 3, 2)),
     "depthwise convolution": (
         op(A.convolution, [1, 1], [0, 0], [1, 1], False, [0, 0], 6), r(2, 6, 5, 5), r(6, 1, 3, 3), r(6)),
     "transposed convolution": (
         op(A.convolution, [2, 2], [0, 0], [1, 1], True, [0, 0], 2), r(2, 6, 4, 4), r(6, 2, 2, 2), r(4)),
     "deformable convolution": (
-        op(deform_conv2d, 1, 1, 1, 1, 1, 1, 1, 1, True), r(2, 6, 5, 5), r(4, 6, 3, 3), r(2, 18, 5, 5), r(2, 9, 5, 5),
-        r(4)),
+        op(deform_conv2d, 1, 1, 1, 1, 1, 1, 1, 1, True), r(2, 6, 5, 5), r(4, 6, 3, 3), r(2, 18, 5, 5),
+        r(2, 9, 5, 5), r(4)),
     "deformable convolution in groups": (
         op(deform_conv2d, 2, 1, 0, 1, 1, 1, 2, 4, True), r(2, 8, 5, 5), r(6, 4, 2, 2), r(2, 32, 2, 6),
         r(2, 16, 2, 6), r(6)),
     "deformable convolution with more groups than offset groups": (
-        op(deform_conv2d, 1, 1, 0, 0, 1, 1, 4, 2, False), r(2, 8, 5, 5), r(4, 2, 2, 2), r(2, 16, 4, 4), r(2, 1), r(4)),
+        op(deform_conv2d, 1, 1, 0, 0, 1, 1, 4, 2, False), r(2, 8, 5, 5), r(4, 2, 2, 2), r(2, 16, 4, 4),
+        r(2, 1), r(4)),
     "native_batch_norm": (
         lambda x, w, b, m, v: A.native_batch_norm(x, w, b, m, v.abs(), False, 0.1, 1e-5)[0],
         r(2, 3, 4), r(3), r(3), r(3), r(3)),
@@ -196,16 +200,19 @@ CASES = {
     "bucketize": (lambda x: A.bucketize(x, I([-1.0, 0.0, 1.0]).double()).double(), r(3, 4)),
     "masked_select": (lambda x: A.masked_select(x, x > 0), r(3, 4)),
     "masked_scatter": (
-        lambda x, m, y: A.masked_scatter(x, m[:, None].expand(3, 4), y), r(3, 4), I([True, False, True]), r(2, 4)),
+        lambda x, m, y: A.masked_scatter(x, m[:, None].expand(3, 4), y), r(3, 4),
+        I([True, False, True]), r(2, 4)),
     # constructs that need several rules together
     "fused qkv, q k v outermost": (
         lambda w: [x @ x.mT for x in (w.view(3, 2, 4, 5).unbind(0))], r(24, 5)),
     "fused qkv, chunked": (lambda w, o: [x.view(2, 4, 5) for x in w.chunk(3, 0)], r(24, 5), r(5, 8)),
     "shared by all heads": (lambda x, w: x.view(3, 4) * w, r(12), r(4)),
     "grouped queries": (
-        lambda q, k: q.view(4, 3, 5) @ k.view(2, 1, 3, 5).expand(2, 2, 3, 5).reshape(4, 3, 5).mT, r(12, 5), r(6, 5)),
+        lambda q, k: q.view(4, 3, 5) @ k.view(2, 1, 3, 5).expand(2, 2, 3, 5).reshape(4, 3, 5).mT,
+        r(12, 5), r(6, 5)),
     "zeros written in stretches": (
-        lambda x, y: A.slice_scatter(A.slice_scatter(A.zeros_like(torch.cat([x, y], 1)), x, 1, 0, 2), y, 1, 2, 5),
+        lambda x, y: A.slice_scatter(
+            A.slice_scatter(A.zeros_like(torch.cat([x, y], 1)), x, 1, 0, 2), y, 1, 2, 5),
         r(3, 2), r(3, 3)),
 }  # fmt: skip
 PINNED = {"view without common boundary", "masked_select", "as_strided diagonal"}

@@ -174,7 +174,8 @@ def test_choices_and_nested_concatenations_by_brute_force():
 def test_keys_of_keys_compose_and_invert():
     """Query heads per key-value head, and dims per query head."""
     groups = (
-        Group(name="kv", size=2), Group(name="q", size=3, keys=("kv",)), Group(name="d", size=4, keys=("kv", "q")),
+        Group(name="kv", size=2), Group(name="q", size=3, keys=("kv",)),
+        Group(name="d", size=4, keys=("kv", "q")),
     )  # fmt: skip
     axis = Product((Leaf("kv", 2), Leaf("q", 3), Leaf("d", 4)))
     spec = SymmetrySpec(groups, {"w": TensorAxes(shape=(24,), dtype="float64", axes=(axis,))})

@@ -228,7 +228,8 @@ def test_a_spec_with_other_names_and_another_order_is_the_same():
         (Product((A, Leaf("one", 1), Fixed(1))), A),
         (Choice("c", (A, Product((Fixed(1), A)))), A),
     ],
-    ids=["repeated", "nested concatenation", "nested product", "distributed", "single items", "choice of equals"],
+    ids=["repeated", "nested concatenation", "nested product", "distributed", "single items",
+        "choice of equals"],
 )  # fmt: skip
 def test_ways_to_write_one_axis(axis: Axis, same: Axis):
     assert rows(axis) == rows(same)

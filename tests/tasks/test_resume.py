@@ -104,11 +104,14 @@ def test_steps_draw_differently_and_always_the_same():
 
 class TestFile:
     CONTENT: ClassVar[dict] = {
-        "epoch": 1, "global_step": 7, "pytorch-lightning_version": "2.5", "loops": {"fit_loop": {"state_dict": {}}},
-        "state_dict": {"w": torch.arange(6.0).view(2, 3).T}, "callbacks": {}, "lr_schedulers": [{"_last_lr": [0.1]}],
+        "epoch": 1, "global_step": 7, "pytorch-lightning_version": "2.5",
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "state_dict": {"w": torch.arange(6.0).view(2, 3).T}, "callbacks": {},
+        "lr_schedulers": [{"_last_lr": [0.1]}],
         "optimizer_states": [
             {"state": {0: {"step": torch.tensor(7.0), "half": torch.ones(2, dtype=torch.bfloat16)}},
-             "param_groups": [{"betas": (0.9, 0.999), "lr": 1e-3, "params": [0], "foreach": None, "maximize": False}]}
+             "param_groups": [{"betas": (0.9, 0.999), "lr": 1e-3, "params": [0], "foreach": None,
+             "maximize": False}]}
         ],
         "none": float("nan"), "all": [float("inf"), -float("inf"), 0.1 + 0.2, "ü"],
     }  # fmt: skip
@@ -269,7 +272,8 @@ MISFITS = {
     "other moments": renamed('"exp_avg'),
     "other loops": renamed('"fit_loop'),
     "other best weights": lambda tree: json.dumps(tree).replace('["score"', '["points"'),
-    "other Lightning": lambda tree: json.dumps(tree).replace('lightning_version", "', 'lightning_version", "x'),
+    "other Lightning": lambda tree: json.dumps(tree).replace('lightning_version", "',
+    'lightning_version", "x'),
 }  # fmt: skip
 
 

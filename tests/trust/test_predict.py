@@ -160,10 +160,39 @@ def test_a_sound_run_answers_and_finds_its_architecture(run):
 
 
 def test_it_is_asked_by_what_the_command_graph_reads_too(run, place):
-    """Prefixes, wrappers, half precision: one fit for all commands."""
-    state = {f"module.{name}": tensor for name, tensor in networks.mlp([3]).state_dict().items()}
-    torch.save({"state_dict": state}, place / "wrapped.pt")
-    assert ask(checkpoint="wrapped.pt").startswith("quality: ")
+    """Prefixes and wrappers: one fit for all commands, and the answer is that of the plain file."""
+    plain = metanet.load_checkpoint(place / "one.safetensors")
+    compiled = {f"_orig_mod.{name}": tensor for name, tensor in plain.items()}
+    parallel = {f"module.{name}": tensor for name, tensor in plain.items()}
+    metanet.save_checkpoint(place / "compiled.safetensors", compiled)
+    metanet.save_checkpoint(place / "parallel.safetensors", parallel)
+    torch.save({"state_dict": parallel, "epoch": 3}, place / "wrapped.pt")
+    answer = ask()
+    assert answer == ask(), "asked twice"
+    for name in ("compiled.safetensors", "parallel.safetensors", "wrapped.pt"):
+        assert ask(checkpoint=name) == answer, name
+
+
+@pytest.mark.parametrize("shape", ["abc", 8, [1, 8, -8], [1, 8, 0.5]])
+def test_a_shape_that_is_none_is_refused_in_the_words_of_graph(shape, run):
+    with pytest.raises(MetanetError, match="input_shape="):
+        ask(input_shape=shape)
+
+
+def test_tied_names_with_different_values_are_refused(run, place, monkeypatch):
+    """As the command graph does: whichever was read, the other would be lost."""
+
+    def tied(widths):
+        network = networks.mlp(widths)
+        network.again = network[1]
+        return network
+
+    monkeypatch.setattr(networks, "tied", networks.open_to_files(tied), raising=False)
+    state = tied([3]).state_dict()
+    state["again.weight"] = state["again.weight"] + 1
+    metanet.save_checkpoint(place / "one.safetensors", state)
+    with pytest.raises(MetanetError, match="are one tensor in the network"):
+        ask(arch="metanet.zoo.networks:tied", arch_args={"widths": [3]})
 
 
 def test_a_run_from_before_tasks_were_registered(run):

@@ -1,10 +1,12 @@
 """A zoo of one's own."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from metanet.checkpoints import save_checkpoint
+from metanet.checkpoints import Checkpoint, save_checkpoint
 from metanet.errors import MetanetError
 from metanet.zoo import FolderZoo, ZooError, networks
 
@@ -154,9 +156,11 @@ class TestTables:
     @pytest.mark.parametrize(
         "lines",
         [
-            ("path,score,arch_args", 'a.safetensors,1,"{""widths"": [3]}"', 'b.safetensors,2,"{""widths"": [5]}"',
+            ("path,score,arch_args", 'a.safetensors,1,"{""widths"": [3]}"',
+                'b.safetensors,2,"{""widths"": [5]}"',
              'c.safetensors,3,"{""widths"":[5]}"'),
-            ("path,score,arch_args.widths", "a.safetensors,1,[3]", "b.safetensors,2,[5]", "c.safetensors,3,[5]"),
+            ("path,score,arch_args.widths", "a.safetensors,1,[3]", "b.safetensors,2,[5]",
+                "c.safetensors,3,[5]"),
         ],
     )  # fmt: skip
     def test_arguments_by_row(self, kinds, lines):
@@ -211,7 +215,8 @@ class TestTables:
 
     @pytest.mark.parametrize(
         ("content", "kind"),
-        [(b'{"path": "' + b"secret" * 10_000, "JSON"), (b"\xef\xbb\xbf [1]", "JSON"), (b"PAR1" + b"x" * 99, "Parquet"),
+        [(b'{"path": "' + b"secret" * 10_000, "JSON"), (b"\xef\xbb\xbf [1]", "JSON"),
+            (b"PAR1" + b"x" * 99, "Parquet"),
          (b"PK\x03\x04", "zip"), (b"\x1f\x8b", "gzip")],
     )  # fmt: skip
     def test_other_files_are_named_not_shown(self, folder, content, kind):
@@ -226,9 +231,49 @@ class TestTables:
             load(folder)
         assert len(str(caught.value)) < 2000
 
-    def test_files_of_other_layouts_fit_by_the_common_rule(self, folder):
-        """Wrappers and prefixes; and the message of a misfit names the rows' own way out."""
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+    def test_files_of_other_layouts_fit_by_the_common_rule(self, folder, prefix):
+        """Wrappers and prefixes, in a file of torch and one of safetensors."""
         state = networks.mlp((3,)).state_dict()
-        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, folder / "c.pt")
-        write(folder, "path,score", "c.pt,1")
-        assert torch.equal(load(folder).populations["mlp"].state["1.weight"][0], state["1.weight"])
+        prefixed = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+        torch.save({"state_dict": prefixed}, folder / "wrapped.pt")
+        save_checkpoint(folder / "prefixed.safetensors", prefixed)
+        write(folder, "path,score", "wrapped.pt,1", "prefixed.safetensors,2")
+        stored = load(folder).populations["mlp"].state
+        assert list(stored) == list(state)
+        for name, tensor in state.items():
+            assert torch.equal(stored[name], torch.stack([tensor, tensor])), name
+
+    def test_a_sharded_checkpoint_is_an_entry_by_its_index(self, folder):
+        """Entries are files: the index stands for the shards beside it, as Hugging Face saves."""
+        state = networks.mlp((3,)).state_dict()
+        shards = {"1.": "one", "3.": "two"}
+        weight_map = {name: f"{shards[name[:2]]}.safetensors" for name in state}
+        (folder / "big").mkdir()
+        for file in set(weight_map.values()):
+            part = {name: state[name] for name in state if weight_map[name] == file}
+            save_checkpoint(folder / "big" / file, part)
+        index = folder / "big/model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        write(folder, "path,score", "big/model.safetensors.index.json,1")
+        stored = load(folder).populations["mlp"].state
+        assert all(torch.equal(stored[name][0], state[name]) for name in state)
+        write(folder, "path,score", "big,1")
+        with pytest.raises(ZooError, match="line 2 of .*there is no file"):
+            load(folder)
+
+    def test_no_tensor_is_read_to_know_its_shape(self, folder, monkeypatch):
+        """A misfit is seen in the header."""
+        read = []
+        one = Checkpoint.__getitem__
+
+        def noted(self, name):
+            read.append((self.path.name, name))
+            return one(self, name)
+
+        monkeypatch.setattr(Checkpoint, "__getitem__", noted)
+        save_checkpoint(folder / "c.safetensors", networks.mlp((5,)).state_dict())
+        with pytest.raises(ZooError, match="c.safetensors does not fit"):
+            load(folder)
+        names = list(networks.mlp((3,)).state_dict())
+        assert read == [(file, n) for file in ("a.safetensors", "b.safetensors") for n in names]

@@ -182,6 +182,7 @@ class GMN(NeuralMetanet):
         h, *means = layout.update_edges(
             views, self.read_values.weight.t(), source, destination, static, keep=True
         )
+        assert h is not None  # by keep=True
         return h, tuple(means)
 
 

@@ -100,8 +100,9 @@ class ProbedGMN(NeuralMetanet):
             )
             if got != [want]:
                 raise MetanetError(
-                    f"probes need networks traced with one example input of shape {want}, {architecture.name} was "
-                    f"traced with {got}: set model.inputs to the shape of one input of the networks"
+                    f"probes need networks traced with one example input of shape {want}, "
+                    f"{architecture.name} was traced with {got}: set model.inputs to the shape of "
+                    "one input of the networks"
                 )
             self._bound[digest(architecture.template)] = architecture
 
@@ -160,7 +161,8 @@ class ProbedGMN(NeuralMetanet):
         answers = torch.cat([asked[n] for n in outputs], 1)
         if self.reader is not None and answers.shape[1] != self.reader.outputs:
             raise MetanetError(
-                f"model.outputs={self.reader.outputs}, but the networks have {answers.shape[1]} output neurons"
+                f"model.outputs={self.reader.outputs}, but the networks have {answers.shape[1]} "
+                "output neurons"
             )
         return answers
 

@@ -87,7 +87,8 @@ class StatNN(Metanet):
         ends = ("input", "output")
         names = [
             f"{kind} {position} from the {end}, {statistic}"
-            for end in ends for kind in kinds for position in range(self.positions) for statistic in STATISTICS
+            for end in ends for kind in kinds
+            for position in range(self.positions) for statistic in STATISTICS
         ]  # fmt: skip
         names += ARCHITECTURE_FEATURES
         return [names[i] for i in self.columns]

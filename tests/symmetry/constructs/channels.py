@@ -16,7 +16,8 @@ def shuffled(first: int, second: int) -> nn.Module:
     """Channels ``(first, n)`` come out of a grouped convolution as ``(n, first)`` and into one of
     ``second`` groups."""
     return chain(
-        nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=first), nn.ReLU(), nn.ChannelShuffle(first),
+        nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=first), nn.ReLU(),
+        nn.ChannelShuffle(first),
         nn.Conv2d(12, 6 if second == 2 else 12, 3, groups=second), nn.ReLU(),
         nn.Conv2d(6 if second == 2 else 12, 4, 1),
     )  # fmt: skip

@@ -112,7 +112,8 @@ def complex_convolutions() -> Made:
         return m.out(torch.cat([y.real, y.imag], 1))
 
     layers = {
-        "one": nn.Conv1d(3, 6, 3, padding=1, dtype=torch.cfloat), "two": nn.Conv1d(6, 5, 3, dtype=torch.cfloat),
+        "one": nn.Conv1d(3, 6, 3, padding=1, dtype=torch.cfloat),
+        "two": nn.Conv1d(6, 5, 3, dtype=torch.cfloat),
     }  # fmt: skip
     return Net(run, out=nn.Conv1d(10, 2, 1), **layers), *waves(3)
 
@@ -120,7 +121,8 @@ def complex_convolutions() -> Made:
 @construct(
     "stream 5, state 4",
     {
-        "stem": "stream, .", "decay angle": "state", "b": "state, stream", "c": "stream, state", "d": "stream",
+        "stem": "stream, .", "decay angle": "state", "b": "state, stream", "c": "stream, state",
+        "d": "stream",
         "head": "., stream",
     },
 )  # fmt: skip

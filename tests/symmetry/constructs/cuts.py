@@ -31,8 +31,9 @@ def shuffled_unequal_parts() -> Made:
     return net, *images()
 
 
-@construct("g 2, a 3 per g, b 3 per g, o 2 per g", {"a": "g*a, .", "b": "g*b, .", "o": "g*o, s?(a / b)*s:(1 | 1)",
-           "head": "., g*o"})  # fmt: skip
+@construct("g 2, a 3 per g, b 3 per g, o 2 per g",
+           {"a": "g*a, .", "b": "g*b, .", "o": "g*o, s?(a / b)*s:(1 | 1)",
+            "head": "., g*o"})  # fmt: skip
 def shuffled_into_groups() -> Made:
     """A grouped convolution behind the shuffle: half of either layer goes into each of its
     groups."""
@@ -103,14 +104,15 @@ def norms_of_different_groups() -> Made:
         h = m.h(x)
         return m.o1(m.n1(h).relu()) + m.o2(m.n2(torch.cat([h, m.s(x)], 1)).tanh())
 
-    net = Net(run, h=nn.Conv2d(3, 12, 1), s=nn.Conv2d(3, 6, 1), n1=nn.GroupNorm(3, 12), n2=nn.GroupNorm(3, 18),
-              o1=nn.Conv2d(12, 4, 1), o2=nn.Conv2d(18, 4, 1))  # fmt: skip
+    net = Net(run, h=nn.Conv2d(3, 12, 1), s=nn.Conv2d(3, 6, 1), n1=nn.GroupNorm(3, 12),
+              n2=nn.GroupNorm(3, 18), o1=nn.Conv2d(12, 4, 1), o2=nn.Conv2d(18, 4, 1))  # fmt: skip
     return net, *images()
 
 
 @construct(
     "a 2, p 2, b 2 per p",
-    {"h": "a | 2 | p*b, .", "s": "12, .", "n1": "a | 2 | p*b", "n2": "12 | a | 2 | p*b", "o": "., a | 2 | p*b",
+    {"h": "a | 2 | p*b, .", "s": "12, .", "n1": "a | 2 | p*b", "n2": "12 | a | 2 | p*b",
+     "o": "., a | 2 | p*b",
      "q": "., 12 | a | 2 | p*b"},
 )  # fmt: skip
 def norm_behind_fixed_channels() -> Made:
@@ -238,7 +240,8 @@ def _block(name: str, wide: str, out: str) -> dict[str, str]:
 
 
 @construct(
-    "i 2, j 2 per i, k 2 per i j, a 2, p 2, b 2 per p, d 2, e 2 per d, f 3 per d e, m 2, n 6 per m, u 2, v 5 per u,"
+    "i 2, j 2 per i, k 2 per i j, a 2, p 2, b 2 per p, d 2, e 2 per d, f 3 per d e, m 2, n 6 per "
+    "m, u 2, v 5 per u,"
     "w 2, x 2, y 4 per x, z 4, t 2 per z,"
     + ",".join(_inner(n, s) for n, s in [("d1", 2), ("d2", 3), ("mid", 3), ("u2", 3), ("u1", 2), ("u0", 2)]),
     {

@@ -28,7 +28,8 @@ def join(x: Tensor) -> Tensor:
 def separate(width: int = 5, qk: int = 3, vo: int = 4, heads: int = 2) -> dict[str, nn.Module]:
     """Queries, keys, values and output, each a layer of its own."""
     return {
-        "q": nn.Linear(width, heads * qk), "k": nn.Linear(width, heads * qk), "v": nn.Linear(width, heads * vo),
+        "q": nn.Linear(width, heads * qk), "k": nn.Linear(width, heads * qk),
+        "v": nn.Linear(width, heads * vo),
         "o": nn.Linear(heads * vo, width),
     }  # fmt: skip
 
@@ -124,7 +125,8 @@ def fused_within_heads() -> Made:
     "stream 6, heads 2, qk 3 per heads, vo 3 per heads, out 6",
     {
         "stem": "stream, .", "mha.in_proj_weight": "heads*qk | heads*qk | heads*vo, stream",
-        "mha.in_proj_bias": "heads*qk | heads*qk | heads*vo", "mha.out_proj": "out, heads*vo", "head": "., out",
+        "mha.in_proj_bias": "heads*qk | heads*qk | heads*vo", "mha.out_proj": "out, heads*vo",
+        "head": "., out",
     },
 )  # fmt: skip
 def multihead() -> Made:
@@ -141,7 +143,8 @@ def multihead() -> Made:
 @construct(
     "a 6, b 4, heads 2, qk 3 per heads, vo 3 per heads, out 6",
     {
-        "left": "a, .", "right": "b, .", "mha.q_proj_weight": "heads*qk, a", "mha.k_proj_weight": "heads*qk, b",
+        "left": "a, .", "right": "b, .", "mha.q_proj_weight": "heads*qk, a",
+        "mha.k_proj_weight": "heads*qk, b",
         "mha.v_proj_weight": "heads*vo, b", "mha.in_proj_bias": "heads*qk | heads*qk | heads*vo",
         "mha.out_proj": "out, heads*vo", "head": "., out",
     },
@@ -346,9 +349,11 @@ class Conv1D(nn.Module):
     "stream 6, heads 2, qk 3 per heads, vo 3 per heads, hidden 7",
     {
         "tokens positions": "., stream", "norm": "stream",
-        "attn.weight": "stream, heads*qk | heads*qk | heads*vo", "attn.bias": "heads*qk | heads*qk | heads*vo",
+        "attn.weight": "stream, heads*qk | heads*qk | heads*vo",
+        "attn.bias": "heads*qk | heads*qk | heads*vo",
         "proj.weight": "heads*vo, stream", "proj.bias": "stream",
-        "up.weight": "stream, hidden", "up.bias": "hidden", "down.weight": "hidden, stream", "down.bias": "stream",
+        "up.weight": "stream, hidden", "up.bias": "hidden", "down.weight": "hidden, stream",
+        "down.bias": "stream",
     },
 )  # fmt: skip
 def gpt2_block() -> Made:

@@ -247,8 +247,8 @@ def state_space() -> Made:
             out.append((state * read[:, t, None]).sum(-1))
         return m.down(torch.stack(out, 1) * F.silu(gate))
 
-    net = Net(run, up=nn.Linear(4, 12), conv=nn.Conv1d(6, 6, 3, groups=6), rate=p(6, 3), write=nn.Linear(6, 3),
-              read=nn.Linear(6, 3), down=nn.Linear(6, 3))  # fmt: skip
+    net = Net(run, up=nn.Linear(4, 12), conv=nn.Conv1d(6, 6, 3, groups=6), rate=p(6, 3),
+              write=nn.Linear(6, 3), read=nn.Linear(6, 3), down=nn.Linear(6, 3))  # fmt: skip
     return net, *many(2, 4, 4)
 
 

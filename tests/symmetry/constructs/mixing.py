@@ -163,7 +163,8 @@ def experts_mixed() -> Made:
 @construct(
     "stream 6, a 4, b 7",
     {
-        "stem": "stream, .", "n1 n2 n3": "stream", "up1": "a, stream", "down1": "stream, a", "up2": "b, stream",
+        "stem": "stream, .", "n1 n2 n3": "stream", "up1": "a, stream", "down1": "stream, a",
+        "up2": "b, stream",
         "down2": "stream, b", "gamma": "stream", "head": "., stream",
     },
 )  # fmt: skip
@@ -183,7 +184,8 @@ def residual_stream() -> Made:
 
 
 @construct("stream 6, h 4, w 7", {
-    "stem": "stream, .", "mix1": "h, .", "mix2": "., h", "up": "w, stream", "down": "stream, w", "head": "., stream",
+    "stem": "stream, .", "mix1": "h, .", "mix2": "., h", "up": "w, stream", "down": "stream, w",
+    "head": "., stream",
 })  # fmt: skip
 def tokens_mixed() -> Made:
     """MLP-Mixer: weights between tokens, which are places; the mixing's hidden units are free."""

@@ -85,8 +85,8 @@ def cells(cell: nn.Module) -> Made:
 
 
 def gates(n: int) -> dict[str, str]:
-    return {"cell.weight_ih": f"{n}*h, .", "cell.weight_hh": f"{n}*h, h", "cell.bias_ih cell.bias_hh": f"{n}*h",
-            "first": "h", "head": "., h"}  # fmt: skip
+    return {"cell.weight_ih": f"{n}*h, .", "cell.weight_hh": f"{n}*h, h",
+            "cell.bias_ih cell.bias_hh": f"{n}*h", "first": "h", "head": "., h"}  # fmt: skip
 
 
 @construct("h 6", gates(4))

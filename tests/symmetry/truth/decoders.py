@@ -160,9 +160,11 @@ def _deepseek_v3(groups: int = 3, members: int = 4) -> Truth:
     _ends(sheet, _NORMS)
     settings = {
         "hidden_size": _STREAM, "intermediate_size": 28, "moe_intermediate_size": 10, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 2, "n_shared_experts": 2, "n_routed_experts": groups * members,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "n_shared_experts": 2,
+        "n_routed_experts": groups * members,
         "q_lora_rank": 11, "kv_lora_rank": 9, "qk_rope_head_dim": 4, "qk_nope_head_dim": 6, "v_head_dim": 5,
-        "n_group": groups, "topk_group": max(1, groups - 1), "num_experts_per_tok": 3, "first_k_dense_replace": 1,
+        "n_group": groups, "topk_group": max(1, groups - 1), "num_experts_per_tok": 3,
+        "first_k_dense_replace": 1,
     }  # fmt: skip
     return sheet.truth(lambda: example("DeepseekV3", settings))
 

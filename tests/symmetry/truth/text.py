@@ -121,7 +121,8 @@ def _gpt_neox() -> Truth:
         sheet.linear(f"{name}.mlp.dense_4h_to_h", "stream", hidden)
     sheet.norm("gpt_neox.final_layer_norm", "stream")
     config = {
-        "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": _HEADS, "intermediate_size": _HIDDEN,
+        "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": _HEADS,
+        "intermediate_size": _HIDDEN,
         "max_position_embeddings": 32, "rotary_pct": 0.25,
     }  # fmt: skip
     return sheet.truth(lambda: example("GPTNeoX", config))
@@ -155,7 +156,8 @@ def _falcon(new: bool) -> Truth:
         sheet.linear(f"{name}.mlp.dense_4h_to_h", "stream", hidden, bias=False)
     sheet.norm("transformer.ln_f", "stream")
     config = {
-        "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": kv * queries, "ffn_hidden_size": _HIDDEN,
+        "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": kv * queries,
+        "ffn_hidden_size": _HIDDEN,
         "new_decoder_architecture": new, "num_kv_heads": kv,
     }  # fmt: skip
     return sheet.truth(lambda: example("Falcon", config))
@@ -238,7 +240,8 @@ def _t5(gated: bool, only_logits: bool) -> Truth:
                 return {"scores": out.logits, "state": out.encoder_last_hidden_state}
 
         config = transformers.T5Config(
-            vocab_size=13, d_model=10, d_kv=_DIMS, d_ff=_HIDDEN, num_layers=2, num_decoder_layers=2, num_heads=_HEADS,
+            vocab_size=13, d_model=10, d_kv=_DIMS, d_ff=_HIDDEN, num_layers=2, num_decoder_layers=2,
+            num_heads=_HEADS,
             relative_attention_num_buckets=8, relative_attention_max_distance=16, use_cache=False,
             feed_forward_proj="gated-gelu" if gated else "relu", decoder_start_token_id=0,
         )  # fmt: skip
