@@ -15,7 +15,6 @@ where that is an earlier layer: on the way back, what follows is heard.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,7 +24,8 @@ from torch import Tensor
 from ..graph import GraphTemplate
 
 
-class Span(NamedTuple):
+@dataclass(frozen=True)
+class Span:
     """Nodes on one side of a block, as rows of their layer.
 
     Attributes:
@@ -42,7 +42,8 @@ class Span(NamedTuple):
     index: Int[Tensor, " nodes"] | None
 
 
-class Link(NamedTuple):
+@dataclass(frozen=True)
+class Link:
     """A block as data flows through it.
 
     Attributes:

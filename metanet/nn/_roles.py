@@ -29,6 +29,9 @@ class RoleNormalisation(nn.Module):
     travel are not shifted: 0 is no connection.
     """
 
+    centre: Float[Tensor, "kinds layers layers"]
+    scale: Float[Tensor, "kinds layers layers"]
+
     def __init__(self) -> None:
         super().__init__()
         shape = (EDGE_TYPES, _LAYERS, _LAYERS)
