@@ -1,22 +1,17 @@
 """Neuron alignment: find the relabelling that brings one network closest to another, for any
 architecture that traces.
 
-A new matcher is one function ``(problem, *, options...) -> Match`` in a file of its own, registered
-by ``@matcher`` (``_registry.py``) and imported here. What looks at neurons (runs, moments, terms of
+A new matcher is one function ``(problem, *, options...) -> Match`` in a file of its own in
+``matchers/``, registered by ``@matcher`` (``_registry.py``). What looks at neurons (runs, moments, terms of
 the objective) is exported for merging, which zips features by the same means.
 """
 
-from . import _activation as _activation
-from . import _combined as _combined
-from . import _merge_many as _merge_many
-from . import _sinkhorn as _sinkhorn
-from . import _straight_through as _straight_through
-from . import _universe as _universe
-from . import _weight as _weight
 from ._align import align as align
 from ._alignment import Alignment as Alignment
 from ._assignment import assign as assign
 from ._checks import checked as checked
+from ._elements import to_elements as to_elements
+from ._elements import to_transform as to_transform
 from ._moments import Moments as Moments
 from ._moves import families as families
 from ._moves import keys_of as keys_of
@@ -33,5 +28,3 @@ from ._stock import stored_name as stored_name
 from ._terms import added_up as added_up
 from ._terms import arrange_by_terms as arrange_by_terms
 from ._terms import terms_of as terms_of
-from ._weight import to_elements as to_elements
-from ._weight import to_transform as to_transform

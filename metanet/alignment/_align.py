@@ -14,7 +14,7 @@ from ..errors import MetanetError, UntoldNeuronsWarning
 from ..symmetry import SymmetrySpec, Transform
 from ._alignment import Alignment
 from ._checks import checked
-from ._registry import Match, Problem, find_matcher
+from ._registry import MATCHERS, Match, Matcher, Problem, find_matcher
 from ._tables import holding
 from ._untold import untold_groups
 
@@ -74,76 +74,87 @@ def align(
     Warns:
         UserWarning: groups of which nothing could be told and that stay as they are, by name.
     """
-    found = find_matcher(method, options)
+    entry = find_matcher(method, options)
     spec = arch if isinstance(arch, SymmetrySpec) else arch.spec
-    many = not isinstance(b, (nn.Module, Mapping))
-    given = list(b) if many else [b]
-    _check_call(found, given, to, spec, {"model": model, "data": data, "loss": loss}, arch)
+    if isinstance(b, (nn.Module, Mapping)):
+        many, weights, names = False, [b], ["the checkpoint to be aligned"]
+    else:
+        many, weights = True, list(b)
+        names = [f"checkpoint {n + 1} of {len(weights)}" for n in range(len(weights))]
+    others = {"model": model, "data": data, "loss": loss}
+    _check_call(entry, weights, to, spec, others, arch)
     reference = None if to is None else checked(spec, to, "the checkpoint to align to")
-    names = (
-        [f"checkpoint {n + 1} of {len(given)}" for n in range(len(given))]
-        if many
-        else ["the checkpoint to be aligned"]
-    )
-    moving = [checked(spec, each, who) for each, who in zip(given, names, strict=True)]
+    moving = [checked(spec, own, who) for own, who in zip(weights, names, strict=True)]
     problem = Problem(
         spec, reference, moving, seed, torch.device(device or "cpu"),
         arch if isinstance(arch, Architecture) else None, model, data, loss,
     )  # fmt: skip
-    used = {**found.options, **options}
-    out = []
-    for number, each in enumerate(
-        [problem] if found.many else [_one(problem, n) for n in range(len(moving))]
-    ):
+    used = {**entry.options, **options}
+    problems = [problem] if entry.many else [_one(problem, n) for n in range(len(moving))]
+    alignments: list[Alignment] = []
+    for own in problems:
         begin = time.perf_counter()
-        each, held = holding(each)
-        matches = found.function(each, **options)
+        own, held = holding(own)
+        result = entry.function(own, **options)
+        matches = result if entry.many else [result]
         seconds = time.perf_counter() - begin
-        for place, match in enumerate(matches if found.many else [matches]):
+        for match in matches:
+            _check_match(match, entry)
             if held:
                 match = replace(match, transform=Transform(spec, match.transform.elements))
-            out.append(
-                _alignment(
-                    match,
-                    spec,
-                    reference,
-                    moving[number + place],
-                    seconds,
-                    method,
-                    used,
-                    seed,
-                    held,
-                )
+            moved = moving[len(alignments)]
+            alignments.append(
+                _alignment(match, spec, reference, moved, seconds, method, used, seed, held)
             )
-    return out if many else out[0]
+    return alignments if many else alignments[0]
 
 
 def _check_call(
-    found: Any, given: Sequence[Any], to: Any, spec: SymmetrySpec, others: Mapping[str, Any], arch: Any
-) -> None:  # fmt: skip
+    entry: Matcher,
+    weights: Sequence[Any],
+    to: Any,
+    spec: SymmetrySpec,
+    others: Mapping[str, Any],
+    arch: Any,
+) -> None:
     """What can be told before any checkpoint is read."""
-    if not given:
+    if not weights:
         raise MetanetError("no checkpoint to align was given: the list is empty")
-    if to is None and not found.many:
+    if to is None and not entry.many:
         raise MetanetError(
-            f"matcher {found.name!r} aligns to a checkpoint that stays: give it as to=..."
+            f"matcher {entry.name!r} aligns to a checkpoint that stays: give it as to=..."
         )
-    if found.many and to is None and len(given) < 2:
+    if entry.many and to is None and len(weights) < 2:
         raise MetanetError(
-            f"matcher {found.name!r} aligns checkpoints to each other: give two or more, or to=..."
+            f"matcher {entry.name!r} aligns checkpoints to each other: give two or more, or to=..."
         )
-    if "arch" in found.needs and not (
+    if "arch" in entry.needs and not (
         isinstance(arch, Architecture) and arch.recording is not None
     ):
         raise MetanetError(
-            f"matcher {found.name!r} needs the recording: give arch=metanet.trace(model, inputs)"
+            f"matcher {entry.name!r} needs the recording: give arch=metanet.trace(model, inputs)"
         )
-    missing = [n for n in found.needs if n in others and others[n] is None]
+    missing = [n for n in entry.needs if n in others and others[n] is None]
     if missing:
-        raise MetanetError(f"matcher {found.name!r} needs {', '.join(f'{n}=...' for n in missing)}")
+        raise MetanetError(f"matcher {entry.name!r} needs {', '.join(f'{n}=...' for n in missing)}")
     if not any(g.kind == "permutation" and g.size > 1 for g in spec.groups):
         raise MetanetError(
             "this architecture has no group of neurons that may be exchanged: there is nothing to align"
+        )
+
+
+def _check_match(match: Any, entry: Matcher) -> None:
+    """What a matcher returns is what it must be: plugins are written by anybody."""
+    if not isinstance(match, Match):
+        raise MetanetError(
+            f"matcher {entry.name!r} in {MATCHERS.home(entry.name)} returned {type(match).__name__}; "
+            "it must return a metanet.alignment.Match"
+            + (" for each checkpoint" if entry.many else "")
+        )
+    if not match.objective:
+        raise MetanetError(
+            f"matcher {entry.name!r} in {MATCHERS.home(entry.name)} returned a Match without an "
+            "objective: give its value at the start, then after every step that raised it"
         )
 
 

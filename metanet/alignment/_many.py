@@ -8,11 +8,11 @@ from torch import Tensor
 from ..graph import real_parts
 from ..symmetry import Transform
 from ._ascent import Ascent
+from ._elements import to_elements, to_transform
 from ._moves import keys_of, moves_of
 from ._pieces import pieces_of
 from ._registry import Match, Problem
 from ._stock import Stock, stored_name
-from ._weight import to_elements, to_transform
 
 
 class Universe:
@@ -49,7 +49,8 @@ class Universe:
 
     def value(self) -> float:
         """The objective, in float64."""
-        total, own = {}, 0.0
+        total: dict[str, Tensor] = {}
+        own = 0.0
         for number in range(len(self.states)):
             for name, tensor in self.moved(number).items():
                 t = real_parts(tensor).double()

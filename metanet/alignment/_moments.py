@@ -36,7 +36,8 @@ class Moments:
             (q / self.count - m.square()).clamp(min=0)
             for q, m in zip(self._squares, means, strict=True)
         ]
-        return self._products / self.count - means[0][:, None] * means[1], *variances
+        products = self._products / self.count - means[0][:, None] * means[1]
+        return products, variances[0], variances[1]
 
     def correlations(self, dead: float = 1e-6) -> Tensor:
         """Pearson's coefficients, ``(neurons, neurons)``; 0 for neurons that hardly vary.

@@ -35,11 +35,22 @@ class View:
     run: tuple[int, int] | None
 
     @property
+    def stretch(self) -> tuple[int, int]:
+        """The run of a view that has one."""
+        if self.run is None:
+            raise ValueError(
+                f"the axes of piece {self.piece} that are arranged do not lie together"
+            )
+        return self.run
+
+    @property
     def lines(self) -> tuple[int, ...]:
         """The piece's axes: run, rest, batch, free. What moves with the run then lies in one
         stretch of memory."""
-        run, b, f = range(*self.run), len(self.batch), len(self.free)
-        return (*run, *(i for i in self.order[b + f :] if i not in run), *self.order[: b + f])
+        run = range(*self.stretch)
+        ahead = len(self.batch) + len(self.free)
+        rest = (axis for axis in self.order[ahead:] if axis not in run)
+        return (*run, *rest, *self.order[:ahead])
 
     @property
     def direct(self) -> bool:
@@ -86,16 +97,16 @@ def moves_of(spec: SymmetrySpec, pieces: Sequence[Piece], keys: Keys) -> list[Mo
         root = free[0]
         views, twice, twice_pieces = [], [], []
         for number, piece in enumerate(pieces):
-            found = [i for i, a in enumerate(piece.atoms) if a.group in free]
-            if not found:
+            axes = {i: name for i, name in piece.named.items() if name in free}
+            if not axes:
                 continue
-            if len({piece.atoms[i].group for i in found}) == len(found):
-                views.append(_view(number, piece, found, free, keys, movable))
+            if len(set(axes.values())) == len(axes):
+                views.append(_view(number, piece, list(axes), free, keys, movable))
                 continue
             twice_pieces.append(number)
-            for choice in _choices(piece, found):
-                held = [i for i in found if i not in choice]
-                if not any(k in free for i in held for k in keys[piece.atoms[i].group]):
+            for choice in _choices(axes):
+                held = [name for i, name in axes.items() if i not in choice]
+                if not any(key in free for name in held for key in keys[name]):
                     twice.append(_view(number, piece, choice, free, keys, movable))
         out.append(Move(root, free, tuple(views), tuple(twice), tuple(twice_pieces)))
     return out
@@ -120,38 +131,70 @@ def families(movable: Sequence[str], keys: Keys) -> list[tuple[str, ...]]:
     ]
 
 
-def _choices(piece: Piece, found: Sequence[int]) -> list[list[int]]:
-    """One axis for every free group: all their first ones, then all their second ones."""
-    places: dict[str | None, list[int]] = {}
-    for i in found:
-        places.setdefault(piece.atoms[i].group, []).append(i)
+def _choices(axes: Mapping[int, str]) -> list[list[int]]:
+    """One axis for every free group: all their first ones, then all their second ones.
+
+    >>> _choices({0: "a", 1: "b", 3: "a"})
+    [[0, 1], [3, 1]]
+
+    Args:
+        axes: the group of each axis.
+    """
+    places: dict[str, list[int]] = {}
+    for axis, group in axes.items():
+        places.setdefault(group, []).append(axis)
     most = max(map(len, places.values()))
-    return [[p[min(n, len(p) - 1)] for p in places.values()] for n in range(most)]
+    return [[own[min(n, len(own) - 1)] for own in places.values()] for n in range(most)]
 
 
 def _view(
-    number: int, piece: Piece, found: Sequence[int], free: Sequence[str], keys: Keys, movable: Sequence[str]
-) -> View:  # fmt: skip
-    groups = [a.group for a in piece.atoms]
-    chosen = sorted(found, key=lambda i: free.index(groups[i]))
-    wanted = dict.fromkeys(k for i in chosen for k in keys[groups[i]] if k not in free)
-    batch = [groups.index(k) for k in wanted if k in groups]
-    rest = [i for i in range(len(groups)) if i not in chosen and i not in batch]
-    idle = [i for i in batch if groups[i] not in movable]
-    arranged = tuple(
-        i for i, g in enumerate(groups) if g is not None and i not in chosen and i not in idle
-    )
-    beside = (
-        bool(arranged)
-        and arranged == tuple(range(arranged[0], arranged[-1] + 1))
-        and not set(arranged) & {*batch}
-    )
-    inside = {groups[i] for i in arranged}
-    beside &= all(k in inside for i in arranged for k in keys[groups[i]])
+    number: int,
+    piece: Piece,
+    axes: Sequence[int],
+    free: Sequence[str],
+    keys: Keys,
+    movable: Sequence[str],
+) -> View:
+    """A piece unfolded with some of its axes free.
+
+    ::
+
+        heads (free)  dims (free, keyed by heads)  inputs (arranged)
+        order  heads dims | inputs         run  inputs alone: one axis of lines
+
+    Args:
+        axes: those that are free.
+    """
+    named = piece.named
+    free_axes = sorted(axes, key=lambda axis: free.index(named[axis]))
+    above = dict.fromkeys(key for i in free_axes for key in keys[named[i]] if key not in free)
+    place = {group: axis for axis, group in reversed(named.items())}  # of two, the first
+    batch = [place[key] for key in above if key in place]
+    rest = [i for i in range(len(piece.atoms)) if i not in free_axes and i not in batch]
+    idle = [i for i in batch if named[i] not in movable]
+    arranged = tuple(i for i in named if i not in free_axes and i not in idle)
     return View(
-        number, tuple(groups[i] for i in chosen), tuple(groups[i] for i in batch), (*batch, *chosen, *rest),
-        arranged, (arranged[0], arranged[-1] + 1) if beside else None,
-    )  # fmt: skip
+        piece=number,
+        free=tuple(named[i] for i in free_axes),
+        batch=tuple(named[i] for i in batch),
+        order=(*batch, *free_axes, *rest),
+        arranged=arranged,
+        run=_run(arranged, batch, named, keys),
+    )
+
+
+def _run(
+    arranged: tuple[int, ...], batch: Sequence[int], named: Mapping[int, str], keys: Keys
+) -> tuple[int, int] | None:
+    """The axes that are arranged as one, from the first to one past the last; ``None`` if they do
+    not lie side by side, or what keys them lies elsewhere."""
+    if not arranged or arranged != tuple(range(arranged[0], arranged[-1] + 1)):
+        return None
+    inside = {named[axis] for axis in arranged}
+    is_closed = all(key in inside for axis in arranged for key in keys[named[axis]])
+    if not is_closed or not set(arranged).isdisjoint(batch):
+        return None
+    return arranged[0], arranged[-1] + 1
 
 
 def arrange(
@@ -168,27 +211,36 @@ def arrange(
         axes: those to move along.
         elements: for each group ``(*sizes of its keys, size)``.
     """
-    for i in sorted(axes, key=lambda i: len(keys[groups[i]])):
-        if groups[i] not in elements:  # a fixed key
-            continue
-        element, own = elements[groups[i]], keys[groups[i]]
-        if not own:
-            if not torch.equal(element, torch.arange(len(element))):
-                array = array.index_select(i, element.to(array.device))
-            continue
-        element = element.to(array.device)
-        places = (*(groups.index(k) for k in own), i)
-        shape = [1] * array.ndim
-        for place, size in zip(places, element.shape, strict=True):
-            shape[place] = size
-        picks = element.permute(sorted(range(len(places)), key=lambda d: places[d])).reshape(shape)
-        array = array.gather(i, picks.expand(array.shape))
+    at_axes = ((axis, groups[axis]) for axis in axes)
+    named = [(axis, group) for axis, group in at_axes if group is not None and group in elements]
+    for axis, group in sorted(named, key=lambda each: len(keys[each[1]])):
+        element, own = elements[group], keys[group]
+        if own:
+            places = (*(groups.index(key) for key in own), axis)
+            array = _arrange_by_keys(array, element.to(array.device), places)
+        elif not torch.equal(element, torch.arange(len(element))):
+            array = array.index_select(axis, element.to(array.device))
     return array
+
+
+def _arrange_by_keys(array: Tensor, element: Tensor, places: Sequence[int]) -> Tensor:
+    """Moves an array along one axis, each part of it as its keys say.
+
+    Args:
+        element: ``(*sizes of the keys, size)``.
+        places: axes of the keys, then the one to move along.
+    """
+    shape = [1] * array.ndim
+    for place, size in zip(places, element.shape, strict=True):
+        shape[place] = size
+    in_order = sorted(range(len(places)), key=lambda digit: places[digit])
+    picks = element.permute(in_order).reshape(shape)
+    return array.gather(places[-1], picks.expand(array.shape))
 
 
 def run_index(piece: Piece, view: View, elements: Mapping[str, Tensor], keys: Keys) -> Tensor:
     """Old place of every place along the axes of a run, taken as one axis."""
-    first, last = view.run
+    first, last = view.stretch
     sizes = [a.size for a in piece.atoms[first:last]]
     groups = [a.group for a in piece.atoms[first:last]]
     return arrange(

@@ -8,6 +8,7 @@ nothing behind this file knows of concatenations, products or choices.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import torch
@@ -53,10 +54,16 @@ class Piece:
             tensor = tensor.narrow(*how) if kind == "narrow" else getattr(tensor, kind)(how[0])
         return tensor
 
+    @cached_property
+    def named(self) -> dict[int, str]:
+        """The group of every axis that has one."""
+        groups = ((axis, atom.group) for axis, atom in enumerate(self.atoms))
+        return {axis: group for axis, group in groups if group is not None}
+
     @property
     def groups(self) -> tuple[str, ...]:
         """The named groups of its axes, in order, repeated where they repeat."""
-        return tuple(a.group for a in self.atoms if a.group is not None)
+        return tuple(self.named.values())
 
     @property
     def size(self) -> int:
@@ -84,9 +91,8 @@ def pieces_of(spec: SymmetrySpec, leave_out: Sequence[str] = STATISTICS) -> list
     return out
 
 
-_Axes = list[
-    tuple[Axis, int]
-]  # expressions, and the number of the tensor's axis that each is part of
+# expressions, and the number of the tensor's axis that each is part of
+_Axes = list[tuple[Axis, int]]
 
 
 def _cut(axes: _Axes, cuts: tuple[tuple, ...]) -> Iterator[tuple[_Axes, tuple[tuple, ...]]]:
@@ -124,22 +130,21 @@ def cut_axis(axis: Axis) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
 
 def _ordered(name: str, spec: SymmetrySpec, axes: _Axes, cuts: tuple[tuple, ...]) -> Piece:
     """A piece with its axes in order, groups of one item among the fixed."""
-    named = [isinstance(a, (Leaf, Fixed)) and a.size > 1 and bool(a.group) for a, _ in axes]
-    keys = {
-        k
-        for (a, _), is_named in zip(axes, named, strict=True)
-        if is_named
-        for k in spec[a.group].keys
+    named = {
+        place: axis.group
+        for place, (axis, _) in enumerate(axes)
+        if isinstance(axis, (Leaf, Fixed)) and axis.size > 1 and axis.group
     }
-    moving = [
-        is_named and (spec[a.group].kind == "permutation" or a.group in keys)
-        for (a, _), is_named in zip(axes, named, strict=True)
-    ]
-    order = [i for i in range(len(axes)) if moving[i]] + [
-        i for i in range(len(axes)) if not moving[i]
-    ]
-    atoms = [Atom(axes[i][0].group, axes[i][0].size) for i in order if moving[i]]
-    items = prod(a.size for (a, _), m in zip(axes, moving, strict=True) if not m)
+    keys = {key for group in named.values() for key in spec[group].keys}
+    moving = {
+        place: group
+        for place, group in named.items()
+        if spec[group].kind == "permutation" or group in keys
+    }
+    fixed = [place for place in range(len(axes)) if place not in moving]
+    order = [*moving, *fixed]
+    atoms = [Atom(group, axes[place][0].size) for place, group in moving.items()]
+    items = prod(axes[place][0].size for place in fixed)
     if items > 1:
         atoms.append(Atom(None, items))
     return Piece(

@@ -8,7 +8,7 @@ from the decorator and the signature.
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ..architecture import Architecture
 from ..errors import MetanetError
 from ..registry import Registry
 from ..symmetry import SymmetrySpec, Transform
+
+Needed = TypeVar("Needed")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,32 @@ class Problem:
     model: nn.Module | None = None
     data: Iterable[Any] | None = None
     loss: Callable[[Any, Any], Tensor] | None = None
+
+    @property
+    def pair(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The checkpoint that stays, and the one to be moved; where both must be there."""
+        return self._needed(self.reference, "to"), self.moving[0]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture, where it must be there."""
+        return self._needed(self.arch, "arch")
+
+    @property
+    def network(self) -> nn.Module:
+        """The module, where it must be there."""
+        return self._needed(self.model, "model")
+
+    @property
+    def batches(self) -> Iterable[Any]:
+        """The data, where they must be there."""
+        return self._needed(self.data, "data")
+
+    @staticmethod
+    def _needed(value: Needed | None, name: str) -> Needed:
+        if value is None:
+            raise MetanetError(f"the matcher needs {name}=...")
+        return value
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,9 @@ class Matcher:
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-MATCHERS: Registry[Matcher] = Registry("matcher", group="metanet.matchers")
+MATCHERS: Registry[Matcher] = Registry(
+    "matcher", package="metanet.alignment.matchers", group="metanet.matchers"
+)
 """Every matcher by its name."""
 
 

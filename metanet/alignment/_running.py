@@ -24,10 +24,18 @@ class NeuronRunner:
         arch: with its recording.
         model: the module.
         device: where to run.
+
+    Raises:
+        MetanetError: the architecture has no recording, as it was loaded from a file.
     """
 
     def __init__(self, arch: Architecture, model: nn.Module, device: torch.device) -> None:
+        if arch.recording is None:
+            raise MetanetError(
+                "neurons are run by a recording: give arch=metanet.trace(model, inputs)"
+            )
         self.arch, self.model, self.device = arch, model, device
+        self._example = arch.recording
         self._recordings: dict[Any, tuple[Trace, list[Tap]]] = {}
 
     def samples(
@@ -72,9 +80,8 @@ class NeuronRunner:
         key = (shapes, tuple(kwargs))
         if key not in self._recordings:
             trace = record(self.model, args, kwargs)
-            solved = derive(
-                trace, self.arch.recording
-            )  # the traced example rules out what only this shape allows
+            # the traced example rules out what only this shape allows
+            solved = derive(trace, self._example)
             self._recordings[key] = trace, find_taps(trace, solved, self.arch.spec)
         return self._recordings[key]
 

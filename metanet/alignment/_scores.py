@@ -5,7 +5,7 @@ has moved, only the columns of its moved items change, so that an update costs t
 neighbour that moved: little, once the ascent comes to rest.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import prod
 
 import torch
@@ -96,26 +96,26 @@ class Scores:
             self._add(sums, view, self.stock.reference(view.piece), self._arranged(view, elements))
         return self._as_terms(sums)
 
-    def of_pairs(self, elements: Mapping[str, Tensor], without: Collection[str] = ()):
+    def of_pairs(
+        self, elements: Mapping[str, Tensor], without: Collection[str] = ()
+    ) -> Callable[[int, int], list[Term]]:
         """The terms that are too large as a whole: a function that gives them for a pair of the
-        root's items."""
+        root's items, the new one and the old one."""
+        items = self._size(self.move.root)
         sides = []
         for view in self.large(without):
-            shape = (self._size(self.move.root), -1)
-            both = (
-                unfold(self.stock.reference(view.piece), view)[0],
-                unfold(self._arranged(view, elements), view)[0],
-            )
-            sides.append((view.free[1:], *(x.reshape(*shape, x.shape[-1]) for x in both)))
+            a = unfold(self.stock.reference(view.piece), view)[0]
+            b = unfold(self._arranged(view, elements), view)[0]
+            a, b = (side.reshape(items, -1, side.shape[-1]) for side in (a, b))
+            sides.append((view.free[1:], a, b))
 
         def terms(new: int, old: int) -> list[Term]:
-            out = []
+            of_pair = []
             for free, a, b in sides:
-                sizes = [self._size(g) for g in free]
-                out.append(
-                    Term((), free, (a[new] @ b[old].T).reshape(*sizes, *sizes).cpu().numpy())
-                )
-            return out
+                sizes = [self._size(group) for group in free]
+                scores = (a[new] @ b[old].T).reshape(*sizes, *sizes)
+                of_pair.append(Term((), free, scores.cpu().numpy()))
+            return of_pair
 
         return terms
 
@@ -145,10 +145,8 @@ class Scores:
                 )
                 self._seen[view] = torch.empty(0)
             return
-        now, before = (
-            run_index(self.stock.pieces[view.piece], view, elements, self.keys),
-            self._seen.get(view),
-        )
+        now = run_index(self.stock.pieces[view.piece], view, elements, self.keys)
+        before = self._seen.get(view)
         changed = torch.arange(len(now)) if before is None else (now != before).nonzero().flatten()
         if len(changed) == 0:
             return
@@ -161,22 +159,33 @@ class Scores:
             part -= moving.index_select(axis, before[changed].to(moving.device))
         if len(changed) < len(now):
             reference = reference.index_select(axis, changed.to(reference.device))
-        if axis:
-            self._sum(self._sums, view, part, 1, len(part))[0].addmm_(
-                reference.flatten(1), part.flatten(1).T
-            )
-        elif part.shape[2] == 1:
-            a, b = (x.reshape(-1, x.shape[-1]) for x in (reference, part))
-            self._sum(self._sums, view, part, 1, a.shape[1])[0].addmm_(a.T, b)
-        else:
-            a, b = (x.flatten(0, 1).transpose(0, 1) for x in (reference, part))
-            self._sum(self._sums, view, part, len(a), a.shape[2]).baddbmm_(a.mT, b)
+        self._add_lines(view, reference, part, axis)
         self._seen[view] = now
+
+    def _add_lines(self, view: View, reference: Tensor, moving: Tensor, axis: int) -> None:
+        """What some lines of both sides earn.
+
+        ::
+
+            axis 1   (free, lines, fixed)        one product over lines and fixed entries
+            axis 0   (lines, rest, batch, free)  one product for each item of the batch
+        """
+        if axis:
+            total = self._sum(self._sums, view, moving, 1, len(moving))
+            total[0].addmm_(reference.flatten(1), moving.flatten(1).T)
+        elif moving.shape[2] == 1:
+            a, b = (side.reshape(-1, side.shape[-1]) for side in (reference, moving))
+            total = self._sum(self._sums, view, moving, 1, a.shape[1])
+            total[0].addmm_(a.T, b)
+        else:
+            a, b = (side.flatten(0, 1).transpose(0, 1) for side in (reference, moving))
+            total = self._sum(self._sums, view, moving, len(a), a.shape[2])
+            total.baddbmm_(a.mT, b)
 
     def _lines(self, view: View) -> tuple[Tensor, Tensor, int]:
         """Both sides of a piece so that the run is one axis, and moving along it is cheap; the
         number of that axis."""
-        first, last = view.run
+        first, last = view.stretch
         if view.direct:
             a, b = (
                 x.reshape(prod(x.shape[:first]), prod(x.shape[first:last]), -1)
@@ -188,11 +197,11 @@ class Scores:
 
     def _add(self, sums: _Sums, view: View, reference: Tensor, moving: Tensor) -> None:
         a, b = unfold(reference, view), unfold(moving, view)
-        sums = self._sum(sums, view, a, *a.shape[:2])
+        total = self._sum(sums, view, a, *a.shape[:2])
         if len(a) == 1:
-            sums[0].addmm_(a[0], b[0].T)
+            total[0].addmm_(a[0], b[0].T)
         else:
-            sums.baddbmm_(a, b.mT)
+            total.baddbmm_(a, b.mT)
 
     @staticmethod
     def _sum(sums: _Sums, view: View, like: Tensor, batch: int, free: int) -> Tensor:
@@ -214,12 +223,7 @@ class Scores:
 def earned(stock: Stock, piece: int, elements: Mapping[str, Tensor], keys: Keys) -> float:
     """The inner product of a piece of the reference with that of the checkpoint as it is arranged,
     in float64."""
-    groups = [a.group for a in stock.pieces[piece].atoms]
-    moving = arrange(
-        stock.moving(piece),
-        groups,
-        [i for i, g in enumerate(groups) if g is not None],
-        elements,
-        keys,
-    )
+    groups = [atom.group for atom in stock.pieces[piece].atoms]
+    axes = list(stock.pieces[piece].named)
+    moving = arrange(stock.moving(piece), groups, axes, elements, keys)
     return float((stock.reference(piece) * moving).sum(dtype=torch.float64))

@@ -22,14 +22,17 @@ def soft_arrange(
 ) -> Tensor:
     """Mixes the items of every movable axis of a piece: :func:`arrange` for doubly stochastic
     matrices."""
-    for i in sorted(
-        (i for i, g in enumerate(groups) if g in matrices), key=lambda i: len(keys[groups[i]])
-    ):
-        own = [groups.index(k) for k in keys[groups[i]]]
+    named = [
+        (axis, group)
+        for axis, group in enumerate(groups)
+        if group is not None and group in matrices
+    ]
+    for axis, group in sorted(named, key=lambda each: len(keys[each[1]])):
+        own = [groups.index(key) for key in keys[group]]
         new = array.ndim
-        result = [new if d == i else d for d in range(array.ndim)]
+        result = [new if d == axis else d for d in range(array.ndim)]
         array = torch.einsum(
-            matrices[groups[i]], [*own, new, i], array, list(range(array.ndim)), result
+            matrices[group], [*own, new, axis], array, list(range(array.ndim)), result
         )
     return array
 

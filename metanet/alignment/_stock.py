@@ -68,9 +68,10 @@ class Stock:
         piece, order = self._get(side, view.piece), view.lines
         key = (side, view.piece, order)
         if key not in self._kept:
-            r, b = view.run[1] - view.run[0], len(order) - len(view.free)
+            first, last = view.stretch
             shape = [piece.shape[i] for i in order]
-            ends = (r, b - len(view.batch), b, len(order))
+            free = len(order) - len(view.free)
+            ends = (last - first, free - len(view.batch), free, len(order))
             sizes = [prod(shape[i:j]) for i, j in zip((0, *ends), ends, strict=False)]
             flat = piece.permute(order).reshape(sizes).contiguous()
             if flat.data_ptr() == piece.data_ptr() or not self.reserve(flat.nbytes):

@@ -11,6 +11,7 @@ until nothing improves, from several starts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Term:
 
     batch: tuple[str, ...]
     free: tuple[str, ...]
-    scores: np.ndarray | np.floating
+    scores: np.ndarray
 
     def at(self, group: str, new: int, old: int) -> "Term":
         """Where the new item ``new`` of a free group is its old item ``old``."""
@@ -109,10 +110,11 @@ def solve(
             it.
     """
     if prices is not None and len(free) == 1 and not any(t.batch for t in terms):
-        alone = sum(t.scores for t in terms)
+        alone = reduce(np.add, [term.scores for term in terms])
         columns = assign(alone, prices)
         return float(total(alone, columns)), {free[0]: Element((), columns)}
-    value, elements = 0.0, {}
+    value = 0.0
+    elements: dict[str, Element] = {}
     for part in _components(free, terms, keys):
         earned = [t for t in terms if t.free and t.free[0] in part]
         roots = [g for g in part if not set(keys[g]) & set(part)]
@@ -214,7 +216,9 @@ def _in_turns(
     held."""
     below = {r: tuple(g for g in free if g == r or r in keys[g]) for r in roots}
     best: tuple[float, dict[str, Element]] = (-np.inf, {})
-    begins = [{}] + ([{g: start[g] for g in free}] if all(g in start for g in free) else [])
+    begins: list[dict[str, Element]] = [{}] + (
+        [{g: start[g] for g in free}] if all(g in start for g in free) else []
+    )
     for begin, first in product(begins, range(len(roots))):
         held, value, idle = dict(begin), -np.inf, 0
         order = (*roots[first:], *roots[:first])

@@ -23,7 +23,7 @@ from ..evaluation import (
     traced,
 )
 from ..merging.repairs import REPAIRS, Measured, between, calibrate, measure_layers, normalisers
-from ..progress import track
+from ..progress import Progress, track
 from ._curve import Barrier
 from ._path import StraightPath
 
@@ -114,7 +114,10 @@ def barrier(
         align.check(second)
     ends = [second] if align is None else [second, align(second)]
     found = []
-    with track(what="barrier", total=len(ends) * points, unit="points", show=progress) as bar:
+    bar: Progress[None] = track(
+        what="barrier", total=len(ends) * points, unit="points", show=progress
+    )
+    with bar:
         for end in ends:
             path = StraightPath(model, first, end, run.device)
             measured_ends = _measured_ends(path, statistics, train_data, run)
@@ -123,9 +126,8 @@ def barrier(
                 network = path.at(share)
                 if statistics != "keep" and 0 < share < 1:
                     goals = between(measured_ends, [1 - share, share]) if measured_ends else {}
-                    calibrate(
-                        network, train_data, run, goals, REPAIRS[STATISTICS[statistics]]
-                    ).fuse(network)
+                    repair = REPAIRS[STATISTICS[statistics] or ""]
+                    calibrate(network, train_data, run, goals, repair).fuse(network)
                 values, samples = measure(network, data, function, wanted, run)
                 _check_measured(values, [] if metrics is None else wanted)
                 rows.append((share, values))

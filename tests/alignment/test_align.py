@@ -7,7 +7,7 @@ from torch import nn
 import metanet
 from alignment.networks import floating, random_state, traced
 from metanet import Alignment, MetanetError, load_checkpoint, save_checkpoint
-from metanet.alignment import MATCHERS, Match, matcher
+from metanet.alignment import MATCHERS, Match, Problem, matcher
 from metanet.errors import CheckpointError
 from metanet.evaluation import as_checkpoint
 
@@ -307,3 +307,29 @@ def test_on_cuda(planted):
         metanet.align(c, to=a, arch=arch, device=d).objective[-1] for d in ("cpu", "cuda")
     ]
     assert objectives[0] == pytest.approx(objectives[1], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            lambda spec: Match(spec.identity(), ()),
+            "a Match without an objective: give its value at",
+        ),
+        (
+            lambda spec: spec.identity(),
+            "returned Transform; it must return a metanet.alignment.Match",
+        ),
+    ],
+)
+def test_what_a_matcher_returns_is_checked(monkeypatch, returned, message):
+    monkeypatch.setattr(MATCHERS, "_entries", dict(MATCHERS))  # gone again afterwards
+
+    @matcher("careless")
+    def careless(problem: Problem) -> Match:
+        return returned(problem.spec)
+
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    arch = metanet.trace(net, torch.randn(2, 3))
+    with pytest.raises(MetanetError, match=f"matcher 'careless' in .*test_align.py.*{message}"):
+        metanet.align(net, to=net, arch=arch, method="careless")

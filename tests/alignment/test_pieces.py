@@ -7,11 +7,11 @@ import torch
 import metanet
 from alignment.networks import traced
 from metanet.alignment._ascent import Ascent
+from metanet.alignment._elements import to_elements, to_transform
 from metanet.alignment._moves import keys_of, moves_of
 from metanet.alignment._pieces import pieces_of
 from metanet.alignment._scores import Scores, earned
 from metanet.alignment._stock import Stock, balanced
-from metanet.alignment._weight import to_elements, to_transform
 from metanet.alignment._wreath import Element, Term, score
 from metanet.symmetry import (
     Concat,

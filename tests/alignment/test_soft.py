@@ -6,10 +6,10 @@ from torch import nn
 
 import metanet
 from metanet import MetanetError
+from metanet.alignment._elements import to_elements
 from metanet.alignment._moves import keys_of
-from metanet.alignment._sinkhorn import implicit_sinkhorn, sinkhorn
 from metanet.alignment._soft import SoftTransform, as_matrices, harden
-from metanet.alignment._weight import to_elements
+from metanet.alignment.matchers.sinkhorn import implicit_sinkhorn, sinkhorn
 from metanet.evaluation import TaskLoss, default_loss
 from symmetry.constructs import CONSTRUCTS
 

@@ -1,13 +1,16 @@
 """Matching many networks through a common frame, all groups at once."""
 
+from collections.abc import Callable
+from functools import reduce
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ._many import Universe, ascend_together
-from ._registry import Match, Problem, matcher
-from ._soft import as_matrices, harden, soft_arrange
-from ._weight import to_elements
+from .._elements import to_elements
+from .._many import Universe, ascend_together
+from .._registry import Match, Problem, matcher
+from .._soft import as_matrices, harden, soft_arrange
 
 
 @matcher("universe", many=True)
@@ -79,13 +82,14 @@ class _FrankWolfe:
 
     def value(self, matrices: list[dict[str, Tensor]]) -> Tensor:
         """The objective for soft relabellings."""
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.universe.device)
         for number, piece in enumerate(self.universe.pieces):
             groups = [a.group for a in piece.atoms]
             moved = [soft_arrange(own[number], groups, m, self.universe.keys)
                      for own, m in zip(self.pieces, matrices, strict=True)]  # fmt: skip
-            own = sum(x.square().sum(dtype=torch.float64) for x in moved)
-            total = total + (sum(moved).square().sum(dtype=torch.float64) - own) / 2
+            together = reduce(torch.add, moved)
+            own = reduce(torch.add, [x.square().sum(dtype=torch.float64) for x in moved])
+            total = total + (together.square().sum(dtype=torch.float64) - own) / 2
         return total
 
     def step(self) -> float:
@@ -115,12 +119,12 @@ class _FrankWolfe:
         return gained / max(abs(now), 1e-12)
 
 
-def _best_on_unit(function, degree: int, at_zero: float) -> float:
+def _best_on_unit(function: Callable[[float], float], degree: int, at_zero: float) -> float:
     """Where on [0, 1] a polynomial is largest, from ``degree`` evaluations besides the one at 0."""
     points = (1 - np.cos(np.pi * np.arange(degree + 1) / degree)) / 2
     values = np.array([at_zero, *(function(float(t)) for t in points[1:])])
     polynomial = np.polynomial.Polynomial.fit(points, values, degree)
-    roots = polynomial.deriv().roots()
-    inside = [float(r.real) for r in roots if abs(r.imag) < 1e-9 and 0 < r.real < 1]
+    roots = [complex(root) for root in polynomial.deriv().roots()]
+    inside = [root.real for root in roots if abs(root.imag) < 1e-9 and 0 < root.real < 1]
     candidates = [0.0, 1.0, *inside]
     return max(candidates, key=lambda t: at_zero if t == 0 else float(polynomial(t)))

@@ -1,19 +1,12 @@
 """Activation matching."""
 
-from collections import defaultdict
-from itertools import islice
-
 import torch
 
-from ..errors import MetanetError
-from ..symmetry import Axis
-from ._moments import Moments
-from ._moves import families, keys_of, movable_groups
-from ._registry import Match, Problem, matcher
-from ._running import NeuronRunner
-from ._terms import added_up, arrange_by_terms, terms_of
-from ._weight import to_elements, to_transform
-from ._wreath import Term
+from .._activations import activation_terms
+from .._elements import to_elements, to_transform
+from .._moves import families, keys_of, movable_groups
+from .._registry import Match, Problem, matcher
+from .._terms import added_up, arrange_by_terms
 
 
 @matcher("activation", needs=("arch", "model", "data"))
@@ -48,33 +41,3 @@ def match_activations(
         g: "its neurons show nowhere along one axis of a value" for g in movable if g not in seen
     }
     return Match(to_transform(elements, spec), tuple(objective), untold)
-
-
-def activation_terms(
-    problem: Problem,
-    by: str,
-    absolute: bool = False,
-    positions: int | None = None,
-    batches: int | None = None,
-) -> list[Term]:
-    """What groups earn by how alike their neurons vary in both networks, one term or more for every
-    place they show.
-
-    Raises:
-        MetanetError: no such measure, no data.
-    """
-    if by not in ("correlation", "covariance"):
-        raise MetanetError(f"by={by!r}: activations are matched by 'correlation' or 'covariance'")
-    moments: dict[tuple[int, Axis], Moments] = defaultdict(Moments)
-    runner = NeuronRunner(problem.arch, problem.model, problem.device)
-    sides = (problem.reference, problem.moving[0])
-    for shown in runner.samples(sides, islice(problem.data, batches), positions):
-        for place, (tap, (a, b)) in enumerate(shown):
-            moments[place, tap.neurons].add(a, b)
-    keys = keys_of(problem.spec)
-    movable = movable_groups(problem.spec, keys, keys)
-    terms: list[Term] = []
-    for (_, neurons), each in moments.items():
-        scores = each.correlations() if by == "correlation" else each.covariances()[0]
-        terms += terms_of(scores.abs() if absolute else scores, neurons, keys, movable)
-    return terms

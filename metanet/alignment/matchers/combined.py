@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import torch
 
-from ._activation import activation_terms
-from ._ascent import Ascent
-from ._moves import Move, keys_of, moves_of
-from ._pieces import pieces_of
-from ._registry import Match, Problem, matcher
-from ._stock import Stock
-from ._terms import added_up
-from ._weight import to_elements, to_transform
-from ._wreath import Term
+from .._activations import activation_terms
+from .._ascent import Ascent
+from .._elements import to_elements, to_transform
+from .._moves import Move, keys_of, moves_of
+from .._pieces import pieces_of
+from .._registry import Match, Problem, matcher
+from .._stock import Stock
+from .._terms import added_up
+from .._wreath import Term
 
 
 @matcher("combined", needs=("arch", "model", "data"))
@@ -35,15 +35,8 @@ def match_weights_and_activations(
     """
     spec, keys, pieces = problem.spec, keys_of(problem.spec), pieces_of(problem.spec)
     moves = moves_of(spec, pieces, keys)
-    stock = Stock(
-        spec,
-        pieces,
-        problem.reference,
-        problem.moving[0],
-        problem.device,
-        int(memory * 2**30),
-        balance,
-    )
+    room = int(memory * 2**30)
+    stock = Stock(spec, pieces, *problem.pair, problem.device, room, balance)
     terms = added_up(activation_terms(problem, by, positions=positions, batches=batches))
     terms = [scaled for move in moves for scaled in _scaled(move, terms, stock, share)]
     generator = torch.Generator().manual_seed(problem.seed)

@@ -2,12 +2,12 @@
 
 import torch
 
-from ..symmetry import SymmetrySpec, Transform
-from ._ascent import Ascent
-from ._moves import keys_of, moves_of
-from ._pieces import pieces_of
-from ._registry import Match, Problem, matcher
-from ._stock import Stock
+from .._ascent import Ascent
+from .._elements import to_elements, to_transform
+from .._moves import keys_of, moves_of
+from .._pieces import pieces_of
+from .._registry import Match, Problem, matcher
+from .._stock import Stock
 
 
 @matcher("weight")
@@ -37,44 +37,17 @@ def match_weights(
     spec = problem.spec
     pieces, keys = pieces_of(spec), keys_of(spec)
     moves = moves_of(spec, pieces, keys)
-    stock = Stock(
-        spec,
-        pieces,
-        problem.reference,
-        problem.moving[0],
-        problem.device,
-        int(memory * 2**30),
-        balance,
-    )
+    room = int(memory * 2**30)
+    stock = Stock(spec, pieces, *problem.pair, problem.device, room, balance)
     generator = torch.Generator().manual_seed(problem.seed)
-    best: Ascent | None = None
-    base = -float("inf")
-    for number in range(max(1, restarts)):
-        start = spec.sample(generator) if number and random_start else spec.identity()
+    best = Ascent(stock, moves, keys, to_elements(spec.identity(), keys), generator)
+    base = best.objective[0]
+    best.run(max_sweeps, fresh=True, best_first=True)
+    for _ in range(restarts - 1):
+        start = spec.sample(generator) if random_start else spec.identity()
         ascent = Ascent(stock, moves, keys, to_elements(start, keys), generator)
-        base = base if number else ascent.objective[0]
-        ascent.run(max_sweeps, fresh=not (number and random_start), best_first=not number)
-        if best is None or ascent.objective[-1] > best.objective[-1]:
+        ascent.run(max_sweeps, fresh=not random_start, best_first=False)
+        if ascent.objective[-1] > best.objective[-1]:
             best = ascent
-    objective = (base, *(o for o in best.objective[1:] if o > base))
+    objective = (base, *(value for value in best.objective[1:] if value > base))
     return Match(to_transform(best.elements, spec), objective)
-
-
-def to_elements(transform: Transform, keys: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:
-    """The permutations of a transform, without axes for keys of one item."""
-    spec = transform.spec
-    return {
-        g: transform.element(g).reshape(*(spec[k].size for k in own), spec[g].size).contiguous()
-        for g, own in keys.items()
-        if spec[g].kind == "permutation"
-    }
-
-
-def to_transform(elements: dict[str, torch.Tensor], spec: SymmetrySpec) -> Transform:
-    """The inverse of :func:`to_elements`; groups that stay are left out."""
-    out = {}
-    for name, element in elements.items():
-        group = spec[name]
-        if not torch.equal(element, torch.arange(group.size).expand(element.shape)):
-            out[name] = element.reshape(*(spec[k].size for k in group.keys), group.size)
-    return Transform(spec, out)

@@ -1,21 +1,21 @@
 """Matching by gradient descent on doubly stochastic matrices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import MetanetError
-from ..evaluation import TaskLoss, repeatable
-from ..tracing import is_integer
-from ._moves import keys_of
-from ._pieces import pieces_of
-from ._registry import Match, Problem, matcher
-from ._scores import earned
-from ._soft import SoftTransform, harden, soft_arrange
-from ._stock import Stock
-from ._weight import to_elements, to_transform
+from ...errors import MetanetError
+from ...evaluation import TaskLoss, repeatable
+from ...tracing import is_integer
+from .._elements import to_elements, to_transform
+from .._moves import keys_of
+from .._pieces import pieces_of
+from .._registry import Match, Problem, matcher
+from .._scores import earned
+from .._soft import SoftTransform, harden, soft_arrange
+from .._stock import Stock
 
 _LOSSES = ("weights", "midpoint", "random")
 
@@ -137,15 +137,13 @@ class _Weights:
 
     def __init__(self, problem: Problem, keys: Mapping[str, tuple[str, ...]]) -> None:
         self.keys, pieces = keys, pieces_of(problem.spec)
-        self.stock = Stock(
-            problem.spec, pieces, problem.reference, problem.moving[0], problem.device, 1 << 40
-        )
+        self.stock = Stock(problem.spec, pieces, *problem.pair, problem.device, 1 << 40)
         self.groups = {g for p in pieces for g in p.groups}
         squares = (float(self.stock.reference(n).square().sum()) for n in range(len(pieces)))
         self.unit = sum(squares) or 1.0
 
     def loss(self, matrices: Mapping[str, Tensor]) -> Tensor:
-        total = 0.0
+        total = torch.zeros((), dtype=self.stock.dtype, device=self.stock.device)
         matrices = {g: m.to(self.stock.dtype) for g, m in matrices.items()}
         for n, piece in enumerate(self.stock.pieces):
             moved = soft_arrange(
@@ -171,14 +169,14 @@ class _Task:
             raise MetanetError(
                 f"matcher 'sinkhorn' on the task needs {', '.join(f'{n}=...' for n in missing)}"
             )
-        self.data = repeatable(problem.data, "matcher 'sinkhorn'")
-        self.task = TaskLoss(problem.model, problem.loss, problem.device)
-        self.a, self.b = (self.task.prepared(s) for s in (problem.reference, problem.moving[0]))
+        self.data = repeatable(problem.batches, "matcher 'sinkhorn'")
+        self.task = TaskLoss(problem.network, problem.loss, problem.device)
+        self.a, self.b = (self.task.prepared(state) for state in problem.pair)
         self.move = SoftTransform(problem.spec, keys)
         self.groups = {g for pieces in self.move.pieces.values() for p in pieces for g in p.groups}
         self.anywhere, self.generator = anywhere, generator
         self.spec = problem.spec
-        self._batches = iter(())
+        self._batches: Iterator[Any] = iter(())
 
     def _between(self, moved: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
         return {

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..evaluation import TaskLoss, repeatable
-from ..symmetry import SymmetrySpec
-from ..tracing import is_integer
-from ._ascent import Ascent
-from ._moves import keys_of, moves_of
-from ._pieces import STATISTICS, pieces_of
-from ._registry import Match, Problem, matcher
-from ._stock import Stock
-from ._weight import to_elements, to_transform
+from ...evaluation import TaskLoss, repeatable
+from ...symmetry import SymmetrySpec
+from ...tracing import is_integer
+from .._ascent import Ascent
+from .._elements import to_elements, to_transform
+from .._moves import keys_of, moves_of
+from .._pieces import STATISTICS, pieces_of
+from .._registry import Match, Problem, matcher
+from .._stock import Stock
 
 
 @matcher("straight_through", needs=("model", "data"))
@@ -34,11 +34,11 @@ def match_straight_through(
         rate: of Adam.
         max_sweeps: bound on the passes over all groups within one matching.
     """
-    data = repeatable(problem.data, "matcher 'straight_through'")
+    data = repeatable(problem.batches, "matcher 'straight_through'")
     spec, keys, pieces = problem.spec, keys_of(problem.spec), pieces_of(problem.spec)
     moves = moves_of(spec, pieces, keys)
-    task = TaskLoss(problem.model, problem.loss, problem.device)
-    a, b = (task.prepared(s) for s in (problem.reference, problem.moving[0]))
+    task = TaskLoss(problem.network, problem.loss, problem.device)
+    a, b = (task.prepared(state) for state in problem.pair)
     free = {n: t.clone().requires_grad_() for n, t in a.items() if _counts(spec, n)}
     optimizer = torch.optim.Adam(free.values(), lr=rate)
     generator = torch.Generator().manual_seed(problem.seed)

@@ -2,8 +2,8 @@
 
 import torch
 
-from ._many import Universe, ascend_together
-from ._registry import Match, Problem, matcher
+from .._many import Universe, ascend_together
+from .._registry import Match, Problem, matcher
 
 
 @matcher("merge_many", many=True)

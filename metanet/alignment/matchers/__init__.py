@@ -1,0 +1,1 @@
+"""One file for each matcher; a file added here registers itself: nothing lists them."""
