@@ -40,6 +40,7 @@ class EdgeUpdate(torch.autograd.Function):
         keep: bool,
         chunks: Chunks,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """The new edges and the means that nodes hear: see :meth:`Layout.update_edges`."""
         source, destination = source.contiguous(), destination.contiguous()
         h = torch.mm(e, w_e)
         _add_ends(h, source, destination, chunks)
@@ -65,6 +66,7 @@ class EdgeUpdate(torch.autograd.Function):
     def backward(
         ctx: Any, g_new: Tensor | None, g_in: Tensor, g_out: Tensor, g_mean: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments of :meth:`forward`, from the ``h`` that it kept."""
         e, w_e, h, w_o = ctx.saved_tensors
         chunks: Chunks = ctx.chunks
         g_wo = None

@@ -32,7 +32,12 @@ class TableEmbedding(nn.Module):
         self.columns, self.sizes = columns, sizes
         self.linear = nn.Linear(len(sizes), width)
 
+    def extra_repr(self) -> str:
+        """The columns that are embedded."""
+        return f"columns={[*self.columns]}, sizes={[*self.sizes]}"
+
     def forward(self, table: Rows) -> Float[Tensor, "rows width"]:
+        """One embedding for each row of a table: ``(rows, width)``."""
         sizes = torch.stack([table[s] for s in self.sizes], 1).to(self.linear.weight).log2() / 4
         out = self.linear(sizes)
         table = table | {"from_output": table["depth"] - table["layer"]}
@@ -56,7 +61,12 @@ class NodeEmbedding(nn.Module):
         self.inputs, self.outputs = _table(max_io, width), _table(max_io, width)
         self.max_io = max_io
 
+    def extra_repr(self) -> str:
+        """Its setting."""
+        return f"max_io={self.max_io}"
+
     def forward(self, table: Rows) -> Float[Tensor, "rows width"]:
+        """One embedding for each row of the table of nodes: ``(rows, width)``."""
         position = table["io_position"]
         at = position.clamp_min(0) % self.max_io
         is_input = (table["layer"] == 0)[:, None]
@@ -73,6 +83,7 @@ class EdgeEmbedding(nn.Module):
         self.taps = nn.ModuleList(_table(_TAPS + 1, width) for _ in range(3))
 
     def forward(self, table: Rows) -> Float[Tensor, "rows width"]:
+        """One embedding for each row of the table of edges: ``(rows, width)``."""
         out = self.table(table)
         for axis, taps in enumerate(self.taps):
             out = out + taps(

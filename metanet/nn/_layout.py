@@ -52,13 +52,20 @@ class Layout(ABC):
     architecture: Float[Tensor, "graphs features"]
 
     @abstractmethod
-    def per_node(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "nodes width"]: ...
+    def per_node(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "nodes width"]:
+        """Numbers of the rows of :attr:`nodes`, for every node."""
+
     @abstractmethod
-    def per_edge(self, rows: Float[Tensor, " rows"]) -> Float[Tensor, " edges"]: ...
+    def per_edge(self, rows: Float[Tensor, " rows"]) -> Float[Tensor, " edges"]:
+        """Numbers of the rows of :attr:`edges`, for every edge."""
+
     @abstractmethod
-    def per_site(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "sites width"]: ...
+    def per_site(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "sites width"]:
+        """Numbers of the rows of :attr:`sites`, for every site (node range) of every graph."""
+
     @abstractmethod
-    def per_tensor(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "tensors width"]: ...
+    def per_tensor(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "tensors width"]:
+        """Numbers of the rows of :attr:`tensors`, for every tensor (block) of every graph."""
 
     @abstractmethod
     def update_edges(
@@ -205,15 +212,19 @@ class DenseLayout(Layout):
         return torch.cat([w.reshape(-1, *rows.shape[1:]) for w in wide])
 
     def per_node(self, rows: Tensor) -> Tensor:
+        """Repeats each row for the nodes that it stands for."""
         return self._spread(rows, lambda p: sum(p.ranges))
 
     def per_site(self, rows: Tensor) -> Tensor:
+        """Repeats each row for the sites that it stands for."""
         return self._spread(rows, lambda p: len(p.ranges))
 
     def per_tensor(self, rows: Tensor) -> Tensor:
+        """Repeats each row for the tensors that it stands for."""
         return self._spread(rows, lambda p: p.blocks)
 
     def per_edge(self, rows: Tensor) -> Tensor:
+        """Repeats each row for the edges that it stands for."""
         return self._spread(self._per_template_edge(rows), lambda p: p.edge_row.shape[0])
 
     def _per_template_edge(self, rows: Tensor) -> Tensor:
@@ -235,6 +246,7 @@ class DenseLayout(Layout):
         w_o: Tensor | None = None,
         keep: bool = False,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """By blocks: products of arrays and sums along their axes; see :class:`Layout`."""
         if static is not None:
             static = self._per_template_edge(static)
         return EdgeUpdate.apply(e, w_e, source, destination, static, w_o, keep, self._chunks)
@@ -253,9 +265,11 @@ class DenseLayout(Layout):
         return out
 
     def propagate(self, signals: list[Tensor | None], x: Tensor) -> tuple[Tensor, Tensor]:
+        """By blocks: products of matrices; see :class:`Layout`."""
         return Propagate.apply(x, self._chunks, *signals)
 
     def site_mean(self, x: Tensor) -> Tensor:
+        """Mean over the nodes of every site."""
         width = x.shape[-1]
         parts = zip(x.split(self._chunks.nodes), self._chunks.node_graphs, strict=True)
         return torch.cat([part.view(-1, b, width).mean(0) for part, b in parts])
@@ -279,6 +293,7 @@ class DenseLayout(Layout):
         return torch.cat(parts)
 
     def edge_sum(self, e: Tensor) -> Tensor:
+        """Sum over the edges of every graph."""
         parts = zip(e.split([n * b for n, b in self._chunks.stacks]), self._batch, strict=True)
         return torch.cat([part.view(-1, b, e.shape[1]).sum(0) for part, b in parts])
 
@@ -286,24 +301,27 @@ class DenseLayout(Layout):
         return DenseLayered(self._stacks, self._raw)
 
     def statistics(self) -> Tensor:
+        """Mean, variance and quantiles of every tensor."""
         out = []
         for values, p, batch in zip(self._ordered, self._plans, self._batch, strict=True):
             parts = values.split([blocks * count for blocks, count in p.runs], 1)
             rows = [part.reshape(-1, count) for part, (_, count) in zip(parts, p.runs, strict=True)]
-            found = torch.cat(
+            by_stack = torch.cat(
                 [statistics_of_rows(r).view(batch, -1, len(STATISTICS)) for r in rows], 1
             )
-            found = found if p.place is None else found[:, p.place]
-            out.append(found.transpose(0, 1).flatten(0, 1))
+            by_stack = by_stack if p.place is None else by_stack[:, p.place]
+            out.append(by_stack.transpose(0, 1).flatten(0, 1))
         return torch.cat(out)
 
     def flat(self) -> tuple[Tensor, Tensor] | None:
+        """All values of every graph: those of the stack, as they lie."""
         tables = [torch.stack([p.tensors[k] for k in TENSOR_COLUMNS], 1) for p in self._plans]
         if not all(torch.equal(t, tables[0]) for t in tables):
             return None
         return torch.cat(self._raw), tables[0]
 
     def node_inputs(self, given: Any, width: int) -> tuple[Tensor, Tensor] | None:
+        """For each stack ``{number of the node range: (graphs, nodes, width)}``, laid out."""
         if given is None:
             return None
         if len(given) != len(self._plans):

@@ -156,6 +156,7 @@ class NeuralMetanet(Metanet, nn.Module):
         raise NotImplementedError
 
     def predict(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
+        """The answers in evaluation mode and without gradients; the mode is restored."""
         was_training = self.training
         self.eval()
         try:
@@ -165,15 +166,23 @@ class NeuralMetanet(Metanet, nn.Module):
             self.train(was_training)
 
     def to_device(self, device: torch.device) -> None:
+        """Moves parameters and buffers, in place."""
         self.to(device)
 
     def parameter_count(self) -> int:
+        """How many numbers training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def tensors(self) -> dict[str, Tensor]:
+        """The state dict: parameters and buffers by name, sharing their memory."""
         return dict(self.state_dict())
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`tensors`; the model takes over their dtype.
+
+        Raises:
+            MetanetError: names or shapes differ, or no model computes in their dtype.
+        """
         tensors = self.with_current_names(tensors)
         problems = _differences(tensors, self.state_dict())
         if problems:
@@ -200,13 +209,19 @@ class NeuralMetanet(Metanet, nn.Module):
 def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """A line for each tensor that is missing, unexpected or of another shape."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    missing = [f"  missing     {name} {wanted[name]}" for name in wanted if name not in shapes]
-    unknown = [f"  unexpected  {name} {shapes[name]}" for name in shapes if name not in wanted]
+    expected_shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    missing = [
+        f"  missing     {name} {expected_shapes[name]}"
+        for name in expected_shapes
+        if name not in shapes
+    ]
+    unknown = [
+        f"  unexpected  {name} {shapes[name]}" for name in shapes if name not in expected_shapes
+    ]
     other = [
-        f"  shape       {name} is {shapes[name]}, expected {wanted[name]}"
-        for name in wanted
-        if name in shapes and shapes[name] != wanted[name]
+        f"  shape       {name} is {shapes[name]}, expected {expected_shapes[name]}"
+        for name in expected_shapes
+        if name in shapes and shapes[name] != expected_shapes[name]
     ]
     return missing + unknown + other
 

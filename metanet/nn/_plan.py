@@ -180,8 +180,8 @@ def _order(
     for n in work:
         b = template.blocks[n]
         group, destination, source, kernel = b.dense_shape
-        own = b.dense(numbers.view(1, -1, 1)).view(group, destination, source, kernel)
-        orders.append(own.permute(0, 3, 1, 2).reshape(-1))
+        in_block = b.dense(numbers.view(1, -1, 1)).view(group, destination, source, kernel)
+        orders.append(in_block.permute(0, 3, 1, 2).reshape(-1))
         row = torch.arange(first_row[n], first_row[n] + kernel).view(1, kernel, 1)
         edge_rows.append(row.expand(group, kernel, destination * source).reshape(-1))
     return torch.cat(orders), torch.cat(edge_rows)

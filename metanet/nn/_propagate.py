@@ -24,6 +24,7 @@ class Propagate(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, chunks: Chunks, *signals: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """What arrives at destinations and at sources: see :meth:`Layout.propagate`."""
         x = x.contiguous()
         ctx.save_for_backward(x, *signals)
         ctx.chunks = chunks
@@ -37,6 +38,7 @@ class Propagate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_in: Tensor, g_out: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the values and of the node features."""
         x, *signals = ctx.saved_tensors
         chunks: Chunks = ctx.chunks
         g_x, g_signals = torch.zeros_like(x), [None] * len(signals)

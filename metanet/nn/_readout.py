@@ -34,6 +34,7 @@ class StatisticsFeatures(nn.Module):
     size = 2 * len(STATISTICS)
 
     def forward(self, layout: Layout, values: Units) -> Float[Tensor, "tensors 14"]:
+        """The statistics in the units of their values, by ``signed_log``."""
         columns = values.units(layout.tensors)
         centre, scale = (layout.per_tensor(column[:, None]) for column in columns)
         mean, variance, quantiles = layout.statistics().split([1, 1, 5], 1)
@@ -73,12 +74,16 @@ class Readout(nn.Module):
         )  # fmt: skip
         self.attention = nn.Linear(width, _HEADS)
         self.architecture = architecture
-        known = len(ARCHITECTURE_FEATURES) if architecture else 0
+        features = len(ARCHITECTURE_FEATURES) if architecture else 0
         self.pooled = nn.Sequential(nn.LayerNorm((2 + _HEADS) * width), nn.Dropout(dropout))
         self.head = nn.Sequential(
-            nn.Linear((2 + _HEADS) * width + known, 2 * width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear((2 + _HEADS) * width + features, 2 * width), nn.GELU(), nn.Dropout(dropout),
             nn.Linear(2 * width, out_dim),
         )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """What it reads beside the features of nodes and edges."""
+        return f"statistics={self.statistics is not None}, architecture={self.architecture}"
 
     def forward(
         self,
@@ -87,6 +92,14 @@ class Readout(nn.Module):
         tensors: Float[Tensor, "tensors width"],
         values: ValueFeatures,
     ) -> Float[Tensor, "graphs out"]:
+        """One output for each graph.
+
+        Args:
+            layout: the graphs.
+            x: features of the nodes.
+            tensors: means of the edges' features over every tensor.
+            values: the normalisation, for the statistics.
+        """
         if self.statistics is not None:
             tensors = torch.cat([tensors, self.statistics(layout, values)], 1)
         mean = layout.site_mean(x)

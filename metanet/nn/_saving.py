@@ -107,13 +107,13 @@ def load(folder: str | os.PathLike) -> Metanet:
 
 def _read(folder: Path) -> _Description:
     path = folder / _DESCRIPTION
-    given = read_json(path)
-    known = given.get("format", _FORMAT) if isinstance(given, dict) else _FORMAT
-    if known != _FORMAT:
+    document = read_json(path)
+    version = document.get("format", _FORMAT) if isinstance(document, dict) else _FORMAT
+    if version != _FORMAT:
         raise MetanetError(
-            f"{folder} has format {trust.shown(known)}, known is {_FORMAT}: use the metanet that wrote it"
+            f"{folder} has format {trust.shown(version)}, known is {_FORMAT}: use the metanet that wrote it"
         )
-    return validated(_Description, given, f"'{path}'")
+    return validated(_Description, document, f"'{path}'")
 
 
 def _class(description: _Description, folder: Path) -> type[Metanet]:

@@ -81,6 +81,7 @@ class SparseLayout(Layout):
         ).to(dtype)
 
     def per_node(self, rows: Tensor) -> Tensor:
+        """As they are: the tables have a row for every node."""
         return rows
 
     per_edge = per_site = per_tensor = per_node
@@ -95,6 +96,7 @@ class SparseLayout(Layout):
         w_o: Tensor | None = None,
         keep: bool = False,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """By gather and scatter; see :class:`Layout`."""
         h = e @ w_e + source[self.source] + destination[self.destination]
         h = (h if static is None else h + static).relu()
         inward = _sum(h * self.inward[:, None], self.destination, source.shape[0])
@@ -111,20 +113,22 @@ class SparseLayout(Layout):
         """Numbers of the edges that carry signals, their values and squares, and the weights of the
         way back."""
         kind = self.edges["kind"]
-        chosen = torch.stack([kind == t for t in SIGNAL_TYPES]).any(0).nonzero()[:, 0]
-        v = values[chosen]
-        ratio = self.outward[chosen] / self.inward[chosen]  # fan-in over fan-out
-        return chosen, torch.stack([v, v * v], 1), torch.stack([ratio.sqrt(), ratio], 1)
+        carriers = torch.stack([kind == t for t in SIGNAL_TYPES]).any(0).nonzero()[:, 0]
+        v = values[carriers]
+        ratio = self.outward[carriers] / self.inward[carriers]  # fan-in over fan-out
+        return carriers, torch.stack([v, v * v], 1), torch.stack([ratio.sqrt(), ratio], 1)
 
     def propagate(self, signals: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        chosen, v, ratio = signals
-        source, destination = self.source[chosen], self.destination[chosen]
+        """By gather and scatter; see :class:`Layout`."""
+        carriers, v, ratio = signals
+        source, destination = self.source[carriers], self.destination[carriers]
         x = x.view(x.shape[0], 2, -1)
         forwards = (v[..., None] * x[source]).flatten(1)
         backwards = ((v * ratio)[..., None] * x[destination]).flatten(1)
         return _sum(forwards, destination, x.shape[0]), _sum(backwards, source, x.shape[0])
 
     def site_mean(self, x: Tensor) -> Tensor:
+        """Mean over the nodes of every site."""
         return _sum(x, self.site, self.site_graph.shape[0]) / self.sites["width"][:, None]
 
     def site_slots(self, share: Tensor, features: Tensor) -> Tensor:
@@ -134,6 +138,7 @@ class SparseLayout(Layout):
         return self.pool((share[:, :, None] * features[:, None]).flatten(1), self.tensor_graph)
 
     def edge_sum(self, e: Tensor) -> Tensor:
+        """Sum over the edges of every graph."""
         return _sum(e, self.tensor_graph[self.tensor], self.graphs)
 
     def layered(self) -> Layered:
@@ -148,9 +153,11 @@ class SparseLayout(Layout):
         )
 
     def statistics(self) -> Tensor:
+        """Mean, variance and quantiles of the values of every tensor."""
         return statistics_of_segments(self.values, self.tensor, self.tensor_graph.shape[0])
 
     def flat(self) -> tuple[Tensor, Tensor] | None:
+        """All values of every graph; ``None`` if the graphs are of several architectures."""
         tables = torch.stack([self.tensors[k] for k in TENSOR_COLUMNS], 1)
         if tables.shape[0] % self.graphs or self.values.shape[0] % self.graphs:
             return None
@@ -160,6 +167,7 @@ class SparseLayout(Layout):
         return self.values.view(self.graphs, -1), tables[0]
 
     def node_inputs(self, given: Any, width: int) -> tuple[Tensor, Tensor] | None:
+        """Given as a pair ``(nodes, width)``, ``(nodes,)``: inputs, and a mask of the nodes."""
         if given is None:
             return None
         values, mask = given

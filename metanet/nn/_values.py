@@ -63,6 +63,10 @@ class ValueFeatures(nn.Module):
         self.register_buffer("centre", torch.zeros(EDGE_TYPES))
         self.register_buffer("scale", torch.ones(EDGE_TYPES))
 
+    def extra_repr(self) -> str:
+        """How many views, and for how many kinds of edges there are centre and scale."""
+        return f"views={self.size}, kinds={len(self.scale)}"
+
     def fit(self, stacks: Iterable[GraphStack]) -> None:
         """Takes centre and scale from the graphs given (every n-th value where there are many)."""
         samples: defaultdict[int, list[Tensor]] = defaultdict(list)
@@ -94,6 +98,7 @@ class ValueFeatures(nn.Module):
         return torch.clamp(layout.values, centre - reach, centre + reach)
 
     def forward(self, layout: Layout) -> Float[Tensor, "edges views"]:
+        """The eleven views of every value: ``(edges, 11)``."""
         z = self.normalised(layout)
         w = layout.values * layout.per_edge(layout.edges["fan_in"].to(z).sqrt())
         size = z.abs()

@@ -45,6 +45,11 @@ class KeepBest(L.Callback):
         self.began = False  # a training step has ended: whatever was read was fit to go on from
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Checks the weights that a resumed run brings along.
+
+        Raises:
+            ValueError: they are those of another model.
+        """
         if not self.weights:
             return
         model = _model_of(pl_module)
@@ -54,9 +59,11 @@ class KeepBest(L.Callback):
             raise ValueError("the best weights are those of another model")
 
     def on_train_batch_end(self, *_: Any) -> None:
+        """Notes that training has begun."""
         self.began = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Copies the weights if the metric is larger than ever; the first epoch always counts."""
         score = float(trainer.callback_metrics[self.monitor])
         # the first epoch counts even where the metric is NaN
         is_first = not self.weights
@@ -66,12 +73,19 @@ class KeepBest(L.Callback):
             self.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes the checkpoint to go on from."""
         trainer.save_checkpoint(self.path)
 
     def state_dict(self) -> dict[str, Any]:
+        """Score, epoch and weights of the best epoch, for the checkpoint."""
         return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`.
+
+        Raises:
+            MetanetError: the checkpoint holds something else.
+        """
         best = validated(Best, state, str(self.path))
         self.score, self.epoch, self.weights = best.score, best.epoch, dict(best.weights)
 
@@ -89,6 +103,7 @@ class EpochBar(L.Callback):
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens the bar, in the first process only; a resumed run begins where it stopped."""
         total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
         self.bar = track(
             what="training",
@@ -99,6 +114,7 @@ class EpochBar(L.Callback):
         )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """One epoch further, with its numbers."""
         assert self.bar is not None
         shown = {
             k: f"{float(trainer.callback_metrics[k]):.4f}"
@@ -109,5 +125,6 @@ class EpochBar(L.Callback):
         self.bar.update()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Closes the bar."""
         if self.bar is not None:
             self.bar.close()

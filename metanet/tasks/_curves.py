@@ -15,7 +15,7 @@ def read_epochs(folder: Path) -> dict[str, dict[int, float]]:
         folder: the run directory; ``csv/version_N/metrics.csv`` are its parts, of which the later
             one counts.
     """
-    found: dict[str, dict[int, float]] = {}
+    epochs_by_name: dict[str, dict[int, float]] = {}
     parts = sorted(
         folder.glob("csv/version_*/metrics.csv"),
         key=lambda path: int(path.parent.name.rpartition("_")[2]),
@@ -25,8 +25,8 @@ def read_epochs(folder: Path) -> dict[str, dict[int, float]]:
             for row in csv.DictReader(file):
                 for name, text in row.items():
                     if name not in ("epoch", "step") and text and row.get("epoch"):
-                        found.setdefault(name, {})[int(row["epoch"])] = float(text)
-    return found
+                        epochs_by_name.setdefault(name, {})[int(row["epoch"])] = float(text)
+    return epochs_by_name
 
 
 def draw_epochs(folder: Path, monitor: str) -> dict[str, Figure]:
@@ -46,11 +46,11 @@ def draw_epochs(folder: Path, monitor: str) -> dict[str, Figure]:
             above.plot(epochs, values, marker=".", label=name)
     above.set(ylabel="loss", title="training")
     above.legend()
-    chosen = sorted(numbers.get(monitor, {}).items())
-    if chosen:
-        epochs, values = zip(*chosen, strict=True)
+    curve = sorted(numbers.get(monitor, {}).items())
+    if curve:
+        epochs, values = zip(*curve, strict=True)
         below.plot(epochs, values, marker=".", color="black")
-        best, value = max(chosen, key=lambda pair: pair[1])
+        best, value = max(curve, key=lambda pair: pair[1])
         below.axvline(best, color="gray", lw=0.8, ls="--")
         below.set_title(f"best: {value:.4f} in epoch {best}", fontsize=9)
     below.set(xlabel="epoch", ylabel=monitor)

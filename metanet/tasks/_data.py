@@ -38,6 +38,7 @@ class WeightBatch:
         return len(self.rows)
 
     def to(self, device: torch.device) -> "WeightBatch":
+        """The batch on a device; the batch itself stays where it is."""
         stacks = tuple(stack.to(device) for stack in self.stacks)
         return WeightBatch(stacks, self.rows.to(device), self.target.to(device), self.names)
 
@@ -89,12 +90,12 @@ class WeightData:
         numbers, positions = self.place[rows].unbind(1)
         stacks, order, names = [], [], []
         for number, (name, member) in enumerate(self.members.items()):
-            own = (numbers == number).nonzero().flatten()
-            if not len(own):
+            of_member = (numbers == number).nonzero().flatten()
+            if not len(of_member):
                 continue
-            values = member.values[positions[own]]
+            values = member.values[positions[of_member]]
             stacks.append(GraphStack(member.architecture.template, values))
-            order.append(rows[own])
+            order.append(rows[of_member])
             names.append(name)
         rows = torch.cat(order)
         return WeightBatch(tuple(stacks), rows, self.target[rows], tuple(names))
@@ -115,8 +116,8 @@ class WeightData:
         """The split in batches, one architecture each, outside of any loader."""
         rows = self.splits[split]
         for number in range(len(self.members)):
-            own = rows[self.place[rows, 0] == number]
-            for chunk in own.split(size):
+            of_member = rows[self.place[rows, 0] == number]
+            for chunk in of_member.split(size):
                 if len(chunk):
                     yield self.batch(chunk)
 

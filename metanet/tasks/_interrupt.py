@@ -12,5 +12,6 @@ class QuitAtOnce(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
+        """Gives the signal back to the system once Ctrl-C has ended the training."""
         if isinstance(exception, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -136,13 +136,13 @@ def _taken_apart(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if type(value) in (list, tuple):
         kind = type(value).__name__
         return {
-            kind: [_taken_apart(each, tensors, f"{where}[{i}]") for i, each in enumerate(value)]
+            kind: [_taken_apart(part, tensors, f"{where}[{i}]") for i, part in enumerate(value)]
         }
     if isinstance(value, dict) and all(type(key) in (int, str) for key in value):
         return {
             "dict": [
-                [key, _taken_apart(each, tensors, f"{where}[{key!r}]")]
-                for key, each in value.items()
+                [key, _taken_apart(part, tensors, f"{where}[{key!r}]")]
+                for key, part in value.items()
             ]
         }
     raise MetanetError(
@@ -163,10 +163,10 @@ def _put_together(node: Any, tensors: dict[str, Tensor]) -> Any:
     if tag == "float" and isinstance(content, str) and content in _NOT_FINITE:
         return _NOT_FINITE[content]
     if tag in ("list", "tuple") and isinstance(content, list):
-        items = [_put_together(each, tensors) for each in content]
+        items = [_put_together(part, tensors) for part in content]
         return items if tag == "list" else tuple(items)
     if tag == "dict" and isinstance(content, list):
-        return dict(_pair(each, tensors) for each in content)
+        return dict(_pair(part, tensors) for part in content)
     raise ValueError(f"{str(node)[:60]!r} is not what a checkpoint holds")
 
 

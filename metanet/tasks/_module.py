@@ -35,9 +35,11 @@ class MetanetModule(L.LightningModule):
         self._collected: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, batch: WeightBatch) -> Tensor:
+        """Raw outputs ``(networks, out_dim)``."""
         return self.model(batch.stacks)
 
     def training_step(self, batch: WeightBatch, step: int) -> Tensor:
+        """The loss of a batch, with the random numbers of this step alone."""
         # A resumed run must continue as an undisturbed one would: what is random in a step depends
         # on this alone. It is set here because the hooks around an epoch are left out where
         # Lightning resumes.
@@ -49,12 +51,19 @@ class MetanetModule(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
+        """Logs the learning rate."""
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def validation_step(self, batch: WeightBatch, _: int) -> None:
+        """Collects outputs and targets of a batch."""
         self._collected.append((self(batch).float().cpu(), batch.target.cpu()))
 
     def on_validation_epoch_end(self) -> None:
+        """Metrics of the whole split at once: those of batches can not be averaged.
+
+        Raises:
+            MetanetError: the model diverged.
+        """
         # every process sees the whole split, so there is nothing to gather
         output, target = (torch.cat(x) for x in zip(*self._collected, strict=True))
         self._collected.clear()
@@ -65,6 +74,7 @@ class MetanetModule(L.LightningModule):
         self.log("val", metrics[self.task.monitor], prog_bar=True, logger=False)
 
     def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule: a linear warm-up, then a cosine down."""
         node = dict(self.optim["optimizer"])
         decay: list[Tensor] = []
         plain: list[Tensor] = []
@@ -129,14 +139,17 @@ class WeightLoaders(L.LightningDataModule):
         self.data = data
 
     def train_dataloader(self) -> DataLoader:
+        """This process's share of every training batch."""
         trainer = self.trainer
         assert trainer is not None  # it is the trainer that asks
         return self.data.train_loader(trainer.global_rank, trainer.world_size)
 
     def val_dataloader(self) -> DataLoader:
+        """The whole validation split."""
         return self.data.eval_loader("val")
 
     def transfer_batch_to_device(
         self, batch: WeightBatch, device: torch.device, dataloader_idx: int
     ) -> WeightBatch:
+        """The batch on the device of this process."""
         return batch.to(device)

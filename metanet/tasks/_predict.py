@@ -160,20 +160,21 @@ def _only_fit(run: SavedRun, folder: Path, checkpoint: Checkpoint) -> str:
         return fitting[0]
     if not fitting and doubtful:
         trust.require(doubtful, folder, "the code of architectures, which would be imported")
-    known = fitting or list(run.architectures)
+    candidates = fitting or list(run.architectures)
     many = (
         f"fits {len(fitting)} of the architectures" if fitting else "fits none of the architectures"
     )
     lines = [
-        f"  arch={_short(name, 40)}  {_called(run.architectures[name])}" for name in known[:_LISTED]
+        f"  arch={_short(name, 40)}  {_called(run.architectures[name])}"
+        for name in candidates[:_LISTED]
     ]
     if not fitting:
         lines = [
             f"{line}: {_short(reasons[name], 120)}"
-            for line, name in zip(lines, known, strict=False)
+            for line, name in zip(lines, candidates, strict=False)
         ]
-    if len(known) > _LISTED:
-        lines.append(f"  and {len(known) - _LISTED} more")
+    if len(candidates) > _LISTED:
+        lines.append(f"  and {len(candidates) - _LISTED} more")
     listed = "\n".join(lines)
     raise MetanetError(
         f"checkpoint '{checkpoint.path}' {many} that {folder.parent} was trained on:\n{listed}\n"

@@ -221,9 +221,9 @@ def _wandb_id(folder: Path) -> str:
     online."""
     path = folder / "wandb_id"
     if path.is_file() and re.fullmatch(
-        r"[0-9a-z]{1,64}", given := path.read_text(errors="replace")[:100].strip()
+        r"[0-9a-z]{1,64}", identity := path.read_text(errors="replace")[:100].strip()
     ):
-        return given  # it becomes a part of paths, so it may be nothing else
+        return identity  # it becomes a part of paths, so it may be nothing else
     new = secrets.token_hex(4)
     with atomic_write(path) as temporary:
         temporary.write_text(new)
@@ -245,9 +245,11 @@ def _report(
         "versions": versions(),
     }
     metanets.save(folder / MODEL, model, meta)
-    own = metanets.reference(type(model))
+    model_reference = metanets.reference(type(model))
     # made here, of what the user named: `predict` need not ask
-    trust.remember(folder / MODEL, [*references(run), *([own] if own else [])])
+    trust.remember(
+        folder / MODEL, [*references(run), *([model_reference] if model_reference else [])]
+    )
     write_metrics(folder, numbers)
     _write_predictions(folder / "predictions.csv", data, result)
     figures = {**task.plots(data, result.predictions), **draw_epochs(folder, f"val/{task.monitor}")}
@@ -324,7 +326,7 @@ def _write_predictions(path: Path, data: WeightData, result: Evaluation) -> None
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     packages = ("metanet", "torch", "torch-geometric", "lightning", "numpy", "scikit-learn")
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in packages:
-        found[package] = version(package)
-    return found
+        installed[package] = version(package)
+    return installed

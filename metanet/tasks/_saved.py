@@ -56,12 +56,12 @@ def describe_run(task: Task, arguments: Mapping[str, Any], data: WeightData) -> 
     entry = {
         "arguments": {key: value for key, value in arguments.items() if not key.startswith("_")}
     }
-    known = (
+    identity = (
         {"name": name}
         if name is not None
         else {"reference": f"{cls.__module__}:{cls.__qualname__}"}
     )
-    return {"task": known | entry, "scale": task.scale(), "architectures": _architectures(data)}
+    return {"task": identity | entry, "scale": task.scale(), "architectures": _architectures(data)}
 
 
 def _architectures(data: WeightData) -> dict[str, Any]:
@@ -80,8 +80,8 @@ def _architectures(data: WeightData) -> dict[str, Any]:
 def references(meta: Mapping[str, Any]) -> list[str]:
     """Everything in the description of a run that names code."""
     run = validated(SavedRun, meta, "the description of this run")
-    own = [run.task.reference] if run.task.reference else []
-    return [*own, *(entry.ref for entry in run.architectures.values())]
+    task_reference = [run.task.reference] if run.task.reference else []
+    return [*task_reference, *(entry.ref for entry in run.architectures.values())]
 
 
 def read_run(meta: Mapping[str, Any], place: str) -> SavedRun:
@@ -121,10 +121,10 @@ def restore_task(run: SavedRun, folder: Path) -> Task:
     """
     cls = _task_class(run.task, folder)
     place = f"{folder}: the task's arguments"
-    taken = {field.name for field in dataclasses.fields(cls) if field.init}
-    if unknown := [key for key in run.task.arguments if key not in taken]:
+    parameters = {field.name for field in dataclasses.fields(cls) if field.init}
+    if unknown := [key for key in run.task.arguments if key not in parameters]:
         raise MetanetError(
-            f"{place}: there is no {trust.shown(unknown[0])}; it takes {', '.join(sorted(taken))}"
+            f"{place}: there is no {trust.shown(unknown[0])}; it takes {', '.join(sorted(parameters))}"
         )
     trust.check_arguments(cls, run.task.arguments, place)
     task = cls(**run.task.arguments)
@@ -140,9 +140,9 @@ def _task_class(entry: _TaskEntry, folder: Path) -> type[Task]:
             f"{folder} is of the task {trust.shown(entry.name)}; a file may name {', '.join(sorted(TASKS))}"
         )
     trust.require([entry.reference], folder, "the code of a task, which would be imported")
-    found = load_factory(entry.reference)
-    if not (isinstance(found, type) and issubclass(found, Task)):
+    cls = load_factory(entry.reference)
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise MetanetError(
             f"{folder}: {entry.reference} is no task: expected a class derived from metanet.tasks.Task"
         )
-    return found
+    return cls

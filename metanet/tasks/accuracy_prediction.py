@@ -50,6 +50,11 @@ class AccuracyPrediction(Task):
             raise MetanetError(f"task.loss_kind={self.loss_kind!r}: choose huber, mse or bce")
 
     def targets(self, zoo: Zoo) -> Tensor:
+        """The label as float32, ``(rows,)``.
+
+        Raises:
+            MetanetError: it is no number, or there is no such column.
+        """
         try:
             return torch.from_numpy(self.column(zoo).astype(np.float32))
         except ValueError as e:
@@ -58,6 +63,11 @@ class AccuracyPrediction(Task):
             ) from None
 
     def fit_scale(self, target: Tensor) -> None:
+        """Takes mean and spread; ``bce`` has a scale already.
+
+        Raises:
+            MetanetError: ``bce``, and a target outside of [0, 1].
+        """
         if self.loss_kind == "bce":
             if target.min() < 0 or target.max() > 1:
                 raise MetanetError(
@@ -68,20 +78,24 @@ class AccuracyPrediction(Task):
         self.mean, self.std = float(target.mean()), float(target.std().clamp_min(1e-8))
 
     def scale(self) -> dict[str, Any]:
+        """Mean, spread and kind of the loss."""
         return {"mean": self.mean, "std": self.std, "loss_kind": self.loss_kind}
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss, in units of the spread (``bce``: of the target itself)."""
         if self.loss_kind == "bce":
             return F.binary_cross_entropy_with_logits(output[:, 0], target)
         measure = F.mse_loss if self.loss_kind == "mse" else partial(F.huber_loss, delta=0.5)
         return measure(output[:, 0], self.encode(target))
 
     def encode(self, target: Tensor) -> Tensor:
+        """Standardised targets; logits for ``bce``."""
         if self.loss_kind == "bce":
             return target.clamp(1e-3, 1 - 1e-3).logit()
         return (target - self.mean) / self.std
 
     def predict(self, output: Tensor) -> Tensor:
+        """``(networks,)`` in the unit of the label."""
         return (
             output[:, 0].sigmoid()
             if self.loss_kind == "bce"
@@ -89,6 +103,7 @@ class AccuracyPrediction(Task):
         )
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Kendall's tau-b (ties count half), R2 (NaN for equal targets), mean absolute error."""
         from scipy.stats import kendalltau  # takes most of a second to import
 
         p, t = prediction.double().cpu(), target.double().cpu()
@@ -98,6 +113,7 @@ class AccuracyPrediction(Task):
         return {"tau": tau, "r2": r2, "mae": float((p - t).abs().mean())}
 
     def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
+        """True against predicted labels, a panel per split, a colour per architecture."""
         figure = Figure(figsize=(5 * len(predictions), 4.6), layout="constrained")
         names = np.asarray(data.zoo.table["architecture"]).astype(str)
         for axes, (split, prediction) in zip(
@@ -121,4 +137,5 @@ class AccuracyPrediction(Task):
         return {"scatter": figure}
 
     def describe(self, prediction: Tensor) -> str:
+        """``accuracy: 0.9312``."""
         return f"{self.label}: {float(prediction):.4f}"

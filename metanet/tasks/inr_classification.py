@@ -57,10 +57,16 @@ class InrClassification(Task):
             raise MetanetError(f"task.canonical={self.canonical!r}: choose {', '.join(CANONICAL)}")
 
     def fit_labels(self, zoo: Zoo) -> None:
+        """Takes the classes, in the order of their names."""
         self.classes = [str(value) for value in np.unique(self.column(zoo))]
         self.out_dim = len(self.classes)
 
     def targets(self, zoo: Zoo) -> Tensor:
+        """Numbers of the classes, ``(rows,)``.
+
+        Raises:
+            MetanetError: a label that is none of the classes.
+        """
         number = {name: index for index, name in enumerate(self.classes)}
         values = [str(value) for value in self.column(zoo)]
         unknown = [value for value in values if value not in number]
@@ -72,10 +78,12 @@ class InrClassification(Task):
         return torch.tensor([number[value] for value in values])
 
     def eval_rows(self, zoo: Zoo) -> Tensor | None:
+        """The first fit of every image, where the zoo has several."""
         fit = zoo.table.get("fit")
         return None if fit is None else torch.from_numpy(np.asarray(fit).astype(int) == 0)
 
     def data(self, zoo: Zoo, seed: int, examples: int = 2) -> WeightData:
+        """As :meth:`Task.data`, with the first ``fits`` fits of every training image only."""
         data = super().data(zoo, seed, examples)
         if self.fits is not None and "fit" in zoo.table:
             fit = torch.from_numpy(np.asarray(zoo.table["fit"]).astype(int))
@@ -84,6 +92,11 @@ class InrClassification(Task):
         return data
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The canonical form of the networks, if one was asked for.
+
+        Raises:
+            MetanetError: the networks are no SIRENs of the layout expected.
+        """
         return (
             state
             if self.canonical == "none"
@@ -91,21 +104,26 @@ class InrClassification(Task):
         )
 
     def restore(self, scale: Mapping[str, Any]) -> None:
+        """As :meth:`Task.restore`; the classes tell ``out_dim``."""
         super().restore(scale)
         self.out_dim = len(self.classes)
 
     def scale(self) -> dict[str, Any]:
+        """Classes, canonical form and frequency."""
         return {"classes": self.classes, "canonical": self.canonical, "w0": self.w0}
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean cross-entropy; labels are smoothed in training only."""
         return F.cross_entropy(
             output, target, label_smoothing=self.label_smoothing if output.requires_grad else 0.0
         )
 
     def predict(self, output: Tensor) -> Tensor:
+        """Probabilities ``(networks, classes)``."""
         return output.softmax(-1)
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Accuracy, and the mean negative logarithm of the true class's probability."""
         nll = -prediction.gather(1, target[:, None]).clamp_min(1e-30).log().mean()
         return {
             "accuracy": float((prediction.argmax(-1) == target).float().mean()),
@@ -113,6 +131,7 @@ class InrClassification(Task):
         }
 
     def plots(self, data: WeightData, predictions: Mapping[str, Tensor]) -> dict[str, Figure]:
+        """The confusion matrix of the test split, and some images where the zoo has them."""
         prediction, target = predictions["test"].argmax(-1), data.target[data.splits["test"]]
         counts = torch.zeros(self.out_dim, self.out_dim, dtype=torch.long)
         counts.index_put_((target, prediction), torch.tensor(1), accumulate=True)
@@ -158,6 +177,7 @@ class InrClassification(Task):
         return {"reconstructions": figure}
 
     def describe(self, prediction: Tensor) -> str:
+        """The likeliest class with its probability."""
         best = int(prediction.argmax())
         return f"{self.label}: {self.classes[best]} (probability {float(prediction[best]):.3f})"
 

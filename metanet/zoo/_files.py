@@ -20,6 +20,7 @@ def data_root(root: str | os.PathLike[str] | None) -> Path:
 
 
 def sha256(data: bytes) -> str:
+    """The checksum in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 

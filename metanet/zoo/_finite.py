@@ -79,17 +79,19 @@ def _settled(zoo: Zoo, finite: np.ndarray, what: str) -> Zoo:
     more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
     listed = ", ".join(bad[:_LISTED])
     networks = f"{len(bad)} of {len(finite)} networks of the zoo {zoo.name}"
-    said = f"{networks} have {what}: {listed}{more}"
+    summary = f"{networks} have {what}: {listed}{more}"
     if zoo.nan == "error":
-        raise ZooError(f"{said}. Take them out of the table, or leave them out with zoo.nan=drop")
+        raise ZooError(
+            f"{summary}. Take them out of the table, or leave them out with zoo.nan=drop"
+        )
     if zoo.nan == "keep":
         log.warning(
-            "%s; they are kept (zoo.nan=keep), and what averages over them becomes NaN", said
+            "%s; they are kept (zoo.nan=keep), and what averages over them becomes NaN", summary
         )
         return zoo
     if not finite.any():
-        raise ZooError(f"{said}; without them nothing is left")
-    log.warning("%s; they are left out (zoo.nan=drop)", said)
+        raise ZooError(f"{summary}; without them nothing is left")
+    log.warning("%s; they are left out (zoo.nan=drop)", summary)
     return select(zoo, finite)
 
 

@@ -45,6 +45,7 @@ class Chunk:
 
     @property
     def file(self) -> str:
+        """Name of the shard."""
         return shard_name(self.architecture, self.number)
 
 
@@ -56,10 +57,17 @@ class Maker(Protocol):
     name: str
     unit: str  # of the progress bar
 
-    def recipe(self) -> dict[str, Any]: ...
-    def described(self) -> dict[str, Blueprint]: ...
-    def chunks(self) -> Sequence[Chunk]: ...
-    def make(self, chunk: Chunk, tick: Tick) -> Shard: ...
+    def recipe(self) -> dict[str, Any]:
+        """What decides about every number of the zoo, plain JSON: its hash names the folder."""
+
+    def described(self) -> dict[str, Blueprint]:
+        """How the networks of every architecture are built, by its name."""
+
+    def chunks(self) -> Sequence[Chunk]:
+        """What the shards will hold."""
+
+    def make(self, chunk: Chunk, tick: Tick) -> Shard:
+        """Train the networks of a chunk; ``tick(work)`` says how much more of it is done."""
 
 
 def make_chunks(architecture: str, at_most: int, work: Sequence[int]) -> list[Chunk]:
@@ -123,9 +131,9 @@ def load_or_make(maker: Maker, root: str | None = None, progress: bool = True) -
 
 
 def _open(folder: Path, maker: Maker) -> Zoo:
-    if (found := read_manifest(folder).recipe) != maker.recipe():
+    if (recipe := read_manifest(folder).recipe) != maker.recipe():
         raise ZooError(
-            f"{folder} holds a zoo of another recipe: {found}, where {maker.recipe()} is asked for. "
+            f"{folder} holds a zoo of another recipe: {recipe}, where {maker.recipe()} is asked for. "
             "Move that folder away or use another root (METANET_DATA)"
         )
     return open_zoo(folder)
@@ -157,7 +165,7 @@ def _unmade(folder: Path, chunks: Sequence[Chunk], recorded: Mapping[str, str]) 
 
 
 def _raise_cause(jobs: Iterable[Future[None]]) -> None:
-    """Raise why jobs failed: an error of one's own before those of jobs that another one stopped."""
+    """Raise why jobs failed, if any did: not the mark of those that were only stopped."""
     failures = [error for job in jobs if job.done() and (error := job.exception()) is not None]
     causes = [error for error in failures if not isinstance(error, _Stopped)]
     for error in [*causes, *failures]:
@@ -168,7 +176,7 @@ def _make_missing(folder: Path, maker: Maker, progress: bool) -> None:
     """Make the shards that are not there, side by side.
 
     Raises:
-        BaseException: whatever the first of them to fail raised; the others stop at their next tick.
+        BaseException: whatever the first to fail raised; the others stop at their next tick.
     """
     chunks = maker.chunks()
     recorded = _recorded(folder)

@@ -11,7 +11,12 @@ from ._population import Zoo
 class ZooSource(Protocol):
     """What a configuration of the group ``zoo`` names: a class of which ``load`` gives the zoo."""
 
-    def load(self, progress: bool = True) -> Zoo: ...
+    def load(self, progress: bool = True) -> Zoo:
+        """The zoo: read, or made first.
+
+        Args:
+            progress: whether to show how far it is.
+        """
 
 
 Source = TypeVar("Source", bound=type)

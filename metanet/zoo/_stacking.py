@@ -38,9 +38,9 @@ def stacked(states: States, name: str) -> dict[str, Tensor]:
     networks = [dict(state) for state in states]
     if not networks:
         raise ZooError(f"{name}: a population of no networks; give one state at least")
-    known = {key: tensor for network in networks for key, tensor in network.items()}
-    absent = {key for key in known if any(key not in network for network in networks)}
-    optional = {key for key in absent if is_integer(known[key].dtype)}
+    examples = {key: tensor for network in networks for key, tensor in network.items()}
+    absent = {key for key in examples if any(key not in network for network in networks)}
+    optional = {key for key in absent if is_integer(examples[key].dtype)}
     for number, network in enumerate(networks):
         _compare(network, networks[0], absent - optional, f"{name}: network {number}")
     return {

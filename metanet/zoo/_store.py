@@ -53,14 +53,17 @@ class Shard:
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that tell recipes apart."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def shard_name(architecture: str, number: int) -> str:
+    """``cnn-00003.safetensors``."""
     return f"{architecture}-{number:05d}.safetensors"
 
 
 def sidecar(path: Path) -> Path:
+    """The file beside a shard that has its checksum."""
     return path.with_suffix(".json")
 
 
@@ -200,19 +203,19 @@ def read_manifest(folder: Path) -> Manifest:
             "`zoo=folder path=DIR table=CSV label=COLUMN`"
         )
     try:
-        given = read_json(path)
-        version = given.get("format", FORMAT) if isinstance(given, dict) else FORMAT
+        document = read_json(path)
+        version = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
         if version != FORMAT:
             raise ZooError(
                 f"the zoo in {folder} has format {trust.shown(version)}; this metanet reads format {FORMAT}. "
                 "Use the metanet that made it, or delete the folder to have it made again"
             )
-        manifest = validated(Manifest, given, MANIFEST)
+        manifest = validated(Manifest, document, MANIFEST)
     except ZooError:
         raise
     except MetanetError as error:
         raise DamagedZooError(folder, {MANIFEST: f"cannot be read: {error}"}) from None
-    if manifest.sha256 != _manifest_checksum(given):
+    if manifest.sha256 != _manifest_checksum(document):
         raise DamagedZooError(
             folder, {MANIFEST: "its content does not have the checksum that it states"}
         )

@@ -138,6 +138,7 @@ class DigitsClassifiers:
     # What the rest of this room asks of a maker:
 
     def recipe(self) -> dict[str, Any]:
+        """What decides about every number of the zoo, plain JSON."""
         return {
             "zoo": self.name,
             "version": 1,  # count up when code below changes what comes out
@@ -160,6 +161,7 @@ class DigitsClassifiers:
         }
 
     def described(self) -> dict[str, Blueprint]:
+        """How the networks of every architecture are built."""
         return {
             name: Blueprint(
                 ref=f"metanet.zoo.networks:{ARCHITECTURES[name][0]}",
@@ -170,6 +172,7 @@ class DigitsClassifiers:
         }
 
     def chunks(self) -> list[Chunk]:
+        """As many networks in each as ``chunk`` says and the memory allows."""
         chunks = []
         for order, name in enumerate(self._names):
             share = self.networks // len(self._names) + (order < self.networks % len(self._names))
@@ -180,6 +183,11 @@ class DigitsClassifiers:
         return chunks
 
     def make(self, chunk: Chunk, tick: Tick) -> Shard:
+        """Train the networks of a chunk side by side.
+
+        Raises:
+            ZooError: all of them diverged.
+        """
         images, labels = _digits()
         train, test = images[:TRAINING_IMAGES], images[TRAINING_IMAGES:]
         drawn = [self._draw(chunk.architecture, index) for index in range(chunk.start, chunk.stop)]

@@ -88,12 +88,12 @@ class FolderZoo:
         trust.require(named, table.parent, "the code of architectures, which would be imported")
 
         labels = labels_of(rows, self.label, table)
-        kept = self._labelled(rows, labels, table)
-        rows = [rows[i] for i in kept]
-        kinds = [kinds[i] for i in kept]
-        files = [files[i] for i in kept]
+        labelled = self._labelled(rows, labels, table)
+        rows = [rows[i] for i in labelled]
+        kinds = [kinds[i] for i in labelled]
+        files = [files[i] for i in labelled]
         names = _names(kinds)
-        columns = _columns(rows, self.label, labels[kept])
+        columns = _columns(rows, self.label, labels[labelled])
         columns["architecture"] = np.array([names[kind] for kind in kinds])
         populations = {}
         for kind, name in names.items():
@@ -135,21 +135,21 @@ class FolderZoo:
         if not missing:
             return list(range(len(rows)))
         line, text = missing[0] + 2, short(rows[missing[0]][self.label])
-        said = (
+        summary = (
             f"zoo.label: {len(missing)} of {len(rows)} rows have no finite number in column "
             f"{self.label!r}, the first is {text!r} in line {line} of {table} "
             f"({short(rows[missing[0]]['path'])})"
         )
         if self.nan == "error":
             raise ZooError(
-                f"{said}. Fill them in, take them out, or leave them out with zoo.nan=drop"
+                f"{summary}. Fill them in, take them out, or leave them out with zoo.nan=drop"
             )
         if self.nan == "keep":
-            log.warning("%s; they are kept (zoo.nan=keep)", said)
+            log.warning("%s; they are kept (zoo.nan=keep)", summary)
             return list(range(len(rows)))
         if len(missing) == len(rows):
-            raise ZooError(f"{said}; without them nothing is left")
-        log.warning("%s; they are left out (zoo.nan=drop)", said)
+            raise ZooError(f"{summary}; without them nothing is left")
+        log.warning("%s; they are left out (zoo.nan=drop)", summary)
         return [index for index in range(len(rows)) if not np.isnan(labels[index])]
 
     def _population(

@@ -139,6 +139,7 @@ class MnistSirens:
     # What the rest of this room asks of a maker:
 
     def recipe(self) -> dict[str, Any]:
+        """What decides about every number of the zoo, plain JSON."""
         return {
             "zoo": self.name,
             "version": 1,  # count up when code below changes what comes out
@@ -155,6 +156,7 @@ class MnistSirens:
         }
 
     def described(self) -> dict[str, Blueprint]:
+        """How the one architecture is built."""
         return {
             self._architecture: Blueprint(
                 ref="metanet.zoo.networks:siren",
@@ -165,9 +167,11 @@ class MnistSirens:
         }
 
     def chunks(self) -> list[Chunk]:
+        """The fits of all images, ``chunk`` to a shard."""
         return make_chunks(self._architecture, self.chunk, [1] * (self.images * self.fits))
 
     def make(self, chunk: Chunk, tick: Tick) -> Shard:
+        """Fit the images of a chunk, 64 at a time."""
         pictures, labels = self.digits()
         pieces, quality = [], []
         # Network i is fit i % fits of image i // fits.

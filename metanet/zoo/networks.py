@@ -120,6 +120,7 @@ class GlobalAverage(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c"]:
+        """Mean over both axes of the image."""
         return x.mean((-2, -1))
 
 
@@ -152,6 +153,7 @@ class ResidualBlock(nn.Module):
         self.activation = activation_layer(activation)
 
     def forward(self, x: Float[Tensor, "batch c_in h w"]) -> Float[Tensor, "batch c h w"]:
+        """The activation of branch plus shortcut."""
         return self.activation(self.branch(x) + self.shortcut(x))
 
 
@@ -201,6 +203,7 @@ class Siren(nn.Module):
             nn.init.uniform_(layer.weight, -bound, bound)
 
     def forward(self, x: Float[Tensor, "points inputs"]) -> Float[Tensor, "points outputs"]:
+        """``sin(w0 W x + w0 b)`` layer by layer; the last is linear, around 0.5."""
         for layer in self.seq[:-1]:
             x = torch.sin(self.w0 * layer(x))
         return self.seq[-1](x) + 0.5

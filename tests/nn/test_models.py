@@ -190,3 +190,13 @@ def test_registry_lists_the_choices():
         match=r"model 'gmn' has no argument widht. It takes: width, layers, out_dim, .*",
     ):
         metanet.nn.build("gmn", widht=3)
+
+
+def test_models_and_their_modules_print_what_they_are():
+    model = metanet.nn.build("gmn", width=8, layers=1, probes=4, statistics=False)
+    assert repr(model) == "GMN(width=8, layers=1, statistics=False, probes=4)"
+    assert repr(metanet.nn.build("stat", leaves=4)) == "StatNN(leaves=4)"
+    assert "statistics=False, architecture=True" in repr(model.readout)
+    assert "max_io=256" in repr(model.node_embedding)
+    assert "probes=4" in repr(model.probes)
+    assert repr(model.values) == "ValueFeatures(views=11, kinds=32)"

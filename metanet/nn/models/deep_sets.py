@@ -62,19 +62,21 @@ class DeepSets(NeuralMetanet):
         self.edge = nn.Sequential(
             *(m for _ in range(layers - 1) for m in (nn.Linear(width, width), nn.ReLU()))
         )
-        known = len(ARCHITECTURE_FEATURES) if architecture else 0
+        features = len(ARCHITECTURE_FEATURES) if architecture else 0
         self.norm = nn.LayerNorm(width)
         self.head = nn.Sequential(
-            nn.Linear(width + known, 2 * width),
+            nn.Linear(width + features, 2 * width),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(2 * width, out_dim),
         )
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
+        """Takes centre and scale of each kind of edge from training graphs."""
         self.values.fit(stacks)
 
     def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
+        """One answer for each graph: ``(graphs, out_dim)``."""
         layout = self.layout(graphs)
         h = (
             self.read_values(self.values(layout)) + layout.per_edge(self.embedding(layout.edges))

@@ -71,6 +71,11 @@ class FlatMLP(NeuralMetanet):
         )
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
+        """Takes mean and spread of every entry, and the number of entries, from training graphs.
+
+        Raises:
+            MetanetError: the graphs are of several architectures.
+        """
         values, signature = self._entries(self.layout(list(stacks)))
         if self.first is None:
             self._make(values.shape[1], signature.shape[0])
@@ -78,6 +83,11 @@ class FlatMLP(NeuralMetanet):
         self.std = values.std(0, correction=0).clamp_min(1e-6)
 
     def forward(self, graphs: Graphs) -> Float[Tensor, "graphs out"]:
+        """One answer for each graph: ``(graphs, out_dim)``.
+
+        Raises:
+            MetanetError: the architecture is not known yet, or it is another one.
+        """
         if self.first is None:
             raise MetanetError(
                 "flat_mlp does not know its architecture yet: call fit_normalisation with training graphs"
@@ -94,10 +104,10 @@ class FlatMLP(NeuralMetanet):
     def _entries(
         self, layout: Layout
     ) -> tuple[Float[Tensor, "graphs entries"], Int[Tensor, "tensors columns"]]:
-        found = layout.flat()
-        if found is None:
+        flat = layout.flat()
+        if flat is None:
             raise MetanetError(_SEVERAL)
-        return found
+        return flat
 
 
 _SEVERAL = (

@@ -61,6 +61,7 @@ class EdgeLayer(nn.Module):
         signals: Any,
         last: bool,
     ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+        """Nodes, edges and means after one round of message passing; the last has no new edges."""
         source, destination = self.ends(self.norm(x)).chunk(2, 1)
         w_o = self.out.weight.t()
         e_new, *h = layout.update_edges(
@@ -93,6 +94,7 @@ class NodeUpdate(nn.Module):
         )
 
     def forward(self, layout: Layout, x: Tensor, means: tuple[Tensor, ...], signals: Any) -> Tensor:
+        """``x`` and what an MLP makes of it, of the means of its edges, and of the signals."""
         heard = [x, means[0], means[1]]
         if self.signal is not None:
             heard += [signed_log(m) for m in layout.propagate(signals, self.signal(self.norm(x)))]
@@ -156,9 +158,15 @@ class GMN(NeuralMetanet):
         self.with_signals = signals
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
+        """Takes centre and scale of each kind of edge from training graphs."""
         self.values.fit(stacks)
 
     def forward(self, graphs: Graphs, node_inputs: Any = None) -> Float[Tensor, "graphs out"]:
+        """One answer for each graph: ``(graphs, out_dim)``.
+
+        Raises:
+            MetanetError: inputs of nodes are given to a model without ``probes``.
+        """
         layout = self.layout(graphs)
         x = layout.per_node(self.node_embedding(layout.nodes))
         if self.probes is not None:
@@ -195,7 +203,12 @@ class ProbeEmbedding(nn.Module):
         self.linear, self.norm = nn.Linear(probes, width), nn.LayerNorm(width)
         self.absent = nn.Parameter(torch.zeros(width))
 
+    def extra_repr(self) -> str:
+        """Its setting."""
+        return f"probes={self.width}"
+
     def forward(self, layout: Layout, given: Any) -> Tensor:
+        """``(nodes, width)``, or ``(width,)`` where no node has inputs."""
         inputs = layout.node_inputs(given, self.width)
         if inputs is None:
             return self.absent

@@ -107,10 +107,16 @@ class ProbedGMN(NeuralMetanet):
             self._bound[digest(architecture.template)] = architecture
 
     def fit_normalisation(self, stacks: Iterable[GraphStack]) -> None:
+        """Takes the normalisation of the graph metanetwork, where there is one."""
         if self.gmn is not None:
             self.gmn.fit_normalisation(stacks)
 
     def forward(self, graphs: Sequence[GraphStack]) -> Float[Tensor, "graphs out"]:
+        """One answer for each graph, the sum of those of both parts: ``(graphs, out_dim)``.
+
+        Raises:
+            MetanetError: as :meth:`ask`, or the networks have other outputs than ``outputs``.
+        """
         stacks = [graphs] if isinstance(graphs, GraphStack) else list(graphs)
         asked = [self.ask(stack) for stack in stacks]
         parts = []
@@ -208,7 +214,12 @@ class AnswerReader(nn.Module):
             nn.Dropout(dropout), nn.Linear(width, out_dim),
         )  # fmt: skip
 
+    def extra_repr(self) -> str:
+        """Its setting."""
+        return f"outputs={self.outputs}"
+
     def forward(self, answers: Tensor) -> Tensor:
+        """One vector for each network: ``(graphs, out_dim)``."""
         views = [answers / (answers.std((1, 2), keepdim=True) + 1e-3)]
         if self.outputs > 1:
             views.append(answers.softmax(1))

@@ -167,10 +167,16 @@ class StatNN(Metanet):
         return self.predict(graphs)
 
     def tensors(self) -> dict[str, Tensor]:
+        """The trees as arrays, and the columns that they look at."""
         arrays = self.trees | {"columns": self.columns}
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`tensors`.
+
+        Raises:
+            MetanetError: the arrays are none of this model's.
+        """
         arrays: dict[str, Any] = {name: t.numpy() for name, t in tensors.items()}
         if "columns" not in arrays:
             raise MetanetError("the tensors do not fit model 'stat':\n  missing     columns")
