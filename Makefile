@@ -32,9 +32,10 @@ test: lint ## set up, then lint and run the tests (ARGS: for pytest; --slow runs
 docs: $(VENV)/.installed-dev ## build the documentation into build/docs/
 	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs build/docs $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff: rules and format
+lint: $(VENV)/.installed-dev ## ruff: rules and format; mypy: types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 format: $(VENV)/.installed-dev ## let ruff mend what it can
 	$(BIN)/python -m ruff check --fix .
@@ -45,7 +46,7 @@ setup: $(VENV)/.installed ## the virtual environment with what training needs
 setup-dev: $(VENV)/.installed-dev ## the same, with what the tests need
 
 clean: ## remove the virtual environment, caches and builds (runs and data stay)
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One pip command each, so that the torch pin holds for whatever the extras pull in.

@@ -64,8 +64,9 @@ _HOME = {
 _WHERE = {name: room for room, names in _HOME.items() for name in names}
 # The rooms themselves, so that metanet.nn.build(...) needs no import of its own.
 _ROOMS = (
-    "alignment", "checkpoints", "commands", "config", "errors", "evaluation", "graph", "landscape", "merging", "nn",
-    "plugins", "registry", "sources", "symmetry", "tasks", "testing", "tracing", "trust", "verification", "zoo",
+    "alignment", "checkpoints", "commands", "config", "errors", "evaluation", "graph", "landscape",
+    "merging", "nn", "plugins", "registry", "sources", "symmetry", "tasks", "testing", "tracing",
+    "trust", "verification", "zoo",
 )  # fmt: skip
 
 

@@ -248,7 +248,8 @@ def _locate(target: str, where: str) -> Callable:
                 member = importlib.import_module(f"{path}.{name}")
             except ModuleNotFoundError as missing:
                 if missing.name != f"{path}.{name}":
-                    raise  # the module is there and imports something that isn't: its own traceback says where
+                    # the module is there and imports what is not: its own traceback says where
+                    raise
                 close = difflib.get_close_matches(name, dir(member))
                 hint = (
                     f"; did you mean {' or '.join(f'{path}.{choice}' for choice in close)}?"

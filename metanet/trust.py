@@ -2,9 +2,9 @@
 
 What a file says is data. Where a reference to code comes from decides what becomes of it::
 
-    typed on the command line, or passed in Python        imported: the user named it
-    in a file, and metanet's own or one of timm's, ...    imported: a closed list, see :func:`open_to_files`
-    in a file, anything else                              refused, unless the user trusts the folder of the file
+    typed on the command line, or passed in Python      imported: the user named it
+    in a file, and metanet's own or one of timm's, ...  imported: a closed list, see :func:`open_to_files`
+    in a file, anything else                            refused, unless its folder is trusted
 
 A folder is trusted by name, ``trust=DIR`` on the command line or :func:`trusting` in Python. What
 was trusted is remembered for that folder and for exactly these references: one that is added later

@@ -36,7 +36,10 @@ def arch(network):
 
 class TestRooms:
     def test_they_are_attributes(self):
-        code = "import metanet; print(metanet.nn.build('gmn', width=8).name, metanet.merging.METHODS['ties'].name)"
+        code = (
+            "import metanet; "
+            "print(metanet.nn.build('gmn', width=8).name, metanet.merging.METHODS['ties'].name)"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
         )
@@ -49,7 +52,10 @@ class TestRooms:
             assert getattr(metanet, name) is not None
 
     def test_importing_stays_quick(self):
-        code = "import sys, metanet; print(any(m in sys.modules for m in ('torch', 'torch_geometric', 'lightning')))"
+        code = (
+            "import sys, metanet; "
+            "print(any(m in sys.modules for m in ('torch', 'torch_geometric', 'lightning')))"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
         )
@@ -77,8 +83,8 @@ class TestPaths:
         tied[2].weight = tied[0].weight
         arch = metanet.trace(tied, torch.randn(4, 3))
         state = tied.state_dict()
-        metanet.save_checkpoint(tmp_path / "a.pt.safetensors", {k: v for k, v in state.items() if k[0] != "0" and
-                                                                "num_batches" not in k})  # fmt: skip
+        stored = {k: v for k, v in state.items() if k[0] != "0" and "num_batches" not in k}
+        metanet.save_checkpoint(tmp_path / "a.pt.safetensors", stored)
         read = metanet.from_graph(metanet.to_graph(tmp_path / "a.pt.safetensors", arch), arch)
         assert torch.equal(read["0.weight"], state["0.weight"])
         assert set(read) == set(state) - {"1.num_batches_tracked"}

@@ -38,19 +38,23 @@ def check(command: str, cfg: Any) -> None:
     Raises:
         MetanetError: with all mistakes.
     """
-    if found := mistakes(command, cfg):
-        raise MetanetError(as_text(found))
+    problems = mistakes(command, cfg)
+    if problems:
+        raise MetanetError(as_text(problems))
 
 
-def as_text(found: list[str]) -> str:
+def as_text(problems: list[str]) -> str:
     """All mistakes as one message, of bounded length."""
-    if len(found) == 1:
-        return _cut(found[0], _LONGEST)
-    share = max(_SHORTEST, _LONGEST // len(found) - 4)
-    shown = [f"- {_cut(mistake, share)}" for mistake in found[: _LONGEST // (_SHORTEST + 4)]]
-    if len(found) > len(shown):
-        shown.append(f"- and {len(found) - len(shown)} more")
-    return "\n".join([f"{len(found)} mistakes:", *shown])
+    count = len(problems)
+    if count == 1:
+        return _cut(problems[0], _LONGEST)
+    share = max(_SHORTEST, _LONGEST // count - 4)
+    most = _LONGEST // (_SHORTEST + 4)
+    lines = [f"{count} mistakes:"]
+    lines += [f"- {_cut(problem, share)}" for problem in problems[:most]]
+    if count > most:
+        lines.append(f"- and {count - most} more")
+    return "\n".join(lines)
 
 
 def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
@@ -72,9 +76,8 @@ def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
         return [f"the configuration can't be resolved: {error}"]
     out = []
     if missing and missing_too:
-        out.append(
-            f"no value for {', '.join(missing)}: give {' '.join(f'{key}=VALUE' for key in missing)}"
-        )
+        words = " ".join(f"{key}=VALUE" for key in missing)
+        out.append(f"no value for {', '.join(missing)}: give {words}")
     out += _lacking(command, plain)
     out += _own_keys(command, plain)
     for one, other, text in EXCLUSIVE:
@@ -88,23 +91,27 @@ def mistakes(command: str, cfg: Any, missing_too: bool = True) -> list[str]:
     return list(dict.fromkeys(out))
 
 
-def _lacking(command: str, plain: Mapping[str, Any]) -> list[str]:
+def _lacking(command: str, plain: Mapping[str, Any]) -> Iterator[str]:
     """Groups that the command has a default for, and that were taken away: ``~model``,
     ``model=null``."""
     groups = defaults_of(config.conf_dir() / f"{command}.yaml")
-    needed = [group for group, (name, _) in groups.items() if name != "null"]
-    return [
-        f"there is no {g}: give {g}=NAME, or leave it out" for g in needed if plain.get(g) is None
-    ]
+    for group, (name, _) in groups.items():
+        is_needed = name != "null"
+        if is_needed and plain.get(group) is None:
+            yield f"there is no {group}: give {group}=NAME, or leave it out"
 
 
 # ---------------------------------------------------------------- our own keys
 
 
 def _own_keys(command: str, plain: Mapping[str, Any]) -> Iterator[str]:
-    for name, key in {**EVERYWHERE, **BY_COMMAND.get(command, {})}.items():
+    keys = {**EVERYWHERE, **BY_COMMAND.get(command, {})}
+    for name, key in keys.items():
         value = _at(plain, name)
-        if value != _MISSING and (problem := _wrong(name, value, key, plain)):
+        if value == _MISSING:
+            continue
+        problem = _wrong(name, value, key, plain)
+        if problem:
             yield problem
 
 
@@ -118,23 +125,24 @@ def _at(plain: Any, name: str) -> Any:
 
 
 def _wrong(name: str, value: Any, key: Key, plain: Mapping[str, Any]) -> str | None:
+    """What is wrong with the value of a key: its kind, its name, or what the key's own check says."""
     if not fits(value, key.kind):
         if value is None:
             return f"no value for {name}: give {name}=VALUE"
-        advice = (
-            key.advice.replace("VALUE", value)
-            if isinstance(value, str)
-            else key.advice.replace("VALUE", "A")
-        )
-        return f"{name}={_shown(value)}: {advice or asked(key.kind)}"
-    if key.names is not None and value is not None:
+        example = value if isinstance(value, str) else "A"
+        advice = key.advice.replace("VALUE", example) or asked(key.kind)
+        return f"{name}={_shown(value)}: {advice}"
+    if value is None:
+        return None
+    if key.names is not None:
         what, _, reference = key.names.partition(" ")
         registered = _named(reference)
-        for choice in value if isinstance(value, list) else [value]:
+        choices = value if isinstance(value, list) else [value]
+        for choice in choices:
             problem = unknown_choice(name, choice, registered, what)
             if problem is not None:
                 return problem
-    return None if key.check is None or value is None else key.check(name, value, plain)
+    return None if key.check is None else key.check(name, value, plain)
 
 
 def _named(reference: str) -> Any:
@@ -142,8 +150,7 @@ def _named(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-# ---------------------------------------------------------------- groups whose entries are
-# registered
+# ---------------------------------------------------------------- groups of registered entries
 
 
 def _registered(group: str, node: Mapping[str, Any]) -> list[str]:
@@ -153,24 +160,28 @@ def _registered(group: str, node: Mapping[str, Any]) -> list[str]:
         entry = registry_of(group).find(name)
     except MetanetError as error:
         return [f"{group}.name={name}: {error}"]
-    takes = _options(entry)
-    found = _arguments(group, node, takes)
-    return found or (_model(node) if group == "model" else [])
+    problems = _arguments(group, node, _options(entry))
+    if problems or group != "model":
+        return problems
+    return _model(node)
 
 
 def _options(entry: Any) -> dict[str, Parameter] | None:
     """What a registered model (a class), method or matcher takes."""
     if isinstance(entry, type):
-        return {n: p for n, p in (parameters_of(entry) or {}).items() if n not in _OF_CODE} or None
-    functions = [f for f in (entry.function, getattr(entry, "prepare", None)) if f is not None]
-    known: dict[str, Parameter] = {}
-    for function in functions:
-        known |= parameters_of(function) or {}
+        options = dict(parameters_of(entry) or {})
+        for name in _OF_CODE:
+            options.pop(name, None)
+        return options or None
+    parameters = dict(parameters_of(entry.function) or {})
+    prepare = getattr(entry, "prepare", None)
+    if prepare is not None:
+        parameters |= parameters_of(prepare) or {}
+    takes = {name: parameters[name] for name in entry.options if name in parameters}
     per_model = getattr(entry, "per_model", None)
-    takes = {n: known[n] for n in entry.options if n in known}
-    return (
-        takes if per_model is None else {n: _by_depth(p, n in per_model) for n, p in takes.items()}
-    )
+    if per_model is None:
+        return takes
+    return {name: _by_depth(option, name in per_model) for name, option in takes.items()}
 
 
 def _by_depth(parameter: Parameter, per_model: bool) -> Parameter:
@@ -178,7 +189,8 @@ def _by_depth(parameter: Parameter, per_model: bool) -> Parameter:
     own."""
     if per_model:
         return Parameter(float | dict | list[float | dict], False)
-    return Parameter(parameter.kind | dict if fits(0, parameter.kind) else parameter.kind, False)
+    is_number = fits(0, parameter.kind)
+    return Parameter(parameter.kind | dict if is_number else parameter.kind, False)
 
 
 def _model(node: Mapping[str, Any]) -> list[str]:
@@ -205,8 +217,9 @@ def _targets(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any
     if isinstance(node, Mapping):
         if isinstance(node.get("_target_"), str):
             yield where, node
+        prefix = f"{where}." if where else ""
         for key, value in node.items():
-            yield from _targets(value, f"{where}.{key}" if where else str(key))
+            yield from _targets(value, f"{prefix}{key}")
     elif isinstance(node, list):
         for index, value in enumerate(node):
             yield from _targets(value, f"{where}[{index}]")
@@ -218,11 +231,13 @@ def _built(where: str, node: Mapping[str, Any]) -> list[str]:
     target = node["_target_"]
     if _MISSING in node.values():
         return []  # told already
+    package = target.partition(".")[0]
     try:
-        if target.partition(".")[0] in READ_ONLY:
+        if package in READ_ONLY:
             return _arguments(where, node, read_parameters(target))
         build({"_target_": target, "_partial_": True})  # decides whether it may be built at all
-        return _arguments(where, node, parameters_of(get_object(target))) or _rehearsed(where, node)
+        problems = _arguments(where, node, parameters_of(get_object(target)))
+        return problems or _rehearsed(where, node)
     except MetanetError as error:
         return [f"{where}: {error}"]
 
@@ -268,25 +283,30 @@ def _arguments(
         key = f"{where}.{name}"
         if name in _HYDRA or value == _MISSING:
             continue
-        if name not in takes:
-            close = get_close_matches(name, takes, n=1)
-            hint = (
-                f"; did you mean {where}.{close[0]}?" if close else f". It takes {', '.join(takes)}"
-            )
-            out.append(f"{key}={_shown(value)}: {_called(node)} has no {name}{hint}")
-        elif problem := _unfit(key, value, takes[name].kind):
+        if name in takes:
+            problem = _unfit(key, value, takes[name].kind)
+        else:
+            problem = f"{key}={_shown(value)}: {_called(node)} has no {name}"
+            problem += _instead(where, name, takes)
+        if problem:
             out.append(problem)
     return out
 
 
+def _instead(where: str, name: str, takes: Mapping[str, Parameter]) -> str:
+    close = get_close_matches(name, takes, n=1)
+    return f"; did you mean {where}.{close[0]}?" if close else f". It takes {', '.join(takes)}"
+
+
 def _unfit(key: str, value: Any, kind: Any) -> str | None:
+    """Why a value is none of its kind, or out of the bounds that :data:`RANGES` has for its key."""
     bounds = next((bounds for pattern, bounds in RANGES.items() if fnmatchcase(key, pattern)), None)
-    if not fits(value, kind):
-        return f"{key}={_shown(value)}: give {described(kind if bounds is None else Annotated[kind, bounds])}"
+    allowed = kind if bounds is None else Annotated[kind, bounds]
     numbers = value if isinstance(value, list) else [value]
-    if bounds is not None and not all(bounds.holds(number) for number in numbers):
-        return f"{key}={_shown(value)}: give {described(Annotated[kind, bounds])}"
-    return None
+    is_within = bounds is None or all(map(bounds.holds, numbers))
+    if fits(value, kind) and is_within:
+        return None
+    return f"{key}={_shown(value)}: give {described(allowed)}"
 
 
 def _called(node: Mapping[str, Any]) -> str:
@@ -294,12 +314,10 @@ def _called(node: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = (
-        {None: "null", True: "true", False: "false"}.get(value)
-        if isinstance(value, bool | None)
-        else None
-    )
-    return _cut(text or str(value), 80)
+    if value is None:
+        return "null"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return _cut(text, 80)
 
 
 def _cut(text: str, longest: int) -> str:

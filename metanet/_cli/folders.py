@@ -52,7 +52,7 @@ def alone(options: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
 
 
 def keep_inputs(
-    options: Mapping[str, Any], outputs: Iterable[Path], own: Path | None = None
+    options: Mapping[str, Any], outputs: Iterable[Path], run_dir: Path | None = None
 ) -> None:
     """Refuse to write over what is read, whatever names it has: links of both kinds are looked
     through.
@@ -61,20 +61,21 @@ def keep_inputs(
         options: of the command; every text in them that is the path of something counts as an
             input.
         outputs: the files that will be written.
-        own: the run directory, which options may name and which is no input.
+        run_dir: which options may name, and which is no input.
 
     Raises:
         MetanetError: one of the outputs is an input, or a file of one.
     """
     reading = {key: value for key, value in options.items() if key not in _NO_INPUTS}
+    places = list(_texts(reading))
+    if run_dir is not None:
+        places = [text for text in places if Path(text).absolute() != run_dir.absolute()]
     inputs: dict[tuple[int, int], str] = {}
-    for text in _texts(reading):
-        if own is not None and Path(text).absolute() == own.absolute():
-            continue
+    for text in places:
         for path in _files_at(text):
             inputs.setdefault(_identity(path), text)
-    for path in outputs:
-        source = inputs.get(_identity(path)) if path.exists() else None
+    for path in filter(Path.exists, outputs):
+        source = inputs.get(_identity(path))
         if source is not None:
             raise MetanetError(
                 f"{path} would be overwritten, and it is read as {source}: write to another folder"
@@ -105,8 +106,8 @@ def _files_at(text: str) -> list[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def check_free(out: Path, gets: str) -> None:
@@ -131,13 +132,16 @@ def folder_of(stored: Checkpoint) -> Path | None:
         CheckpointError: that file lies elsewhere, behind a link.
     """
     folder = stored.path.parent
-    here = [folder / name for name in ("config.json", MODULES) if (folder / name).is_file()]
-    for path in here:
-        if (why := _reason(path, folder)) is not None:
+    configurations = [folder / "config.json", folder / MODULES]
+    present = [path for path in configurations if path.is_file()]
+    for path in present:
+        objection = _reason(path, folder)
+        if objection is not None:
             raise CheckpointError(
-                f"'{path}' {why}: what a folder brings along must lie in it. Put the file itself there"
+                f"'{path}' {objection}: what a folder brings along must lie in it. "
+                "Put the file itself there"
             )
-    return folder if here else None
+    return folder if present else None
 
 
 def files_beside(folder: Path, weights: bool = False) -> dict[str, Path]:
@@ -150,30 +154,34 @@ def files_beside(folder: Path, weights: bool = False) -> dict[str, Path]:
     Args:
         weights: with those of the parts.
     """
-    return {
-        name: path.resolve()
-        for name, path in _beside(folder, weights)
-        if _reason(path, folder) is None
-    }
+    named = dict(_beside(folder, weights))
+    return {name: path.resolve() for name, path in named.items() if _reason(path, folder) is None}
 
 
 def left_beside(folder: Path) -> list[str]:
     """What is to be said of files that lie there by name, but are not carried along."""
-    reasons = ((name, _reason(path, folder)) for name, path in _beside(folder, False))
-    return [
-        f"{name} of {folder} is not carried along: it {why}"
-        for name, why in reasons
-        if why is not None
-    ]
+    lines = []
+    for name, path in _beside(folder, False):
+        objection = _reason(path, folder)
+        if objection is not None:
+            lines.append(f"{name} of {folder} is not carried along: it {objection}")
+    return lines
 
 
 def _beside(folder: Path, weights: bool) -> Iterator[tuple[str, Path]]:
+    """What lies there by its name: ``tokenizer.json``, and of a part ``text_encoder/config.json``."""
     for part in ("", *parts_of(folder)):
         place = folder / part
-        for path in sorted(place.iterdir()) if place.is_dir() else ():
-            belongs = _BESIDE.fullmatch(path.name) and not _OF_THE_RUN.fullmatch(path.name)
-            if belongs or (part and weights and _WEIGHTS.fullmatch(path.name)):
-                yield f"{part}/{path.name}" if part else path.name, path
+        if not place.is_dir():
+            continue
+        prefix = f"{part}/" if part else ""
+        of_part = bool(part) and weights
+        for path in sorted(place.iterdir()):
+            is_weights = _WEIGHTS.fullmatch(path.name) is not None
+            of_run = _OF_THE_RUN.fullmatch(path.name) is not None
+            belongs = _BESIDE.fullmatch(path.name) is not None and not of_run
+            if belongs or (of_part and is_weights):
+                yield f"{prefix}{path.name}", path
 
 
 def _reason(path: Path, folder: Path) -> str | None:
@@ -184,10 +192,12 @@ def _reason(path: Path, folder: Path) -> str | None:
     """
     if not path.is_file():
         return "is a link to nothing" if path.is_symlink() else "is no regular file"
-    root, real = folder.resolve(), path.resolve()
-    if not any(real.is_relative_to(place) for place in (root, *_blobs(root))):
+    root = folder.resolve()
+    target = path.resolve()
+    if not any(map(target.is_relative_to, (root, *_blobs(root)))):
         return "is a link out of the folder"
-    if not _WEIGHTS.fullmatch(path.name) and real.stat().st_size > _LARGEST:
+    is_weights = _WEIGHTS.fullmatch(path.name) is not None
+    if not is_weights and target.stat().st_size > _LARGEST:
         return f"is larger than {_LARGEST:,} bytes"
     return None
 

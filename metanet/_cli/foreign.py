@@ -22,9 +22,8 @@ from .keys import TEXT_KEYS
 
 _NAME = re.compile(r"[\w-]+")  # of a file in a group
 _WORD = re.compile(r"[\w.+-]*")
-_VALUES = frozenset(
-    {"model", "optim", "task", "zoo"}
-)  # groups of settings that are nothing but values
+# groups of settings that are nothing but values
+_VALUES = frozenset({"model", "optim", "task", "zoo"})
 _TRAINER = frozenset(
     {
         "deterministic",
@@ -32,20 +31,20 @@ _TRAINER = frozenset(
         "enable_progress_bar",
         "gradient_clip_val",
         "log_every_n_steps",
+        "max_epochs",
+        "precision",
     }
-    | {"max_epochs", "precision"}
 )
 _TOP = frozenset({"device", "seed"})
-_PATHS = frozenset({"name", "reference", "root", "source"} | TEXT_KEYS) - {
-    "label"
-}  # the last part of a key
+# the last part of a key whose value is a path, or names code
+_PATHS = frozenset({"name", "reference", "root", "source"} | TEXT_KEYS) - {"label"}
 
 
 def doubtful(overrides: Iterable[str]) -> list[str]:
     """Those that are more than plain values.
 
-    >>> doubtful(["seed=3", "model=gmn", "zoo.arch=os:system", "+trainer.callbacks=[]", "hydra.searchpath=[x]"])
-    ['zoo.arch=os:system', '+trainer.callbacks=[]', 'hydra.searchpath=[x]']
+    >>> doubtful(["seed=3", "model=gmn", "zoo.arch=os:system", "+trainer.callbacks=[]"])
+    ['zoo.arch=os:system', '+trainer.callbacks=[]']
     """
     return [override for override in overrides if not _is_plain(override)]
 
@@ -60,28 +59,26 @@ def _is_plain(override: str) -> bool:
         parsed = OverridesParser.create().parse_override(override)
     except (HydraException, RecursionError):
         return False
-    if parsed.is_add() or parsed.is_force_add() or parsed.is_delete() or parsed.package is not None:
+    changes_tree = parsed.is_add() or parsed.is_force_add() or parsed.is_delete()
+    if changes_tree or parsed.package is not None or parsed.is_sweep_override():
         return False
-    if parsed.is_sweep_override():
-        return False
-    key, value = parsed.key_or_group, parsed.value()
-    if re.fullmatch(r"\w+", key) and (conf_dir() / key).is_dir():
-        return value is None or (isinstance(value, str) and _NAME.fullmatch(value) is not None)
+    key = parsed.key_or_group
+    value = parsed.value()
+    is_group = re.fullmatch(r"\w+", key) is not None and (conf_dir() / key).is_dir()
+    if is_group:
+        return value is None or _matches(_NAME, value)
     return _may_be_set(key) and _is_value(value)
 
 
 def _may_be_set(key: str) -> bool:
-    first, *rest = key.split(".")
-    if not rest:
-        return first in _TOP
-    if first == "trainer":
-        return len(rest) == 1 and rest[0] in _TRAINER
-    # what begins with _ is for Hydra: _target_, _args_
-    return (
-        first in _VALUES
-        and rest[-1] not in _PATHS
-        and not any(part.startswith("_") for part in rest)
-    )
+    """Whether a key is one of those whose plain value does no more than set it."""
+    group, *path = key.split(".")
+    if not path:
+        return group in _TOP
+    if group == "trainer":
+        return len(path) == 1 and path[0] in _TRAINER
+    is_for_hydra = any(part.startswith("_") for part in path)  # _target_, _args_
+    return group in _VALUES and path[-1] not in _PATHS and not is_for_hydra
 
 
 def _is_value(value: Any) -> bool:
@@ -89,14 +86,17 @@ def _is_value(value: Any) -> bool:
     from hydra.core.override_parser.types import QuotedString
 
     if isinstance(value, dict):
-        words = all(isinstance(key, str) and not key.startswith("_") for key in value)
-        return words and not _PATHS & value.keys() and all(map(_is_value, value.values()))
+        return all(map(_is_plain_key, value)) and all(map(_is_value, value.values()))
     if isinstance(value, list):
         return all(map(_is_value, value))
     if isinstance(value, QuotedString):
-        value = value.text
-    return value is None or isinstance(value, bool | int | float) or _is_word(value)
+        return _matches(_WORD, value.text)
+    return isinstance(value, bool | int | float | None) or _matches(_WORD, value)
 
 
-def _is_word(value: Any) -> bool:
-    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+def _is_plain_key(key: Any) -> bool:
+    return isinstance(key, str) and not key.startswith("_") and key not in _PATHS
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -54,7 +54,8 @@ _DICTS = (dict, Mapping)
 
 def fits(value: Any, kind: Any) -> bool:
     """Whether a plain value (of YAML) is of a kind; of what can't be judged, every value is."""
-    origin, parts = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    parts = get_args(kind)
     if kind is Any or isinstance(kind, TypeVar):
         return True
     if isinstance(value, Mapping) and "_target_" in value:
@@ -74,15 +75,17 @@ def fits(value: Any, kind: Any) -> bool:
 
 def described(kind: Any) -> str:
     """What is allowed, in words."""
-    origin, parts = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    parts = get_args(kind)
     if origin is Annotated:
         bounds = [str(mark) for mark in parts[1:] if isinstance(mark, Range)]
-        return re.sub(r"number\b", " ".join(["number", *bounds]), described(parts[0]), count=1)
+        number = " ".join(["number", *bounds])
+        return re.sub(r"number\b", number, described(parts[0]), count=1)
     if origin in (Union, types.UnionType):
         kinds = _judged(parts)
-        words = dict.fromkeys(
-            described(part) for part in kinds if not (part is int and float in kinds)
-        )
+        if float in kinds:  # "a number" says it of whole ones, too
+            kinds = [part for part in kinds if part is not int]
+        words = dict.fromkeys(map(described, kinds))
         return ", or ".join(sorted(words, key=lambda word: word == "null"))
     if origin is Literal:
         return ", ".join(map(str, parts))
@@ -95,11 +98,10 @@ def described(kind: Any) -> str:
 
 def asked(kind: Any) -> str:
     """What to do: ``give a whole number``, ``choose from a, b``."""
-    parts = _judged(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
-    return (
-        f"{'choose from' if any(get_origin(part) is Literal for part in parts) else 'give'} "
-        f"{described(kind)}"
-    )
+    is_union = get_origin(kind) in (Union, types.UnionType)
+    parts = _judged(get_args(kind)) if is_union else [kind]
+    is_choice = any(get_origin(part) is Literal for part in parts)
+    return f"{'choose from' if is_choice else 'give'} {described(kind)}"
 
 
 def _judged(parts: Iterable[Any]) -> list[Any]:
@@ -132,9 +134,5 @@ def _is_plain(value: Any, kind: Any) -> bool:
 def _is_foreign(kind: Any) -> bool:
     """A class of which nothing in YAML is an instance: a value alone can't tell whether its target
     can use it."""
-    known = (*_PLAIN, *_LISTS, *_DICTS)
-    return (
-        get_origin(kind) in (None, collections.abc.Callable)
-        and kind is not Any
-        and kind not in known
-    )
+    is_class = get_origin(kind) in (None, collections.abc.Callable) and kind is not Any
+    return is_class and kind not in (*_PLAIN, *_LISTS, *_DICTS)

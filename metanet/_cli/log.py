@@ -8,9 +8,12 @@ from typing import Any
 
 
 def log_curve(
-    options: Mapping[str, Any], folder: Path, columns: Mapping[str, Sequence[float]], numbers: Mapping[str, Any],
+    options: Mapping[str, Any],
+    folder: Path,
+    columns: Mapping[str, Sequence[float]],
+    numbers: Mapping[str, Any],
     picture: Path,
-) -> None:  # fmt: skip
+) -> None:
     """One run: a step for every row of the columns, the numbers as its summary, and the picture."""
     settings = options["logger"]
     if settings["name"] != "wandb" or settings["mode"] == "disabled":

@@ -73,7 +73,8 @@ def open_pair(options: Mapping[str, Any]) -> Pair:
     """
     stored_a, stored_b = open_files((options["a"], options["b"]))
     model = make_model(options, stored_a)
-    a, b = fit_to(model, stored_a), fit_to(model, stored_b)
+    a = fit_to(model, stored_a)
+    b = fit_to(model, stored_b)
     return Pair(with_data(model, options), a, b, stored_a, stored_b)
 
 
@@ -96,7 +97,7 @@ def make_model(options: Mapping[str, Any], like: Checkpoint) -> nn.Module:
         options: with ``arch``, ``arch_args``, ``data`` and ``seed``.
         like: a checkpoint of it, which tells how large it is.
     """
-    values = sum(math.prod(shape) for shape in like.shapes.values())
+    values = sum(map(math.prod, like.shapes.values()))
     runs = options["data"] is not None
     meta = values > _LARGE and not runs
     return seeded_network(options["arch"], options["seed"], meta, options["arch_args"])
@@ -135,9 +136,11 @@ def with_data(model: nn.Module, options: Mapping[str, Any]) -> Network:
 
 
 def _check_data_args(options: Mapping[str, Any]) -> None:
-    useless = [name for name, value in options["data_args"].items() if value is not None]
-    if useless and options["data"] is None:
-        raise MetanetError(f"data_args.{useless[0]} needs data=")
+    if options["data"] is not None:
+        return
+    for name, value in options["data_args"].items():
+        if value is not None:
+            raise MetanetError(f"data_args.{name} needs data=")
 
 
 def _load(ref: str | list[str] | None, model: nn.Module, options: Mapping[str, Any]) -> Any:
@@ -145,7 +148,7 @@ def _load(ref: str | list[str] | None, model: nn.Module, options: Mapping[str, A
     if ref is None:
         return None
     if isinstance(ref, list):
-        return DataPerModel([_load(each, model, options) for each in ref])
+        return DataPerModel([_load(ref_of_one, model, options) for ref_of_one in ref])
     return load_data(
         ref, model, options["arch"], options["data_args"], options["seed"], options["input_shape"]
     )
@@ -162,7 +165,9 @@ def trace_network(network: Network, options: Mapping[str, Any]) -> Architecture:
     Raises:
         MetanetError: nothing says what the network takes, or it can't be traced.
     """
-    model, ref, input_shape = network.model, options["arch"], options["input_shape"]
+    model = network.model
+    ref = options["arch"]
+    input_shape = options["input_shape"]
     tells_inputs = input_shape is not None or example_inputs(model) is not None
     if network.data is not None and not tells_inputs:
         examples = _first_samples(network.data)
@@ -177,10 +182,11 @@ def _first_samples(data: Any) -> list[Inputs]:
     batch = next(iter(data), None)
     if batch is None:
         raise MetanetError("the data yielded no batch")
-    args, kwargs = batch_inputs(batch)
-    size = len(next(tensors_in((args, kwargs))))
-    counts = [n for n in (2, 3) if n <= size] or [size]
-    return [cut((args, kwargs), size, 0, n) for n in counts]
+    inputs = batch_inputs(batch)
+    size = len(next(tensors_in(inputs)))
+    if size < 2:
+        return [cut(inputs, size, 0, size)]
+    return [cut(inputs, size, 0, count) for count in (2, 3) if count <= size]
 
 
 def matcher_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -191,8 +197,9 @@ def matcher_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     settings = dict(options["matcher"])
     name = settings.pop("name")
-    runs = "data" in MATCHERS.find(name).needs or settings.get("on", "weights") != "weights"
-    if runs and options["data"] is None:
+    needs_data = "data" in MATCHERS.find(name).needs
+    on_activations = settings.get("on", "weights") != "weights"
+    if (needs_data or on_activations) and options["data"] is None:
         raise MetanetError(f"matcher={name} runs the networks: give data=")
     return name, settings
 

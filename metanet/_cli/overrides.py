@@ -13,15 +13,15 @@ from .keys import OPEN_KEYS, TEXT_KEYS, TEXT_LIST_KEYS, TREE_KEYS
 _LARGEST = 2**20  # bytes of overrides
 
 _QUOTED_KEY = re.compile(r"""(?P<mark>["'])(?P<key>(?:(?!(?P=mark)).)*)(?P=mark)\s*:""")
+_PART = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*(?:,|\Z)""", re.DOTALL)
 _BETWEEN_LISTS = re.compile(r"(?<=\])\s*,\s*(?=\[)")
 _OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^\W\d][\w./@:-]*)=(?P<value>.*)", re.DOTALL)
 
 
 def quote(text: str) -> str:
     """``text`` as a string of Hydra's grammar; ``${...}`` in it stays an interpolation."""
-    text = re.sub(
-        r"(\\*)'", r"\1\1\\'", text
-    )  # backslashes count only before a quote and at the end
+    # backslashes count only before a quote and at the end: C:\x stays, it\'s -> it\\\'s, a\ -> a\\
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
     text = re.sub(r"(\\+)\Z", r"\1\1", text)
     return f"'{text}'"
 
@@ -30,9 +30,13 @@ def unquote(text: str) -> str:
     """The inverse of :func:`quote`; text that isn't quoted stays as it is."""
     if not _is_quoted(text):
         return text
-    mark, inner = text[0], text[1:-1]
-    inner = re.sub(r"(\\+)\Z", lambda found: found[1][: len(found[1]) // 2], inner)
-    return re.sub(rf"(\\*)\\{mark}", lambda found: found[1][: len(found[1]) // 2] + mark, inner)
+    mark = text[0]
+    inner = re.sub(r"(\\+)\Z", _half, text[1:-1])
+    return re.sub(rf"(\\*)\\{mark}", lambda match: _half(match) + mark, inner)
+
+
+def _half(backslashes: re.Match[str]) -> str:
+    return backslashes[1][: len(backslashes[1]) // 2]
 
 
 def prepare(args: list[str], short: Mapping[str, str] | None = None) -> list[str]:
@@ -40,10 +44,10 @@ def prepare(args: list[str], short: Mapping[str, str] | None = None) -> list[str
 
     ``short`` maps short keys to where they stand in the configuration: ``path`` -> ``zoo.path``.
 
-    Values of :data:`~metanet._cli.keys.TEXT_KEYS` are quoted unless they are quoted already, ``null`` or empty. In a
-    sweep (``-m``) commas separate choices, in :data:`TEXT_LIST_KEYS` they separate items; a path
-    with a comma needs quotes of its own there. In :data:`TREE_KEYS`, keys may stand in quotes, as
-    they do in JSON.
+    Values of :data:`~metanet._cli.keys.TEXT_KEYS` are quoted unless they are quoted already,
+    ``null`` or empty. In a sweep (``-m``) commas separate choices, in :data:`TEXT_LIST_KEYS` they
+    separate items; a path with a comma needs quotes of its own there. In :data:`TREE_KEYS`, keys
+    may stand in quotes, as they do in JSON.
     """
     sweep = is_sweep(args)
     return [_prepare(arg, short or {}, sweep) for arg in args]
@@ -56,12 +60,11 @@ def is_sweep(args: list[str]) -> bool:
 def value_of(key: str, args: list[str]) -> str | None:
     """The value that the last ``key=value`` gives as plain text; None if there is none, or
     ``null``."""
-    values = [
-        found["value"]
-        for arg in args
-        if (found := _OVERRIDE.fullmatch(arg)) and found["key"] == key
-    ]
-    return None if not values or values[-1] == "null" else unquote(values[-1])
+    value = "null"
+    for override in map(_OVERRIDE.fullmatch, args):
+        if override is not None and override["key"] == key:
+            value = override["value"]
+    return None if value == "null" else unquote(value)
 
 
 def resumed(args: list[str]) -> list[str]:
@@ -78,37 +81,27 @@ def resumed(args: list[str]) -> list[str]:
             run directory.
         TrustError: RUN_DIR is a stranger's, and its overrides are more than values.
     """
-    given = value_of("resume", args)
-    if not given:
+    text = value_of("resume", args)
+    if not text:
         return args
     if is_sweep(args):
         raise MetanetError(
             "resume=RUN_DIR goes on with one run; it can't be swept (-m). Resume the jobs one by one."
         )
-    run_dir = Path(given).expanduser().absolute()
+    run_dir = Path(text).expanduser().absolute()
     record = run_dir / ".hydra" / "overrides.yaml"
     if not record.is_file():
-        reason = (
-            "there is no such folder"
-            if not run_dir.exists()
-            else "it is no run: .hydra/overrides.yaml is missing"
-        )
-        if run_dir.is_file():
-            reason = "it is a file; give the run's folder"
         raise MetanetError(
-            f"can't resume {given}: {reason}. Give the directory that `metanet train` made."
+            f"can't resume {text}: {_no_run(run_dir)}. Give the directory that `metanet train` made."
         )
     elsewhere = value_of("hydra.run.dir", args)
     if elsewhere and Path(elsewhere).absolute() != run_dir:
         raise MetanetError(
-            f"resume={given} writes into that directory; remove hydra.run.dir={elsewhere}"
+            f"resume={text} writes into that directory; remove hydra.run.dir={elsewhere}"
         )
-    # What is given now wins. Hydra adds a key (+key=value) only once, so what is replaced is left
-    # out.
-    replaced = {
-        "trust",
-        *(key_of(arg) for arg in args),
-    }  # whom to trust is for the command line alone to say
+    # What the command line says now wins. Hydra adds a key (+key=value) only once, so what is
+    # replaced is left out. Whom to trust is for the command line alone to say.
+    replaced = {"trust", *map(key_of, args)}
     old = [override for override in _read(record) if key_of(override) not in replaced]
     _check_origin(run_dir, old, args)
     now = [arg for arg in args if key_of(arg) not in ("resume", "hydra.run.dir")]
@@ -120,6 +113,14 @@ def resumed(args: list[str]) -> list[str]:
         "hydra.output_subdir=null",
     ]
     return [*old, *now, *here]
+
+
+def _no_run(path: Path) -> str:
+    if not path.exists():
+        return "there is no such folder"
+    if path.is_file():
+        return "it is a file; give the run's folder"
+    return "it is no run: .hydra/overrides.yaml is missing"
 
 
 def _check_origin(run_dir: Path, old: list[str], args: list[str]) -> None:
@@ -136,10 +137,10 @@ def _check_origin(run_dir: Path, old: list[str], args: list[str]) -> None:
 
 def trust_named(args: list[str]) -> list[str | bool]:
     """The folders that ``trust=`` on the command line names."""
-    given = value_of("trust", args)
-    if given is not None and given.startswith("[") and given.endswith("]"):
-        return trust.folders_named([unquote(each) for each in _split(given[1:-1])])
-    return trust.folders_named(given)
+    text = value_of("trust", args)
+    if text is not None and _is_list(text):
+        return trust.folders_named(list(map(unquote, _split(text[1:-1]))))
+    return trust.folders_named(text)
 
 
 def _read(record: Path) -> list[str]:
@@ -153,7 +154,8 @@ def _read(record: Path) -> list[str]:
         overrides = yaml.safe_load(record.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise MetanetError(f"can't resume: {record} is damaged: {str(error)[:300]}") from error
-    if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
+    are_texts = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
+    if not are_texts:
         raise MetanetError(f"can't resume: {record} holds no list of overrides")
     return overrides
 
@@ -164,31 +166,48 @@ def key_of(override: str) -> str:
 
 
 def _prepare(arg: str, short: Mapping[str, str], sweep: bool) -> str:
-    found = _OVERRIDE.fullmatch(arg)
-    if found is None:
+    override = _OVERRIDE.fullmatch(arg)
+    if override is None:
         return arg
-    prefix, key, value = found["prefix"], _long(found["key"], short), found["value"]
-    if key != found["key"]:
-        prefix = ""  # a short key stands for one that is there: +arch= is arch=
-    if key.startswith(OPEN_KEYS) and not prefix:
-        prefix = "++"
-    if key in TEXT_LIST_KEYS and value.startswith("[") and value.endswith("]"):
+    key = _long(override["key"], short)
+    is_short = key != override["key"]  # it stands for one that is there: +arch= is arch=
+    prefix = "" if is_short else override["prefix"]
+    if key.startswith(OPEN_KEYS):
+        prefix = prefix or "++"
+    return f"{prefix}{key}={_prepared(key, override['value'], sweep)}"
+
+
+def _prepared(key: str, value: str, sweep: bool) -> str:
+    """The value of a key as Hydra's grammar has it.
+
+    base   my dir/a.pt      -> 'my dir/a.pt'
+    models [a b.pt,c.pt]    -> ['a b.pt','c.pt']
+    data   x,y   in a sweep -> 'x','y'
+    """
+    if key in TEXT_LIST_KEYS and _is_list(value):
         lists = _BETWEEN_LISTS.split(value) if sweep else [value]
-        value = ",".join(f"[{','.join(map(_quoted, _split(each[1:-1])))}]" for each in lists)
-    elif key in TREE_KEYS and value[:1] in ("{", "["):
-        value = _QUOTED_KEY.sub(lambda found: f"{escaped(found['key'])}:", value)
-    elif key in TEXT_KEYS or key in TREE_KEYS or key in TEXT_LIST_KEYS:
-        value = (
-            ",".join(map(_quoted, _split(value))) if sweep and key in TEXT_KEYS else _quoted(value)
-        )
-    return f"{prefix}{key}={value}"
+        return ",".join(map(_quoted_items, lists))
+    if key in TREE_KEYS and value[:1] in ("{", "["):
+        return _QUOTED_KEY.sub(lambda match: f"{escaped(match['key'])}:", value)
+    if key in TEXT_KEYS and sweep:
+        return ",".join(map(_quoted, _split(value)))
+    is_text = key in TEXT_KEYS | TREE_KEYS | TEXT_LIST_KEYS
+    return _quoted(value) if is_text else value
+
+
+def _is_list(value: str) -> bool:
+    return value.startswith("[") and value.endswith("]")
+
+
+def _quoted_items(value: str) -> str:
+    return f"[{','.join(map(_quoted, _split(value[1:-1])))}]"
 
 
 def _long(key: str, short: Mapping[str, str]) -> str:
     """Where a short key stands: ``path`` -> ``zoo.path``, ``arch_args.width`` ->
     ``zoo.arch_args.width``."""
-    first, dot, rest = key.partition(".")
-    return f"{short[first]}{dot}{rest}" if first in short else key
+    first, dot, path = key.partition(".")
+    return f"{short[first]}{dot}{path}" if first in short else key
 
 
 def escaped(key: str) -> str:
@@ -198,13 +217,17 @@ def escaped(key: str) -> str:
 
 def typed(override: str) -> str:
     """A prepared argument as a person would type it, with no more quotes than it needs."""
-    found = _OVERRIDE.fullmatch(override)
-    if found is None:
+    match = _OVERRIDE.fullmatch(override)
+    if match is None:
         return override
-    key, value = found["key"], found["value"]
-    listed = key in TEXT_LIST_KEYS and value.startswith("[")
-    plain = f"[{','.join(map(unquote, _split(value[1:-1])))}]" if listed else unquote(value)
-    shorter = f"{found['prefix'] if not key.startswith(OPEN_KEYS) else ''}{key}={plain}"
+    key = match["key"]
+    value = match["value"]
+    if key in TEXT_LIST_KEYS and value.startswith("["):
+        plain = f"[{','.join(map(unquote, _split(value[1:-1])))}]"
+    else:
+        plain = unquote(value)
+    prefix = "" if key.startswith(OPEN_KEYS) else match["prefix"]
+    shorter = f"{prefix}{key}={plain}"
     return shorter if prepare([shorter]) == [override] else override
 
 
@@ -218,9 +241,12 @@ def _is_quoted(value: str) -> bool:
 
 def _split(text: str) -> list[str]:
     """Split at commas that stand outside quotes; spaces around the parts are no part of them."""
-    part = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*(?:,|\Z)""", re.DOTALL)
-    parts, at = [], 0
-    while at < len(text) and (match := part.match(text, at)):
+    parts = []
+    at = 0
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match is None:
+            break
         parts.append(match[1])
         at = match.end()
     return parts

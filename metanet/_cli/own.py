@@ -57,12 +57,16 @@ def announce(words: Iterable[str]) -> None:
 
 def _references(words: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Group and reference of each word that names a module, once."""
-    found: dict[tuple[str, str], None] = {}
+    references: dict[tuple[str, str], None] = {}
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if key in REGISTRIES and ("." in value or ":" in value):
-            found |= {(key, choice): None for choice in _choices(word) if is_own(choice)}
-    yield from found
+        may_name_modules = "." in value or ":" in value
+        if key not in REGISTRIES or not may_name_modules:
+            continue
+        for choice in _choices(word):
+            if is_own(choice):
+                references[key, choice] = None
+    yield from references
 
 
 def _choices(word: str) -> list[str]:
@@ -74,9 +78,9 @@ def _choices(word: str) -> list[str]:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
         return []
-    if override.is_sweep_override():
-        return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
-    value = override.value()
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    value = None if override.is_sweep_override() else override.value()
     return [value] if isinstance(value, str) else []
 
 
@@ -84,11 +88,10 @@ def _store(group: str, reference: str) -> None:
     from hydra.core.config_store import ConfigStore
 
     entry = registry_of(group).find(reference)
-    named = _dotted(entry) if group in _BY_CLASS else reference
-    key = "_target_" if group in _BY_CLASS else "name"
-    ConfigStore.instance().store(
-        group=group, name=reference, node={key: named, **_options(entry)}, provider="metanet-own"
-    )
+    by_class = group in _BY_CLASS
+    name = {"_target_": _dotted(entry)} if by_class else {"name": reference}
+    node = {**name, **_options(entry)}
+    ConfigStore.instance().store(group=group, name=reference, node=node, provider="metanet-own")
 
 
 def _dotted(cls: type) -> str:
@@ -98,13 +101,21 @@ def _dotted(cls: type) -> str:
 def _options(entry: Any) -> dict[str, Any]:
     """Options with their defaults; ``???`` for those that must be given."""
     options = getattr(entry, "options", None)
-    if isinstance(options, Mapping):  # of methods and matchers
-        return {name: default for name, default in options.items() if _is_plain(default)}
-    parameters = list(inspect.signature(entry).parameters.values())
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    taken = [p for p in parameters if p.kind in by_name and p.name not in _OF_CODE]
-    defaults = {p.name: "???" if p.default is p.empty else p.default for p in taken}
-    return {name: default for name, default in defaults.items() if _is_plain(default)}
+    if not isinstance(options, Mapping):  # of methods and matchers it is one
+        options = _defaults(entry)
+    return {name: default for name, default in options.items() if _is_plain(default)}
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """Of what may be given by name, save what only code knows."""
+    defaults: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if not by_name or parameter.name in _OF_CODE:
+            continue
+        is_required = parameter.default is parameter.empty
+        defaults[parameter.name] = "???" if is_required else parameter.default
+    return defaults
 
 
 def _is_plain(value: Any) -> bool:

@@ -30,7 +30,7 @@ def told(command: str) -> Iterator[None]:
 
 
 def _load(command: str) -> None:
-    """Import the plugins of the command's kinds: those that fail are told of now, not in the midst of a run."""
+    """Import the plugins of the command's kinds: those that fail are told of before it runs."""
     groups = defaults_of(config.conf_dir() / f"{command}.yaml")
     kinds = {folder: group for group, folder in plugins.CONFIGURED.items()}
     for group in groups:

@@ -8,6 +8,7 @@ checked (``checks.py``). Of a sweep, every choice is composed once.
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from . import checks, usage
@@ -45,16 +46,17 @@ def mistakes(command: str, args: Sequence[str]) -> list[str]:
 def _mistakes(command: str, words: Sequence[str], sweep: bool) -> Iterator[str]:
     plain = _compose(command, [])
     keys = [*_names(plain), *(group for group in _groups(plain))]
-    wrong, rest = usage.mistakes(words, keys, command)
+    wrong, candidates = usage.mistakes(words, keys, command)
     yield from wrong
-    kept = []
-    for word in rest:
-        if problem := _grammar(word, sweep):
-            yield problem
+    overrides = []
+    for word in candidates:
+        problem = _grammar(word, sweep)
+        if problem is None:
+            overrides.append(word)
         else:
-            kept.append(word)
+            yield problem
     unknown: set[str] = set()
-    for variant in _variants(kept):
+    for variant in _variants(overrides):
         yield from _composed(command, variant, plain, unknown, not wrong)
 
 
@@ -70,11 +72,8 @@ def _names(cfg: Any) -> list[str]:
 
 def _groups(cfg: Any) -> dict[str, Any]:
     """The groups of the command, optional ones too, and what is chosen."""
-    return {
-        group: name
-        for group, name in cfg.hydra.runtime.choices.items()
-        if not group.startswith("hydra/")
-    }
+    choices = cfg.hydra.runtime.choices.items()
+    return {group: name for group, name in choices if not group.startswith("hydra/")}
 
 
 # ---------------------------------------------------------------- grammar
@@ -88,12 +87,10 @@ def _grammar(word: str, sweep: bool) -> str | None:
     shown = typed(word)
     key, _, value = word.partition("=")
     text = unquote(value)
-    if (
-        key in TEXT_LIST_KEYS | TREE_KEYS
-        and text[:1] in ("[", "{")
-        and (reason := usage.unbalanced(text))
-    ):
-        return f"{shown}: {reason}"
+    if key in TEXT_LIST_KEYS | TREE_KEYS and text[:1] in ("[", "{"):
+        reason = usage.unbalanced(text)
+        if reason is not None:
+            return f"{shown}: {reason}"
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -108,24 +105,30 @@ def _grammar(word: str, sweep: bool) -> str | None:
 
 
 def _variants(words: Sequence[str]) -> Iterator[list[str]]:
-    """Command lines without choices that have every choice once: ``a=1,2 b=3,4`` -> ``1 3``, ``2
-    3``, ``1 4``."""
+    """Command lines without choices that have every choice once.
+
+    ``a=1,2 b=3,4`` -> ``a=1 b=3``, ``a=2 b=3``, ``a=1 b=4``
+    """
+    choices = list(map(_choices_of, words))
+    first = [words_of_one[0] for words_of_one in choices if words_of_one]
+    yield first
+    for at, words_of_one in enumerate(choices):
+        for choice in words_of_one[1:]:
+            yield [*first[:at], choice, *first[at + 1 :]]
+
+
+def _choices_of(word: str) -> list[str]:
+    """``a=1,2`` -> ``a=1``, ``a=2``; a word that is no sweep over choices stays as it is."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    choices = []
-    for word in words:
-        override = OverridesParser.create().parse_override(word)
-        swept = override.is_sweep_override() and override.is_discrete_sweep()
-        key = word.partition("=")[0]
-        values = list(override.sweep_string_iterator()) if swept else []
-        if len(values) > _MOST:
-            values = [*values[: _MOST - 1], values[-1]]
-        choices.append([f"{key}={value}" for value in values] if swept else [word])
-    first = [each[0] for each in choices if each]
-    yield first
-    for at, each in enumerate(choices):
-        for choice in each[1:]:
-            yield [*first[:at], choice, *first[at + 1 :]]
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_discrete_sweep():
+        return [word]
+    key = word.partition("=")[0]
+    values = list(override.sweep_string_iterator())
+    if len(values) > _MOST:
+        values = [*values[: _MOST - 1], values[-1]]
+    return [f"{key}={value}" for value in values]
 
 
 # ---------------------------------------------------------------- composition
@@ -135,30 +138,37 @@ def _composed(
     command: str, words: Sequence[str], plain: Any, unknown: set[str], missing: bool
 ) -> Iterator[str]:
     """The mistakes of one command line without choices; unknown keys go to ``unknown``, and are
-    told once."""
+    told once.
+
+    It is composed until it is right; each time the word that made it fail is set aside:
+
+        seed=1 modle=gmn zoo=nothing   ->  modle   there is no such key
+        seed=1 zoo=nothing             ->  zoo     there is no such choice
+        seed=1                         ->  composes: its values are checked
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import open_dict, read_write
 
-    kept = [word for word in words if _key(word) not in unknown]
+    right = [word for word in words if _key(word) not in unknown]
     while True:
         try:
-            cfg = _compose(command, kept)
+            cfg = _compose(command, right)
             break
         except HydraException as error:
-            culprit, own = _culprit(command, error, kept)
+            culprit, cause = _culprit(command, error, right)
             if culprit is None:
                 yield _plain_text(error)
                 return
-            kept.remove(culprit)
-            if _UNKNOWN.search(str(own)):
+            right.remove(culprit)
+            if _UNKNOWN.search(str(cause)):
                 unknown.add(_key(culprit))
-            yield _explained(command, own, culprit, kept, plain)
+            yield _explained(command, cause, culprit, right, plain)
     with read_write(cfg), open_dict(cfg):
         cfg.hydra.runtime.output_dir = "."
         HydraConfig.instance().set_config(cfg)
         del cfg["hydra"]
-    yield from _unread(kept, cfg)
+    yield from _unread(right, cfg)
     yield from checks.mistakes(command, cfg, missing)
 
 
@@ -172,38 +182,42 @@ def _culprit(command: str, error: Exception, words: Sequence[str]) -> tuple[str 
     """
     from hydra.errors import HydraException
 
-    if named := _UNKNOWN.search(str(error)):
+    unknown = _UNKNOWN.search(str(error))
+    if unknown is not None:
         for word in words:
-            if _key(word) == named[1]:
+            if _key(word) == unknown[1]:
                 return word, error
     failing: dict[str, Exception] = {}
     for word in words:
         try:
             _compose(command, [word])
-        except HydraException as own:
-            if str(own) == str(error):
+        except HydraException as cause:
+            if str(cause) == str(error):
                 return word, error
-            failing[word] = own
+            failing[word] = cause
     return next(iter(failing.items()), (None, error))
 
 
-def _explained(command: str, error: Exception, word: str, kept: Sequence[str], plain: Any) -> str:
+def _explained(command: str, error: Exception, word: str, others: Sequence[str], plain: Any) -> str:
+    """What is wrong with a word, in our own words where Hydra's say less.
+
+    Args:
+        others: words whose choices make the configuration whose keys are listed.
+    """
     from hydra.errors import HydraException, MissingConfigException
 
     key, _, value = word.lstrip("+~").partition("=")
-    if isinstance(error, MissingConfigException) and error.options:
-        return _unknown_choice(key, value, list(error.options), plain)
-    if not (isinstance(error, MissingConfigException) or _UNKNOWN.search(str(error))):
+    if isinstance(error, MissingConfigException):
+        if error.options:
+            return _unknown_choice(key, value, list(error.options), plain)
+    elif _UNKNOWN.search(str(error)) is None:
         return f"{typed(word)}: {_plain_text(error)}"
+    groups = _groups(plain)
     try:
-        cfg = _compose(command, [each for each in kept if _is_choice(each, plain)])
+        cfg = _compose(command, [other for other in others if _key(other) in groups])
     except HydraException:
         cfg = plain
     return _unknown_key(key, typed(word), cfg)
-
-
-def _is_choice(word: str, plain: Any) -> bool:
-    return _key(word) in _groups(plain)
 
 
 def _key(word: str) -> str:
@@ -212,25 +226,24 @@ def _key(word: str) -> str:
 
 def _plain_text(error: Exception) -> str:
     """Hydra's own words, without its search path."""
-    causes = [str(error), *([str(error.__cause__)] if error.__cause__ is not None else [])]
-    lines = [
-        line for line in "\n".join(dict.fromkeys(filter(None, causes))).splitlines() if line.strip()
-    ]
-    text = "; ".join(
-        line.strip() for line in lines if not line.strip().startswith(("full_key:", "object_type="))
-    )
+    causes = [str(error)]
+    if error.__cause__ is not None:
+        causes.append(str(error.__cause__))
+    lines = map(str.strip, "\n".join(dict.fromkeys(causes)).splitlines())
+    shown = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
+    text = "; ".join(shown)
     return text.partition("; Config search path:")[0] or type(error).__name__
 
 
 def _unknown_choice(group: str, value: str, options: list[str], plain: Any) -> str:
-    lines = [f"{group}={value}: choose from {', '.join(options[:_SHOWN])}"]
-    if close := get_close_matches(value, options, n=1):
-        lines.append(f"did you mean {group}={close[0]}?")
-    elif elsewhere := [each for each, names in _choices(plain).items() if value in names]:
-        lines.append(f"{value} is a choice of {elsewhere[0]}: {elsewhere[0]}={value}")
-    elif ":" in value:
-        lines.append("a network is named by arch=")
-    return "; ".join(lines)
+    listed = f"{group}={value}: choose from {', '.join(options[:_SHOWN])}"
+    close = get_close_matches(value, options, n=1)
+    if close:
+        return f"{listed}; did you mean {group}={close[0]}?"
+    other = next((name for name, names in _choices(plain).items() if value in names), None)
+    if other is not None:
+        return f"{listed}; {value} is a choice of {other}: {other}={value}"
+    return f"{listed}; a network is named by arch=" if ":" in value else listed
 
 
 def _choices(plain: Any) -> dict[str, list[str]]:
@@ -249,16 +262,16 @@ def _unknown_key(key: str, shown: str, cfg: Any) -> str:
     that name."""
     parent, allowed = _beside(cfg, key)
     last = key.rpartition(".")[2]
+    prefix = f"{parent}." if parent else ""
+    close = get_close_matches(key.removeprefix(f"{parent}."), allowed, n=1)
+    meant = list(dict.fromkeys([*(prefix + name for name in close), *_alike(cfg, last)]))
     lines = [f"unknown key {key!r} in {shown}"]
     lines.append(f"  {parent or 'the top level'} has: {', '.join(allowed[:_SHOWN]) or 'no keys'}")
-    close = get_close_matches(key.removeprefix(f"{parent}."), allowed, n=1)
-    meant = [f"{parent}.{close[0]}" if parent else close[0]] if close else []
-    if meant := list(dict.fromkeys([*meant, *_alike(cfg, last)])):
+    if meant:
         lines.append(f"  did you mean {' or '.join(meant[:4])}?")
-    if elsewhere := _choices_with(parent, last):
-        lines.append(
-            f"  {last} is a value of {' and '.join(f'{parent}={name}' for name in elsewhere)}"
-        )
+    choices = [f"{parent}={name}" for name in _choices_with(parent, last)]
+    if choices:
+        lines.append(f"  {last} is a value of {' and '.join(choices)}")
     elif parent and _builds(cfg, parent):
         lines.append(f"  an argument that is not listed is added with a plus: +{shown.lstrip('+')}")
     return "\n".join(lines)
@@ -271,8 +284,10 @@ def _choices_with(group: str, key: str) -> list[str]:
 
     if not group:
         return []
-    paths = sorted(path for folder in conf_dirs() for path in (folder / group).glob("*.yaml"))
-    values = {path.stem: read_yaml(path) for path in paths}
+    paths: list[Path] = []
+    for folder in conf_dirs():
+        paths += (folder / group).glob("*.yaml")
+    values = {path.stem: read_yaml(path) for path in sorted(paths)}
     return [name for name, value in values.items() if isinstance(value, dict) and key in value]
 
 
@@ -295,21 +310,23 @@ def _beside(cfg: Any, key: str) -> tuple[str, list[str]]:
 def _alike(cfg: Any, last: str) -> list[str]:
     """Keys anywhere below that end in this name, or have it as a word: ``epochs`` ->
     ``trainer.max_epochs``."""
-    leaves = list(_leaves(cfg))
-    same = [key for key in leaves if key.rpartition(".")[2] == last]
-    part = [key for key in leaves if last in key.rpartition(".")[2].split("_") and key not in same]
+    names = {key: key.rpartition(".")[2] for key in _leaves(cfg)}
+    same = [key for key, name in names.items() if name == last]
+    part = [key for key, name in names.items() if name != last and last in name.split("_")]
     return [*same, *part]
 
 
 def _leaves(node: Any, where: str = "") -> Iterator[str]:
     from omegaconf import DictConfig
 
+    prefix = f"{where}." if where else ""
     for key in node:
-        name = f"{where}.{key}" if where else str(key)
+        name = f"{prefix}{key}"
         if name in ("hydra", "paths"):
             continue
         value = node._get_node(key)
-        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
+        is_filled = isinstance(value, DictConfig) and not (value._is_none() or value._is_missing())
+        if is_filled:
             yield from _leaves(value, name)
         else:
             yield name
@@ -325,12 +342,18 @@ def _builds(cfg: Any, parent: str) -> bool:
 def _unread(words: Sequence[str], cfg: Any) -> Iterator[str]:
     """``+arch=...`` where ``zoo.arch`` is read: added at the top, a key of another place would be
     taken and ignored."""
-    leaves = [leaf for leaf in _leaves(cfg) if "." in leaf]
+    below: dict[str, str] = {}  # the first key of each name: arch -> zoo.arch
+    for leaf in _leaves(cfg):
+        if "." in leaf:
+            below.setdefault(leaf.rpartition(".")[2], leaf)
     for word in words:
         key, _, value = word.partition("=")
         name = key.lstrip("+")
-        meant = [leaf for leaf in leaves if leaf.rpartition(".")[2] == name]
-        at_the_top = key.startswith("+") and not key.startswith("++") and "." not in name
-        if at_the_top and (meant or name in TEXT_KEYS or name in EVERYWHERE):
-            hint = f"; did you mean {meant[0]}={value}?" if meant else ""
+        at_the_top = key == f"+{name}" and "." not in name
+        if not at_the_top:
+            continue
+        if name in below:
+            hint = f"; did you mean {below[name]}={value}?"
             yield f"{typed(word)}: this command does not read {name}{hint}"
+        elif name in TEXT_KEYS or name in EVERYWHERE:
+            yield f"{typed(word)}: this command does not read {name}"

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -25,9 +25,8 @@ _GROUPS = ("method", "matcher")
 _OPEN = ("arch_args", "data_args")
 _REFERENCES = ("arch", "data", "loss")
 _REGISTERED = ("loss", "repair")
-_ROW = re.compile(
-    r"^\| (.+) \| `([0-9a-f]{64})` \|$", re.MULTILINE
-)  # of the table of files in a model card
+# of the table of files in a model card
+_ROW = re.compile(r"^\| (.+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 _CODE = re.compile(r"(?!(?:timm|hf):)[^\W\d][\w.]*:[^\W\d]\w*")
 _NAME = re.compile(r"[A-Za-z]\w*")
 _WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra's grammar takes for something else
@@ -59,21 +58,21 @@ def replayed(args: list[str]) -> list[str]:
         MetanetError: it can't be read, has keys that merges have not, refers to code, or one of its
             inputs is not the file that it was made with.
     """
-    given = value_of("recipe", args)
-    if not given:
+    text = value_of("recipe", args)
+    if not text:
         return args
-    path = Path(given).expanduser()
-    values = read_recipe(path)
-    digests = values.pop(DIGESTS, None) or {}
-    given_now = {key_of(arg) for arg in args}
-    values = {key: value for key, value in values.items() if key not in given_now and key != "out"}
-    values = _known(path, values)
+    path = Path(text).expanduser()
+    recipe = read_recipe(path)
+    digests = recipe.pop(DIGESTS, None) or {}
+    replaced = {"out", *map(key_of, args)}
+    values = {key: value for key, value in recipe.items() if key not in replaced}
+    values = _meaningful(path, values)
     _check_references(path, values)
     _check_inputs(path, values, digests)
-    return [
-        *(text for key, value in values.items() for text in _overrides(path, key, value)),
-        *args,
-    ]
+    overrides: list[str] = []
+    for key, value in values.items():
+        overrides += _overrides(path, key, value)
+    return [*overrides, *args]
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -86,6 +85,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         MetanetError: it can't be read, or is none.
     """
     path = path / CONFIG_FILE if path.is_dir() else path
+    text = _text_of(path)
+    is_card = path.suffix == ".md"
+    recipe = _parsed(path, _last_block(path, text) if is_card else text)
+    if not isinstance(recipe, dict) or "models" not in recipe:
+        raise MetanetError(f"recipe={path} is no recipe of a merge: it has no models")
+    if is_card:
+        rows = _ROW.findall(text)
+        recipe[DIGESTS] = {file.replace("\\|", "|"): digest for file, digest in rows}
+    return recipe
+
+
+def _text_of(path: Path) -> str:
     try:
         if not path.is_file():
             raise MetanetError(
@@ -97,31 +108,16 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise MetanetError(
                 f"recipe={path} is larger than {_LARGEST:,} bytes, which no recipe is"
             )
-        text = content.decode()
+        return content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise MetanetError(
-            f"recipe={path} can't be read: {getattr(error, 'strerror', None) or 'no text'}"
-        ) from error
-    card = path.suffix == ".md"
-    digests = (
-        {file.replace("\\|", "|"): digest for file, digest in _ROW.findall(text)} if card else {}
-    )
-    if card:
-        text = _last_block(path, text)
-    if len(text) > _LARGEST_YAML:
-        raise MetanetError(
-            f"recipe={path} has {len(text):,} characters of YAML, which no recipe has"
-        )
-    found = _parsed(path, text)
-    if not isinstance(found, dict) or "models" not in found:
-        raise MetanetError(f"recipe={path} is no recipe of a merge: it has no models")
-    return found | {DIGESTS: digests} if card else found
+        reason = getattr(error, "strerror", None) or "no text"
+        raise MetanetError(f"recipe={path} can't be read: {reason}") from error
 
 
 def _last_block(path: Path, card: str) -> str:
     """The last block ```yaml of a model card."""
-    _, opening, rest = f"\n{card}\n".rpartition("\n```yaml\n")
-    block, closing, _ = f"\n{rest}".partition("\n```\n")
+    _, opening, end = f"\n{card}\n".rpartition("\n```yaml\n")
+    block, closing, _ = f"\n{end}".partition("\n```\n")
     if not (opening and closing):
         raise MetanetError(f"recipe={path}: this model card has no recipe in it (a block ```yaml)")
     return block
@@ -129,17 +125,20 @@ def _last_block(path: Path, card: str) -> str:
 
 def _parsed(path: Path, text: str) -> Any:
     """Plain values; no aliases, by which a small file becomes a large one."""
+    if len(text) > _LARGEST_YAML:
+        raise MetanetError(
+            f"recipe={path} has {len(text):,} characters of YAML, which no recipe has"
+        )
     depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-                event, yaml.CollectionEndEvent
-            )
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
                 raise MetanetError(
                     f"recipe={path} has aliases or is nested too deep, which no recipe is"
                 )
-        found = yaml.safe_load(text)
+        values = yaml.safe_load(text)
     # Its constructors pass on what int(), float() and datetime make of a value.
     except (
         yaml.YAMLError,
@@ -151,8 +150,8 @@ def _parsed(path: Path, text: str) -> Any:
         OverflowError,
     ) as error:
         raise MetanetError(f"recipe={path} is no YAML: {str(error)[:300]}") from error
-    _check_plain(path, found)
-    return found
+    _check_plain(path, values)
+    return values
 
 
 def _check_plain(path: Path, value: Any) -> None:
@@ -173,7 +172,7 @@ def _check_plain(path: Path, value: Any) -> None:
         )
 
 
-def _known(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def _meaningful(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values without those that say nothing beyond what a merge does by itself.
 
     Raises:
@@ -182,33 +181,33 @@ def _known(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     from ..config import conf_dir
 
     defaults = yaml.safe_load((conf_dir() / "merge.yaml").read_text())
-    known = (set(defaults) - {"defaults", "hydra", "recipe"}) | {*_GROUPS, "device"}
-    if unknown := [str(key)[:40] for key in values if key not in known]:
-        there = ", ".join(sorted(known))
+    keys = (set(defaults) - {"defaults", "hydra", "recipe"}) | {*_GROUPS, "device"}
+    unknown = [str(key)[:40] for key in values if key not in keys]
+    if unknown:
         raise MetanetError(
-            f"recipe={path}: a merge has no {', '.join(unknown[:5])}; keys are {there}"
+            f"recipe={path}: a merge has no {', '.join(unknown[:5])}; "
+            f"keys are {', '.join(sorted(keys))}"
         )
+    null_anyway = {key for key, default in defaults.items() if default is None}
     return {
-        key: value
-        for key, value in values.items()
-        if value is not None or defaults.get(key, "") is not None
+        key: value for key, value in values.items() if value is not None or key not in null_anyway
     }
 
 
 def _check_references(path: Path, values: Mapping[str, Any]) -> None:
     for key in _REFERENCES:
         value = values.get(key)
-        for ref in value if isinstance(value, list) else [value]:
-            if isinstance(ref, str) and _CODE.fullmatch(ref):
-                raise _of_code(path, key, ref)
-    for key in _REGISTERED:
-        if is_own(values.get(key)):
-            raise _of_code(path, key, str(values[key]))
+        references = value if isinstance(value, list) else [value]
+        for reference in references:
+            if isinstance(reference, str) and _CODE.fullmatch(reference):
+                raise _of_code(path, key, reference)
+    names = {key: values.get(key) for key in _REGISTERED}
     for group in _GROUPS:
-        chosen = values.get(group)
-        name = chosen.get("name") if isinstance(chosen, Mapping) else None
+        options = values.get(group)
+        names[group] = options.get("name") if isinstance(options, Mapping) else None
+    for key, name in names.items():
         if is_own(name):
-            raise _of_code(path, group, str(name))
+            raise _of_code(path, key, str(name))
 
 
 def _of_code(path: Path, key: str, reference: str) -> MetanetError:
@@ -225,51 +224,79 @@ def _check_inputs(path: Path, values: Mapping[str, Any], digests: Any) -> None:
 
     if not isinstance(digests, Mapping):
         raise MetanetError(f"recipe={path}: {DIGESTS} must be file: SHA-256")
-    models, base = values.get("models", []), values.get("base")
-    if not isinstance(models, list) or not all(
-        isinstance(each, str) for each in [*models, base or ""]
-    ):
+    models = values.get("models", [])
+    base = values.get("base")
+    are_paths = isinstance(models, list) and all(isinstance(model, str) for model in models)
+    if not are_paths or not isinstance(base or "", str):
         raise MetanetError(f"recipe={path}: models must be a list of paths, and base a path")
-    for given in [*models, *([base] if base else [])]:
-        opened = load_checkpoint(Path(given).expanduser())
-        for file in (
-            (file for main in mains_of(opened) for file in files_of(main)) if digests else ()
-        ):
-            with file.open("rb") as content:
-                if hashlib.file_digest(content, "sha256").hexdigest() != digests.get(str(file)):
-                    raise MetanetError(
-                        f"recipe={path}: {file} is not the file that it was made with (another "
-                        "SHA-256). Restore it, or give models= (base=) on the command line to "
-                        "merge what is there now"
-                    )
+    inputs = [*models, base] if base else models
+    for name in inputs:
+        checkpoint = load_checkpoint(Path(name).expanduser())
+        if not digests:
+            continue
+        for main in mains_of(checkpoint):
+            for file in files_of(main):
+                _check_digest(path, file, digests.get(str(file)))
+
+
+def _check_digest(path: Path, file: Path, digest: Any) -> None:
+    with file.open("rb") as content:
+        present = hashlib.file_digest(content, "sha256").hexdigest()
+    if present != digest:
+        raise MetanetError(
+            f"recipe={path}: {file} is not the file that it was made with (another "
+            "SHA-256). Restore it, or give models= (base=) on the command line to "
+            "merge what is there now"
+        )
 
 
 def _overrides(path: Path, key: str, value: Any) -> Iterator[str]:
-    if key in _GROUPS:
-        if value is None:
-            return
-        name = value.get("name") if isinstance(value, dict) else None
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+    """What one key of a recipe is on the command line.
+
+    dtype: float32                     ->  dtype=float32
+    method: {name: ties, density: .3}  ->  method=ties method.density=0.3
+    arch_args: {width: 8}              ->  ++arch_args.width=8
+    """
+    if key in _OPEN:
+        options = value if isinstance(value, dict) else {}
+        for option, inner in options.items():
+            _check_option(path, key, option)
+            if inner is not None:
+                yield _one(path, f"++{key}.{option}", inner)
+    elif key not in _GROUPS:
+        yield _one(path, key, value)
+    elif value is not None:
+        yield from _choice(path, key, value)
+
+
+def _choice(path: Path, group: str, value: Any) -> Iterator[str]:
+    """A method or matcher with its options."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not _is_name(name):
+        raise MetanetError(
+            f"recipe={path}: {group} needs a name and options, got {str(value)[:80]}"
+        )
+    yield f"{group}={name}"
+    options = {option: inner for option, inner in value.items() if option != "name"}
+    allowed = _options_of(group, name)
+    for option in options:
+        if allowed is not None and option not in allowed:
             raise MetanetError(
-                f"recipe={path}: {key} needs a name and options, got {str(value)[:80]}"
+                f"recipe={path}: {group} {name} has no option {str(option)[:40]}; "
+                f"its options are {', '.join(allowed)}"
             )
-        yield f"{key}={name}"
-        value = {option: inner for option, inner in value.items() if option != "name"}
-        known = _options_of(key, name)
-        if known is not None and (
-            unknown := [str(option)[:40] for option in value if option not in known]
-        ):
-            raise MetanetError(
-                f"recipe={path}: {key} {name} has no option {unknown[0]}; its options are {', '.join(known)}"
-            )
-    if key in _GROUPS or key in _OPEN:
-        for option, inner in (value or {}).items() if isinstance(value, dict | None) else ():
-            if not isinstance(option, str) or not _NAME.fullmatch(option):
-                raise MetanetError(f"recipe={path}: {key} has no option {str(option)[:40]!r}")
-            if inner is not None or key not in _OPEN:
-                yield from _one(path, f"{'++' if key in _OPEN else ''}{key}.{option}", inner)
-    else:
-        yield from _one(path, key, value)
+    for option, inner in options.items():
+        _check_option(path, group, option)
+        yield _one(path, f"{group}.{option}", inner)
+
+
+def _check_option(path: Path, key: str, option: Any) -> None:
+    if not _is_name(option):
+        raise MetanetError(f"recipe={path}: {key} has no option {str(option)[:40]!r}")
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def _options_of(group: str, name: str) -> list[str] | None:
@@ -277,12 +304,14 @@ def _options_of(group: str, name: str) -> list[str] | None:
     none of this name."""
     from ..config import conf_file
 
-    defaults = conf_file(group, name)
-    found = None if defaults is None else yaml.safe_load(defaults.read_text())
-    return [option for option in found if option != "name"] if isinstance(found, dict) else None
+    path = conf_file(group, name)
+    defaults = None if path is None else yaml.safe_load(path.read_text())
+    if not isinstance(defaults, dict):
+        return None
+    return [option for option in defaults if option != "name"]
 
 
-def _one(path: Path, key: str, value: Any) -> Sequence[str]:
+def _one(path: Path, key: str, value: Any) -> str:
     """An override that Hydra reads as this value.
 
     Raises:
@@ -300,17 +329,19 @@ def _one(path: Path, key: str, value: Any) -> Sequence[str]:
         raise MetanetError(
             f"recipe={path}: {key} can't be taken from there: give {key.lstrip('+')}=... yourself"
         )
-    return [text]
+    return text
 
 
 def _written(value: Any) -> str:
     """A plain value in Hydra's grammar."""
+    if value is None:
+        return "null"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{escaped(str(key))}:{_written(inner)}' for key, inner in value.items())}}}"
+        pairs = [f"{escaped(str(key))}:{_written(inner)}" for key, inner in value.items()]
+        return f"{{{','.join(pairs)}}}"
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, str):
-        return value if _NAME.fullmatch(value) and value.lower() not in _WORDS else quote(value)
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    )
+        stays = _is_name(value) and value.lower() not in _WORDS
+        return value if stays else quote(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -5,49 +5,41 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-FLAGS = frozenset(
-    {
-        "-h",
-        "--help",
-        "--hydra-help",
-        "--version",
-        "-c",
-        "--cfg",
-        "--resolve",
-        "-p",
-        "--package",
-        "-r",
-        "--run",
-    }
-    | {
-        "-m",
-        "--multirun",
-        "-sc",
-        "--shell-completion",
-        "-cp",
-        "--config-path",
-        "-cn",
-        "--config-name",
-    }
-    | {"-cd", "--config-dir", "--experimental-rerun", "-i", "--info"}
-)
-"""Hydra's own."""
-
 _WITH_VALUE = frozenset(
     {
         "-c",
-        "--cfg",
-        "-p",
-        "--package",
-        "-sc",
-        "--shell-completion",
-        "-cp",
-        "--config-path",
+        "-cd",
         "-cn",
+        "-cp",
+        "-i",
+        "-p",
+        "-sc",
+        "--cfg",
+        "--config-dir",
         "--config-name",
+        "--config-path",
+        "--experimental-rerun",
+        "--info",
+        "--package",
+        "--shell-completion",
     }
-    | {"-cd", "--config-dir", "--experimental-rerun", "-i", "--info"}
 )
+_WITHOUT_VALUE = frozenset(
+    {
+        "-h",
+        "-m",
+        "-r",
+        "--help",
+        "--hydra-help",
+        "--multirun",
+        "--resolve",
+        "--run",
+        "--version",
+    }
+)
+FLAGS = _WITH_VALUE | _WITHOUT_VALUE
+"""Hydra's own."""
+
 _REFERENCE = re.compile(r"(timm|hf|[^\W\d][\w.]*):[^\s=]+")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
@@ -56,16 +48,14 @@ def split(args: Sequence[str]) -> tuple[list[str], list[str]]:
     """Hydra's flags with their values, and everything else."""
     flags: list[str] = []
     words: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        name = arg.partition("=")[0]
-        if name not in FLAGS:
+    is_value = False
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        if is_value or name in FLAGS:
+            flags.append(arg)
+        else:
             words.append(arg)
-            continue
-        flags.append(arg)
-        if name in _WITH_VALUE and "=" not in arg:
-            value = next(rest, None)
-            flags += [] if value is None else [value]
+        is_value = not is_value and name in _WITH_VALUE and not equals
     return flags, words
 
 
@@ -96,39 +86,47 @@ def _judge(
     words: Sequence[str], at: int, keys: Sequence[str], command: str
 ) -> tuple[int, str | None]:
     """How many words belong together from here on, and what is wrong with them."""
-    word, after = words[at], words[at + 1] if at + 1 < len(words) else ""
+    word, after, *_ = [*words[at : at + 2], ""]
     if after == "=" or (after.startswith("=") and "=" not in word):
-        end = at + 2 + (after == "=" and at + 2 < len(words))
-        typed = "".join(words[at:end])
-        return end - at, f"{' '.join(words[at:end])}: no spaces around =, write {typed}"
+        # seed = 1, or seed =1
+        count = 3 if after == "=" else 2
+        parts = words[at : at + count]
+        return len(parts), f"{' '.join(parts)}: no spaces around =, write {''.join(parts)}"
     if word.startswith("-") and not re.match(r"-\d", word):
         return _flag(word, after, keys, command)
+    return 1, _wrong(word, keys, command)
+
+
+def _wrong(word: str, keys: Sequence[str], command: str) -> str | None:
+    """What is wrong with a word that stands by itself; ``None`` if it looks right."""
     if word.startswith("~"):
-        return 1, None
+        return None
     if word[:1] in ("'", '"'):
         bare = re.sub(r"""^(["'])(.*?)\1""", r"\2", word)
-        return 1, f"{word}: keys stand without quotes, write {bare}"
+        return f"{word}: keys stand without quotes, write {bare}"
     if "=" not in word:
-        return 1, _no_value(word, keys, command)
+        return _no_value(word, keys, command)
     key, _, value = word.partition("=")
     if not key.strip("+"):
-        return 1, f"{word}: a key is missing before ="
+        return f"{word}: a key is missing before ="
     if value.startswith("=") and not Path(value).exists():
-        return 1, f"{word}: one = only, write {key}={value.lstrip('=')}"
-    return 1, None
+        return f"{word}: one = only, write {key}={value.lstrip('=')}"
+    return None
 
 
 def _flag(word: str, after: str, keys: Sequence[str], command: str) -> tuple[int, str]:
     """``--checkpoint FILE`` and ``--checkpoint=FILE``."""
     name, equals, value = word.lstrip("-").partition("=")
     key = name.replace("-", "_")
-    takes = bool(after) and not after.startswith("-") and "=" not in after
-    value = value if equals else after if takes else "VALUE"
-    known = "" if key in keys else f"; metanet {command} --help lists the keys"
-    shown = f"{word} {after}" if takes and not equals else word
-    return 1 + (
-        takes and not equals
-    ), f"{shown}: there are no options with dashes, write {key}={value}{known}"
+    count = 1
+    shown = word
+    if not equals:
+        is_value = bool(after) and not after.startswith("-") and "=" not in after
+        count = 2 if is_value else 1
+        value = after if is_value else "VALUE"
+        shown = f"{word} {after}" if is_value else word
+    hint = "" if key in keys else f"; metanet {command} --help lists the keys"
+    return count, f"{shown}: there are no options with dashes, write {key}={value}{hint}"
 
 
 def _no_value(word: str, keys: Sequence[str], command: str) -> str:
@@ -139,7 +137,8 @@ def _no_value(word: str, keys: Sequence[str], command: str) -> str:
     if _REFERENCE.fullmatch(word) and "arch" in keys:
         meant = f"arch={word}"
     elif places and Path(word).expanduser().exists():
-        meant = f"{places[0]}=[{word},...]" if places[0] == "models" else f"{places[0]}={word}"
+        key = places[0]
+        meant = f"{key}=[{word},...]" if key == "models" else f"{key}={word}"
     else:
         return f"{word}: expected key=value; metanet {command} --help lists the keys"
     return f"{word}: expected key=value; did you mean {meant}?"
@@ -151,7 +150,8 @@ def unbalanced(text: str) -> str | None:
     quote = ""
     for before, mark in zip(f" {text}", text, strict=False):
         if quote:
-            quote = "" if mark == quote and before != "\\" else quote
+            ends = mark == quote and before != "\\"
+            quote = "" if ends else quote
         elif mark in "'\"":
             quote = mark
         elif mark in "([{":

@@ -37,12 +37,23 @@ STATISTICS = {
 
 
 def barrier(
-    a: Weights, b: Weights, *, model: nn.Module, data: Iterable[Any],
-    loss: str | Callable[[Any, Any], Tensor] | None = None, points: int = 25, align: Alignment | str | None = None,
-    arch: Architecture | None = None, statistics: str = "keep", train_data: Iterable[Any] | None = None,
-    metrics: Sequence[str] | None = None, seed: int = 0, device: str | torch.device | None = None,
-    progress: bool = False, **options: Any,
-) -> Barrier:  # fmt: skip
+    a: Weights,
+    b: Weights,
+    *,
+    model: nn.Module,
+    data: Iterable[Any],
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    points: int = 25,
+    align: Alignment | str | None = None,
+    arch: Architecture | None = None,
+    statistics: str = "keep",
+    train_data: Iterable[Any] | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Barrier:
     r"""Loss and accuracy along the straight path between two networks.
 
     The points are :math:`(1 - \lambda) a + \lambda b`.
@@ -152,7 +163,8 @@ def _check_call(
         )
     if statistics == "reset" and not normalisers(model):
         raise MetanetError(
-            f"statistics='reset': {type(model).__name__} has no running statistics; repair and rescale need none"
+            f"statistics='reset': {type(model).__name__} has no running statistics; "
+            "repair and rescale need none"
         )
     if align is not None and not isinstance(align, (str, Alignment)):
         raise MetanetError(

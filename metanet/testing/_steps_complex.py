@@ -30,7 +30,8 @@ def reading(draw: Draw) -> Read:
     """One of the ways to make real numbers of complex ones, of the same shape."""
     return draw.pick(
         torch.abs, torch.real, torch.imag, lambda z: z.conj().imag, lambda z: z.real * z.imag,
-        lambda z: (z / (z.abs() + 0.5)).real, lambda z: (z * z.conj()).real, lambda z: torch.view_as_real(z).sum(-1),
+        lambda z: (z / (z.abs() + 0.5)).real, lambda z: (z * z.conj()).real,
+        lambda z: torch.view_as_real(z).sum(-1),
     )  # fmt: skip
 
 

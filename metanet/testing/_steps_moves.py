@@ -76,9 +76,10 @@ def concatenate(draw: Draw, tensors: list[Tensor]) -> Run | None:
     i, j = draw.tensor(tensors), draw.tensor(tensors)
     x, y = tensors[i], tensors[j]
     fits = [
-        a for a in range(1, x.ndim)
-        if x.ndim == y.ndim and all(m == n for b, (m, n) in enumerate(zip(x.shape, y.shape, strict=True)) if b != a)
-    ]  # fmt: skip
+        axis
+        for axis in range(1, x.ndim)
+        if (*x.shape[:axis], *x.shape[axis + 1 :]) == (*y.shape[:axis], *y.shape[axis + 1 :])
+    ]
     if not fits:
         return None
     a = draw.pick(*fits)

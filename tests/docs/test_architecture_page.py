@@ -1,4 +1,4 @@
-"""The page on the house lists every room in the order that a test holds, and the laws that tests are named after."""
+"""The page on the house lists every room in its order, and the laws that tests are named after."""
 
 import ast
 import re

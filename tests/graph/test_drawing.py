@@ -289,7 +289,8 @@ class TestDeepNetworks:
             gaps = np.flatnonzero(np.isnan(paths[0, :, 0]))
             assert len(gaps) >= abs(last - first)
             broken += len(gaps)
-            for gap in gaps:  # leaves at a row's end, enters at the next one's beginning, on the ribbon at one place
+            # leaves at a row's end, enters at the next one's beginning, on the ribbon at one place
+            for gap in gaps:
                 leaving, entering = paths[0, gap - 1], paths[0, gap + 1]
                 assert entering[0] == pytest.approx(picture.rows[0].start)
                 assert leaving[0] == pytest.approx(picture.rows[0].stop)

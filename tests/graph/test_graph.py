@@ -350,8 +350,10 @@ def test_granularity_tensor_has_a_node_per_group_and_an_edge_per_tensor():
     number = next(i for i, b in enumerate(arch.template.blocks) if b.tensor == "0.weight")
     row = dict(zip(SUMMARY, graph.edge_attr[number].tolist(), strict=True))
     x = state["0.weight"].double()
-    want = {"mean": x.mean(), "std": x.std(correction=0), "max": x.max(), "median": x.quantile(0.5), "zeros": 0,
-            "log10_count": math.log10(x.numel()), "rms": x.square().mean().sqrt()}  # fmt: skip
+    want = {
+        "mean": x.mean(), "std": x.std(correction=0), "max": x.max(), "median": x.quantile(0.5),
+        "zeros": 0, "log10_count": math.log10(x.numel()), "rms": x.square().mean().sqrt(),
+    }  # fmt: skip
     assert {k: row[k] for k in want} == pytest.approx(
         {k: float(v) for k, v in want.items()}, rel=1e-5, abs=1e-7
     )

@@ -311,9 +311,8 @@ def test_convolutions():
     assert found[4].type == EdgeType.TRANSPOSED
     assert found[7].type == EdgeType.LINEAR
     assert ends(template, found[7])[0].count == 3
-    assert [r.count for r in template.nodes if r.type in (NodeType.INPUT, NodeType.HIDDEN, NodeType.OUTPUT)] == [
-        4, 6, 6, 3, 2,
-    ]  # fmt: skip
+    neurons = (NodeType.INPUT, NodeType.HIDDEN, NodeType.OUTPUT)
+    assert [r.count for r in template.nodes if r.type in neurons] == [4, 6, 6, 3, 2]
 
 
 def test_a_tensor_that_reads_two_sites_has_two_blocks():

@@ -390,7 +390,8 @@ class TestLosses:
         scores = torch.randn(4, 3)
         classes, numbers = torch.tensor([0, 2, 1, 1]), torch.rand(4, 3)
         by_torch = {
-            "cross_entropy": (F.cross_entropy, classes), "mse": (F.mse_loss, numbers), "l1": (F.l1_loss, numbers),
+            "cross_entropy": (F.cross_entropy, classes),
+            "mse": (F.mse_loss, numbers), "l1": (F.l1_loss, numbers),
             "binary_cross_entropy": (F.binary_cross_entropy_with_logits, numbers),
         }  # fmt: skip
         function, target = by_torch[name]

@@ -108,8 +108,8 @@ def convolved(w, x):
 
 PROGRAMS = [
     parts_of_the_weight, written_through_parts, written_through_the_conjugate, negated_on_reading,
-    pairs_written_as_complex, complex_written_as_pairs, windows_over_parts, repeated_parts, repeated_conjugates,
-    spectrum, short_time, convolved,
+    pairs_written_as_complex, complex_written_as_pairs, windows_over_parts, repeated_parts,
+    repeated_conjugates, spectrum, short_time, convolved,
 ]  # fmt: skip
 SHARED = {windows_over_parts, repeated_parts, repeated_conjugates}
 """Programs that write to memory in a way that no function tells: they must not seem to be

@@ -81,8 +81,9 @@ def test_a_write_through_a_view_reaches_what_it_looks_into():
 
 
 VIEWS = [
-    lambda t: t[1:], lambda t: t[0], lambda t: t.transpose(0, 1), lambda t: t.flatten(), lambda t: t.unsqueeze(0),
-    lambda t: t.split(2)[-1], lambda t: t.unbind(1)[0], lambda t: t.diagonal(), lambda t: t.mT[1:],
+    lambda t: t[1:], lambda t: t[0], lambda t: t.transpose(0, 1), lambda t: t.flatten(),
+    lambda t: t.unsqueeze(0), lambda t: t.split(2)[-1], lambda t: t.unbind(1)[0],
+    lambda t: t.diagonal(), lambda t: t.mT[1:],
     lambda t: t.detach(), lambda t: t[:, ::2], lambda t: t.view(2, 2, 3).permute(2, 0, 1),
 ]  # fmt: skip
 

@@ -107,7 +107,8 @@ def rows_written(w, x):
 
 PROGRAMS = [
     transpose_in_place, unsqueeze_a_part, transpose_a_view, real_part, one_row_of_an_expanded, foreach,
-    within_inference_mode, a_write_that_raises, deep_copied, wrapped_as_a_parameter, data_replaced, rows_written,
+    within_inference_mode, a_write_that_raises, deep_copied, wrapped_as_a_parameter, data_replaced,
+    rows_written,
 ]  # fmt: skip
 
 

@@ -14,9 +14,11 @@ from verification.specs import AB_AXES, AB_GROUPS, spec_of
 def test_redraw_keeps_what_a_network_needs():
     state = {
         "bn.running_var": torch.ones(500), "bn.weight": torch.ones(500), "bn.bias": torch.zeros(500),
-        "ls.gamma": torch.full((500,), 1e-5), "A_log": torch.arange(1, 501).log(), "logit_scale": torch.tensor(2.65),
+        "ls.gamma": torch.full((500,), 1e-5), "A_log": torch.arange(1, 501).log(),
+        "logit_scale": torch.tensor(2.65),
         "w.parametrizations.weight.original0": torch.zeros(500, 1), "fc.weight": torch.zeros(500, 400),
-        "experts": torch.zeros(8, 30, 50), "pos_embed": torch.zeros(1, 50, 40), "mask_token": torch.zeros(1, 1, 500),
+        "experts": torch.zeros(8, 30, 50), "pos_embed": torch.zeros(1, 50, 40),
+        "mask_token": torch.zeros(1, 1, 500),
         "count": torch.tensor(3), "empty": torch.zeros(0), "garbage": torch.full((500,), float("nan")),
         "half": torch.ones(500, dtype=torch.bfloat16),
     }  # fmt: skip

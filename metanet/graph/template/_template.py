@@ -245,8 +245,8 @@ class GraphTemplate:
         Returns:
             ``(edges, 1)`` or ``(batch, edges, 1)``, float64 if any tensor is (or complex128), else
             float32: float16, bfloat16, float8 and complex32 widen exactly. Of a coarse template
-            the features of :data:`~metanet.graph.SUMMARY`. Gradients pass to tensors that require them, save from a
-            coarse template.
+            the features of :data:`~metanet.graph.SUMMARY`. Gradients pass to tensors that require
+            them, save from a coarse template.
 
         Raises:
             CheckpointError: a tensor is missing, has another shape, or holds no floating-point
