@@ -1,6 +1,6 @@
-"""The dense form of a layered batch: stacks of graphs of one architecture each, by products of whole blocks."""
+"""The dense form of a layered batch: stacks of graphs of one architecture, by products of blocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -62,22 +62,18 @@ class DenseLayered(Layered):
         self, layer: int, x: Sequence[Tensor], weights: Sequence["_Weights"], gains: Tensor
     ) -> Tensor:
         parts = []
-        for own in weights:
-            if layer < len(own.stack.layers):
-                plan = own.stack.layers[layer]
-                heard = [(s.destination, own.forwards(s, x, gains)) for s in plan.inward]
-                parts.append(own.stack.together(plan, heard, gains))
+        for own, plan in _reaching(weights, layer):
+            heard = [(link.destination, own.forwards(link, x, gains)) for link in plan.inward]
+            parts.append(own.stack.together(plan, heard, gains))
         return torch.cat(parts)
 
     def outward(
         self, layer: int, x: Sequence[Tensor], weights: Sequence["_Weights"], gains: Tensor
     ) -> Tensor:
         parts = []
-        for own in weights:
-            if layer < len(own.stack.layers):
-                plan = own.stack.layers[layer]
-                heard = [(s.source, own.backwards(s, x, gains)) for s in plan.outward]
-                parts.append(own.stack.together(plan, heard, gains))
+        for own, plan in _reaching(weights, layer):
+            heard = [(link.source, own.backwards(link, x, gains)) for link in plan.outward]
+            parts.append(own.stack.together(plan, heard, gains))
         return torch.cat(parts)
 
     def moments(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -275,6 +271,13 @@ class _Weights:
     def _gain(self, link: Link, gains: Tensor) -> Float[Tensor, "kernel width"]:
         first = self.stack.start.row + link.row
         return gains[first : first + link.sizes[3]]
+
+
+def _reaching(weights: Sequence[_Weights], layer: int) -> Iterator[tuple[_Weights, LayerPlan]]:
+    """The stacks that reach so deep, and their plan of this layer."""
+    for own in weights:
+        if layer < len(own.stack.layers):
+            yield own, own.stack.layers[layer]
 
 
 def _site_means(
