@@ -238,9 +238,11 @@ class _Weights:
         group: int,
         scale: float,
     ) -> Float[Tensor, "graphs nodes width"]:
-        """::
+        """Every node hears all on the other side, each by the views of the value between them.
 
-        weights (to, kernel from views) @ features (kernel from views, width)
+        ::
+
+            weights (to, kernel from views) @ features (kernel from views, width)
         """
         graphs = len(features)
         kernel, width = gain.shape
