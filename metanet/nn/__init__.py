@@ -16,4 +16,5 @@ from .models.deep_sets import DeepSets as DeepSets
 from .models.flat_mlp import FlatMLP as FlatMLP
 from .models.gmn import GMN as GMN
 from .models.probed_gmn import ProbedGMN as ProbedGMN
+from .models.relay import Relay as Relay
 from .models.stat import StatNN as StatNN

@@ -18,7 +18,9 @@ from torch import Tensor
 from ..errors import MetanetError
 from ..graph import GraphStack
 from ._chunks import Matrix, cut
+from ._dense_layered import DenseLayered
 from ._edge_update import EdgeUpdate
+from ._layered import Layered
 from ._plan import TemplatePlan, plan
 from ._propagate import Propagate
 from ._statistics import STATISTICS, statistics_of_rows
@@ -107,8 +109,25 @@ class Layout(ABC):
         """Mean over the nodes of every site."""
 
     @abstractmethod
+    def site_slots(
+        self, share: Float[Tensor, "rows slots"], features: Float[Tensor, "sites width"]
+    ) -> Float[Tensor, "graphs slots*width"]:
+        """Sums over the sites of every graph, for each slot with weights of its own: one for each
+        row of the table of sites."""
+
+    @abstractmethod
+    def tensor_slots(
+        self, share: Float[Tensor, "rows slots"], features: Float[Tensor, "tensors width"]
+    ) -> Float[Tensor, "graphs slots*width"]:
+        """Likewise over the tensors of every graph."""
+
+    @abstractmethod
     def edge_sum(self, e: Float[Tensor, "edges width"]) -> Float[Tensor, "graphs width"]:
         """Sum over the edges of every graph."""
+
+    @abstractmethod
+    def layered(self) -> Layered:
+        """The nodes layer by layer, for models that follow the data."""
 
     @abstractmethod
     def statistics(self) -> Float[Tensor, "tensors 7"]:
@@ -153,6 +172,7 @@ class DenseLayout(Layout):
                 raise MetanetError(
                     f"stack {number}: edge_attr is {shape}, its template says (batch, {edges}, 1)"
                 )
+        self._stacks = stacks
         self._raw = [finite(s.edge_attr[..., 0].to(device=device, dtype=dtype)) for s in stacks]
         self._plans = [plan(s.template, device) for s in stacks]
         self._batch = [len(s) for s in stacks]
@@ -254,10 +274,31 @@ class DenseLayout(Layout):
         parts = zip(x.split(self._chunks.nodes), self._chunks.node_graphs, strict=True)
         return torch.cat([part.view(-1, b, width).mean(0) for part, b in parts])
 
+    def site_slots(self, share: Tensor, features: Tensor) -> Tensor:
+        return self._slots(share, features, [len(p.ranges) for p in self._plans])
+
+    def tensor_slots(self, share: Tensor, features: Tensor) -> Tensor:
+        return self._slots(share, features, [p.blocks for p in self._plans])
+
+    def _slots(self, share: Tensor, features: Tensor, counts: list[int]) -> Tensor:
+        """One product per stack, ``(slots, tokens) @ (tokens, graphs width)``."""
+        slots, width = share.shape[1], features.shape[1]
+        sizes = [count * graphs for count, graphs in zip(counts, self._batch, strict=True)]
+        parts = []
+        for own, tokens, graphs in zip(
+            share.split(counts), features.split(sizes), self._batch, strict=True
+        ):
+            sums = own.t() @ tokens.reshape(len(own), graphs * width)
+            parts.append(sums.view(slots, graphs, width).transpose(0, 1).flatten(1))
+        return torch.cat(parts)
+
     def edge_sum(self, e: Tensor) -> Tensor:
         """Sum over the edges of every graph."""
         parts = zip(e.split([n * b for n, b in self._chunks.stacks]), self._batch, strict=True)
         return torch.cat([part.view(-1, b, e.shape[1]).sum(0) for part, b in parts])
+
+    def layered(self) -> Layered:
+        return DenseLayered(self._stacks, self._raw)
 
     def statistics(self) -> Tensor:
         """Mean, variance and quantiles of every tensor."""

@@ -1,6 +1,6 @@
 """From nodes and edges to one vector per graph."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,17 @@ from ._architecture import ARCHITECTURE_FEATURES
 from ._embedding import site_embedding, softmax_by_graph, tensor_embedding
 from ._layout import Layout
 from ._statistics import STATISTICS
+from ._tables import Rows
 from ._values import ValueFeatures, signed_log
 
 _HEADS = 4
+
+
+class Units(Protocol):
+    """Knows the centre and the scale of values."""
+
+    def units(self, table: Rows) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+        """Of those that each row of a table of edges or tensors is about."""
 
 
 class StatisticsFeatures(nn.Module):
@@ -25,11 +33,10 @@ class StatisticsFeatures(nn.Module):
 
     size = 2 * len(STATISTICS)
 
-    def forward(self, layout: Layout, values: ValueFeatures) -> Float[Tensor, "tensors 14"]:
-        """The statistics in units of the spread of their kind of edge, by ``signed_log``."""
-        kind = layout.tensors["kind"]
-        scale = layout.per_tensor(values.scale[kind][:, None])
-        centre = layout.per_tensor(values.centre[kind][:, None])
+    def forward(self, layout: Layout, values: Units) -> Float[Tensor, "tensors 14"]:
+        """The statistics in the units of their values, by ``signed_log``."""
+        columns = values.units(layout.tensors)
+        centre, scale = (layout.per_tensor(column[:, None]) for column in columns)
         mean, variance, quantiles = layout.statistics().split([1, 1, 5], 1)
         varies = variance > 0  # the square root has no gradient at 0, where all entries are equal
         deviation = torch.where(varies, variance, 1).sqrt() * varies

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ..errors import MetanetError
 from ._architecture import architecture_rows
+from ._layered import Layered
 from ._layout import Layout, finite
+from ._sparse_layered import SparseLayered
 from ._statistics import statistics_of_segments
 from ._tables import SIGNAL_TYPES, TENSOR_COLUMNS
 
@@ -129,9 +131,26 @@ class SparseLayout(Layout):
         """Mean over the nodes of every site."""
         return _sum(x, self.site, self.site_graph.shape[0]) / self.sites["width"][:, None]
 
+    def site_slots(self, share: Tensor, features: Tensor) -> Tensor:
+        return self.pool((share[:, :, None] * features[:, None]).flatten(1), self.site_graph)
+
+    def tensor_slots(self, share: Tensor, features: Tensor) -> Tensor:
+        return self.pool((share[:, :, None] * features[:, None]).flatten(1), self.tensor_graph)
+
     def edge_sum(self, e: Tensor) -> Tensor:
         """Sum over the edges of every graph."""
         return _sum(e, self.tensor_graph[self.tensor], self.graphs)
+
+    def layered(self) -> Layered:
+        return SparseLayered(
+            values=self.values,
+            ends=(self.source, self.destination),
+            layer=self.nodes["layer"],
+            site=self.site,
+            site_graph=self.site_graph,
+            fan_in=self.edges["fan_in"],
+            fan_out=self.edges["fan_out"],
+        )
 
     def statistics(self) -> Tensor:
         """Mean, variance and quantiles of the values of every tensor."""

@@ -2,7 +2,7 @@
 edge."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,14 +11,35 @@ from torch import Tensor, nn
 from ..errors import MetanetError
 from ..graph import GraphStack
 from ._layout import Layout, finite
-from ._tables import CONSTANT_TYPES, EDGE_TYPES
+from ._tables import CONSTANT_TYPES, EDGE_TYPES, Rows
 
 _SAMPLE = 200_000  # values kept per kind of edge: plenty for a median
+_QUANTILES = (
+    0.16,
+    0.5,
+    0.84,
+)  # of a normal distribution: a standard deviation below and above the middle
 
 
 def signed_log(x: Tensor) -> Tensor:
     """``sign(x) log(1 + |x|)``: linear near zero; several times faster than ``asinh`` on a CPU."""
     return torch.copysign(x.abs().log1p(), x)
+
+
+def centre_and_scale(parts: Sequence[Float[Tensor, " values"]]) -> tuple[float, float]:
+    """Median, and half the distance between the 16 % and 84 % quantiles, of values in float64.
+
+    Heavy tails (running variances, diverged networks) do not set the scale. Where more than two
+    thirds of the values are equal, it is their standard deviation, or else 1.
+    """
+    values = torch.cat(list(parts))
+    values = values[:: max(1, values.numel() // _SAMPLE)]
+    quantiles = torch.tensor(_QUANTILES, dtype=torch.float64)
+    low, middle, high = torch.quantile(values, quantiles).tolist()
+    scale = (high - low) / 2
+    if scale <= 1e-12 * max(1.0, abs(middle)):
+        scale = float(values.std(correction=0)) or 1.0
+    return middle, scale
 
 
 class ValueFeatures(nn.Module):
@@ -56,19 +77,12 @@ class ValueFeatures(nn.Module):
         if not samples:
             raise MetanetError("fit_normalisation was given no graphs")
         for kind, parts in samples.items():
-            if kind in CONSTANT_TYPES:
-                continue
-            values = torch.cat(parts)
-            values = values[:: max(1, values.numel() // _SAMPLE)]
-            low, middle, high = torch.quantile(
-                values, torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64)
-            ).tolist()
-            scale = (high - low) / 2
-            if scale <= 1e-12 * max(
-                1.0, abs(middle)
-            ):  # more than two thirds of the values are equal
-                scale = float(values.std(correction=0)) or 1.0
-            self.centre[kind], self.scale[kind] = middle, scale
+            if kind not in CONSTANT_TYPES:
+                self.centre[kind], self.scale[kind] = centre_and_scale(parts)
+
+    def units(self, table: Rows) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+        """Centre and scale for each row of a table of edges or tensors."""
+        return self.centre[table["kind"]], self.scale[table["kind"]]
 
     def normalised(self, layout: Layout) -> Float[Tensor, " edges"]:
         """The values ``z``."""

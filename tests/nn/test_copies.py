@@ -57,7 +57,7 @@ def test_a_copied_model_answers_the_same(probed, architecture):
     assert torch.equal(again([copy.deepcopy(given)]), probed([given]))
 
 
-@pytest.mark.parametrize("name", ["gmn", "deep_sets", "stat"])
+@pytest.mark.parametrize("name", ["gmn", "relay", "deep_sets", "stat"])
 def test_models_survive_copying(name):
     model = ready(name, mixed())
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):

@@ -38,6 +38,7 @@ BUILT = (
 NAMES = (*BUILT, *TRUTHS)
 SMALL = {
     "gmn": {"width": 8, "layers": 1},
+    "relay": {"width": 8},
     "deep_sets": {"width": 8},
     "flat_mlp": {"width": 8, "layers": 1},
 }
@@ -88,7 +89,7 @@ def test_any_order_of_nodes_and_edges_gives_the_dense_numbers(name):
         graphs.append(
             _shuffle_edges(graph, torch.randperm(given.template.num_edges, generator=generator))
         )
-    for model in ("gmn", "deep_sets"):
+    for model in ("gmn", "relay", "deep_sets"):
         net = ready(model, [given], **SMALL[model])
         dense = net([given])
         assert (dense - net(Batch.from_data_list(graphs))).abs().max() < 1e-10 * spread(dense)
@@ -105,7 +106,8 @@ def _shuffle_edges(graph: Graph, order: torch.Tensor) -> Graph:
 @pytest.mark.parametrize("name", NAMES)
 def test_law_3_relabelled_networks_get_the_same_answer(name):
     architecture = traced(name)
-    assert_invariant(ready("gmn", [networks(name)], **SMALL["gmn"]), architecture)
+    for model in ("gmn", "relay"):
+        assert_invariant(ready(model, [networks(name)], **SMALL[model]), architecture)
     # Deep Sets do not know which neurons a parameter joins, and so cannot see most illegal
     # relabellings
     assert_invariant(

@@ -13,7 +13,11 @@ from metanet.testing import assert_invariant, random_states
 from networks import ARCHITECTURES
 
 TRACED = [n for n in ARCHITECTURES if n != "tied"]
-SMALL = {"gmn": {"width": 8, "layers": 1}, "deep_sets": {"width": 8}}
+SMALL = {
+    "gmn": {"width": 8, "layers": 1},
+    "relay": {"width": 8},
+    "deep_sets": {"width": 8},
+}
 
 
 def traced(name: str, batch: int | None = None) -> metanet.Architecture:

@@ -42,7 +42,8 @@ def test_errors(folder, tmp_path):
         metanet.nn.save(folder, metanet.nn.load(folder), {"mean": torch.zeros(1)})
     edit(folder, model="gmn2")
     with pytest.raises(
-        MetanetError, match=r"holds a model 'gmn2', known are: .*gmn.*, stat. Is it one of your own"
+        MetanetError,
+        match=r"holds a model 'gmn2', known are: .*gmn.*, stat. Is it one of your own",
     ):
         metanet.nn.load(folder)
     edit(folder, metanet="0.0.9")
