@@ -1,4 +1,4 @@
-"""The general form of a layered batch: any torch-geometric batch of parameter graphs, by gather and scatter."""
+"""The general form of a layered batch: any batch of parameter graphs, by gather and scatter."""
 
 from collections.abc import Sequence
 
