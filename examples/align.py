@@ -35,6 +35,5 @@ for method in ("weight", "activation"):
     alignment = metanet.align(b, to=a, arch=arch, method=method, model=model, data=data)
     curve = metanet.barrier(a, alignment(b), model=model, data=data, points=11)
     print(f"{method:10} barrier of the loss {curve.barrier:.4f}")
-print(
-    f"{'none':10} barrier of the loss {metanet.barrier(a, b, model=model, data=data, points=11).barrier:.4f}"
-)
+curve = metanet.barrier(a, b, model=model, data=data, points=11)
+print(f"not aligned barrier of the loss {curve.barrier:.4f}")
