@@ -104,8 +104,8 @@ class Alignment:
         if lacking:
             others = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
             raise CheckpointError(
-                f"the alignment is of another network: it moves {brief(lacking[0])}{others}, which this checkpoint "
-                f"({listed(checkpoint, 3)}) does not have"
+                f"the alignment is of another network: it moves {brief(lacking[0])}{others}, "
+                f"which this checkpoint ({listed(checkpoint, 3)}) does not have"
             )
 
     def __str__(self) -> str:

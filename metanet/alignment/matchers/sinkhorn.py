@@ -55,7 +55,8 @@ def match_by_sinkhorn(
     """
     if on not in _LOSSES or gradient not in ("implicit", "unrolled"):
         raise MetanetError(
-            f"on={on!r}, gradient={gradient!r}: on is one of {', '.join(_LOSSES)}, gradient implicit or unrolled"
+            f"on={on!r}, gradient={gradient!r}: on is one of {', '.join(_LOSSES)}, "
+            "gradient implicit or unrolled"
         )
     keys = keys_of(problem.spec)
     generator = torch.Generator().manual_seed(problem.seed)
