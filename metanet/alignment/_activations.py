@@ -37,7 +37,7 @@ def activation_terms(
     keys = keys_of(problem.spec)
     movable = movable_groups(problem.spec, keys, keys)
     terms: list[Term] = []
-    for (_, neurons), each in moments.items():
-        scores = each.correlations() if by == "correlation" else each.covariances()[0]
+    for (_, neurons), sums in moments.items():
+        scores = sums.correlations() if by == "correlation" else sums.covariances()[0]
         terms += terms_of(scores.abs() if absolute else scores, neurons, keys, movable)
     return terms

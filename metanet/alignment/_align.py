@@ -24,22 +24,45 @@ Loss = Callable[[Any, Any], Tensor]
 
 @overload
 def align(
-    b: Weights, to: Weights | None = None, *, arch: Architecture | SymmetrySpec, method: str = "weight",
-    seed: int = 0, model: nn.Module | None = None, data: Iterable[Any] | None = None,
-    loss: Loss | None = None, device: str | torch.device | None = None, **options: Any,
-) -> Alignment: ...  # fmt: skip
+    b: Weights,
+    to: Weights | None = None,
+    *,
+    arch: Architecture | SymmetrySpec,
+    method: str = "weight",
+    seed: int = 0,
+    model: nn.Module | None = None,
+    data: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Alignment: ...
 @overload
 def align(
-    b: Sequence[Weights], to: Weights | None = None, *, arch: Architecture | SymmetrySpec,
-    method: str = "weight", seed: int = 0, model: nn.Module | None = None,
-    data: Iterable[Any] | None = None, loss: Loss | None = None, device: str | torch.device | None = None,
+    b: Sequence[Weights],
+    to: Weights | None = None,
+    *,
+    arch: Architecture | SymmetrySpec,
+    method: str = "weight",
+    seed: int = 0,
+    model: nn.Module | None = None,
+    data: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    device: str | torch.device | None = None,
     **options: Any,
-) -> list[Alignment]: ...  # fmt: skip
+) -> list[Alignment]: ...
 def align(
-    b: Weights | Sequence[Weights], to: Weights | None = None, *, arch: Architecture | SymmetrySpec,
-    method: str = "weight", seed: int = 0, model: nn.Module | None = None, data: Iterable[Any] | None = None,
-    loss: Loss | None = None, device: str | torch.device | None = None, **options: Any,
-) -> Alignment | list[Alignment]:  # fmt: skip
+    b: Weights | Sequence[Weights],
+    to: Weights | None = None,
+    *,
+    arch: Architecture | SymmetrySpec,
+    method: str = "weight",
+    seed: int = 0,
+    model: nn.Module | None = None,
+    data: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Alignment | list[Alignment]:
     """Relabel the neurons of one or more networks so that they fit another's.
 
     >>> import metanet, torch
@@ -77,35 +100,54 @@ def align(
     """
     entry = find_matcher(method, options)
     spec = arch if isinstance(arch, SymmetrySpec) else arch.spec
+    weights: list[Weights]
     if isinstance(b, (nn.Module, Mapping)):
-        many, weights, names = False, [b], ["the checkpoint to be aligned"]
+        many = False
+        weights = [b]
+        names = ["the checkpoint to be aligned"]
     else:
-        many, weights = True, list(b)
+        many = True
+        weights = list(b)
         names = [f"checkpoint {n + 1} of {len(weights)}" for n in range(len(weights))]
     others = {"model": model, "data": data, "loss": loss}
     _check_call(entry, weights, to, spec, others, arch)
     reference = None if to is None else checked(spec, to, "the checkpoint to align to")
-    moving = [checked(spec, own, who) for own, who in zip(weights, names, strict=True)]
+    moving = [checked(spec, state, who) for state, who in zip(weights, names, strict=True)]
     problem = Problem(
-        spec, reference, moving, seed, torch.device(device or "cpu"),
-        arch if isinstance(arch, Architecture) else None, model, data, loss,
-    )  # fmt: skip
-    used = {**entry.options, **options}
-    problems = [problem] if entry.many else [_one(problem, n) for n in range(len(moving))]
+        spec=spec,
+        reference=reference,
+        moving=moving,
+        seed=seed,
+        device=torch.device(device or "cpu"),
+        arch=arch if isinstance(arch, Architecture) else None,
+        model=model,
+        data=data,
+        loss=loss,
+    )
+    problems = [problem] if entry.many else [replace(problem, moving=[state]) for state in moving]
     alignments: list[Alignment] = []
-    for own in problems:
+    for whole in problems:
         begin = time.perf_counter()
-        own, held = holding(own)
-        result = entry.function(own, **options)
+        movable, held = holding(whole)
+        result = entry.function(movable, **options)
         matches = result if entry.many else [result]
         seconds = time.perf_counter() - begin
         for match in matches:
             _check_match(match, entry)
-            if held:
-                match = replace(match, transform=Transform(spec, match.transform.elements))
-            moved = moving[len(alignments)]
+            transform = Transform(spec, match.transform.elements) if held else match.transform
+            sides = [moving[len(alignments)]]
+            if reference is not None:
+                sides.insert(0, reference)
             alignments.append(
-                _alignment(match, spec, reference, moved, seconds, method, used, seed, held)
+                Alignment(
+                    transform=transform,
+                    objective=match.objective,
+                    identity=_reasons(transform, match.untold, sides, held),
+                    seconds=seconds,
+                    method=method,
+                    options=_plain({**entry.options, **options}),
+                    seed=seed,
+                )
             )
     return alignments if many else alignments[0]
 
@@ -121,17 +163,10 @@ def _check_call(
     """What can be told before any checkpoint is read."""
     if not weights:
         raise MetanetError("no checkpoint to align was given: the list is empty")
-    if to is None and not entry.many:
-        raise MetanetError(
-            f"matcher {entry.name!r} aligns to a checkpoint that stays: give it as to=..."
-        )
-    if entry.many and to is None and len(weights) < 2:
-        raise MetanetError(
-            f"matcher {entry.name!r} aligns checkpoints to each other: give two or more, or to=..."
-        )
-    if "arch" in entry.needs and not (
-        isinstance(arch, Architecture) and arch.recording is not None
-    ):
+    if to is None:
+        _check_without_reference(entry, weights)
+    has_recording = isinstance(arch, Architecture) and arch.recording is not None
+    if "arch" in entry.needs and not has_recording:
         raise MetanetError(
             f"matcher {entry.name!r} needs the recording: give arch=metanet.trace(model, inputs)"
         )
@@ -141,6 +176,17 @@ def _check_call(
     if not any(g.kind == "permutation" and g.size > 1 for g in spec.groups):
         raise MetanetError(
             "this architecture has no group of neurons that may be exchanged: there is nothing to align"
+        )
+
+
+def _check_without_reference(entry: Matcher, weights: Sequence[Any]) -> None:
+    if not entry.many:
+        raise MetanetError(
+            f"matcher {entry.name!r} aligns to a checkpoint that stays: give it as to=..."
+        )
+    if len(weights) < 2:
+        raise MetanetError(
+            f"matcher {entry.name!r} aligns checkpoints to each other: give two or more, or to=..."
         )
 
 
@@ -159,36 +205,36 @@ def _check_match(match: Any, entry: Matcher) -> None:
         )
 
 
-def _one(problem: Problem, number: int) -> Problem:
-    """The problem of one of its checkpoints."""
-    return replace(problem, moving=[problem.moving[number]])
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they can be written to a file."""
+    plain = (int, float, str, bool, type(None))
+    return {name: v if isinstance(v, plain) else str(v) for name, v in options.items()}
 
 
-def _alignment(
-    match: Match, spec: SymmetrySpec, reference: Mapping[str, Tensor] | None, moving: Mapping[str, Tensor],
-    seconds: float, method: str, options: Mapping[str, Any], seed: int, held: Mapping[str, str],
-) -> Alignment:  # fmt: skip
-    """With the reasons for every group that stays, and a warning for those that nothing is known
-    of."""
-    still = [
-        g.name
-        for g in spec.groups
-        if g.kind == "permutation" and g.name not in match.transform.elements
-    ]
-    sides = [s for s in (reference, moving) if s is not None]
-    untold = {**untold_groups(spec, still, sides), **match.untold}
-    untold = {g: why for g, why in untold.items() if g in still and g not in held}
-    if untold:
-        lines = "\n".join(f"  {g}: {why}" for g, why in untold.items())
+def _reasons(
+    transform: Transform,
+    untold: Mapping[str, str],
+    sides: Sequence[Mapping[str, Tensor]],
+    held: Mapping[str, str],
+) -> dict[str, str]:
+    """Why each group stays that does; a warning for those that nothing is known of.
+
+    Args:
+        untold: what the matcher says of groups that it could tell nothing of.
+        sides: the checkpoints that were matched.
+        held: groups that were not to move.
+    """
+    spec = transform.spec
+    permuted = (g.name for g in spec.groups if g.kind == "permutation")
+    still = [name for name in permuted if name not in transform.elements]
+    reasons = {**untold_groups(spec, still, sides), **untold}
+    unclear = {g: why for g, why in reasons.items() if g in still and g not in held}
+    if unclear:
+        lines = "\n".join(f"  {g}: {why}" for g, why in unclear.items())
         warnings.warn(
-            f"{len(untold)} groups stay as they are, nothing tells their neurons apart:\n{lines}",
+            f"{len(unclear)} groups stay as they are, nothing tells their neurons apart:\n{lines}",
             UntoldNeuronsWarning,
             stacklevel=3,
         )
-    known = {**untold, **held}
-    identity = {g: known.get(g, "no relabelling that was found fits better") for g in still}
-    shown = {
-        k: v if isinstance(v, (int, float, str, bool, type(None))) else str(v)
-        for k, v in options.items()
-    }
-    return Alignment(match.transform, match.objective, identity, seconds, method, shown, seed)
+    reasons = {**unclear, **held}
+    return {g: reasons.get(g, "no relabelling that was found fits better") for g in still}

@@ -60,11 +60,11 @@ class Alignment:
             CheckpointError: it has none of the architecture's tensors, or one of another shape.
         """
         state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
-        known = self.transform.spec.tensors
-        if not any(name in known for name in state):
+        tensors = self.transform.spec.tensors
+        if not any(name in tensors for name in state):
             raise CheckpointError(
                 f"none of the {len(state)} names ({listed(state, 3)}) is one of the aligned "
-                f"architecture's ({listed(known, 3)}): give parameters by their state dict names"
+                f"architecture's ({listed(tensors, 3)}): give parameters by their state dict names"
             )
         return self.transform(state)
 
@@ -98,23 +98,19 @@ class Alignment:
         Raises:
             CheckpointError: it lacks a tensor of the aligned architecture.
         """
-        weights = {n: t for n, t in self.transform.spec.tensors.items() if not t.integer}
-        lacking = [
-            n for n, known in weights.items() if known.tied_to is None and n not in checkpoint
-        ]
+        tensors = self.transform.spec.tensors.items()
+        needed = [name for name, t in tensors if not t.integer and t.tied_to is None]
+        lacking = [name for name in needed if name not in checkpoint]
         if lacking:
-            more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
+            others = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
             raise CheckpointError(
-                f"the alignment is of another network: it moves {brief(lacking[0])}{more}, "
+                f"the alignment is of another network: it moves {brief(lacking[0])}{others}, "
                 f"which this checkpoint ({listed(checkpoint, 3)}) does not have"
             )
 
     def __str__(self) -> str:
-        moved = [
-            g.name
-            for g in self.transform.spec.groups
-            if g.kind == "permutation" and g.name not in self.identity
-        ]
+        permuted = [g.name for g in self.transform.spec.groups if g.kind == "permutation"]
+        moved = [name for name in permuted if name not in self.identity]
         start, end = self.objective[0], self.objective[-1]
         lines = [
             f"Alignment by {self.method}: {len(moved)} groups moved, objective {start:.6g} -> {end:.6g} in "
@@ -126,13 +122,16 @@ class Alignment:
     def save(self, path: str | Path) -> None:
         """Write as safetensors: one permutation per group, everything else as metadata."""
         metadata = {
-            "spec": self.transform.spec.to_json(), "objective": list(self.objective),
-            "identity": dict(self.identity), "seconds": self.seconds, "method": self.method,
-            "options": dict(self.options), "seed": self.seed,
-        }  # fmt: skip
-        save_checkpoint(
-            path, {n: e.contiguous() for n, e in self.transform.elements.items()}, metadata=metadata
-        )
+            "spec": self.transform.spec.to_json(),
+            "objective": list(self.objective),
+            "identity": dict(self.identity),
+            "seconds": self.seconds,
+            "method": self.method,
+            "options": dict(self.options),
+            "seed": self.seed,
+        }
+        elements = {name: e.contiguous() for name, e in self.transform.elements.items()}
+        save_checkpoint(path, elements, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "Alignment":
@@ -150,6 +149,11 @@ class Alignment:
                 f"{place} is damaged: it left groups as they are that there aren't: {listed(unknown)}"
             )
         return cls(
-            transform, tuple(map(float, data.objective)), data.identity, float(data.seconds), data.method,
-            data.options, data.seed,
-        )  # fmt: skip
+            transform=transform,
+            objective=tuple(map(float, data.objective)),
+            identity=data.identity,
+            seconds=float(data.seconds),
+            method=data.method,
+            options=data.options,
+            seed=data.seed,
+        )

@@ -1,6 +1,7 @@
 """Coordinate ascent: one group after the other is arranged in the best way, given all the
 others."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -13,10 +14,8 @@ from ._stock import Stock
 from ._terms import others_held
 from ._wreath import Element, Term, in_order, score, solve, solve_root
 
-_GAIN = {
-    torch.float32: 1e-8,
-    torch.float64: 1e-13,
-}  # of the sizes of what is multiplied: less is rounding
+# of the sizes of what is multiplied: less is rounding
+_GAIN = {torch.float32: 1e-8, torch.float64: 1e-13}
 
 
 class Ascent:
@@ -34,13 +33,20 @@ class Ascent:
     """
 
     def __init__(
-        self, stock: Stock, moves: Sequence[Move], keys: Keys, elements: Mapping[str, Tensor],
-        generator: torch.Generator, more: Sequence[Term] = (),
-    ) -> None:  # fmt: skip
-        self.more = more
-        self.stock, self.moves, self.keys = stock, moves, keys
+        self,
+        stock: Stock,
+        moves: Sequence[Move],
+        keys: Keys,
+        elements: Mapping[str, Tensor],
+        generator: torch.Generator,
+        more: Sequence[Term] = (),
+    ) -> None:
+        self.stock = stock
+        self.moves = moves
+        self.keys = keys
         self.elements = dict(elements)
         self.generator = generator
+        self.more = more
         self.solves = 0
         pieces = range(len(stock.pieces))
         sizes = [sum(stock.norm(side, n) ** 2 for n in pieces) for side in (0, 1)]
@@ -49,12 +55,12 @@ class Ascent:
 
     def value(self) -> float:
         """The objective as it is, all in float64."""
-        by_weights = sum(
-            earned(self.stock, n, self.elements, self.keys) for n in range(len(self.stock.pieces))
-        )
-        return by_weights + score(
-            self.more, {g: Element(self.keys[g], e.numpy()) for g, e in self.elements.items()}
-        )
+        pieces = range(len(self.stock.pieces))
+        by_weights = sum(earned(self.stock, n, self.elements, self.keys) for n in pieces)
+        return by_weights + score(self.more, self._arrangement())
+
+    def _arrangement(self) -> dict[str, Element]:
+        return {g: Element(self.keys[g], e.numpy()) for g, e in self.elements.items()}
 
     def run(self, max_sweeps: int, fresh: bool = False, best_first: bool = True) -> None:
         """In a random order, again and again.
@@ -70,11 +76,12 @@ class Ascent:
         pending = self._begin(scores, best_first) if fresh else set(range(len(self.moves)))
         for _ in range(max_sweeps):
             for number in torch.randperm(len(self.moves), generator=self.generator).tolist():
-                if number in pending:
-                    pending.discard(number)
-                    if self._step(scores[number]):
-                        pending |= touched[number]
-                    scores[number].settle()
+                if number not in pending:
+                    continue
+                pending.discard(number)
+                if self._step(scores[number]):
+                    pending |= touched[number]
+                scores[number].settle()
             if not pending:
                 break
 
@@ -84,22 +91,27 @@ class Ascent:
 
         How the others happen to stand says nothing: to fit a group to that binds all to a chance
         order, which later steps can't undo. The ends of the network are fixed, so that something is
-        known of some group at all times.
+        known of some group at all times::
+
+            inputs - a - b - c - outputs     c first: of its pieces b x c and c x outputs one is decided
+                                             a next, by inputs x a; then b, by a x b and b x c
 
         Returns:
             The moves that did not see all their neighbours.
         """
-        start, pending = self.elements, set()
-        undecided = {g for m in self.moves for g in m.free}
+        start = self.elements
+        pending: set[int] = set()
+        undecided = {group for move in self.moves for group in move.free}
         todo = torch.randperm(len(self.moves), generator=self.generator).tolist()
         while todo:
-            known = {n: scores[n].known(undecided) for n in todo}
-            number = max(todo, key=lambda n: known[n] if best_first else known[n] > 0)
+            shares = {n: scores[n].known(undecided) for n in todo}
+            ranks = shares if best_first else {n: float(shares[n] > 0) for n in todo}
+            number = max(todo, key=ranks.__getitem__)
             todo.remove(number)
             undecided -= {*self.moves[number].free}
-            if known[number] < 1:
+            if shares[number] < 1:
                 pending.add(number)
-            if known[number] > 0:
+            if shares[number] > 0:
                 self._step(scores[number], undecided)
             scores[number].settle()
         value = self.value()
@@ -111,25 +123,25 @@ class Ascent:
 
     def _neighbours(self) -> list[set[int]]:
         """For every move those whose scores change with it."""
-        reads: dict[str, set[int]] = {}
+        readers: dict[str, set[int]] = defaultdict(set)
         for number, move in enumerate(self.moves):
-            groups = {
-                g
-                for v in move.views
-                for g in self.stock.pieces[v.piece].groups
-                if g not in move.free
-            }
-            groups |= {g for n in move.twice_pieces for g in self.stock.pieces[n].groups}
-            groups |= {
-                g
-                for t in self.more
-                if {*t.free} & {*move.free}
-                for g in t.free
-                if g not in move.free
-            }
-            for group in groups:
-                reads.setdefault(group, set()).add(number)
-        return [set().union(*(reads.get(g, set()) for g in move.free)) for move in self.moves]
+            for group in self._read_by(move):
+                readers[group].add(number)
+        return [set().union(*(readers[g] for g in move.free)) for move in self.moves]
+
+    def _read_by(self, move: Move) -> set[str]:
+        """The groups on whose arrangement the scores of a move depend; its own where a piece has
+        one of them several times."""
+        groups: set[str] = set()
+        for view in move.views:
+            groups.update(self.stock.pieces[view.piece].groups)
+        for term in self.more:
+            if not set(term.free).isdisjoint(move.free):
+                groups.update(term.free)
+        groups.difference_update(move.free)
+        for number in move.twice_pieces:
+            groups.update(self.stock.pieces[number].groups)
+        return groups
 
     def _step(self, scores: Scores, undecided: Collection[str] | None = None) -> bool:
         """Arranges the groups of a move anew; whether that gained anything.
@@ -141,37 +153,42 @@ class Ascent:
         self.solves += 1
         free = scores.move.free
         without = frozenset(undecided or ())
-        now = {g: Element(self.keys[g], e.numpy()) for g, e in self.elements.items()}
-        own = [t for t in self.more if {*t.free} & {*free} and not {*t.free, *t.batch} & without]
-        more = [others_held(t, free, now, self.keys) for t in own]
+        now = self._arrangement()
         before = {g: now[g] for g in free}
-        terms, twice = (
-            [*scores.terms(self.elements, without), *more],
-            scores.twice(self.elements, without),
-        )
-        if not (terms or twice or scores.large(without)):  # nothing can be told of them
+        terms = scores.terms(self.elements, without) + self._extra_terms(free, now, without)
+        twice = scores.twice(self.elements, without)
+        large = scores.large(without)
+        if not (terms or twice or large):  # nothing can be told of them
             return False
-        _, found = self._solve(scores, [*terms, *twice], before, without)
-        after = {g: Element(self.keys[g], in_order(found[g], self.keys[g])) for g in free}
-        changed = {
-            g: torch.from_numpy(e.items)
-            for g, e in after.items()
-            if (e.items != before[g].items).any()
-        }
-        if not changed:
+        _, arranged = self._solve(scores, [*terms, *twice], before, without)
+        after = {g: Element(self.keys[g], in_order(arranged[g], self.keys[g])) for g in free}
+        moved = [g for g in free if (after[g].items != before[g].items).any()]
+        if not moved:
             return False
+        elements = self.elements | {g: torch.from_numpy(after[g].items) for g in moved}
         gain = score(terms, after) - score(terms, before)
         if undecided is not None:
-            if gain > self._least or twice or scores.large(without):
-                self.elements = {**self.elements, **changed}
+            if gain > self._least or twice or large:
+                self.elements = elements
             return True
         if scores.move.twice_pieces or scores.large():
-            gain += scores.true({**self.elements, **changed}) - scores.true(self.elements)
+            gain += scores.true(elements) - scores.true(self.elements)
         if gain <= self._least:
             return False
-        self.elements = {**self.elements, **changed}
+        self.elements = elements
         self.objective.append(self.objective[-1] + gain)
         return True
+
+    def _extra_terms(
+        self, free: Sequence[str], now: Mapping[str, Element], without: Collection[str]
+    ) -> list[Term]:
+        """What a family earns besides the inner products of weights, all other groups held."""
+        terms = []
+        for term in self.more:
+            touches = not set(term.free).isdisjoint(free)
+            if touches and {*term.free, *term.batch}.isdisjoint(without):
+                terms.append(others_held(term, free, now, self.keys))
+        return terms
 
     def _solve(
         self,
@@ -180,15 +197,16 @@ class Ascent:
         before: Mapping[str, Element],
         without: Collection[str],
     ) -> tuple[float, dict[str, Element]]:
-        root, *rest = free = scores.move.free
+        free = scores.move.free
         if not scores.large(without):
             return solve(free, terms, self.keys, before, scores.prices)
+        root, *below = free
+        size = self.stock.sizes[root]
+        alone = np.zeros((size, size)) + sum(t.scores for t in terms if t.free == (root,))
+        together = [t for t in terms if t.free != (root,)]
         of_pair = scores.of_pairs(self.elements, without)
-        alone = sum(t.scores for t in terms if t.free == (root,)) + np.zeros(
-            (self.stock.sizes[root],) * 2
-        )
-        more = [t for t in terms if t.free != (root,)]
-        return solve_root(
-            root, rest, alone, lambda new, old: [*(t.at(root, new, old) for t in more), *of_pair(new, old)],
-            self.keys, before,
-        )  # fmt: skip
+
+        def source(new: int, old: int) -> list[Term]:
+            return [*(t.at(root, new, old) for t in together), *of_pair(new, old)]
+
+        return solve_root(root, below, alone, source, self.keys, before)

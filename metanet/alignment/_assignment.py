@@ -35,10 +35,10 @@ class Prices:
 
     def update(self, scores: np.ndarray, assigned: np.ndarray) -> None:
         """Raise prices until no row would rather have another's column, or nearly so."""
-        own = np.take_along_axis(scores, assigned[:, None], 1)[:, 0]
+        earned = np.take_along_axis(scores, assigned[:, None], 1)[:, 0]
         prices = scores.mean(0) if self.columns is None else self.columns
         for _ in range(_ROUNDS):
-            offers = scores - (own - prices[assigned])[:, None]
+            offers = scores - (earned - prices[assigned])[:, None]
             prices = np.maximum(prices, offers.max(0))
         self.columns = prices - prices.mean()
 
@@ -91,7 +91,10 @@ def _solve(scores: np.ndarray, prices: np.ndarray | None) -> np.ndarray:
     costs = scores - (scores.mean(0) if prices is None else prices)
     np.subtract(costs.max(1, keepdims=True), costs, out=costs)
     fast = _lapx()
-    columns = linear_sum_assignment(costs)[1] if fast is None else fast(costs, return_cost=False)[1]
+    if fast is None:
+        columns = linear_sum_assignment(costs)[1]
+    else:
+        columns = fast(costs, return_cost=False)[1]
     return columns.astype(np.int64, copy=False)
 
 

@@ -1,6 +1,6 @@
 """Checkpoints that cannot be aligned are refused before anything is computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,60 +24,82 @@ def checked(
         CheckpointError: it is an adapter alone, quantised, of another architecture (real where that
             is complex), or has NaN in its statistics.
     """
-    if isinstance(given, nn.Module):
-        given = given.state_dict()
-    if not isinstance(given, Mapping):
+    state = given.state_dict() if isinstance(given, nn.Module) else given
+    if not isinstance(state, Mapping):
         raise CheckpointError(
-            f"{who} must be a module or a mapping from names to tensors, got {type(given).__name__}"
+            f"{who} must be a module or a mapping from names to tensors, got {type(state).__name__}"
         )
-    names = list(given)
-    weights = {n: t for n, t in spec.tensors.items() if not t.integer}
-    tied = {n: t.tied_to or n for n, t in weights.items()}
-    present = {tied[n] for n in names if n in tied}
-    missing = [n for n, first in tied.items() if first not in present]
-    check_plain(given, who, network=spec.tensors)
-    odd = [n for n in weights if n in given and is_integer(stored_dtype(given, n))]
-    if odd:
-        example = f"{odd[0]} is {stored_dtype(given, odd[0])}"
-        raise CheckpointError(
-            f"{who} is quantised ({example}): dequantise it to floating point first"
-        )
-    if missing:
-        extra = [n for n in names if n not in spec.tensors]
-        raise CheckpointError(
-            f"{who} is of another architecture: it lacks {len(missing)} of {len(weights)} tensors "
-            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
-            + (
-                f" and has others ({', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''})"
-                if extra
-                else ""
-            )
-        )
-    wrong = [
-        (n, _shape(given, n), t.shape)
-        for n, t in spec.tensors.items()
-        if n in given and _shape(given, n) != t.shape
-    ]
-    if wrong:
-        name, shape, expected = wrong[0]
-        more = f"; so do {len(wrong) - 1} others" if len(wrong) > 1 else ""
-        raise CheckpointError(
-            f"{who} does not fit the architecture: {name} is {shape}, expected {expected}{more}. "
-            "Only networks of equal shapes can be aligned"
-        )
-    for name in names:
-        if (
-            name in spec.tensors
-            and stored_dtype(given, name).is_complex != spec.tensors[name].is_complex
-        ):
-            kind = "complex" if spec.tensors[name].is_complex else "real"
+    check_plain(state, who, network=spec.tensors)
+    _check_floating(spec, state, who)
+    _check_complete(spec, state, who)
+    _check_shapes(spec, state, who)
+    _check_numbers(spec, state, who)
+    return state
+
+
+def _check_floating(spec: SymmetrySpec, state: Mapping[str, Tensor], who: str) -> None:
+    for name, tensor in spec.tensors.items():
+        if tensor.integer or name not in state:
+            continue
+        dtype = stored_dtype(state, name)
+        if is_integer(dtype):
             raise CheckpointError(
-                f"{who} does not fit the architecture: {name} is {stored_dtype(given, name)}, "
-                f"expected {kind} numbers"
+                f"{who} is quantised ({name} is {dtype}): dequantise it to floating point first"
             )
-        if name in spec.tensors and name.rpartition(".")[2] in STATISTICS:
-            require_finite(given[name], name, who)
-    return given
+
+
+def _check_complete(spec: SymmetrySpec, state: Mapping[str, Tensor], who: str) -> None:
+    """Every tensor is there, a tied one under any of its names."""
+    first_names = {n: t.tied_to or n for n, t in spec.tensors.items() if not t.integer}
+    present = {first_names[n] for n in state if n in first_names}
+    missing = [n for n, first in first_names.items() if first not in present]
+    if not missing:
+        return
+    message = (
+        f"{who} is of another architecture: it lacks {len(missing)} of {len(first_names)} tensors "
+        f"({_three(missing)})"
+    )
+    extra = [n for n in state if n not in spec.tensors]
+    if extra:
+        message += f" and has others ({_three(extra)})"
+    raise CheckpointError(message)
+
+
+def _three(names: Sequence[str]) -> str:
+    dots = ", ..." if len(names) > 3 else ""
+    return ", ".join(names[:3]) + dots
+
+
+def _check_shapes(spec: SymmetrySpec, state: Mapping[str, Tensor], who: str) -> None:
+    wrong = [
+        (name, shape, tensor.shape)
+        for name, tensor in spec.tensors.items()
+        if name in state and (shape := _shape(state, name)) != tensor.shape
+    ]
+    if not wrong:
+        return
+    name, shape, expected = wrong[0]
+    others = f"; so do {len(wrong) - 1} others" if len(wrong) > 1 else ""
+    raise CheckpointError(
+        f"{who} does not fit the architecture: {name} is {shape}, expected {expected}{others}. "
+        "Only networks of equal shapes can be aligned"
+    )
+
+
+def _check_numbers(spec: SymmetrySpec, state: Mapping[str, Tensor], who: str) -> None:
+    """Complex where the architecture is; finite statistics. Weights are looked at when they are
+    read."""
+    for name in state:
+        if name not in spec.tensors:
+            continue
+        dtype, is_complex = stored_dtype(state, name), spec.tensors[name].is_complex
+        if dtype.is_complex != is_complex:
+            kind = "complex" if is_complex else "real"
+            raise CheckpointError(
+                f"{who} does not fit the architecture: {name} is {dtype}, expected {kind} numbers"
+            )
+        if name.rpartition(".")[2] in STATISTICS:
+            require_finite(state[name], name, who)
 
 
 def require_finite(tensor: Tensor, name: str, who: str) -> None:

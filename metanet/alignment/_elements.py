@@ -12,11 +12,14 @@ from ._moves import Keys
 def to_elements(transform: Transform, keys: Keys) -> dict[str, Tensor]:
     """The permutations of a transform, without axes for keys of one item."""
     spec = transform.spec
-    return {
-        g: transform.element(g).reshape(*(spec[k].size for k in own), spec[g].size).contiguous()
-        for g, own in keys.items()
-        if spec[g].kind == "permutation"
-    }
+    elements = {}
+    for name, above in keys.items():
+        if spec[name].kind != "permutation":
+            continue
+        sizes = [spec[key].size for key in above]
+        element = transform.element(name).reshape(*sizes, spec[name].size)
+        elements[name] = element.contiguous()
+    return elements
 
 
 def to_transform(elements: Mapping[str, Tensor], spec: SymmetrySpec) -> Transform:

@@ -32,9 +32,9 @@ class Universe:
         self.pieces = pieces_of(spec)
         self.moves = moves_of(spec, self.pieces, self.keys)
         self.device = problem.device
-        given = ([] if problem.reference is None else [problem.reference]) + list(problem.moving)
+        checkpoints = [s for s in (problem.reference, *problem.moving) if s is not None]
         names = dict.fromkeys(p.tensor for p in self.pieces)
-        stored = [{n: s[stored_name(spec, n, s)].detach() for n in names} for s in given]
+        stored = [{n: s[stored_name(spec, n, s)].detach() for n in names} for s in checkpoints]
         double = all(t.dtype.to_real() == torch.float64 for s in stored for t in s.values())
         self.dtype = torch.float64 if double else torch.float32
         wide = {False: self.dtype, True: self.dtype.to_complex()}
@@ -50,13 +50,13 @@ class Universe:
     def value(self) -> float:
         """The objective, in float64."""
         total: dict[str, Tensor] = {}
-        own = 0.0
+        alone = 0.0
         for number in range(len(self.states)):
             for name, tensor in self.moved(number).items():
                 t = real_parts(tensor).double()
                 total[name] = total[name] + t if name in total else t
-                own += float(t.square().sum())
-        return (sum(float(t.square().sum()) for t in total.values()) - own) / 2
+                alone += float(t.square().sum())
+        return (sum(float(t.square().sum()) for t in total.values()) - alone) / 2
 
     def improve(
         self, number: int, generator: torch.Generator, max_sweeps: int, fresh: bool
@@ -95,8 +95,12 @@ def _without_idle(t: Transform) -> Transform:
 
 
 def ascend_together(
-    universe: Universe, generator: torch.Generator, rounds: int, max_sweeps: int, fresh: bool = False
-) -> list[float]:  # fmt: skip
+    universe: Universe,
+    generator: torch.Generator,
+    rounds: int,
+    max_sweeps: int,
+    fresh: bool = False,
+) -> list[float]:
     """Git Re-Basin's MergeMany from where the checkpoints are: each in turn to all the others,
     until none improves.
 

@@ -16,7 +16,7 @@ class Moments:
 
     def add(self, a: Tensor, b: Tensor) -> None:
         """Samples of both networks, ``(neurons, samples)``, in the same order."""
-        a, b = a.float() if a.dtype.itemsize < 4 else a, b.float() if b.dtype.itemsize < 4 else b
+        a, b = (x.float() if x.dtype.itemsize < 4 else x for x in (a, b))
         if not self.count:
             self._shift = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
             self._sums = [torch.zeros(len(x), dtype=torch.float64, device=x.device) for x in (a, b)]

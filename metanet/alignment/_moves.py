@@ -49,17 +49,16 @@ class View:
         stretch of memory."""
         run = range(*self.stretch)
         ahead = len(self.batch) + len(self.free)
-        rest = (axis for axis in self.order[ahead:] if axis not in run)
-        return (*run, *rest, *self.order[:ahead])
+        others = (axis for axis in self.order[ahead:] if axis not in run)
+        return (*run, *others, *self.order[:ahead])
 
     @property
     def direct(self) -> bool:
         """Whether the piece is ``(free, run, fixed)`` as it is."""
-        return (
-            self.run is not None
-            and not self.batch
-            and self.order[: self.run[1]] == (*range(self.run[1]),)
-        )
+        if self.run is None or self.batch:
+            return False
+        end = self.run[1]
+        return self.order[:end] == tuple(range(end))
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,14 @@ def families(movable: Sequence[str], keys: Keys) -> list[tuple[str, ...]]:
 
     Each with all that hang on it, keys before what they key.
     """
-    roots = [g for g in movable if not any(k in movable for k in keys[g])]
-    return [
-        (r, *sorted((g for g in movable if r in keys[g]), key=lambda g: len(keys[g])))
-        for r in roots
-    ]
+    result = []
+    for root in movable:
+        if any(key in movable for key in keys[root]):
+            continue
+        below = [g for g in movable if root in keys[g]]
+        below.sort(key=lambda g: len(keys[g]))
+        result.append((root, *below))
+    return result
 
 
 def _choices(axes: Mapping[int, str]) -> list[list[int]]:
@@ -144,7 +146,7 @@ def _choices(axes: Mapping[int, str]) -> list[list[int]]:
     for axis, group in axes.items():
         places.setdefault(group, []).append(axis)
     most = max(map(len, places.values()))
-    return [[own[min(n, len(own) - 1)] for own in places.values()] for n in range(most)]
+    return [[at[min(n, len(at) - 1)] for at in places.values()] for n in range(most)]
 
 
 def _view(
@@ -170,14 +172,14 @@ def _view(
     above = dict.fromkeys(key for i in free_axes for key in keys[named[i]] if key not in free)
     place = {group: axis for axis, group in reversed(named.items())}  # of two, the first
     batch = [place[key] for key in above if key in place]
-    rest = [i for i in range(len(piece.atoms)) if i not in free_axes and i not in batch]
+    others = [i for i in range(len(piece.atoms)) if i not in free_axes and i not in batch]
     idle = [i for i in batch if named[i] not in movable]
     arranged = tuple(i for i in named if i not in free_axes and i not in idle)
     return View(
         piece=number,
         free=tuple(named[i] for i in free_axes),
         batch=tuple(named[i] for i in batch),
-        order=(*batch, *free_axes, *rest),
+        order=(*batch, *free_axes, *others),
         arranged=arranged,
         run=_run(arranged, batch, named, keys),
     )
@@ -214,9 +216,9 @@ def arrange(
     at_axes = ((axis, groups[axis]) for axis in axes)
     named = [(axis, group) for axis, group in at_axes if group is not None and group in elements]
     for axis, group in sorted(named, key=lambda each: len(keys[each[1]])):
-        element, own = elements[group], keys[group]
-        if own:
-            places = (*(groups.index(key) for key in own), axis)
+        element = elements[group]
+        if keys[group]:
+            places = (*(groups.index(key) for key in keys[group]), axis)
             array = _arrange_by_keys(array, element.to(array.device), places)
         elif not torch.equal(element, torch.arange(len(element))):
             array = array.index_select(axis, element.to(array.device))

@@ -49,10 +49,7 @@ class Piece:
 
     def take(self, tensor: Tensor) -> Tensor:
         """The piece of a tensor, with one axis per atom; real, of a complex tensor too."""
-        tensor = real_parts(tensor)
-        for kind, *how in self.cuts:
-            tensor = tensor.narrow(*how) if kind == "narrow" else getattr(tensor, kind)(how[0])
-        return tensor
+        return _cut_out(real_parts(tensor), self.cuts)
 
     @cached_property
     def named(self) -> dict[int, str]:
@@ -67,6 +64,7 @@ class Piece:
 
     @property
     def size(self) -> int:
+        """How many entries it has."""
         return prod(a.size for a in self.atoms)
 
 
@@ -78,17 +76,17 @@ def pieces_of(spec: SymmetrySpec, leave_out: Sequence[str] = STATISTICS) -> list
         leave_out: last parts of the names of tensors that follow but do not count (statistics of
             BatchNorm).
     """
-    out: list[Piece] = []
+    pieces: list[Piece] = []
     for name, tensor in spec.tensors.items():
-        if (
-            tensor.tied_to is None
-            and not tensor.integer
-            and name.rpartition(".")[2] not in leave_out
-        ):
-            parts = (Fixed(2, "real and imaginary part"),) if tensor.is_complex else ()
-            axes = [(axis, n) for n, axis in enumerate((*tensor.axes, *parts))]
-            out += (_ordered(name, spec, inside, cuts) for inside, cuts in _cut(axes, ()))
-    return out
+        last = name.rpartition(".")[2]
+        if tensor.tied_to is not None or tensor.integer or last in leave_out:
+            continue
+        whole = list(tensor.axes)
+        if tensor.is_complex:
+            whole.append(Fixed(2, "real and imaginary part"))
+        axes = [(axis, number) for number, axis in enumerate(whole)]
+        pieces += (_ordered(name, spec, inside, cuts) for inside, cuts in _cut(axes, ()))
+    return pieces
 
 
 # expressions, and the number of the tensor's axis that each is part of
@@ -96,21 +94,55 @@ _Axes = list[tuple[Axis, int]]
 
 
 def _cut(axes: _Axes, cuts: tuple[tuple, ...]) -> Iterator[tuple[_Axes, tuple[tuple, ...]]]:
-    """Resolves products and concatenations, from the first axis to the last."""
-    for i, (axis, number) in enumerate(axes):
+    """Resolves products and concatenations, from the first axis to the last.
+
+    ::
+
+        (heads x dims) | (kv x dims)   inputs       queries and keys of a fused projection
+        narrow 0 to the first part     reshape      ->  heads, dims, inputs
+        narrow 0 to the second part    reshape      ->  kv, dims, inputs
+    """
+    for i, (axis, _) in enumerate(axes):
         if isinstance(axis, Concat):
-            start = 0
-            for n, part in enumerate(axis.parts):
-                inside = [(chosen(a, axis.name, n), m) for a, m in axes]
-                inside[i] = (part, number)
-                yield from _cut(inside, (*cuts, ("narrow", i, start, part.size)))
-                start += part.size
+            yield from _cut_concat(axis, i, axes, cuts)
             return
         if isinstance(axis, Product):
-            inside = [*axes[:i], *((p, number) for p in axis.parts), *axes[i + 1 :]]
-            yield from _cut(inside, (*cuts, ("reshape", tuple(a.size for a, _ in inside))))
+            yield from _cut_product(axis, i, axes, cuts)
             return
     yield axes, cuts
+
+
+def _cut_concat(
+    concat: Concat, place: int, axes: _Axes, cuts: tuple[tuple, ...]
+) -> Iterator[tuple[_Axes, tuple[tuple, ...]]]:
+    """One part after the other; choices elsewhere that go by the concatenation are made."""
+    start = 0
+    for n, part in enumerate(concat.parts):
+        inside = [(chosen(axis, concat.name, n), number) for axis, number in axes]
+        inside[place] = (part, axes[place][1])
+        yield from _cut(inside, (*cuts, ("narrow", place, start, part.size)))
+        start += part.size
+
+
+def _cut_product(
+    product: Product, place: int, axes: _Axes, cuts: tuple[tuple, ...]
+) -> Iterator[tuple[_Axes, tuple[tuple, ...]]]:
+    """Each factor as an axis of its own."""
+    number = axes[place][1]
+    factors = [(part, number) for part in product.parts]
+    inside = [*axes[:place], *factors, *axes[place + 1 :]]
+    sizes = tuple(axis.size for axis, _ in inside)
+    yield from _cut(inside, (*cuts, ("reshape", sizes)))
+
+
+def _cut_out(tensor: Tensor, cuts: Sequence[tuple]) -> Tensor:
+    """What cuts leave of a tensor: ``narrow``, ``reshape`` and ``permute`` with their arguments."""
+    for kind, *how in cuts:
+        if kind == "narrow":
+            tensor = tensor.narrow(*how)
+        else:
+            tensor = getattr(tensor, kind)(how[0])
+    return tensor
 
 
 def cut_axis(axis: Axis) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
@@ -119,13 +151,15 @@ def cut_axis(axis: Axis) -> Iterator[tuple[tuple[Axis, ...], Tensor]]:
     The factors of each piece, and the positions that it has, ``(*sizes)``.
 
     Parts that depend on another axis are left out.
+
+    >>> for factors, places in cut_axis(Product((Leaf("heads", 2), Leaf("dims", 3)))):
+    ...     print(*factors, places.tolist())
+    heads[2] dims[3] [[0, 1, 2], [3, 4, 5]]
     """
-    for factors, cuts in _cut([(axis, 0)], ()):
-        if not any(isinstance(f, Choice) for f, _ in factors):
-            places = torch.arange(axis.size)
-            for kind, *how in cuts:
-                places = places.narrow(*how) if kind == "narrow" else places.reshape(how[0])
-            yield tuple(f for f, _ in factors), places
+    for axes, cuts in _cut([(axis, 0)], ()):
+        factors = tuple(factor for factor, _ in axes)
+        if not any(isinstance(factor, Choice) for factor in factors):
+            yield factors, _cut_out(torch.arange(axis.size), cuts)
 
 
 def _ordered(name: str, spec: SymmetrySpec, axes: _Axes, cuts: tuple[tuple, ...]) -> Piece:
@@ -136,19 +170,13 @@ def _ordered(name: str, spec: SymmetrySpec, axes: _Axes, cuts: tuple[tuple, ...]
         if isinstance(axis, (Leaf, Fixed)) and axis.size > 1 and axis.group
     }
     keys = {key for group in named.values() for key in spec[group].keys}
-    moving = {
-        place: group
-        for place, group in named.items()
-        if spec[group].kind == "permutation" or group in keys
-    }
+    has_axis = {g for g in named.values() if spec[g].kind == "permutation" or g in keys}
+    moving = {place: group for place, group in named.items() if group in has_axis}
     fixed = [place for place in range(len(axes)) if place not in moving]
-    order = [*moving, *fixed]
     atoms = [Atom(group, axes[place][0].size) for place, group in moving.items()]
-    items = prod(axes[place][0].size for place in fixed)
-    if items > 1:
-        atoms.append(Atom(None, items))
-    return Piece(
-        name,
-        tuple(atoms),
-        (*cuts, ("permute", tuple(order)), ("reshape", tuple(a.size for a in atoms))),
-    )
+    fixed_items = prod(axes[place][0].size for place in fixed)
+    if fixed_items > 1:
+        atoms.append(Atom(None, fixed_items))
+    order = ("permute", (*moving, *fixed))
+    shape = ("reshape", tuple(atom.size for atom in atoms))
+    return Piece(name, tuple(atoms), (*cuts, order, shape))

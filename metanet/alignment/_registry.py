@@ -131,6 +131,7 @@ def matcher(
     """
 
     def register(function: Callable) -> Callable:
+        """Adds one function."""
         parameters = list(inspect.signature(function).parameters.values())
         in_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         options = parameters[1:]

@@ -54,23 +54,22 @@ class NeuronRunner:
         Raises:
             MetanetError: no batch, or one that is no batch.
         """
-        states: list[dict[str, Tensor]] = []
-        empty = True
+        states: list[dict[str, Tensor]] | None = None
         for batch in data:
-            empty = False
             args, kwargs = batch_inputs(batch)
             trace, taps = self._recording(args, kwargs)
-            states = states or [self._prepared(trace, s) for s in sides]
+            if states is None:
+                states = [self._prepared(trace, side) for side in sides]
             inputs = [t.to(self.device) for t in tensors_in((args, kwargs))]
-            keep = {tap.value for tap in taps}
+            needed = {tap.value for tap in taps}
             mask = kwargs.get("attention_mask")
+            shown = []
             with torch.no_grad():
-                shown = []
                 for state in states:
-                    values = trace.replay(state, *inputs, keep=keep)
+                    values = trace.replay(state, *inputs, keep=needed)
                     shown.append([_flat(values[t.value], t.axis, mask, positions) for t in taps])
             yield [(tap, [side[n] for side in shown]) for n, tap in enumerate(taps)]
-        if empty:
+        if states is None:
             raise MetanetError(
                 "the data yielded no batch: is it an iterator that was used up, or an empty folder?"
             )
@@ -91,11 +90,11 @@ class NeuronRunner:
         out = {}
         for name, number in trace.parameters.items():
             value = trace.values[number]
-            stored = next((n for n in (name, *value.names) if n in state), None)
-            if stored is not None or not is_integer(value.dtype):  # checkpoints may lack integers
-                out[name] = (
-                    state[stored or name].detach().to(self.device, getattr(torch, value.dtype))
-                )
+            stored = next((n for n in (name, *value.names) if n in state), name)
+            if stored not in state and is_integer(value.dtype):  # checkpoints may lack integers
+                continue
+            dtype = getattr(torch, value.dtype)
+            out[name] = state[stored].detach().to(self.device, dtype)
         return out
 
 
@@ -103,14 +102,25 @@ def _flat(value: Tensor, axis: int, mask: Tensor | None, positions: int | None) 
     """A value as ``(neurons, samples)``, padding left out; real and imaginary parts are samples of
     their own."""
     if mask is not None:
-        mask = mask.to(value.device).bool()
-        if axis > 1 and value.shape[:2] == mask.shape:
-            value, axis = value[mask], axis - 1
-        elif (
-            axis > 0 and len(value) == mask.numel()
-        ):  # linear layers run on (batch x tokens, neurons)
-            value = value[mask.flatten()]
-    value = real_parts(value).movedim(axis, 0).flatten(1)
-    if positions is not None and value.shape[1] > positions:
-        value = value[:, torch.linspace(0, value.shape[1] - 1, positions).long().to(value.device)]
-    return value
+        value, axis = _without_padding(value, axis, mask.to(value.device).bool())
+    samples = real_parts(value).movedim(axis, 0).flatten(1)
+    count = samples.shape[1]
+    if positions is None or count <= positions:
+        return samples
+    evenly_spaced = torch.linspace(0, count - 1, positions).long()
+    return samples[:, evenly_spaced.to(value.device)]
+
+
+def _without_padding(value: Tensor, axis: int, mask: Tensor) -> tuple[Tensor, int]:
+    """A value without the tokens that a mask ``(batch, tokens)`` leaves out, and its axis then.
+
+    ::
+
+        mask [[1, 1, 0], [1, 0, 0]]    (2, 3, neurons)  ->  (3, neurons)
+                                       (6, neurons)     ->  (3, neurons)
+    """
+    if axis > 1 and value.shape[:2] == mask.shape:
+        return value[mask], axis - 1
+    if axis > 0 and len(value) == mask.numel():  # linear layers run on (batch x tokens, neurons)
+        return value[mask.flatten()], axis
+    return value, axis

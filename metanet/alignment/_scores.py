@@ -5,7 +5,7 @@ has moved, only the columns of its moved items change, so that an update costs t
 neighbour that moved: little, once the ascent comes to rest.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from math import prod
 
 import torch
@@ -30,20 +30,20 @@ class Scores:
     def __init__(self, move: Move, stock: Stock, keys: Keys) -> None:
         self.move, self.stock, self.keys = move, stock, keys
         self.prices = Prices()
-        large = [
-            v
-            for v in move.views
-            if len(move.free) > 1 and not v.batch and prod(map(self._size, v.free)) ** 2 > _WHOLE
-        ]
-        self._large = tuple(large)
-        self._views = tuple(v for v in move.views if v not in large)
+        self._large = tuple(v for v in move.views if self._is_large(v))
+        self._views = tuple(v for v in move.views if v not in self._large)
         self._sums: _Sums = {}
         self._room = True  # to keep the sums
         self._reserved = 0
         self._seen: dict[View, Tensor] = {}
-        self._known = all(
-            v.run is not None or not v.arranged for v in self._views
-        )  # how every piece changes
+        # how every piece changes
+        self._known = all(v.run is not None or not v.arranged for v in self._views)
+
+    def _is_large(self, view: View) -> bool:
+        """Whether the scores of a view are too large as a whole."""
+        if len(self.move.free) == 1 or view.batch:
+            return False
+        return prod(map(self._size, view.free)) ** 2 > _WHOLE
 
     def large(self, without: Collection[str] = ()) -> tuple[View, ...]:
         """The views whose terms are only given pair by pair."""
@@ -57,11 +57,14 @@ class Scores:
         """
         others = {*undecided} - {*self.move.free}
         views = {v.piece: v for v in (*self._views, *self._large, *self.move.twice)}
-        told = {n: v for n, v in views.items() if others.isdisjoint(self.stock.pieces[n].groups)}
-        if {g for v in told.values() for g in v.free} < {g for v in views.values() for g in v.free}:
+        pieces = self.stock.pieces
+        decided = {n: v for n, v in views.items() if others.isdisjoint(pieces[n].groups)}
+        groups = {g for v in views.values() for g in v.free}
+        decided_groups = {g for v in decided.values() for g in v.free}
+        whole = sum(pieces[n].size for n in views)
+        if decided_groups < groups or not whole:
             return 0.0
-        whole = sum(self.stock.pieces[n].size for n in views)
-        return sum(self.stock.pieces[n].size for n in told) / whole if whole else 0.0
+        return sum(pieces[n].size for n in decided) / whole
 
     def terms(self, elements: Mapping[str, Tensor], without: Collection[str] = ()) -> list[Term]:
         """What the free groups earn in pieces where each of them has one axis.
@@ -110,6 +113,7 @@ class Scores:
             sides.append((view.free[1:], a, b))
 
         def terms(new: int, old: int) -> list[Term]:
+            """For new item ``new`` and old item ``old`` of the root."""
             of_pair = []
             for free, a, b in sides:
                 sizes = [self._size(group) for group in free]
@@ -125,7 +129,9 @@ class Scores:
         return sum(earned(self.stock, n, elements, self.keys) for n in pieces)
 
     def _touches(self, view: View, groups: Collection[str]) -> bool:
-        return bool(groups) and any(g in groups for g in self.stock.pieces[view.piece].groups)
+        if not groups:
+            return False
+        return any(g in groups for g in self.stock.pieces[view.piece].groups)
 
     def _size(self, group: str) -> int:
         return self.stock.sizes[group]
@@ -135,15 +141,15 @@ class Scores:
         return arrange(self.stock.moving(view.piece), groups, view.arranged, elements, self.keys)
 
     def _update(self, view: View, elements: Mapping[str, Tensor]) -> None:
+        """Brings the sums up to date where neighbours of a view have moved.
+
+        ::
+
+            before  [0, 1, 2, 3]    changed lines 1, 2:  sums += reference[1, 2] @ moving[2, 1].T
+            now     [0, 2, 1, 3]                                - reference[1, 2] @ moving[1, 2].T
+        """
         if view.run is None:
-            if view not in self._seen:
-                self._add(
-                    self._sums,
-                    view,
-                    self.stock.reference(view.piece),
-                    self._arranged(view, elements),
-                )
-                self._seen[view] = torch.empty(0)
+            self._add_once(view, elements)
             return
         now = run_index(self.stock.pieces[view.piece], view, elements, self.keys)
         before = self._seen.get(view)
@@ -161,6 +167,14 @@ class Scores:
             reference = reference.index_select(axis, changed.to(reference.device))
         self._add_lines(view, reference, part, axis)
         self._seen[view] = now
+
+    def _add_once(self, view: View, elements: Mapping[str, Tensor]) -> None:
+        """A view without lines is added as a whole."""
+        if view in self._seen:
+            return
+        reference = self.stock.reference(view.piece)
+        self._add(self._sums, view, reference, self._arranged(view, elements))
+        self._seen[view] = torch.empty(0)
 
     def _add_lines(self, view: View, reference: Tensor, moving: Tensor, axis: int) -> None:
         """What some lines of both sides earn.
@@ -211,13 +225,11 @@ class Scores:
         return sums[key]
 
     def _as_terms(self, sums: _Sums) -> list[Term]:
-        def sizes(groups: Sequence[str]) -> list[int]:
-            return [self._size(g) for g in groups]
-
-        return [
-            Term(batch, free, each.reshape(*sizes(batch), *sizes(free), *sizes(free)).cpu().numpy())
-            for (batch, free), each in sums.items()
-        ]
+        terms = []
+        for (batch, free), total in sums.items():
+            sizes = [self._size(group) for group in (*batch, *free, *free)]
+            terms.append(Term(batch, free, total.reshape(sizes).cpu().numpy()))
+        return terms
 
 
 def earned(stock: Stock, piece: int, elements: Mapping[str, Tensor], keys: Keys) -> float:

@@ -22,18 +22,15 @@ def soft_arrange(
 ) -> Tensor:
     """Mixes the items of every movable axis of a piece: :func:`arrange` for doubly stochastic
     matrices."""
-    named = [
-        (axis, group)
-        for axis, group in enumerate(groups)
-        if group is not None and group in matrices
-    ]
-    for axis, group in sorted(named, key=lambda each: len(keys[each[1]])):
-        own = [groups.index(key) for key in keys[group]]
-        new = array.ndim
-        result = [new if d == axis else d for d in range(array.ndim)]
-        array = torch.einsum(
-            matrices[group], [*own, new, axis], array, list(range(array.ndim)), result
-        )
+    at_axes = enumerate(groups)
+    named = [(axis, group) for axis, group in at_axes if group is not None and group in matrices]
+    axes = list(range(array.ndim))
+    new = array.ndim
+    for axis, group in sorted(named, key=lambda pair: len(keys[pair[1]])):
+        # out[.., new, ..] = sum over axis of matrix[*keys, new, axis] array[.., axis, ..]
+        at_keys = [groups.index(key) for key in keys[group]]
+        out = [new if d == axis else d for d in axes]
+        array = torch.einsum(matrices[group], [*at_keys, new, axis], array, axes, out)
     return array
 
 
@@ -66,11 +63,9 @@ class SoftTransform:
         # where in a tensor the entries of its pieces belong, one piece behind the other
         self._places = {}
         for name, pieces in self.pieces.items():
-            shape = (
-                (*spec.tensors[name].shape, 2)
-                if spec.tensors[name].is_complex
-                else spec.tensors[name].shape
-            )
+            shape = spec.tensors[name].shape
+            if spec.tensors[name].is_complex:
+                shape = (*shape, 2)
             numbers = torch.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
             self._places[name] = torch.cat([p.take(numbers).flatten() for p in pieces]).argsort()
 
@@ -79,13 +74,15 @@ class SoftTransform:
         passed on."""
         out = dict(state)
         for name, pieces in self.pieces.items():
-            if name in state and any(g in matrices for p in pieces for g in p.groups):
-                moved = []
-                for piece in pieces:
-                    groups = [atom.group for atom in piece.atoms]
-                    values = soft_arrange(piece.take(state[name]), groups, matrices, self.keys)
-                    moved.append(values.flatten())
-                places = self._places[name].to(state[name].device)
-                whole = torch.cat(moved)[places].reshape(real_parts(state[name]).shape)
-                out[name] = torch.view_as_complex(whole) if state[name].is_complex() else whole
+            movable = any(group in matrices for piece in pieces for group in piece.groups)
+            if name not in state or not movable:
+                continue
+            moved = []
+            for piece in pieces:
+                groups = [atom.group for atom in piece.atoms]
+                part = soft_arrange(piece.take(state[name]), groups, matrices, self.keys)
+                moved.append(part.flatten())
+            places = self._places[name].to(state[name].device)
+            whole = torch.cat(moved)[places].reshape(real_parts(state[name]).shape)
+            out[name] = torch.view_as_complex(whole) if state[name].is_complex() else whole
         return out

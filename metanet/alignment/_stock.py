@@ -33,9 +33,15 @@ class Stock:
     """
 
     def __init__(
-        self, spec: SymmetrySpec, pieces: Sequence[Piece], reference: Mapping[str, Tensor],
-        moving: Mapping[str, Tensor], device: torch.device, room: int, balance: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        spec: SymmetrySpec,
+        pieces: Sequence[Piece],
+        reference: Mapping[str, Tensor],
+        moving: Mapping[str, Tensor],
+        device: torch.device,
+        room: int,
+        balance: bool = False,
+    ) -> None:
         self.pieces, self.device, self.balance = pieces, device, balance
         self.sizes = {g.name: g.size for g in spec.groups}
         self._sides = (reference, moving)
@@ -90,9 +96,8 @@ class Stock:
             return self._kept[side, number]
         piece = self.pieces[number]
         key = (side, piece.tensor)
-        if (
-            self._last is None or self._last[0] != key
-        ):  # the next piece asked for is often of the same tensor
+        # the next piece asked for is often of the same tensor
+        if self._last is None or self._last[0] != key:
             self._last = (key, self._sides[side][self._names[side][piece.tensor]].detach())
         array = piece.take(self._last[1]).to(self.device, self.dtype).contiguous()
         if self.balance:
@@ -114,11 +119,9 @@ class Stock:
 
 def stored_name(spec: SymmetrySpec, name: str, side: Mapping[str, Tensor]) -> str:
     """The name under which a checkpoint has a tensor that may have several."""
-    return (
-        name
-        if name in side
-        else next(n for n, t in spec.tensors.items() if t.tied_to == name and n in side)
-    )
+    if name in side:
+        return name
+    return next(n for n, t in spec.tensors.items() if t.tied_to == name and n in side)
 
 
 def balanced(array: Tensor, piece: Piece, rounds: int = 6) -> Tensor:

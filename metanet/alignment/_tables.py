@@ -33,15 +33,17 @@ def holding(problem: Problem) -> tuple[Problem, dict[str, str]]:
 
 
 def _held(spec: SymmetrySpec, sides: Sequence[Mapping[str, Tensor]]) -> Iterator[tuple[str, str]]:
-    if not any(known.integer for known in spec.tensors.values()):
+    names = [name for name, tensor in spec.tensors.items() if tensor.integer]
+    if not names:
         return
     generator = torch.Generator().manual_seed(0)
     probes = [spec.sample(generator) for _ in range(3)]
-    for name, known in spec.tensors.items():
-        tables = [side[name] for side in sides if name in side] if known.integer else []
+    for name in names:
+        tables = [side[name] for side in sides if name in side]
         if len(tables) < 2 or not all(torch.equal(tables[0], other) for other in tables[1:]):
             continue
-        for group in dict.fromkeys(leaf.group for axis in known.axes for leaf in leaves_of(axis)):
+        leaves = (leaf for axis in spec.tensors[name].axes for leaf in leaves_of(axis))
+        for group in dict.fromkeys(leaf.group for leaf in leaves):
             alone = (Transform(spec, {group: probe.elements[group]}) for probe in probes)
-            if any(not torch.equal(t.apply(name, tables[0]), tables[0]) for t in alone):
+            if any(not torch.equal(move.apply(name, tables[0]), tables[0]) for move in alone):
                 yield group, f"to move it would reorder {name}, which the checkpoints have alike"

@@ -6,7 +6,8 @@ after its first activation function where it has one (what is switched off is th
 is compared), else as it is made.
 """
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -26,7 +27,7 @@ from ..symmetry import (
     Regroup,
     SymmetrySpec,
     leaves_of,
-)  # fmt: skip
+)
 from ..tracing import Trace
 
 
@@ -52,118 +53,167 @@ def find_taps(trace: Trace, solved: Derivation, spec: SymmetrySpec) -> list[Tap]
         solved: derived from the recording; may have more groups than the spec, or other names for
             them.
     """
-    sets: dict[int, tuple[int, int]] = {}  # value -> its set of neurons, and their axis
-    shown: list[tuple[int, int]] = []  # set of neurons -> value, axis
-    active: set[int] = set()
-    fed = {*trace.inputs}  # values that depend on the network's inputs
-    for op, said in zip(trace.ops, solved.semantics, strict=True):
-        out = op.outputs[0]
-        if fed & {*op.inputs()}:
-            fed.update(n for n in op.outputs if n is not None)
-        if out is None or said is None or out not in fed:
-            continue
-        for flow in said.flow:
-            if out not in sets and (found := _follow(flow, out, sets, shown, fed, trace, solved)):
-                sets[out] = found
-        if out in sets and said.function in ACTIVATIONS:
-            number, axis = sets[out]
-            if number not in active and out != shown[number][0]:
-                active.add(number)
-                shown[number] = (out, axis)
     names = _same_groups(solved.spec, spec)
     taps = []
-    for value, axis in dict.fromkeys(shown):
+    for value, axis in dict.fromkeys(_Walk(trace, solved).shown):
         neurons = _renamed(solved.axis(solved.axes[value][axis]), names)
         if any(True for _ in leaves_of(neurons)):
             taps.append(Tap(value, axis, neurons))
     return taps
 
 
-def _follow(
-    flow: Flow, out: int, sets: Mapping[int, tuple[int, int]], shown: list[tuple[int, int]],
-    fed: Collection[int], trace: Trace, solved: Derivation,
-) -> tuple[int, int] | None:  # fmt: skip
-    """The set of neurons of an output and their axis; ``None`` if it has none that can be
-    followed."""
+class _Walk:
+    """Follows sets of neurons through a recording, from its first operation to its last.
 
-    def new(axis: int) -> tuple[int, int]:
-        shown.append((out, axis))
-        return len(shown) - 1, axis
+    ::
 
-    match flow:
-        case Contraction(_, weight, out_axis=axis) if weight.value not in fed:
-            return new(axis)
-        case Follow(operand, axes) if operand.value in sets:
-            number, axis = sets[operand.value]
-            return (number, axes.index(axis)) if axis in axes else None
-        case Regroup(operand) if operand.value in sets:
-            number, axis = sets[operand.value]
-            same = solved.factors(solved.axes[operand.value][axis])
-            alike = [
-                i
-                for i, expr in enumerate(solved.axes[out])
-                if same and solved.factors(expr) == same
-            ]
-            return (number, alike[-1]) if alike else None
-        case Join(operands):
-            rank = len(trace.values[out].shape)
-            known = [
-                (sets[o.value][0], sets[o.value][1] + rank - len(o.shape))
-                for o in operands
-                if o.value in sets
-            ]
-            several = len({number for number, _ in known}) > 1
-            return new(known[0][1]) if several else known[0] if known else None
-    return None
+        x = linear(input)    set 0 is made    shown at x
+        y = relu(x)          set 0            shown at y from now on
+        z = y + linear(y)    sets 0 and 1 meet: their sum is set 2, shown at z
+
+    Attributes:
+        sets: of every value that shows one: the number of its set, and the axis it lies along.
+        shown: of every set: the value that shows it, and the axis there.
+        active: sets that an activation function was applied to.
+        fed: values that depend on the network's inputs.
+    """
+
+    def __init__(self, trace: Trace, solved: Derivation) -> None:
+        self.trace = trace
+        self.solved = solved
+        self.sets: dict[int, tuple[int, int]] = {}
+        self.shown: list[tuple[int, int]] = []
+        self.active: set[int] = set()
+        self.fed = {*trace.inputs}
+        for op, semantics in zip(trace.ops, solved.semantics, strict=True):
+            if not self.fed.isdisjoint(op.inputs()):
+                self.fed.update(n for n in op.outputs if n is not None)
+            out = op.outputs[0]
+            if out is None or semantics is None or out not in self.fed:
+                continue
+            self._follow(semantics.flow, out)
+            if semantics.function in ACTIVATIONS:
+                self._activate(out)
+
+    def _follow(self, flows: Sequence[Flow], out: int) -> None:
+        """Gives an output the set of neurons that the first flow leads to it, if one does."""
+        for flow in flows:
+            if out in self.sets:
+                return
+            place = self._along(flow, out)
+            if place is not None:
+                self.sets[out] = place
+
+    def _activate(self, out: int) -> None:
+        """Shows a set after its first activation function."""
+        if out not in self.sets:
+            return
+        number, axis = self.sets[out]
+        if number not in self.active and out != self.shown[number][0]:
+            self.active.add(number)
+            self.shown[number] = (out, axis)
+
+    def _along(self, flow: Flow, out: int) -> tuple[int, int] | None:
+        """The set of neurons of an output and their axis; ``None`` if it has none that can be
+        followed."""
+        match flow:
+            case Contraction(_, weight, out_axis=axis) if weight.value not in self.fed:
+                return self._made(out, axis)
+            case Follow(operand, axes) if operand.value in self.sets:
+                number, axis = self.sets[operand.value]
+                return (number, axes.index(axis)) if axis in axes else None
+            case Regroup(operand) if operand.value in self.sets:
+                return self._regrouped(operand.value, out)
+            case Join():
+                return self._joined(flow, out)
+        return None
+
+    def _made(self, out: int, axis: int) -> tuple[int, int]:
+        """A new set, shown where it is made."""
+        self.shown.append((out, axis))
+        return len(self.shown) - 1, axis
+
+    def _regrouped(self, value: int, out: int) -> tuple[int, int] | None:
+        """The last axis with the same factors: ``(samples, neurons)`` made of ``(batch, tokens,
+        neurons)``."""
+        number, axis = self.sets[value]
+        factors = self.solved.factors(self.solved.axes[value][axis])
+        if not factors:
+            return None
+        exprs = self.solved.axes[out]
+        alike = [i for i, expr in enumerate(exprs) if self.solved.factors(expr) == factors]
+        return (number, alike[-1]) if alike else None
+
+    def _joined(self, join: Join, out: int) -> tuple[int, int] | None:
+        """A new set where several meet, else the one that there is."""
+        rank = len(self.trace.values[out].shape)
+        places = []
+        for operand in join.operands:
+            if operand.value in self.sets:
+                number, axis = self.sets[operand.value]
+                places.append((number, axis + rank - len(operand.shape)))
+        if not places:
+            return None
+        first, axis = places[0]
+        meet = any(number != first for number, _ in places)
+        return self._made(out, axis) if meet else places[0]
 
 
 def _same_groups(derived: SymmetrySpec, spec: SymmetrySpec) -> dict[str, str]:
     """For the groups of one spec those of another that lie at the same places of all tensors."""
     if derived == spec:
         return {g.name: g.name for g in spec.groups}
-    places, wanted = _places(derived), {at: g for g, at in _places(spec).items()}
-    same = {g: wanted[at] for g, at in places.items() if at in wanted}
-
-    def agree(group: str) -> bool:
-        return tuple(same.get(k) for k in derived[group].keys) == spec[same[group]].keys
-
-    return {g: name for g, name in same.items() if agree(g)}
+    at_places = {places: group for group, places in _places(spec).items()}
+    derived_places = _places(derived).items()
+    names = {g: at_places[places] for g, places in derived_places if places in at_places}
+    same = {}
+    for group, name in names.items():
+        keys = tuple(names.get(key) for key in derived[group].keys)
+        if keys == spec[name].keys:
+            same[group] = name
+    return same
 
 
 def _places(spec: SymmetrySpec) -> dict[str, frozenset[tuple[str, int, int, int]]]:
     """Tensor, axis, offset and stride of all that a group has."""
-    found: dict[str, set[tuple[str, int, int, int]]] = {}
-
-    def walk(name: str, number: int, axis: Axis, offset: int, stride: int) -> None:
-        match axis:
-            case Leaf(group) | Fixed(_, _, group) if group:
-                found.setdefault(group, set()).add((name, number, offset, stride))
-            case Product(parts):
-                for i, part in enumerate(parts):
-                    walk(name, number, part, offset, stride * prod(p.size for p in parts[i + 1 :]))
-            case Concat(parts):
-                for part in parts:
-                    walk(name, number, part, offset, stride)
-                    offset += stride * part.size
-            case Choice(_, parts):
-                for part in parts:
-                    walk(name, number, part, offset, stride)
-
+    places: dict[str, set[tuple[str, int, int, int]]] = defaultdict(set)
     for name, tensor in spec.tensors.items():
         for number, axis in enumerate(tensor.axes):
-            walk(name, number, axis, 0, 1)
-    return {g: frozenset(at) for g, at in found.items()}
+            for group, offset, stride in _spots(axis, 0, 1):
+                places[group].add((name, number, offset, stride))
+    return {group: frozenset(at) for group, at in places.items()}
+
+
+def _spots(axis: Axis, offset: int, stride: int) -> Iterator[tuple[str, int, int]]:
+    """Group, offset and stride of all parts of an axis that have a name.
+
+    >>> halves = Concat((Leaf("left", 2), Leaf("right", 2)))
+    >>> list(_spots(Product((Leaf("heads", 3), halves)), 0, 1))
+    [('heads', 0, 4), ('left', 0, 1), ('right', 2, 1)]
+    """
+    match axis:
+        case Leaf(group) | Fixed(_, _, group) if group:
+            yield group, offset, stride
+        case Product(parts):
+            for i, part in enumerate(parts):
+                inside = prod(p.size for p in parts[i + 1 :])
+                yield from _spots(part, offset, stride * inside)
+        case Concat(parts):
+            for part in parts:
+                yield from _spots(part, offset, stride)
+                offset += stride * part.size
+        case Choice(_, parts):
+            for part in parts:
+                yield from _spots(part, offset, stride)
 
 
 def _renamed(axis: Axis, names: Mapping[str, str]) -> Axis:
     """The axis in other names; groups without one are fixed."""
     match axis:
-        case Leaf(group, size):
-            return (
-                Leaf(names[group], size)
-                if group in names
-                else Fixed(size, "not one of the spec's groups")
-            )
+        case Leaf(group, size) if group in names:
+            return Leaf(names[group], size)
+        case Leaf(_, size):
+            return Fixed(size, "not one of the spec's groups")
         case Fixed(size, reason, group):
             return Fixed(size, reason, names.get(group, ""))
         case Product(parts):

@@ -21,23 +21,24 @@ def terms_of(scores: Tensor, neurons: Axis, keys: Keys, movable: Sequence[str]) 
     """
     for factors, places in cut_axis(neurons):
         groups = [f.group if isinstance(f, (Leaf, Fixed)) else "" for f in factors]
-        free = sorted(
-            (i for i, g in enumerate(groups) if g in movable), key=lambda i: len(keys[groups[i]])
-        )
-        names = [groups[i] for i in free]
-        if not free or len(set(names)) < len(names):
+        free = [axis for axis, group in enumerate(groups) if group in movable]
+        free.sort(key=lambda axis: len(keys[groups[axis]]))
+        names = tuple(groups[axis] for axis in free)
+        if not names or len(set(names)) < len(names):
             continue
-        wanted = {k for g in names for k in keys[g]} - {*names}
-        if not wanted <= {*groups}:  # whose neurons these are lies along another axis
+        above = {key for name in names for key in keys[name]}.difference(names)
+        if not above.issubset(groups):  # whose neurons these are lies along another axis
             continue
-        batch = [i for i, g in enumerate(groups) if g in wanted]
-        flat, n = places.flatten(), len(factors)
+        batch = [axis for axis, group in enumerate(groups) if group in above]
+        # A fixed place stays, so only its own scores count. For heads (fixed) x dims:
+        #   part[head, dim, head, old dim]  ->  out[head, dim, old dim]
+        new_axes = [*range(len(factors))]
+        old_axes = [axis + len(factors) if axis in free else axis for axis in new_axes]
+        flat = places.flatten()
         part = scores[flat][:, flat].reshape(*places.shape, *places.shape).cpu().numpy()
-        old = [
-            i + n if i in free else i for i in range(n)
-        ]  # a fixed place stays, so only its own scores count
-        out = np.einsum(part, [*range(n), *old], [*batch, *free, *(i + n for i in free)])
-        yield Term(tuple(groups[i] for i in batch), tuple(names), out)
+        out_axes = [*batch, *free, *(old_axes[axis] for axis in free)]
+        out = np.einsum(part, [*new_axes, *old_axes], out_axes)
+        yield Term(tuple(groups[axis] for axis in batch), names, out)
 
 
 def added_up(terms: Sequence[Term]) -> list[Term]:
@@ -63,22 +64,32 @@ def arrange_by_terms(
     """
     now = {g: Element(keys[g], e) for g, e in elements.items()}
     trace = [score(terms, now)]
-    own = [[t for t in terms if set(t.free) & set(free)] for free in families]
-    meet = any(set(t.free) - set(free) for free, ts in zip(families, own, strict=True) for t in ts)
+    steps = []
+    for family in families:
+        of_family = [t for t in terms if not set(t.free).isdisjoint(family)]
+        if of_family:
+            steps.append((family, of_family))
+    meet = any(set(t.free).difference(family) for family, of_family in steps for t in of_family)
     while True:
         before = trace[-1]
-        for free, earned in zip(families, own, strict=True):
-            if not earned:
-                continue
-            held = [others_held(t, free, now, keys) for t in earned]
-            _, found = solve([g for g in free if any(g in t.free for t in held)], held, keys, now)
-            after = {g: Element(keys[g], in_order(e, keys[g])) for g, e in found.items()}
-            gain = score(earned, {**now, **after}) - score(earned, now)
+        for family, of_family in steps:
+            after = now | _arranged(family, of_family, now, keys)
+            gain = score(of_family, after) - score(of_family, now)
             if gain > 1e-12 * abs(trace[0]):
-                now |= after
+                now = after
                 trace.append(trace[-1] + gain)
         if not meet or trace[-1] == before:
             return {g: e.items for g, e in now.items()}, trace
+
+
+def _arranged(
+    family: Sequence[str], terms: Sequence[Term], now: Mapping[str, Element], keys: Keys
+) -> dict[str, Element]:
+    """The groups of a family that earn something, all others held."""
+    held = [others_held(t, family, now, keys) for t in terms]
+    free = [g for g in family if any(g in t.free for t in held)]
+    _, arranged = solve(free, held, keys, now)
+    return {g: Element(keys[g], in_order(e, keys[g])) for g, e in arranged.items()}
 
 
 def others_held(
@@ -86,7 +97,8 @@ def others_held(
 ) -> Term:
     """A term with all groups arranged but those of a family."""
     for group in reversed(term.free):
-        if group not in free:
-            keyed = any(group in keys[g] for g in term.free if g in free)
-            term = term.holding(group, elements[group], keep=keyed)
+        if group in free:
+            continue
+        keys_free = any(group in keys[g] for g in term.free if g in free)
+        term = term.holding(group, elements[group], keep=keys_free)
     return term

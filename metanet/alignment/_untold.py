@@ -18,25 +18,32 @@ def untold_groups(
     Args:
         sides: the checkpoints that were matched.
     """
-    out = {}
     pieces = pieces_of(spec)
+    reasons = {}
     for group in groups:
-        held = [p for p in pieces if group in p.groups]
         if spec[group].size == 1:
             continue
-        if not held:
-            out[group] = "it is in no tensor but statistics"
-        elif any(all(_equal(p, group, spec, side) for p in held) for side in sides):
-            out[group] = "all its neurons have equal weights in one of the checkpoints"
-    return out
+        showing = [p for p in pieces if group in p.groups]
+        if not showing:
+            reasons[group] = "it is in no tensor but statistics"
+        elif any(_all_equal(showing, group, spec, side) for side in sides):
+            reasons[group] = "all its neurons have equal weights in one of the checkpoints"
+    return reasons
 
 
-def _equal(piece: Piece, group: str, spec: SymmetrySpec, side: Mapping[str, Tensor]) -> bool:
-    array = piece.take(side[stored_name(spec, piece.tensor, side)])
+def _all_equal(
+    pieces: Sequence[Piece], group: str, spec: SymmetrySpec, side: Mapping[str, Tensor]
+) -> bool:
+    return all(_equal(p, group, side[stored_name(spec, p.tensor, side)]) for p in pieces)
+
+
+def _equal(piece: Piece, group: str, tensor: Tensor) -> bool:
+    """Whether the items of a group are equal in a piece.
+
+    ``[[1, 2], [1, 2]]`` has equal rows, but not equal columns.
+    """
+    array = piece.take(tensor)
     if array.dtype.itemsize == 1:
         array = array.float()
-    return all(
-        bool((array == array.narrow(i, 0, 1)).all())
-        for i, a in enumerate(piece.atoms)
-        if a.group == group
-    )
+    axes = [axis for axis, name in piece.named.items() if name == group]
+    return all(bool((array == array.narrow(axis, 0, 1)).all()) for axis in axes)

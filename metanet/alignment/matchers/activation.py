@@ -11,9 +11,13 @@ from .._terms import added_up, arrange_by_terms
 
 @matcher("activation", needs=("arch", "model", "data"))
 def match_activations(
-    problem: Problem, *, by: str = "correlation", absolute: bool = False, positions: int = 4096,
+    problem: Problem,
+    *,
+    by: str = "correlation",
+    absolute: bool = False,
+    positions: int = 4096,
     batches: int | None = None,
-) -> Match:  # fmt: skip
+) -> Match:
     """Activation matching of Git Re-Basin (Ainsworth et al. 2022,
     https://arxiv.org/abs/2209.04836), for any spec.
 

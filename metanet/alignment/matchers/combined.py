@@ -18,9 +18,16 @@ from .._wreath import Term
 
 @matcher("combined", needs=("arch", "model", "data"))
 def match_weights_and_activations(
-    problem: Problem, *, share: float = 1.0, by: str = "covariance", balance: bool = False,
-    positions: int = 4096, batches: int | None = None, max_sweeps: int = 100, memory: float = 8.0,
-) -> Match:  # fmt: skip
+    problem: Problem,
+    *,
+    share: float = 1.0,
+    by: str = "covariance",
+    balance: bool = False,
+    positions: int = 4096,
+    batches: int | None = None,
+    max_sweeps: int = 100,
+    memory: float = 8.0,
+) -> Match:
     """Coordinate ascent on what weights and activations say together.
 
     Weights tell what a neuron could do, activations what it does on data: each settles what the
@@ -47,13 +54,14 @@ def match_weights_and_activations(
 
 def _scaled(move: Move, terms: Sequence[Term], stock: Stock, share: float) -> list[Term]:
     """The terms whose first group belongs to a move, in the unit of its weights."""
-    own = [t for t in terms if t.free[0] in move.free]
-    most = sum(_most(t) for t in own)
+    of_move = [t for t in terms if t.free[0] in move.free]
+    most = sum(_most(t) for t in of_move)
     if most == 0:
-        return own
+        return of_move
     numbers = {v.piece for v in move.views} | {*move.twice_pieces}
     weights = sum(stock.norm(0, n) * stock.norm(1, n) for n in numbers)
-    return [replace(t, scores=t.scores * (share * weights / most)) for t in own]
+    scale = share * weights / most
+    return [replace(t, scores=t.scores * scale) for t in of_move]
 
 
 def _most(term: Term) -> float:

@@ -9,7 +9,7 @@ from .._registry import Match, Problem, matcher
 @matcher("merge_many", many=True)
 def match_to_mean(
     problem: Problem, *, restarts: int = 1, rounds: int = 100, max_sweeps: int = 100
-) -> list[Match]:  # fmt: skip
+) -> list[Match]:
     """MergeMany of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836).
 
     In a random order each network is matched, by its weights, to the mean of all the others, until
@@ -22,11 +22,14 @@ def match_to_mean(
     """
     universe = Universe(problem)
     generator = torch.Generator().manual_seed(problem.seed)
-    start, best, objective = list(universe.elements), list(universe.elements), [-float("inf")]
+    start = list(universe.elements)
+    best = start
+    objective = [-float("inf")]
     for _ in range(max(1, restarts)):
         universe.elements = list(start)
-        found = ascend_together(universe, generator, rounds, max_sweeps, fresh=True)
-        if found[-1] > objective[-1]:
-            best, objective = universe.elements, found
+        values = ascend_together(universe, generator, rounds, max_sweeps, fresh=True)
+        if values[-1] > objective[-1]:
+            best = universe.elements
+            objective = values
     universe.elements = best
     return universe.matches(problem, objective)

@@ -22,9 +22,17 @@ _LOSSES = ("weights", "midpoint", "random")
 
 @matcher("sinkhorn")
 def match_by_sinkhorn(
-    problem: Problem, *, on: str = "weights", steps: int = 300, rate: float = 0.1, temperature: float = 1.0,
-    iterations: int = 20, gradient: str = "implicit", noise: float = 0.1, check: int = 20,
-) -> Match:  # fmt: skip
+    problem: Problem,
+    *,
+    on: str = "weights",
+    steps: int = 300,
+    rate: float = 0.1,
+    temperature: float = 1.0,
+    iterations: int = 20,
+    gradient: str = "implicit",
+    noise: float = 0.1,
+    check: int = 20,
+) -> Match:
     r"""Sinkhorn re-basin (Guerrero Peña et al. 2022, https://arxiv.org/abs/2212.12042), for any
     spec.
 
@@ -52,38 +60,36 @@ def match_by_sinkhorn(
         )
     keys = keys_of(problem.spec)
     generator = torch.Generator().manual_seed(problem.seed)
-    relaxed = (
-        _Weights(problem, keys)
-        if on == "weights"
-        else _Task(problem, keys, on == "random", generator)
-    )
-    still = to_elements(problem.spec.identity(), keys)
-    still = {g: e for g, e in still.items() if g in relaxed.groups}
+    relaxed: _Weights | _Task
+    if on == "weights":
+        relaxed = _Weights(problem, keys)
+    else:
+        relaxed = _Task(problem, keys, on == "random", generator)
+    identity = to_elements(problem.spec.identity(), keys)
+    still = {g: e for g, e in identity.items() if g in relaxed.groups}
     free = {}
-    for g, e in still.items():
-        start = torch.eye(e.shape[-1]).expand(*e.shape, e.shape[-1])
+    for group, element in still.items():
+        start = torch.eye(element.shape[-1]).expand(*element.shape, element.shape[-1])
         start = start + noise * torch.randn(start.shape, generator=generator)
-        free[g] = start.to(problem.device).requires_grad_()
+        free[group] = start.to(problem.device).requires_grad_()
     project = implicit_sinkhorn if gradient == "implicit" else sinkhorn
     optimizer = torch.optim.Adam(free.values(), lr=rate)
-    best, objective = still, [relaxed.objective(still)]
+    best = still
+    objective = [relaxed.objective(still)]
     for step in range(1, steps + 1):
         matrices = {g: project(x, temperature, iterations) for g, x in free.items()}
         optimizer.zero_grad()
         relaxed.loss(matrices).backward()
         optimizer.step()
-        if step % check == 0 or step == steps:
-            elements = harden(
-                {g: sinkhorn(x.detach(), temperature, iterations) for g, x in free.items()}
-            )
-            value = relaxed.objective(elements)
-            if value > objective[-1]:
-                best = elements
-                objective.append(value)
-    return Match(
-        to_transform({**to_elements(problem.spec.identity(), keys), **best}, problem.spec),
-        tuple(objective),
-    )
+        if step % check != 0 and step != steps:
+            continue
+        soft = {g: sinkhorn(x.detach(), temperature, iterations) for g, x in free.items()}
+        elements = harden(soft)
+        value = relaxed.objective(elements)
+        if value > objective[-1]:
+            best = elements
+            objective.append(value)
+    return Match(to_transform({**identity, **best}, problem.spec), tuple(objective))
 
 
 def sinkhorn(x: Tensor, temperature: float, iterations: int) -> Tensor:
@@ -106,6 +112,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, temperature: float, iterations: int) -> Tensor:
+        """The matrix by iteration."""
         p = sinkhorn(x, temperature, iterations)
         ctx.save_for_backward(p)
         ctx.temperature = temperature
@@ -113,24 +120,29 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of the limit, in float64."""
+        # With multipliers u of the rows and v of the columns, w = P * grad and sums r of rows, c of
+        # columns, the equations of a change that leaves all sums as they are:
+        #     diag(r) u + P v = w 1          the first gives u, put into the second
+        #     P^T u + diag(c) v = w^T 1      (diag(c) - P^T diag(1/r) P) v = w^T 1 - P^T (w 1 / r)
         (saved,) = ctx.saved_tensors
-        p, g = saved.double(), grad.double()
-        rows, columns, weighted = p.sum(-1), p.sum(-2), p * g
-        # multipliers u of rows, v of columns: diag(rows) u + P v = weighted 1, P^T u +
-        # diag(columns) v = weighted^T 1
+        p = saved.double()
+        g = grad.double()
+        rows = p.sum(-1)
+        columns = p.sum(-2)
+        weighted = p * g
         right = weighted.sum(-2) - (p * (weighted.sum(-1) / rows)[..., None]).sum(-2)
         schur = torch.diag_embed(columns) - p.mT @ (p / rows[..., None])
         n = p.shape[-1]
         v = torch.zeros_like(right)  # a constant may be moved from v to u: the last is 0
         if n > 1:
-            ridge = 1e-12 * torch.eye(
-                n - 1, dtype=p.dtype, device=p.device
-            )  # where p is a permutation, nothing is left
-            v[..., :-1] = torch.linalg.solve(schur[..., :-1, :-1] + ridge, right[..., :-1, None])[
-                ..., 0
-            ]
+            # where p is a permutation, nothing is left
+            ridge = 1e-12 * torch.eye(n - 1, dtype=p.dtype, device=p.device)
+            matrix = schur[..., :-1, :-1] + ridge
+            v[..., :-1] = torch.linalg.solve(matrix, right[..., :-1, None])[..., 0]
         u = (weighted.sum(-1) - (p @ v[..., None])[..., 0]) / rows
-        return ((p * (g - u[..., None] - v[..., None, :])) / ctx.temperature).to(grad), None, None
+        change = p * (g - u[..., None] - v[..., None, :])
+        return (change / ctx.temperature).to(grad), None, None
 
 
 class _Weights:
@@ -144,28 +156,31 @@ class _Weights:
         self.unit = sum(squares) or 1.0
 
     def loss(self, matrices: Mapping[str, Tensor]) -> Tensor:
+        """The squared distance, relative to the size of the weights that stay."""
         total = torch.zeros((), dtype=self.stock.dtype, device=self.stock.device)
         matrices = {g: m.to(self.stock.dtype) for g, m in matrices.items()}
         for n, piece in enumerate(self.stock.pieces):
-            moved = soft_arrange(
-                self.stock.moving(n), [a.group for a in piece.atoms], matrices, self.keys
-            )
+            groups = [atom.group for atom in piece.atoms]
+            moved = soft_arrange(self.stock.moving(n), groups, matrices, self.keys)
             total = total + (self.stock.reference(n) - moved).square().sum()
         return total / self.unit
 
     def objective(self, elements: Mapping[str, Tensor]) -> float:
-        return sum(
-            earned(self.stock, n, elements, self.keys) for n in range(len(self.stock.pieces))
-        )
+        """The inner product of the weights."""
+        pieces = range(len(self.stock.pieces))
+        return sum(earned(self.stock, n, elements, self.keys) for n in pieces)
 
 
 class _Task:
     """The task's loss between the networks."""
 
     def __init__(
-        self, problem: Problem, keys: Mapping[str, tuple[str, ...]], anywhere: bool,
-        generator: torch.Generator
-    ) -> None:  # fmt: skip
+        self,
+        problem: Problem,
+        keys: Mapping[str, tuple[str, ...]],
+        anywhere: bool,
+        generator: torch.Generator,
+    ) -> None:
         missing = [n for n in ("model", "data") if getattr(problem, n) is None]
         if missing:
             raise MetanetError(
@@ -187,6 +202,7 @@ class _Task:
         }
 
     def loss(self, matrices: Mapping[str, Tensor]) -> Tensor:
+        """The task's loss of one batch, half-way or at a random point."""
         batch = next(self._batches, None)
         if batch is None:
             self._batches = iter(self.data)
@@ -195,5 +211,6 @@ class _Task:
         return self.task(self._between(self.move(self.b, matrices), share), batch)
 
     def objective(self, elements: Mapping[str, Tensor]) -> float:
+        """Minus the task's loss half-way, on all data."""
         moved = to_transform(dict(elements), self.spec)(self.b)
         return -self.task.mean(self._between(moved, 0.5), self.data)

@@ -19,7 +19,7 @@ from .._stock import Stock
 @matcher("straight_through", needs=("model", "data"))
 def match_straight_through(
     problem: Problem, *, epochs: int = 10, rate: float = 1e-3, max_sweeps: int = 20
-) -> Match:  # fmt: skip
+) -> Match:
     r"""The straight-through matcher of Git Re-Basin (Ainsworth et al. 2022,
     https://arxiv.org/abs/2209.04836).
 
@@ -45,6 +45,7 @@ def match_straight_through(
     elements = to_elements(spec.identity(), keys)
 
     def match(start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weight matching of B to the free weights."""
         hat = {n: t.detach() for n, t in free.items()}
         stock = Stock(spec, pieces, {**a, **hat}, b, problem.device, 1 << 40)
         ascent = Ascent(stock, moves, keys, start, generator)
@@ -52,13 +53,17 @@ def match_straight_through(
         return ascent.elements
 
     def half_way(elements: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The mean of A and the moved B."""
         moved = to_transform(dict(elements), spec)(b)
         return {n: t if is_integer(t.dtype) else (t + moved[n]) / 2 for n, t in a.items()}
 
-    best, objective = elements, [-task.mean(half_way(elements), data)]
+    best = elements
+    objective = [-task.mean(half_way(elements), data)]
     for _ in range(epochs):
         for batch in data:
             elements = match(elements)
+            # as a value the half-way point; its gradient goes to the free weights:
+            #     state = (A + pi(B)) / 2 + (theta - theta') / 2,  theta' = theta without a gradient
             state = half_way(elements)
             state |= {n: state[n] + (t - t.detach()) / 2 for n, t in free.items()}
             optimizer.zero_grad()
@@ -72,10 +77,8 @@ def match_straight_through(
 
 
 def _counts(spec: SymmetrySpec, name: str) -> bool:
-    known = spec.tensors.get(name)
-    return (
-        known is not None
-        and known.tied_to is None
-        and not known.integer
-        and name.rpartition(".")[2] not in STATISTICS
-    )
+    """Whether a parameter is a weight that matching looks at."""
+    tensor = spec.tensors.get(name)
+    if tensor is None or tensor.tied_to is not None or tensor.integer:
+        return False
+    return name.rpartition(".")[2] not in STATISTICS

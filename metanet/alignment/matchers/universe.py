@@ -1,12 +1,13 @@
 """Matching many networks through a common frame, all groups at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...symmetry import Transform
 from .._elements import to_elements
 from .._many import Universe, ascend_together
 from .._registry import Match, Problem, matcher
@@ -40,18 +41,19 @@ def match_in_universe(
     generator = torch.Generator().manual_seed(problem.seed)
     universe = Universe(problem)
     start = universe.value()
-    best, objective = list(universe.elements), [start]
+    best = list(universe.elements)
+    objective = [start]
     for number in range(max(1, restarts)):
         walk = _FrankWolfe(universe, generator if number else None)
         for _ in range(max_steps):
             if walk.step() < tolerance:
                 break
-        universe.elements = [
-            {**e, **harden(m)} for e, m in zip(universe.elements, walk.matrices, strict=True)
-        ]
-        found = ascend_together(universe, generator, 100 if polish else 0, 100)
-        if found[-1] > objective[-1]:
-            best, objective = universe.elements, [start, *(v for v in found if v > start)]
+        rounded = [harden(matrices) for matrices in walk.matrices]
+        universe.elements = [e | r for e, r in zip(universe.elements, rounded, strict=True)]
+        values = ascend_together(universe, generator, 100 if polish else 0, 100)
+        if values[-1] > objective[-1]:
+            best = universe.elements
+            objective = [start, *(value for value in values if value > start)]
     universe.elements = best
     return universe.matches(problem, objective)
 
@@ -67,56 +69,71 @@ class _FrankWolfe:
         self.universe = universe
         self.pieces = [[p.take(s[p.tensor]) for p in universe.pieces] for s in universe.states]
         self.matrices: list[dict[str, Tensor]] = []
-        still = to_elements(universe.spec.identity(), universe.keys)
         used = {g for p in universe.pieces for g in p.groups}
+        still = self._as_matrices(universe.spec.identity(), used)
         for number in range(len(universe.states)):
-            matrices = as_matrices(
-                {g: e for g, e in still.items() if g in used}, universe.dtype, universe.device
-            )
+            matrices = dict(still)
             if generator is not None and number:
-                other = to_elements(universe.spec.sample(generator), universe.keys)
-                far = as_matrices({g: other[g] for g in matrices}, universe.dtype, universe.device)
-                matrices = {g: (m + far[g]) / 2 for g, m in matrices.items()}
+                far = self._as_matrices(universe.spec.sample(generator), used)
+                matrices = {g: (m + far[g]) / 2 for g, m in still.items()}
             self.matrices.append(matrices)
         self.degree = 2 * max(sum(g in used for g in p.groups) for p in universe.pieces)
 
+    def _as_matrices(self, transform: Transform, used: Collection[str]) -> dict[str, Tensor]:
+        elements = to_elements(transform, self.universe.keys)
+        elements = {g: e for g, e in elements.items() if g in used}
+        return as_matrices(elements, self.universe.dtype, self.universe.device)
+
     def value(self, matrices: list[dict[str, Tensor]]) -> Tensor:
         """The objective for soft relabellings."""
+        # sum over p < q of <x_p, x_q>  =  (|x_1 + ... + x_k|^2 - |x_1|^2 - ... - |x_k|^2) / 2
         total = torch.zeros((), dtype=torch.float64, device=self.universe.device)
         for number, piece in enumerate(self.universe.pieces):
-            groups = [a.group for a in piece.atoms]
-            moved = [soft_arrange(own[number], groups, m, self.universe.keys)
-                     for own, m in zip(self.pieces, matrices, strict=True)]  # fmt: skip
-            together = reduce(torch.add, moved)
-            own = reduce(torch.add, [x.square().sum(dtype=torch.float64) for x in moved])
-            total = total + (together.square().sum(dtype=torch.float64) - own) / 2
+            groups = [atom.group for atom in piece.atoms]
+            moved = [
+                soft_arrange(arrays[number], groups, soft, self.universe.keys)
+                for arrays, soft in zip(self.pieces, matrices, strict=True)
+            ]
+            together = reduce(torch.add, moved).square().sum(dtype=torch.float64)
+            alone = reduce(torch.add, [x.square().sum(dtype=torch.float64) for x in moved])
+            total = total + (together - alone) / 2
         return total
 
     def step(self) -> float:
         """Towards the best permutations of the linearised problem, as far as is best; the share
         gained."""
         fixed, *moving = self.matrices
-        inputs = [{g: m.detach().requires_grad_() for g, m in each.items()} for each in moving]
+        inputs = [{g: m.detach().requires_grad_() for g, m in soft.items()} for soft in moving]
         value = self.value([fixed, *inputs])
-        leaves = [m for each in inputs for m in each.values()]
-        gradients = iter(torch.autograd.grad(value, leaves))
         now = float(value.detach())
-        towards = []
-        for each in inputs:
-            target = harden({g: next(gradients) for g in each})
-            towards.append(as_matrices(target, self.universe.dtype, self.universe.device))
+        towards = self._linear_best(value, inputs)
 
-        def at(t: float) -> list[dict[str, Tensor]]:
-            return [fixed, *({g: m + t * (d[g] - m) for g, m in old.items()}
-                             for old, d in zip(moving, towards, strict=True))]  # fmt: skip
+        def at(share: float) -> list[dict[str, Tensor]]:
+            """The matrices at a share of the way."""
+            points = [fixed]
+            for begin, end in zip(moving, towards, strict=True):
+                points.append({g: m + share * (end[g] - m) for g, m in begin.items()})
+            return points
 
         with torch.no_grad():
-            best = _best_on_unit(lambda t: float(self.value(at(t))), self.degree, now)
+            best = _best_on_unit(lambda share: float(self.value(at(share))), self.degree, now)
             if best == 0:
                 return 0.0
             self.matrices = at(best)
             gained = float(self.value(self.matrices)) - now
         return gained / max(abs(now), 1e-12)
+
+    def _linear_best(
+        self, value: Tensor, inputs: list[dict[str, Tensor]]
+    ) -> list[dict[str, Tensor]]:
+        """The permutations with the largest inner product with the gradient, as matrices."""
+        leaves = [m for soft in inputs for m in soft.values()]
+        gradients = iter(torch.autograd.grad(value, leaves))
+        towards = []
+        for soft in inputs:
+            target = harden({g: next(gradients) for g in soft})
+            towards.append(as_matrices(target, self.universe.dtype, self.universe.device))
+        return towards
 
 
 def _best_on_unit(function: Callable[[float], float], degree: int, at_zero: float) -> float:

@@ -12,9 +12,14 @@ from .._stock import Stock
 
 @matcher("weight")
 def match_weights(
-    problem: Problem, *, restarts: int = 1, random_start: bool = False, balance: bool = False,
-    max_sweeps: int = 100, memory: float = 8.0,
-) -> Match:  # fmt: skip
+    problem: Problem,
+    *,
+    restarts: int = 1,
+    random_start: bool = False,
+    balance: bool = False,
+    max_sweeps: int = 100,
+    memory: float = 8.0,
+) -> Match:
     r"""Weight matching of Git Re-Basin (Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836),
     for any spec.
 
