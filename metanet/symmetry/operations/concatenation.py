@@ -8,6 +8,7 @@ from .._flow import Concatenate, Pad, Rearrange
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Pins, Semantics, law, normal_axis, pinned, rule
+from .._wild import has_wild
 from .order import stays
 
 
@@ -109,11 +110,13 @@ def stack(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
 def _own_items(call: Call, axes: tuple[Expr, ...]) -> bool:
     """Whether axes that are stacked list items of their own, all of which may move."""
     leaves = call.leaves
-    expanded = list(map(leaves.expand, axes))
-    is_wild = any(leaves.has_wild(atom) for atoms in expanded for atom in atoms)
-    if len(set(expanded)) == 1 or is_wild:
+    expanded = set(map(leaves.expand, axes))
+    if len(expanded) == 1:
         return False
-    return all(leaves.inert(axis) is None for axis in axes)
+    if any(has_wild(leaves, axis) for axis in axes):
+        return False
+    reasons = list(map(leaves.inert, axes))
+    return all(reason is None for reason in reasons)
 
 
 @law("aten.stack", blank=True)
