@@ -395,6 +395,6 @@ class Leaves:
         for notes in (self.reasons, self.made_by):
             if root in notes:
                 notes.update(dict.fromkeys(parts, notes[root]))
-        dependents = self._dependents.get(root, frozenset())
+        dependents = self._dependents.get(root, ())
         for part in parts:
             self._add_dependents(part, dependents)
