@@ -153,9 +153,9 @@ class Trace:
         ends = self._last_uses()
         for place, op in enumerate(self.ops):
             self._replay_one(op, env, device)
-            for number in {*op.inputs(), *op.outputs}:
-                if number is not None and number not in keep and ends[number] == place:
-                    env.pop(number, None)
+            for touched in {*op.inputs(), *op.outputs}:
+                if touched is not None and touched not in keep and ends[touched] == place:
+                    env.pop(touched, None)
         return {n: t for n, t in env.items() if n in keep}
 
     def _replay_one(self, op: Op, env: dict[int, Tensor], device: torch.device | None) -> None:
