@@ -82,7 +82,9 @@ def _in_order(trace: Trace, solver: Solver) -> dict[str, tuple[Expr, ...]]:
     """The parameters in the order in which the network reads them, then those that it does not,
     integers last."""
     first = {number: trace.values[number].names[0] for number in trace.parameters.values()}
-    read = [first[n] for op in trace.ops for n in op.inputs() if n in first]
+    read: list[str] = []
+    for op in trace.ops:
+        read += [first[number] for number in op.inputs() if number in first]
     names = dict.fromkeys((*read, *solver.parameters))
     in_order = sorted(names, key=lambda name: name in solver.integers)
     return {name: solver.parameters[name] for name in in_order}
