@@ -38,8 +38,9 @@ class _File(Document):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Architecture:
-    """What :func:`trace` returns: symmetries and graph template of a network, reused for all its
-    checkpoints.
+    """What :func:`trace` returns: a network's symmetries and graph template.
+
+    It is reused for all checkpoints of the network.
 
     Attributes:
         name: class of the traced module.

@@ -52,16 +52,21 @@ class Also:
             For every parameter the charges of its axes. The form of each occurrence of the leaf
             holds its charge under the number 0; forms without it (and all other leaves') mean 0.
         """
-        free, system = self._free[leaf, KINDS[kind]], self._balance.system
+        free = self._free[leaf, KINDS[kind]]
+        balance = self._balance
 
         def value(form: Form) -> Form:
-            q: Number = system.reduced(form).get(free, 0)
+            # of the form a + 2 b, where b is the free unknown: 2
+            q: Number = balance.system.reduced(form).get(free, 0)
             return {0: q} if q else {}
 
-        def known(expr: Expr, axis: Charges) -> Charges:
-            return self._balance.mapped(self._balance.complete(expr, axis), value)
+        def solved(expr: Expr, axis: Charges) -> Charges:
+            return balance.mapped(balance.complete(expr, axis), value)
 
-        return {n: tuple(map(known, self._axes[n], axes)) for n, axes in self._parameters.items()}
+        charges: dict[str, tuple[Charges, ...]] = {}
+        for name, axes in self._parameters.items():
+            charges[name] = tuple(map(solved, self._axes[name], axes))
+        return charges
 
 
 def also(
@@ -83,9 +88,9 @@ def also(
     free = balance.factors()
     factors: dict[int, frozenset[str]] = {}
     for name, kind in KINDS.items():
-        for leaf, which in free:
-            if which == kind:
-                factors[leaf] = factors.get(leaf, frozenset()) | {name}
+        leaves = [leaf for leaf, of_kind in free if of_kind == kind]
+        for leaf in leaves:
+            factors[leaf] = factors.get(leaf, frozenset()) | {name}
     return Also(factors, balance, parameters, solver.parameters, free)
 
 
@@ -153,24 +158,33 @@ class Follower:
         if not self.data.isdisjoint(numbers):
             self.data.update(n for n in op.outputs if n is not None)
         law = find_law(op.name)
-        blank = law is not None and law.blank
-        if not blank and not any(map(self._may_be_charged, numbers)):
-            return
-        operands = [self.value(n) for n in numbers]
-        if not any(x.charged or (blank and x.nothing) for x in operands):
+        operands = self._of_interest(numbers, blank=law is not None and law.blank)
+        if not operands:
             return
         if said is None or law is None:
             for x in operands:
                 self._pin(x)
             return
         call = ChargedCall(op, said, self.recording, self.balance)
-        args = [self._argument(x) for x in op.args]
+        args = list(map(self._argument, op.args))
         kwargs = {key: self._argument(x) for key, x in op.kwargs.items()}
         results = law.function(call, *args, **kwargs) or ()
         for number, axes in zip_longest(op.outputs, results[: len(op.outputs)]):
+            if number is None:
+                continue
             has_charges = axes is not None and any(axes)
-            if number is not None and (call.zero or has_charges):
+            if call.zero or has_charges:
                 self.known[number] = self._result(number, axes, call.zero)
+
+    def _of_interest(self, numbers: Sequence[int], blank: bool) -> list[Charged]:
+        """The operands, if one of them has charges, or is 0 and the law asks for that; else none."""
+        if not blank and not any(map(self._may_be_charged, numbers)):
+            return []
+        operands = list(map(self.value, numbers))
+        if any(x.charged for x in operands):
+            return operands
+        is_zero = blank and any(x.nothing for x in operands)
+        return operands if is_zero else []
 
     def _may_be_charged(self, number: int) -> bool:
         return number in self.known or self.trace.values[number].origin == "parameter"
@@ -189,17 +203,19 @@ class Follower:
         rounded = not dtype.startswith(("float", "bfloat", "complex"))
         out: list[Charges] = []
         for axis, expr in zip(axes, self.recording.axes[number], strict=True):
-            if axis and (rounded or not self.balance.alike(axis, self.balance.nought(expr))):
+            fits = not rounded and self.balance.alike(axis, self.balance.nought(expr))
+            if axis and not fits:
                 self.balance.pin(axis)
-                axis = ()
-            out.append(axis)
+            out.append(axis if fits else ())
         return tuple(out)
 
     def _argument(self, x: Any) -> Any:
         """An argument with tensors as their charges."""
         if type(x) is Ref:
             return self.value(x.value)
-        return [self._argument(y) for y in x] if type(x) in (tuple, list) else x
+        if type(x) in (tuple, list):
+            return list(map(self._argument, x))
+        return x
 
 
 def _numbers(arguments: Sequence[Any]) -> list[int]:

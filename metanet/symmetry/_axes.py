@@ -117,11 +117,12 @@ def mapped(axis: Axis, change: Callable[[Leaf | Fixed], Axis]) -> Axis:
 
 def chosen(axis: Axis, name: str, part: int) -> Axis:
     """The axis where the concatenation of this name is in the given part."""
-    if not isinstance(axis, Parted):
+    if not name or not isinstance(axis, Parted):
         return axis
-    if isinstance(axis, Choice) and axis.by == name and name:
+    if isinstance(axis, Choice) and axis.by == name:
         return axis.parts[part]
-    return replace(axis, parts=tuple(chosen(inner, name, part) for inner in axis.parts))
+    parts = [chosen(inner, name, part) for inner in axis.parts]
+    return replace(axis, parts=tuple(parts))
 
 
 def leaves_of(axis: Axis) -> Iterator[Leaf]:
@@ -144,11 +145,12 @@ def concats_of(axis: Axis) -> Iterator[Concat]:
 
 def axis_product(parts: Sequence[Axis]) -> Axis:
     """The product of parts, without needless nesting; adjacent fixed parts become one."""
+    # 1 x heads[3] x 2 x 4: heads[3] x 8
     merged: list[Axis] = []
     for part in parts:
-        last = merged[-1] if merged else None
         if part.size == 1:
             continue
+        last = merged[-1] if merged else None
         if _is_nameless(part) and _is_nameless(last):
             merged[-1] = Fixed(last.size * part.size, last.reason)
         else:
@@ -161,19 +163,32 @@ def axis_product(parts: Sequence[Axis]) -> Axis:
 def axis_concat(parts: Sequence[Axis], name: str = "", why: str = "") -> Axis:
     """The concatenation of parts, without needless nesting; adjacent fixed parts become one unless
     it has a name."""
-    if name:  # a choice goes by its parts: they stay as they are
-        return parts[0] if len(parts) == 1 else Concat(tuple(parts), name, why)
+    # 2 | 4 | (a[3] | b[5]): 6 | a[3] | b[5]; with a name, by whose parts a choice goes: as it is
+    merged = list(parts)
+    if not name:
+        nested = [part for part in parts if _is_nested(part)]
+        why = next(filter(None, [why, *(part.why for part in nested)]), "")
+        merged = _side_by_side(parts)
+    return merged[0] if len(merged) == 1 else Concat(tuple(merged), name, why)
+
+
+def _side_by_side(parts: Sequence[Axis]) -> list[Axis]:
+    """Parts of a concatenation, those of the nested ones too; adjacent fixed ones are one."""
     merged: list[Axis] = []
     for part in parts:
         last = merged[-1] if merged else None
-        if isinstance(part, Concat) and not part.name:
+        if _is_nested(part):
             merged += part.parts
-            why = why or part.why
         elif _is_nameless(part) and _is_nameless(last):
             merged[-1] = Fixed(last.size + part.size, last.reason)
         else:
             merged.append(part)
-    return merged[0] if len(merged) == 1 else Concat(tuple(merged), "", why)
+    return merged
+
+
+def _is_nested(part: Axis) -> TypeGuard[Concat]:
+    """Whether a part of a concatenation is one that nothing goes by."""
+    return isinstance(part, Concat) and not part.name
 
 
 def _is_nameless(part: Axis | None) -> TypeGuard[Fixed]:
@@ -188,14 +203,16 @@ def axis_to_json(axis: Axis) -> Any:
     """
     match axis:
         case Fixed(size, reason, group):
-            return {"fixed": size, "why": reason} | ({"key": group} if group else {})
+            return {"fixed": size, "why": reason} | _unless_empty(key=group)
         case Leaf(group, size):
             return {"group": group, "size": size}
         case Product(parts):
-            return {"product": [axis_to_json(p) for p in parts]}
+            return {"product": list(map(axis_to_json, parts))}
         case Concat(parts, name, why):
-            named = {"name": name} if name else {}
-            cut_by = {"why": why} if why else {}
-            return {"concat": [axis_to_json(p) for p in parts]} | named | cut_by
+            return {"concat": list(map(axis_to_json, parts))} | _unless_empty(name=name, why=why)
         case Choice(by, parts):
-            return {"choice": [axis_to_json(p) for p in parts], "by": by}
+            return {"choice": list(map(axis_to_json, parts)), "by": by}
+
+
+def _unless_empty(**texts: str) -> dict[str, str]:
+    return {key: text for key, text in texts.items() if text}

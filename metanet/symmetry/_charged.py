@@ -7,8 +7,9 @@ law gives its operands no charges at all.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -104,14 +105,16 @@ class ChargedCall:
     def like(self, output: int = 0) -> Axes:
         """The axes of an output, with charges 0."""
         number = self.op.outputs[output]
-        return (
-            () if number is None else tuple(map(self.balance.nought, self.recording.axes[number]))
-        )
+        if number is None:
+            return ()
+        return tuple(map(self.balance.nought, self.recording.axes[number]))
 
     def whole(self, x: Charged, axis: int) -> Charges:
         """An axis of an operand, even if it has no charges."""
-        expr = self.recording.axes.get(x.value)
-        return x[axis] or (self.balance.nought(expr[axis]) if expr is not None else ())
+        if x[axis]:
+            return x[axis]
+        exprs = self.recording.axes.get(x.value)
+        return () if exprs is None else self.balance.nought(exprs[axis])
 
     def pin(self, *operands: Any, kind: int | None = None) -> None:
         """No charges (of one kind), for those of the arguments that are tensors."""
@@ -126,9 +129,10 @@ class ChargedCall:
         if not isinstance(x, Charged):
             return ((),) * len(shape)
         lead = len(shape) - len(x)
-        return tuple(
-            () if i < lead or x.shape[i - lead] != n else x[i - lead] for i, n in enumerate(shape)
-        )
+        axes: list[Charges] = [()] * lead
+        for charges, own, size in zip(x.axes, x.shape, shape[lead:], strict=False):
+            axes.append(charges if own == size else ())  # none where it is repeated
+        return tuple(axes)
 
     def agree(self, operands: Sequence[Any]) -> Axes:
         """The axes of a result whose operands all have the same charges; numbers other than 0 have
@@ -136,16 +140,17 @@ class ChargedCall:
         charged = [self.aligned(o) for o in operands if not _is_nothing(o)]
         if not charged:
             return ((),) * len(self.shape())
-        for other in charged[1:]:
-            for a, b in zip(charged[0], other, strict=True):
+        first, *others = charged
+        for other in others:
+            for a, b in zip(first, other, strict=True):
                 self.balance.equal(a, b)
-        return tuple(next((a for a in axes if a), ()) for axes in zip(*charged, strict=True))
+        columns = zip(*charged, strict=True)
+        return tuple([first_of(column) for column in columns])
 
     def product(self, a: Any, b: Any, k: int = 1) -> Axes:
         """The axes of ``a * b ** k``."""
-        return tuple(
-            self.balance.sum(x, y, k) for x, y in zip(self.aligned(a), self.aligned(b), strict=True)
-        )
+        pairs = zip(self.aligned(a), self.aligned(b), strict=True)
+        return tuple([self.balance.sum(x, y, k) for x, y in pairs])
 
     # ---------------------------------------------------------------- what only moves entries about
 
@@ -204,9 +209,13 @@ class ChargedCall:
         balance = self.balance
         for a in gone:
             balance.pin(x[a])
+        # (a, b) to (b, a):     both keep their charges
+        # (a, b) to (b, b):     b is there twice, and neither has any
         before = self._forms_by_leaf([axis for a, axis in enumerate(x) if a not in gone])
         like = self.like()
-        behind = Counter(root for axis in like for root, _ in balance.forms(axis))
+        behind: Counter[int] = Counter()
+        for root, _ in chain.from_iterable(map(balance.forms, like)):
+            behind[root] += 1
         unique: dict[int, Form] = {}
         for root, forms in before.items():
             if len(forms) == 1 == behind[root]:
@@ -219,12 +228,12 @@ class ChargedCall:
             is_leaf = isinstance(node, Occurrence) and node.live
             return Occurrence(node.root, unique.get(node.root, ZERO)) if is_leaf else node
 
-        return tuple(tuple(map(charged, axis)) for axis in like)
+        return tuple([tuple(map(charged, axis)) for axis in like])
 
     def _forms_by_leaf(self, axes: Sequence[Charges]) -> dict[int, list[Form]]:
         """The charges that every leaf has on some axes."""
         forms: dict[int, list[Form]] = {}
-        for node in (node for axis in axes for node in axis):
+        for node in chain.from_iterable(axes):
             # Of what is inside a concatenation only a part may be there: as if there were two.
             times = 1 if isinstance(node, Occurrence) else 2
             for root, form in self.balance.forms((node,)):
@@ -260,14 +269,20 @@ class ChargedCall:
             out[axis] = inside[0].axis
         else:
             out[axis] = self._joined(inside, () if drop else self.like(output)[axis])
-            keys = frozenset(key for stretch in inside for key, _ in stretch.path)
-            for a in range(len(x)):
-                if a != axis and balance.depends(x[a], keys):
-                    balance.pin(x[a])
-                    out[a] = ()
+            self.drop_dependent(out, axis, inside)
         if drop:
             del out[axis]
         return tuple(out)
+
+    def drop_dependent(
+        self, axes: list[Charges], but: int, stretches: Sequence[ChargedStretch]
+    ) -> None:
+        """Axes that differ from stretch to stretch of another one lose their charges."""
+        keys = path_keys(stretches)
+        for a, axis in enumerate(axes):
+            if a != but and self.balance.depends(axis, keys):
+                self.balance.pin(axis)
+                axes[a] = ()
 
     def _within(
         self, stretches: Sequence[ChargedStretch], start: int, stop: int, step: int
@@ -278,12 +293,13 @@ class ChargedCall:
         first = 0
         for stretch in stretches:
             last = first + stretch.size
+            is_touched = start < last and first < stop
             is_whole = start <= first and last <= stop and step == 1
-            if start < last and first < stop:
-                if not is_whole:
-                    self.balance.pin(stretch.axis)
-                    stretch = replace(stretch, axis=())
+            if is_touched and is_whole:
                 inside.append(stretch)
+            elif is_touched:
+                self.balance.pin(stretch.axis)
+                inside.append(replace(stretch, axis=()))
             first = last
         return inside
 
@@ -299,5 +315,20 @@ class ChargedCall:
             self.balance.pin(stretch.axis)
 
 
+def path_keys(stretches: Sequence[ChargedStretch]) -> frozenset[int]:
+    """The concatenations of which stretches are segments."""
+    keys: set[int] = set()
+    for stretch in stretches:
+        keys.update(key for key, _ in stretch.path)
+    return frozenset(keys)
+
+
+def first_of(axes: Iterable[Charges]) -> Charges:
+    """The first of several charges of one axis that are any."""
+    return next(filter(None, axes), ())
+
+
 def _is_nothing(x: Any) -> bool:
-    return x.nothing if isinstance(x, Charged) else isinstance(x, (int, float)) and x == 0
+    if isinstance(x, Charged):
+        return x.nothing
+    return isinstance(x, (int, float)) and x == 0

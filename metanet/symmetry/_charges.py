@@ -16,6 +16,7 @@ A hidden layer of ReLU units, and what it says of its neurons' charges::
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -126,22 +127,30 @@ class Balance:
         return charges
 
     def _nought(self, atoms: Expr, whole: bool) -> Charges:
-        leaves = self.leaves
-        if not whole and leaves.bound.keys().isdisjoint(atoms):
-            return tuple(Occurrence(atom, ZERO) for atom in atoms if atom in self.targets)
+        unbound = self.leaves.bound.keys().isdisjoint(atoms)
+        if unbound and not whole:
+            targets = [atom for atom in atoms if atom in self.targets]
+            return tuple([Occurrence(atom, ZERO) for atom in targets])
         nodes = tuple(map(self._node, atoms))
+        if whole or _is_live(nodes):
+            return nodes
         # tables elsewhere go by a concatenation: then it is of interest itself
-        is_key = any(leaves.is_concat(atom) and leaves.tables.get(atom) for atom in atoms)
-        return nodes if whole or is_key or _is_live(nodes) else ()
+        return nodes if any(map(self._is_key, atoms)) else ()
+
+    def _is_key(self, atom: int) -> bool:
+        return self.leaves.is_concat(atom) and bool(self.leaves.tables.get(atom))
 
     def _node(self, atom: int) -> Node:
         """An atom with charges 0."""
         if atom not in self.leaves.bound:
             return Occurrence(atom, ZERO if atom in self.targets else None)
-        parts = tuple(self.nought(part, whole=True) for part in self.leaves.parts(atom))
+        inside = self.leaves.parts(atom)
+        parts = tuple([self.nought(expr, whole=True) for expr in inside])
         live = any(map(_is_live, parts))
         key = self.leaves.key(atom)
-        return Cat(atom, parts, live) if key is None else Tab(atom, key, parts, live)
+        if key is None:
+            return Cat(atom, parts, live)
+        return Tab(atom, key, parts, live)
 
     def unknown(self, expr: Expr) -> Charges:
         """The charges of a parameter's axis."""
@@ -169,19 +178,21 @@ class Balance:
     def forms(self, axis: Charges) -> Iterator[tuple[int, Form]]:
         """Every leaf that charges are looked for and its charge, in order."""
         for node in axis:
-            if isinstance(node, Occurrence):
-                if node.form is not None:
-                    yield node.root, node.form
-                continue
-            for inner in node.parts:
-                yield from self.forms(inner)
+            if not isinstance(node, Occurrence):
+                for inner in node.parts:
+                    yield from self.forms(inner)
+            elif node.form is not None:
+                yield node.root, node.form
 
     def alike(self, a: Charges, b: Charges) -> bool:
         """Whether two axes list the same items of the same leaves."""
         if a is b or _is_one_leaf(a, b):
             return True
-        ours, theirs = [n for n in a if n.live], [n for n in b if n.live]
-        return len(ours) == len(theirs) and all(map(self._same_node, ours, theirs))
+        ours = [node for node in a if node.live]
+        theirs = [node for node in b if node.live]
+        if len(ours) != len(theirs):
+            return False
+        return all(map(self._same_node, ours, theirs))
 
     def _same_node(self, a: Node, b: Node) -> bool:
         """Whether two nodes list the same items."""
@@ -206,8 +217,7 @@ class Balance:
     def pin(self, axis: Charges, kind: int | None = None) -> None:
         """All charges (of one kind) are 0."""
         for _, form in self.forms(axis):
-            if form:
-                self.system.vanish(form if kind is None else part(form, kind))
+            self.system.vanish(form if kind is None else part(form, kind))
 
     def sum(self, a: Charges, b: Charges, k: Number = 1) -> Charges:
         """``a + k b``, as for a product. Where the two have nothing to do with each other all
@@ -251,18 +261,23 @@ class Balance:
     def factors(self) -> dict[tuple[int, int], int]:
         """For each leaf and kind that has any a free unknown of which its neurons show something:
         see ``_also.py``."""
-        reads, sums = self._shown(self.reads), self._shown(self.sums)
-        shown = {place: read & sums.get(place, read) for place, read in reads.items()}
-        return {place: min(unknowns) for place, unknowns in shown.items() if unknowns}
+        reads = self._shown(self.reads)
+        sums = self._shown(self.sums)
+        free: dict[tuple[int, int], int] = {}
+        for place, read in reads.items():
+            # read as a + b, and as b + c in a residual stream: b
+            shown = read & sums.get(place, read)
+            if shown:
+                free[place] = min(shown)
+        return free
 
     def _shown(self, axes: Sequence[Charges]) -> dict[tuple[int, int], set[int]]:
         """For each leaf and kind the unknowns that its charges on some axes are made of."""
         shown: dict[tuple[int, int], set[int]] = {}
-        for root, form in (pair for axis in axes for pair in self.forms(axis)):
+        for root, form in chain.from_iterable(map(self.forms, axes)):
+            reduced = self.system.reduced(form)
             for kind in (SIGN, SCALE):
-                shown.setdefault((root, kind), set())
-            for unknown in self.system.reduced(form):
-                shown[root, unknown & 1].add(unknown)
+                shown.setdefault((root, kind), set()).update(part(reduced, kind))
         return shown
 
     # ---------------------------------------------------------------- stretches
@@ -275,8 +290,10 @@ class Balance:
         """An axis as a sequence of stretches: a concatenation in front is taken apart with what
         hangs on it."""
         if not axis or not isinstance(axis[0], Cat):
-            return [ChargedStretch(axis, (), self.size(axis) if size is None else size)]
-        first, behind = axis[0], axis[1:]
+            whole = self.size(axis) if size is None else size
+            return [ChargedStretch(axis, (), whole)]
+        first = axis[0]
+        behind = axis[1:]
         out: list[ChargedStretch] = []
         for i, segment in enumerate(first.parts):
             step = ((first.root, i),)
@@ -289,7 +306,8 @@ class Balance:
         for key, segment in path:
             out: list[Node] = []
             for node in axis:
-                out += node.parts[segment] if node.key == key else (node,)
+                is_table = node.key == key
+                out += node.parts[segment] if is_table else (node,)
             axis = tuple(out)
         return axis
 
@@ -310,6 +328,8 @@ class Balance:
             return self.filled(like, stretches[0].axis)
         if _is_live(like[1:]):
             return None
+        # three stretches as ((a | b) | c): the first segment is made up of two of them, then c
+        behind = like[1:]
         parts: list[Charges] = []
         remaining = list(stretches)
         for segment in like[0].parts:
@@ -319,7 +339,9 @@ class Balance:
                 return None
             parts.append(inner)
             remaining = remaining[n:]
-        return None if remaining else (like[0]._replace(parts=tuple(parts)), *like[1:])
+        if remaining:
+            return None
+        return (like[0]._replace(parts=tuple(parts)), *behind)
 
 
 def _is_live(axis: Charges) -> bool:

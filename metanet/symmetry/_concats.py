@@ -2,7 +2,7 @@
 follows."""
 
 from collections.abc import Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 
 from ._bindings import Expr, Path, Segments, Stretch, Table
 from ._cuts import Cuts, Equate
@@ -97,11 +97,12 @@ class Concats:
         self._refine(node)
         atoms = leaves.expand(other)
         stretches = leaves.stretches(atoms)
-        boundaries = [leaves.size(s.expr) for s in stretches]
-        if len(atoms) == 1 or boundaries != list(map(leaves.size, leaves.parts(node))):
+        sizes = [leaves.size(stretch.expr) for stretch in stretches]
+        if len(atoms) == 1 or sizes != list(map(leaves.size, leaves.parts(node))):
             return
-        paths = [s.path for s in stretches]
-        if any(key == node for path in paths for key, _ in path):
+        paths = [stretch.path for stretch in stretches]
+        keys = {key for key, _ in chain.from_iterable(paths)}
+        if node in keys:
             return
         for root in leaves.tables.pop(node, ()):
             table = leaves.bound.get(root)
@@ -139,10 +140,13 @@ class Concats:
         leaves.bound[node] = Segments(parts, bound.why)
         for root in leaves.tables.get(node, ()):
             table = leaves.bound.get(root)
-            if isinstance(table, Table):
-                pairs = zip(table.parts, split, strict=True)
-                entries = [leaves.restrict(e, s.path) for e, stretches in pairs for s in stretches]
-                leaves.bound[root] = Table(node, tuple(entries))
+            if not isinstance(table, Table):
+                continue
+            # (a | b) becomes (c | d | b): k?(x / y) becomes k?(x where a is c / x where a is d / y)
+            entries: list[Expr] = []
+            for entry, stretches in zip(table.parts, split, strict=True):
+                entries += [leaves.restrict(entry, stretch.path) for stretch in stretches]
+            leaves.bound[root] = Table(node, tuple(entries))
 
     def _align(self, x: int, y: int) -> None:
         """Cut the segments of two concatenations of the same size at each other's boundaries."""

@@ -131,7 +131,8 @@ class Cuts:
             """The same keys where the root is in its segment ``i``."""
             keys: set[int] = set()
             for key in leaves.expand(tuple(bound)):
-                keys.update(parts[key][i] if key in parts else (key,))
+                is_cut = key in parts
+                keys.update(parts[key][i] if is_cut else (key,))
             return frozenset(keys)
 
         bounds = {d: list(leaves.key_bounds.get(d, ())) for d in parts}

@@ -7,7 +7,7 @@ from ..tracing import Trace, is_integer
 from ._also import also
 from ._axes import Axis, leaves_of
 from ._bindings import Expr
-from ._groups import Keys, final_keys, group_names
+from ._groups import Keys, final_keys, group_names, leaves_of_axes
 from ._interpretation import Interpretation
 from ._leaves import Leaves
 from ._operation import Semantics
@@ -82,7 +82,9 @@ def _in_order(trace: Trace, solver: Solver) -> dict[str, tuple[Expr, ...]]:
     """The parameters in the order in which the network reads them, then those that it does not,
     integers last."""
     first = {number: trace.values[number].names[0] for number in trace.parameters.values()}
-    read = [first[n] for op in trace.ops for n in op.inputs() if n in first]
+    read: list[str] = []
+    for op in trace.ops:
+        read += [first[number] for number in op.inputs() if number in first]
     names = dict.fromkeys((*read, *solver.parameters))
     in_order = sorted(names, key=lambda name: name in solver.integers)
     return {name: solver.parameters[name] for name in in_order}
@@ -96,7 +98,7 @@ def _spec(
     factors: Mapping[int, frozenset[str]],
 ) -> SymmetrySpec:
     tensors: dict[str, TensorAxes] = {}
-    used: dict[int, None] = {}  # leaves that are groups, in the order of the tensors
+    used: dict[int, None] = {}  # in the order of the tensors
     leaves = solver.leaves
     for tensor, number in trace.parameters.items():
         value = trace.values[number]
@@ -108,9 +110,7 @@ def _spec(
             continue  # counters, tables of positions: nothing ever happens to them
         tied = first if first != tensor else None
         tensors[tensor] = TensorAxes(shape=value.shape, dtype=value.dtype, axes=axes, tied_to=tied)
-        for leaf in (leaf for expr in exprs for leaf in leaves.unbound(expr)):
-            if leaf in names:
-                used.setdefault(leaf)
+        used.update(dict.fromkeys(leaves_of_axes(leaves, exprs)))
     groups = [
         Group(
             name=names[leaf],
@@ -120,6 +120,7 @@ def _spec(
             also=factors.get(leaf, frozenset()),
         )
         for leaf in used
+        if leaf in names
     ]
     return SymmetrySpec(tuple(groups), tensors)
 
@@ -142,13 +143,17 @@ def _warnings(traces: Sequence[Trace], solver: Solver) -> Iterator[str]:
 
 def _unread(traces: Sequence[Trace]) -> list[str]:
     """Names of parameters that no recording reads, integers apart."""
-    read: set[str] = set()
+    parameters = traces[0].parameters
+    unread = dict.fromkeys(parameters)
+    for integers in traces[0].others:
+        unread.pop(integers, None)
     for trace in traces:
-        numbers = {n for op in trace.ops for n in op.inputs()}
-        numbers.update(trace.outputs, trace.reads)
-        read.update(name for name, number in trace.parameters.items() if number in numbers)
-    first = traces[0]
-    return [name for name in first.parameters if name not in read and name not in first.others]
+        numbers = {*trace.outputs, *trace.reads}
+        numbers.update(*(op.inputs() for op in trace.ops))
+        for name, number in trace.parameters.items():
+            if number in numbers:
+                unread.pop(name, None)
+    return list(unread)
 
 
 def _small_inputs(trace: Trace) -> Iterator[str]:

@@ -5,7 +5,7 @@ multiply to the shape, groups that there are, elements that can be looked up.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -53,7 +53,10 @@ class ChoiceFile(Document):
 
 
 def _kind(value: Any) -> str | None:
-    return next((kind for kind in _KINDS if isinstance(value, Mapping) and kind in value), None)
+    if not isinstance(value, Mapping):
+        return None
+    kinds = [kind for kind in _KINDS if kind in value]
+    return kinds[0] if kinds else None
 
 
 AxisFile = Annotated[
@@ -133,14 +136,23 @@ def _of_groups(groups: tuple[Any, ...]) -> Iterator[str]:
         yield "two groups have one name"
         return
     for group in groups:
-        unknown = [key for key in group.keys if key not in by_name]
-        label = f"group {brief(group.name)}"
-        if unknown:
-            yield f"{label} has the key {brief(unknown[0])}, which is no group"
-        elif len(set(group.keys)) < len(group.keys) or _reaches_itself(group.name, by_name):
-            yield f"{label} has a key twice, or itself among its keys"
-        elif prod(by_name[key].size for key in group.keys) * group.size >= _LARGEST:
-            yield f"{label} has elements of more than {_LARGEST:,} numbers"
+        problem = _of_group(group, by_name)
+        if problem:
+            yield f"group {brief(group.name)} has {problem}"
+
+
+def _of_group(group: Any, by_name: Mapping[str, Any]) -> str:
+    """The first thing that is wrong with a group; nothing if it is sound."""
+    unknown = [key for key in group.keys if key not in by_name]
+    if unknown:
+        return f"the key {brief(unknown[0])}, which is no group"
+    has_twice = len(set(group.keys)) < len(group.keys)
+    if has_twice or _reaches_itself(group.name, by_name):
+        return "a key twice, or itself among its keys"
+    sizes = [by_name[key].size for key in group.keys]
+    if prod(sizes) * group.size >= _LARGEST:
+        return f"elements of more than {_LARGEST:,} numbers"
+    return ""
 
 
 def _reaches_itself(name: str, by_name: Mapping[str, Any]) -> bool:
@@ -158,16 +170,18 @@ def _reaches_itself(name: str, by_name: Mapping[str, Any]) -> bool:
 
 def _of_tensors(spec: Any) -> Iterator[str]:
     for name, tensor in spec.tensors.items():
-        for problems in (_of_shape(tensor), _of_ties(spec, name, tensor), _of_axes(spec, tensor)):
-            for problem in problems:
-                yield f"tensor {brief(name)}: {problem}"
+        problems = chain(_of_shape(tensor), _of_ties(spec, name, tensor), _of_axes(spec, tensor))
+        for problem in problems:
+            yield f"tensor {brief(name)}: {problem}"
 
 
 def _of_shape(tensor: Any) -> Iterator[str]:
     sizes = [axis.size for axis in tensor.axes]
     if tensor.dtype not in _DTYPES:
         yield f"torch has no dtype {brief(tensor.dtype)}"
-    if prod(max(1, n) for n in tensor.shape) >= _LARGEST:
+    # an axis of size 0 does not make the others small
+    entries = prod(max(1, n) for n in tensor.shape)
+    if entries >= _LARGEST:
         yield f"its shape {brief(tensor.shape)} has more than {_LARGEST:,} entries"
     if sizes != list(tensor.shape):
         yield f"its axes have sizes {brief(sizes)}, its shape is {brief(tensor.shape)}"
@@ -184,19 +198,29 @@ def _of_ties(spec: Any, name: str, tensor: Any) -> Iterator[str]:
 
 
 def _of_axes(spec: Any, tensor: Any) -> Iterator[str]:
-    parts = [part for axis in tensor.axes for part in walk(axis)]
+    parts: list[Axis] = []
+    for axis in tensor.axes:
+        parts += walk(axis)
     concats = {part.name: part for part in parts if isinstance(part, Concat)}
-    named = {part.group for part in parts if isinstance(part, (Leaf, Fixed))}
     for part in parts:
         if isinstance(part, Choice):
             yield from _of_choice(part, concats.get(part.by))
         elif isinstance(part, (Leaf, Fixed)) and part.group:
             yield from _of_named(part, spec.by_name.get(part.group))
-    for group in dict.fromkeys(part.group for part in parts if isinstance(part, Leaf)):
-        keys = spec.by_name[group].keys if group in spec.by_name else ()
-        lacking = [key for key in keys if key not in named]
+    yield from _of_keys(parts, spec.by_name)
+
+
+def _of_keys(parts: list[Axis], by_name: Mapping[str, Any]) -> Iterator[str]:
+    # dims that have one arrangement per head: the tensor must have an axis of heads
+    present = {part.group for part in parts if isinstance(part, (Leaf, Fixed))}
+    moving = dict.fromkeys(part.group for part in parts if isinstance(part, Leaf))
+    for name in moving:
+        group = by_name.get(name)
+        if group is None:  # which _of_named reports
+            continue
+        lacking = [key for key in group.keys if key not in present]
         if lacking:
-            yield f"the elements of {brief(group)} go by {brief(lacking[0])}, which is none of its axes"
+            yield f"the elements of {brief(name)} go by {brief(lacking[0])}, which is none of its axes"
 
 
 def _of_named(part: Leaf | Fixed, group: Any) -> Iterator[str]:
@@ -210,7 +234,8 @@ def _of_named(part: Leaf | Fixed, group: Any) -> Iterator[str]:
 
 def _of_choice(choice: Choice, concat: Concat | None) -> Iterator[str]:
     count = len(choice.parts)
-    if len({part.size for part in choice.parts}) > 1:
+    sizes = {part.size for part in choice.parts}
+    if len(sizes) > 1:
         yield f"the choice by {brief(choice.by)} has parts of several sizes"
     if concat is None or len(concat.parts) != count:
         yield f"the choice by {brief(choice.by)} has no concatenation of {count} parts to go by"

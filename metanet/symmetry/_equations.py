@@ -141,8 +141,12 @@ class Equations:
         """Another axis of the tensor, where the taken one is within some stretches: it may be
         something else in each of them."""
         leaves = self.leaves
-        versions = [leaves.restrict(other, s.path) for s in inside]
+        versions = [leaves.restrict(other, stretch.path) for stretch in inside]
         if len(set(map(leaves.expand, versions))) == 1:
             return versions[0]
-        columns = [[leaves.restrict((a,), s.path) for s in inside] for a in leaves.expand(other)]
-        return sum((leaves.table(taken[0], column) for column in columns), ())
+        # dims, which is k?(a / b / c), beside the segments 0 and 1 of k: taken?(a / b)
+        beside: Expr = ()
+        for atom in leaves.expand(other):
+            entries = [leaves.restrict((atom,), stretch.path) for stretch in inside]
+            beside += leaves.table(taken[0], entries)
+        return beside

@@ -16,8 +16,10 @@ from ._operand import Operand
 
 @dataclass(frozen=True, eq=False)
 class Follow:
-    """Output 0 stays on this operand's site: its axis i is the operand's axis ``axes[i]``
-    (``None``: a new axis)."""
+    """Output 0 stays on this operand's site.
+
+    Its axis i is the operand's axis ``axes[i]`` (``None``: a new axis).
+    """
 
     operand: Operand
     axes: tuple[int | None, ...]
@@ -42,8 +44,9 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Contraction:
-    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``; its ``out_axis`` is
-    ``weight[weight_out]``.
+    """Output 0 is a sum over ``data[data_axis] * weight[weight_in]``.
+
+    Its ``out_axis`` is ``weight[weight_out]``.
 
     With ``groups`` > 1 the leading factor of the data axis, of the output axis and of
     ``weight[group_axis]`` counts the groups.
@@ -62,8 +65,10 @@ class Contraction:
 
 @dataclass(frozen=True, eq=False)
 class Attach:
-    """A parameter acts on the neurons it is aligned with: its axis i lies along axis ``axes[i]`` of
-    output 0."""
+    """A parameter acts on the neurons it is aligned with.
+
+    Its axis i lies along axis ``axes[i]`` of output 0.
+    """
 
     operand: Operand
     axes: tuple[int | None, ...]
@@ -80,8 +85,9 @@ class Join:
 
 @dataclass(frozen=True, eq=False)
 class Rearrange:
-    """Every entry of every output is one of the operand's entries: which one shows when the
-    operation is run on their numbers instead.
+    """Every entry of every output is one of the operand's entries.
+
+    Which one shows when the operation is run on their numbers instead.
 
     Attributes:
         how: ``"same"``: each output is the operand entry by entry, perhaps in another dtype.
@@ -96,8 +102,10 @@ class Rearrange:
 
 @dataclass(frozen=True, eq=False)
 class Pad:
-    """Output 0 is this operand with something constant around it: so many items before and behind
-    those of each axis (fewer than none: some are cut off)."""
+    """Output 0 is this operand with something constant around it.
+
+    So many items before and behind those of each axis; fewer than none: some are cut off.
+    """
 
     operand: Operand
     around: tuple[tuple[int, int], ...]
@@ -114,8 +122,11 @@ class Concatenate:
 
 @dataclass(frozen=True, eq=False)
 class Write:
-    """Output 0 is an operand in which ``count`` items of an axis from ``start`` are replaced by
-    another operand, which lacks the axis if it is a ``single`` item."""
+    """Output 0 is an operand in which some items of an axis are replaced.
+
+    The ``count`` items from ``start`` are those of another operand, which lacks the axis if it is a
+    ``single`` item.
+    """
 
     into: Operand
     source: Operand
@@ -181,12 +192,15 @@ Flow = (
     | Choose
     | Total
 )
+"""How the neurons of one operation flow: what a rule says besides equations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """An output that is ``operand[..., start:stop:step, ...]`` along one axis, which is dropped
-    afterwards or kept."""
+    """An output that is ``operand[..., start:stop:step, ...]`` along one axis.
+
+    The axis is dropped afterwards or kept.
+    """
 
     operand: Operand
     axis: int

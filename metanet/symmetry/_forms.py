@@ -41,7 +41,14 @@ def part(form: Form, kind: int) -> Form:
 
 def power(form: Form, k: Number) -> Form:
     """The charge of ``x ** k``. Without meaning for signs unless k is an integer."""
-    return {v: c * k % 2 if not v & 1 else c * k for v, c in form.items() if v & 1 or c * k % 2}
+    # {sign: 1, scale: 1} ** 2: {scale: 2}, as the square of a sign is 1
+    out: dict[int, Number] = {}
+    for v, c in form.items():
+        if v & 1:
+            out[v] = c * k
+        elif c * k % 2:
+            out[v] = c * k % 2
+    return out
 
 
 class System:
@@ -73,15 +80,19 @@ class System:
         """The charge is 0."""
         if not form:
             return
-        parts: tuple[dict[int, Number], dict[int, Number]] = ({}, {})
-        for v, c in self.reduced(form).items():
-            parts[v & 1][v] = c
-        for kind, terms in enumerate(parts):
-            if terms:
-                newest = max(terms)
-                c = terms.pop(newest)
-                if kind == SCALE:
-                    terms = {
-                        v: -x * c if c in (1, -1) else Fraction(-x) / c for v, x in terms.items()
-                    }
-                self.solved[newest] = terms
+        # scales: a + 2 b - 4 c = 0 is c = a / 4 + b / 2;  signs: a + b + c = 0 is c = a + b
+        reduced = self.reduced(form)
+        for kind in (SIGN, SCALE):
+            terms = dict(part(reduced, kind))
+            if not terms:
+                continue
+            newest = max(terms)
+            c = terms.pop(newest)
+            if kind == SCALE:
+                terms = {v: _divided(-x, c) for v, x in terms.items()}
+            self.solved[newest] = terms
+
+
+def _divided(x: Number, by: Number) -> Number:
+    """A quotient, which stays an integer where the divisor is 1 or -1."""
+    return x * by if by in (1, -1) else Fraction(x) / by

@@ -16,6 +16,7 @@ from ._operand import Operand
 from ._operation import Call, Rule, Semantics, find_rule
 from ._solver import Solver
 from ._spaces import Stand
+from ._wild import has_wild, renewed
 
 INPUT = "axis of the network's input"
 VARIES = "a constant that may vary along it"
@@ -90,7 +91,7 @@ class Interpretation:
             )
         axes = self.axes[number]
         if number in self._wild:
-            axes = tuple(map(self.leaves.renewed, axes))
+            axes = tuple([renewed(self.leaves, axis) for axis in axes])
         label, ident = self.labels.get(number, _NO_LABEL)
         return Operand(number, value.shape, axes, value.dtype, None, value.layout, label, ident)
 
@@ -141,8 +142,10 @@ class Interpretation:
                 raise MetanetError(
                     f"the rule for {op.name} is wrong about {op.args} in {op.module!r}: {e}"
                 ) from e
-        if semantics is None or not semantics.moves:
-            self.solver.reads.update(axis for operand in operands for axis in operand.axes)
+        only_moves = semantics is not None and semantics.moves
+        if not only_moves:
+            for operand in operands:
+                self.solver.reads.update(operand.axes)
         self._outputs(op, semantics, operands)
         return semantics
 
@@ -191,10 +194,15 @@ class Interpretation:
 
     def _without_takes(self, said: Semantics, where: str) -> Semantics:
         """The semantics with the axes of stretches in place of takes."""
-        takes = [out if isinstance(out, Take) else None for out in said.outputs]
-        outputs = [
-            self._taken(out, where) if isinstance(out, Take) else out for out in said.outputs
-        ]
+        takes: list[Take | None] = []
+        outputs: list[tuple[Expr, ...] | None] = []
+        for output in said.outputs:
+            if isinstance(output, Take):
+                takes.append(output)
+                outputs.append(self._taken(output, where))
+            else:
+                takes.append(None)
+                outputs.append(output)
         return replace(said, outputs=tuple(outputs), takes=tuple(takes))
 
     def _use_as_numbers(self, operands: Sequence[Operand], where: str) -> None:
@@ -224,19 +232,25 @@ class Interpretation:
 
     def _outputs(self, op: Op, said: Semantics | None, operands: Sequence[Operand]) -> None:
         """Axes of the results, and what they name if they are integers."""
-        leaves = self.leaves
         for position, number in enumerate(op.outputs):
             if number is None:
                 continue
-            axes = said.axes(position) if said is not None else None
-            if axes is None:
-                why = f"result of {op.name} that is not followed (in {op.module or 'the network'})"
-                axes = self._fixed(self.trace.values[number].shape, why)
+            axes = self._axes_of_result(op, said, position, number)
             self.axes[number] = axes
-            if any(leaves.has_wild(a) for axis in axes for a in leaves.expand(axis)):
+            if any(has_wild(self.leaves, axis) for axis in axes):
                 self._wild.add(number)
             if said is not None:
                 self._label(number, said, position, operands)
+
+    def _axes_of_result(
+        self, op: Op, said: Semantics | None, position: int, number: int
+    ) -> tuple[Expr, ...]:
+        """What the rule says; fixed axes where it says nothing."""
+        axes = said.axes(position) if said is not None else None
+        if axes is not None:
+            return axes
+        why = f"result of {op.name} that is not followed (in {op.module or 'the network'})"
+        return self._fixed(self.trace.values[number].shape, why)
 
     def _label(
         self, number: int, said: Semantics, position: int, operands: Sequence[Operand]
@@ -246,10 +260,15 @@ class Interpretation:
         label = said.labels[position] if said.labels is not None else None
         if label is not None:
             self.labels[number] = (label, number)
-        elif said.moves and operands and operands[0].label is not None:
-            first = operands[0]
+            return
+        if not said.moves or not operands:
+            return
+        # ids[:, 1:] names items of the same axis as ids does, but they are other integers
+        first = operands[0]
+        if first.label is not None:
             is_whole = self._numel(number) == self._numel(first.value)
-            self.labels[number] = (first.label, first.ident if is_whole else number)
+            ident = first.ident if is_whole else number
+            self.labels[number] = (first.label, ident)
 
     def _numel(self, number: int) -> int:
         return torch.Size(self.trace.values[number].shape).numel()

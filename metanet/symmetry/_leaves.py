@@ -20,13 +20,15 @@ A fused projection of 24 rows, seen as ``(3, 8)`` and then taken apart::
 
 Besides, a leaf has *keys*: the leaves its permutation may depend on (dims keyed by head: a wreath
 product). They are granted generously when a leaf is made and only ever taken away (``_spaces.py``).
-A *wild* leaf is an axis along which nothing varies: it fits whatever it meets.
+A *wild* leaf is an axis along which nothing varies: it fits whatever it meets (``_wild.py``).
 """
 
 from collections.abc import Iterable, Iterator
 from math import prod
 
 from ._bindings import Binding, Expr, Factors, Path, Segments, Stretch, Table
+
+_NO_KEYS: list[frozenset[int]] = [frozenset()]  # the bounds of a leaf that depends on nothing
 
 
 class Leaves:
@@ -104,9 +106,10 @@ class Leaves:
         """A root is this product from now on; whatever may depend on it may depend on the
         factors."""
         self.bound[root] = Factors(expr)
-        if dependents := self._dependents.get(root):
+        dependents = self._dependents.get(root)
+        if dependents:
             for atom in self.expand(expr):
-                self._dependents.setdefault(atom, set()).update(dependents)
+                self._add_dependents(atom, dependents)
 
     # ---------------------------------------------------------------- reading
 
@@ -170,52 +173,71 @@ class Leaves:
     def _simplified(self, root: int, table: Table) -> Binding:
         """A table whose entries agree is no table; one whose entries are products alike is a
         product of tables."""
-        entries = [self.expand(e) for e in table.parts]
+        # k?(a x b / a x b)                    a x b
+        # k?(a[2] x b[3] / c[2] x d[3])        k?(a / c) x k?(b / d)
+        # k?(a[2] x b[3] / c[3] x d[2])        stays: the sizes differ
+        entries = list(map(self.expand, table.parts))
         first = entries[0]
-        if all(e == first for e in entries):
+        if entries.count(first) == len(entries):
             self.become(root, first)
-        elif len(first) > 1 and len({self._shape(e) for e in entries}) == 1:
-            columns = [[(leaf,) for leaf in column] for column in zip(*entries, strict=True)]
-            factors = [self.table(table.key, column) for column in columns]
-            self.become(root, sum(factors, ()))
+            return self.bound[root]
+        shapes = set(map(self._shape, entries))
+        if len(first) > 1 and len(shapes) == 1:
+            self.become(root, self._column_by_column(table.key, entries))
         return self.bound[root]
 
+    def _column_by_column(self, key: int, entries: list[Expr]) -> Expr:
+        """A product of tables: one of the first factors of all entries, one of the second, ..."""
+        product: Expr = ()
+        for column in zip(*entries, strict=True):
+            factors = [(leaf,) for leaf in column]
+            product += self.table(key, factors)
+        return product
+
     def _shape(self, atoms: Expr) -> tuple[int, ...]:
-        return tuple(self.sizes[atom] for atom in atoms)
+        return tuple([self.sizes[atom] for atom in atoms])
 
     def unbound(self, expr: Expr) -> Iterator[int]:
         """Every unbound leaf that the expression is made of, through concatenations and tables."""
         for root in self.expand(expr):
-            if root in self.bound:
-                for part in self.parts(root):
-                    yield from self.unbound(part)
-            else:
+            if root not in self.bound:
                 yield root
+                continue
+            for part in self.parts(root):
+                yield from self.unbound(part)
 
     def stretches(self, expr: Expr) -> list[Stretch]:
         """The expression as a sequence of stretches: a concatenation in front is taken apart with
         what hangs on it."""
+        # k x d, where k is (q | v) and d the table k?(a / b): q x a, then v x b
         atoms = self.expand(expr)
         if not atoms or not self.is_concat(atoms[0]):
             return [Stretch(atoms)]
+        first = atoms[0]
+        behind = atoms[1:]
         out: list[Stretch] = []
-        for i, segment in enumerate(self.parts(atoms[0])):
-            step = ((atoms[0], i),)
-            inside = segment + self.restrict(atoms[1:], step)
-            out += [Stretch(s.expr, step + s.path) for s in self.stretches(inside)]
+        for i, segment in enumerate(self.parts(first)):
+            step = ((first, i),)
+            inside = segment + self.restrict(behind, step)
+            for inner in self.stretches(inside):
+                out.append(Stretch(inner.expr, step + inner.path))
         return out
 
     def restrict(self, expr: Expr, path: Path) -> Expr:
         """The expression where the concatenations of ``path`` are in the given segments."""
         for key, segment in path:
             key = self.root(key)
-            if self.tables.get(key):
-                inside = [self._restricted(atom, key, segment) for atom in self.expand(expr)]
-                expr = sum(inside, ())
+            if not self.tables.get(key):  # nothing differs between its segments
+                continue
+            inside = [self._restricted(atom, key, segment) for atom in self.expand(expr)]
+            expr = sum(inside, ())
         return expr
 
     def _restricted(self, atom: int, key: int, segment: int) -> Expr:
         """What an atom is in one segment of a concatenation."""
+        # in segment 1 of k:   k?(a / b)            b
+        #                      m?(k?(a / b) / c)    m?(b / c)
+        #                      (k?(a / b) | c)      (b | c), unless tables go by that very node
         bound = self.bound.get(atom)
         if not isinstance(bound, (Segments, Table)):
             return (atom,)
@@ -223,8 +245,11 @@ class Leaves:
             return bound.parts[segment]
         if self.tables.get(atom) or not self._goes_by(atom, key):
             return (atom,)
-        parts = [self.restrict(part, ((key, segment),)) for part in bound.parts]
-        return self.table(bound.key, parts) if isinstance(bound, Table) else self.concat(parts)
+        step = ((key, segment),)
+        parts = [self.restrict(part, step) for part in bound.parts]
+        if isinstance(bound, Table):
+            return self.table(bound.key, parts)
+        return self.concat(parts)
 
     def _goes_by(self, atom: int, key: int) -> bool:
         """Whether an atom is or has inside a table that the key selects from."""
@@ -241,37 +266,17 @@ class Leaves:
             for inner in self.expand(part):
                 yield from self.tables_within(inner)
 
-    def renewed(self, expr: Expr) -> Expr:
-        """The expression with fresh wild leaves: each use of a uniform axis may meet something
-        else."""
-        atoms = self.expand(expr)
-        if not any(map(self.has_wild, atoms)):
-            return atoms
-        return sum(map(self._renewed, atoms), ())
-
-    def _renewed(self, atom: int) -> Expr:
-        if atom in self.wild:
-            return self.new(self.sizes[atom], wild=True)
-        if self.is_concat(atom) and self.has_wild(atom) and not self.tables.get(atom):
-            return self.concat(map(self.renewed, self.parts(atom)))
-        return (atom,)
-
-    def has_wild(self, atom: int) -> bool:
-        """Whether nothing varies along an atom, or along a stretch of it."""
-        if not self.is_concat(atom):
-            return atom in self.wild
-        return any(self.has_wild(a) for part in self.parts(atom) for a in self.expand(part))
-
     # ---------------------------------------------------------------- fixing
 
     def fix(self, expr: Expr, reason: str) -> None:
         """Nothing may move along this axis. The first reason is kept: it is the cause of the later
         ones."""
         for root in self.unbound(expr):
-            if root not in self.reasons:
-                self.reasons[root] = reason
-                self.wild.discard(root)
-                self.key_bounds[root] = [frozenset()]
+            if root in self.reasons:
+                continue
+            self.reasons[root] = reason
+            self.wild.discard(root)
+            self.set_keys(root, ())
 
     def inert(self, expr: Expr) -> str | None:
         """The reason if the whole expression is fixed and nobody needs to tell its items apart;
@@ -285,12 +290,18 @@ class Leaves:
         return why
 
     def _inert(self, atom: int) -> str | None:
-        if parts := () if self.tables.get(atom) else self.parts(atom):
-            reasons = [self.inert(part) for part in parts]
-            return None if None in reasons else next(filter(None, reasons), "")
-        if atom not in self.reasons or atom in self.anchors or self.dependents(atom):
+        parts = self.parts(atom)
+        if parts and not self.tables.get(atom):
+            return self._all_inert(parts)
+        if atom not in self.reasons:
             return None
-        return self.reasons[atom]
+        is_told_apart = atom in self.anchors or self.dependents(atom)
+        return None if is_told_apart else self.reasons[atom]
+
+    def _all_inert(self, parts: Iterable[Expr]) -> str | None:
+        """The first reason that tells something, if all parts are inert; else ``None``."""
+        reasons = list(map(self.inert, parts))
+        return None if None in reasons else next(filter(None, reasons), "")
 
     def anchor(self, expr: Expr) -> None:
         """Keep the identity of an axis although it is fixed."""
@@ -300,10 +311,12 @@ class Leaves:
 
     def keys(self, leaf: int) -> frozenset[int]:
         """What the permutation of an unbound leaf may depend on, in unbound leaves."""
+        # two bounds, {heads, rows} and {heads, dims}: only on heads
         bounds = self.key_bounds.get(leaf)
-        if not bounds or (len(bounds) == 1 and not bounds[0]):
+        if not bounds or bounds == _NO_KEYS:
             return frozenset()
-        return frozenset.intersection(*(frozenset(self._unbound_keys(b)) for b in bounds))
+        in_leaves = [frozenset(self._unbound_keys(bound)) for bound in bounds]
+        return frozenset.intersection(*in_leaves)
 
     def _unbound_keys(self, keys: Iterable[int]) -> Iterator[int]:
         """Keys in unbound leaves: of a product all factors. One that was cut has turned its
@@ -322,7 +335,11 @@ class Leaves:
         for bound in bounds:
             self.key_bounds.setdefault(leaf, []).append(bound)
             for key in bound:
-                self._dependents.setdefault(self.root(key), set()).add(leaf)
+                self._add_dependents(self.root(key), (leaf,))
+
+    def _add_dependents(self, leaf: int, dependents: Iterable[int]) -> None:
+        """These may have the leaf among their keys."""
+        self._dependents.setdefault(leaf, set()).update(dependents)
 
     def dependents(self, leaf: int) -> list[int]:
         """Unbound leaves that have this one among their keys."""
@@ -335,8 +352,8 @@ class Leaves:
 
     def is_open(self, leaf: int) -> bool:
         """Whether nothing is known yet of an unbound leaf that limits what it may depend on."""
-        registers = (self.bound, self.key_bounds, self.reasons, self.wild)
-        return not any(leaf in register for register in registers) and not self.dependents(leaf)
+        limits = (self.bound, self.key_bounds, self.reasons, self.wild)
+        return not any(leaf in limit for limit in limits) and not self.dependents(leaf)
 
     # ---------------------------------------------------------------- merging and replacing leaves
 
@@ -349,35 +366,35 @@ class Leaves:
         if x in self.wild:
             x, y = y, x  # a wild leaf becomes what it meets
         self.merge_roots(x, y)
-        if y in self.reasons:
-            self.reasons.setdefault(x, self.reasons[y])
+        for notes in (self.reasons, self.made_by):
+            if y in notes:
+                notes.setdefault(x, notes[y])
         if y in self.anchors:
             self.anchors.add(x)
-        if y in self.made_by:
-            self.made_by.setdefault(x, self.made_by[y])
-        self._dependents.setdefault(x, set()).update(self._dependents.pop(y, ()))
-        if bounds := self.key_bounds.pop(y, None):
+        self._add_dependents(x, self._dependents.pop(y, ()))
+        bounds = self.key_bounds.pop(y, None)
+        if bounds:
             self.bound_keys(x, bounds)
             self._touched.add(x)
         if x in self.reasons:
-            self.key_bounds[x] = [frozenset()]
+            self.set_keys(x, ())
 
     def settle(self) -> None:
         """The keys of merged leaves are those that both had: taken once all merges of an operation
         are known."""
         for leaf in map(self.root, self._touched):
             if leaf in self.key_bounds and leaf not in self.bound:
-                self.key_bounds[leaf] = [self.keys(leaf)]
+                self.set_keys(leaf, self.keys(leaf))
         self._touched.clear()
 
     def inherit(self, root: int, parts: Expr) -> None:
         """New leaves that replace a root: fixed, wild and key to others as it was."""
+        for marks in (self.wild, self.anchors):
+            if root in marks:
+                marks.update(parts)
+        for notes in (self.reasons, self.made_by):
+            if root in notes:
+                notes.update(dict.fromkeys(parts, notes[root]))
+        dependents = self._dependents.get(root, ())
         for part in parts:
-            for marks in (self.wild, self.anchors):
-                if root in marks:
-                    marks.add(part)
-            for notes in (self.reasons, self.made_by):
-                if root in notes:
-                    notes[part] = notes[root]
-            if root in self._dependents:
-                self._dependents.setdefault(part, set()).update(self._dependents[root])
+            self._add_dependents(part, dependents)

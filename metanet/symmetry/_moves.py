@@ -24,9 +24,13 @@ class Mover:
 
     def is_plain(self, axis: Axis) -> bool:
         """Whether positions along the axis depend on nothing else."""
-        parts = tuple(walk(axis))
-        keyed = any(isinstance(part, Leaf) and self.groups[part.group].keys for part in parts)
-        return not keyed and not any(isinstance(part, Choice) for part in parts)
+        return not any(map(self._depends, walk(axis)))
+
+    def _depends(self, part: Axis) -> bool:
+        """Whether positions along a part of an axis depend on those along another."""
+        if isinstance(part, Leaf):
+            return bool(self.groups[part.group].keys)
+        return isinstance(part, Choice)
 
     def positions(self, axis: Axis) -> Tensor:
         """Old position of every new position along an axis of groups without keys."""
@@ -39,10 +43,12 @@ class Mover:
                     out = (out[:, None] * part.size + self.positions(part)).flatten()
                 return out
             case Concat(parts):
-                starts = torch.tensor([0, *(p.size for p in parts)]).cumsum(0)
-                return torch.cat(
-                    [s + self.positions(p) for s, p in zip(starts, parts, strict=False)]
-                )
+                start = 0
+                pieces: list[Tensor] = []
+                for part in parts:
+                    pieces.append(start + self.positions(part))
+                    start += part.size
+                return torch.cat(pieces)
         return torch.arange(axis.size)
 
     def move(self, tensor: Tensor, axes: Sequence[tuple[Axis, bool]], lead: int) -> Tensor:
@@ -89,9 +95,9 @@ class Mover:
         for group in sorted(moving, key=self._depth):
             element = self.elements[group].to(tensor.device)
             keys = [lead + places[key][0] for key in self.groups[group].keys]
-            for i in places[group]:
-                if axes[i][1]:
-                    tensor = _permute(tensor, lead + i, element, keys)
+            moved = [i for i in places[group] if axes[i][1]]
+            for i in moved:
+                tensor = _permute(tensor, lead + i, element, keys)
         return tensor
 
     def _depth(self, group: str) -> int:

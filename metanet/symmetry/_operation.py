@@ -243,4 +243,5 @@ def normal_axes(axes: int | list[int] | None, rank: int) -> tuple[int, ...]:
     """The axes that a reduction names; all of them for ``None`` or an empty list."""
     if axes is None or axes == []:
         return tuple(range(rank))
-    return tuple(normal_axis(a, rank) for a in ([axes] if isinstance(axes, int) else axes))
+    listed = [axes] if isinstance(axes, int) else axes
+    return tuple([normal_axis(axis, rank) for axis in listed])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import chain
 from typing import Any
 
 from ._axes import Axis, concats_of, fixed_of, leaves_of
@@ -9,16 +10,18 @@ from ._axes import Axis, concats_of, fixed_of, leaves_of
 
 def as_text(spec: Any) -> str:
     """The groups, then the axes of every tensor, a line each."""
-    movable = sum(any(True for a in t.axes for _ in leaves_of(a)) for t in spec.tensors.values())
+    movable = set(chain.from_iterable(spec.users.values()))
     lines = [
-        f"SymmetrySpec: {len(spec.groups)} groups, {movable} of {len(spec.tensors)} tensors move"
+        f"SymmetrySpec: {len(spec.groups)} groups, {len(movable)} of {len(spec.tensors)} tensors move"
     ]
     for g in spec.groups:
         per = f" per {', '.join(g.keys)}" if g.keys else ""
         also = f" also {', '.join(sorted(g.also))}" if g.also else ""
         lines.append(f"  {g.name}[{g.size}] {g.kind}{per}{also}")
-    width = max((len(n) for n in spec.tensors), default=0)
-    lines += [f"  {n:<{width}}  {'  '.join(map(str, t.axes))}" for n, t in spec.tensors.items()]
+    width = max(map(len, spec.tensors), default=0)
+    for name, tensor in spec.tensors.items():
+        axes = "  ".join(map(str, tensor.axes))
+        lines.append(f"  {name:<{width}}  {axes}")
     return "\n".join(lines)
 
 
@@ -49,9 +52,8 @@ def explanation(spec: Any, name: str) -> str:
         lines.append(f"  axis {number}: {axis}")
         for concat in concats_of(axis):
             if concat.why:
-                lines.append(
-                    f"    {' | '.join(str(p.size) for p in concat.parts)}: cut by {concat.why}"
-                )
+                sizes = " | ".join(str(part.size) for part in concat.parts)
+                lines.append(f"    {sizes}: cut by {concat.why}")
         for why, size in _by_reason(axis).items():
             lines.append(f"    {size} fixed: {why}")
         for group in dict.fromkeys(leaf.group for leaf in leaves_of(axis)):

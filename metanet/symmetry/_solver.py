@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ._bindings import Expr, Table
 from ._equations import Equations
+from ._groups import leaves_of_axes
 from ._operation import load_operations
 from ._spaces import Spaces
 from ._unknown import UnknownOps
@@ -59,10 +60,9 @@ class Solver:
         for axis in self._axes():
             if self._tie_unread(axis, alive):
                 alive = self._alive()
-        for axis in self._axes():
-            for leaf in self.leaves.unbound(axis):
-                if leaf not in alive:
-                    self.leaves.fix((leaf,), UNREAD)
+        for leaf in list(leaves_of_axes(self.leaves, self._axes())):
+            if leaf not in alive:
+                self.leaves.fix((leaf,), UNREAD)
         self._fix_alone()
         self._settle()
         for axis in self._axes():
@@ -79,10 +79,10 @@ class Solver:
 
     def _alive(self) -> set[int]:
         """The leaves that some operation computed with."""
-        return {leaf for expr in self.reads for leaf in self.leaves.unbound(expr)}
+        return set(leaves_of_axes(self.leaves, self.reads))
 
     def _leaves_of(self, name: str) -> set[int]:
-        return {leaf for axis in self.parameters[name] for leaf in self.leaves.unbound(axis)}
+        return set(leaves_of_axes(self.leaves, self.parameters[name]))
 
     def _fix_alone(self) -> None:
         """To reorder nothing but an index buffer and what is looked up by it relabels no

@@ -20,6 +20,7 @@ joint space           d keyed by k
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from ._bindings import Expr
 from ._equations import Equations
@@ -71,7 +72,7 @@ class Spaces:
                 changed |= self.check(space)
 
     def _canonical(self, space: Space) -> Space:
-        return tuple(e for e in map(self.leaves.expand, space) if e)
+        return tuple(filter(None, map(self.leaves.expand, space)))
 
     def check(self, space: Space) -> bool:
         """Take away what the space does not support; whether anything was."""
@@ -102,12 +103,13 @@ class Spaces:
 
     def _check(self, atoms: list[int]) -> bool:
         """One thing that the space does not support goes; whether there was any."""
+        # heads x dims, where heads is (q | k | v) and dims the table heads?(a / b / v's own):
+        # the table has its key beside it; then (q, a), (k, b), ... are spaces of their own
         leaves = self.leaves
         concats = list(filter(leaves.is_concat, atoms))
-        tables = [t for a in atoms for t in leaves.tables_within(a)]
-        for table in dict.fromkeys(tables):
-            key = leaves.key(table)
-            beside = sum(concat == key for concat in concats)
+        keys = self._keys_of_tables(atoms)
+        for table, key in keys.items():
+            beside = concats.count(key)
             # inside a segment the key may be in there with it
             is_lost = beside < 1 and table in atoms
             if beside > 1 or is_lost:
@@ -117,13 +119,24 @@ class Spaces:
         if not concats:
             return self._check_leaves(atoms)
         first = concats[0]
-        without = [a for a in atoms if a != first]
-        if concats.count(first) > 1 and self._take_keys_inside(first):
+        is_twice = concats.count(first) > 1
+        if is_twice and self._take_keys_inside(first):
             return True
-        is_key = any(leaves.key(table) == first for table in tables)
+        without = [a for a in atoms if a != first]
+        is_key = first in keys.values()
         if is_key or any(map(self._is_involved, self._inside(first))):
             return self._check_segments(first, without)
         return any(map(self._matters, without)) and self._check(without)
+
+    def _keys_of_tables(self, atoms: Iterable[int]) -> dict[int, int]:
+        """All tables that atoms are made of, and the concatenations that they go by."""
+        keys: dict[int, int] = {}
+        for atom in atoms:
+            for table in self.leaves.tables_within(atom):
+                key = self.leaves.key(table)
+                assert key is not None
+                keys[table] = key
+        return keys
 
     def _take_keys_inside(self, concat: int) -> bool:
         """A concatenation is twice in one space: which of the two is meant? Whether anybody inside
@@ -163,6 +176,8 @@ class Spaces:
                 continue
             if named is None:
                 named = self._named(counts)
+            # (batch, heads, dims): dims keep the key heads; (batch, dims) or (heads, heads, dims):
+            # they lose it
             once = {k for k in keys if counts[k] + named[k] == 1}
             if len(once) < len(keys):
                 leaves.set_keys(leaf, once)
@@ -173,6 +188,14 @@ class Spaces:
         """How often a leaf is there by integers that name its items."""
         labels: dict[int, Expr] = {}
         for stand in self.stands:
-            if all(counts[a] == 1 for axis in stand.axes for a in self.leaves.expand(axis)):
+            if self._is_there(stand.axes, counts):
                 labels.setdefault(stand.ident, stand.label)
-        return Counter(leaf for label in labels.values() for leaf in self.leaves.unbound(label))
+        named: Counter[int] = Counter()
+        for label in labels.values():
+            named.update(self.leaves.unbound(label))
+        return named
+
+    def _is_there(self, axes: Space, counts: Counter[int]) -> bool:
+        """Whether a space has all axes of some integers, each once."""
+        atoms = chain.from_iterable(map(self.leaves.expand, axes))
+        return all(counts[atom] == 1 for atom in atoms)

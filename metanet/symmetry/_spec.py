@@ -280,12 +280,8 @@ class Transform:
                 "(with or without a stacking axis)"
             )
         lead = tensor.ndim - len(described.shape)
-        moved = [
-            n
-            for n, axis in enumerate(described.axes)
-            if (axes is None or n in axes)
-            and any(leaf.group in self.elements for leaf in leaves_of(axis))
-        ]
+        places = range(len(described.axes)) if axes is None else axes
+        moved = [n for n, axis in enumerate(described.axes) if n in places and self._moves(axis)]
         if not moved:
             return tensor
         integers = bits_of(tensor.dtype)
@@ -300,6 +296,10 @@ class Transform:
         return self._mover.move(
             tensor, [(axis, n in moved) for n, axis in enumerate(described.axes)], lead
         )
+
+    def _moves(self, axis: Axis) -> bool:
+        """Whether an element of this transform acts on an axis."""
+        return any(leaf.group in self.elements for leaf in leaves_of(axis))
 
     def permutation(self, axis: Axis) -> Tensor:
         """Old position of every new position along an axis that holds the keys of all its groups:
@@ -320,12 +320,14 @@ class Transform:
         """For every combination of new key positions the old ones, as index arrays."""
         keys = self.spec[name].keys
         sizes = [self.spec[k].size for k in keys]
-        new = {
-            k: torch.arange(n).view([n if i == j else 1 for j in range(len(keys))])
-            for i, (k, n) in enumerate(zip(keys, sizes, strict=True))
-        }
-        old = (self.element(k)[(*(new[key] for key in self.spec[k].keys), new[k])] for k in keys)
-        return tuple(o.expand(sizes) for o in old)
+        # keys of sizes 2 and 3: index arrays of shape (2, 3), as of all pairs
+        ranges = [torch.arange(n) for n in sizes]
+        new = dict(zip(keys, torch.meshgrid(ranges, indexing="ij"), strict=True)) if keys else {}
+        old: list[Tensor] = []
+        for key in keys:
+            outer = [new[each] for each in self.spec[key].keys]
+            old.append(self.element(key)[(*outer, new[key])])
+        return tuple(old)
 
     def __matmul__(self, other: "Transform") -> "Transform":
         """``(t1 @ t2)(sd) == t1(t2(sd))``."""

@@ -29,8 +29,10 @@ class UnknownOps:
     def warnings(self) -> Iterator[str]:
         """One for each operation, with the tensors that it touches directly."""
         for name, ops in self.seen.items():
-            values = ((trace, number) for op, trace in ops for number in op.inputs())
-            tensors = sorted({n for trace, number in values for n in trace.values[number].names})
+            touched: set[str] = set()
+            for op, trace in ops:
+                touched.update(*(trace.values[number].names for number in op.inputs()))
+            tensors = sorted(touched)
             ellipsis = ", ..." if len(tensors) > 3 else ""
             directly = f" (directly: {', '.join(tensors[:3])}{ellipsis})" if tensors else ""
             yield (

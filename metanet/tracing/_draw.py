@@ -4,6 +4,7 @@ them."""
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -51,7 +52,8 @@ class Draw:
         """The first of these settings that the configuration, or one nested in it, has."""
         for config in nested(self.config if within is None else within):
             for name in names:
-                if (value := getattr(config, name, None)) is not None:
+                value = getattr(config, name, None)
+                if value is not None:
                     return value
         return default
 
@@ -88,12 +90,12 @@ def nested(config: Any) -> Iterator[Any]:
     level = [config]
     while level:
         yield from level
-        level = [
-            v
-            for c in level
-            for v in vars(c).values()
-            if hasattr(v, "model_type") and hasattr(v, "to_dict")
-        ]
+        inside = chain.from_iterable(vars(outer).values() for outer in level)
+        level = [value for value in inside if _is_config(value)]
+
+
+def _is_config(value: Any) -> bool:
+    return hasattr(value, "model_type") and hasattr(value, "to_dict")
 
 
 def reads(draw: Draw, what: str) -> bool:

@@ -95,9 +95,8 @@ def image(batch: int, channels: int, height: int, width: int | None = None) -> T
 def _own(model: nn.Module) -> Example:
     """What the module says itself."""
     args, kwargs = _inputs(model, "example_inputs")
-    check = (
-        _inputs(model, "check_inputs") if getattr(model, "check_inputs", None) is not None else None
-    )
+    has_check = getattr(model, "check_inputs", None) is not None
+    check = _inputs(model, "check_inputs") if has_check else None
     return Example(args=args, kwargs=kwargs, check=check)
 
 
@@ -132,16 +131,18 @@ def _timm(model: nn.Module) -> Example:
     # Sizes that windows and merged patches divide, where the network has such.
     unit = gcd(*size, least) if least else IMAGES[1] - IMAGES[0]
     # VGG reads its last feature map by a convolution, of this kernel size, after five halvings.
-    least = max(
-        least, 32 * getattr(getattr(model, "pre_logits", None), "input_kernel_size", 0), IMAGES[0]
-    )
-    first = -(-least // unit) * unit
-    return _images(channels, (first, first), (first + unit, first + unit))
+    kernel = getattr(getattr(model, "pre_logits", None), "input_kernel_size", 0)
+    least = max(least, 32 * kernel, IMAGES[0])
+    first = -(-least // unit) * unit  # the next multiple
+    second = first + unit
+    return _images(channels, (first, first), (second, second))
 
 
 def _timm_config(model: nn.Module) -> Mapping[str, Any] | None:
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
-    return config if config and config.get("input_size") else None
+    if not config or not config.get("input_size"):
+        return None
+    return config
 
 
 def _strict(model: nn.Module) -> bool:
@@ -151,12 +152,17 @@ def _strict(model: nn.Module) -> bool:
 def _timm_channels(model: nn.Module, config: Mapping[str, Any]) -> int | None:
     """Of the first convolution: ``in_chans=1`` is no part of the configuration."""
     first = config.get("first_conv")
-    first = first[0] if isinstance(first, tuple | list) and first else first
+    if isinstance(first, tuple | list) and first:
+        first = first[0]
+    if not isinstance(first, str):
+        return None
     modules = dict(model.named_modules())
-    channels = getattr(modules.get(first), "in_channels", None) if isinstance(first, str) else None
-    # TResNet folds blocks of pixels into channels before it.
+    channels = getattr(modules.get(first), "in_channels", None)
+    # TResNet folds blocks of 4 x 4 pixels into channels before it: 3 become 48.
     folds: list[Any] = [m for m in model.modules() if type(m).__name__ == "SpaceToDepth"]
-    return channels // folds[0].bs ** 2 if channels and folds else channels
+    if channels and folds:
+        return channels // folds[0].bs ** 2
+    return channels
 
 
 def _of_torchvision(model: nn.Module) -> bool:
@@ -171,7 +177,8 @@ def _torchvision(model: nn.Module) -> Example | None:
     kind = type(model).__module__.split(".")[2]
     if kind in ("optical_flow", "quantization", "video"):
         return None
-    if isinstance(size := getattr(model, "image_size", None), int):  # vision transformers
+    size = getattr(model, "image_size", None)
+    if isinstance(size, int):  # vision transformers
         return _images(3, (size, size), (size, size))
     if kind == "maxvit":
         return _images(3, _LARGE_IMAGES[:1] * 2, _LARGE_IMAGES[:1] * 2)
@@ -179,9 +186,8 @@ def _torchvision(model: nn.Module) -> Example | None:
         return _images(3, (299, 299), (331, 331))
     # Classifiers that flatten a pooled map of several cells (VGG, AlexNet) repeat the cells of a
     # smaller map.
-    flattens = any(
-        isinstance(m, nn.AdaptiveAvgPool2d) and _cells(m.output_size) > 1 for m in model.modules()
-    )
+    pools = [module for module in model.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    flattens = any(_cells(pool.output_size) > 1 for pool in pools)
     first, second = _LARGE_IMAGES if flattens else IMAGES
     return _images(3, (first, first), (second, second))
 
@@ -192,7 +198,6 @@ def _cells(size: Any) -> int:
 
 
 def _images(channels: int, first: tuple[int, ...], second: tuple[int, ...]) -> Example:
-    one, other = (
-        image(batch, channels, *size) for batch, size in zip(BATCHES, (first, second), strict=True)
-    )
+    one = image(BATCHES[0], channels, *first)
+    other = image(BATCHES[1], channels, *second)
     return Example(args=(one,), check=((other,), {}))

@@ -175,43 +175,61 @@ class Ledger:
         self, func: Any, recorded: tuple[Any, Any], nodes: list[Node], out: Any, values: Any
     ) -> None:
         """What an operation that wrote nothing returned, also as values (``None``: not known)."""
-        args, kwargs = recorded
         several = isinstance(out, (list, tuple))
         results = list(out) if several else [out]
+        known: list[Tensor | None] = [None] * len(results)
+        if values is not None:
+            known = list(values) if several else [values]
+        call = View(func, *recorded)
         outputs: list[int | None] = []
-        known = [None] * len(results) if values is None else list(values) if several else [values]
         for index, (tensor, value) in enumerate(zip(results, known, strict=True)):
-            if not isinstance(tensor, Tensor) or any(
-                node_of(tensor) is n for n in nodes
-            ):  # passed through
+            if not isinstance(tensor, Tensor) or _is_passed_through(tensor, nodes):
                 outputs.append(None)
                 continue
-            key = storage_key(tensor)
-            parent = next((n for n in nodes if n.memory.key == key), None)
-            memory = self._memories.of(tensor, key) if parent is None else parent.memory
-            if parent is not None and facts(func).separates:
-                self.book.keep(memory)
-                parent, memory = None, Memory(tensor, key)
-            if parent is not None and facts(func).identity:
-                node = Node(
-                    self, parent.number, parent.value, memory, parent, alias(Ref(parent.number))
-                )
-                outputs.append(None)
-            else:
-                value = None if value is None else value.detach()
-                if value is not None:
-                    number = self.book.constant(value, memory)
-                else:
-                    number = self.book.new(tensor, "result" if nodes else "unknown")
-                node = Node(self, number, value, memory)
-                if parent is not None:
-                    self._look(node, parent, func, recorded, index if several else None, tensor)
-                    if node.view is not None and not several:
-                        func, args, kwargs = node.view.call, node.view.args, node.view.kwargs
-                outputs.append(number)
+            node = self._result(func, recorded, nodes, tensor, value, index if several else None)
             self._hang(tensor, node)
-        if values is None and nodes and any(number is not None for number in outputs):
-            self.book.record(facts(func).name, func, args, kwargs, tuple(outputs))
+            is_same = node.parent is not None and node.parent.number == node.number
+            outputs.append(None if is_same else node.number)
+            if node.view is not None and not several:  # as a view of the whole, say
+                call = node.view
+        has_new = any(number is not None for number in outputs)
+        if values is None and nodes and has_new:
+            name = facts(call.call).name
+            self.book.record(name, call.call, call.args, call.kwargs, tuple(outputs))
+
+    def _result(
+        self,
+        func: Any,
+        recorded: tuple[Any, Any],
+        nodes: list[Node],
+        tensor: Tensor,
+        value: Tensor | None,
+        index: int | None,
+    ) -> Node:
+        """A tensor that an operation returned: it has memory of its own, or looks into an operand's."""
+        key = storage_key(tensor)
+        parent = next((n for n in nodes if n.memory.key == key), None)
+        if parent is None:
+            return self._computed(nodes, tensor, value, self._memories.of(tensor, key))
+        if facts(func).separates:
+            self.book.keep(parent.memory)
+            return self._computed(nodes, tensor, value, Memory(tensor, key))
+        if facts(func).identity:
+            view = alias(Ref(parent.number))
+            return Node(self, parent.number, parent.value, parent.memory, parent, view)
+        node = self._computed(nodes, tensor, value, parent.memory)
+        self._look(node, parent, func, recorded, index, tensor)
+        return node
+
+    def _computed(
+        self, nodes: list[Node], tensor: Tensor, value: Tensor | None, memory: Memory
+    ) -> Node:
+        """A new value: a constant if its numbers are known."""
+        if value is not None:
+            value = value.detach()
+            return Node(self, self.book.constant(value, memory), value, memory)
+        number = self.book.new(tensor, "result" if nodes else "unknown")
+        return Node(self, number, None, memory)
 
     def _look(
         self, node: Node, parent: Node, func: Any, recorded: Any, index: int | None, tensor: Tensor
@@ -249,10 +267,13 @@ class Ledger:
             self.book.referred.add(above.number)
             above = above.parent
         self.book.referred.update(n.number for n in memory.strangers)
+        unread: list[int] = []
         for number in memory.constants:
             if number in self.book.referred:
                 self.book.constants[number] = self.book.constants[number].clone()
-        memory.constants = [n for n in memory.constants if n not in self.book.referred]
+            else:
+                unread.append(number)
+        memory.constants = unread
 
     def after_writing(self, node: Node) -> None:
         """Forget the constants that were written over before any operation read them."""
@@ -322,7 +343,12 @@ class Ledger:
 
     def _spread(self, node: Node) -> None:
         """Whatever a written node looks into has a new value too."""
-        memory, child, chain = node.memory, node, [node]
+        # x[0].relu_() on a row of x:  1 = select(0)   the row
+        #                              2 = relu(1)     written: the row is 2 from now on,
+        #                              3 = select_scatter(0, 2)   and x is 3
+        memory = node.memory
+        child = node
+        chain = [node]
         while child.parent is not None:
             parent = child.parent
             self.current(parent)  # another tensor that the same operation wrote may have changed it
@@ -337,23 +363,36 @@ class Ledger:
         memory.version += 1
         for written in chain:
             written.seen = memory.version
+        if not memory.strangers:
+            return
         for stranger in [memory.root(), *memory.strangers]:
-            if stranger is not None and stranger is not child and memory.strangers:
+            if stranger is not None and stranger is not child:
                 stranger.value = None
                 stranger.number = self.book.write_through(Ref(child.number), stranger)
 
     def _rebuild(self, child: Node, parent: Node) -> Node:
         """Record what a parent is after its view was written; returns the node that has it, the
         parent or the root."""
-        view, part = child.view, self.book.values[child.number]
-        if child.window is not None and (parent.folded or not invertible(view)):
-            parent, view = parent.memory.root(), child.window
+        view = child.view
+        part = self.book.values[child.number]
+        is_lost = parent.folded or not invertible(view)
+        if is_lost and child.window is not None:
+            parent = parent.memory.root()
+            view = child.window
         whole = self.book.values[parent.number]
+        written = Ref(child.number)
         new = None
         if view is not None:
-            new = rebuild(view, Ref(parent.number), Ref(child.number), whole, part, self.book.emit)
-        parent.number = (
-            new.value if new is not None else self.book.write_through(Ref(child.number), parent)
-        )
+            new = rebuild(view, Ref(parent.number), written, whole, part, self.book.emit)
+        if new is not None:
+            parent.number = new.value
+        else:
+            parent.number = self.book.write_through(written, parent)
         parent.value = None
         return parent
+
+
+def _is_passed_through(tensor: Tensor, nodes: list[Node]) -> bool:
+    """Whether what an operation returned is one of its operands."""
+    node = node_of(tensor)
+    return any(node is operand for operand in nodes)

@@ -19,22 +19,25 @@ def results(out: Any) -> list[Tensor]:
     if not _is_model_output(out):
         return list(tensors_in(out))
     own = {name: value for name, value in out.items() if not _is_aside(name, value)}
-    for head in _HEADS:
-        named = {
-            name: value for name, value in own.items() if name == head or name.endswith(f"_{head}")
-        }
-        if tensors := list(tensors_in(named)):
+    of_head = {name: value for name, value in own.items() if _is_of_head(name)}
+    # logits; without them what is no intermediate result; without that all there is
+    for outputs in (of_head, own):
+        tensors = list(tensors_in(outputs))
+        if tensors:
             return tensors
-    return list(tensors_in(own)) or list(tensors_in(out))
+    return list(tensors_in(out))
 
 
-# What a model with a head is for, if it returns any: scores, boxes and masks, generated images or
-# sounds.
-_HEADS = ("logits",)
+def _is_of_head(name: str) -> bool:
+    """Whether this is what a model with a head is for: ``logits``, ``start_logits``."""
+    return name == "logits" or name.endswith("_logits")
 
 
 def _is_model_output(out: Any) -> bool:
-    return isinstance(out, Mapping) and any(c.__name__ == "ModelOutput" for c in type(out).__mro__)
+    if not isinstance(out, Mapping):
+        return False
+    classes = [cls.__name__ for cls in type(out).__mro__]
+    return "ModelOutput" in classes
 
 
 def _is_aside(name: str, value: Any) -> bool:

@@ -115,18 +115,17 @@ class Recorder(TorchDispatchMode):
         names: dict[int, list[str]] = {}
         state = model.state_dict(keep_vars=True)
         for name, tensor in state.items():
-            numbers = isinstance(tensor, Tensor) and (
+            is_float = isinstance(tensor, Tensor) and (
                 tensor.is_floating_point() or tensor.is_complex()
             )
-            if numbers or (isinstance(tensor, Tensor) and is_integer(tensor.dtype)):
+            if is_float or (isinstance(tensor, Tensor) and is_integer(tensor.dtype)):
                 names.setdefault(id(tensor), []).append(name)
-            if not numbers:
+            if not is_float:
                 self.others.append(name)
         for name, tensor in state.items():
             if id(tensor) in names:
-                number = self.parameters[name] = self.ledger.add(
-                    tensor, "parameter", tuple(names[id(tensor)])
-                )
+                number = self.ledger.add(tensor, "parameter", tuple(names[id(tensor)]))
+                self.parameters[name] = number
                 if is_integer(tensor.dtype) and not tensor.is_meta:
                     # the forward pass may write into it
                     self.defaults[number] = tensor.detach().clone()
@@ -243,12 +242,13 @@ class Recorder(TorchDispatchMode):
 
     def _have_values(self, written: list[tuple[Tensor, Node]]) -> bool:
         """Known values are about to be written over unknown ones: make room for them."""
-        if any(node.value is None and t.is_meta and t.numel() > LIMIT for t, node in written):
+        unknown = [(t, node) for t, node in written if node.value is None]
+        if any(t.is_meta and t.numel() > LIMIT for t, _ in unknown):
             return False
-        for t, node in written:
-            if node.value is None and t.is_meta:
+        for t, node in unknown:
+            if t.is_meta:
                 node.value = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="cpu")
-            elif node.value is None:
+            else:
                 node.value = t.detach()
         return True
 
@@ -259,7 +259,9 @@ class Recorder(TorchDispatchMode):
             return Ref(self.ledger.current(node))
         if type(x) in (list, tuple):
             return type(x)([self._refer(v, nodes) for v in x])
-        return {k: self._refer(v, nodes) for k, v in x.items()} if type(x) is dict else x
+        if type(x) is dict:
+            return {k: self._refer(v, nodes) for k, v in x.items()}
+        return x
 
     def _shadow(self, tensor: Tensor) -> Tensor | None:
         return self.ledger.node(tensor).value
@@ -283,7 +285,8 @@ class Recorder(TorchDispatchMode):
         ledger = self.ledger
         needed, ops = {*outputs, *self.reads}, []
         for op in reversed(ledger.book.ops):
-            if any(o in needed for o in op.outputs) or self._tells_by_shape(op):
+            is_needed = not needed.isdisjoint(op.outputs)
+            if is_needed or self._tells_by_shape(op):
                 ops.append(op)
                 needed.update(op.inputs())
         constants = {n: t for n, t in ledger.book.constants.items() if n in needed}
@@ -305,10 +308,11 @@ class Recorder(TorchDispatchMode):
         the result itself."""
         if op.call is None or torch.Tag.dynamic_output_shape not in op.call.tags:
             return False
-        by_mask = (self.ledger.book.values[n].dtype in ("bool", "uint8") for n in op.inputs()[1:])
-        return op.name not in _LOOK_UPS or any(
-            by_mask
-        )  # integers that are looked up choose no number of items
+        if op.name not in _LOOK_UPS:
+            return True
+        # x[mask] tells how many are true; x[integers] has as many items as there are integers
+        dtypes = {self.ledger.book.values[n].dtype for n in op.inputs()[1:]}
+        return not dtypes.isdisjoint(("bool", "uint8"))
 
 
 class _Border(TorchFunctionMode):
@@ -323,9 +327,8 @@ class _Border(TorchFunctionMode):
         if func in EXITS:
             args = (self.recorder.left(args[0], func.__name__), *args[1:])
         if func in _ENTRIES:  # from a list of tensors it takes the numbers
-            for tensor in tensors_in(
-                [x for x in (*args, *kwargs.values()) if isinstance(x, (list, tuple))]
-            ):
+            lists = [x for x in (*args, *kwargs.values()) if isinstance(x, (list, tuple))]
+            for tensor in tensors_in(lists):
                 self.recorder.left(tensor, func.__name__)
         self.recorder.checks = _only_checks(func, args, kwargs)
         try:
@@ -344,7 +347,10 @@ _ENTRIES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 def _only_checks(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a function reads numbers for nothing but to refuse some: that classes are within
     their given number."""
-    return func is one_hot and (kwargs.get("num_classes", -1) if len(args) < 2 else args[1]) != -1
+    if func is not one_hot:
+        return False
+    classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
+    return classes != -1
 
 
 def _make_plain(out: Any, values: Any) -> None:
@@ -363,9 +369,11 @@ def _copied(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The caller's inputs are never written into, and stand on the meta device if the parameters
     do."""
-    known = {id(t): to_meta(t) if meta else t.detach().clone() for t in tensors_in((args, kwargs))}
-    known = {key: t.clone() if t.is_meta else t for key, t in known.items()}
+    copies: dict[int, Any] = {}
+    for tensor in tensors_in((args, kwargs)):
+        moved = to_meta(tensor) if meta else tensor.detach().clone()
+        copies[id(tensor)] = moved.clone() if moved.is_meta else moved
     try:
-        return copy.deepcopy((args, kwargs), known)
+        return copy.deepcopy((args, kwargs), copies)
     except Exception as e:
         raise TraceError(f"the example inputs cannot be copied: {type(e).__name__}: {e}") from e

@@ -119,34 +119,30 @@ def facts(func: OpOverload) -> Facts:
     """What is known of a function, once for all its calls."""
     schema = func._schema
     namespace, base = schema.name.split("::")
-    writes = (
-        tuple((i, a.name) for i, a in enumerate(schema.arguments) if _is_written(a))
-        if schema.is_mutable
-        else ()
-    )
-    out = frozenset(a.name for a in schema.arguments if a.kwarg_only and _is_written(a))
+    # add_(self!, other): writes (0, "self");  add.out(self, other, *, out!): (2, "out"), a receiver
+    written = [(i, a) for i, a in enumerate(schema.arguments) if _is_written(a)]
+    writes = tuple([(i, a.name) for i, a in written])
+    out = frozenset(a.name for _, a in written if a.kwarg_only)
     in_place = bool(writes) and base.endswith("_") and not base.endswith("__")
     name = base[:-1] if in_place else base
     functional = _functional(func, namespace, name, out) if writes else func
-    known = namespace == "aten"
+    aten = base if namespace == "aten" else ""
     return Facts(
         name="aten.view.dtype" if func is torch.ops.aten.view.dtype else f"{namespace}.{name}",
         base=base,
         functional=functional,
         writes=writes,
         out=out if functional is not None else frozenset(),
-        overwrites=known and base in _OVERWRITE,
-        reads=not (known and base in _SHAPE_ONLY),
-        unspecified=known and base in _UNSPECIFIED,
-        identity=known and base in _IDENTITY,
+        overwrites=aten in _OVERWRITE,
+        reads=aten not in _SHAPE_ONLY,
+        unspecified=aten in _UNSPECIFIED,
+        identity=aten in _IDENTITY,
         keeps_dtype=name not in _COMPARISONS,
-        relabels=torch.Tag.inplace_view in func.tags
-        and functional is not None
-        and functional.is_view,
+        relabels=functional is not None and _relabels(func, functional),
         composite=torch._C._dispatch_has_kernel_for_dispatch_key(
             func.name(), "CompositeImplicitAutograd"
         ),
-        separates=known and base in _SEPARATES,
+        separates=aten in _SEPARATES,
     )
 
 
@@ -154,18 +150,29 @@ def _is_written(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
+def _relabels(func: OpOverload, functional: OpOverload) -> bool:
+    return torch.Tag.inplace_view in func.tags and functional.is_view
+
+
 def _functional(
     func: OpOverload, namespace: str, name: str, out: frozenset[str]
 ) -> OpOverload | None:
     """The overload with the same arguments, save receivers, that writes nothing."""
-    signature = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in out]
+    signature = _signature(func, but=out)
     for overload in _overloads(getattr(getattr(torch.ops, namespace), name, None)):
-        schema = overload._schema
-        if not schema.is_mutable and [(a.name, str(a.type)) for a in schema.arguments] == signature:
+        is_pure = not overload._schema.is_mutable
+        if is_pure and _signature(overload) == signature:
             return overload
     return None
 
 
+def _signature(func: OpOverload, but: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
+    """Names and types of the arguments."""
+    return [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in but]
+
+
 def _overloads(packet: Any) -> Iterator[OpOverload]:
-    for name in packet.overloads() if packet is not None else ():
+    if packet is None:
+        return
+    for name in packet.overloads():
         yield getattr(packet, name)

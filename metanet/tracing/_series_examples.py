@@ -20,8 +20,10 @@ def _input_values(draw: Draw) -> Tensor | None:
         return draw.normal(config.max_length, config.num_mel_bins)
     strides = getattr(draw.part("encoder"), "conv_stride", None)
     samples = math.prod(strides or [1920]) * (LENGTHS[draw.step] + 4)
-    codec = not strides and not config.is_encoder_decoder
-    return draw.normal(*([getattr(config, "audio_channels", 1)] if codec else []), samples)
+    is_codec = not strides and not config.is_encoder_decoder
+    if is_codec:
+        return draw.normal(getattr(config, "audio_channels", 1), samples)
+    return draw.normal(samples)
 
 
 @makes("input_features")
@@ -30,26 +32,32 @@ def _input_features(draw: Draw) -> Tensor | None:
     time, bins)``."""
     if reads(draw, "audio"):
         return None
-    if spectrum := draw.find("spec_size"):  # CLAP: an image of the spectrogram
+    spectrum = draw.find("spec_size")
+    if spectrum:  # CLAP: an image of the spectrogram
         bins = draw.find("num_mel_bins")
         return draw.normal(1, spectrum * (spectrum // bins), bins)
     names = ("feature_projection_input_dim", "input_feat_per_channel", "input_dim", "num_mel_bins")
-    bins, time = draw.find(*names, default=80), 8 * LENGTHS[draw.step]
-    first = next((m for m in draw.model.modules() if isinstance(m, nn.Conv1d)), None)
-    if first is None or first.in_channels != bins or hasattr(draw.config, "input_feat_per_channel"):
+    bins = draw.find(*names, default=80)
+    time = 8 * LENGTHS[draw.step]
+    if hasattr(draw.config, "input_feat_per_channel"):
         return draw.normal(time, bins)
-    return draw.normal(bins, 2 * frames if (frames := draw.find("max_source_positions")) else time)
+    first = next((m for m in draw.model.modules() if isinstance(m, nn.Conv1d)), None)
+    if first is None or first.in_channels != bins:
+        return draw.normal(time, bins)
+    frames = draw.find("max_source_positions")
+    return draw.normal(bins, 2 * frames if frames else time)
 
 
 @makes("past_values")
 def _past_values(draw: Draw) -> Tensor:
     config = draw.config
-    if lags := getattr(config, "lags_sequence", None):
+    lags = getattr(config, "lags_sequence", None)
+    if lags:
         channels = [config.input_size] if config.input_size > 1 else []
         return draw.normal(config.context_length + max(lags), *channels)
-    return draw.normal(
-        config.context_length, *([c] if (c := getattr(config, "num_input_channels", None)) else [])
-    )
+    count = getattr(config, "num_input_channels", None)
+    channels = [count] if count else []
+    return draw.normal(config.context_length, *channels)
 
 
 @makes("past_time_features", offered=False)

@@ -49,11 +49,8 @@ def run(
             known; or the operation does not work on the meta device.
     """
     device = kwargs.get("device")
-    wants_meta = device is not None and torch.device(device).type == "meta"
     real = not any(t.is_meta for t in tensors_in((args, kwargs)))
-    if known and (
-        about.writes or (not wants_meta and (real or device is not None or _needs_numbers(func)))
-    ):
+    if known and _runs_for_real(func, about, device, real):
         back: dict[int, Tensor] = {}
         out = func(*put(args, lambda t: _noted(back, shadow(t), t)), **put(kwargs, shadow))
         returned = put(out, lambda t: back.get(id(t), t))
@@ -63,17 +60,32 @@ def run(
     out = _on_meta(func, args, kwargs, shadow, where)
     if not known or any(t.numel() > LIMIT for t in tensors_in(out)):
         return out, None
-    # else it needs only the shape and the dtype of its argument
-    values = to_meta if not about.reads else shadow
-    settings = put(kwargs, values)
-    if device is not None or not about.reads:
-        settings["device"] = _CPU
-    return out, func(*put(args, values), **settings)
+    if about.reads:
+        settings = put(kwargs, shadow)
+        if device is not None:
+            settings["device"] = _CPU
+        return out, func(*put(args, shadow), **settings)
+    # zeros_like(x): only the shape and the dtype of its argument count
+    settings = {**put(kwargs, to_meta), "device": _CPU}
+    return out, func(*put(args, to_meta), **settings)
+
+
+def _runs_for_real(func: Any, about: Facts, device: Any, real: bool) -> bool:
+    """Whether a function whose numbers are known runs on them alone, and not on the meta device."""
+    if about.writes:
+        return True
+    if device is not None:
+        return torch.device(device).type != "meta"
+    return real or _needs_numbers(func)
 
 
 def _on_meta(func: Any, args: Any, kwargs: Any, shadow: Shadow, where: str) -> Any:
-    if func in _INDEXING:  # masks make the shape depend on numbers: integers instead
-        args = (args[0], [part for t in args[1] for part in _integers(t, shadow)], *args[2:])
+    if func in _INDEXING:
+        # x[mask]: how many items depends on numbers; x[mask.nonzero()] is the same, and does not
+        indices: list[Tensor | None] = []
+        for index in args[1]:
+            indices += _integers(index, shadow)
+        args = (args[0], indices, *args[2:])
     back: dict[int, Tensor] = {}
     settings = put(kwargs, lambda t: _noted(back, to_meta(t), t))
     if settings.get("device") is not None:
@@ -114,7 +126,9 @@ def put(x: Any, change: Callable[[Tensor], Any]) -> Any:
         return change(x)
     if isinstance(x, dict):
         return {k: put(v, change) for k, v in x.items()}
-    return type(x)(put(v, change) for v in x) if type(x) in (list, tuple) else x
+    if type(x) in (list, tuple):
+        return type(x)([put(v, change) for v in x])
+    return x
 
 
 def _noted(back: dict[int, Tensor], changed: Tensor | None, t: Tensor) -> Tensor | None:

@@ -33,16 +33,24 @@ _READERS = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassi
 
 @makes("input_ids")
 def _input_ids(draw: Draw) -> Tensor | None:
-    speech = getattr(draw.model, "main_input_name", None) in ("input_features", "input_values")
-    speech = speech or (draw.config.is_encoder_decoder and draw.takes("input_features"))
-    if speech and not hasattr(draw.config, "text_config") and not reads(draw, "audio"):
+    is_for_sound = _hears(draw) and not hasattr(draw.config, "text_config")
+    if is_for_sound and not reads(draw, "audio"):
         return None  # text is an alternative
     text = draw.part(*TEXT)
     ids = draw.integers(_plain_tokens(draw, text), _length(draw, text))
     end = one(getattr(text, "eos_token_id", None))
-    if _pools_at_the_end(draw.model) and end is not None and end < text.vocab_size:
+    if end is None or not _pools_at_the_end(draw.model):
+        return ids
+    if end < text.vocab_size:
         ids[:, -1] = end
     return ids
+
+
+def _hears(draw: Draw) -> bool:
+    """Whether sound is what the network is for."""
+    if getattr(draw.model, "main_input_name", None) in ("input_features", "input_values"):
+        return True
+    return draw.config.is_encoder_decoder and draw.takes("input_features")
 
 
 @makes("decoder_input_ids")
@@ -77,9 +85,11 @@ def _bbox(draw: Draw) -> Tensor | None:
 def _length(draw: Draw, text: Any) -> int:
     length = LENGTHS[draw.step]
     fields = text.to_dict()  # reading the attribute is an error where layers differ in it
-    windows = [window for name in _WINDOWS if isinstance(window := one(fields.get(name)), int)]
-    length += max((window for window in windows if window <= _LONGEST), default=0)
-    if experts := draw.find(*_EXPERTS, within=text):
+    windows = [one(fields.get(name)) for name in _WINDOWS]
+    narrow = [window for window in windows if isinstance(window, int) and window <= _LONGEST]
+    length += max(narrow, default=0)
+    experts = draw.find(*_EXPERTS, within=text)
+    if experts:
         active = draw.find(*_CHOSEN, within=text, default=1)
         needed = math.ceil(_HITS * one(experts) / (one(active) * BATCHES[0]))
         length = max(length, min(needed, _LONGEST) + 3 * draw.step)
@@ -101,11 +111,8 @@ def _special(config: Any) -> Iterator[int]:
         if isinstance(value, Mapping):
             yield from _special(value)
         elif re.search(r"token(_id|_index|_ids)$", str(name)):
-            yield from (
-                v
-                for v in (value if isinstance(value, list | tuple) else [value])
-                if isinstance(v, int)
-            )
+            tokens = value if isinstance(value, list | tuple) else [value]
+            yield from (token for token in tokens if isinstance(token, int))
 
 
 def _pools_at_the_end(model: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """The recording of one forward pass: values, and the operations between them."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from operator import attrgetter
 from typing import Any
@@ -142,44 +142,51 @@ class Trace:
         env: dict[int, Tensor] = {
             n: t.to(device) for n, t in (*self.defaults.items(), *self.constants.items())
         }
-        env.update(
-            {
-                number: _plain(state[name])
-                for name, number in self.parameters.items()
-                if name in state
-            }
-        )
+        for name, number in self.parameters.items():
+            if name in state:
+                env[number] = _plain(state[name])
         env.update(zip(self.inputs, inputs, strict=True))
-
-        last = (
-            {}
-            if keep is None
-            else {n: i for i, op in enumerate(self.ops) for n in (*op.inputs(), *op.outputs)}
-        )
+        if keep is None:
+            for op in self.ops:
+                self._replay_one(op, env, device)
+            return env
+        ends = self._last_uses()
         for place, op in enumerate(self.ops):
-            unknown = any(n not in env and self.values[n].origin == "unknown" for n in op.inputs())
-            if op.call is None or unknown:
-                why = (
-                    "reads a constant whose values the meta device did not tell"
-                    if unknown
-                    else "is no function"
-                )
-                raise NotImplementedError(
-                    f"{op.name} in {op.module or 'the network'} cannot be replayed: it {why}"
-                )
-            args, kwargs = _filled(op.args, env), {k: _filled(v, env) for k, v in op.kwargs.items()}
-            if kwargs.get("device") is not None:
-                kwargs["device"] = device
-            for number, tensor in zip(op.outputs, _call(op.call, args, kwargs), strict=False):
-                if number is not None:
-                    env[number] = _plain(tensor) if isinstance(tensor, Tensor) else tensor
-            if keep is not None:
-                for number in {*op.inputs(), *op.outputs}:
-                    if number is None or number in keep:
-                        continue
-                    if last[number] == place:
-                        env.pop(number, None)
-        return env if keep is None else {n: t for n, t in env.items() if n in keep}
+            self._replay_one(op, env, device)
+            for touched in {*op.inputs(), *op.outputs}:
+                if touched is not None and touched not in keep and ends[touched] == place:
+                    env.pop(touched, None)
+        return {n: t for n, t in env.items() if n in keep}
+
+    def _replay_one(self, op: Op, env: dict[int, Tensor], device: torch.device | None) -> None:
+        """Run one operation on the values so far, and add its results to them."""
+        self._refuse_to_replay(op, env)
+        args, kwargs = _arguments(op, env)
+        if kwargs.get("device") is not None:
+            kwargs["device"] = device
+        results = _call(op.call, args, kwargs)
+        for number, tensor in zip(op.outputs, results, strict=False):
+            if number is not None:
+                env[number] = _plain(tensor) if isinstance(tensor, Tensor) else tensor
+
+    def _refuse_to_replay(self, op: Op, env: Mapping[int, Tensor]) -> None:
+        lacking = [n for n in op.inputs() if n not in env]
+        if any(self.values[n].origin == "unknown" for n in lacking):
+            why = "reads a constant whose values the meta device did not tell"
+        elif op.call is None:
+            why = "is no function"
+        else:
+            return
+        raise NotImplementedError(
+            f"{op.name} in {op.module or 'the network'} cannot be replayed: it {why}"
+        )
+
+    def _last_uses(self) -> dict[int | None, int]:
+        """The operation after which nothing reads a value any more, by its place."""
+        ends: dict[int | None, int] = {}
+        for place, op in enumerate(self.ops):
+            ends.update(dict.fromkeys((*op.inputs(), *op.outputs), place))
+        return ends
 
     def known(self, but: Collection[str] = ()) -> dict[int, Tensor]:
         """Constants, and what follows from them and the integers that the network owned when
@@ -189,25 +196,37 @@ class Trace:
             but: integers that are not to be counted on.
         """
         env = dict(self.constants)
-        env.update((n, t) for n, t in self.defaults.items() if not {*self.values[n].names} & {*but})
+        for number, tensor in self.defaults.items():
+            if set(but).isdisjoint(self.values[number].names):
+                env[number] = tensor
         if not self.defaults:
             return env
+        # ids (owned) + 1 (constant) is known; ids + x (input) is not, nor what follows from it
         for op in self.ops:
             inputs = op.inputs()
-            if op.call is None or not inputs or not all(n in env for n in inputs):
+            is_known = inputs and env.keys() >= set(inputs)
+            if op.call is None or not is_known:
                 continue
-            args, kwargs = _filled(op.args, env), {k: _filled(v, env) for k, v in op.kwargs.items()}
-            for number, tensor in zip(op.outputs, _call(op.call, args, kwargs), strict=False):
-                if number is not None:
-                    env[number] = tensor
+            results = _call(op.call, *_arguments(op, env))
+            for output, tensor in zip(op.outputs, results, strict=False):
+                if output is not None:
+                    env[output] = tensor
         return env
+
+
+def _arguments(op: Op, env: Mapping[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of an operation, with tensors for references."""
+    kwargs = {key: _filled(value, env) for key, value in op.kwargs.items()}
+    return _filled(op.args, env), kwargs
 
 
 def _filled(x: Any, env: Mapping[int, Tensor]) -> Any:
     """Arguments with tensors for references."""
     if isinstance(x, Ref):
         return env[x.value]
-    return type(x)(_filled(v, env) for v in x) if isinstance(x, (list, tuple)) else x
+    if isinstance(x, (list, tuple)):
+        return type(x)([_filled(v, env) for v in x])
+    return x
 
 
 def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -219,19 +238,34 @@ def _call(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]
         call = aten.reshape.default
     elif call in _IN_ORDER:
         args = (args[0].contiguous(), *args[1:])
-    if schema.is_mutable:
-        args, kwargs = _cloned(args), {k: _cloned(v) for k, v in kwargs.items()}
-    out = call(*args, **kwargs)
-    results = list(out) if isinstance(out, (list, tuple)) else [] if out is None else [out]
-    if schema.is_mutable:
-        given = {**dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
-        written = [
-            a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write
-        ]
-        for tensor in tensors_in([given.get(name) for name in written]):
-            if not any(tensor is r for r in results):
-                results.append(tensor)
+    if not schema.is_mutable:
+        return _as_list(call(*args, **kwargs))
+    args = _cloned(args)
+    kwargs = {key: _cloned(value) for key, value in kwargs.items()}
+    results = _as_list(call(*args, **kwargs))
+    for tensor in tensors_in(_written(schema, args, kwargs)):
+        if not any(tensor is result for result in results):
+            results.append(tensor)
     return results
+
+
+def _as_list(out: Any) -> list[Any]:
+    """What a function returned, be it several things, one or nothing."""
+    if out is None:
+        return []
+    return list(out) if isinstance(out, (list, tuple)) else [out]
+
+
+def _written(schema: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments that a function has written into."""
+    names = [argument.name for argument in schema.arguments]
+    by_name = {**dict(zip(names, args, strict=False)), **kwargs}
+    written: list[Any] = []
+    for argument in schema.arguments:
+        alias = argument.alias_info
+        if alias is not None and alias.is_write:
+            written.append(by_name.get(argument.name))
+    return written
 
 
 _IN_ORDER = {
@@ -242,13 +276,16 @@ _IN_ORDER = {
 def _plain(tensor: Tensor) -> Tensor:
     """A tensor that is not conjugated or negated on reading: ``view_as_real`` refuses one that
     is."""
-    return tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
+    is_lazy = tensor.is_conj() or tensor.is_neg()
+    return tensor.resolve_conj().resolve_neg() if is_lazy else tensor
 
 
 def _cloned(x: Any) -> Any:
     if isinstance(x, Tensor):
         return x.clone()
-    return type(x)(map(_cloned, x)) if isinstance(x, (list, tuple)) else x
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_cloned, x))
+    return x
 
 
 def references(x: Any) -> Iterator[Ref]:
@@ -278,12 +315,19 @@ def tensors_in(x: Any) -> Iterator[Tensor]:
     """All tensors in nested tuples, lists, mappings and dataclasses, in order."""
     if isinstance(x, Tensor):
         yield x
-    elif isinstance(x, Mapping):
-        for v in x.values():
-            yield from tensors_in(v)
-    elif isinstance(x, Sequence) and not isinstance(x, str):
-        for v in x:
-            yield from tensors_in(v)
-    elif is_dataclass(x) and not isinstance(x, type):
-        for f in fields(x):
-            yield from tensors_in(getattr(x, f.name))
+        return
+    for part in _parts(x):
+        yield from tensors_in(part)
+
+
+def _parts(x: Any) -> Iterable[Any]:
+    """What a container holds; nothing of all else."""
+    if isinstance(x, str):
+        return ()
+    if isinstance(x, Mapping):
+        return x.values()
+    if isinstance(x, Sequence):
+        return x
+    if is_dataclass(x) and not isinstance(x, type):
+        return [getattr(x, field.name) for field in fields(x)]
+    return ()

@@ -17,8 +17,11 @@ from ._examples import Example, comes_from, examples_for
 def _transformers(model: nn.Module) -> Example | None:
     """Random tokens, images, waveforms, ...: whatever ``forward`` takes, in the sizes that the
     configuration says."""
-    first, second = (_drawn(model, step) for step in (0, 1))
-    return None if first is None or second is None else Example(kwargs=first, check=((), second))
+    first = _drawn(model, 0)
+    second = _drawn(model, 1)
+    if first is None or second is None:
+        return None
+    return Example(kwargs=first, check=((), second))
 
 
 def _drawn(model: nn.Module, step: int) -> dict[str, Any] | None:

@@ -153,11 +153,15 @@ _SPECIAL = {
 
 def _unexpand(child: Ref, whole: Value, part: Value, emit: Emit) -> Ref:
     """Places along an expanded axis are one place: the first tells what was written to all."""
-    shape, lead = list(part.shape), len(part.shape) - len(whole.shape)
+    # x (3, 1) as (2, 3, 4): x is the written tensor's [:1, :, :1]
+    shape = list(part.shape)
+    lead = len(part.shape) - len(whole.shape)
+    before = (1,) * lead + whole.shape
     for axis, size in enumerate(part.shape):
-        if size != 1 and (axis < lead or whole.shape[axis - lead] == 1):
+        if size != 1 and before[axis] == 1:
             shape[axis] = 1
-            child = emit(aten.slice.Tensor, (child, axis, 0, 1), replace(part, shape=tuple(shape)))
+            first = replace(part, shape=tuple(shape))
+            child = emit(aten.slice.Tensor, (child, axis, 0, 1), first)
     return emit(aten.view.default, (child, list(whole.shape)), whole)
 
 

@@ -1,6 +1,6 @@
 """Run a network in float64 although it asks for float32 on the way."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,17 +46,18 @@ class _Widen(TorchDispatchMode):
         if facts(func).reads_bits:  # no conversion
             return func(args[0], _as_wide(args[0].dtype, args[1]))
         written = _written(func)
-        args = [a if i in written else widen(a) for i, a in enumerate(args)]
-        kwargs = {k: v if k in written else widen(v) for k, v in (kwargs or {}).items()}
-        return func(*args, **kwargs)
+        positional = _widened(enumerate(args), written)
+        by_name = _widened((kwargs or {}).items(), written)
+        return func(*positional.values(), **by_name)
 
 
 def _as_wide(old: torch.dtype, new: torch.dtype) -> torch.dtype:
     """Pairs of numbers read as complex ones, and these as pairs, are both wide already:
     ``x.view(torch.complex64)``."""
-    return (
-        _WIDE.get(new, new) if old in _WIDE.values() and old.is_complex != new.is_complex else new
-    )
+    is_wide = old in _WIDE.values()
+    if is_wide and old.is_complex != new.is_complex:
+        return _WIDE.get(new, new)
+    return new
 
 
 def _written(func: Any) -> set[int | str]:
@@ -64,13 +65,17 @@ def _written(func: Any) -> set[int | str]:
     swallow the result."""
     if not func._schema.is_mutable:
         return set()
-    arguments = enumerate(func._schema.arguments)
-    return {
-        key
-        for i, a in arguments
-        if a.alias_info is not None and a.alias_info.is_write
-        for key in (i, a.name)
-    }
+    written: set[int | str] = set()
+    for position, argument in enumerate(func._schema.arguments):
+        alias = argument.alias_info
+        if alias is not None and alias.is_write:
+            written.update((position, argument.name))
+    return written
+
+
+def _widened(arguments: Iterable[tuple[Any, Any]], but: set[int | str]) -> dict[Any, Any]:
+    """Arguments by position or name, wide but for those that are written."""
+    return {key: x if key in but else widen(x) for key, x in arguments}
 
 
 def widen(x: Any) -> Any:
@@ -82,7 +87,9 @@ def widen(x: Any) -> Any:
         return _WIDE.get(x, x)
     if type(x) in (list, tuple):
         return type(x)([widen(each) for each in x])
-    return {k: widen(v) for k, v in x.items()} if type(x) is dict else x
+    if type(x) is dict:
+        return {key: widen(each) for key, each in x.items()}
+    return x
 
 
 def to_double(model: nn.Module) -> nn.Module:
@@ -92,9 +99,10 @@ def to_double(model: nn.Module) -> nn.Module:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_complex():  # which double() leaves as they are
             tensor.data = widen(tensor.data)
-    own = set(vars(nn.Module()))
+    of_all_modules = vars(nn.Module()).keys()
     for module in model.modules():
-        for name, value in vars(module).items():
-            if name not in own and isinstance(value, (Tensor, list, tuple, dict)):
+        own = {k: v for k, v in vars(module).items() if k not in of_all_modules}
+        for name, value in own.items():
+            if isinstance(value, (Tensor, list, tuple, dict)):
                 vars(module)[name] = widen(value)
     return model

@@ -23,8 +23,11 @@ def redraw_integers(tensor: Tensor, generator: torch.Generator) -> Tensor:
         return _bits(tensor, generator)
     values = tensor.detach().cpu().unique()
     if len(values) == 1:
-        least, most = min(0, int(values)), max(1, int(values))
-        values = torch.arange(least, most + 1).to(values.dtype) if most - least < _MANY else values
+        # all are 3: drawn from 0, 1, 2, 3
+        least = min(0, int(values))
+        most = max(1, int(values))
+        if most - least < _MANY:
+            values = torch.arange(least, most + 1).to(values.dtype)
     picks = torch.randint(len(values), tuple(tensor.shape), generator=generator)
     return values[picks].to(tensor.device)
 
@@ -35,8 +38,7 @@ _MANY = 2**16
 def _bits(tensor: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.rand(tuple(tensor.shape), generator=generator)
     bits = noise < 0.5
-    if tensor.shape[-1] > 1:
-        bits = bits.scatter(-1, noise.argmax(-1, keepdim=True), False).scatter(
-            -1, noise.argmin(-1, keepdim=True), True
-        )
+    if tensor.shape[-1] > 1:  # of both kinds in every row
+        bits = bits.scatter(-1, noise.argmax(-1, keepdim=True), False)
+        bits = bits.scatter(-1, noise.argmin(-1, keepdim=True), True)
     return bits.to(tensor.device)

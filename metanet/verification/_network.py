@@ -82,11 +82,11 @@ class Network:
 
     def _draw_integers(self, generator: torch.Generator) -> tuple[str, ...]:
         """New values for masks and index tables; the names of those that do not allow it."""
-        old = {
-            n: t.clone()
-            for n, t in self.tensors.items()
-            if is_integer(t.dtype) and t.ndim and t.numel() > 1
-        }
+        old: dict[str, Tensor] = {}
+        for name, tensor in self.tensors.items():
+            is_table = tensor.ndim > 0 and tensor.numel() > 1
+            if is_table and is_integer(tensor.dtype):
+                old[name] = tensor.clone()
         if not old:
             return ()
         sound = all(map(_healthy, self._run()))
@@ -114,9 +114,7 @@ class Network:
         """New values for all tensors, at the first scale where the output shows every part, else at
         the best."""
         old = {n: t.clone() for n, t in self.tensors.items() if not is_integer(t.dtype)}
-        matrices = [
-            n for n, t in spec.tensors.items() if len(t.shape) > 1 and not (t.tied_to or t.integer)
-        ]
+        matrices = _matrices(spec)
         order = torch.randperm(len(matrices), generator=generator).tolist()
         best: tuple[int, dict[str, Tensor]] | None = None
         self._remember()
@@ -198,21 +196,24 @@ class Network:
         for module, attributes in zip(self._all, self._attributes, strict=True):
             vars(module).clear()
             vars(module).update({k: _shallow(v) for k, v in attributes.items()})
+        if not buffers:
+            return
         for (buffer, value), version in zip(self._buffers.items(), versions, strict=True):
-            if buffers and buffer._version != version:
+            if buffer._version != version:
                 with torch.no_grad():
                     buffer.copy_(value)
 
     def _remember(self) -> None:
         """What modules keep on themselves: some cache tensors made from parameters, which must not
         outlive a run."""
-        self._attributes = [{k: _shallow(v) for k, v in vars(m).items()} for m in self._all]
+        self._attributes = list(map(_attributes, self._all))
         self._buffers = {b: b.detach().clone() for b in self.model.buffers()}
 
     def change(self, got: list[Tensor]) -> float:
         """Largest difference from ``want``, relative to the spread of each output; infinite if
         masks differ."""
-        if [t.shape for t in got] != [t.shape for t in self.want]:
+        shapes = [t.shape for t in got]
+        if shapes != [t.shape for t in self.want]:
             return float("inf")
         return max(map(change_of, got, self.want), default=0.0)
 
@@ -243,9 +244,19 @@ def _tensors(model: nn.Module, spec: SymmetrySpec, name: str) -> dict[str, Tenso
     return tensors
 
 
+def _matrices(spec: SymmetrySpec) -> list[str]:
+    """Names of the matrices and kernels, a tied one once."""
+    own = {name: t for name, t in spec.tensors.items() if not t.tied_to and not t.integer}
+    return [name for name, t in own.items() if len(t.shape) > 1]
+
+
 def _fresh(x: Any) -> Any:
     """A copy for one run: networks may write into their inputs."""
     return widen(x.detach().clone()) if isinstance(x, Tensor) else copy.deepcopy(x)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    return {name: _shallow(value) for name, value in vars(module).items()}
 
 
 def _shallow(x: Any) -> Any:
@@ -257,7 +268,9 @@ def _ordinary(x: Tensor) -> Tensor:
 
 
 def _healthy(x: Tensor) -> bool:
-    return x.numel() == 0 or bool(_ordinary(x).any() and not x.isnan().any())
+    if x.numel() == 0:
+        return True
+    return bool(_ordinary(x).any()) and not bool(x.isnan().any())
 
 
 def change_of(got: Tensor, want: Tensor) -> float:

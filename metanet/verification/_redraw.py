@@ -93,18 +93,29 @@ def _vector(tensor: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor
 
 
 def _scale(leaf: str, tensor: Tensor, module: nn.Module | None) -> float:
+    """The standard deviation of a matrix, a kernel or an embedding."""
+    # Linear(20, 10): 1 / sqrt(20); Conv2d(3, 8, 5): 1 / sqrt(3 * 5 * 5); Embedding: 1
     shape = tuple(tensor.shape)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return 1.0
-    kernel = isinstance(module, nn.modules.conv._ConvNd) or (module is None and leaf == "weight")
-    if kernel or tensor.ndim > 3 or leaf.startswith("original"):
+    if _is_kernel(leaf, tensor, module):
         return math.prod(shape[1:]) ** -0.5
-    if leaf not in ("weight", "bias") and _TABLE.search(leaf):
+    is_named = leaf not in ("weight", "bias")
+    if is_named and _TABLE.search(leaf):
         return 1.0
     if tensor.ndim == 2:
         return shape[1] ** -0.5
     # stacked experts (E, out, in), projections (in, heads, dims): either order occurs
     return max(shape) ** -0.5
+
+
+def _is_kernel(leaf: str, tensor: Tensor, module: nn.Module | None) -> bool:
+    """Whether all axes but the first are summed over."""
+    if tensor.ndim > 3 or leaf.startswith("original"):
+        return True
+    if module is None:
+        return leaf == "weight"
+    return isinstance(module, nn.modules.conv._ConvNd)
 
 
 def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -137,11 +148,11 @@ def calibrated(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
         mean.copy_((x.mean(1) + 0.3 * spread.sqrt() * noise[0]).view_as(mean))
         var.copy_((spread * (0.5 + noise[1].abs())).view_as(var))
 
-    handles = [
-        m.register_forward_pre_hook(calibrate)
-        for m in model.modules()
-        if all(isinstance(getattr(m, n, None), Tensor) for n in ("running_mean", "running_var"))
-    ]
+    handles = []
+    for module in model.modules():
+        statistics = (getattr(module, name, None) for name in ("running_mean", "running_var"))
+        if all(isinstance(each, Tensor) for each in statistics):
+            handles.append(module.register_forward_pre_hook(calibrate))
     try:
         yield
     finally:

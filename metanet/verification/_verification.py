@@ -89,18 +89,14 @@ class Verification:
             f"{verdict}: legal change {self.change:.1e}, {self.moved:.0%} moved, {checked} checked, "
             f"{len(self.unseen)} not seen by the output"
         ]
-        for name, axis in self.unseen:
-            lines.append(
-                f"  {name} axis {axis}: {self.reasons.get((name, axis), 'no reason found')}"
-            )
+        for place in self.unseen:
+            name, axis = place
+            lines.append(f"  {name} axis {axis}: {self.reasons.get(place, 'no reason found')}")
         return "\n".join([*lines, *self._notes()])
 
     def _notes(self) -> list[str]:
         """What was not tried."""
-        stuck = [
-            f"  {place}: reads data as numbers, and no draw made the network go another way"
-            for place in self.stuck
-        ]
-        return stuck + [
-            f"  {name}: kept its values, with others the network does not run" for name in self.kept
-        ]
+        stuck = "reads data as numbers, and no draw made the network go another way"
+        kept = "kept its values, with others the network does not run"
+        notes = dict.fromkeys(self.stuck, stuck) | dict.fromkeys(self.kept, kept)
+        return [f"  {what}: {why}" for what, why in notes.items()]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..architecture import Architecture
 from ..errors import MetanetError
 from ..progress import track
-from ..symmetry import SymmetrySpec, Transform, leaves_of
+from ..symmetry import Axis, Leaf, SymmetrySpec, Transform, leaves_of
 from ..tracing import record
 from ._integers import redraw_integers
 from ._network import PROBES, Network
@@ -85,9 +85,8 @@ def verify(
             f"verify(model, spec, *inputs) takes arch.spec of arch=metanet.trace(model, ...) second, not "
             f"{type(spec).__name__}; inputs come after it"
         )
-    with (
-        torch.random.fork_rng()
-    ):  # a network that draws random numbers leaves the caller's generator alone
+    # a network that draws random numbers leaves the caller's generator alone
+    with torch.random.fork_rng():
         return _verify(
             model, spec, inputs, kwargs, seed, draws, axes if sensitivity else 0, probes, progress
         )
@@ -123,9 +122,11 @@ def _verify(
     reasons: dict[Place, str] = {}
     for place in _bar(checked, progress):
         seen[place] = _seen(network, _moving(network, transforms, place, generator), place)
-        if seen[place] < UNSEEN:
-            reason = _reason(network, transforms[0], place, generator)
-            reasons |= {place: reason} if reason else {}
+        if seen[place] >= UNSEEN:
+            continue
+        reason = _reason(network, transforms[0], place, generator)
+        if reason:
+            reasons[place] = reason
     stuck, changes = _other_ways(model, spec, inputs, kwargs, network, transforms, generator)
     share = moved / total if total else 0.0
     return Verification(
@@ -172,25 +173,34 @@ _MORE_DRAWS = 8
 def _places(spec: SymmetrySpec) -> list[Place]:
     """Every axis of every tensor that some transform moves; a tied tensor once."""
 
-    def moves(axis: Any) -> bool:
-        return any(spec[leaf.group].kind != "fixed" and leaf.size > 1 for leaf in leaves_of(axis))
+    def moves(leaf: Leaf) -> bool:
+        return leaf.size > 1 and spec[leaf.group].kind != "fixed"
 
-    tensors = [(n, t) for n, t in spec.tensors.items() if t.tied_to is None]
-    return [(n, i) for n, t in tensors for i, axis in enumerate(t.axes) if moves(axis)]
+    places: list[Place] = []
+    for place, axis in _axes(spec).items():
+        if any(map(moves, leaves_of(axis))):
+            places.append(place)
+    return places
+
+
+def _axes(spec: SymmetrySpec) -> dict[Place, Axis]:
+    """Every axis of every tensor; a tied tensor once."""
+    axes: dict[Place, Axis] = {}
+    for name, tensor in spec.tensors.items():
+        if tensor.tied_to is None:
+            axes.update({(name, i): axis for i, axis in enumerate(tensor.axes)})
+    return axes
 
 
 def _is_whole(spec: SymmetrySpec, place: Place) -> bool:
     """Whether its groups act on this axis and nowhere else: moving it alone is a legal relabelling
     then."""
-    groups = {leaf.group for leaf in leaves_of(spec.tensors[place[0]].axes[place[1]])}
-    others = (
-        leaf.group
-        for name, tensor in spec.tensors.items()
-        if tensor.tied_to is None
-        for i, axis in enumerate(tensor.axes)
-        if (name, i) != place
-        for leaf in leaves_of(axis)
-    )
+    name, number = place
+    groups = {leaf.group for leaf in leaves_of(spec.tensors[name].axes[number])}
+    others: set[str] = set()
+    for other, axis in _axes(spec).items():
+        if other != place:
+            others.update(leaf.group for leaf in leaves_of(axis))
     return groups.isdisjoint(others)
 
 
@@ -205,7 +215,8 @@ def _restless(t: Transform) -> Transform:
 
 
 def _names(spec: SymmetrySpec, name: str) -> list[str]:
-    return [n for n, t in spec.tensors.items() if n == name or t.tied_to == name]
+    tied = [n for n, t in spec.tensors.items() if t.tied_to == name]
+    return [name, *tied]
 
 
 def _moving(
@@ -217,13 +228,12 @@ def _moving(
     spec, old = transforms[0].spec, network.state[name]
     if not spec.tensors[name].integer:
         return transforms
-    candidates = [
-        *transforms,
-        *(_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS)),
-    ]
-    return [t for t in candidates if not torch.equal(t.apply(name, old, (axis,)), old)][
-        : len(transforms)
-    ] or transforms
+    more = [_restless(spec.sample(generator)) for _ in range(_MORE_TRANSFORMS)]
+    moving: list[Transform] = []
+    for t in (*transforms, *more):
+        if not torch.equal(t.apply(name, old, (axis,)), old):
+            moving.append(t)
+    return moving[: len(transforms)] or transforms
 
 
 _MORE_TRANSFORMS = 12
@@ -247,27 +257,44 @@ def _reason(network: Network, t: Transform, place: Place, generator: torch.Gener
     name, axis = place
     old = network.state[name]
     new = t.apply(name, old, (axis,))
+    measure = _reason_of_integers if t.spec.tensors[name].integer else _reason_of_numbers
+    reason = measure(network, _names(t.spec, name), old, new, generator)
+    if reason:
+        return reason
+    return ALONE if _is_whole(t.spec, place) else ""
 
-    def blind_to(*shifts: Tensor) -> bool:
-        names = _names(t.spec, name)
-        runs = (network.run({n: network.state[n] + shift for n in names}) for shift in shifts)
-        return all(network.change(outputs) < TOLERANCE for outputs in runs)
 
-    if t.spec.tensors[name].integer and torch.equal(new, old):
+def _reason_of_integers(
+    network: Network, names: list[str], old: Tensor, new: Tensor, generator: torch.Generator
+) -> str:
+    """Of a mask or an index table."""
+    if torch.equal(new, old):
         return ALIKE
-    if t.spec.tensors[name].integer:
-        other = dict.fromkeys(_names(t.spec, name), redraw_integers(old, generator))
-        if network.change(network.run(other)) < TOLERANCE:
-            return INDEPENDENT
-        return ALONE if _is_whole(t.spec, place) else ""
+    other = dict.fromkeys(names, redraw_integers(old, generator))
+    is_blind = network.change(network.run(other)) < TOLERANCE
+    return INDEPENDENT if is_blind else ""
+
+
+def _reason_of_numbers(
+    network: Network, names: list[str], old: Tensor, new: Tensor, generator: torch.Generator
+) -> str:
+    """Of all other tensors, by what is added to them."""
+
+    def blind_to(shift: Tensor) -> bool:
+        shifted = {name: network.state[name] + shift for name in names}
+        return network.change(network.run(shifted)) < TOLERANCE
+
+    # old: (1, 2, 3), new: (2, 1, 3). Noise on all three, on the first two, then along (1, -1, 0)
     noise = noise_like(old, generator)
     if blind_to(noise):
         return INDEPENDENT
     if blind_to(noise * (new != old)):
         return UNREAD
-    if old.numel() == max(old.shape) and blind_to(0.5 * (new - old), -1.7 * (new - old)):
+    is_vector = old.numel() == max(old.shape)
+    step = new - old
+    if is_vector and blind_to(0.5 * step) and blind_to(-1.7 * step):
         return INVARIANT
-    return ALONE if _is_whole(t.spec, place) else ""
+    return ""
 
 
 def _bar(places: list[Place], progress: bool) -> Any:

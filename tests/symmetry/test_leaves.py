@@ -10,6 +10,7 @@ from metanet.symmetry._bindings import Expr, Segments, Table
 from metanet.symmetry._equations import Equations
 from metanet.symmetry._leaves import Leaves
 from metanet.symmetry._spaces import Spaces
+from metanet.symmetry._wild import renewed
 from metanet.testing import Program
 
 
@@ -157,7 +158,7 @@ def test_a_uniform_axis_fits_several_others():
     leaves = equations.leaves
     wild, a, b = leaves.new(4, wild=True), leaves.new(4), leaves.new(4)
     for other in (a, b):
-        equations.equate(leaves.renewed(wild), other, "mul")
+        equations.equate(renewed(leaves, wild), other, "mul")
     assert leaves.expand(a) != leaves.expand(b)
 
 

@@ -77,9 +77,10 @@ def clamp_charges(
     if not all(isinstance(n, (int, float)) for n in numbers):
         call.pin(x, low, high)
         return [None]
-    if low is not None and high is not None and low == -high:
+    # clamp(-2, 2): odd; clamp(0) and clamp(0, inf): homogeneous; clamp(0, 6): neither
+    if len(numbers) == 2 and low == -high:
         return odd_charges(call, x)
-    if all(n in (0, float("inf"), float("-inf")) for n in numbers):
+    if {abs(n) for n in numbers} <= {0, float("inf")}:
         return homogeneous_charges(call, x)
     call.pin(x)
     return [None]

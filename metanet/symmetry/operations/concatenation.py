@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from .._charged import Axes, Charged, ChargedCall
+from .._charged import Axes, Charged, ChargedCall, first_of
 from .._charges import ChargedStretch, Charges, Tab
 from .._flow import Concatenate, Pad, Rearrange
 from .._leaves import Expr
 from .._operand import Operand
 from .._operation import Call, Pins, Semantics, law, normal_axis, pinned, rule
+from .._wild import has_wild
 from .order import stays
 
 
@@ -38,7 +39,8 @@ def _one_behind_the_other(call: Call, parts: list[Expr], size: int) -> tuple[Exp
     if parts and None in reasons:
         return call.concat(*parts), ()
     joined = call.fresh(size)
-    return joined, ((joined, next(filter(None, reasons), "tensors are stacked along it")),)
+    why = next(filter(None, reasons), "tensors are stacked along it")
+    return joined, ((joined, why),)
 
 
 @law("aten.cat", "aten.concat", blank=True)
@@ -52,18 +54,15 @@ def cat_charges(call: ChargedCall, tensors: list[Charged], dim: int = 0) -> list
     dim = normal_axis(dim, len(tensors[0]))
     stretches: list[ChargedStretch] = []
     for t in tensors:
-        if t.shape[dim]:
-            stretches += balance.stretches(call.whole(t, dim), t.shape[dim])
+        size = t.shape[dim]
+        if size:
+            stretches += balance.stretches(call.whole(t, dim), size)
     joined = balance.joined(call.like()[dim], stretches)
     if joined is None:
         call.pin(*tensors)
         return [None]
-    keys = frozenset(key for stretch in stretches for key, _ in stretch.path)
     out = [_agreed(call, tensors, a) if a != dim else joined for a in range(len(tensors[0]))]
-    for a, axis in enumerate(out):
-        if a != dim and balance.depends(axis, keys):
-            balance.pin(axis)
-            out[a] = ()
+    call.drop_dependent(out, dim, stretches)
     return [tuple(out)]
 
 
@@ -71,7 +70,7 @@ def _agreed(call: ChargedCall, tensors: list[Charged], axis: int) -> Charges:
     """An axis that several tensors have in common; those that are 0 everywhere agree to all."""
     axes = [t[axis] for t in tensors if not t.nothing]
     call.balance.all_equal(axes)
-    return next(filter(None, axes), ())
+    return first_of(axes)
 
 
 @rule("aten.stack")
@@ -109,11 +108,13 @@ def stack(call: Call, tensors: list[Operand], dim: int = 0) -> Semantics:
 def _own_items(call: Call, axes: tuple[Expr, ...]) -> bool:
     """Whether axes that are stacked list items of their own, all of which may move."""
     leaves = call.leaves
-    expanded = list(map(leaves.expand, axes))
-    is_wild = any(leaves.has_wild(atom) for atoms in expanded for atom in atoms)
-    if len(set(expanded)) == 1 or is_wild:
+    expanded = set(map(leaves.expand, axes))
+    if len(expanded) == 1:
         return False
-    return all(leaves.inert(axis) is None for axis in axes)
+    if any(has_wild(leaves, axis) for axis in axes):
+        return False
+    reasons = list(map(leaves.inert, axes))
+    return all(reason is None for reason in reasons)
 
 
 @law("aten.stack", blank=True)
@@ -122,10 +123,11 @@ def stack_charges(call: ChargedCall, tensors: list[Charged], dim: int = 0) -> li
     call.zero = all(t.nothing for t in tensors)
     if not any(t.charged for t in tensors):
         return [None]
-    like = call.like()
+    like = list(call.like())
     dim = normal_axis(dim, len(like))
-    out = [_stacked(call, axis, tensors, a) for a, axis in enumerate(like[:dim] + like[dim + 1 :])]
-    out.insert(dim, like[dim])
+    new = like.pop(dim)
+    out = [_stacked(call, axis, tensors, a) for a, axis in enumerate(like)]
+    out.insert(dim, new)
     return [tuple(out)]
 
 
@@ -135,10 +137,11 @@ def _stacked(call: ChargedCall, like: Charges, tensors: list[Charged], axis: int
     axes = [call.whole(t, axis) for t in tensors]
     table = like[0] if len(like) == 1 else None
     if isinstance(table, Tab) and all(map(balance.alike, table.parts, axes)):
-        return (table._replace(parts=tuple(map(balance.filled, table.parts, axes))),)
-    axes = [a for a, t in zip(axes, tensors, strict=True) if not t.nothing]
-    balance.all_equal(axes)
-    return axes[0] if axes else ()
+        entries = map(balance.filled, table.parts, axes)
+        return (table._replace(parts=tuple(entries)),)
+    alike = [charges for charges, t in zip(axes, tensors, strict=True) if not t.nothing]
+    balance.all_equal(alike)
+    return alike[0] if alike else ()
 
 
 @rule("aten.constant_pad_nd")

@@ -82,11 +82,15 @@ def addmm_charges(
     call: ChargedCall, bias: Charged, left: Charged, right: Charged, *, beta: Any = 1, **_: Any
 ) -> list[Axes | None]:
     """The bias has the charges of the product."""
-    out, added = _matmul_charges(call, left, right), call.aligned(bias)
-    if out is None or beta == 0 or bias.nothing:
-        return [added if out is None and beta != 0 else out]
-    for a, b in zip(out, added, strict=True):
-        call.balance.equal(a, b)
+    out = _matmul_charges(call, left, right)
+    added = call.aligned(bias)
+    if beta == 0:
+        return [out]
+    if out is None:
+        return [added]
+    if not bias.nothing:
+        for a, b in zip(out, added, strict=True):
+            call.balance.equal(a, b)
     return [out]
 
 

@@ -51,8 +51,11 @@ def topk(call: Call, x: Operand, k: int, dim: int = -1, *_: Any, **__: Any) -> S
 @rule("aten.sort")
 def sort(call: Call, x: Operand, *args: Any, dim: int = -1, **_: Any) -> Semantics:
     """Values by size, and integers that name where they were."""
-    numbers = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
-    return _ranked(call, x, normal_axis(numbers[0] if numbers else dim, len(x)))
+    # sort(x, dim, descending), sort.stable(x, *, stable, dim, descending)
+    numbers = [a for a in args if type(a) is int]
+    if numbers:
+        dim = numbers[0]
+    return _ranked(call, x, normal_axis(dim, len(x)))
 
 
 def _ranked(call: Call, x: Operand, dim: int) -> Semantics:

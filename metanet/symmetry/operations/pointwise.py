@@ -82,12 +82,15 @@ def add_charges(call: ChargedCall, a: Any, b: Any, *_: Any, **__: Any) -> list[A
 @law("aten.mul", blank=True)
 def mul_charges(call: ChargedCall, a: Any, b: Any) -> list[Axes | None]:
     """Charges add up."""
-    call.zero = any(isinstance(x, Charged) and x.nothing for x in (a, b))
+    tensors = [x for x in (a, b) if isinstance(x, Charged)]
+    call.zero = any(x.nothing for x in tensors)
     if call.zero:
         return [None]
-    if isinstance(a, Charged) and isinstance(b, Charged) and a.data and b.data:
-        pairs = zip(call.aligned(a), call.aligned(b), strict=True)
-        call.balance.reads.extend(x for x, y in pairs if x and y)  # which may cancel
+    is_gate = len(tensors) == 2 and all(x.data for x in tensors)
+    if is_gate:  # where both have charges these may cancel
+        for one, other in zip(call.aligned(a), call.aligned(b), strict=True):
+            if one and other:
+                call.balance.reads.append(one)
     return [call.product(a, b)]
 
 

@@ -19,11 +19,17 @@ def _reduced(
     x: Operand, dim: Any, keepdim: bool
 ) -> tuple[tuple[Expr, ...], tuple[int | None, ...]]:
     """The axes that are left, and which of the operand's each is (``None``: one of size 1)."""
+    # (batch, h, w) over h: (batch, w), or (batch, 1, w) with keepdim
     gone = set(normal_axes(dim, len(x)))
-    of_operand = [None if a in gone else a for a in range(len(x))]
-    if not keepdim:
-        of_operand = [a for a in of_operand if a is not None]
-    axes: list[Expr] = [() if a is None else x[a] for a in of_operand]
+    axes: list[Expr] = []
+    of_operand: list[int | None] = []
+    for a, axis in enumerate(x):
+        if a not in gone:
+            axes.append(axis)
+            of_operand.append(a)
+        elif keepdim:
+            axes.append(())
+            of_operand.append(None)
     return tuple(axes), tuple(of_operand)
 
 

@@ -157,11 +157,13 @@ def col2im(call: Call, x: Operand, size: list[int], kernel: list[int], *_: Any) 
 @rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
 def fourier(call: Call, x: Operand, dims: list[int], *_: Any) -> Semantics:
     """A Fourier transform mixes all positions of some axes."""
-    shape, transformed = call.shape, {normal_axis(d, len(x)) for d in dims}
-    why = "a Fourier transform runs along it"
-    axes = tuple(call.fresh(shape[a]) if a in transformed else e for a, e in enumerate(x))
-    pins = tuple((e, why) for a in transformed for e in (x[a], axes[a]))
-    return Semantics(outputs=(axes,), pins=pins, flow=(Total(x),))
+    axes = list(x.axes)
+    touched: list[Expr] = []
+    for a in sorted({normal_axis(d, len(x)) for d in dims}):
+        axes[a] = call.fresh(call.shape[a])
+        touched += (x[a], axes[a])
+    pins = pinned(touched, "a Fourier transform runs along it")
+    return Semantics(outputs=(tuple(axes),), pins=pins, flow=(Total(x),))
 
 
 law("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")(stays)
