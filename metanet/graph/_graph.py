@@ -119,8 +119,9 @@ class ParameterGraph(Data):
 def fill(
     template: GraphTemplate, state: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]
 ) -> ParameterGraph | Batch:
-    """The graph of one state dict, or the batch of many: a list of them, or one whose tensors have
-    a leading axis.
+    """The graph of one state dict, or the batch of many.
+
+    Many are a list of them, or one whose tensors have a leading axis.
 
     A batch takes little more than copying the values: its structure is put together once per number
     of graphs and then shared.
@@ -297,8 +298,9 @@ def _batch(
 
 
 def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
-    """The state dict of a graph: the exact inverse of :func:`fill`, whatever the order of nodes
-    was.
+    """The state dict of a graph: the exact inverse of :func:`fill`.
+
+    The order of the graph's nodes does not matter.
 
     Raises:
         CheckpointError: the graph does not have this architecture's number of edges or is a batch, or

@@ -23,7 +23,7 @@ def _generate():
 
 GENERATE = _generate()
 NAMES = [(room, name) for room in GENERATE.rooms() for name in GENERATE.public_names(room)]
-TO_DO = ("architecture", "graph", "symmetry")  # in work
+TO_DO = ("architecture", "symmetry")  # in work
 
 
 def docstring(room: str, name: str) -> str:
