@@ -51,8 +51,8 @@ def _interleaved(parts: Sequence[Axis], at: int, key: Concat) -> list[str]:
     fast = prod(part.size for part in parts[at + 1 :])
     lengths = [segment.size * fast for segment in key.parts]
     groups: list[str] = []
-    for segment, length in list(zip(segments, lengths, strict=True)) * times:
-        groups += islice(segment, length)
+    for items, length in list(zip(segments, lengths, strict=True)) * times:
+        groups += islice(items, length)
     return groups
 
 
