@@ -59,7 +59,9 @@ def help_of(command: str, words: Sequence[str]) -> str:
     lines += _listed(own, "", comments_of(folder, command))
     for group in defaults_of(folder / f"{command}.yaml"):
         name = chosen.get(group)
-        summaries = {each: summary_of(_file(folder, f"{group}/{each}")) for each in options[group]}
+        summaries = {
+            option: summary_of(_file(folder, f"{group}/{option}")) for option in options[group]
+        }
         lines += ["", *_group(group, name, summaries, comments.get(group, ""))]
         if name is not None and isinstance(plain.get(group), Mapping):
             lines += _listed(plain[group], group, comments_of(folder, f"{group}/{name}"))
@@ -80,16 +82,16 @@ def comments_of(folder: Path, name: str) -> dict[str, str]:
     if path is None:
         return {}
     text = path.read_text(encoding="utf-8")
-    found: dict[str, str] = {}
+    inherited: dict[str, str] = {}
     for parent in _parents(text):
-        found |= comments_of(folder, str(Path(name).with_name(parent)))
-    own = dict(_commented(text))
-    return {key: own.get(key) or found.get(key, "") for key in {**found, **own}}
+        inherited |= comments_of(folder, str(Path(name).with_name(parent)))
+    comments = dict(_commented(text))
+    return inherited | {key: words or inherited.get(key, "") for key, words in comments.items()}
 
 
 def _file(folder: Path, name: str) -> Path | None:
     """A configuration file of ours, or else of a plugin; ``None`` where there is none."""
-    paths = [each / f"{name}.yaml" for each in (folder, *conf_folders())]
+    paths = [parent / f"{name}.yaml" for parent in (folder, *conf_folders())]
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -105,7 +107,7 @@ def _parents(text: str) -> list[str]:
 
     content = yaml.safe_load(text)
     listed = content.get("defaults", []) if isinstance(content, Mapping) else []
-    return [each for each in listed if isinstance(each, str) and each != "_self_"]
+    return [name for name in listed if isinstance(name, str) and name != "_self_"]
 
 
 def _commented(text: str) -> Iterator[tuple[str, str]]:
@@ -114,16 +116,18 @@ def _commented(text: str) -> Iterator[tuple[str, str]]:
     path: list[tuple[int, str]] = []
     key, words = "", ""
     for line in text.splitlines():
-        found = _KEY.fullmatch(line)
-        if found is None:
+        entry = _KEY.fullmatch(line)
+        if entry is None:
             if line.startswith(" ") and line.strip().startswith("#") and key:
                 words = f"{words} {line.strip().lstrip('# ')}".strip()
             continue
         if key:
             yield key, words
-        indent = len(found["indent"])
-        path = [(i, name) for i, name in path if i < indent] + [(indent, found["key"])]
-        key, words = ".".join(name for _, name in path), _comment(found["rest"])
+        indent = len(entry["indent"])
+        outer = [(i, name) for i, name in path if i < indent]
+        path = [*outer, (indent, entry["key"])]
+        key = ".".join(name for _, name in path)
+        words = _comment(entry["rest"])
     if key:
         yield key, words
 

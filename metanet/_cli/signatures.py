@@ -61,13 +61,13 @@ def read_parameters(target: str) -> dict[str, Parameter] | None:
         return None
     positional = [*node.args.posonlyargs, *node.args.args]
     free = len(positional) - len(node.args.defaults)
-    found = {
+    parameters = {
         arg.arg: Parameter(_read(arg.annotation), at < free) for at, arg in enumerate(positional)
     }
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        found[arg.arg] = Parameter(_read(arg.annotation), default is None)
-    found.pop("self", None)
-    return found
+        parameters[arg.arg] = Parameter(_read(arg.annotation), default is None)
+    parameters.pop("self", None)
+    return parameters
 
 
 def _hints(function: Callable) -> Mapping[str, Any]:
@@ -80,22 +80,29 @@ def _hints(function: Callable) -> Mapping[str, Any]:
 def _definition(root: Path, names: list[str]) -> ast.AST | None:
     """Where ``lightning.pytorch.Trainer`` is defined: down the folders, then along ``from ...
     import``."""
-    folder, rest = root, list(names)
-    while rest and (folder / rest[0]).is_dir():
-        folder /= rest.pop(0)
-    source = folder / "__init__.py"
-    if rest and (folder / f"{rest[0]}.py").is_file():
-        source = folder / f"{rest.pop(0)}.py"
-    if not source.is_file() or len(rest) != 1:
+    source, inside = _source(root, names)
+    if not source.is_file() or len(inside) != 1:
         return None
+    name = inside[0]
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == rest[0]:
-            return node
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                if (alias.asname or alias.name) == rest[0]:
-                    return _definition(root, [*node.module.split("."), alias.name])
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() if node.name == name:
+                return node
+            case ast.ImportFrom(module=str(module), names=aliases, level=0):
+                before = {alias.asname or alias.name: alias.name for alias in reversed(aliases)}
+                if name in before:
+                    return _definition(root, [*module.split("."), before[name]])
     return None
+
+
+def _source(root: Path, names: list[str]) -> tuple[Path, list[str]]:
+    """The file that dotted names lead to, and the names inside it."""
+    folder, inside = root, list(names)
+    while inside and (folder / inside[0]).is_dir():
+        folder /= inside.pop(0)
+    if inside and (folder / f"{inside[0]}.py").is_file():
+        return folder / f"{inside[0]}.py", inside[1:]
+    return folder / "__init__.py", inside
 
 
 class _Class:
