@@ -50,6 +50,7 @@ _PLAIN = {
 }  # fmt: skip
 _LISTS = (list, tuple, Sequence, Iterable, set, frozenset)
 _DICTS = (dict, Mapping)
+_UNIONS = (Union, types.UnionType)
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -61,16 +62,21 @@ def fits(value: Any, kind: Any) -> bool:
     if isinstance(value, Mapping) and "_target_" in value:
         return True  # what is built of it is another matter
     if origin is Annotated:
-        return fits(value, parts[0]) and all(mark.holds(value) for mark in parts[1:])
-    if origin in (Union, types.UnionType):
-        return any(fits(value, part) for part in _judged(parts))
+        kind, *marks = parts
+        return fits(value, kind) and all(mark.holds(value) for mark in marks)
+    if origin in _UNIONS:
+        return _fits_one(value, _judged(parts))
     if origin is Literal:
-        return any(value == part and type(value) is type(part) for part in parts)
+        return (type(value), value) in [(type(part), part) for part in parts]
     if (origin or kind) in _LISTS:
         return _is_list(value, [part for part in parts if part is not Ellipsis])
     if (origin or kind) in _DICTS:
         return isinstance(value, Mapping)
     return _is_plain(value, kind)
+
+
+def _fits_one(value: Any, kinds: Iterable[Any]) -> bool:
+    return any(fits(value, kind) for kind in kinds)
 
 
 def described(kind: Any) -> str:
@@ -81,7 +87,7 @@ def described(kind: Any) -> str:
         bounds = [str(mark) for mark in parts[1:] if isinstance(mark, Range)]
         number = " ".join(["number", *bounds])
         return re.sub(r"number\b", number, described(parts[0]), count=1)
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         kinds = _judged(parts)
         if float in kinds:  # "a number" says it of whole ones, too
             kinds = [part for part in kinds if part is not int]
@@ -98,8 +104,7 @@ def described(kind: Any) -> str:
 
 def asked(kind: Any) -> str:
     """What to do: ``give a whole number``, ``choose from a, b``."""
-    is_union = get_origin(kind) in (Union, types.UnionType)
-    parts = _judged(get_args(kind)) if is_union else [kind]
+    parts = _judged(get_args(kind)) if get_origin(kind) in _UNIONS else [kind]
     is_choice = any(get_origin(part) is Literal for part in parts)
     return f"{'choose from' if is_choice else 'give'} {described(kind)}"
 
@@ -116,7 +121,7 @@ def _judged(parts: Iterable[Any]) -> list[Any]:
 def _is_list(value: Any, parts: Sequence[Any]) -> bool:
     if not isinstance(value, list | tuple):
         return False
-    return not parts or all(any(fits(item, part) for part in parts) for item in value)
+    return not parts or all(_fits_one(item, parts) for item in value)
 
 
 def _is_plain(value: Any, kind: Any) -> bool:

@@ -203,26 +203,21 @@ def _markdown(rows: list[Row], turned: bool) -> str:
     keys = [key for key in keys if len({row.setting.get(key) for row in rows}) > 1]
     table = [[*keys, "runs", *metrics]]
     for row in rows:
+        setting = [row.setting.get(key, "") for key in keys]
         runs = str(row.runs) if row.ended == row.runs else f"{row.ended} of {row.runs}"
-        table.append(
-            [
-                *(row.setting.get(key, "") for key in keys),
-                runs,
-                *(_cell(row.values.get(m, [])) for m in metrics),
-            ]
-        )
+        cells = [_cell(row.values.get(metric, [])) for metric in metrics]
+        table.append([*setting, runs, *cells])
+    columns = [list(column) for column in zip(*table, strict=True)]
     if turned:
-        table = [list(column) for column in zip(*table, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in table
-    ]
-    return "\n".join(
-        [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-    )
+        table, columns = columns, table
+    widths = [max(map(len, column)) for column in columns]
+    header, *body = [_line(cells, widths) for cells in table]
+    rule = "|".join("-" * (width + 2) for width in widths)
+    return "\n".join([header, f"|{rule}|", *body])
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    return f"| {' | '.join(map(str.ljust, cells, widths))} |"
 
 
 def _cell(numbers: list[float]) -> str:

@@ -148,6 +148,7 @@ def unbalanced(text: str) -> str | None:
     """The bracket or quote of a value that has no partner, in words."""
     stack: list[str] = []
     quote = ""
+    # in a=[b,{c:'}']] the quoted } counts for nothing, and the first ] meets { instead of [
     for before, mark in zip(f" {text}", text, strict=False):
         if quote:
             ends = mark == quote and before != "\\"

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, KeysView, Mapping, Sequence, Set
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -119,8 +119,9 @@ class ParameterGraph(Data):
 def fill(
     template: GraphTemplate, state: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]
 ) -> ParameterGraph | Batch:
-    """The graph of one state dict, or the batch of many: a list of them, or one whose tensors have
-    a leading axis.
+    """The graph of one state dict, or the batch of many.
+
+    Many are a list of them, or one whose tensors have a leading axis.
 
     A batch takes little more than copying the values: its structure is put together once per number
     of graphs and then shared.
@@ -133,40 +134,56 @@ def fill(
     named = _names(template)
     if isinstance(state, Mapping):
         _refuse_unknown(template, named, [state])
-        if isinstance(state, Checkpoint) and template.fine is None:
-            refuse_too_large(template)
-            state = dict(state)  # all of it is needed, and each reading reads the file
-        values = template.values(state)
-        if template.fine is not None and values.ndim == 2:
-            return _graph(template, values, {}, {})
-        if values.ndim == 2:
-            refuse_too_large(template)
-            return _graph(template, values, *_beside(template, named, state, values.dtype))
-        stacked = state
-        dtypes = {state[n].dtype for n in named if n in state}
-        states: Iterator[Mapping[str, Tensor]] = (
-            {k: v[i] for k, v in stacked.items()} for i in range(len(values))
-        )
-        names = [n for n in named if n in state]
-    else:
-        listed = list(state)
-        if not listed:
-            raise MetanetError("there are no checkpoints to make graphs of: the list is empty")
-        _refuse_unknown(template, named, listed)
-        states = iter(listed)
-        names = [n for n in named if n in listed[0]]
-        columns = {n: _column(n, listed) for n in names}
-        values = template.values({n: torch.stack(column) for n, column in columns.items()})
-        dtypes = {t.dtype for column in columns.values() for t in column}
-    if not template.extras and dtypes == {
-        values.dtype
-    }:  # nothing to say of any one that is not said of all
+        return _of_mapping(template, named, state)
+    states = list(state)
+    if not states:
+        raise MetanetError("there are no checkpoints to make graphs of: the list is empty")
+    _refuse_unknown(template, named, states)
+    columns = {name: _column(name, states) for name in named if name in states[0]}
+    stacked = {name: torch.stack(column) for name, column in columns.items()}
+    dtypes = {tensor.dtype for column in columns.values() for tensor in column}
+    return _of_many(template, template.values(stacked), states, list(columns), dtypes)
+
+
+def _of_mapping(
+    template: GraphTemplate, named: Set[str], state: Mapping[str, Tensor]
+) -> ParameterGraph | Batch:
+    """The graph of one state dict, or the batch of one whose tensors have a leading axis."""
+    if isinstance(state, Checkpoint) and template.fine is None:
+        refuse_too_large(template)
+        state = dict(state)  # all of it is needed, and each reading reads the file
+    values = template.values(state)
+    if values.ndim == 2 and template.fine is not None:
+        return _graph(template, values, {}, {})
+    if values.ndim == 2:
+        refuse_too_large(template)
+        return _graph(template, values, *_beside(template, named, state, values.dtype))
+    names = [name for name in named if name in state]
+    dtypes = {state[name].dtype for name in names}
+    states = ({name: stack[i] for name, stack in state.items()} for i in range(len(values)))
+    return _of_many(template, values, states, names, dtypes)
+
+
+def _of_many(
+    template: GraphTemplate,
+    values: Tensor,
+    states: Iterable[Mapping[str, Tensor]],
+    names: Sequence[str],
+    dtypes: Set[torch.dtype],
+) -> Batch:
+    """The batch of many state dicts whose edge values are known.
+
+    Args:
+        names: of the tensors that are stored in edges.
+        dtypes: of all of these.
+    """
+    if not template.extras and dtypes == {values.dtype}:
+        # nothing to say of any one that is not said of all
         same = dict.fromkeys(names, _name(values.dtype))
-        beside: list[tuple[dict[str, Tensor], dict[str, str]]] = [
-            ({}, dict(same)) for _ in range(len(values))
-        ]
-    else:
-        beside = [_beside(template, named, one, values.dtype) for one in states]
+        nothing: list[dict[str, Tensor]] = [{} for _ in values]
+        return _batch(template, values, nothing, [dict(same) for _ in values])
+    named = _names(template)
+    beside = [_beside(template, named, state, values.dtype) for state in states]
     return _batch(template, values, [b[0] for b in beside], [b[1] for b in beside])
 
 
@@ -280,15 +297,15 @@ def _batch(
     this size."""
     count = values.shape[0]
     refuse_too_large(template, count)
-    kept = _SKELETONS.setdefault(template, OrderedDict())
+    skeletons = _SKELETONS.setdefault(template, OrderedDict())
     key = (count, values.device, values.dtype)
-    if key not in kept:
+    if key not in skeletons:
         one = _graph(template, values[0].detach(), {}, {})
-        kept[key] = Batch.from_data_list([one] * count)
-        if len(kept) > _KEPT:
-            kept.popitem(last=False)
-    kept.move_to_end(key)
-    out = copy.copy(kept[key])
+        skeletons[key] = Batch.from_data_list([one] * count)
+        if len(skeletons) > _KEPT:
+            skeletons.popitem(last=False)
+    skeletons.move_to_end(key)
+    out = copy.copy(skeletons[key])
     # straight into the store: setting attributes one by one would take longer than all the rest
     out._store["edge_attr"] = values.reshape(-1, values.shape[-1])
     out._store["extras"] = [[e] for e in extras]
@@ -297,8 +314,9 @@ def _batch(
 
 
 def read(template: GraphTemplate, graph: Data) -> dict[str, Tensor]:
-    """The state dict of a graph: the exact inverse of :func:`fill`, whatever the order of nodes
-    was.
+    """The state dict of a graph: the exact inverse of :func:`fill`.
+
+    The order of the graph's nodes does not matter.
 
     Raises:
         CheckpointError: the graph does not have this architecture's number of edges or is a batch, or

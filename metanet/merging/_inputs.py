@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -144,7 +145,10 @@ def _by_module(
     opened: Mapping[Label, Checkpoint], model: nn.Module
 ) -> tuple[_Agreed, dict[str, str]]:
     """Checkpoints by the names of the network, and the ties of the result."""
-    fitted = {label: fit_to(model, each, str(each.path)) for label, each in opened.items()}
+    fitted = {
+        label: fit_to(model, checkpoint, str(checkpoint.path))
+        for label, checkpoint in opened.items()
+    }
     network = entries(model)[1]
     by_name = {name: name for name in network}
     return _Agreed(fitted, {}, ()), by_network(by_name, network, list(fitted.values()))
@@ -166,10 +170,13 @@ def _by_names(
     if BASE in opened:
         opened = {BASE: opened[BASE], **opened}
     ties_of = _ties_of(opened)
-    shared = [name for name in _first_of(opened) if all(name in each for each in opened.values())]
+    in_every = set.intersection(*map(set, opened.values()))
+    shared = [name for name in _first_of(opened) if name in in_every]
     everywhere = in_all(shared, list(ties_of.values()))
     aside = _set_aside(opened, takes, everywhere)
-    compared_later = {label: _without(each, aside[label]) for label, each in opened.items()}
+    compared_later = {
+        label: _without(checkpoint, aside[label]) for label, checkpoint in opened.items()
+    }
     agreed = _agreed(compared_later, ties_of, opened)
     names = _first_of(agreed.checkpoints)
     first = in_all(names, list(agreed.ties.values()))
@@ -179,8 +186,8 @@ def _by_names(
     for names_aside in aside.values():
         first |= {name: everywhere.get(name, name) for name in names_aside}
     whole = {
-        label: _with(each, opened[label], aside[label])
-        for label, each in agreed.checkpoints.items()
+        label: _with(checkpoint, opened[label], aside[label])
+        for label, checkpoint in agreed.checkpoints.items()
     }
     return _Agreed(whole, agreed.ties, agreed.dropped), first, untied
 
@@ -196,12 +203,18 @@ def _ties_of(opened: Mapping[Label, Checkpoint]) -> dict[Label, dict[str, str]]:
     Tables are compared by their values, unless all checkpoints store heads by the same names and a
     configuration says that they are none of the embedding's.
     """
-    heads = {frozenset(n for n in each if n.endswith(HEADS)) for each in opened.values()}
+    checkpoints = list(opened.values())
+    heads = {frozenset(filter(_is_head, checkpoint)) for checkpoint in checkpoints}
     alike = len(heads) == 1
     stored = [
-        each.tied if alike and _is_untied(each) else same_tensors(each) for each in opened.values()
+        checkpoint.tied if alike and _is_untied(checkpoint) else same_tensors(checkpoint)
+        for checkpoint in checkpoints
     ]
-    return dict(zip(opened, completed(list(opened.values()), stored), strict=True))
+    return dict(zip(opened, completed(checkpoints, stored), strict=True))
+
+
+def _is_head(name: str) -> bool:
+    return name.endswith(HEADS)
 
 
 def _set_aside(
@@ -212,11 +225,13 @@ def _set_aside(
     def is_taken(name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in takes)
 
-    matching = {name for each in opened.values() for name in each if is_taken(name)}
+    matching = set(filter(is_taken, chain.from_iterable(opened.values())))
     tensors = {everywhere.get(name, name) for name in matching}
+    tied = {name for name, first in everywhere.items() if first in tensors}
+    names = matching | tied
     return {
-        label: [name for name in each if name in matching or everywhere.get(name) in tensors]
-        for label, each in opened.items()
+        label: [name for name in checkpoint if name in names]
+        for label, checkpoint in opened.items()
     }
 
 
@@ -233,24 +248,24 @@ def _agreed(
         opened: all of them, for messages.
     """
     own_ties = {
-        label: {name: one for name, one in told[label].items() if name in each}
-        for label, each in given.items()
+        label: {name: one for name, one in told[label].items() if name in checkpoint}
+        for label, checkpoint in given.items()
     }
     dropped = _dropped(given, own_ties)
     reference = _without(_first_of(given), dropped)
     fitted: dict[Label, Checkpoint] = {}
-    for label, each in given.items():
+    for label, checkpoint in given.items():
         if not fitted:
             fitted[label] = reference
             continue
-        other = _without(each, dropped)
+        other = _without(checkpoint, dropped)
         try:
             fitted[label] = _fitted(other, reference)
         except CheckpointError as error:
             raise _different(error, reference, other, on_extra_names(opened)) from error
     ties = {
-        label: _renamed(own_ties[label], each, given[label].sources)
-        for label, each in fitted.items()
+        label: _renamed(own_ties[label], checkpoint, given[label].sources)
+        for label, checkpoint in fitted.items()
     }
     return _Agreed(fitted, ties, dropped)
 
@@ -276,20 +291,20 @@ def _dropped(given: Mapping[Label, Checkpoint], ties: Mapping[Label, Ties]) -> t
 
     What ties its head need not store it, and who stores it all the same holds the embedding twice.
     """
-    heads = {label: _duplicate_head(ties[label]) for label in given}
-    named = [head for head in heads.values() if head is not None]
-    if not named:
+    duplicates = {label: _duplicate_head(ties[label]) for label in given}
+    heads = [head for head in duplicates.values() if head is not None]
+    if not heads:
         return ()
-    head = named[0]
-    same = all(heads[label] == head or head not in each for label, each in given.items())
-    lacking = any(head not in each for each in given.values())
-    return (head,) if same and lacking else ()
+    head = heads[0]
+    storing = [label for label, checkpoint in given.items() if head in checkpoint]
+    same = all(duplicates[label] == head for label in storing)
+    return (head,) if same and len(storing) < len(given) else ()
 
 
 def _duplicate_head(ties: Ties) -> str | None:
     """An output layer that holds the values of another tensor, the embedding, once more."""
     repeated = {one for name, one in ties.items() if name != one}
-    heads = [name for name, one in ties.items() if name.endswith(HEADS) and one in repeated]
+    heads = [name for name, one in ties.items() if _is_head(name) and one in repeated]
     return heads[0] if heads else None
 
 

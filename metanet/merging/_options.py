@@ -136,7 +136,8 @@ def signature_of(models: inspect.Parameter, result: Any) -> inspect.Signature:
         models: its first parameter.
         result: the annotation of what it returns.
     """
-    keywords = [_parameter(each) for each in fields(Options) if each.name in ("method", *_KEYWORDS)]
+    names = {"method", *_KEYWORDS}
+    keywords = [_parameter(option) for option in fields(Options) if option.name in names]
     others = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=Any)
     return inspect.Signature([models, *keywords, others], return_annotation=result)
 
@@ -160,5 +161,5 @@ def _dtype(
     return dtype
 
 
-_KEYWORDS = frozenset(each.name for each in fields(Options)) - {"method", "options"}
+_KEYWORDS = frozenset(option.name for option in fields(Options)) - {"method", "options"}
 """Fields that :func:`metanet.merge` takes by name; all other names are options of the method."""

@@ -32,7 +32,7 @@ def recipe_of(
         "overrides": options.overrides or {},
         "models": list(inputs.called),
         "base": inputs.called_base,
-        "alignments": [_aligned(each) for each in alignments],
+        "alignments": [_aligned(alignment) for alignment in alignments],
         "repair": options.repair,
         "repair_passes": repair_passes,
         "slices": options.slices,

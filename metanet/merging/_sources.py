@@ -52,7 +52,7 @@ def sources_of(
     if slices is None:
         return {name: Source(dict.fromkeys(range(count), name), name) for name in names}
     spans: list[Mapping[int, tuple[int, int]]] = [
-        _spans(number, each, count) for number, each in enumerate(slices, 1)
+        _spans(number, slice_, count) for number, slice_ in enumerate(slices, 1)
     ]
     result = sliced(names, spans)
     return {name: Source(models, next(iter(models.values()))) for name, models in result.items()}

@@ -149,7 +149,7 @@ class TensorOptions:
         values = dict(self.given)
         names = self._tied.get(self.first.get(name, name), [name])
         for pattern, override in self.overrides.items():
-            if any(fnmatchcase(each, pattern) for each in names):
+            if any(fnmatchcase(alias, pattern) for alias in names):
                 values.update(override)
         return values
 
@@ -159,7 +159,7 @@ class TensorOptions:
             values = list(value) if _is_list(value) else [value] * self.models
             if len(values) != self.models:
                 raise MetanetError(f"{option} has {len(values)} values for {self.models} models")
-            return [_interpolated(option, each, depth) for each in values]
+            return [_interpolated(option, of_model, depth) for of_model in values]
         is_numeric = _is_number(self.method.options[option]) or _is_gradient(value)
         return _interpolated(option, value, depth) if is_numeric else value
 

@@ -46,8 +46,9 @@ def is_table(name: str, shape: torch.Size) -> bool:
 
     Such tensors lie outside the layers and have two axes or more.
     """
-    called_so = name.endswith(HEADS) or any(word in name.lower() for word in _EMBEDDINGS)
-    return called_so and len(shape) > 1 and place_of(name) is None
+    if len(shape) < 2 or place_of(name) is not None:
+        return False
+    return name.endswith(HEADS) or any(word in name.lower() for word in _EMBEDDINGS)
 
 
 def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -55,7 +56,7 @@ def _repeated(checkpoint: Checkpoint, names: Sequence[str]) -> Iterator[tuple[st
     distinct: dict[str, Tensor] = {}
     for name in names:
         tensor = checkpoint[name]
-        equal = (other for other, known in distinct.items() if torch.equal(known, tensor))
+        equal = (other for other, values in distinct.items() if torch.equal(values, tensor))
         one = next(equal, None)
         if one is None:
             distinct[name] = tensor
@@ -74,7 +75,9 @@ def completed(
     pairs: dict[tuple[str, str], None] = {}  # in order, each once
     for ties in told:
         pairs.update({(name, one): None for name, one in ties.items() if name != one})
-    return [_complete(each, ties, pairs) for each, ties in zip(given, told, strict=True)]
+    return [
+        _complete(checkpoint, ties, pairs) for checkpoint, ties in zip(given, told, strict=True)
+    ]
 
 
 def _complete(
@@ -113,9 +116,9 @@ def in_some(
     """Names that are tied in some inputs only -> what there is to say of it."""
     untied: dict[str, str] = {}
     for checkpoint, ties in zip(inputs, told, strict=True):
-        for name, one in ties.items():
-            in_result = name in first and one in first
-            if in_result and first[name] != first[one]:
+        in_result = {name: one for name, one in ties.items() if {name, one} <= first.keys()}
+        for name, one in in_result.items():
+            if first[name] != first[one]:
                 text = f"one tensor with {one} in '{checkpoint.path}', two in others: two in the result"
                 untied.setdefault(name, text)
     return untied

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -95,21 +96,26 @@ def _side_by_side(state: State, pieces: Sequence[_Piece], axis: int, stacked: bo
     if not everything:
         return Content(entries=_entries(pieces, axis))
     shapes = [p.shape for p in pieces]
-    tells_apart = stacked or any(varies(n.ids, axis) for n in everything)
-    if tells_apart:
-        parts = [_neurons_of(state, p, None if stacked else axis) for p in pieces]
+    if stacked:
+        parts = [_neurons_of(state, p, None) for p in pieces]
+    elif any(varies(n.ids, axis) for n in everything):
+        parts = [_neurons_of(state, p, axis) for p in pieces]
     else:
-        like = everything[0].ids.narrow(axis, 0, 1)
-        parts = [_places_like(state, p, like) for p in pieces]
-        if any(shape[axis] > 1 for shape in shapes):
-            parts = _one_stream(state, parts, shapes, axis)
-    slots = []
-    for slot in range(max(map(len, parts))):
-        there = [part[slot] if slot < len(part) else None for part in parts]
-        hidden = next(n.hidden for n in there if n is not None)
-        ids = _cat([None if n is None else n.ids for n in there], shapes, axis)
-        slots.append(Neurons(ids, hidden))
-    return Content(tuple(slots))
+        parts = _places(state, pieces, axis, everything[0].ids.narrow(axis, 0, 1))
+    # a piece may show several sets of neurons (a, b) and its neighbour one (c); sets of one rank meet:
+    #     first set    a a a | c c
+    #     second set   b b b | . .
+    ranks = zip_longest(*parts)
+    return Content(tuple([_one_set(neurons, shapes, axis) for neurons in ranks]))
+
+
+def _one_set(
+    neurons: Sequence[Neurons | None], shapes: Sequence[tuple[int, ...]], axis: int
+) -> Neurons:
+    """Neurons of pieces one behind the other, ``None`` for a piece that shows none."""
+    hidden = next(n.hidden for n in neurons if n is not None)
+    ids = [None if n is None else n.ids for n in neurons]
+    return Neurons(_cat(ids, shapes, axis), hidden)
 
 
 def _tables_as_neurons(state: State, pieces: Sequence[_Piece], axis: int) -> list[Content]:
@@ -119,12 +125,12 @@ def _tables_as_neurons(state: State, pieces: Sequence[_Piece], axis: int) -> lis
     tables = {e.parameter for c in contents for e in c.entries if e.hidden}
     if len(tables) < 2 or axis != len(pieces[0].shape) - 1:
         return contents
-    return [
-        Content((activate(state, p.value, axis, p.content.entries),))
-        if p.is_parameter
-        else p.content
-        for p in pieces
-    ]
+    return [Content(tuple(_neurons_of(state, p, axis)), _entries_beside(p)) for p in pieces]
+
+
+def _entries_beside(piece: _Piece) -> tuple[Entries, ...]:
+    """The entries of a piece besides its neurons."""
+    return () if piece.is_parameter else piece.content.entries
 
 
 def _neurons_of(state: State, piece: _Piece, axis: int | None) -> list[Neurons]:
@@ -143,6 +149,15 @@ def _places_like(state: State, piece: _Piece, like: Tensor) -> list[Neurons]:
     for e in piece.content.entries:
         state.uses.attach(e, ids, NodeType.BIAS, EdgeType.BIAS)
     return [Neurons(ids)]
+
+
+def _places(state: State, pieces: Sequence[_Piece], axis: int, like: Tensor) -> list[list[Neurons]]:
+    """The neurons of pieces along whose axis neurons are alike: it counts places."""
+    parts = [_places_like(state, p, like) for p in pieces]
+    shapes = [p.shape for p in pieces]
+    if all(shape[axis] <= 1 for shape in shapes):
+        return parts
+    return _one_stream(state, parts, shapes, axis)
 
 
 def _one_stream(

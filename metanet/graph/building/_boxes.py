@@ -8,9 +8,9 @@ numbers per tensor, whatever its size.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, repeat
 from math import prod
-from operator import mul
+from operator import getitem, mul
 from typing import NamedTuple
 
 import numpy as np
@@ -56,21 +56,33 @@ def digits(columns: Sequence[np.ndarray]) -> list[_Steps] | int:
     n = len(columns[0])
     if n <= 1:
         return []
-    steps = [int(c[1] - c[0]) for c in columns]
-    run = n
-    for c, step in zip(columns, steps, strict=True):
-        broken = np.flatnonzero(np.diff(c[:run]) != step)
-        run = min(run, int(broken[0]) + 1) if len(broken) else run
-    for size in range(run, 1, -1):
-        if n % size:
-            continue
-        inner = np.arange(size)
-        table = [c.reshape(-1, size) for c in columns]
-        if all((t - t[:, :1] == step * inner).all() for t, step in zip(table, steps, strict=True)):
-            outer = digits([t[:, 0] for t in table])
+    steps = [int(column[1] - column[0]) for column in columns]
+    run = _linear_run(columns, steps)
+    # 0 1 2 10 11 12: the run is 3 long, so try rows of 3, then of 2
+    #     0  1  2
+    #    10 11 12      all rows grow by 1: a digit; the first column, 0 10, has digits in turn
+    sizes = [size for size in range(run, 1, -1) if n % size == 0]
+    for size in sizes:
+        tables = [column.reshape(-1, size) for column in columns]
+        if all(map(_has_linear_rows, tables, steps)):
+            outer = digits([table[:, 0] for table in tables])
             if not isinstance(outer, int):
                 return [*outer, (size, tuple(steps))]
     return run if run < n else 1
+
+
+def _linear_run(columns: Sequence[np.ndarray], steps: Sequence[int]) -> int:
+    """How many items all columns grow by their steps from the start: 3 of ``0 1 2 10 11 12``."""
+    run = len(columns[0])
+    for column, step in zip(columns, steps, strict=True):
+        broken = np.flatnonzero(np.diff(column[:run]) != step)
+        if len(broken):
+            run = int(broken[0]) + 1
+    return run
+
+
+def _has_linear_rows(table: np.ndarray, step: int) -> bool:
+    return bool((table - table[:, :1] == step * np.arange(table.shape[1])).all())
 
 
 class Strided(NamedTuple):
@@ -179,13 +191,13 @@ class _Part:
         """Parts whose ends are of one range each, and that have entries everywhere or nowhere;
         nothing if it is such a part itself."""
         marks = [*self.ranges] if self.entries is None else [*self.ranges, self.entries < 0]
-        cut = [_same_rows(marks, axis, len(own)) for axis, own in enumerate(self.items)]
+        lengths = map(len, self.items)
+        cut = [_same_rows(marks, axis, length) for axis, length in enumerate(lengths)]
         if all(len(rows) == 1 for rows in cut):
             return []
-        return [
-            [own[rows] for own, rows in zip(self.items, chosen, strict=True)]
-            for chosen in product(*_least_cut(marks, cut))
-        ]
+        # rows {0 1 | 2} and columns {0 | 1 2 3} are four parts
+        parts = product(*_least_cut(marks, cut))
+        return [list(map(getitem, self.items, part)) for part in parts]
 
     def digits(self) -> "list[_Steps] | _Cut":
         """The digits in which entries and both ends are linear, or a place to cut if there are
@@ -220,7 +232,7 @@ class _Part:
         if self.entries is not None:
             return int(self.entries.flat[0])
         assert self.strided is not None
-        firsts = [int(own[0]) for own in self.items]
+        firsts = [int(along[0]) for along in self.items]
         return self.strided.offset + sum(map(mul, firsts, self.strided.strides))
 
     def as_box(self, linear: "list[_Steps]") -> Box:
@@ -253,28 +265,36 @@ def _least_cut(marks: Sequence[np.ndarray], cut: list[list[np.ndarray]]) -> list
     ``aaaa / bbcc / dddd`` is four boxes when the rows are cut first, six when rows and columns are
     cut together.
     """
-    axes = [a for a, c in enumerate(cut) if len(c) > 1]
-    best, fewest = cut, prod(map(len, cut))
-    for axis in axes if len(axes) > 1 else ():
-        total = 0
-        for rows in cut[axis]:
-            inside = [m.take(rows, axis) if m.shape[axis] > 1 else m for m in marks]
-            total += prod(
-                len(_same_rows(inside, a, sum(map(len, cut[a])))) for a in axes if a != axis
-            )
-        if total < fewest:
-            fewest = total
-            best = [c if a == axis else [np.sort(np.concatenate(c))] for a, c in enumerate(cut)]
-    return best
+    axes = [axis for axis, rows in enumerate(cut) if len(rows) > 1]
+    if len(axes) < 2:
+        return cut
+    boxes_after = {axis: _boxes_after(marks, cut, axis, axes) for axis in axes}
+    axis = min(axes, key=boxes_after.__getitem__)
+    if boxes_after[axis] >= prod(map(len, cut)):
+        return cut
+    whole = [[np.sort(np.concatenate(rows))] for rows in cut]
+    whole[axis] = cut[axis]
+    return whole
+
+
+def _boxes_after(
+    marks: Sequence[np.ndarray], cut: list[list[np.ndarray]], axis: int, axes: Sequence[int]
+) -> int:
+    """How many boxes there are if an axis is cut first, and the other axes in each part of it."""
+    others = [other for other in axes if other != axis]
+    total = 0
+    for rows in cut[axis]:
+        inside = [m.take(rows, axis) if m.shape[axis] > 1 else m for m in marks]
+        lengths = [sum(map(len, cut[other])) for other in others]
+        total += prod(map(len, map(_same_rows, repeat(inside), others, lengths)))
+    return total
 
 
 def _halves(items: _Items, cut: _Cut) -> list[_Items]:
     """The items cut in two, the second first."""
-    own = items[cut.axis]
-    halves = []
-    for half in (own[cut.at :], own[: cut.at]):
-        halves.append([*items[: cut.axis], half, *items[cut.axis + 1 :]])
-    return halves
+    along = items[cut.axis]
+    before, behind = items[: cut.axis], items[cut.axis + 1 :]
+    return [[*before, half, *behind] for half in (along[cut.at :], along[: cut.at])]
 
 
 def _same_rows(arrays: Sequence[np.ndarray], axis: int, n: int) -> list[np.ndarray]:

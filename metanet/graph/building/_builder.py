@@ -140,6 +140,7 @@ def _constant_boxes(numbering: Numbering, pairs: np.ndarray) -> Iterator[Box]:
     """Constant edges, between two ranges at a time."""
     ranges, positions = numbering.seats
     source, destination = pairs.T
+    # pairs (3, 7) (4, 8) of ranges 0 -> 1 and (5, 9) of 0 -> 2: two stretches, each cut into boxes
     key = ranges[source] * len(numbering.members) + ranges[destination]
     pairs = pairs[np.lexsort((positions[source], positions[destination], key))]
     for between in np.split(pairs, np.flatnonzero(np.diff(np.sort(key))) + 1):
@@ -164,6 +165,9 @@ def _block(
     box: Box, edge: int, names: tuple[str, ...], type: EdgeType, nodes: tuple[NodeRange, ...]
 ) -> Block:
     """A box as a block, its digits in the tensor's own order."""
+    # a weight (8, 3) whose rows go to 8 nodes and whose columns come from 3:
+    #     sizes (8, 3)    strides (3, 1)    source (0, 1)    destination (1, 0)
+    #     roles           destination, source
     order = sorted(range(len(box.sizes)), key=lambda i: -box.strides[i])
     sizes, strides, source, destination = (
         tuple(x[i] for i in order)

@@ -38,6 +38,7 @@ def _product(state: State, out: int, flows: Sequence[Contraction]) -> Content:
     def content(operand: Operand) -> Content:
         return state.content(operand.value)
 
+    # both ways to read a @ b are flows: b the weight of a, and a the weight of b
     weighing = [f for f in flows if _is_weight(content(f.weight))]
     for flow in weighing:
         if content(flow.data).neurons:
@@ -49,9 +50,9 @@ def _product(state: State, out: int, flows: Sequence[Contraction]) -> Content:
             neurons = [activate(state, flow.data.value, flow.data_axis, entries)]
         return _weigh(state, out, flow, neurons)
     flow = flows[0]
-    left, right = content(flow.data).neurons, content(flow.weight).neurons
-    if left and right and not flow.convolution:
-        return couple(state, out, flow, left, right)
+    data, weight = content(flow.data).neurons, content(flow.weight).neurons
+    if data and weight and not flow.convolution:
+        return couple(state, out, flow, data, weight)
     flow = next((f for f in flows if content(f.data).neurons), flow)
     return Content(tuple(_not_summed(flow, content(flow.data).neurons, state.shape(out))))
 
@@ -77,6 +78,9 @@ def _weigh(state: State, out: int, flow: Contraction, neurons: Sequence[Neurons]
     """Neurons, or none, through a weight."""
     weights = state.content(flow.weight.value).entries
     width = flow.data.shape[flow.data_axis]
+    # x (batch, 3) @ W.T, W (8, 3):
+    #     summed    neurons that differ along the axis of 3: these go through the weight
+    #     others    neurons that differ elsewhere only: they show in the result as they are
     summed = [n for n in neurons if varies(n.ids, flow.data_axis)]
     alike = [n for n in neurons if n not in summed]
     others = _not_summed(flow, alike, state.shape(out))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from torch import Tensor
 
@@ -30,19 +31,23 @@ def follow_alike(state: State, operation: Operation) -> bool:
     """
     sources = [n for n in dict.fromkeys(operation.op.inputs()) if n in state.contents]
     for out in operation.op.outputs:
-        if out is None or out not in state.solved.axes or state.holds_integers(out):
-            continue
-        matches = [_match(state, number, out) for number in sources]
-        neurons = _best_neurons(state, operation, matches, out)
-        state.put(out, neurons)
-        if out in state.contents:
-            _act(state, neurons, [m for m in matches if not m.has_neurons])
-        else:
-            alike = [m for m in matches if m.varying]
-            followed = [_followed(state, operation, m.value, m.axes, out) for m in alike]
-            entries = tuple(e for content in followed for e in content.entries)
-            state.put(out, Content(entries=entries))
+        if out is not None and out in state.solved.axes and not state.holds_integers(out):
+            _follow_alike(state, operation, sources, out)
     return True
+
+
+def _follow_alike(state: State, operation: Operation, sources: Sequence[int], out: int) -> None:
+    """What one result shows of the values that have axes of the same items."""
+    matches = [_match(state, number, out) for number in sources]
+    neurons = _best_neurons(state, operation, matches, out)
+    state.put(out, neurons)
+    if out in state.contents:
+        _act(state, neurons, [m for m in matches if not m.has_neurons])
+        return
+    alike = [m for m in matches if m.varying]
+    contents = [_followed(state, operation, m.value, m.axes, out) for m in alike]
+    entries = chain.from_iterable(content.entries for content in contents)
+    state.put(out, Content(entries=tuple(entries)))
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ def _followed(
     if out is None or source not in state.contents:
         return Content()
     shape, before = state.shape(out), state.shape(source)
+    # weight (out, in) and axes [0]: the result lists the rows, back is [0, None], "in" is reduced
     back: list[int | None] = [None] * len(before)
     for i, axis in enumerate(axes):
         if axis is not None and before[axis] == shape[i]:

@@ -17,14 +17,23 @@ def groups_along(axis: Axis) -> list[str]:
         return [g for part in axis.parts for g in groups_along(part)]
     if isinstance(axis, Choice):
         return groups_along(axis.parts[0])
-    for n, part in enumerate(axis.parts):
-        if isinstance(part, Concat) and any(part.name in keys_in(p, {}) for p in axis.parts):
-            return _interleaved(axis.parts, n, part)
-    out = [""]
-    for part in axis.parts:
-        own = groups_along(part)
-        out = [b or a for a in out for b in own]
-    return out
+    return _along_product(axis.parts)
+
+
+def _along_product(parts: Sequence[Axis]) -> list[str]:
+    """The groups along a product: the fastest of the factors that are moved decides.
+
+    ``heads (2) x dim (3)`` is dim six times; heads, if the second factor is fixed.
+    """
+    keys = set().union(*(keys_in(part, {}) for part in parts))
+    for n, part in enumerate(parts):
+        if isinstance(part, Concat) and part.name in keys:
+            return _interleaved(parts, n, part)
+    groups = [""]
+    for part in parts:
+        faster = groups_along(part)
+        groups = [fast or slow for slow in groups for fast in faster]
+    return groups
 
 
 def _interleaved(parts: Sequence[Axis], at: int, key: Concat) -> list[str]:
@@ -38,24 +47,21 @@ def _interleaved(parts: Sequence[Axis], at: int, key: Concat) -> list[str]:
         inside = [chosen(part, key.name, n) for part in parts]
         inside[at] = segment
         segments.append(iter(groups_along(Product(tuple(inside)))))
-    slow, fast = (prod(part.size for part in some) for some in (parts[:at], parts[at + 1 :]))
+    times = prod(part.size for part in parts[:at])
+    fast = prod(part.size for part in parts[at + 1 :])
     lengths = [segment.size * fast for segment in key.parts]
-    return [
-        g
-        for _ in range(slow)
-        for groups, n in zip(segments, lengths, strict=True)
-        for g in islice(groups, n)
-    ]
+    groups: list[str] = []
+    for items, length in list(zip(segments, lengths, strict=True)) * times:
+        groups += islice(items, length)
+    return groups
 
 
 def names_in(axis: Axis) -> set[str]:
     """Names of the groups and concatenations that an axis is made of."""
-    own = {
-        p.name if isinstance(p, Concat) else p.group
-        for p in _parts(axis)
-        if isinstance(p, (Concat, Leaf, Fixed))
-    }
-    return own - {""}
+    parts = list(_parts(axis))
+    concatenations = {part.name for part in parts if isinstance(part, Concat)}
+    groups = {part.group for part in parts if isinstance(part, Leaf | Fixed)}
+    return (concatenations | groups) - {""}
 
 
 def keys_in(axis: Axis, keys: Mapping[str, Sequence[str]]) -> set[str]:

@@ -1,5 +1,6 @@
 """Values put together entry by entry: sums, products, other functions; gates."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -32,23 +33,43 @@ def join(state: State, operation: Operation) -> bool:
     for content in contents.values():
         parts = [Neurons(n.ids.expand(shape), n.hidden) for n in content.neurons]
         neurons = merge(state, [*neurons, *parts], flow.how)
-    everything = [e for content in contents.values() for e in content.entries]
-    largest = max(map(_count, everything), default=0)
-    entries: list[Entries] = []
-    for e in everything:
-        acts = not neurons and _count(e) < largest
-        effect = _EFFECTS[flow.how] if acts else e.effect
-        new = replace(e, ids=e.ids.expand(shape), effect=effect)
-        if not any(_says_nothing_new(new, old) for old in entries):
-            entries = [old for old in entries if not _says_nothing_new(old, new)] + [new]
+    parameters = [e for content in contents.values() for e in content.entries]
+    effect = _EFFECTS[flow.how]
+    if not neurons:
+        parameters = _acting(parameters, effect)
+    entries = _without_repeats([replace(e, ids=e.ids.expand(shape)) for e in parameters])
     if not neurons:
         state.put(out, Content(entries=tuple(entries)))
         return True
     result = Content(tuple(neurons))
     for e in entries:
-        state.attach(e, result, _EFFECTS[flow.how])
+        state.attach(e, result, effect)
     state.put(out, result)
     return True
+
+
+def _acting(parameters: Sequence[Entries], effect: Effect) -> list[Entries]:
+    """Parameters among themselves: the smaller act on the largest.
+
+    ``weight (8, 4) * scale (8, 1)`` is to be read as a weight, and a scale of it.
+    """
+    counts = list(map(_count, parameters))
+    largest = max(counts, default=0)
+    return [
+        replace(e, effect=effect) if count < largest else e
+        for e, count in zip(parameters, counts, strict=True)
+    ]
+
+
+def _without_repeats(parameters: Sequence[Entries]) -> list[Entries]:
+    """Entries of which none says only what another one says."""
+    entries: list[Entries] = []
+    for new in parameters:
+        if any(_says_nothing_new(new, old) for old in entries):
+            continue
+        entries = [old for old in entries if not _says_nothing_new(old, new)]
+        entries.append(new)
+    return entries
 
 
 def gate(state: State, operation: Operation) -> bool:
@@ -72,7 +93,7 @@ def _count(entries: Entries) -> int:
 def _says_nothing_new(one: Entries, other: Entries) -> bool:
     """Whether it is the same entries, or a sum over all of them (the length of a weight beside the
     weight)."""
-    if one.parameter != other.parameter or one.strided != other.strided:
+    if (one.parameter, one.strided) != (other.parameter, other.strided):
         return False
     if one.hidden and not other.hidden:
         ids = one.real().ids

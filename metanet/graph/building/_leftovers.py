@@ -178,9 +178,12 @@ def _sides(keys: list[list[int]], moving: list[int]) -> list[list[int]]:
         keys: for every axis the others that say how it moves.
         moving: the axes that move.
     """
-    stack = {key for axis in moving for key in keys[axis]}
+    stack = set().union(*(keys[axis] for axis in moving))
     single = [axis for axis in moving if axis not in stack] or moving
-    if len(single) == 1:
-        return [[*keys[single[0]], single[0]]]
-    ends = [single[:-1], single[-1:]] if single else []
-    return [sorted({b for axis in end for b in (axis, *keys[axis])}) for end in ends]
+    if not single:
+        return []
+    *first, last = single
+    if not first:
+        return [[*keys[last], last]]
+    ends = (first, [last])
+    return [sorted(set(end).union(*(keys[axis] for axis in end))) for end in ends]

@@ -19,15 +19,16 @@ def note_choice(state: State, operation: Operation) -> None:
 
         scores -- topk --> chosen (tokens, 2) -- view --> (tokens * 2)      both name one choice
     """
-    op = operation.op
-    if operation.word(Choose) and any(n in state.contents for n in op.inputs()):
-        for number in op.outputs:
-            if number is not None and state.holds_integers(number):
-                state.choices[number] = number
-    elif any(map(operation.word, (Rearrange, Regroup, Pad, Concatenate))):
-        choices = [state.choices[n] for n in op.inputs() if n in state.choices]
+    inputs = operation.op.inputs()
+    outputs = [number for number in operation.op.outputs if number is not None]
+    if operation.word(Choose) and not state.contents.keys().isdisjoint(inputs):
+        integers = list(filter(state.holds_integers, outputs))
+        state.choices.update(zip(integers, integers, strict=True))
+        return
+    if any(map(operation.word, (Rearrange, Regroup, Pad, Concatenate))):
+        choices = [state.choices[number] for number in inputs if number in state.choices]
         if choices:
-            state.choices.update((n, choices[0]) for n in op.outputs if n is not None)
+            state.choices.update(dict.fromkeys(outputs, choices[0]))
 
 
 @dataclass(frozen=True)
@@ -42,29 +43,49 @@ def look_up(state: State, operation: Operation) -> bool:
     """Rows of a parameter by number: which row it is becomes a hidden axis. False if this is no
     such look-up."""
     flow = operation.word(LookUp)
-    if flow is None or flow.table.value not in state.contents:
+    if flow is None or not _is_table(state, flow):
         return False
-    table, out = state.content(flow.table.value), operation.op.outputs[0]
-    if table.neurons or not all(state.holds_integers(i.value) for i in flow.integers):
+    # table[:, [2, 0, 1]] of 3 columns only reorders them, table[:, [2, 0]] hides which one it is
+    if _takes_every_row_once(state, flow):
         return False
-    values = [state.constant(i.value) for i in flow.integers]
-    if len(values) == 1 and values[0] is not None:
-        rows = table.entries[0].ids.shape[flow.axes[0]]
-        if _is_every_row_once(values[0], rows):
-            return False  # in another order: no row is hidden
-    by_choice = any(i.value in state.choices for i in flow.integers)
-    by_input = not by_choice and any(value is None for value in values)
-    alone = by_input and not flow.embedding and len(values) == 1
-    reasons = [_reason(state, i.value, alone) for i in flow.integers]
-    if not all(e.strided for e in table.entries):
-        return False
+    numbers = [integers.value for integers in flow.integers]
+    by_input = _come_from_the_input(state, numbers)
+    alone = by_input and not flow.embedding and len(numbers) == 1
+    reasons = [_reason(state, number, alone) for number in numbers]
+    out = operation.op.outputs[0]
     shape = () if out is None else state.shape(out)
+    table = state.content(flow.table.value)
     entries = [_looked_up(e, flow, reasons, shape) for e in table.entries]
     if by_input and flow.embedding:
         state.put(out, Content((_embed(state, operation.out, entries),)))
     else:
         state.put(out, Content(entries=tuple(entries)))
     return True
+
+
+def _is_table(state: State, flow: LookUp) -> bool:
+    """Whether a parameter is looked up, by whole numbers; strides tell where its rows are."""
+    if flow.table.value not in state.contents:
+        return False
+    table = state.content(flow.table.value)
+    by_integers = all(state.holds_integers(integers.value) for integers in flow.integers)
+    return by_integers and not table.neurons and all(e.strided for e in table.entries)
+
+
+def _takes_every_row_once(state: State, flow: LookUp) -> bool:
+    """Whether a look-up only reorders the rows of a table."""
+    if len(flow.integers) != 1:
+        return False
+    integers = state.constant(flow.integers[0].value)
+    first = state.content(flow.table.value).entries[0]
+    return integers is not None and _is_every_row_once(integers, first.ids.shape[flow.axes[0]])
+
+
+def _come_from_the_input(state: State, numbers: Sequence[int]) -> bool:
+    """Whether some integers are the caller's, and none is a choice of the network."""
+    if not state.choices.keys().isdisjoint(numbers):
+        return False
+    return any(state.constant(number) is None for number in numbers)
 
 
 def _reason(state: State, integers: int, by_input: bool) -> _Reason:

@@ -81,29 +81,35 @@ def _one(state: State, left: Neurons, right: Neurons, how: str, outer: bool) -> 
         return left
     if state.reductions and normalises(state, a, b):
         return right
+    # a = 1 1 2 2, b = 5 5 6 6: the pairs are (1, 5) and (2, 6), and two neurons are made of these
     pairs = _Pairs(*unique_pairs(a, b))
     is_raw = [pool.is_raw(side) for side in pairs.pairs.unbind(1)]
-    if is_raw[0] != is_raw[1]:  # entries of an input that meet one and the same neuron are one
-        raw = is_raw.index(True)
-        before = pool.unions
-        unite_by(state, pairs.pairs[:, raw], pairs.pairs[:, 1 - raw])
-        if pool.unions > before:
-            return _one(state, left, right, how, outer)
+    if is_raw[0] != is_raw[1] and _unite_raw(state, pairs.pairs, is_raw.index(True)):
+        return _one(state, left, right, how, outer)
     operands = pairs.operands()
     widest = max(len(torch.unique(side[side >= 0])) for side in pairs.pairs.unbind(1))
     if len(operands[0]) > widest and not outer and _are_all_pairs(*operands):
         return None
     hidden = {**left.hidden, **right.hidden}
-    ids = None
-    if not hidden:
-        ids = state.made.known(how, operands)
-    if not hidden and ids is None:
-        ids = recurring(state, how, operands)
+    ids = None if hidden else _made_before(state, how, operands)
     if ids is None:
         ids, hidden = _make(
             state, how, operands, (left.hidden, right.hidden), hidden, raw=all(is_raw)
         )
     return Neurons(pairs.entries(ids).view(a.shape).expand(left.ids.shape), hidden)
+
+
+def _made_before(state: State, how: str, operands: tuple[Tensor, Tensor]) -> Tensor | None:
+    """The neurons that were made of the same operands, in this step or in one that recurs."""
+    ids = state.made.known(how, operands)
+    return recurring(state, how, operands) if ids is None else ids
+
+
+def _unite_raw(state: State, pairs: Tensor, raw: int) -> bool:
+    """Entries of an input that meet one and the same neuron are one; whether any were united."""
+    before = state.pool.unions
+    unite_by(state, pairs[:, raw], pairs[:, 1 - raw])
+    return state.pool.unions > before
 
 
 def _are_all_pairs(left: Tensor, right: Tensor) -> bool:

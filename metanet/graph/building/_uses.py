@@ -103,6 +103,9 @@ class Uses:
         """
         source, destination = self.pool.find(source), self.pool.find(destination)
         name = self.names[entries.parameter]
+        # a kernel entry w[o, i] slides over places p: idle = {p}. If the sources differ along p,
+        #     s(i, p1) --\
+        #     s(i, p2) ---> share(i) ==w[o, i]==> d(o)
         idle = set(range(entries.ids.ndim)).difference(varying(entries.ids))
         if several := idle.intersection(varying(source)):
             source = self._share(source, several, name, outwards=False)
@@ -126,8 +129,8 @@ class Uses:
         ids = entries.ids.reshape(-1)
         nodes = destination.expand(entries.ids.shape).reshape(-1)
         places = torch.arange(len(ids))
-        own, inverse = torch.unique(ids, return_inverse=True)
-        last = torch.full((len(own),), len(ids))
+        unique, inverse = torch.unique(ids, return_inverse=True)
+        last = torch.full((len(unique),), len(ids))
         first = last.scatter_reduce(0, inverse, places, "amin")[inverse]
         is_later = (first != places) & (ids >= 0)
         differ = is_later & (nodes != nodes[first])

@@ -59,6 +59,10 @@ def walk(trace: Trace, solved: Derivation, known: State | None = None) -> State:
         if prod(shape):
             state.contents[number] = Content(entries=(whole(number, shape),))
     forgotten = _forgotten_after(trace.ops, trace.outputs)
+    # linear -> relu -> linear, what each result shows:
+    #     x (batch, 3)    nodes of the input: 0 1 2, alike along the batch
+    #     linear (b, 8)   weight and neurons are contracted: new nodes 3 ... 10; the bias is attached
+    #     relu (b, 8)     follows: 3 ... 10 again, whose activation is noted
     unions = state.pool.unions
     for i, (op, semantics) in enumerate(zip(trace.ops, solved.semantics, strict=True)):
         if semantics is not None:
@@ -88,6 +92,7 @@ def _add_input(state: State, number: int) -> None:
 
 def _forgotten_after(ops: Sequence[Op], outputs: Sequence[int]) -> dict[int, list[int]]:
     """For each operation the values that nobody reads any more after it."""
+    # a = f(x); b = g(a); c = h(a): x is forgotten after operation 0, a after 2
     last: dict[int, int] = {}
     for i, op in enumerate(ops):
         results = [number for number in op.outputs if number is not None]
@@ -104,9 +109,10 @@ def _step(state: State, operation: Operation) -> None:
     op = operation.op
     state.uses.module = op.module
     note_choice(state, operation)
-    if not any(number in state.contents for number in op.inputs()):
+    if state.contents.keys().isdisjoint(op.inputs()):
         return
-    if all(number is None or 0 in state.shape(number) for number in op.outputs):
+    outputs = [number for number in op.outputs if number is not None]
+    if all(0 in state.shape(number) for number in outputs):
         return
     next(handler for handler in HANDLERS if handler(state, operation))
     for flow in operation.said(Attach):

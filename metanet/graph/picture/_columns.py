@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..template._blocks import NodeRange
 from ..template._schema import NodeType
 from ..template._template import GraphTemplate
 
@@ -61,36 +62,37 @@ def seats(template: GraphTemplate) -> tuple[dict[int, int], dict[int, int], tupl
         fed.add(destination)
         joined |= {source, destination}
     ranges = template.nodes
-    loose = tuple(
-        i for i, r in enumerate(ranges) if i not in joined and r.type is not NodeType.INPUT
-    )
-    first = [
-        i
-        for i, r in enumerate(ranges)
-        if i not in fed and r.type is not NodeType.INPUT and i not in loose
-    ]
-    hosts: dict[int, int] = {}
-    beside: Counter[int] = Counter()
-    for (
-        i
-    ) in first:  # what acts on several ranges stands where there is room, else at the last of them
-        near = [j for j in after[i] if j in fed]
-        if ranges[i].count == 1 and near:
-            hosts[i] = min(near, key=lambda j: (beside[j], -ranges[j].layer, -j))
-            beside[hosts[i]] += 1
-    seated = [i for i in range(len(ranges)) if i not in hosts and i not in loose]
+    no_inputs = [i for i, nodes in enumerate(ranges) if nodes.type is not NodeType.INPUT]
+    loose = tuple([i for i in no_inputs if i not in joined])
+    first = [i for i in no_inputs if i in joined and i not in fed]
+    fed_by = {i: [j for j in after[i] if j in fed] for i in first if ranges[i].count == 1}
+    hosts = _hosts(ranges, {i: near for i, near in fed_by.items() if near})
+    seated = sorted(set(range(len(ranges))).difference(hosts, loose))
     layer = {i: ranges[i].layer for i in seated}
-    for i in (
-        first
-    ):  # rows of a table stand right before what they are added to, whatever their layer is
-        if i in layer:
-            layer[i] = min(ranges[j].layer for j in after[i]) - 1
-    for i in seated:  # inputs that are looked up belong to the layer of what is found there
-        if ranges[i].type is NodeType.INPUT and after[i]:
-            layer[i] = min(layer[i], min(ranges[j].layer for j in after[i]) - 1)
+    for i in layer.keys() & after.keys():
+        before = min(ranges[j].layer for j in after[i]) - 1
+        if i in first:  # rows of a table stand right before what they are added to
+            layer[i] = before
+        elif ranges[i].type is NodeType.INPUT:  # those that are looked up, before what is found
+            layer[i] = min(layer[i], before)
+    # layers 0, 2, 5 are the columns 0, 1, 2
     rank = {number: column for column, number in enumerate(sorted(set(layer.values())))}
     column = {i: rank[layer[i]] for i in seated}
     return column, hosts, loose
+
+
+def _hosts(ranges: Sequence[NodeRange], near: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    """Beside which of the ranges that it acts on a source node stands.
+
+    Where there is room; else beside the last of them.
+    """
+    hosts: dict[int, int] = {}
+    beside: Counter[int] = Counter()
+    for source, acted_on in near.items():
+        host = min(acted_on, key=lambda j: (beside[j], -ranges[j].layer, -j))
+        hosts[source] = host
+        beside[host] += 1
+    return hosts
 
 
 def arrange(
@@ -159,19 +161,24 @@ class _Field:
             columns[item[1]].append(item)
         y = dict.fromkeys(self.items, 0.0)
         for sweep in range(_SWEEPS):
-            both = sweep >= _SWEEPS - 4
-            order = sorted(columns, reverse=sweep % 2 == 1)
-            near = self._after if sweep % 2 else self._before
-            for c in order:
-                wanted = {
-                    item: self._mean(
-                        item, y, self._before[item] + self._after[item] if both else near[item]
-                    )
-                    for item in columns[c]
-                }
-                columns[c].sort(key=lambda item: (round(wanted[item], 6), self.is_range(item)))
-                y.update(self._spread(columns[c], wanted))
+            backwards = sweep % 2 == 1
+            sides = [self._after if backwards else self._before]
+            if sweep >= _SWEEPS - 4:
+                sides = [self._before, self._after]
+            for column in sorted(columns, reverse=backwards):
+                y.update(self._settled(columns[column], y, sides))
         return y
+
+    def _settled(
+        self, items: list[Item], y: Mapping[Item, float], sides: Sequence[Mapping[Item, list[Item]]]
+    ) -> dict[Item, float]:
+        """The heights of a column's items, near to their neighbours; the items are put in order."""
+        means = {}
+        for item in items:
+            near = [other for side in sides for other in side[item]]
+            means[item] = self._mean(item, y, near)
+        items.sort(key=lambda item: (round(means[item], 6), self.is_range(item)))
+        return self._spread(items, means)
 
     def _mean(self, item: Item, y: Mapping[Item, float], near: Sequence[Item]) -> float:
         if not near:

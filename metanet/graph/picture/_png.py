@@ -49,8 +49,9 @@ def draw(
     max_neurons: int | None = None,
     dpi: int = 150,
 ) -> Picture:
-    """Draw a parameter graph: ranges of neurons from left to right by depth, edges coloured by
-    their value.
+    """Draw a parameter graph.
+
+    Ranges of neurons from left to right by depth, edges coloured by their value.
 
     Source nodes (biases, norms) are small and stand beside the neurons they act on; constant edges
     are grey and dashed; edges that pass columns by go round them. Deep networks get one dot per

@@ -5,8 +5,10 @@ from torch import Tensor
 
 
 def same_bits(left: Tensor, right: Tensor) -> bool:
-    """Whether two tensors have the same dtype, shape and bits, so that NaN equals itself and -0.0
-    is not 0.0."""
+    """Whether two tensors have the same dtype, shape and bits.
+
+    So NaN equals itself, and -0.0 is not 0.0.
+    """
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
     left, right = plain(left), plain(right)
@@ -25,6 +27,8 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def real_parts(tensor: Tensor) -> Tensor:
-    """A complex tensor as a real one with a last axis of 2, real and imaginary part; a real one as
-    it is."""
+    """A complex tensor as a real one with a last axis of 2.
+
+    Real and imaginary part; a real tensor is returned as it is.
+    """
     return torch.view_as_real(plain(tensor)) if tensor.is_complex() else plain(tensor)

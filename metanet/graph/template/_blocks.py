@@ -15,8 +15,9 @@ from ._schema import ROLES, EdgeType, NodeType
 
 @dataclass(frozen=True, kw_only=True)
 class NodeRange:
-    """Consecutive nodes of one kind: the neurons of a site that share one fate, or the source nodes
-    of a tensor.
+    """Consecutive nodes of one kind.
+
+    The neurons of a site that share one fate, or the source nodes of a tensor.
 
     Attributes:
         name: the tensor or operation that made them.

@@ -115,10 +115,11 @@ def check_template(template: Any, place: str, error: type[MetanetError] = Metane
 def _of_nodes(template: Any) -> Iterator[str]:
     reached = 0
     for nodes in template.nodes:
+        title = f"the nodes of {brief(nodes.name)}"
         if nodes.start != reached:
-            yield f"the nodes of {brief(nodes.name)} start at {nodes.start}, expected {reached}"
+            yield f"{title} start at {nodes.start}, expected {reached}"
         if nodes.group and nodes.group not in template.groups:
-            yield f"the nodes of {brief(nodes.name)} are of the group {brief(nodes.group)}, which there isn't"
+            yield f"{title} are of the group {brief(nodes.group)}, which there isn't"
         reached = nodes.start + nodes.count
     if max(reached, sum(block.count for block in template.blocks)) >= _LARGEST:
         yield f"it has more than {_LARGEST:,} nodes or edges"
@@ -134,37 +135,50 @@ def _of_nodes(template: Any) -> Iterator[str]:
 
 def _of_blocks(template: Any) -> Iterator[str]:
     for number, block in enumerate(template.blocks):
-        own = f"block {number} of {brief(block.tensor)}"
-        of_digits = (block.roles, block.strides, block.source_strides, block.destination_strides)
-        if any(some is not None and len(some) != len(block.shape) for some in of_digits):
-            yield f"{own} has the shape {brief(block.shape)}, and roles or strides of another length"
-            continue
-        if max(block.source, block.destination) >= len(template.nodes):
-            yield f"{own} runs between nodes that there aren't"
-            continue
-        if block.tensor is None and block.names:
-            yield f"{own} is constant, and has names"
-        if block.tensor is not None and block.tensor not in template.dtypes:
-            yield f"{own} has no dtype"
-        if block.tensor is not None and (
-            block.tensor not in template.shapes or block.tensor not in block.names
-        ):
-            yield f"{own} has no shape, or is not among its own names"
-        for side, start in (
-            ("source", block.source_start),
-            ("destination", block.destination_start),
-        ):
-            there = template.nodes[getattr(block, side)].count
-            steps = [
-                (n - 1) * step
-                for n, step in zip(block.shape, block.node_strides(side), strict=True)
-            ]
-            first, last = (
-                start + sum(s for s in steps if s < 0),
-                start + sum(s for s in steps if s > 0),
-            )
-            if first < 0 or last >= there:
-                yield f"{own} names nodes {first} to {last} as its {side}, of which there are {there}"
+        for problem in _of_block(template, block):
+            yield f"block {number} of {brief(block.tensor)} {problem}"
+
+
+def _of_block(template: Any, block: Any) -> Iterator[str]:
+    of_digits = (block.roles, block.strides, block.source_strides, block.destination_strides)
+    lengths = {len(numbers) for numbers in of_digits if numbers is not None}
+    if not lengths <= {len(block.shape)}:
+        yield f"has the shape {brief(block.shape)}, and roles or strides of another length"
+        return
+    if max(block.source, block.destination) >= len(template.nodes):
+        yield "runs between nodes that there aren't"
+        return
+    yield from _of_names(template, block)
+    starts = {"source": block.source_start, "destination": block.destination_start}
+    for side, start in starts.items():
+        count = template.nodes[getattr(block, side)].count
+        first, last = _reach(start, block.shape, block.node_strides(side))
+        if first < 0 or last >= count:
+            yield f"names nodes {first} to {last} as its {side}, of which there are {count}"
+
+
+def _of_names(template: Any, block: Any) -> Iterator[str]:
+    tensor = block.tensor
+    if tensor is None:
+        if block.names:
+            yield "is constant, and has names"
+        return
+    if tensor not in template.dtypes:
+        yield "has no dtype"
+    if tensor not in template.shapes or tensor not in block.names:
+        yield "has no shape, or is not among its own names"
+
+
+def _reach(start: int, sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """The lowest and the highest number that digits lead to.
+
+    >>> _reach(10, (3, 2), (4, -1))
+    (9, 18)
+    """
+    steps = [(size - 1) * stride for size, stride in zip(sizes, strides, strict=True)]
+    down = sum(min(step, 0) for step in steps)
+    up = sum(max(step, 0) for step in steps)
+    return start + down, start + up
 
 
 def _of_edges(template: Any) -> Iterator[str]:
@@ -174,9 +188,9 @@ def _of_edges(template: Any) -> Iterator[str]:
         if start != reached:
             yield f"the edges of {brief(name)} start at {start}, expected {reached}"
         reached = start + count
-        blocks = (
-            [block for block in template.blocks if block.tensor == name] if name is not None else []
-        )
+        if name is None:
+            continue
+        blocks = [block for block in template.blocks if block.tensor == name]
         if blocks and not _cover(blocks, start, count):
             yield f"the edges of {brief(name)} are not each one entry of it"
     if reached != template.num_edges:

@@ -109,6 +109,7 @@ ACTIVATIONS: tuple[str, ...] = (
     "none", "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "sin", "softplus", "hardtanh",
     "hardswish", "hardsigmoid", "celu", "selu", "mish", "softmax", "log_softmax", "exp", "other",
 )  # fmt: skip
+"""What may follow a neuron: node feature ``activation`` is a position in this list."""
 
 
 def parts_of(dtype: str) -> int:
@@ -117,8 +118,10 @@ def parts_of(dtype: str) -> int:
 
 
 class Role(StrEnum):
-    """What a digit of a tensor counts: neurons of a group that both ends share, destinations,
-    sources, or places in a kernel."""
+    """What a digit of a tensor counts.
+
+    Neurons of a group that both ends share, destinations, sources, or places in a kernel.
+    """
 
     GROUP = "group"
     DESTINATION = "destination"
@@ -127,6 +130,7 @@ class Role(StrEnum):
 
 
 ROLES: tuple[str, ...] = tuple([role.value for role in Role])
+"""The name of every :class:`Role`."""
 
 NODE_KEYS: tuple[str, ...] = (
     "node_type", "node_layer", "node_site", "node_width", "node_group", "activation", "io_position",

@@ -13,8 +13,10 @@ SUMMARY: tuple[str, ...] = (
     "rms", "mean", "std", "min", "q25", "median", "q75", "max",
     "mean_abs", "zeros", "nonfinite", "log10_count",
 )  # fmt: skip
-"""Features of a block's entries; all but ``nonfinite`` (a share, as ``zeros``) are of its finite
-entries."""
+"""Features of a block's entries.
+
+All but ``nonfinite`` (a share, as ``zeros``) are of its finite entries.
+"""
 
 HOLDS_SUMMARIES = (
     "a graph of granularity 'tensor' holds summaries: no checkpoint can be read from it"

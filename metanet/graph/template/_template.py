@@ -22,8 +22,9 @@ from ._summary import HOLDS_SUMMARIES, summaries
 
 @dataclass(frozen=True)
 class GraphStack:
-    """Graphs of one architecture as one dense stack: the shared template and each checkpoint's edge
-    values.
+    """Graphs of one architecture as one dense stack.
+
+    The shared template and each checkpoint's edge values.
 
     This is the form that metanetworks train on: no index arrays, every tensor a view of
     ``edge_attr``.
@@ -49,8 +50,9 @@ class GraphStack:
 
 @dataclass(frozen=True, eq=False)
 class GraphTemplate:
-    """Structure of the parameter graph of one architecture, built once and shared by all its
-    checkpoints.
+    """The structure that all parameter graphs of one architecture share.
+
+    It is built once.
 
     Attributes:
         nodes: the node ranges, in node order.

@@ -104,11 +104,10 @@ def candidates(spec: SymmetrySpec, roles: Roles) -> tuple[list[str], dict[str, s
     for name, tensor in spec.tensors.items():
         for group, reason in _objections(name, tensor, roles):
             reasons.setdefault(group, reason)
-    keys = {key for one in spec.groups for key in one.keys}
-    for one in spec.groups:
-        if one.keys or one.name in keys:
-            reasons[one.name] = "its neurons are combined in products, as heads are"
-    movable = [g.name for g in spec.groups if g.kind == "permutation" and g.size > 1]
+    keyed = {one.name for one in spec.groups if one.keys}
+    keys = set().union(*(one.keys for one in spec.groups))
+    reasons |= dict.fromkeys(keyed | keys, "its neurons are combined in products, as heads are")
+    movable = [one.name for one in spec.groups if one.kind == "permutation" and one.size > 1]
     free = [group for group in movable if group not in reasons]
     return free, {group: reasons[group] for group in movable if group in reasons}
 

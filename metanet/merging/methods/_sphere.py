@@ -16,7 +16,7 @@ def gram(tensors: Sequence[Tensor]) -> Tensor:
     """
     flat = [tensor.reshape(-1) for tensor in tensors]
     out = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=flat[0].device)
-    for parts in zip(*(each.split(_CHUNK) for each in flat), strict=True):
+    for parts in zip(*(vector.split(_CHUNK) for vector in flat), strict=True):
         rows = torch.stack(parts).double()
         out += rows @ rows.T
     return out.cpu()
@@ -33,7 +33,7 @@ def gram_of_rows(matrices: Sequence[Tensor]) -> Tensor:
     """
     height = max(1, _CHUNK // max(1, matrices[0].shape[1]))
     blocks = []
-    for parts in zip(*(each.split(height) for each in matrices), strict=True):
+    for parts in zip(*(matrix.split(height) for matrix in matrices), strict=True):
         rows = torch.stack(parts, 1).double()
         blocks.append((rows @ rows.mT).cpu())
     return torch.cat(blocks)

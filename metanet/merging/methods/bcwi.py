@@ -148,7 +148,9 @@ def _chosen(
     new, *others = trials
     candidates = others
     if alpha is None:
-        candidates = [each for each in trials if as_good(each.score, new.score, rises, tolerance)]
+        candidates = [
+            trial for trial in trials if as_good(trial.score, new.score, rises, tolerance)
+        ]
     if not candidates:
         raise MetanetError(
             f"method 'bcwi': the new model's {name} is {new.score} on the data: nothing can be "

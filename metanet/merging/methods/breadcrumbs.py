@@ -32,5 +32,5 @@ def breadcrumbs(
         scale: of what is added to the base.
     """
     shares = zip(density, gamma, strict=True)
-    vectors = [middle(part, k, *each, rescale) for k, each in enumerate(shares)]
+    vectors = [middle(part, k, *pair, rescale) for k, pair in enumerate(shares)]
     return summed(part, vectors, weights, normalize, scale)

@@ -38,5 +38,5 @@ def breadcrumbs_ties(
         scale: of what is added to the base.
     """
     shares = zip(density, gamma, strict=True)
-    vectors = [middle(part, k, *each, rescale) for k, each in enumerate(shares)]
+    vectors = [middle(part, k, *pair, rescale) for k, pair in enumerate(shares)]
     return elected(part, vectors, weights, consensus, normalize, scale)

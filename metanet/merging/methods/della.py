@@ -33,5 +33,5 @@ def della(
         scale: of what is added to the base.
     """
     shares = zip(density, epsilon, strict=True)
-    vectors = [drawn_by_rank(part, k, *each, rescale) for k, each in enumerate(shares)]
+    vectors = [drawn_by_rank(part, k, *pair, rescale) for k, pair in enumerate(shares)]
     return elected(part, vectors, weights, consensus, normalize, scale)

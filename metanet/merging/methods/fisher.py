@@ -30,7 +30,7 @@ def prepare(problem: Problem, *, samples: int | None = None, labels: str = "auto
     """
     networks = [(k, f"model {k}") for k in range(len(problem.models))]
     values = fishers(problem, networks, samples=samples, labels=labels)
-    return _Fishers(values, [mean_of(each) for each in values])
+    return _Fishers(values, [mean_of(diagonal) for diagonal in values])
 
 
 @method(

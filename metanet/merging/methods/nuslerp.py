@@ -42,7 +42,7 @@ def _by_rows(t: float, a: Tensor, b: Tensor, dim: int) -> Tensor:
             f"method 'nuslerp': there is no axis dim={dim} in a tensor of {a.ndim} axes"
         )
     vectors = [end.movedim(dim, -1) for end in (a, b)]
-    products = gram_of_rows([each.unsqueeze(0).flatten(0, -2) for each in vectors])
+    products = gram_of_rows([vector.unsqueeze(0).flatten(0, -2) for vector in vectors])
     cosine = cosines(products)[1][:, 0, 1].reshape(vectors[0].shape[:-1]).unsqueeze(dim)
     straight = 1 - cosine.abs() < _STRAIGHT
     angle = torch.where(straight, 1.0, cosine).acos()

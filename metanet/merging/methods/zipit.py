@@ -63,9 +63,9 @@ def prepare(
     for group, correlations in scores.items():
         clusters[group] = zip_features(correlations, count, alpha, beta)
     problem.report.update(report(clusters))
-    for group in zipped:
-        if group not in clusters:
-            problem.report[f"not zipped: {group}"] = "it shows nowhere along one axis"
+    unseen = [group for group in zipped if group not in clusters]
+    for group in unseen:
+        problem.report[f"not zipped: {group}"] = "it shows nowhere along one axis"
     for group, reason in reasons.items():
         if group not in own_groups:
             problem.report[f"permuted only: {group}"] = reason

@@ -57,13 +57,19 @@ def block_of(matrix: Tensor) -> Block | None:
     batch = len(matrix) if stacked else 1
     if batch > 1 and matrix.stride(0) != inputs * rows:
         return None
-    down, across = matrix.stride()[-2:]
     start = int(matrix.storage_offset())
-    if (down == 1 or inputs == 1) and (across == inputs or rows == 1):
+    if _has_strides(matrix, 1, inputs):
         return Block(start, batch, rows, inputs, transposed=False)
-    if (across == 1 or rows == 1) and (down == rows or inputs == 1):
+    if _has_strides(matrix, rows, 1):
         return Block(start, batch, rows, inputs, transposed=True)
     return None
+
+
+def _has_strides(matrix: Tensor, down: int, across: int) -> bool:
+    """Whether the last two axes have these strides; that of an axis of size 1 means nothing."""
+    sizes, strides = matrix.shape[-2:], matrix.stride()[-2:]
+    steps = zip(sizes, strides, (down, across), strict=True)
+    return all(stride == step for size, stride, step in steps if size != 1)
 
 
 def apart(blocks: Iterable[Block]) -> bool:

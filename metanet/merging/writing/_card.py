@@ -66,7 +66,7 @@ def name_of(given: str) -> str:
 
 
 def _front_matter(recipe: Mapping[str, Any], library: str | None) -> str:
-    names = dict.fromkeys(name_of(each) for each in _inputs(recipe).values())
+    names = dict.fromkeys(map(name_of, _inputs(recipe).values()))
     lines = ["---", "base_model:", *(f"- {json.dumps(name, ensure_ascii=False)}" for name in names)]
     lines += ["base_model_relation: merge", *([f"library_name: {library}"] if library else [])]
     return "\n".join([*lines, "tags:", "- merge", "- metanet", "---"])
@@ -74,7 +74,7 @@ def _front_matter(recipe: Mapping[str, Any], library: str | None) -> str:
 
 def _inputs(recipe: Mapping[str, Any]) -> dict[str, str]:
     base = {} if recipe["base"] is None else {"base": recipe["base"]}
-    return base | {str(k): each for k, each in enumerate(recipe["models"])}
+    return base | {str(k): model for k, model in enumerate(recipe["models"])}
 
 
 def _summary(recipe: Mapping[str, Any]) -> str:

@@ -270,7 +270,7 @@ def _hashes(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _write_files(work: Path, files: Files, plan: Mapping[str, Sequence[str]]) -> None:
-    parts = {"", *(each.name for each in work.iterdir() if each.is_dir())}
+    parts = {"", *(path.name for path in work.iterdir() if path.is_dir())}
     for name, content in files.items():
         part, _, plain = name.rpartition("/")
         strange = part not in parts or Path(plain).name != plain
