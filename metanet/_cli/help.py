@@ -58,11 +58,7 @@ def help_of(command: str, words: Sequence[str]) -> str:
     values = {key: value for key, value in plain.items() if key not in ("hydra", "paths", *choices)}
     lines += _listed(values, "", comments_of(folder, command))
     for group in defaults_of(folder / f"{command}.yaml"):
-<<<<<<< HEAD
         name = choices.get(group)
-=======
-        name = chosen.get(group)
->>>>>>> gr3
         summaries = {
             option: summary_of(_file(folder, f"{group}/{option}")) for option in options[group]
         }
@@ -89,22 +85,13 @@ def comments_of(folder: Path, name: str) -> dict[str, str]:
     inherited: dict[str, str] = {}
     for parent in _parents(text):
         inherited |= comments_of(folder, str(Path(name).with_name(parent)))
-<<<<<<< HEAD
     written = dict(_commented(text))
     return {key: written.get(key) or inherited.get(key, "") for key in {**inherited, **written}}
-=======
-    comments = dict(_commented(text))
-    return inherited | {key: words or inherited.get(key, "") for key, words in comments.items()}
->>>>>>> gr3
 
 
 def _file(folder: Path, name: str) -> Path | None:
     """A configuration file of ours, or else of a plugin; ``None`` where there is none."""
-<<<<<<< HEAD
     paths = [place / f"{name}.yaml" for place in (folder, *conf_folders())]
-=======
-    paths = [parent / f"{name}.yaml" for parent in (folder, *conf_folders())]
->>>>>>> gr3
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -120,11 +107,7 @@ def _parents(text: str) -> list[str]:
 
     content = yaml.safe_load(text)
     listed = content.get("defaults", []) if isinstance(content, Mapping) else []
-<<<<<<< HEAD
     return [entry for entry in listed if isinstance(entry, str) and entry != "_self_"]
-=======
-    return [name for name in listed if isinstance(name, str) and name != "_self_"]
->>>>>>> gr3
 
 
 def _commented(text: str) -> Iterator[tuple[str, str]]:
@@ -133,29 +116,16 @@ def _commented(text: str) -> Iterator[tuple[str, str]]:
     path: list[tuple[int, str]] = []
     key, words = "", ""
     for line in text.splitlines():
-<<<<<<< HEAD
         match = _KEY.fullmatch(line)
         if match is None:
-=======
-        entry = _KEY.fullmatch(line)
-        if entry is None:
->>>>>>> gr3
             if line.startswith(" ") and line.strip().startswith("#") and key:
                 words = f"{words} {line.strip().lstrip('# ')}".strip()
             continue
         if key:
             yield key, words
-<<<<<<< HEAD
         indent = len(match["indent"])
         path = [(i, name) for i, name in path if i < indent] + [(indent, match["key"])]
         key, words = ".".join(name for _, name in path), _comment(match["rest"])
-=======
-        indent = len(entry["indent"])
-        outer = [(i, name) for i, name in path if i < indent]
-        path = [*outer, (indent, entry["key"])]
-        key = ".".join(name for _, name in path)
-        words = _comment(entry["rest"])
->>>>>>> gr3
     if key:
         yield key, words
 

@@ -80,29 +80,11 @@ def _hints(function: Callable) -> Mapping[str, Any]:
 def _definition(root: Path, names: list[str]) -> ast.AST | None:
     """Where ``lightning.pytorch.Trainer`` is defined: down the folders, then along ``from ...
     import``."""
-<<<<<<< HEAD
-    folder, path = root, list(names)
-    while path and (folder / path[0]).is_dir():
-        folder /= path.pop(0)
-    source = folder / "__init__.py"
-    if path and (folder / f"{path[0]}.py").is_file():
-        source = folder / f"{path.pop(0)}.py"
-    if not source.is_file() or len(path) != 1:
-=======
     source, inside = _source(root, names)
     if not source.is_file() or len(inside) != 1:
->>>>>>> gr3
         return None
     name = inside[0]
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
-<<<<<<< HEAD
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == path[0]:
-            return node
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                if (alias.asname or alias.name) == path[0]:
-                    return _definition(root, [*node.module.split("."), alias.name])
-=======
         match node:
             case ast.ClassDef() | ast.FunctionDef() if node.name == name:
                 return node
@@ -110,7 +92,6 @@ def _definition(root: Path, names: list[str]) -> ast.AST | None:
                 before = {alias.asname or alias.name: alias.name for alias in reversed(aliases)}
                 if name in before:
                     return _definition(root, [*module.split("."), before[name]])
->>>>>>> gr3
     return None
 
 
