@@ -130,10 +130,8 @@ def align(
         begin = time.perf_counter()
         movable, held = holding(whole)
         result = entry.function(movable, **options)
-        matches = result if entry.many else [result]
         seconds = time.perf_counter() - begin
-        for match in matches:
-            _check_match(match, entry)
+        for match in _checked_matches(result, entry, len(whole.moving)):
             transform = Transform(spec, match.transform.elements) if held else match.transform
             sides = [moving[len(alignments)]]
             if reference is not None:
@@ -190,19 +188,31 @@ def _check_without_reference(entry: Matcher, weights: Sequence[Any]) -> None:
         )
 
 
-def _check_match(match: Any, entry: Matcher) -> None:
-    """What a matcher returns is what it must be: plugins are written by anybody."""
-    if not isinstance(match, Match):
+def _checked_matches(result: Any, entry: Matcher, checkpoints: int) -> list[Match]:
+    """What a matcher returned, if it is what it must be: plugins are written by anybody."""
+    who = f"matcher {entry.name!r} in {MATCHERS.home(entry.name)}"
+    matches = result if entry.many else [result]
+    if not isinstance(matches, Sequence):
         raise MetanetError(
-            f"matcher {entry.name!r} in {MATCHERS.home(entry.name)} returned {type(match).__name__}; "
-            "it must return a metanet.alignment.Match"
-            + (" for each checkpoint" if entry.many else "")
+            f"{who} returned {type(result).__name__}; it takes many checkpoints and must return a "
+            "metanet.alignment.Match for each of them, in a list"
         )
-    if not match.objective:
+    if len(matches) != checkpoints:
         raise MetanetError(
-            f"matcher {entry.name!r} in {MATCHERS.home(entry.name)} returned a Match without an "
-            "objective: give its value at the start, then after every step that raised it"
+            f"{who} returned {len(matches)} matches for {checkpoints} checkpoints; give one each"
         )
+    for match in matches:
+        if not isinstance(match, Match):
+            raise MetanetError(
+                f"{who} returned {type(match).__name__}; it must return a metanet.alignment.Match"
+                + (" for each checkpoint" if entry.many else "")
+            )
+        if not match.objective:
+            raise MetanetError(
+                f"{who} returned a Match without an objective: give its value at the start, then "
+                "after every step that raised it"
+            )
+    return list(matches)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -333,3 +333,25 @@ def test_what_a_matcher_returns_is_checked(monkeypatch, returned, message):
     arch = metanet.trace(net, torch.randn(2, 3))
     with pytest.raises(MetanetError, match=f"matcher 'careless' in .*test_align.py.*{message}"):
         metanet.align(net, to=net, arch=arch, method="careless")
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda match: match, "returned Match; it takes many checkpoints"),
+        (lambda match: [match], "returned 1 matches for 2 checkpoints; give one each"),
+        (lambda match: [match] * 3, "returned 3 matches for 2 checkpoints"),
+        (lambda match: [match, None], "returned NoneType; it must return .* for each checkpoint"),
+    ],
+)
+def test_what_a_matcher_of_many_returns_is_checked(monkeypatch, returned, message):
+    monkeypatch.setattr(MATCHERS, "_entries", dict(MATCHERS))  # gone again afterwards
+
+    @matcher("careless", many=True)
+    def careless(problem: Problem) -> list[Match]:
+        return returned(Match(problem.spec.identity(), (0.0,)))
+
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    arch = metanet.trace(net, torch.randn(2, 3))
+    with pytest.raises(MetanetError, match=f"matcher 'careless' in .*test_align.py.*{message}"):
+        metanet.align([net, net], to=net, arch=arch, method="careless")
