@@ -167,7 +167,7 @@ class Relay(NeuralMetanet):
         width: int = 64,
         passes: int = 2,
         backward: bool = False,
-        views: int = 1,
+        views: int = 3,
         rounds: int = 2,
         out_dim: int = 1,
         dropout: float = 0.1,
