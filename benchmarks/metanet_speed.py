@@ -29,7 +29,7 @@ MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("relay", {"width": 32}),
     ("relay", {"width": 64}),
     ("relay", {"width": 64, "backward": True}),
-    ("relay", {"width": 64, "views": 3}),
+    ("relay", {"width": 64, "views": 1}),
     ("deep_sets", {"width": 64}),
 )
 
