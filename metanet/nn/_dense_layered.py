@@ -20,7 +20,7 @@ class DenseLayered(Layered):
     """
 
     def __init__(
-        self, stacks: Sequence[GraphStack], values: Sequence[Float[Tensor, "graphs edges"]]
+        self, stacks: Sequence[GraphStack], values: Sequence[Float[Tensor, "_ _"]]
     ) -> None:
         self._stacks = []
         starts = _Starts()
@@ -233,11 +233,11 @@ class _Weights:
     @staticmethod
     def _product(
         weights: Float[Tensor, "matrices to entries"],
-        features: Float[Tensor, "graphs nodes features"],
+        features: Float[Tensor, "graphs from features"],
         gain: Float[Tensor, "kernel width"],
         group: int,
         scale: float,
-    ) -> Float[Tensor, "graphs nodes width"]:
+    ) -> Float[Tensor, "graphs to_all width"]:
         """Every node hears all on the other side, each by the views of the value between them.
 
         ::

@@ -26,7 +26,7 @@ def signed_log(x: Tensor) -> Tensor:
     return torch.copysign(x.abs().log1p(), x)
 
 
-def centre_and_scale(parts: Sequence[Float[Tensor, " values"]]) -> tuple[float, float]:
+def centre_and_scale(parts: Sequence[Float[Tensor, " _"]]) -> tuple[float, float]:
     """Median, and half the distance between the 16 % and 84 % quantiles, of values in float64.
 
     Heavy tails (running variances, diverged networks) do not set the scale. Where more than two
