@@ -202,33 +202,45 @@ class _Weights:
         self, link: Link, x: Sequence[Tensor], gains: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "graphs nodes width"]:
         """What reaches the destinations of a block."""
-        group, destination, source, _ = link.sizes
-        gain = self._gain(link, gains)
-        sources = self.stack.read(x, link.source)
-        if destination == source == 1:
-            return self._pairs(link, sources, gain)
-        if link.block not in self._inward:
-            # (graphs * group, destination, kernel * source * views); a view where there is one
-            # group, one kernel position and the tensor's own order
-            cells = self.cells(link).permute(0, 1, 2, 4, 3, 5)
-            self._inward[link.block] = cells.flatten(3).flatten(0, 1)
-        scale = link.fan_in**-0.5
-        return self._product(self._inward[link.block], sources, gain, group, scale)
+        # (.., destination, kernel, source, views): a view where there is one group, one kernel
+        # position and the tensor's own order
+        order = (0, 1, 2, 4, 3, 5)
+        return self._heard(link, link.source, order, link.fan_in, self._inward, x, gains)
 
     def backwards(
         self, link: Link, x: Sequence[Tensor], gains: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "graphs nodes width"]:
         """What reaches the sources of a block on the way back."""
+        order = (0, 1, 3, 4, 2, 5)  # (.., source, kernel, destination, views)
+        return self._heard(link, link.destination, order, link.fan_out, self._outward, x, gains)
+
+    def _heard(
+        self,
+        link: Link,
+        side: Span,
+        order: tuple[int, ...],
+        fan: int,
+        matrices: dict[int, Tensor],
+        x: Sequence[Tensor],
+        gains: Float[Tensor, "rows width"],
+    ) -> Float[Tensor, "graphs nodes width"]:
+        """What the nodes on one side of a block say to the other.
+
+        Args:
+            side: who speaks.
+            order: of the block's axes: who hears, then who speaks.
+            fan: how many edges reach one node that hears.
+            matrices: ``(graphs * group, to, kernel * from * views)`` by block, kept once made.
+        """
         group, destination, source, _ = link.sizes
         gain = self._gain(link, gains)
-        destinations = self.stack.read(x, link.destination)
+        features = self.stack.read(x, side)
         if destination == source == 1:
-            return self._pairs(link, destinations, gain)
-        if link.block not in self._outward:
-            cells = self.cells(link).permute(0, 1, 3, 4, 2, 5)
-            self._outward[link.block] = cells.flatten(3).flatten(0, 1)
-        scale = link.fan_out**-0.5
-        return self._product(self._outward[link.block], destinations, gain, group, scale)
+            return self._pairs(link, features, gain)
+        if link.block not in matrices:
+            cells = self.cells(link).permute(order)
+            matrices[link.block] = cells.flatten(3).flatten(0, 1)
+        return self._product(matrices[link.block], features, gain, group, fan**-0.5)
 
     @staticmethod
     def _product(

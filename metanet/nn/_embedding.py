@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ._tables import ACTIVATION_TYPES, EDGE_TYPES, NODE_TYPES, Rows
+from ._tables import ACTIVATION_TYPES, EDGE_TYPES, LAYERS, NODE_TYPES, Rows
 
-_LAYERS = 16  # layers further than this from input and output share an embedding
 _TAPS = 16  # so do kernel positions
 
 
@@ -27,7 +26,7 @@ class TableEmbedding(nn.Module):
 
     def __init__(self, width: int, columns: dict[str, int], sizes: tuple[str, ...]) -> None:
         super().__init__()
-        columns = columns | {"layer": _LAYERS, "from_output": _LAYERS}
+        columns = columns | {"layer": LAYERS, "from_output": LAYERS}
         self.tables = nn.ModuleDict({name: _table(count, width) for name, count in columns.items()})
         self.columns, self.sizes = columns, sizes
         self.linear = nn.Linear(len(sizes), width)

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from ..errors import MetanetError
 from ..graph import GraphStack
 from ._layout import finite
-from ._tables import CONSTANT_TYPES, EDGE_TYPES, SIGNAL_TYPES, Rows
+from ._tables import CONSTANT_TYPES, EDGE_TYPES, LAYERS, SIGNAL_TYPES, Rows
 from ._values import centre_and_scale
-
-_LAYERS = 16  # layers further than this from input and output are one
 
 
 class RoleNormalisation(nn.Module):
@@ -34,7 +32,7 @@ class RoleNormalisation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        shape = (EDGE_TYPES, _LAYERS, _LAYERS)
+        shape = (EDGE_TYPES, LAYERS, LAYERS)
         self.register_buffer("centre", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
 
@@ -47,9 +45,7 @@ class RoleNormalisation(nn.Module):
                 values = block.dense(stack.edge_attr.detach()).reshape(-1)
                 values = finite(values.double().cpu()) * fan_in**0.5
                 role = (int(block.type), block.layer, template.depth - block.layer)
-                samples[role[0], min(role[1], _LAYERS - 1), min(role[2], _LAYERS - 1)].append(
-                    values
-                )
+                samples[role[0], min(role[1], LAYERS - 1), min(role[2], LAYERS - 1)].append(values)
         if not samples:
             raise MetanetError("fit_normalisation was given no graphs")
         for kind in {role[0] for role in samples} - set(CONSTANT_TYPES):
@@ -66,8 +62,8 @@ class RoleNormalisation(nn.Module):
 
     def units(self, table: Rows) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
         """Centre and scale for each row of a table of edges or tensors."""
-        layer = table["layer"].clamp(0, _LAYERS - 1)
-        from_output = (table["depth"] - table["layer"]).clamp(0, _LAYERS - 1)
+        layer = table["layer"].clamp(0, LAYERS - 1)
+        from_output = (table["depth"] - table["layer"]).clamp(0, LAYERS - 1)
         unit = table["fan_in"].to(self.scale).rsqrt()
         role = (table["kind"], layer, from_output)
         return self.centre[role] * unit, self.scale[role] * unit

@@ -54,6 +54,8 @@ if (
 ):  # pragma: no cover
     raise RuntimeError("the graph schema has outgrown the tables of metanet.nn")
 
+LAYERS = 16  # layers further than this from input and output count as one
+
 SITE_COLUMNS = ("kind", "layer", "depth", "activation", "width")
 TENSOR_COLUMNS = ("kind", "layer", "depth", "count", "fan_in", "fan_out")
 
